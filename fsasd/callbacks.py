@@ -1,0 +1,157 @@
+"""What Lightning calls: writing synthetic clips, and judging a generator by what it is for."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from fsasd.data.audio import Clips, FeatureCache
+from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.detection import detect
+from fsasd.detectors.base import Detector
+from fsasd.detectors.twfr_gmm import TWFRGMM
+from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.synthesis import Prompt, SynthesisFolder, make_prompts, read_manifest
+from fsasd.selection import Selector
+
+log = logging.getLogger(__name__)
+
+
+class SynthesisWriter(BasePredictionWriter):
+    """Write what ``trainer.predict`` generates, from every rank, into one folder.
+
+    Args:
+        folder: Gets the wavs and ``manifest.csv``.
+        prompts: All that is to be synthesised, in the manifest's order.
+    """
+
+    def __init__(self, folder: str | Path, prompts: Sequence[Prompt]) -> None:
+        super().__init__("batch")
+        self.folder = Path(folder)
+        self.prompts = prompts
+
+    def write_on_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write the clips of a batch."""
+        folder = SynthesisFolder(self.folder, trainer.global_rank)
+        for prompt, waveform in zip(batch, prediction, strict=True):
+            folder.write(prompt, waveform.numpy())
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the manifest once every rank is done."""
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            SynthesisFolder(self.folder).close(self.prompts)
+        trainer.strategy.barrier()
+
+
+class DetectorEvaluation(L.Callback):
+    """Run the first-shot task on reference machines while the generator is being trained.
+
+    Each reference machine with labelled test clips is treated as if it were a target: the model
+    synthesises its normal and anomalous clips, the detector's setting is chosen on them alone, and
+    the machine's real anomalies then say how good the choice was. Logged are, as means over the
+    machines, ``first_shot/auc``, ``first_shot/pauc`` and ``first_shot/regret`` (objective of the
+    best setting in hindsight minus that of the chosen one); a checkpoint can monitor them.
+
+    Note that the generator does hear the reference machines' anomalies: they are in the training
+    set, as the method has it. The choice of setting does not.
+
+    Args:
+        every_n_validations: Evaluate after every n-th validation.
+        clips_per_label: Synthetic clips of each label per machine.
+        max_seconds: Length at which synthetic clips are cut, since this is repeated often.
+        detector: Whose setting is chosen; TWFR-GMM by default.
+        selector: The settings to choose from; r in 0, 0.05, ..., 1.10 by default.
+    """
+
+    def __init__(
+        self,
+        every_n_validations: int = 1,
+        clips_per_label: int = 8,
+        max_seconds: float = 2.56,
+        detector: Detector | None = None,
+        selector: Selector | None = None,
+    ) -> None:
+        self.every_n_validations = every_n_validations
+        self.clips_per_label = clips_per_label
+        self.max_seconds = max_seconds
+        self.detector = detector or TWFRGMM()
+        self.selector = selector or Selector({"r": np.arange(0, 1.101, 0.05).round(2).tolist()})
+        self._validations = 0
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Evaluate on the first rank, and log the same number on all."""
+        if trainer.sanity_checking:
+            return
+        self._validations += 1
+        if self._validations % self.every_n_validations:
+            return
+        assert isinstance(pl_module, AudioLDM)
+        found = None
+        if trainer.is_global_zero:
+            found = self.evaluate(pl_module, trainer.datamodule)  # type: ignore[attr-defined]
+        found = trainer.strategy.broadcast(found)
+        if found:
+            pl_module.log_dict({f"first_shot/{key}": value for key, value in found.items()})
+            pl_module.train()
+
+    def evaluate(self, generator: AudioLDM, data: FirstShotDataModule) -> dict[str, float]:
+        """Return the means of auc, pauc and regret; empty where no machine can be evaluated."""
+        rows = []
+        for machine in data.references:
+            # A cache of its own: synthetic clips of this moment are never asked for again.
+            clips = Clips(data.machine(machine).clips, FeatureCache())
+            train = clips.where(split="train", label="normal")
+            test = clips[[c.split == "test" and c.label is not None for c in clips]]
+            if not len(train) or not len(test) or len(set(test.labels.tolist())) < 2:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                synthetic = self._synthesise(generator, data, train, folder)
+                if len(set(synthetic.labels.tolist())) < 2:
+                    log.warning("%s: no usable synthetic clips of both labels yet", machine)
+                    continue
+                found = detect(self.detector, self.selector, train, test, synthetic)
+            assert found.settings is not None
+            table = found.settings.set_index("setting")
+            rows.append(
+                {
+                    "auc": table["auc"]["synthetic"],
+                    "pauc": table["pauc"]["synthetic"],
+                    "regret": table["objective"]["oracle"] - table["objective"]["synthetic"],
+                }
+            )
+        return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} if rows else {}
+
+    def _synthesise(
+        self, generator: AudioLDM, data: FirstShotDataModule, train: Clips, folder: str
+    ) -> Clips:
+        texts = [data.captions(clip) for clip in train]
+        prompts = [
+            replace(prompt, seconds=min(prompt.seconds, self.max_seconds))
+            for prompt in make_prompts(train, texts, self.clips_per_label)
+        ]
+        with generator.averaged_weights(), torch.no_grad():
+            waveforms = generator.generate(prompts)
+        synthesis = SynthesisFolder(folder)
+        for prompt, waveform in zip(prompts, waveforms, strict=True):
+            synthesis.write(prompt, waveform.numpy())
+        synthesis.close(prompts)
+        return Clips(read_manifest(folder))

@@ -1,0 +1,273 @@
+"""Waveforms and log-mel spectrograms: one reader, one definition of each front end, one cache."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+
+from fsasd.data.metadata import Clip
+
+log = logging.getLogger(__name__)
+
+SAMPLE_RATE = 16_000
+"""Hz; every DCASE Task 2 edition and AudioLDM use it."""
+
+
+_rates_told: set[int] = set()
+
+
+class AudioError(ValueError):
+    """A recording cannot be used; the message names the file."""
+
+
+def read(path: str | Path, *, channel: int | str | None = None) -> np.ndarray:
+    """Read a recording at 16 kHz.
+
+    Args:
+        path: A file that soundfile reads (wav, flac, ...).
+        channel: What to take of several channels: an index or ``mean``. ``None`` expects mono.
+
+    Returns:
+        (samples,) float32 in [-1, 1]. Other sampling rates are resampled, which is logged once
+        per rate.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        AudioError: It is unreadable, empty, cut short, holds NaN, or has channels to choose from.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"recording {path} does not exist")
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, announced = file.samplerate, file.frames
+            samples = file.read(dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise AudioError(f"{path}: not readable as audio: {error}") from error
+    if len(samples) < announced or _riff_is_cut(path):
+        raise AudioError(f"{path}: cut short: its header announces more audio than the file holds")
+    if not samples.size:
+        raise AudioError(f"{path}: holds no samples")
+    waveform = _one_channel(samples, channel, path)
+    if not np.isfinite(waveform).all():
+        raise AudioError(f"{path}: {np.count_nonzero(~np.isfinite(waveform))} samples are NaN")
+    if rate != SAMPLE_RATE:
+        waveform = _resample(waveform, rate, path)
+    return waveform
+
+
+@dataclass(frozen=True)
+class LogMel:
+    """A log-mel spectrogram; hashable, so that it names its own place in the cache.
+
+    Calling it turns a (samples,) waveform into (n_mels, frames) float32.
+
+    >>> LogMel.twfr()(np.zeros(160_000, np.float32)).shape
+    (128, 313)
+    >>> LogMel.audioldm()(np.zeros(163_840, np.float32)).shape
+    (64, 1024)
+    """
+
+    n_fft: int = 1024
+    hop: int = 512
+    n_mels: int = 128
+    max_hz: float = 8000.0
+    power: float = 2.0
+    scale: str = "htk"
+    norm: str | None = None
+    decibel: bool = True
+    floor: float = 1e-10
+    pad: int | None = None
+    """Samples of reflection on either side; ``None`` centres the first frame on sample 0."""
+    max_seconds: float | None = None
+
+    @classmethod
+    def twfr(cls, max_seconds: float | None = 10.0) -> LogMel:
+        """TWFR-GMM's: 128 mels in dB, 1024/512, first 10 s (github.com/liuyoude/TWFR-GMM)."""
+        return cls(max_seconds=max_seconds)
+
+    @classmethod
+    def audioldm(cls) -> LogMel:
+        """AudioLDM's: 64 mels, natural log of the magnitude (github.com/haoheliu/AudioLDM)."""
+        return cls(
+            hop=160, n_mels=64, power=1.0, scale="slaney", norm="slaney",
+            decibel=False, floor=1e-5, pad=432,
+        )  # fmt: skip
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        if self.max_seconds is not None:
+            waveform = waveform[: round(self.max_seconds * SAMPLE_RATE)]
+        samples = torch.from_numpy(np.ascontiguousarray(waveform))
+        reach = self.n_fft // 2 if self.pad is None else self.pad
+        # Reflection needs more samples than it mirrors: a click of a clip is repeated until it has.
+        if len(samples) <= reach:
+            samples = samples.repeat(reach // len(samples) + 1)
+        samples = torch.nn.functional.pad(samples[None], (reach, reach), mode="reflect")[0]
+        with torch.inference_mode():
+            mel = _mel_transform(self)(samples).clamp(min=self.floor)
+            return (10 * mel.log10() if self.decibel else mel.log()).numpy()
+
+
+FrontEnd = Callable[[np.ndarray], np.ndarray]
+"""Waveform (samples,) -> features; hashable, with a ``repr`` that says all its settings."""
+
+
+class FeatureCache:
+    """Features that were computed once, under a key that an altered recording does not have.
+
+    The key holds the front end's settings and the recording's path, size and time of change.
+
+    Args:
+        folder: Where to keep them, one file per front end and recording; without a folder they
+            stay in memory as long as the cache lives.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self._memory: dict[tuple[str, str], np.ndarray] = {}
+
+    def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
+        """Return ``front_end(read(clip.path))``, computed only if it is not yet there."""
+        key = repr(front_end), identity(clip.path)
+        if self.folder is None:
+            if key not in self._memory:
+                self._memory[key] = front_end(read(clip.path))
+            return self._memory[key]
+        path = self.folder / _digest(key[0]) / f"{_digest(key[1])}.npy"
+        if path.is_file():
+            return np.load(path)
+        features = front_end(read(clip.path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            np.save(file, features)
+        partial.replace(path)
+        return features
+
+
+class Clips(Sequence[Clip]):
+    """Recordings with their metadata and features: what a detector is given.
+
+    Indexing with an int gives a ``Clip``; a slice, a mask or a list of indices gives ``Clips``.
+
+    >>> clips = Clips([Clip(Path("a.wav"), "fan"), Clip(Path("b.wav"), "pump")])
+    >>> [clip.machine for clip in clips[[1]]]
+    ['pump']
+    """
+
+    def __init__(self, clips: Sequence[Clip], cache: FeatureCache | None = None) -> None:
+        self.clips = list(clips)
+        self.cache = cache or FeatureCache()
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @overload
+    def __getitem__(self, index: int) -> Clip: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> Clips: ...
+    def __getitem__(self, index):
+        if isinstance(index, (int, np.integer)):
+            return self.clips[index]
+        chosen = np.arange(len(self))[index]
+        return Clips([self.clips[i] for i in chosen], self.cache)
+
+    def features(self, front_end: FrontEnd) -> Iterator[np.ndarray]:
+        """Yield each recording's features, so that a detector keeps only what it needs of them."""
+        return (self.cache.get(front_end, clip) for clip in self.clips)
+
+    def where(self, **known: str | None) -> Clips:
+        """Return the clips whose fields equal ``known``, e.g. ``where(split="train")``."""
+        return Clips(
+            [c for c in self.clips if all(getattr(c, k) == v for k, v in known.items())], self.cache
+        )
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) 1 for anomaly, 0 for normal.
+
+        Raises:
+            ValueError: A clip has no label.
+        """
+        if unknown := next((c for c in self.clips if c.label is None), None):
+            raise ValueError(f"{unknown.path} has no label: no ground truth was found for it")
+        return np.array([clip.label == "anomaly" for clip in self.clips], dtype=int)
+
+    @property
+    def domains(self) -> np.ndarray:
+        """(n,) ``source`` or ``target``; clips of editions without domains count as source."""
+        return np.array([clip.domain or "source" for clip in self.clips])
+
+
+def identity(path: Path) -> str:
+    """Return what tells a file's content without reading it: path, size, time of change.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+    """
+    stat = path.stat()
+    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _riff_is_cut(path: Path) -> bool:
+    # libsndfile mends the length of a truncated wav in silence; its header still tells.
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:4] != b"RIFF":
+        return False
+    (announced,) = struct.unpack("<I", head[4:])
+    # Writers to a pipe cannot know the length, and say 0 or the largest number.
+    return announced not in (0, 0xFFFFFFFF) and path.stat().st_size < announced + 8
+
+
+def _one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> np.ndarray:
+    n_channels = samples.shape[1]
+    if n_channels == 1:
+        return samples[:, 0]
+    if channel == "mean":
+        return samples.mean(axis=1)
+    if isinstance(channel, int) and 0 <= channel < n_channels:
+        return np.ascontiguousarray(samples[:, channel])
+    raise AudioError(
+        f"{path}: expected mono, found {n_channels} channels, and channel={channel!r} chooses none "
+        f"of them: say 'mean' or an index below {n_channels}"
+    )
+
+
+def _resample(waveform: np.ndarray, rate: int, path: Path) -> np.ndarray:
+    if rate not in _rates_told:
+        _rates_told.add(rate)
+        log.warning("%s and others have %d Hz: resampling to %d Hz", path, rate, SAMPLE_RATE)
+    samples = torch.from_numpy(np.ascontiguousarray(waveform))
+    return torchaudio.functional.resample(samples, rate, SAMPLE_RATE).numpy()
+
+
+@functools.cache
+def _mel_transform(front_end: LogMel) -> torchaudio.transforms.MelSpectrogram:
+    return torchaudio.transforms.MelSpectrogram(
+        SAMPLE_RATE,
+        n_fft=front_end.n_fft,
+        hop_length=front_end.hop,
+        f_max=front_end.max_hz,
+        n_mels=front_end.n_mels,
+        power=front_end.power,
+        center=False,
+        norm=front_end.norm,
+        mel_scale=front_end.scale,
+    )

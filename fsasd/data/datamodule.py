@@ -1,0 +1,205 @@
+"""Which clips are trained on, with which captions, and which are to be synthesised."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+
+from fsasd.data.audio import Clips, FeatureCache
+from fsasd.data.captions import default_captions
+from fsasd.data.metadata import Clip, MetadataError, read_clips
+from fsasd.data.simulate import FACTORY_VERSION, write_factory
+from fsasd.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class FirstShotDataModule(L.LightningDataModule):
+    """The recordings of a first-shot task, and the captions by which they are told apart.
+
+    Trained on are the paper's A = {A_RN, A_RA, A_TN}: the normal and anomalous clips of reference
+    machines, train and test, and the normal training clips of target machines. No test clip of a
+    target machine is ever trained on, labelled or not.
+
+    Args:
+        clips: What ``read_clips`` found.
+        captions: Clip to caption.
+        batch_size: Examples per step and process.
+        val_share: Share of the captioned clips of each machine and label kept for validation.
+        balance: Machines are drawn with probability proportional to (clips ** (1 - balance)): 0
+            draws every clip alike, 1 every machine alike.
+        hold_out: Clips that must not be trained on: mappings of fields or attributes to values.
+        num_workers: Processes that load training examples.
+        cache: Folder of the feature cache.
+        seed: Of the split and of the order.
+
+    Raises:
+        MetadataError: There is nothing to train on.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        captions: Callable[[Clip], str] | None = None,
+        *,
+        batch_size: int = 16,
+        val_share: float = 0.1,
+        balance: float = 0.5,
+        hold_out: Sequence[Mapping[str, str]] = (),
+        num_workers: int = 0,
+        cache: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.cache = FeatureCache(cache)
+        self.clips = Clips(clips, self.cache)
+        self.captions = captions or default_captions()
+        self.batch_size = batch_size
+        self.val_share = val_share
+        self.balance = balance
+        self.hold_out = [dict(rule) for rule in hold_out]
+        self.num_workers = num_workers
+        self.seed = seed
+
+    @classmethod
+    def from_dcase(
+        cls,
+        root: str | Path,
+        machines: Sequence[str] | None = None,
+        ground_truth: str | Path | None = None,
+        **options: Any,
+    ) -> FirstShotDataModule:
+        """Read a DCASE data set (see ``metadata.read_clips``); ``options`` are the constructor's."""
+        return cls(read_clips(root, machines, ground_truth), **options)
+
+    @classmethod
+    def from_factory(
+        cls, store: str | Path, factory: Mapping[str, Any], **options: Any
+    ) -> FirstShotDataModule:
+        """Use a simulated factory, written into the store the first time it is asked for.
+
+        Args:
+            store: Folder of the artifact store.
+            factory: Arguments of ``simulate.write_factory``.
+            options: The constructor's.
+        """
+        recipe = {"version": FACTORY_VERSION, **factory}
+        made = Store(store).make(
+            "factory", recipe, lambda folder: write_factory(folder / "data", **factory)
+        )
+        return cls(read_clips(made / "data"), **options)
+
+    @cached_property
+    def captioned(self) -> Clips:
+        """The clips that a generator may be trained on."""
+        usable = [c for c in self.clips if is_trainable(c) and not self._is_held_out(c)]
+        if not usable:
+            raise MetadataError("no clip to train a generator on: none is labelled and trainable")
+        return Clips(usable, self.cache)
+
+    @property
+    def references(self) -> list[str]:
+        """Machines of which anomalies may be known."""
+        return sorted({clip.machine for clip in self.clips if clip.role == "reference"})
+
+    @property
+    def targets(self) -> list[str]:
+        """Machines of which only normal clips are known."""
+        return sorted({clip.machine for clip in self.clips if clip.role == "target"})
+
+    def machine(self, name: str) -> Clips:
+        """Return all clips of a machine."""
+        return self.clips.where(machine=name)
+
+    def caption_table(self) -> pd.DataFrame:
+        """Return path, machine, label, domain, attributes as written, and caption per clip."""
+        return pd.DataFrame(
+            {
+                "path": str(clip.path),
+                "machine": clip.machine,
+                "role": clip.role,
+                "label": clip.label,
+                "domain": clip.domain,
+                "raw_label": clip.raw_label,
+                "caption": self.captions(clip),
+            }
+            for clip in self.captioned
+        )
+
+    def setup(self, stage: str) -> None:
+        """Ask the generator to make its training examples of the clips (fit only)."""
+        if stage != "fit" or self.trainer is None:
+            return
+        generator: Any = self.trainer.lightning_module
+        train, val = self._split()
+        self.train_clips, self.val_clips = self.captioned[train], self.captioned[val]
+        texts = [self.captions(clip) for clip in self.captioned]
+        self.train_set = generator.examples(self.train_clips, [texts[i] for i in train], train=True)
+        self.val_set = generator.examples(self.val_clips, [texts[i] for i in val], train=False)
+        log.info("training on %d clips, validating on %d", len(train), len(val))
+
+    def train_dataloader(self) -> DataLoader:
+        """Return the training examples, machines balanced, in an order fixed by the seed."""
+        counts = Counter(clip.machine for clip in self.train_clips)
+        weights = [counts[clip.machine] ** -self.balance for clip in self.train_clips]
+        generator = torch.Generator().manual_seed(self.seed)
+        sampler = WeightedRandomSampler(
+            weights, max(len(weights), self.batch_size), generator=generator
+        )
+        return self._loader(self.train_set, sampler=sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader | list:
+        """Return the validation examples; with too few clips to keep some back, none."""
+        return self._loader(self.val_set) if len(self.val_clips) else []
+
+    def _loader(self, examples: Dataset, **options: Any) -> DataLoader:
+        return DataLoader(
+            examples,
+            self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            **options,
+        )
+
+    def _split(self) -> tuple[np.ndarray, np.ndarray]:
+        groups: dict[tuple[str, str | None], list[int]] = {}
+        for i, clip in enumerate(self.captioned):
+            groups.setdefault((clip.machine, clip.label), []).append(i)
+        rng = np.random.default_rng(self.seed)
+        held = [rng.permutation(g)[: round(self.val_share * len(g))] for g in groups.values()]
+        val = np.sort(np.concatenate(held)).astype(int)
+        train = np.setdiff1d(np.arange(len(self.captioned)), val)
+        return train, val
+
+    def _is_held_out(self, clip: Clip) -> bool:
+        known = {"machine": clip.machine, "label": clip.label, "domain": clip.domain}
+        known |= clip.attributes
+        return any(
+            all(known.get(key) == str(value) for key, value in rule.items())
+            for rule in self.hold_out
+        )
+
+
+def is_trainable(clip: Clip) -> bool:
+    """Say whether first-shot rules let a generator hear this clip.
+
+    >>> from fsasd.data.metadata import read_name
+    >>> test = "section_00_source_test_anomaly_0000_m-n_W.wav"
+    >>> is_trainable(read_name(f"fan/test/{test}", role="reference"))
+    True
+    >>> is_trainable(read_name(f"fan/test/{test}", role="target"))
+    False
+    """
+    if clip.role == "target":
+        return clip.split == "train" and clip.label == "normal"
+    return clip.label is not None

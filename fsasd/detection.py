@@ -1,0 +1,252 @@
+"""Per machine: select the detector's setting, fit it, score the test clips, evaluate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+
+from fsasd.data.audio import Clips
+from fsasd.detectors.base import Detector
+from fsasd.evaluation.metrics import Section, SectionMetrics, metrics_table, section_metrics
+from fsasd.evaluation.submission import write_decisions, write_scores
+from fsasd.evaluation.thresholds import gamma_threshold, held_out_scores
+from fsasd.evaluation.uncertainty import bootstrap_official
+from fsasd.selection import Selection, Selector
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One section of one machine, from the choice of settings to the metrics.
+
+    Attributes:
+        machine: Its name.
+        section: Its section.
+        detector: Fitted on the real normal clips, with the chosen setting.
+        test: The test clips.
+        scores: (n,) anomaly scores of the test clips.
+        threshold: A clip scored above it is called anomalous.
+        selection: What synthetic clips chose; ``None`` without synthetic clips.
+        metrics: ``None`` where the test labels are not known.
+        real_curve: AUC and pAUC of every setting on the real test clips. Nobody could have known
+            it beforehand: it only says what the choice was worth. ``None`` without labels.
+        settings: Metrics of the baselines, the chosen setting and the oracle's, one row each.
+    """
+
+    machine: str
+    section: str
+    detector: Detector
+    test: Clips
+    scores: np.ndarray
+    threshold: float
+    selection: Selection | None
+    metrics: SectionMetrics | None
+    real_curve: pd.DataFrame | None
+    settings: pd.DataFrame | None
+
+    @property
+    def decisions(self) -> np.ndarray:
+        """(n,) True where a test clip is called anomalous."""
+        return self.scores > self.threshold
+
+
+def detect(
+    detector: Detector,
+    selector: Selector,
+    train: Clips,
+    test: Clips,
+    synthetic: Clips | None = None,
+) -> Detection:
+    """Run steps 5 and 6 of the method on one section of one machine.
+
+    Args:
+        detector: Unfitted; a copy is fitted.
+        selector: The grid to choose from, and by what.
+        train: Real normal clips.
+        test: Real test clips; their labels are only used to evaluate.
+        synthetic: Synthetic normal and anomalous clips to choose on; without them, or without a
+            grid, the detector keeps its own setting.
+
+    Raises:
+        ValueError: No training or test clips, or synthetic clips of one label only.
+    """
+    machine, section = _unit(train, test)
+    selector.check(detector)
+    labelled = all(clip.label is not None for clip in test)
+    has_both = labelled and 0 < test.labels.sum() < len(test)
+    settings = selector.settings()
+    selection = None
+    chosen = clone(detector)
+    real_curve = None
+    path = np.empty((0, 0))
+    if synthetic is not None and settings:
+        _require_both_labels(synthetic, machine)
+        # Fitted once for both sets; the labels of the real one are not looked at to choose.
+        path = detector.score_path(settings, train, Clips([*synthetic, *test], train.cache))
+        selection = selector.select(detector, synthetic.labels, path[:, : len(synthetic)])
+        chosen.set_params(**selection.params)
+        path = path[:, len(synthetic) :]
+        if has_both:
+            real_curve = selector.curve(test.labels, path)
+            real_curve["oracle"] = real_curve.index == real_curve["objective"].idxmax()
+    chosen.fit(train)
+    scores = chosen.score(test)
+    threshold = gamma_threshold(held_out_scores(chosen, train))
+    metrics = table = None
+    if labelled:
+        metrics = section_metrics(test.labels, test.domains, scores, scores > threshold)
+    if selection is not None and real_curve is not None:
+        table = _settings_table(selector, selection, real_curve, test, path)
+    return Detection(
+        machine, section, chosen, test, scores, threshold, selection, metrics, real_curve, table
+    )
+
+
+def sections(clips: Clips) -> list[tuple[str, Clips]]:
+    """Split the clips of a machine by section, for which DCASE wants a detector each."""
+    own = [clip.section or "00" for clip in clips]
+    return [(name, clips[[section == name for section in own]]) for name in sorted(set(own))]
+
+
+def evaluate(detections: Sequence[Detection], resamples: int = 1000) -> pd.DataFrame | None:
+    """Return ``metrics.csv``: a row per machine and section, means, the official score.
+
+    Machines whose test labels are not known have no row; without any, there is no table.
+    """
+    known = [d for d in detections if d.metrics is not None]
+    if not known:
+        return None
+    for d in known:
+        if d.metrics and d.metrics.undefined:
+            domains = {clip.domain for clip in d.test if clip.label == "normal"}
+            missing = ", ".join(sorted({"source", "target"} - domains)) or "no"
+            log.warning(
+                "%s section %s: no normal test clip of the %s domain, so its AUC is undefined: "
+                "left empty, and means are taken over what exists", d.machine, d.section, missing,
+            )  # fmt: skip
+    interval = bootstrap_official(
+        [Section(d.test.labels, d.test.domains, d.scores, d.decisions) for d in known], resamples
+    )
+    return metrics_table(
+        {(d.machine, d.section): d.metrics for d in known if d.metrics},
+        (interval.low, interval.high),
+    )
+
+
+def write(folder: Path, detections: Sequence[Detection]) -> None:
+    """Write what a run leaves of its detections.
+
+    ``scores/`` in submission form, ``clips.csv`` (score, decision and what is known of each test
+    clip), ``selection.csv``, ``real_curve.csv`` and ``settings.csv`` (where there are labels),
+    ``metrics.csv``, and ``models/<machine>/section_<nn>/``.
+    """
+    for d in detections:
+        names = [clip.path.name for clip in d.test]
+        write_scores(folder / "scores", d.machine, d.section, names, d.scores)
+        write_decisions(folder / "scores", d.machine, d.section, names, d.decisions)
+        d.detector.save(folder / "models" / d.machine / f"section_{d.section}")
+    tables = {
+        "clips": [_clip_table(d) for d in detections],
+        "selection": [_titled(d, d.selection.curve) for d in detections if d.selection],
+        "real_curve": [_titled(d, d.real_curve) for d in detections if d.real_curve is not None],
+        "settings": [_titled(d, d.settings) for d in detections if d.settings is not None],
+    }
+    for name, parts in tables.items():
+        if parts:
+            pd.concat(parts).to_csv(folder / f"{name}.csv", index=False)
+    metrics = evaluate(detections)
+    if metrics is not None:
+        metrics.to_csv(folder / "metrics.csv", index=False)
+
+
+def _unit(train: Clips, test: Clips) -> tuple[str, str]:
+    if not len(train) or not len(test):
+        known = [*train, *test]
+        name = known[0].machine if known else "a machine"
+        raise ValueError(
+            f"{name}: expected normal training clips and test clips, found {len(train)} and "
+            f"{len(test)}"
+        )
+    return train[0].machine, train[0].section or "00"
+
+
+def _require_both_labels(synthetic: Clips, machine: str) -> None:
+    if len(set(synthetic.labels.tolist())) != 2:
+        found = int(synthetic.labels.sum())
+        raise ValueError(
+            f"{machine}: a setting is chosen on synthetic normal and anomalous clips, found "
+            f"{len(synthetic) - found} normal and {found} anomalous. See the reasons in "
+            "synthetic/manifest.csv, or keep the detector's own setting with generator=none"
+        )
+
+
+def _settings_table(
+    selector: Selector,
+    selection: Selection,
+    real_curve: pd.DataFrame,
+    test: Clips,
+    path: np.ndarray,
+) -> pd.DataFrame:
+    settings = selector.settings()
+    rows = {_title(baseline): _row_of(baseline, settings) for baseline in selector.baselines}
+    rows["synthetic"] = _row_of(selection.params, settings)
+    rows["oracle"] = int(real_curve["oracle"].to_numpy().argmax())
+    table = []
+    for name, row in rows.items():
+        metrics = section_metrics(test.labels, test.domains, path[row])
+        table.append(
+            {
+                "setting": name,
+                **settings[row],
+                "auc": real_curve["auc"][row],
+                "auc_source": metrics.auc_source,
+                "auc_target": metrics.auc_target,
+                "pauc": metrics.pauc,
+                "objective": real_curve["objective"][row],
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def _row_of(setting: dict, settings: list[dict]) -> int:
+    for row, other in enumerate(settings):
+        if all(np.isclose(other[k], v) if isinstance(v, float) else other[k] == v
+               for k, v in setting.items()):  # fmt: skip
+            return row
+    raise ValueError(f"setting {setting} is not in the grid that settings are chosen from")
+
+
+def _title(setting: dict) -> str:
+    return ", ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+                     for key, value in setting.items())  # fmt: skip
+
+
+def _titled(detection: Detection, table: pd.DataFrame) -> pd.DataFrame:
+    named = table.copy()
+    named.insert(0, "machine", detection.machine)
+    named.insert(1, "section", detection.section)
+    return named
+
+
+def _clip_table(detection: Detection) -> pd.DataFrame:
+    table = pd.DataFrame(
+        {
+            "file": clip.path.name,
+            "label": clip.label,
+            "domain": clip.domain,
+            "score": score,
+            "decision": int(decision),
+        }
+        for clip, score, decision in zip(
+            detection.test, detection.scores, detection.decisions, strict=True
+        )
+    )
+    table["threshold"] = detection.threshold
+    return _titled(detection, table)

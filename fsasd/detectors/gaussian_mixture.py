@@ -1,0 +1,302 @@
+"""Full-covariance Gaussian mixtures, one per point of a grid, as TWFR-GMM's choice of r needs them.
+
+The model is scikit-learn's ``GaussianMixture(covariance_type="full")``: same start, same EM, same
+stopping rule, so either may check the other. What differs is the cost. The grid points are
+independent, so they run on threads with one BLAS thread each; and in 128 mel bins nearly every
+clip belongs to one component, so a covariance is summed only over the clips that count.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Literal, TypeVar
+
+import joblib
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.lapack import dtrtri
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+
+Array = NDArray[np.float64]
+Covariance = Literal["full", "shrunk"]
+T = TypeVar("T")
+
+# scikit-learn's guard against 0 / 0: an emptied component gets mean 0 and covariance reg_covar.
+_EMPTY = 10 * np.finfo(np.float64).eps
+# Responsibilities below this change no sum in float64, not even beside _EMPTY.
+_NEGLIGIBLE = math.exp(-80)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianMixtures:
+    """Gaussian mixtures of K components in d dimensions, fitted on G grid points.
+
+    Indexing keeps the grid axis: ``mixtures[3]`` is a grid of one point, ``mixtures[::2]`` of half.
+
+    Attributes:
+        weights: (G, K), sum to 1.
+        means: (G, K, d).
+        precision_cholesky: (G, K, d, d), upper triangular P with P Pᵀ the inverse covariance;
+            scikit-learn's ``precisions_cholesky_``.
+        converged: (G,), whether EM stopped by ``tol``.
+        n_iter: (G,), EM iterations made.
+        lower_bound: (G,), mean log-likelihood of a training clip in the last iteration's E-step.
+
+    >>> X = np.random.default_rng(0).normal(size=(1, 300, 128))
+    >>> fit_gaussian_mixtures(X, 2).n_parameters
+    33026
+    """
+
+    weights: Array
+    means: Array
+    precision_cholesky: Array
+    converged: NDArray[np.bool_]
+    n_iter: NDArray[np.int64]
+    lower_bound: Array
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __getitem__(self, index: int | slice) -> "GaussianMixtures":
+        points = np.atleast_1d(np.arange(len(self))[index])
+        return GaussianMixtures(*(getattr(self, field.name)[points] for field in fields(self)))
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters of one mixture as the paper counts them: K (d² + d + 1)."""
+        _, n_components, n_bins = self.means.shape
+        return n_components * (n_bins**2 + n_bins + 1)
+
+    def component_log_density(self, X: ArrayLike) -> Array:
+        """Log density of every clip under every component, without the mixture weights.
+
+        TWFR-GMM's anomaly score is ``-component_log_density(X).max(axis=-1)``.
+
+        Args:
+            X: (G, m, d), m clips for each grid point.
+
+        Returns:
+            (G, m, K), natural logarithm.
+
+        Raises:
+            ValueError: if the grid or the dimension is not the fitted one, or X is not finite.
+        """
+        X = _grid(X)
+        n_points, _, n_bins = self.means.shape
+        if (len(X), X.shape[2]) != (n_points, n_bins):
+            raise ValueError(
+                f"expected X of shape ({n_points}, clips, {n_bins}) as fitted, got {X.shape}"
+            )
+        densities = _on_threads(_log_density, X, self.means, self.precision_cholesky)
+        return np.stack([density.T for density in densities])
+
+
+def fit_gaussian_mixtures(
+    X: ArrayLike,
+    n_components: int,
+    *,
+    start: ArrayLike | None = None,
+    tol: float = 1e-6,
+    reg_covar: float = 1e-6,
+    max_iter: int = 100,
+    covariance: Covariance = "full",
+    seed: int = 0,
+) -> GaussianMixtures:
+    """Fit one Gaussian mixture per grid point by expectation-maximisation.
+
+    With ``covariance="full"`` every grid point equals
+    ``sklearn.mixture.GaussianMixture(n_components, tol=tol, reg_covar=reg_covar,
+    max_iter=max_iter, random_state=seed)`` fitted on it, iterations included.
+
+    With ``covariance="shrunk"`` each M-step shrinks every component's covariance S towards
+    (tr S / d) I by the oracle-approximating amount of Chen, Wiesel, Eldar and Hero, "Shrinkage
+    algorithms for MMSE covariance estimation" (IEEE TSP 58(10), 2010), eq. 23, without its 2/d
+    terms as in ``sklearn.covariance.oas``, the clip count being the sum of the component's
+    responsibilities. Of the well-conditioned estimators it is the one that assumes Gaussian data,
+    as the mixture does, and that needs only what an M-step has: S and that count. Use it where a
+    component has fewer clips than there are mel bins. EM then no longer climbs the likelihood in
+    every step; the stopping rule is the same.
+
+    Args:
+        X: (G, n, d), the n training clips as represented at each of the G grid points.
+        n_components: K.
+        start: labels in 0..K-1 of the first M-step, (n,) for all grid points or (G, n);
+            by default each grid point's own k-means, as scikit-learn starts.
+        tol: stop when the mean log-likelihood of a clip changes by less than this.
+        reg_covar: added to the covariances' diagonals.
+        max_iter: EM iterations at most; a grid point that needs more is reported in a
+            ``ConvergenceWarning`` and by ``converged``.
+        covariance: ``"full"`` or ``"shrunk"``.
+        seed: of the k-means starts; the same at every grid point.
+
+    Raises:
+        ValueError: if an argument is out of range or of the wrong shape, X is not finite, there
+            are fewer clips than components, or a covariance is not positive definite.
+
+    >>> X = np.random.default_rng(0).normal(size=(3, 50, 2))
+    >>> mixtures = fit_gaussian_mixtures(X, 1)
+    >>> np.allclose(mixtures.means[:, 0], X.mean(axis=1))
+    True
+    """
+    X = _grid(X)
+    if n_components < 1 or X.shape[1] < n_components:
+        raise ValueError(
+            f"expected 1 <= n_components <= clips, got n_components={n_components} "
+            f"and {X.shape[1]} clips"
+        )
+    if max_iter < 1:
+        raise ValueError(f"expected max_iter >= 1, got {max_iter}")
+    if covariance not in ("full", "shrunk"):
+        raise ValueError(f"expected covariance 'full' or 'shrunk', got {covariance!r}")
+    starts = None if start is None else _starts(start, X.shape[:2], n_components)
+
+    def fit(point: int) -> _Fit:
+        if starts is None:
+            kmeans = KMeans(n_components, n_init=1, random_state=seed)
+            labels = kmeans.fit(X[point]).labels_
+        else:
+            labels = starts[point]
+        responsibility = (labels == np.arange(n_components)[:, None]).astype(np.float64)
+        try:
+            return _expectation_maximisation(
+                X[point], responsibility, tol, reg_covar, max_iter, covariance
+            )
+        except _NotPositiveDefiniteError as error:
+            raise ValueError(
+                f"grid point {point}: {error}; raise reg_covar (now {reg_covar:g}), lower "
+                "n_components or use covariance='shrunk'"
+            ) from error
+
+    mixtures = GaussianMixtures(*map(np.array, zip(*_on_threads(fit, range(len(X))), strict=True)))
+    if not mixtures.converged.all():
+        late = np.flatnonzero(~mixtures.converged)
+        warnings.warn(
+            f"{len(late)} of {len(X)} grid points did not converge in {max_iter} iterations "
+            f"(first: {late[0]}); raise max_iter or tol",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return mixtures
+
+
+_Fit = tuple[Array, Array, Array, bool, int, float]  # GaussianMixtures' fields at one grid point
+
+
+class _NotPositiveDefiniteError(ValueError):
+    pass
+
+
+def _expectation_maximisation(
+    x: Array,
+    responsibility: Array,
+    tol: float,
+    reg_covar: float,
+    max_iter: int,
+    covariance: Covariance,
+) -> _Fit:
+    weights, means, factors = _m_step(x, responsibility, reg_covar, covariance)
+    lower_bound = -math.inf
+    for n_iter in range(1, max_iter + 1):
+        previous = lower_bound
+        joint = _log_density(x, means, factors) + np.log(weights)[:, None]
+        peak = joint.max(axis=0)
+        responsibility = np.exp(joint - peak)
+        total = responsibility.sum(axis=0)
+        responsibility /= total
+        lower_bound = float(np.mean(peak + np.log(total)))
+        weights, means, factors = _m_step(x, responsibility, reg_covar, covariance)
+        if abs(lower_bound - previous) < tol:
+            return weights, means, factors, True, n_iter, lower_bound
+    return weights, means, factors, False, max_iter, lower_bound
+
+
+def _m_step(
+    x: Array, responsibility: Array, reg_covar: float, covariance: Covariance
+) -> tuple[Array, Array, Array]:
+    n_bins = x.shape[1]
+    counts = responsibility.sum(axis=1) + _EMPTY
+    means = responsibility @ x / counts[:, None]
+    factors = np.empty((len(counts), n_bins, n_bins))
+    for k, count in enumerate(counts):
+        rows = np.flatnonzero(responsibility[k] > _NEGLIGIBLE)
+        scaled = x[rows]
+        scaled -= means[k]
+        scaled *= np.sqrt(responsibility[k, rows])[:, None]
+        # NumPy hands A.T @ A to BLAS's symmetric product, half the work of a general one.
+        scatter = scaled.T @ scaled / count
+        if covariance == "shrunk":
+            scatter = _shrink(scatter, count)
+        scatter.flat[:: n_bins + 1] += reg_covar
+        try:
+            cholesky = np.linalg.cholesky(scatter)
+        except np.linalg.LinAlgError as error:
+            raise _NotPositiveDefiniteError(
+                f"the covariance of component {k} is not positive definite "
+                f"({count:.4g} clips, {n_bins} mel bins)"
+            ) from error
+        factors[k], _ = dtrtri(cholesky.T)
+    return counts / counts.sum(), means, factors
+
+
+def _shrink(covariance: Array, count: float) -> Array:
+    n_bins = len(covariance)
+    scale = np.trace(covariance) / n_bins
+    power = np.mean(covariance**2)
+    spread = (count + 1) * (power - scale**2 / n_bins)
+    amount = 1.0 if spread == 0 else min((power + scale**2) / spread, 1.0)
+    return (1 - amount) * covariance + amount * scale * np.eye(n_bins)
+
+
+def _log_density(x: Array, means: Array, factors: Array) -> Array:
+    """(K, n) from x (n, d), means (K, d) and Cholesky factors of the precisions (K, d, d)."""
+    n_bins = x.shape[1]
+    half = n_bins // 2
+    density = np.empty((len(means), len(x)))
+    whitened = np.empty_like(x)
+    for k, (mean, factor) in enumerate(zip(means, factors, strict=True)):
+        # The factor is upper triangular: its first half of columns has nothing below the middle.
+        np.matmul(x[:, :half], factor[:half, :half], out=whitened[:, :half])
+        np.matmul(x, factor[:, half:], out=whitened[:, half:])
+        whitened -= mean @ factor
+        density[k] = -0.5 * np.einsum("nd,nd->n", whitened, whitened)
+        density[k] += np.log(factor.diagonal()).sum() - 0.5 * n_bins * math.log(2 * math.pi)
+    return density
+
+
+def _on_threads(function: Callable[..., T], *iterables: Iterable) -> list[T]:
+    # Many small problems: one BLAS thread for each beats all threads on one at a time. BLAS's
+    # limit holds for the process and is undone on leaving; OpenMP's (k-means) holds for a thread.
+    with (
+        threadpool_limits(1, "blas"),
+        ThreadPoolExecutor(joblib.cpu_count(), "gmm", threadpool_limits, (1, "openmp")) as threads,
+    ):
+        return list(threads.map(function, *iterables))
+
+
+def _grid(X: ArrayLike) -> Array:
+    X = np.asarray(X, dtype=np.float64)
+    if X.ndim != 3 or 0 in X.shape:
+        raise ValueError(f"expected a non-empty X of shape (grid, clips, bins), got {X.shape}")
+    finite = np.isfinite(X).all(axis=2)
+    if not finite.all():
+        point, clip = np.argwhere(~finite)[0]
+        raise ValueError(
+            f"X is not finite at grid point {point}, clip {clip} ({(~finite).sum()} such rows)"
+        )
+    return X
+
+
+def _starts(start: ArrayLike, shape: tuple[int, ...], n_components: int) -> NDArray[np.int64]:
+    labels = np.asarray(start)
+    if labels.shape not in (shape, shape[1:]):
+        raise ValueError(f"expected start of shape {shape[1:]} or {shape}, got {labels.shape}")
+    if not np.isin(labels, np.arange(n_components)).all():
+        raise ValueError(
+            f"expected start labels in 0..{n_components - 1}, "
+            f"got {np.setdiff1d(labels, np.arange(n_components))[:5].tolist()}"
+        )
+    return np.broadcast_to(labels, shape)

@@ -1,0 +1,330 @@
+"""The command ``fsasd``: builds the objects that the configuration names, runs the stages.
+
+The only module that sees the configuration. Each stage is a function from files to files, kept in
+the store under a key of all that determines its result.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
+
+from fsasd.callbacks import SynthesisWriter
+from fsasd.data.audio import Clips, identity
+from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.metadata import require_known
+from fsasd.detection import Detection, detect, sections, write
+from fsasd.generation import checkpoint as checkpoints
+from fsasd.generation.nano import pretrain_parts
+from fsasd.generation.synthesis import (
+    SynthesisFolder,
+    make_prompts,
+    read_manifest,
+    rejections,
+)
+from fsasd.report import console, write_report
+from fsasd.store import Store, rank
+
+log = logging.getLogger(__name__)
+
+VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 1, "detect": 1}
+"""To be raised when a stage, given the same recipe, gives another result."""
+
+STAGES = ("pretrain", "finetune", "synthesise", "detect", "report")
+
+# What changes where and how fast a stage runs, but not what it computes.
+_RUNTIME = {
+    "trainer": {
+        "accelerator", "devices", "strategy", "num_nodes", "enable_progress_bar",
+        "enable_model_summary", "log_every_n_steps", "profiler", "num_sanity_val_steps",
+    },
+    "data": {"num_workers", "cache", "store"},
+}  # fmt: skip
+
+
+def _now() -> str:
+    # Lightning starts other ranks by running the command line again, and jobs of a sweep resolve
+    # on their own: all of them inherit the time at which the first began.
+    return os.environ.setdefault("FSASD_NOW", time.strftime("%Y-%m-%d_%H-%M-%S"))
+
+
+def _grid(start: float, stop: float, step: float) -> list[float]:
+    count = round((float(stop) - float(start)) / float(step)) + 1
+    return [round(float(start) + i * float(step), 10) for i in range(count)]
+
+
+OmegaConf.register_new_resolver("fsasd.now", _now, replace=True)
+OmegaConf.register_new_resolver("fsasd.grid", _grid, replace=True)
+
+
+class Run:
+    """One run: the configuration, the store and the folder that the results are left in."""
+
+    def __init__(self, cfg: DictConfig, folder: Path) -> None:
+        self.cfg = cfg
+        self.folder = folder
+        self.store = Store(cfg.store)
+        self.data: FirstShotDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
+
+    # Recipes: all that determines the result of a stage.
+
+    def finetune_recipe(self) -> dict[str, Any]:
+        """Return what a fine-tuned generator depends on."""
+        return {
+            "version": VERSIONS["finetune"],
+            "seed": self.cfg.seed,
+            **{key: self._plain(key) for key in ("data", "generator", "trainer", "callbacks")},
+            "files": [identity(clip.path) for clip in self.data.captioned],
+            "captions": self.data.caption_table()["caption"].tolist(),
+        }
+
+    def synthesise_recipe(self) -> dict[str, Any]:
+        """Return what the synthetic clips depend on."""
+        return {
+            "version": VERSIONS["synthesise"],
+            "finetune": self.finetune_recipe(),
+            "synthesis": self._plain("synthesis"),
+        }
+
+    def detect_recipe(self) -> dict[str, Any]:
+        """Return what the detections depend on."""
+        return {
+            "version": VERSIONS["detect"],
+            "synthesise": self.synthesise_recipe() if self.cfg.generator else None,
+            "detector": self._plain("detector"),
+            "selection": self._plain("selection"),
+            "clips": [
+                (identity(clip.path), clip.label, clip.domain)
+                for machine in self.data.targets
+                for clip in self.data.machine(machine)
+            ],
+        }
+
+    # Stages: folder -> files in it.
+
+    def finetune(self, folder: Path) -> None:
+        """Fine-tune the generator; goes on from the last checkpoint that the folder holds."""
+        generator = hydra.utils.instantiate(self.cfg.generator)
+        self.fit(generator, folder)
+        if rank() == 0:
+            generator.save(folder / "model")
+
+    def fit(self, generator: L.LightningModule, folder: Path) -> None:
+        """Train, then take the best checkpoint's weights."""
+        callbacks = self._callbacks(folder)
+        trainer = self._trainer(folder, callbacks=callbacks, logger=self._logger(folder))
+        last = folder / "checkpoints" / "last.ckpt"
+        # Only what this program wrote is loaded here, and optimizers are more than tensors.
+        trainer.fit(
+            generator, self.data, ckpt_path=last if last.is_file() else None, weights_only=False
+        )
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        checkpoint = trainer.checkpoint_callback
+        best = getattr(checkpoint, "best_model_path", "")
+        if best and getattr(checkpoint, "monitor", None):
+            state = torch.load(best, map_location="cpu", weights_only=False)
+            generator.load_state_dict(state["state_dict"])
+            generator.on_load_checkpoint(state)
+            log.info("using the checkpoint of step %d, best by %s", state["global_step"],
+                     checkpoint.monitor)  # fmt: skip
+
+    def synthesise(self, folder: Path, model: Path) -> None:
+        """Synthesise the target machines' normal and anomalous clips."""
+        generator = hydra.utils.instantiate(self.cfg.generator, checkpoint=str(model))
+        normal = self._normals()
+        prompts = make_prompts(
+            normal,
+            [self.data.captions(clip) for clip in normal],
+            self.cfg.synthesis.clips_per_label,
+            self.cfg.seed,
+        )
+        remaining = SynthesisFolder(folder).remaining(prompts)
+        # Clips of one length are drawn together.
+        remaining.sort(key=lambda prompt: prompt.seconds)
+        loader = DataLoader(remaining, self.cfg.synthesis.batch_size, collate_fn=list)  # type: ignore[arg-type]
+        trainer = self._trainer(folder, callbacks=[SynthesisWriter(folder, prompts)], logger=False)
+        trainer.predict(generator, loader, return_predictions=False)
+
+    def detect(self, folder: Path, synthetic: Path | None) -> None:
+        """Select, fit, score and evaluate each section of each target machine."""
+        detector = hydra.utils.instantiate(self.cfg.detector, _convert_="all")
+        selector = hydra.utils.instantiate(self.cfg.selection, _convert_="all")
+        clips = read_manifest(synthetic) if synthetic else []
+        found: list[Detection] = []
+        for machine in self.data.targets:
+            for section, own in sections(self.data.machine(machine)):
+                samples = None
+                if synthetic:
+                    made = [
+                        c for c in clips if c.machine == machine and c.section == own[0].section
+                    ]
+                    samples = Clips(made, self.data.cache)
+                    if len(set(samples.labels.tolist())) < 2:
+                        raise ValueError(
+                            f"{machine}: too few synthetic clips were kept to choose a setting; "
+                            f"rejected were {dict(rejections(synthetic, machine))}: see "
+                            f"{synthetic}/manifest.csv"
+                        )
+                train = own.where(split="train", label="normal")
+                log.info("%s section %s: %s on %d clips", machine, section,
+                         type(detector).__name__, len(train))  # fmt: skip
+                found.append(detect(detector, selector, train, own.where(split="test"), samples))
+        write(folder, found)
+
+    def pretrain(self, folder: Path) -> None:
+        """Make the nano model from nothing (see ``generation.nano``)."""
+        start = folder / "start"
+        if not (start / "model_index.json").is_file():
+            options = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
+            parts = pretrain_parts(
+                self.data.captions, self.data.captioned, self.cfg.pretrain.vae_steps, options
+            )
+            checkpoints.save(parts, start)
+        generator = hydra.utils.instantiate(self.cfg.generator, checkpoint=str(start))
+        self.fit(generator, folder)
+        # Half precision halves the package; a forward pass in float32 does not notice.
+        generator.save(folder / "model", torch.float16)
+
+    # The chain.
+
+    def __call__(self) -> float | None:
+        """Run the stages that the configuration asks for.
+
+        Returns:
+            The official score, where labels are known; for sweepers that optimise.
+        """
+        stages = list(self.cfg.stages)
+        require_known([*stages, *self.cfg.force], STAGES, "stages")
+        if rank() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.data.caption_table().to_csv(self.folder / "captions.csv", index=False)
+        if "pretrain" in stages:
+            made = self._make("pretrain", self.finetune_recipe(), self.pretrain)
+            self._leave(made / "model", self.folder / "model")
+        synthetic = self._generate(stages)
+        if rank() > 0:
+            return None
+        if "detect" in stages:
+            made = self._make(
+                "detect", self.detect_recipe(), lambda folder: self.detect(folder, synthetic)
+            )
+            self._leave(made, self.folder)
+        if "report" in stages:
+            write_report(self.folder, self.data)
+            log.info("report: %s", self.folder / "report.html")
+        return console(self.folder)
+
+    def _generate(self, stages: Sequence[str]) -> Path | None:
+        wanted = {"finetune", "synthesise", "detect"} & set(stages)
+        if self.cfg.generator is None:
+            if wanted:
+                log.info("generator=none: detectors keep their own settings")
+            return None
+        finetuned = self.store.path("finetune", self.finetune_recipe())
+        if "finetune" in stages:
+            self._make("finetune", self.finetune_recipe(), self.finetune)
+        synthetic = self.store.path("synthesise", self.synthesise_recipe())
+        if "synthesise" in stages:
+            _require(finetuned, "finetune")
+            self._make(
+                "synthesise",
+                self.synthesise_recipe(),
+                lambda folder: self.synthesise(folder, finetuned / "model"),
+            )
+        if {"synthesise", "detect"} & set(stages):
+            _require(synthetic, "synthesise")
+            self._leave(synthetic, self.folder / "synthetic")
+        return synthetic
+
+    def _make(self, stage: str, recipe: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        return self.store.make(stage, recipe, build, force=stage in self.cfg.force)
+
+    def _normals(self) -> Clips:
+        return Clips(
+            [c for c in self.data.captioned if c.role == "target" and c.label == "normal"],
+            self.data.cache,
+        )
+
+    def _plain(self, group: str) -> Any:
+        plain = OmegaConf.to_container(self.cfg[group], resolve=True) if self.cfg[group] else None
+        if isinstance(plain, dict):
+            return {k: v for k, v in plain.items() if k not in _RUNTIME.get(group, ())}
+        return plain
+
+    def _callbacks(self, folder: Path) -> list[L.Callback]:
+        callbacks = list(hydra.utils.instantiate(self.cfg.callbacks or {}).values())
+        for callback in callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(folder / "checkpoints")
+        return callbacks
+
+    def _logger(self, folder: Path) -> Any:
+        if not self.cfg.logger:
+            return False
+        return hydra.utils.instantiate(self.cfg.logger, save_dir=str(folder))
+
+    def _trainer(self, folder: Path, **options: Any) -> L.Trainer:
+        return hydra.utils.instantiate(
+            self.cfg.trainer, default_root_dir=str(folder), _convert_="all", **options
+        )
+
+    def _leave(self, made: Path, folder: Path) -> None:
+        """Show an artifact in the run's folder, without a second copy of its recordings."""
+        if rank() == 0:
+            shutil.copytree(
+                made,
+                folder,
+                copy_function=_link_or_copy,
+                ignore=shutil.ignore_patterns("recipe.json"),
+                dirs_exist_ok=True,
+            )
+
+
+def _require(artifact: Path, stage: str) -> None:
+    if rank() == 0 and not artifact.is_dir():
+        raise FileNotFoundError(
+            f"the result of stage '{stage}' is not in the store ({artifact}): add it to stages"
+        )
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+@hydra.main(config_path="pkg://fsasd.conf", config_name="config", version_base="1.3")
+def main(cfg: DictConfig) -> float | None:
+    """Run fsasd."""
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    np.set_printoptions(precision=4)
+    try:
+        return Run(cfg, Path(HydraConfig.get().runtime.output_dir))()
+    except (ValueError, OSError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") or HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        log.error("%s (HYDRA_FULL_ERROR=1 shows where)", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

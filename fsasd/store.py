@@ -1,0 +1,136 @@
+"""Artifacts: where the result of a stage lives, and when it may be used again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
+
+
+class Store:
+    """A folder of artifacts, each under a key made of everything that determines it.
+
+    An artifact is built in ``<stage>/<key>.partial`` and renamed when it is complete: what stands
+    under its final name is whole. A build that was interrupted finds its partial folder again and
+    may go on in it. Jobs that need an artifact which another is making wait for that one.
+
+    With several ranks, the first decides and holds the lock; the others build beside it.
+
+    >>> import tempfile
+    >>> store = Store(tempfile.mkdtemp())
+    >>> def build(folder): _ = (folder / "answer").write_text("42")
+    >>> made = store.make("compute", {"question": 1}, build)
+    >>> made == store.make("compute", {"question": 1}, build), (made / "answer").read_text()
+    (True, '42')
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).resolve()
+
+    def path(self, stage: str, recipe: Mapping[str, Any]) -> Path:
+        """Return where the artifact of a recipe lives, made or not."""
+        text = json.dumps(recipe, sort_keys=True, default=str)
+        return self.root / stage / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def make(
+        self,
+        stage: str,
+        recipe: Mapping[str, Any],
+        build: Callable[[Path], object],
+        *,
+        force: bool = False,
+    ) -> Path:
+        """Return the artifact of a recipe, built if it is not there.
+
+        Args:
+            stage: Name of the stage, a folder of the store.
+            recipe: All that determines the result; JSON, other values by their ``str``.
+            build: Fills the folder that it is given.
+            force: Build anew, also when it is there.
+        """
+        path = self.path(stage, recipe)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if rank() > 0:
+            return self._beside(path, build, force)
+        with _locked(path):
+            present = path.is_dir()
+            if present and not force:
+                log.info("%s: reusing %s", stage, path)
+            _tell(present and not force)
+            if not present or force:
+                self._build(path, recipe, build, anew=force)
+        _tell(True)
+        return path
+
+    def _build(
+        self, path: Path, recipe: Mapping[str, Any], build: Callable[[Path], object], anew: bool
+    ) -> None:
+        partial = path.with_name(f"{path.name}.partial")
+        if anew:
+            shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(exist_ok=True)
+        text = json.dumps(recipe, sort_keys=True, default=str, indent=2)
+        (partial / "recipe.json").write_text(text + "\n")
+        log.info("%s: building %s", path.parent.name, path)
+        build(partial)
+        if path.is_dir():
+            shutil.rmtree(path)
+        partial.rename(path)
+
+    def _beside(self, path: Path, build: Callable[[Path], object], force: bool) -> Path:
+        # Lightning starts the other ranks from within the first rank's build; from then on the
+        # first rank tells them.
+        reuse = _hear() if dist.is_initialized() else path.is_dir() and not force
+        if not reuse:
+            build(path.with_name(f"{path.name}.partial"))
+        _hear()
+        return path
+
+
+def rank() -> int:
+    """Return this process's rank among those of one training run."""
+    if dist.is_initialized():
+        return dist.get_rank()
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or _local_rank())
+
+
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK") or 0)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another job that is building %s", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _tell(value: bool) -> None:
+    if dist.is_initialized():
+        dist.broadcast_object_list([value], src=0)
+
+
+def _hear() -> bool:
+    if not dist.is_initialized():
+        return False
+    heard: list[Any] = [None]
+    dist.broadcast_object_list(heard, src=0)
+    return bool(heard[0])

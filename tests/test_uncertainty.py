@@ -1,0 +1,147 @@
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from fsasd.evaluation.metrics import (
+    DOMAINS,
+    Section,
+    metrics_table,
+    official_score,
+    section_metrics,
+)
+from fsasd.evaluation.uncertainty import (
+    _areas,
+    _draws,
+    bootstrap_official,
+    bootstrap_section,
+    paired_difference,
+)
+
+
+def make_section(seed, per_stratum=50, shift=1.0):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 0, 1, 1], per_stratum)
+    domains = np.tile(np.repeat(["source", "target"], per_stratum), 2)
+    return Section(labels, domains, rng.normal(size=labels.size) + shift * labels)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.sampled_from([0.05, 0.1, 0.5, 1.0]))
+def test_areas_of_resamples_are_scikit_learns(seed, clips, max_fpr):
+    rng = np.random.default_rng(seed)
+    labels = np.append([0, 1], rng.integers(2, size=clips))
+    scores = rng.integers(6, size=labels.size).astype(float)
+    section = Section(labels, rng.choice(["source", "target"], labels.size), scores)
+    counts = _draws(section, 4, rng)
+    areas = _areas(scores, counts * (labels == 0), counts * (labels == 1), max_fpr)
+    for area, count in zip(areas, counts, strict=True):
+        expected = roc_auc_score(
+            np.repeat(labels, count), np.repeat(scores, count), max_fpr=max_fpr
+        )
+        assert area == pytest.approx(expected)
+
+
+def test_resamples_keep_each_stratums_size():
+    section = Section(
+        [0, 0, 0, 1, 1, 0], ["source"] * 3 + ["source", "target", "target"], np.arange(6.0)
+    )
+    counts = _draws(section, 100, np.random.default_rng(0))
+    for label in (0, 1):
+        for domain in DOMAINS:
+            stratum = (section.labels == label) & (section.domains == domain)
+            assert (counts[:, stratum].sum(axis=1) == stratum.sum()).all()
+    assert counts.std(axis=0)[:3].all()
+
+
+def test_intervals_have_the_spread_of_fresh_test_sets():
+    fresh = [make_section(seed) for seed in range(150)]
+    metrics = [section_metrics(s.labels, s.domains, s.scores) for s in fresh]
+    true = np.mean([m.auc_source for m in metrics])
+    spread = np.std([m.auc_source for m in metrics])
+    intervals = [bootstrap_section(s, n=200).auc_source for s in fresh]
+    widths = [i.high - i.low for i in intervals]
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    covered = np.mean([i.low <= true <= i.high for i in intervals])
+    assert 0.89 <= covered <= 0.99
+
+
+def test_official_interval_holds_the_score_and_narrows_with_more_machines():
+    sections = [make_section(seed) for seed in range(8)]
+    results = {
+        (str(i), "00"): section_metrics(s.labels, s.domains, s.scores)
+        for i, s in enumerate(sections)
+    }
+    score = official_score(metrics_table(results)).value
+    interval = bootstrap_official(sections)
+    assert interval.low < score < interval.high
+    alone = bootstrap_official(sections[:1])
+    ratio = (alone.high - alone.low) / (interval.high - interval.low)
+    assert ratio == pytest.approx(8**0.5, rel=0.25)
+    assert bootstrap_official(sections) == interval
+    wide = bootstrap_official(sections, level=0.99)
+    assert wide.low < interval.low
+    assert wide.high > interval.high
+
+
+def test_undefined_cells_are_left_out_of_the_interval():
+    whole = make_section(0)
+    keep = (whole.labels == 1) | (whole.domains == "source")
+    partial = Section(whole.labels[keep], whole.domains[keep], whole.scores[keep])
+    assert np.isnan(bootstrap_section(partial, n=20).auc_target.low)
+    interval = bootstrap_official([whole, partial], n=200)
+    assert 0.5 < interval.low < interval.high < 1
+    nothing = Section([0, 0], ["source", "target"], [0.1, 0.2])
+    assert np.isnan(bootstrap_official([nothing], n=20).low)
+
+
+def test_a_metric_of_zero_makes_the_score_zero():
+    reversed_ = Section([0, 0, 1], ["source", "target", "source"], [3.0, 2.0, 1.0])
+    assert bootstrap_official([reversed_], n=20).high == 0
+
+
+def test_pairing_sees_a_difference_that_separate_intervals_do_not():
+    first = [make_section(seed, shift=0.8) for seed in range(4)]
+    rng = np.random.default_rng(9)
+    second = [
+        Section(s.labels, s.domains, s.scores - 0.1 * s.labels + rng.normal(0, 0.01, s.labels.size))
+        for s in first
+    ]
+    paired = paired_difference(first, second)
+    assert paired.interval.low > 0
+    assert paired.interval.low < paired.difference < paired.interval.high
+    assert paired.mean == pytest.approx(paired.difference, abs=0.005)
+    assert bootstrap_official(first).low < bootstrap_official(second).high
+    back = paired_difference(second, first)
+    assert back.difference == -paired.difference
+    same = paired_difference(first, first)
+    assert (same.difference, same.interval.low, same.interval.high) == (0, 0, 0)
+
+
+def test_a_challenge_takes_a_second():
+    sections = [make_section(seed) for seed in range(7)]
+    start = time.perf_counter()
+    bootstrap_official(sections, n=1000)
+    assert time.perf_counter() - start < 5
+
+
+def test_guards():
+    section = make_section(0, per_stratum=2)
+    with pytest.raises(ValueError, match="at least one section"):
+        bootstrap_official([])
+    with pytest.raises(ValueError, match="at least 1 resample, found 0"):
+        bootstrap_official([section], n=0)
+    with pytest.raises(ValueError, match=r"coverage in \(0, 1\), found 95"):
+        bootstrap_section(section, level=95)
+    with pytest.raises(ValueError, match="as many sections, found 1 and 2"):
+        paired_difference([section], [section] * 2)
+    for other in (
+        Section(1 - section.labels, section.domains, section.scores),
+        Section(section.labels, section.domains[::-1], section.scores),
+        make_section(0, per_stratum=3),
+    ):
+        with pytest.raises(ValueError, match="section 1: expected the same clips"):
+            paired_difference([section, section], [section, other])
