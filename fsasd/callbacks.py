@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +144,7 @@ class DetectorEvaluation(L.Callback):
     ) -> Clips:
         texts = [data.captions(clip) for clip in train]
         prompts = [
-            replace(prompt, seconds=min(prompt.seconds, self.max_seconds))
+            prompt._replace(seconds=min(prompt.seconds, self.max_seconds))
             for prompt in make_prompts(train, texts, self.clips_per_label)
         ]
         with generator.averaged_weights(), torch.no_grad():

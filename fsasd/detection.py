@@ -125,11 +125,9 @@ def evaluate(detections: Sequence[Detection], resamples: int = 1000) -> pd.DataF
         return None
     for d in known:
         if d.metrics and d.metrics.undefined:
-            domains = {clip.domain for clip in d.test if clip.label == "normal"}
-            missing = ", ".join(sorted({"source", "target"} - domains)) or "no"
             log.warning(
-                "%s section %s: no normal test clip of the %s domain, so its AUC is undefined: "
-                "left empty, and means are taken over what exists", d.machine, d.section, missing,
+                "%s section %s: no %s, so its AUC is undefined: left empty, and means are taken "
+                "over what exists", d.machine, d.section, _missing(d.test),
             )  # fmt: skip
     interval = bootstrap_official(
         [Section(d.test.labels, d.test.domains, d.scores, d.decisions) for d in known], resamples
@@ -175,6 +173,14 @@ def _unit(train: Clips, test: Clips) -> tuple[str, str]:
             f"{len(test)}"
         )
     return train[0].machine, train[0].section or "00"
+
+
+def _missing(test: Clips) -> str:
+    anomalous = test.labels == 1
+    if anomalous.all() or not anomalous.any():
+        return f"{'normal' if anomalous.all() else 'anomalous'} test clip"
+    absent = sorted({"source", "target"} - set(test.domains[~anomalous]))
+    return f"normal test clip of the {' or '.join(absent)} domain"
 
 
 def _require_both_labels(synthetic: Clips, machine: str) -> None:

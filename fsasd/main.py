@@ -6,12 +6,13 @@ the store under a key of all that determines its result.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from fsasd.detection import Detection, detect, sections, write
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.nano import pretrain_parts
 from fsasd.generation.synthesis import (
+    MANIFEST,
     SynthesisFolder,
     make_prompts,
     read_manifest,
@@ -86,12 +88,15 @@ class Run:
 
     def finetune_recipe(self) -> dict[str, Any]:
         """Return what a fine-tuned generator depends on."""
+        parts = {key: self._plain(key) for key in ("data", "generator", "trainer", "callbacks")}
+        if not self._sounds_choose_the_checkpoint():
+            parts["generator"].pop("sampler", None)
         return {
             "version": VERSIONS["finetune"],
             "seed": self.cfg.seed,
-            **{key: self._plain(key) for key in ("data", "generator", "trainer", "callbacks")},
-            "files": [identity(clip.path) for clip in self.data.captioned],
-            "captions": self.data.caption_table()["caption"].tolist(),
+            **parts,
+            "files": _digest(identity(clip.path) for clip in self.data.captioned),
+            "captions": _digest(self.data.captions(clip) for clip in self.data.captioned),
         }
 
     def synthesise_recipe(self) -> dict[str, Any]:
@@ -99,6 +104,7 @@ class Run:
         return {
             "version": VERSIONS["synthesise"],
             "finetune": self.finetune_recipe(),
+            "sampler": self._plain("generator").get("sampler"),
             "synthesis": self._plain("synthesis"),
         }
 
@@ -109,11 +115,11 @@ class Run:
             "synthesise": self.synthesise_recipe() if self.cfg.generator else None,
             "detector": self._plain("detector"),
             "selection": self._plain("selection"),
-            "clips": [
-                (identity(clip.path), clip.label, clip.domain)
+            "clips": _digest(
+                f"{identity(clip.path)}|{clip.label}|{clip.domain}"
                 for machine in self.data.targets
                 for clip in self.data.machine(machine)
-            ],
+            ),
         }
 
     # Stages: folder -> files in it.
@@ -137,13 +143,18 @@ class Run:
         if trainer.interrupted:
             raise KeyboardInterrupt
         checkpoint = trainer.checkpoint_callback
-        best = getattr(checkpoint, "best_model_path", "")
-        if best and getattr(checkpoint, "monitor", None):
+        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
+            best = checkpoint.best_model_path
+            if not best:
+                raise ValueError(
+                    f"no checkpoint was kept: '{checkpoint.monitor}' was never logged. Validate "
+                    "at least once (trainer.val_check_interval), or use callbacks=none"
+                )
             state = torch.load(best, map_location="cpu", weights_only=False)
             generator.load_state_dict(state["state_dict"])
             generator.on_load_checkpoint(state)
-            log.info("using the checkpoint of step %d, best by %s", state["global_step"],
-                     checkpoint.monitor)  # fmt: skip
+            step, monitor = state["global_step"], checkpoint.monitor
+            log.info("using the checkpoint of step %d, the best by %s", step, monitor)
 
     def synthesise(self, folder: Path, model: Path) -> None:
         """Synthesise the target machines' normal and anomalous clips."""
@@ -158,7 +169,11 @@ class Run:
         remaining = SynthesisFolder(folder).remaining(prompts)
         # Clips of one length are drawn together.
         remaining.sort(key=lambda prompt: prompt.seconds)
-        loader = DataLoader(remaining, self.cfg.synthesis.batch_size, collate_fn=list)  # type: ignore[arg-type]
+        loader: DataLoader = DataLoader(
+            remaining,  # type: ignore[arg-type]
+            self.cfg.synthesis.batch_size,
+            collate_fn=list,
+        )
         trainer = self._trainer(folder, callbacks=[SynthesisWriter(folder, prompts)], logger=False)
         trainer.predict(generator, loader, return_predictions=False)
 
@@ -166,26 +181,15 @@ class Run:
         """Select, fit, score and evaluate each section of each target machine."""
         detector = hydra.utils.instantiate(self.cfg.detector, _convert_="all")
         selector = hydra.utils.instantiate(self.cfg.selection, _convert_="all")
-        clips = read_manifest(synthetic) if synthetic else []
         found: list[Detection] = []
         for machine in self.data.targets:
+            made = self._synthetic(machine, synthetic) if synthetic else None
             for section, own in sections(self.data.machine(machine)):
-                samples = None
-                if synthetic:
-                    made = [
-                        c for c in clips if c.machine == machine and c.section == own[0].section
-                    ]
-                    samples = Clips(made, self.data.cache)
-                    if len(set(samples.labels.tolist())) < 2:
-                        raise ValueError(
-                            f"{machine}: too few synthetic clips were kept to choose a setting; "
-                            f"rejected were {dict(rejections(synthetic, machine))}: see "
-                            f"{synthetic}/manifest.csv"
-                        )
                 train = own.where(split="train", label="normal")
-                log.info("%s section %s: %s on %d clips", machine, section,
-                         type(detector).__name__, len(train))  # fmt: skip
-                found.append(detect(detector, selector, train, own.where(split="test"), samples))
+                test = own.where(split="test")
+                log.info("%s section %s: %d clips to learn from", machine, section, len(train))
+                mine = made.where(section=own[0].section) if made else None
+                found.append(detect(detector, selector, train, test, mine))
         write(folder, found)
 
     def pretrain(self, folder: Path) -> None:
@@ -256,6 +260,15 @@ class Run:
     def _make(self, stage: str, recipe: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
         return self.store.make(stage, recipe, build, force=stage in self.cfg.force)
 
+    def _synthetic(self, machine: str, folder: Path) -> Clips:
+        clips = Clips(read_manifest(folder), self.data.cache).where(machine=machine)
+        if len(set(clips.labels.tolist())) < 2:
+            raise ValueError(
+                f"{machine}: too few synthetic clips were kept to choose a setting. Rejected were "
+                f"{dict(rejections(folder, machine))}: see {folder / MANIFEST}"
+            )
+        return clips
+
     def _normals(self) -> Clips:
         return Clips(
             [c for c in self.data.captioned if c.role == "target" and c.label == "normal"],
@@ -267,6 +280,10 @@ class Run:
         if isinstance(plain, dict):
             return {k: v for k, v in plain.items() if k not in _RUNTIME.get(group, ())}
         return plain
+
+    def _sounds_choose_the_checkpoint(self) -> bool:
+        monitors = [c.get("monitor") for c in (self._plain("callbacks") or {}).values()]
+        return any(str(monitor).startswith("first_shot/") for monitor in monitors)
 
     def _callbacks(self, folder: Path) -> list[L.Callback]:
         callbacks = list(hydra.utils.instantiate(self.cfg.callbacks or {}).values())
@@ -295,6 +312,10 @@ class Run:
                 ignore=shutil.ignore_patterns("recipe.json"),
                 dirs_exist_ok=True,
             )
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _require(artifact: Path, stage: str) -> None:

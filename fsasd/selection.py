@@ -59,7 +59,11 @@ class Selector:
     ) -> None:
         if objective not in OBJECTIVES:
             raise ValueError(f"objective '{objective}': expected one of {', '.join(OBJECTIVES)}")
-        self.grid = {key: list(values) for key, values in (grid or {}).items()}
+        # NumPy's integers, of an arange, could not be saved with the detector they are chosen for.
+        self.grid = {
+            key: [v.item() if isinstance(v, np.generic) else v for v in values]
+            for key, values in (grid or {}).items()
+        }
         self.objective = objective
         self.baselines = [dict(setting) for setting in baselines]
 

@@ -7,15 +7,20 @@ import hashlib
 import logging
 import os
 import struct
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+import joblib
 import numpy as np
 import soundfile
 import torch
 import torchaudio
+from threadpoolctl import threadpool_limits
 
 from fsasd.data.metadata import Clip
 
@@ -150,7 +155,7 @@ class FeatureCache:
             return np.load(path)
         features = front_end(read(clip.path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
         with partial.open("wb") as file:
             np.save(file, features)
         partial.replace(path)
@@ -185,8 +190,20 @@ class Clips(Sequence[Clip]):
         return Clips([self.clips[i] for i in chosen], self.cache)
 
     def features(self, front_end: FrontEnd) -> Iterator[np.ndarray]:
-        """Yield each recording's features, so that a detector keeps only what it needs of them."""
-        return (self.cache.get(front_end, clip) for clip in self.clips)
+        """Yield each recording's features in order, so that a detector keeps only what it needs.
+
+        A few recordings are read ahead, one on each core.
+        """
+        workers = joblib.cpu_count()
+        ahead: deque[Future[np.ndarray]] = deque()
+        # One clip is too small to share: an OpenMP thread for each of several clips is faster.
+        with ThreadPoolExecutor(workers, "features", threadpool_limits, (1, "openmp")) as threads:
+            for clip in self.clips:
+                ahead.append(threads.submit(self.cache.get, front_end, clip))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def where(self, **known: str | None) -> Clips:
         """Return the clips whose fields equal ``known``, e.g. ``where(split="train")``."""

@@ -57,8 +57,9 @@ class Captions:
             phrases.get(key, f"{key} {{}}").replace("{}", value)
             for key, value in clip.attributes.items()
         ]
-        if not said and clip.raw_label not in ("", "noAttribute"):
-            said = [" ".join(clip.raw_label.replace("_", " ").split())]
+        words = clip.raw_label.replace("_", " ").split()
+        if not said and words not in ([], ["noAttribute"]):
+            said = [" ".join(words)]
         features = [phrase for phrase in said if not phrase.startswith(",")]
         clauses = "".join(phrase for phrase in said if phrase.startswith(","))
         name = self.names.get(clip.machine, _generic_name(clip.machine))

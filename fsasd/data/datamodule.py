@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from fsasd.data.audio import Clips, FeatureCache
-from fsasd.data.captions import default_captions
+from fsasd.data.captions import Captions, default_captions
 from fsasd.data.metadata import Clip, MetadataError, read_clips
 from fsasd.data.simulate import FACTORY_VERSION, write_factory
 from fsasd.store import Store
@@ -50,7 +50,7 @@ class FirstShotDataModule(L.LightningDataModule):
     def __init__(
         self,
         clips: Sequence[Clip],
-        captions: Callable[[Clip], str] | None = None,
+        captions: Captions | None = None,
         *,
         batch_size: int = 16,
         val_share: float = 0.1,
@@ -79,7 +79,7 @@ class FirstShotDataModule(L.LightningDataModule):
         ground_truth: str | Path | None = None,
         **options: Any,
     ) -> FirstShotDataModule:
-        """Read a DCASE data set (see ``metadata.read_clips``); ``options`` are the constructor's."""
+        """Read a DCASE data set (see ``metadata.read_clips``); ``options`` the constructor's."""
         return cls(read_clips(root, machines, ground_truth), **options)
 
     @classmethod
@@ -145,14 +145,17 @@ class FirstShotDataModule(L.LightningDataModule):
         self.train_clips, self.val_clips = self.captioned[train], self.captioned[val]
         texts = [self.captions(clip) for clip in self.captioned]
         self.train_set = generator.examples(self.train_clips, [texts[i] for i in train], train=True)
-        self.val_set = generator.examples(self.val_clips, [texts[i] for i in val], train=False)
+        if len(val):
+            self.val_set = generator.examples(self.val_clips, [texts[i] for i in val], train=False)
         log.info("training on %d clips, validating on %d", len(train), len(val))
 
     def train_dataloader(self) -> DataLoader:
-        """Return the training examples, machines balanced, in an order fixed by the seed."""
+        """Return the training examples, machines balanced, in an order fixed by seed and step."""
         counts = Counter(clip.machine for clip in self.train_clips)
         weights = [counts[clip.machine] ** -self.balance for clip in self.train_clips]
-        generator = torch.Generator().manual_seed(self.seed)
+        # A resumed run draws on from its step, and does not hear its first examples again.
+        step = self.trainer.global_step if self.trainer else 0
+        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * step)
         sampler = WeightedRandomSampler(
             weights, max(len(weights), self.batch_size), generator=generator
         )

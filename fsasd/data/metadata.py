@@ -17,9 +17,11 @@ from pathlib import Path
 AUDIO_SUFFIXES = (".wav", ".flac")
 ROLES = {"dev_data": "reference", "eval_data": "target"}
 
+# The ground truth of RoboticArm, 2024, leaves the split out: section_00_source_normal_0035_...
 _NAME_2022 = re.compile(
-    r"section_(?P<section>\d+)_(?P<domain>source|target)_(?P<split>train|test)"
-    r"_(?P<label>normal|anomaly)_(?P<index>\d+)(?:_(?P<raw_label>.*))?"
+    r"section_(?P<section>\d+)_(?P<domain>source|target)(?:_(?P<split>train|test))?"
+    r"_(?P<label>normal|anomaly)_(?P<index>\d+)(?:_(?P<raw_label>.*))?",
+    re.DOTALL,
 )
 _NAME_2020 = re.compile(r"(?:(?P<label>normal|anomaly)_)?id_(?P<section>\d+)_(?P<index>\d+)")
 _NAME_ANONYMOUS = re.compile(r"section_(?P<section>\d+)_(?P<index>\d+)")
@@ -115,7 +117,7 @@ def read_name(path: str | Path, *, role: str | None = None) -> Clip:
     '02'
     """
     path = Path(path)
-    stem = path.stem
+    stem = _stem(path)
     for form in (_NAME_2022, _NAME_2020, _NAME_ANONYMOUS):
         if match := form.fullmatch(stem):
             break
@@ -149,7 +151,8 @@ def split_label(raw_label: str) -> dict[str, str]:
     >>> split_label("strength_1_ambient"), split_label("noAttribute")
     ({}, {})
     """
-    parts = raw_label.split("_")
+    # Later editions have names that end in an underscore.
+    parts = raw_label.rstrip("_").split("_")
     if len(parts) % 2 or not all(parts):
         return {}
     return dict(zip(parts[::2], parts[1::2], strict=True))
@@ -205,7 +208,13 @@ def _fill_from_tables(clips: list[Clip], folder: Path) -> list[Clip]:
     rows: dict[str, dict[str, str]] = {}
     for table in sorted(folder.glob("attributes_*.csv")):
         rows |= _attribute_table(table)
-    return [_fill(clip, rows.get(clip.path.stem, {})) for clip in clips]
+    return [_fill(clip, rows.get(_stem(clip.path), {})) for clip in clips]
+
+
+def _stem(name: str | Path) -> str:
+    # Some tables leave out the suffix, and a label may end in a number with a point: ac_0.03.
+    path = Path(name)
+    return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
 
 
 def _attribute_table(path: Path) -> dict[str, dict[str, str]]:
@@ -214,8 +223,7 @@ def _attribute_table(path: Path) -> dict[str, dict[str, str]]:
     if header[:1] != ["file_name"]:
         raise MetadataError(f"{path}: expected a header file_name,d1p,d1v,..., found {header}")
     return {
-        # Some tables of 2023 leave out the folder and the suffix.
-        Path(name).name.removesuffix(".wav"): {
+        _stem(name): {
             key: value for key, value in zip(pairs[::2], pairs[1::2], strict=False) if key and value
         }
         for name, *pairs in filter(None, rows)
@@ -230,29 +238,33 @@ def _fill(clip: Clip, row: Mapping[str, str]) -> Clip:
 
 def _join_ground_truth(clips: list[Clip], truth_root: Path, machine: str) -> list[Clip]:
     truth = {
-        kind: _truth_table(truth_root / f"ground_truth_{kind}", machine)
-        for kind in ("data", "domain", "attributes")
+        kind: _truth_table(truth_root / f"ground_truth_{kind}", machine, values)
+        for kind, values in (("data", ("0", "1")), ("domain", ("0", "1")), ("attributes", ()))
     }
     return [_name(clip, truth) if clip.split == "test" else clip for clip in clips]
 
 
-def _truth_table(folder: Path, machine: str) -> dict[str, str]:
+def _truth_table(folder: Path, machine: str, values: Sequence[str]) -> dict[str, str]:
     rows: dict[str, str] = {}
     for path in sorted(folder.glob(f"ground_truth_{machine}_section_*_test.csv")):
         with path.open(newline="") as file:
             for number, row in enumerate(csv.reader(file), start=1):
                 if len(row) < 2:
                     raise MetadataError(f"{path}, row {number}: expected 2 columns, found {row}")
+                if values and row[-1] not in values:
+                    raise MetadataError(
+                        f"{path}, row {number}: expected {' or '.join(values)}, found {row[-1]!r}"
+                    )
                 # 2024 gives machines whose attributes were withheld a third column that has them.
-                rows[Path(row[0]).stem] = row[-1]
+                rows[_stem(row[0])] = row[-1]
     return rows
 
 
 def _name(clip: Clip, truth: Mapping[str, Mapping[str, str]]) -> Clip:
-    stem = clip.path.stem
+    stem = _stem(clip.path)
     label = {"0": "normal", "1": "anomaly"}.get(truth["data"].get(stem, ""))
     domain = {"0": "source", "1": "target"}.get(truth["domain"].get(stem, ""))
-    if match := _NAME_2022.fullmatch(truth["attributes"].get(stem, "").removesuffix(".wav")):
+    if match := _NAME_2022.fullmatch(_stem(truth["attributes"].get(stem, ""))):
         raw_label = match["raw_label"] or ""
         clip = replace(clip, attributes=split_label(raw_label), raw_label=raw_label)
     return replace(clip, label=clip.label or label, domain=clip.domain or domain)

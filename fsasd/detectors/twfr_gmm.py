@@ -6,17 +6,19 @@ sound detection" (ICASSP 2023), github.com/liuyoude/TWFR-GMM.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.audio import Clips, LogMel
-from fsasd.detectors.base import Detector, Params, stack
-from fsasd.detectors.gaussian_mixture import GaussianMixtures, fit_gaussian_mixtures
+from fsasd.detectors.base import Detector, Params
+from fsasd.detectors.gaussian_mixture import Covariance, GaussianMixtures, fit_gaussian_mixtures
 
 
 def time_weights(r: float | Sequence[float], frames: int) -> np.ndarray:
@@ -28,9 +30,7 @@ def time_weights(r: float | Sequence[float], frames: int) -> np.ndarray:
     array([[1.  , 0.  , 0.  , 0.  ],
            [0.25, 0.25, 0.25, 0.25]])
     """
-    exponents = np.arange(frames, dtype=np.float64)
-    powers = np.power(np.atleast_1d(np.asarray(r, np.float64))[:, None], exponents)
-    return powers / powers.sum(axis=1, keepdims=True)
+    return _time_weights(tuple(np.atleast_1d(r).astype(float).tolist()), frames).copy()
 
 
 def twfr(log_mel: np.ndarray, r: float | Sequence[float]) -> np.ndarray:
@@ -44,11 +44,19 @@ def twfr(log_mel: np.ndarray, r: float | Sequence[float]) -> np.ndarray:
     return time_weights(r, log_mel.shape[1]) @ falling.T
 
 
+@functools.lru_cache(maxsize=64)
+def _time_weights(r: tuple[float, ...], frames: int) -> np.ndarray:
+    powers = np.power(np.array(r)[:, None], np.arange(frames, dtype=np.float64))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
 class TWFRGMM(Detector):
     """Negative log-likelihood, under a Gaussian mixture, of a clip's time-weighted log-mel.
 
     The score is that of the original: the highest log density of any component, negated, mixture
-    weights left out.
+    weights left out. EM starts from one k-means partition of the clips for all r, that of their
+    averages (r=1, where this is the original's start): with a partition of its own for each r, the
+    curve over r jumps between optima, and the choice of r is in part that of a k-means seed.
 
     Args:
         r: Time weight.
@@ -63,7 +71,7 @@ class TWFRGMM(Detector):
         self,
         r: float = 1.0,
         n_components: int = 2,
-        covariance: str = "full",
+        covariance: Covariance = "full",
         reg_covar: float = 1e-6,
         max_seconds: float = 10.0,
         seed: int = 0,
@@ -81,7 +89,7 @@ class TWFRGMM(Detector):
         Raises:
             ValueError: There are fewer clips than components.
         """
-        mixture = self._mixtures(self._represent(clips, [self.r]))
+        mixture = self._mixtures(*self._represent_to_fit(clips, [self.r]))
         for field in fields(mixture):
             setattr(self, f"{field.name}_", getattr(mixture, field.name))
         return self
@@ -117,22 +125,32 @@ class TWFRGMM(Detector):
         for others, members in _group_by_r(grid):
             detector = clone(self).set_params(**others)
             r = [float(grid[i].get("r", self.r)) for i in members]
-            mixtures = detector._mixtures(detector._represent(fit_clips, r))
+            mixtures = detector._mixtures(*detector._represent_to_fit(fit_clips, r))
             scores = _scores(mixtures, detector._represent(score_clips, r))
             rows |= dict(zip(members, scores, strict=True))
         return np.stack([rows[i] for i in range(len(grid))])
 
     def _represent(self, clips: Clips, r: Sequence[float]) -> np.ndarray:
         front_end = LogMel.twfr(self.max_seconds)
-        # (n, r, mels) -> (r, n, mels): a mixture sees its clips side by side.
-        return np.ascontiguousarray(
-            stack(twfr(log_mel, r) for log_mel in clips.features(front_end)).swapaxes(0, 1)
-        )
+        found = np.empty((len(r), len(clips), front_end.n_mels))
+        for i, log_mel in enumerate(clips.features(front_end)):
+            found[:, i] = twfr(log_mel, r)
+        return found
 
-    def _mixtures(self, representations: np.ndarray) -> GaussianMixtures:
+    def _represent_to_fit(self, clips: Clips, r: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        if len(clips) < self.n_components:
+            raise ValueError(
+                f"{self.n_components} components need as many clips, found {len(clips)}"
+            )
+        *representations, average = self._represent(clips, [*r, 1.0])
+        return np.stack(representations), average
+
+    def _mixtures(self, representations: np.ndarray, average: np.ndarray) -> GaussianMixtures:
+        start = KMeans(self.n_components, n_init=1, random_state=self.seed).fit(average).labels_
         return fit_gaussian_mixtures(
             representations,
             self.n_components,
+            start=start,
             covariance=self.covariance,
             reg_covar=self.reg_covar,
             seed=self.seed,

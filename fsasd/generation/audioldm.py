@@ -65,7 +65,8 @@ class AudioLDM(L.LightningModule):
         self.warmup_steps = warmup_steps
         self.weight_decay = weight_decay
         self.condition_dropout = condition_dropout
-        self.ema = EMAModel(self.unet.parameters(), decay=ema_decay)
+        self.ema_decay = ema_decay
+        self.ema: EMAModel | None = None
         self.sampler = sampler or Sampler()
         for module in self.parts.frozen():
             module.requires_grad_(False).eval()
@@ -157,6 +158,13 @@ class AudioLDM(L.LightningModule):
             losses = self.loss(batch, timesteps.to(self.device), noise.to(mean))
         self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(indices), sync_dist=True)
 
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.ema is None:
+            self.ema = EMAModel(self.unet.parameters(), decay=self.ema_decay)
+
+    def on_fit_start(self) -> None:
+        self._average.to(self.device)
+
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
             self.unet.parameters(), self.learning_rate, weight_decay=self.weight_decay
@@ -172,15 +180,14 @@ class AudioLDM(L.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        self.ema.step(self.unet.parameters())
+        self._average.step(self.unet.parameters())
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:
         """Use the moving average of the weights; without a training step there is none."""
-        if not self.ema.optimization_step:
+        if self.ema is None or not self.ema.optimization_step:
             yield
             return
-        self.ema.to(self.device)
         self.ema.store(self.unet.parameters())
         self.ema.copy_to(self.unet.parameters())
         try:
@@ -189,10 +196,10 @@ class AudioLDM(L.LightningModule):
             self.ema.restore(self.unet.parameters())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ema"] = self.ema.state_dict()
+        checkpoint["ema"] = self._average.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.ema.load_state_dict(checkpoint["ema"])
+        self._average.load_state_dict(checkpoint["ema"])
 
     # Synthesis.
 
@@ -209,12 +216,6 @@ class AudioLDM(L.LightningModule):
             for prompt, waveform in zip(group, self._generate(group, seconds), strict=True):
                 waveforms[prompt.wav] = waveform
         return [waveforms[prompt.wav] for prompt in prompts]
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, index: int) -> Any:
-        """Leave prompts, which are text, where they are."""
-        if isinstance(batch, list):
-            return batch
-        return super().transfer_batch_to_device(batch, device, index)
 
     def predict_step(self, batch: Sequence[Prompt], batch_idx: int) -> list[torch.Tensor]:
         return self.generate(batch)
@@ -239,6 +240,12 @@ class AudioLDM(L.LightningModule):
         mel = vae.decode(latents / vae.config.scaling_factor).sample
         # The vocoder gives back a few samples more than frames * hop.
         return vocoder(mel[:, 0])[:, :samples].float().cpu()
+
+    @property
+    def _average(self) -> EMAModel:
+        if self.ema is None:
+            raise RuntimeError("the weights' average exists from the start of fitting on")
+        return self.ema
 
     @property
     def _latent_samples(self) -> int:

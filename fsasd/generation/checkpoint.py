@@ -27,7 +27,7 @@ from transformers import (
 
 from fsasd.generation.vocoder import GriffinLim
 
-NANO = resources.files("fsasd.generation") / "nano"
+NANO = resources.files("fsasd.generation") / "weights" / "nano"
 """The pre-trained nano model that ships with the package (``fsasd experiment=pretrain_nano``)."""
 
 
@@ -248,7 +248,7 @@ def _build_hifigan() -> SpeechT5HifiGan:
     return SpeechT5HifiGan(config).eval()
 
 
-def _load_module(kind: type, folder: str, part: str) -> Any:
+def _load_module(kind: Any, folder: str, part: str) -> Any:
     module, found = kind.from_pretrained(
         folder, subfolder=part, dtype=torch.float32, output_loading_info=True
     )
@@ -275,7 +275,7 @@ def _load_tokenizer(folder: str | Path) -> RobertaTokenizer:
 def _load_vocoder(folder: str) -> SpeechT5HifiGan | GriffinLim:
     config = Path(folder) / "vocoder" / GriffinLim.CONFIG
     if config.is_file():
-        return GriffinLim.from_pretrained(config.parent)
+        return GriffinLim.from_pretrained(config.parent).eval()
     return _load_module(SpeechT5HifiGan, folder, "vocoder")
 
 

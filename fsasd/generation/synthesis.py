@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,7 @@ from fsasd.generation.quality import clean
 MANIFEST = "manifest.csv"
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(NamedTuple):
     """One recording to synthesise; it depends on nothing but this.
 
     Attributes:
@@ -118,12 +118,13 @@ class SynthesisFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, waveform.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16")
         table = self.folder / f"rows-{self.rank}.csv"
-        new = not table.exists()
-        with table.open("a", newline="") as file:
+        finished = _whole_lines(table)
+        with table.open("a", newline="", encoding="utf-8") as file:
+            file.truncate(len(finished))
             writer = csv.writer(file)
-            if new:
-                writer.writerow([*(f.name for f in fields(Prompt)), "kept", "reason"])
-            writer.writerow([*asdict(prompt).values(), not reason, reason])
+            if not finished:
+                writer.writerow([*Prompt._fields, "kept", "reason"])
+            writer.writerow([*prompt, not reason, reason])
 
     def close(self, prompts: Sequence[Prompt]) -> pd.DataFrame:
         """Join the ranks' rows, in the prompts' order, into ``manifest.csv``.
@@ -143,13 +144,17 @@ class SynthesisFolder:
         return manifest
 
     def _rows(self) -> list[dict[str, str]]:
-        rows = []
+        rows: list[dict[str, str]] = []
         tables = [*self.folder.glob("rows-*.csv"), *self.folder.glob(MANIFEST)]
         for table in tables:
-            with table.open(newline="") as file:
-                # A killed writer can leave half a last row.
-                rows += [row for row in csv.DictReader(file) if row["reason"] is not None]
+            rows += csv.DictReader(io.StringIO(_whole_lines(table).decode(), newline=""))
         return rows
+
+
+def _whole_lines(table: Path) -> bytes:
+    # A killed writer can leave half a last row.
+    content = table.read_bytes() if table.exists() else b""
+    return content[: content.rfind(b"\n") + 1]
 
 
 def read_manifest(folder: str | Path, *, kept: bool = True) -> list[Clip]:

@@ -26,6 +26,8 @@ class GriffinLim(nn.Module):
     """
 
     CONFIG = "griffin_lim.json"
+    inverse_mel: torch.Tensor
+    window: torch.Tensor
 
     def __init__(self, iterations: int = 16) -> None:
         super().__init__()

@@ -1,2 +1,6 @@
-def write_report(folder, data): ...
-def console(folder): ...
+"""Runs to tables on the screen and to one HTML page that needs nothing else."""
+
+from fsasd.report.console import console
+from fsasd.report.page import write_report
+
+__all__ = ["console", "write_report"]

@@ -1,0 +1,39 @@
+# `make demo` and `make test` need nothing but Python 3.11+ and make: they set up .venv themselves.
+# `make VENV=path ...` uses an environment that is there already.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+# Written when the environment is ready; a changed pyproject.toml makes it anew.
+READY := $(VENV)/.fsasd-test
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.fsasd
+	$(BIN)/fsasd experiment=demo
+
+test: $(READY) lint
+	$(BIN)/python -m pytest -q
+	$(BIN)/python tests/wheel_smoke.py
+	$(BIN)/python tests/run_notebooks.py
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.fsasd: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q -e .
+	@touch $@
+
+$(READY): pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q -e '.[test]'
+	@touch $(VENV)/.fsasd $@
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

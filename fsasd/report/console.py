@@ -1,0 +1,113 @@
+"""What a run has to say when it ends, on the terminal."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fsasd.report.results import (
+    UNDEFINED,
+    Headline,
+    Results,
+    compare_settings,
+    headline,
+    of,
+    percent,
+    points,
+)
+
+_WIDTH = 100
+_LEFT = {
+    "report.html": "report",
+    "metrics.csv": "metrics",
+    "scores": "scores",
+    "models": "models",
+    "synthetic": "synthetic clips",
+    "model": "generator",
+}
+
+
+def console(folder: Path) -> float | None:
+    """Print the metrics of a run, what the choice of settings was worth and where things are.
+
+    Args:
+        folder: The run's folder; every file in it is optional.
+
+    Returns:
+        The official score, a fraction; ``None`` where the test labels are not known, nothing was
+        detected or no metric is defined.
+    """
+    results = Results(folder)
+    out = Console(highlight=False, markup=False)
+    if not out.is_terminal:
+        out = Console(highlight=False, markup=False, width=_WIDTH)
+    found = headline(results.metrics)
+    if results.units:
+        out.print(_sections(results))
+    if found:
+        out.print(_official(found))
+    elif results.units:
+        out.print("Official score: not known, as the labels of the test clips are not.")
+    if not results.settings.empty:
+        out.print(_settings(compare_settings(results.settings)))
+    for name, what in _LEFT.items():
+        if (results.folder / name).exists():
+            out.print(f"{what + ':':<16} {results.folder / name}", soft_wrap=True)
+    return None if found is None or math.isnan(found.score) else found.score
+
+
+def _sections(results: Results) -> Table:
+    table = _table("Per machine and section, %", "Machine", "Section", "Setting")
+    for name in ("AUC source", "AUC target", "pAUC", "F1 source", "F1 target"):
+        table.add_column(name, justify="right")
+    for machine, section in results.units:
+        rows = of(results.metrics, machine, section)
+        setting = results.setting(machine, section)
+        table.add_row(Text(machine), Text(section), Text(setting), *_cells(rows))
+    means = results.metrics[results.metrics["machine"].isin(["arithmetic mean", "harmonic mean"])]
+    if len(means):
+        table.add_section()
+    for machine in means["machine"]:
+        table.add_row(Text(machine), "", "", *_cells(of(means, machine)), style="dim")
+    return table
+
+
+def _cells(rows: pd.DataFrame) -> list[str]:
+    names = ("auc_source", "auc_target", "pauc", "f1_source", "f1_target")
+    return [UNDEFINED if rows.empty else percent(rows[name].iloc[0]) for name in names]
+
+
+def _official(found: Headline) -> Text:
+    text = Text("Official score: ")
+    text.append(f"{percent(found.score)} %", style="bold")
+    text.append(f", 95 % interval {percent(found.low)} to {percent(found.high)} %")
+    text.append(f"; {found.undefined or 'none'} of {found.cells} cells undefined")
+    return text
+
+
+def _settings(comparison: pd.DataFrame) -> Table:
+    table = _table("Was the choice worth it? Official score, %", "Setting")
+    table.add_column("Official", justify="right")
+    table.add_column("To synthetic", justify="right")
+    table.add_column("")
+    notes = {"synthetic": "the method's choice", "oracle": "uses the test labels: a bound"}
+    for row in comparison.to_dict("records"):
+        name = row["setting"]
+        style = "bold" if name == "synthetic" else "dim" if name == "oracle" else ""
+        difference = "" if name == "synthetic" else points(row["difference"])
+        table.add_row(
+            Text(name), percent(row["official"]), difference, notes.get(name, ""), style=style
+        )
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=Text(title, style="bold"), title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    return table

@@ -1,0 +1,242 @@
+"""Tables to figures: inline SVG that takes its colours from the page around it."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import roc_curve
+
+from fsasd.evaluation.metrics import DOMAINS, OFFICIAL, harmonic_mean, section_metrics
+from fsasd.report.results import UNIT, parameters, percent
+
+PALETTE = {
+    "ink": ("#1c2126", "#e6e9ec"),
+    "muted": ("#666e76", "#9aa3ab"),
+    "line": ("#c9ced4", "#454c54"),
+    "paper": ("#fefefe", "#1b2025"),
+    "source": ("#0b69b0", "#62b1ec"),
+    "target": ("#c4570a", "#f09a4e"),
+    "anomaly": ("#96307a", "#dd8ac2"),
+    "synthetic": ("#00705a", "#45c4a3"),
+}
+"""Name to colour on light and on dark; after Okabe and Ito, so that no two are alike to the
+colour-blind."""
+
+INK, MUTED, LINE, PAPER, SOURCE, TARGET, ANOMALY, SYNTHETIC = (c for c, _ in PALETTE.values())
+_DOMAIN_STYLES = {"source": (SOURCE, "-"), "target": (TARGET, (0, (5, 1.5)))}
+_RC: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": LINE,
+    "axes.facecolor": "none",
+    "axes.labelcolor": MUTED,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 8.5,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.6,
+}
+
+
+def svg(figure: Figure, name: str) -> str:
+    """Write a figure as an SVG element for a page that defines ``--ink`` and the other colours.
+
+    Args:
+        figure: Drawn with colours of ``PALETTE``.
+        name: Sets its inner references apart from those of other figures on the page.
+
+    >>> text = svg(Figure(figsize=(1, 1)), "empty")
+    >>> text[:4], "http" in text
+    ('<svg', False)
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**_RC, "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for part in (
+        r"<metadata>.*?</metadata>",
+        r"<style.*?</style>",
+        r"<!--.*?-->",
+        r"<defs>\s*</defs>",
+    ):
+        text = re.sub(part, "", text, flags=re.DOTALL)
+    # Groups are never referred to, and their names would come twice on a page.
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r' (width|height)="[\d.]+pt"| xmlns(:xlink)?="[^"]*"| version="1.1"', "", text)
+    text = text.replace("xlink:href", "href")
+    for colour, (light, _) in PALETTE.items():
+        text = text.replace(light, f"var(--{colour})")
+    return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def selection_curve(curve: pd.DataFrame, real: pd.DataFrame) -> Figure:
+    """Draw AUC, pAUC and objective against the one parameter that was chosen.
+
+    Args:
+        curve: ``selection.csv`` of one machine and section.
+        real: ``real_curve.csv`` of the same, drawn below and paler, or empty.
+    """
+    (name,) = parameters(curve)
+    chosen = float(curve.loc[curve["chosen"], name].iloc[0])
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(3.8, 3.5), layout="constrained")
+        ratios = [1.5] if real.empty else [1.5, 1]
+        axes = figure.subplots(
+            len(ratios), sharex=True, sharey=True, squeeze=False, height_ratios=ratios
+        )[:, 0]
+        _curves(axes[0], curve, name, SYNTHETIC)
+        axes[0].set_title("On synthetic clips", fontweight="bold")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        best = curve.loc[curve["chosen"], "objective"].iloc[0]
+        axes[0].plot(chosen, 100 * best, "o", color=SYNTHETIC, markersize=6, zorder=5)
+        if not real.empty:
+            _curves(axes[1], real, name, MUTED)
+            axes[1].set_title("On real test clips (oracle: needs their labels)", color=MUTED)
+            top = real[real["oracle"]].iloc[0]
+            axes[1].plot(top[name], 100 * top["objective"], "o", markerfacecolor=PAPER,
+                         color=MUTED, markersize=6, zorder=5)  # fmt: skip
+        for axis in axes:
+            axis.axvline(chosen, color=SYNTHETIC, linewidth=1, zorder=0)
+            axis.axhline(50, color=LINE, linewidth=0.8, zorder=0)
+            axis.set_ylabel("%")
+        span = curve[name].max() - curve[name].min()
+        side = -1 if chosen > curve[name].min() + span / 2 else 1
+        axes[0].annotate(
+            f"chosen {name} = {chosen:g}", (chosen, 0), (4 * side, 4),
+            xycoords=("data", "axes fraction"), textcoords="offset points",
+            ha="right" if side < 0 else "left", color=SYNTHETIC,
+        )  # fmt: skip
+        axes[-1].set_xlabel(name)
+    return figure
+
+
+def roc(clips: pd.DataFrame) -> Figure:
+    """Draw the ROC of each domain's normal clips against all anomalous ones, as DCASE has it.
+
+    Args:
+        clips: ``Results.clips`` of one machine and section, all labelled.
+    """
+    labels = (clips["label"] == "anomaly").to_numpy(int)
+    domains = clips["domain"].to_numpy(str)
+    scores = clips["score"].to_numpy(float)
+    metrics = section_metrics(labels, domains, scores)
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(3.8, 3.5), layout="constrained")
+        axis = figure.subplots()
+        axis.axvspan(0, 10, color=LINE, alpha=0.45, linewidth=0,
+                     label=f"pAUC region, both domains: {percent(metrics.pauc)} %")  # fmt: skip
+        axis.plot([0, 100], [0, 100], color=LINE, linewidth=0.8)
+        for domain in DOMAINS:
+            own = (domains == domain) | (labels == 1)
+            area = metrics.auc_source if domain == "source" else metrics.auc_target
+            colour, dashes = _DOMAIN_STYLES[domain]
+            if np.isnan(area):
+                axis.plot([], [], " ", label=f"{domain}: undefined, a class is missing")
+                continue
+            false, true, _ = roc_curve(labels[own], scores[own])
+            axis.plot(100 * false, 100 * true, color=colour, linestyle=dashes,
+                      label=f"{domain} normals: AUC {percent(area)} %")  # fmt: skip
+        axis.set(xlabel="false alarms, % of normal clips", ylabel="found, % of all anomalies",
+                 xlim=(-1.5, 101.5), ylim=(-1.5, 101.5))  # fmt: skip
+        axis.legend(loc="lower right", handlelength=1.8)
+    return figure
+
+
+def score_histogram(clips: pd.DataFrame) -> Figure:
+    """Draw how the scores of normal and anomalous clips lie about the threshold.
+
+    Args:
+        clips: ``Results.clips`` of one machine and section.
+    """
+    groups = [
+        (f"normal, {name}", clips[(clips["label"] == "normal") & (clips["domain"] == name)], colour)
+        for name, (colour, _) in _DOMAIN_STYLES.items()
+    ]
+    groups += [
+        ("anomaly, both domains", clips[clips["label"] == "anomaly"], ANOMALY),
+        ("label unknown", clips[clips["label"].isna()], MUTED),
+    ]
+    groups = [group for group in groups if len(group[1])]
+    scores = clips["score"].to_numpy(float)
+    edges = np.histogram_bin_edges(scores, bins=int(np.clip(2 * np.sqrt(len(scores)), 10, 40)))
+    threshold = float(clips["threshold"].iloc[0])
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(3.8, 3.5), layout="constrained")
+        axes = figure.subplots(len(groups), sharex=True, squeeze=False)[:, 0]
+        for axis, (name, rows, colour) in zip(axes, groups, strict=True):
+            axis.hist(rows["score"], bins=edges, color=colour, alpha=0.85, rwidth=0.92)
+            axis.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (3, 2)))
+            count = f"{len(rows)} clip{'s' * (len(rows) != 1)}"
+            axis.set_title(f"{name} ({count})", color=colour, fontweight="bold")
+            axis.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        axes[-1].set_xlabel(f"anomaly score (dashed: threshold {threshold:.4g})")
+        figure.supylabel("clips", color=MUTED, fontsize=8.5)
+    return figure
+
+
+def settings_dots(settings: pd.DataFrame) -> Figure:
+    """Draw what each setting of ``settings.csv`` would have scored, one line per machine.
+
+    The score is the harmonic mean of the three official metrics, here of one section alone.
+    """
+    units = list(settings.groupby(UNIT, sort=False))
+    names = list(dict.fromkeys(settings["setting"]))
+    many = settings.groupby("machine")["section"].nunique().max() > 1
+    markers = iter("sv^<>Pph")
+    labels = [" ".join(map(str, unit if many else unit[:1])) for unit, _ in units]
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(4.2, 0.95 + 0.3 * len(units)), layout="constrained")
+        axis = figure.subplots()
+        rows = np.arange(len(units))
+        axis.hlines(rows, 0, 1, color=LINE, linewidth=0.6, zorder=0,
+                    transform=axis.get_yaxis_transform())  # fmt: skip
+        for name in names:
+            found = [own[own["setting"] == name] for _, own in units]
+            values = [100 * harmonic_mean(own[list(OFFICIAL)].to_numpy().ravel()) for own in found]
+            style: dict[str, Any] = {
+                "marker": "o",
+                "color": SYNTHETIC,
+                "markersize": 8,
+                "zorder": 4,
+            }
+            if name == "oracle":
+                style = {"marker": "*", "color": MUTED, "markersize": 9, "zorder": 3}
+            elif name != "synthetic":
+                style = {"marker": next(markers, "x"), "color": INK, "markersize": 6, "zorder": 5}
+            fill = style["color"] if name == "synthetic" else PAPER
+            axis.plot(values, rows, linestyle="", markerfacecolor=fill, label=name, **style)
+        axis.set_yticks(rows, labels, color=INK)
+        axis.set(
+            ylim=(len(units) - 0.5, -0.5),
+            xlabel="harmonic mean of the three metrics, %",
+        )
+        axis.spines["left"].set_visible(False)
+        axis.tick_params(axis="y", length=0)
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), handletextpad=0.2)
+    return figure
+
+
+def _curves(axis: Axes, curve: pd.DataFrame, name: str, colour: str) -> None:
+    values = curve.sort_values(name)
+    lines: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("AUC", "auc", {"linestyle": (0, (5, 1.5)), "linewidth": 1, "alpha": 0.8}),
+        ("pAUC", "pauc", {"linestyle": (0, (1, 1.5)), "linewidth": 1.2, "alpha": 0.8}),
+        ("objective", "objective", {}),
+    )
+    for label, column, style in lines:
+        axis.plot(values[name], 100 * values[column], color=colour, label=label, **style)

@@ -1,0 +1,210 @@
+"""Recordings to play beside each other: real normal, synthetic normal, synthetic anomalous."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import soundfile
+from matplotlib.image import imsave
+
+from fsasd.data.audio import SAMPLE_RATE, LogMel, read
+from fsasd.data.metadata import Clip
+
+KINDS = {
+    "real": "Real, normal (training)",
+    "normal": "Synthetic, normal",
+    "anomaly": "Synthetic, anomaly",
+}
+MAX_SECONDS = 5.0
+MIN_SECONDS = 3.0
+BUDGET = 5_500_000
+"""Bytes that all recordings of a page may take; figures and the rest take about 0.1 MB each."""
+
+_BYTES_PER_SECOND = SAMPLE_RATE * 2 * 4 / 3
+_PEAK = 0.9
+_FRONT_END = LogMel(n_mels=64)
+_RANGE_DB = 60.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one caption sounds like; a recording that does not exist is ``None``.
+
+    Attributes:
+        caption: The normal one; that of the anomaly says so instead.
+        domain: Of the real clip that the caption was taken from.
+        real: A real normal training clip of that caption.
+        normal: The synthetic normal clip.
+        anomaly: Its anomalous twin.
+    """
+
+    caption: str
+    domain: str | None
+    real: Path | None = None
+    normal: Path | None = None
+    anomaly: Path | None = None
+
+    @property
+    def recordings(self) -> dict[str, Path]:
+        """The recordings that exist, by kind."""
+        return {kind: path for kind in KINDS if (path := getattr(self, kind))}
+
+
+@dataclass(frozen=True)
+class Player:
+    """One recording on the page: audio and spectrogram as data URIs, length in seconds."""
+
+    kind: str
+    title: str
+    audio: str
+    picture: str
+    seconds: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """The players of one scene, by kind; those missing are left out."""
+
+    caption: str
+    domain: str | None
+    players: dict[str, Player]
+
+
+def scenes(
+    manifest: pd.DataFrame, folder: Path, real: Sequence[tuple[Clip, str]], count: int
+) -> list[Scene]:
+    """Choose what to listen to: complete, of different captions and of both domains.
+
+    Args:
+        manifest: Rows of ``synthetic/manifest.csv`` of one machine, or empty.
+        folder: Where its recordings are.
+        real: Normal training clips of the machine with their captions.
+        count: How many scenes at most.
+    """
+    left = list(_synthesised(manifest, folder, real)) or [
+        Scene(caption, clip.domain, clip.path) for clip, caption in real
+    ]
+    chosen: list[Scene] = []
+    while left and len(chosen) < count:
+        captions = {scene.caption for scene in chosen}
+        domains = Counter(scene.domain for scene in chosen)
+
+        def worth(
+            scene: Scene, heard: set[str] = captions, domains: Counter = domains
+        ) -> tuple[int, bool, int]:
+            return len(scene.recordings), scene.caption not in heard, -domains[scene.domain]
+
+        best = max(left, key=worth)
+        left.remove(best)
+        chosen.append(best)
+    return chosen
+
+
+def affordable(machines: int) -> tuple[int, float]:
+    """Return how many scenes per machine, and how many seconds of each, a page can hold.
+
+    >>> affordable(2), affordable(7)
+    ((3, 5.0), (2, 3.1))
+    """
+    for count in (3, 2, 1):
+        seconds = BUDGET / (max(machines, 1) * count * len(KINDS) * _BYTES_PER_SECOND)
+        if seconds >= MIN_SECONDS or count == 1:
+            break
+    return count, round(min(MAX_SECONDS, max(seconds, 0.5)), 1)
+
+
+def players(chosen: Sequence[Scene], seconds: float) -> list[Row]:
+    """Read and draw the recordings of one machine.
+
+    All of them share one gain, so that loudness can be compared and the loudest is near full
+    scale, and one scale of colours.
+
+    Raises:
+        AudioError: A recording is not readable.
+    """
+    paths = [path for scene in chosen for path in scene.recordings.values()]
+    heard = {path: read(path)[: round(seconds * SAMPLE_RATE)] for path in paths}
+    peak = max((float(np.abs(waveform).max()) for waveform in heard.values()), default=0.0)
+    gain = _PEAK / peak if peak else 1.0
+    seen = {path: _FRONT_END(gain * waveform) for path, waveform in heard.items()}
+    loudest = max((float(log_mel.max()) for log_mel in seen.values()), default=0.0)
+    longest = max((len(waveform) for waveform in heard.values()), default=1)
+    return [
+        Row(
+            scene.caption,
+            scene.domain,
+            {
+                kind: Player(
+                    kind,
+                    KINDS[kind],
+                    audio=_wav(gain * heard[path]),
+                    picture=_png(seen[path], loudest),
+                    seconds=len(heard[path]) / SAMPLE_RATE,
+                    share=len(heard[path]) / longest,
+                )
+                for kind, path in scene.recordings.items()
+            },
+        )
+        for scene in chosen
+    ]
+
+
+def rejected(manifest: pd.DataFrame) -> list[tuple[str, str, int]]:
+    """Count the synthetic clips that were not kept: label, reason, how many."""
+    if manifest.empty:
+        return []
+    lost = manifest[~_kept(manifest)]
+    counts = Counter(zip(lost["label"], lost["reason"].fillna("no reason given"), strict=True))
+    return [(label, reason, count) for (label, reason), count in sorted(counts.items())]
+
+
+def _synthesised(
+    manifest: pd.DataFrame, folder: Path, real: Sequence[tuple[Clip, str]]
+) -> Iterator[Scene]:
+    if manifest.empty:
+        return
+    examples: dict[str, Path] = {}
+    for clip, caption in real:
+        examples.setdefault(caption, clip.path)
+    # anomaly_0007.wav has all but one word of its caption from normal_0007.wav.
+    twins = manifest["wav"].map(lambda wav: re.sub(r"(normal|anomaly)(?=_\d+\.wav$)", "", wav))
+    for _, both in manifest.groupby(twins, sort=False):
+        kept = both[_kept(both)]
+        found = {row.label: folder / str(row.wav) for row in kept.itertuples()}
+        existing = {str(label): path for label, path in found.items() if path.is_file()}
+        named = both[both["label"] == "normal"]
+        first = (named if len(named) else both).iloc[0]
+        domain = None if pd.isna(first["domain"]) else str(first["domain"])
+        yield Scene(first["caption"], domain, examples.get(first["caption"]), **existing)
+
+
+def _kept(manifest: pd.DataFrame) -> pd.Series:
+    return manifest["kept"].astype(str) == "True"
+
+
+def _wav(waveform: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform.clip(-1, 1), SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    return _uri("audio/wav", buffer)
+
+
+def _png(log_mel: np.ndarray, loudest: float) -> str:
+    shade = ((log_mel - loudest) / _RANGE_DB + 1).clip(0, 1)
+    colours = matplotlib.colormaps["magma"](shade)[..., :3]
+    buffer = io.BytesIO()
+    imsave(buffer, colours, format="png", origin="lower")
+    return _uri("image/png", buffer)
+
+
+def _uri(kind: str, buffer: io.BytesIO) -> str:
+    return f"data:{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

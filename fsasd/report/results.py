@@ -1,0 +1,274 @@
+"""What a run left, read back, and the tables that are made of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from pandas.api.types import is_numeric_dtype
+
+from fsasd.evaluation.metrics import OFFICIAL, harmonic_mean, official_score
+
+UNIT = ["machine", "section"]
+UNDEFINED = "—"
+_TEXT = (*UNIT, "domain", "label", "caption", "raw_label", "reason", "wav", "setting")
+_NOT_PARAMETERS = {*UNIT, "auc", "pauc", "objective", "chosen", "oracle"}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The official score of a run, fractions; NaN where undefined.
+
+    Attributes:
+        score: Harmonic mean over all machines, sections and official metrics.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        cells: How many metrics could have entered it.
+        undefined: How many of them do not exist.
+    """
+
+    score: float
+    low: float
+    high: float
+    cells: int
+    undefined: int
+
+
+class Results:
+    """The files in a run's folder. A table whose file is missing is empty.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.clips = self._table("clips.csv")
+        if "domain" in self.clips:
+            # As in the metrics: editions without domains have nothing but source.
+            self.clips["domain"] = self.clips["domain"].fillna("source")
+        self.metrics = self._table("metrics.csv")
+        self.selection = self._table("selection.csv")
+        self.real_curve = self._table("real_curve.csv")
+        self.settings = self._table("settings.csv")
+        self.captions = self._table("captions.csv")
+        self.manifest = self._table("synthetic/manifest.csv")
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The configuration as Hydra wrote it, interpolations left as they are."""
+        return self._yaml("config.yaml")
+
+    @cached_property
+    def choices(self) -> dict[str, str]:
+        """Configuration group to what was chosen of it."""
+        hydra = self._yaml("hydra.yaml").get("hydra", {})
+        chosen = hydra.get("runtime", {}).get("choices", {})
+        return {k: str(v) for k, v in chosen.items() if v is not None and "/" not in k}
+
+    @cached_property
+    def overrides(self) -> list[str]:
+        """What the command line said."""
+        return list(self._yaml("overrides.yaml") or [])
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the recordings are the simulated factory's."""
+        return str(self._group("data").get("_target_", "")).endswith("from_factory")
+
+    @property
+    def units(self) -> list[tuple[str, str]]:
+        """Machine and section of everything that was scored, in the order of the files."""
+        pairs = self.clips[UNIT].drop_duplicates()
+        return list(zip(pairs["machine"], pairs["section"], strict=True))
+
+    @property
+    def machines(self) -> list[str]:
+        """Machines that were scored or synthesised."""
+        return list(dict.fromkeys([*self.clips["machine"], *self.manifest["machine"]]))
+
+    def setting(self, machine: str, section: str) -> str:
+        """Say which setting the detector has, e.g. ``r=0.98``.
+
+        Without synthetic clips it keeps its own: then the parameters that could have been chosen
+        are told as the saved model, else the configuration, has them.
+        """
+        curve = of(self.selection, machine, section)
+        if not curve.empty:
+            return title(curve[curve["chosen"]].iloc[0][parameters(curve)].to_dict())
+        saved = self.folder / "models" / machine / f"section_{section}" / "detector.json"
+        own = json.loads(saved.read_text())["params"] if saved.is_file() else {}
+        own = own or self._group("detector")
+        grid = self._group("selection").get("grid") or {}
+        return title({key: own[key] for key in grid if key in own}) or "its own"
+
+    def _group(self, name: str) -> dict[str, Any]:
+        group = self.config.get(name)
+        return group if isinstance(group, dict) else {}
+
+    def _table(self, name: str) -> pd.DataFrame:
+        path = self.folder / name
+        if not path.is_file():
+            return pd.DataFrame(columns=UNIT)
+        # A section is a name, 00 is not 0, and a column without any value is no number.
+        return pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
+
+    def _yaml(self, name: str) -> Any:
+        path = self.folder / ".hydra" / name
+        return (yaml.safe_load(path.read_text()) if path.is_file() else None) or {}
+
+
+def of(table: pd.DataFrame, machine: str, section: str | None = None) -> pd.DataFrame:
+    """Return the rows of a machine, and section."""
+    rows = table[table["machine"] == machine]
+    return rows if section is None else rows[rows["section"] == section]
+
+
+def parameters(curve: pd.DataFrame) -> list[str]:
+    """Return the columns of a selection curve that are a detector's parameters.
+
+    >>> parameters(pd.DataFrame(columns=["machine", "section", "r", "auc", "pauc", "objective"]))
+    ['r']
+    """
+    return [column for column in curve.columns if column not in _NOT_PARAMETERS]
+
+
+def is_path(curve: pd.DataFrame) -> bool:
+    """Say whether settings lie on a line: one numeric parameter with a few values at least.
+
+    >>> is_path(pd.DataFrame({"r": [0.0, 0.5, 1.0, 1.1], "auc": 0.5}))
+    True
+    >>> is_path(pd.DataFrame({"pool": ["mean", "max"], "auc": 0.5}))
+    False
+    """
+    names = parameters(curve)
+    return len(names) == 1 and is_numeric_dtype(curve[names[0]]) and curve[names[0]].nunique() > 3
+
+
+def title(setting: Mapping[Any, Any]) -> str:
+    """Write a setting as ``settings.csv`` does.
+
+    >>> title({"k": 2, "pool": "mean", "r": 0.5})
+    'k=2, pool=mean, r=0.5'
+    """
+    return ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}"
+                     for k, v in setting.items())  # fmt: skip
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Write a fraction in percent, without the sign; undefined is a dash.
+
+    >>> percent(0.78958), percent(float("nan"))
+    ('79.0', '—')
+    """
+    return UNDEFINED if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def points(difference: float) -> str:
+    """Write a difference of fractions in percentage points, with its sign.
+
+    >>> points(0.042), points(-0.01), points(-0.0001)
+    ('+4.2', '−1.0', '0.0')
+    """
+    if math.isnan(difference):
+        return UNDEFINED
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+def headline(metrics: pd.DataFrame) -> Headline | None:
+    """Return the official score and its interval; ``None`` without metrics."""
+    if metrics.empty:
+        return None
+    counted = official_score(metrics)
+    row = metrics[metrics["machine"] == "official score"].iloc[0]
+    score, low, high = (float(row[name]) for name in ("official_score", "ci_low", "ci_high"))
+    return Headline(score, low, high, counted.cells, counted.undefined)
+
+
+def top_settings(curve: pd.DataFrame, real: pd.DataFrame, count: int = 10) -> pd.DataFrame:
+    """Sort settings by their objective on synthetic clips, best first.
+
+    Args:
+        curve: ``selection.csv`` of one machine and section.
+        real: ``real_curve.csv`` of the same, or empty.
+        count: How many to keep; the chosen one and the oracle's stay whatever their place.
+
+    Returns:
+        ``setting``, ``auc``, ``pauc``, ``objective``, ``chosen``; with real clips ``real``, their
+        objective, and ``oracle``.
+    """
+    names = parameters(curve)
+    table = curve[["auc", "pauc", "objective", "chosen"]].reset_index(drop=True)
+    table.insert(0, "setting", [title(row) for row in curve[names].to_dict("records")])
+    table["oracle"] = False
+    if not real.empty:
+        titles = [title(row) for row in real[names].to_dict("records")]
+        known = real.assign(setting=titles).set_index("setting")
+        table["real"] = table["setting"].map(known["objective"])
+        table["oracle"] = table["setting"].map(known["oracle"]).eq(True)
+    # Of equals the chosen one comes first.
+    table = table.sort_values(["objective", "chosen"], ascending=False, kind="stable")
+    place = np.arange(len(table))
+    return table[(place < count) | table["chosen"] | table["oracle"]].reset_index(drop=True)
+
+
+def compare_settings(settings: pd.DataFrame) -> pd.DataFrame:
+    """Score each row of ``settings.csv`` over all machines and sections.
+
+    Returns:
+        Per setting, in the file's order: ``official`` score, ``auc_source``, ``auc_target`` and
+        ``pauc`` (harmonic means), ``undefined`` cells, ``difference`` to ``synthetic``; fractions.
+
+    >>> columns = ["machine", "section", "setting", "auc_source", "auc_target", "pauc"]
+    >>> rows = [["fan", "00", "r=1", 0.6, 0.6, 0.6], ["fan", "00", "synthetic", 0.7, 0.7, 0.7]]
+    >>> compare_settings(pd.DataFrame(rows, columns=columns))["difference"].round(3).tolist()
+    [-0.1, 0.0]
+    """
+    rows = []
+    for name, own in settings.groupby("setting", sort=False):
+        official = official_score(own)
+        means = {metric: harmonic_mean(own[metric]) for metric in OFFICIAL}
+        rows.append(
+            {"setting": name, "official": official.value, **means, "undefined": official.undefined}
+        )
+    table = pd.DataFrame(rows)
+    chosen = table.loc[table["setting"] == "synthetic", "official"]
+    table["difference"] = table["official"] - (chosen.iloc[0] if len(chosen) else math.nan)
+    return table
+
+
+def decisions(clips: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Count the decisions on one section's clips, per domain.
+
+    Args:
+        clips: Its rows of ``Results.clips``.
+        metrics: The section's row of ``metrics.csv``.
+
+    Returns:
+        ``domain``, ``normal`` and ``anomalous`` clips, false ``alarms``, ``found`` anomalies,
+        ``precision``, ``recall`` and ``f1``.
+    """
+    row = metrics.iloc[0]
+    table = []
+    for domain, own in clips.groupby("domain"):
+        anomalous, called = own["label"] == "anomaly", own["decision"] == 1
+        table.append(
+            {
+                "domain": domain,
+                "normal": int((~anomalous).sum()),
+                "alarms": int((~anomalous & called).sum()),
+                "anomalous": int(anomalous.sum()),
+                "found": int((anomalous & called).sum()),
+                **{name: row[f"{name}_{domain}"] for name in ("precision", "recall", "f1")},
+            }
+        )
+    return pd.DataFrame(table)

@@ -1,0 +1,215 @@
+"""Imports point one way, and names say what a module does."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "fsasd"
+
+LAYERS = [
+    {"store"},
+    {"data"},
+    {"generation"},
+    {"detectors", "evaluation"},
+    {"selection"},
+    {"detection"},
+    {"callbacks"},
+    {"report"},
+    {"main"},
+]
+"""Bottom first: a part may import itself and what lies below, not its neighbour in the layer."""
+
+FRAMEWORKS = {
+    "hydra": {"fsasd.main"},
+    "omegaconf": {"fsasd.main", "fsasd.data.captions"},
+}
+"""Who may import what only the entry point should see."""
+
+VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+def modules(package: Path) -> dict[str, Path]:
+    """Every module of a package by its dotted name."""
+    names = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def imports(name: str, path: Path, known: set[str]) -> Iterator[tuple[str, int]]:
+    """What a module imports, wherever in it, with the line; submodules by their own name."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *filter(None, [base])])
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield inner if inner in known else base, node.lineno
+
+
+def layer_violations(package: Path) -> list[str]:
+    """A sentence for each import that points upwards or sideways."""
+    place = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+    found = modules(package)
+    problems = []
+    for name, path in found.items():
+        part = name.split(".")[1] if "." in name else None
+        if part is not None and part not in place:
+            problems.append(f"{path.name}: {name} has no place among the LAYERS of this test")
+            continue
+        for imported, line in imports(name, path, set(found)):
+            target = imported.split(".")
+            if target[0] != package.name or len(target) == 1 or target[1] == part:
+                continue
+            if part is None or place.get(target[1], len(LAYERS)) >= place[part]:
+                where = path.relative_to(package.parent)
+                problems.append(f"{where}:{line} imports {imported}, which is not below {name}")
+    return problems
+
+
+def framework_violations(package: Path) -> list[str]:
+    """A sentence for each import of a framework outside the modules that may see it."""
+    found = modules(package)
+    return [
+        f"{path.relative_to(package.parent)}:{line} imports {imported}; only "
+        f"{', '.join(sorted(FRAMEWORKS[imported.split('.')[0]]))} may"
+        for name, path in found.items()
+        for imported, line in imports(name, path, set(found))
+        if name not in FRAMEWORKS.get(imported.split(".")[0], {name})
+    ]
+
+
+def vague_names(package: Path) -> list[str]:
+    """Modules and packages whose name says nothing."""
+    return [name for name in modules(package) if VAGUE & set(name.split("."))]
+
+
+def cycle(package: Path) -> list[str]:
+    """A circle of modules that import one another, if there is one."""
+    found = modules(package)
+    graph = {
+        name: {target for target, _ in imports(name, path, set(found)) if target in found} - {name}
+        for name, path in found.items()
+    }
+    # A package's __init__ gathers its own modules, and importing one of them runs it: no circle.
+    graph = {
+        name: {target for target in targets if not name.startswith(f"{target}.")}
+        for name, targets in graph.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def report(problems: list[str]) -> str:
+    return "\n" + "\n".join(problems)
+
+
+def test_imports_point_one_way():
+    problems = layer_violations(PACKAGE)
+    assert not problems, report(problems)
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    circle = cycle(PACKAGE)
+    assert not circle, " -> ".join(circle)
+
+
+def test_only_the_entry_point_sees_the_configuration_framework():
+    problems = framework_violations(PACKAGE)
+    assert not problems, report(problems)
+
+
+def test_every_name_says_what_the_module_does():
+    names = vague_names(PACKAGE)
+    assert not names, f"named after nothing: {', '.join(names)}"
+
+
+# The tests above would also pass if they saw nothing.
+
+
+@pytest.fixture
+def planted(tmp_path):
+    """Make a package like ours of given modules."""
+
+    def plant(**sources):
+        for name, source in sources.items():
+            path = tmp_path / "fsasd" / f"{name.replace('__', '/')}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(source)
+        return tmp_path / "fsasd"
+
+    return plant
+
+
+def test_the_graph_is_that_of_this_package():
+    found = modules(PACKAGE)
+    assert {"fsasd.main", "fsasd.data.simulate", "fsasd.detectors.twfr_gmm"} <= set(found)
+    seen = {name for name, _ in imports("fsasd.main", found["fsasd.main"], set(found))}
+    assert {"fsasd.detection", "fsasd.store", "fsasd.generation.checkpoint", "hydra"} <= seen
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import fsasd.selection",
+        "from fsasd.selection import Selector",
+        "from fsasd import selection",
+        "from ..selection import Selector",
+        "from .. import selection",
+        "def late():\n    from fsasd.selection import Selector",
+        "if TYPE_CHECKING:\n    from fsasd.selection import Selector",
+    ],
+)
+def test_an_import_that_points_upwards_is_named(planted, source):
+    package = planted(selection="", data__audio=f"\n{source}")
+    (problem,) = layer_violations(package)
+    assert problem.startswith("fsasd/data/audio.py:")
+    assert "imports fsasd.selection, which is not below fsasd.data.audio" in problem
+
+
+def test_an_import_between_parts_of_one_layer_is_named(planted):
+    package = planted(detectors__knn="import fsasd.evaluation.metrics", evaluation__metrics="")
+    (problem,) = layer_violations(package)
+    assert "fsasd/detectors/knn.py:1 imports fsasd.evaluation.metrics" in problem
+
+
+def test_imports_downwards_and_within_a_part_are_allowed(planted):
+    package = planted(
+        store="", data__audio="from fsasd.store import Store", data__captions="from . import audio"
+    )
+    assert layer_violations(package) == []
+
+
+def test_a_module_without_a_place_is_named(planted):
+    (problem,) = layer_violations(planted(serving=""))
+    assert "fsasd.serving has no place" in problem
+
+
+def test_a_framework_outside_the_entry_point_is_named(planted):
+    package = planted(
+        main="import hydra", data__captions="import omegaconf", store="import hydra.core"
+    )
+    (problem,) = framework_violations(package)
+    assert problem == "fsasd/store.py:1 imports hydra.core; only fsasd.main may"
+
+
+def test_a_vague_name_is_named(planted):
+    assert vague_names(planted(data__utils="", data__audio="")) == ["fsasd.data.utils"]
+
+
+def test_a_circle_is_named(planted):
+    package = planted(data__a="from fsasd.data import b", data__b="from fsasd.data.a import x")
+    assert set(cycle(package)) == {"fsasd.data.a", "fsasd.data.b"}

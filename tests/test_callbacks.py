@@ -1,0 +1,83 @@
+"""Synthesis from every rank into one folder; the first-shot number during training."""
+
+import lightning as L
+import pandas as pd
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from fsasd.callbacks import DetectorEvaluation, SynthesisWriter
+from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.metadata import read_clips
+from fsasd.detectors.knn import KNN
+from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.sampling import Sampler
+from fsasd.generation.synthesis import make_prompts, read_manifest
+from fsasd.selection import Selector
+
+
+@pytest.fixture
+def data(factory):
+    return FirstShotDataModule(read_clips(factory), batch_size=8, val_share=0.2)
+
+
+def nano():
+    return AudioLDM("nano", crop_seconds=0.64, sampler=Sampler(steps=2))
+
+
+def run(folder, callbacks, **options):
+    return L.Trainer(
+        accelerator="cpu", devices=1, max_epochs=-1, num_sanity_val_steps=0, logger=False,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+        callbacks=callbacks, **options,
+    )  # fmt: skip
+
+
+def test_predict_writes_wavs_and_a_manifest(data, tmp_path):
+    normal = data.captioned.where(machine=data.targets[0], label="normal")
+    prompts = make_prompts(normal, [data.captions(c) for c in normal], 3)
+    writer = SynthesisWriter(tmp_path, prompts)
+    loader = DataLoader(prompts, 4, collate_fn=list)
+    run(tmp_path, [writer]).predict(nano(), loader, return_predictions=False)
+    manifest = pd.read_csv(tmp_path / "manifest.csv")
+    assert manifest["wav"].tolist() == [prompt.wav for prompt in prompts]
+    assert all((tmp_path / wav).is_file() for wav in manifest["wav"])
+    made = read_manifest(tmp_path, kept=False)
+    assert [clip.label for clip in made] == ["normal", "anomaly"] * 3
+
+
+def test_the_first_shot_number_is_logged_for_checkpoints_to_monitor(data, tmp_path):
+    checkpoint = L.pytorch.callbacks.ModelCheckpoint(
+        tmp_path / "kept", monitor="first_shot/auc", mode="max", filename="best"
+    )
+    callback = DetectorEvaluation(
+        clips_per_label=4,
+        max_seconds=0.64,
+        detector=KNN(),
+        selector=Selector({"k": [1, 2]}, baselines=[{"k": 1}]),
+    )
+    trainer = run(
+        tmp_path, [callback, checkpoint], max_steps=2, val_check_interval=2,
+        check_val_every_n_epoch=None,
+    )  # fmt: skip
+    trainer.fit(nano(), data)
+    found = trainer.callback_metrics
+    assert 0 <= float(found["first_shot/auc"]) <= 1
+    assert float(found["first_shot/regret"]) >= 0
+    assert float(checkpoint.best_model_score) == float(found["first_shot/auc"])
+    assert (tmp_path / "kept" / "best.ckpt").is_file()
+
+
+def test_evaluation_leaves_the_random_state_to_training(data, tmp_path):
+    callback = DetectorEvaluation(
+        clips_per_label=2, max_seconds=0.64, detector=KNN(), selector=Selector({"k": [1]})
+    )
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    callback.evaluate(nano(), data)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_without_labelled_references_there_is_nothing_to_log(data):
+    data.clips.clips = [clip for clip in data.clips if clip.role == "target"]
+    assert DetectorEvaluation().evaluate(nano(), data) == {}

@@ -1,0 +1,186 @@
+import csv
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsasd.data.captions import Captions, anomalous, caption, default_captions
+from fsasd.data.metadata import Clip, read_clips, read_name, split_label
+
+DCASE_2023 = [
+    *("ToyCar", "ToyTrain", "bearing", "fan", "gearbox", "slider", "valve"),
+    *("ToyDrone", "ToyNscale", "ToyTank", "Vacuum", "bandsaw", "grinder", "shaker"),
+]
+LABEL_TEXT = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]))
+
+
+def clip(machine, label, raw_label):
+    return Clip(
+        Path("clip.wav"),
+        machine,
+        label=label,
+        attributes=split_label(raw_label),
+        raw_label=raw_label,
+    )
+
+
+def assert_is_a_sentence(text, label):
+    words = re.findall(r"\w+", text)
+    assert text.startswith("This is the ")
+    assert text.endswith(".")
+    assert not text.endswith((" .", "..", "with."))
+    assert "  " not in text
+    assert "{" not in text
+    assert "None" not in words
+    assert [word for word in words if word in ("normal", "anomaly")] == [label]
+    assert " with ." not in text
+    assert " ," not in text
+    assert " and ," not in text
+
+
+@pytest.mark.parametrize(
+    ("machine", "label", "raw_label", "sentence"),
+    [
+        (
+            "ToyCar",
+            "anomaly",
+            "car_B2_spd_31V_mic_1",
+            "This is the anomaly sound of a toy car with model B2 and speed 31V, recorded by a "
+            "microphone placed at the position 1.",
+        ),
+        (
+            "grinder",
+            "normal",
+            "grindstone_2_plate_2",
+            "This is the normal sound of a grinding machine with grindstones 2 and metal plates 2.",
+        ),
+    ],
+)
+def test_the_captions_of_table_1_are_reproduced(machine, label, raw_label, sentence):
+    assert caption(clip(machine, label, raw_label)) == sentence
+
+
+@pytest.mark.parametrize("label", ["normal", "anomaly"])
+def test_every_real_label_string_makes_a_sentence(shared, label):
+    table = json.loads((shared / "reference/labels/label_strings_2022_2023.json").read_text())
+    labels = {
+        (machine, raw_label)
+        for machines in table.values()
+        for machine, groups in machines.items()
+        for group in groups.values()
+        for raw_label in group
+    }
+    with (shared / "reference/labels/dcase2023_train_labels.csv").open() as file:
+        features = {row["feature"] for row in csv.DictReader(file)}
+    labels |= {(machine, feature) for machine in ("ToyCar", "fan") for feature in features}
+    assert len(labels) > 300
+    sentences = {caption(clip(machine, label, raw)) for machine, raw in labels}
+    # The paper tells clips apart by their captions, so no two labels may read the same.
+    same = {raw for _, raw in labels if raw == "noAttribute"}
+    assert len(sentences) >= len(labels) - len(same)
+    for sentence in sentences:
+        assert_is_a_sentence(sentence, label)
+
+
+def test_every_real_recording_has_a_caption(real):
+    for recording in read_clips(real):
+        assert_is_a_sentence(caption(recording), recording.label)
+
+
+@pytest.mark.parametrize("machine", [*DCASE_2023, "pump", "ToyConveyor"])
+def test_every_machine_of_the_challenge_has_a_name_of_its_own(machine):
+    name = default_captions().names[machine]
+    assert re.fullmatch(r"an? [a-zA-Z][\w -]+", name)
+    assert caption(clip(machine, "normal", "")) == f"This is the normal sound of {name}."
+
+
+def test_machines_are_told_apart_by_their_names():
+    names = default_captions().names
+    assert len(set(names.values())) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("machine", "sentence"),
+    [
+        ("Scanner", "This is the normal sound of a Scanner with foo 3."),
+        ("AirCompressor", "This is the normal sound of an AirCompressor with foo 3."),
+    ],
+)
+def test_an_unknown_machine_and_attribute_are_called_what_they_are(machine, sentence):
+    assert caption(clip(machine, "normal", "foo_3")) == sentence
+
+
+def test_a_machines_own_phrase_comes_before_the_shared_one():
+    captions = Captions(
+        {"fan": {"name": "a fan", "id": "blade {}"}, "pump": "a pump"}, {"id": "product {}"}
+    )
+    assert captions(clip("fan", "normal", "id_07")).endswith("of a fan with blade 07.")
+    assert captions(clip("pump", "normal", "id_07")).endswith("of a pump with product 07.")
+
+
+def test_an_entry_without_a_name_keeps_the_machines_own():
+    captions = Captions({"fan": {"id": "blade {}"}}, {})
+    assert captions(clip("fan", None, "id_07")) == "This is the sound of a fan with blade 07."
+
+
+def test_three_attributes_are_enumerated():
+    text = caption(clip("gearbox", "normal", "volt_1.5_wt_150_id_3"))
+    assert text.endswith("a gearbox with voltage 1.5, weight 150 and product 3.")
+
+
+def test_a_microphone_alone_needs_no_with():
+    text = caption(clip("fan", "normal", "mic_1"))
+    assert text.endswith("an industrial fan, recorded by a microphone placed at the position 1.")
+
+
+def test_an_unknown_label_is_left_out():
+    assert caption(clip("valve", None, "pat_00")).startswith("This is the sound of a solenoid")
+
+
+def test_free_text_is_said_as_it_stands():
+    text = caption(clip("fan", "normal", "strength_1_ambient"))
+    assert text == "This is the normal sound of an industrial fan with strength 1 ambient."
+
+
+@pytest.mark.parametrize("raw_label", ["", "noAttribute", "noAttribute_", "_", "__", " "])
+def test_a_label_that_says_nothing_adds_nothing(raw_label):
+    text = caption(clip("fan", "normal", raw_label))
+    assert text == "This is the normal sound of an industrial fan."
+
+
+@given(LABEL_TEXT)
+def test_any_label_text_makes_a_caption(text):
+    recording = read_name(f"fan/train/section_00_source_train_normal_0000_{text}.wav")
+    sentence = caption(recording)
+    assert sentence.startswith("This is the normal sound of an industrial fan")
+    assert sentence.endswith(".")
+    assert not sentence.endswith(" with .")
+
+
+@given(LABEL_TEXT)
+def test_both_captions_of_a_label_differ_in_one_word(text):
+    recording = read_name(f"fan/train/section_00_source_train_normal_0000_{text}.wav")
+    normal = caption(recording)
+    pairs = zip(normal.split(" "), anomalous(normal).split(" "), strict=True)
+    assert [pair for pair in pairs if len(set(pair)) > 1] == [("normal", "anomaly")]
+    assert anomalous(normal) == caption(replace(recording, label="anomaly"))
+
+
+def test_a_caption_that_is_not_normal_cannot_be_made_anomalous():
+    with pytest.raises(
+        ValueError, match=r"no word 'normal' to replace: '.*abnormal sound of a fan"
+    ):
+        anomalous("This is the abnormal sound of a fan.")
+
+
+@pytest.mark.parametrize(
+    ("machines", "attributes"),
+    [({}, {"spd": "speed"}), ({"fan": {"name": "a fan", "spd": "speed"}}, {})],
+)
+def test_a_phrase_without_a_place_for_the_value_is_refused(machines, attributes):
+    with pytest.raises(ValueError, match=r"phrase 'speed' of attribute 'spd' has no \{\}"):
+        Captions(machines, attributes)

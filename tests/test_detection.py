@@ -1,0 +1,366 @@
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from fsasd.data.audio import Clips
+from fsasd.data.metadata import read_clips
+from fsasd.detection import detect, evaluate, sections, write
+from fsasd.detectors.base import load
+from fsasd.detectors.knn import KNN
+from fsasd.detectors.twfr_gmm import TWFRGMM
+from fsasd.evaluation import submission
+from fsasd.selection import Selector
+
+R = [0.0, 0.9, 1.0, 1.1]
+
+
+@pytest.fixture(scope="module")
+def bearing(factory_clips):
+    return factory_clips.where(machine="bearing")
+
+
+@pytest.fixture(scope="module")
+def train(bearing):
+    return bearing.where(split="train")
+
+
+@pytest.fixture(scope="module")
+def test_clips(bearing):
+    return bearing.where(split="test")
+
+
+@pytest.fixture(scope="module")
+def selector():
+    return Selector({"r": R}, baselines=[{"r": 0.0}, {"r": 1.0}])
+
+
+@pytest.fixture(scope="module")
+def detection(selector, train, test_clips):
+    """The whole of steps 5 and 6; half of the real test clips stand in for synthetic ones."""
+    return detect(TWFRGMM(), selector, train, test_clips, test_clips[::2])
+
+
+@pytest.fixture(scope="module")
+def written(detection, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detect")
+    write(folder, [detection])
+    return folder
+
+
+def relabelled(clips, **known):
+    return Clips([replace(clip, **known) for clip in clips], clips.cache)
+
+
+# One machine
+
+
+def test_the_setting_comes_from_the_synthetic_clips_alone(detection, selector, train, test_clips):
+    synthetic = test_clips[::2]
+    path = TWFRGMM().score_path([{"r": r} for r in R], train, synthetic)
+    expected = selector.select(TWFRGMM(), synthetic.labels, path)
+    pd.testing.assert_frame_equal(detection.selection.curve, expected.curve)
+    assert detection.detector.r == expected.params["r"]
+
+
+def test_the_labels_of_the_test_clips_do_not_move_scores(detection, selector, train, test_clips):
+    flipped = Clips(
+        [
+            replace(clip, label={"normal": "anomaly", "anomaly": "normal"}[clip.label])
+            for clip in test_clips
+        ],
+        test_clips.cache,
+    )
+    found = detect(TWFRGMM(), selector, train, flipped, test_clips[::2])
+    assert found.selection.params == detection.selection.params
+    np.testing.assert_array_equal(found.scores, detection.scores)
+    assert found.threshold == detection.threshold
+
+
+def test_the_scores_are_those_of_the_chosen_detector(detection, train, test_clips):
+    one = TWFRGMM(r=detection.detector.r).fit(train)
+    np.testing.assert_allclose(detection.scores, one.score(test_clips), rtol=1e-9)
+    np.testing.assert_array_equal(detection.detector.score(test_clips), detection.scores)
+    assert (detection.machine, detection.section) == ("bearing", "00")
+
+
+def test_the_detector_that_was_given_stays_unfitted(selector, train, test_clips):
+    given = TWFRGMM(r=0.9)
+    detect(given, selector, train, test_clips, test_clips[::2])
+    assert vars(given) == vars(TWFRGMM(r=0.9))
+
+
+def test_the_metrics_are_those_of_the_scores(detection, test_clips):
+    metrics = detection.metrics
+    assert metrics.pauc == roc_auc_score(test_clips.labels, detection.scores, max_fpr=0.1)
+    heard = (test_clips.domains == "target") | (test_clips.labels == 1)
+    assert metrics.auc_target == roc_auc_score(test_clips.labels[heard], detection.scores[heard])
+    assert metrics.undefined == 0
+
+
+def test_decisions_are_scores_above_the_threshold(detection):
+    assert 0 < detection.decisions.sum() < len(detection.scores)
+    np.testing.assert_array_equal(detection.decisions, detection.scores > detection.threshold)
+
+
+def test_the_settings_table_compares_baselines_choice_and_oracle(detection):
+    table = detection.settings.set_index("setting")
+    assert list(table.index) == ["r=0", "r=1", "synthetic", "oracle"]
+    assert table["r"].tolist()[:3] == [0.0, 1.0, detection.selection.params["r"]]
+    curve = detection.real_curve
+    assert table["objective"]["oracle"] == curve["objective"].max()
+    assert curve["oracle"].sum() == 1
+    for _, row in table.iterrows():
+        assert row["auc"] == curve.loc[curve["r"] == row["r"], "auc"].item()
+    assert table["auc_target"]["synthetic"] == detection.metrics.auc_target
+
+
+def test_without_synthetic_clips_the_detector_keeps_its_own_setting(selector, train, test_clips):
+    found = detect(TWFRGMM(r=0.97), selector, train, test_clips)
+    assert (found.selection, found.real_curve, found.settings) == (None, None, None)
+    assert found.detector.r == 0.97
+    assert found.metrics.undefined == 0
+
+
+def test_without_a_grid_the_detector_keeps_its_own_setting(train, test_clips):
+    found = detect(KNN(k=2), Selector(), train, test_clips, test_clips[::2])
+    assert found.selection is None
+    assert found.detector.k == 2
+
+
+def test_another_detector_is_chosen_and_run_the_same_way(train, test_clips):
+    selector = Selector(
+        {"k": [1, 3], "pool": ["mean", "max"]}, baselines=[{"k": 1, "pool": "mean"}]
+    )
+    found = detect(KNN(), selector, train, test_clips, test_clips[::2])
+    assert found.selection.params in selector.settings()
+    assert found.detector.get_params().items() >= found.selection.params.items()
+    assert found.settings["setting"].tolist()[0] == "k=1, pool=mean"
+
+
+@pytest.mark.parametrize(
+    ("label", "found"), [("normal", "8 normal and 0"), ("anomaly", "0 normal and 8")]
+)
+def test_synthetic_clips_of_one_label_are_refused(selector, train, test_clips, label, found):
+    with pytest.raises(ValueError, match=rf"bearing: .*found {found} anomalous.*manifest\.csv"):
+        detect(TWFRGMM(), selector, train, test_clips, test_clips.where(label=label))
+
+
+def test_no_synthetic_clip_at_all_is_refused(selector, train, test_clips):
+    with pytest.raises(ValueError, match=r"bearing: .*found 0 normal and 0 anomalous"):
+        detect(TWFRGMM(), selector, train, test_clips, test_clips[[]])
+
+
+def test_no_training_clip_is_told(selector, train, test_clips):
+    with pytest.raises(ValueError, match=r"bearing: expected normal training .*found 0 and 16"):
+        detect(TWFRGMM(), selector, train[[]], test_clips)
+
+
+def test_no_test_clip_is_told(selector, train):
+    with pytest.raises(ValueError, match=r"bearing: expected normal training .*found 16 and 0"):
+        detect(TWFRGMM(), selector, train, train[[]])
+
+
+def test_no_clip_at_all_is_told(selector):
+    with pytest.raises(ValueError, match=r"a machine: expected .*found 0 and 0"):
+        detect(TWFRGMM(), selector, Clips([]), Clips([]))
+
+
+def test_a_parameter_that_the_detector_lacks_is_told_before_any_clip_is_read(tmp_path, train):
+    gone = Clips([replace(clip, path=tmp_path / "gone.wav") for clip in train])
+    with pytest.raises(ValueError, match="KNN has no parameter r"):
+        detect(KNN(), Selector({"r": R}), gone, gone)
+
+
+def test_a_baseline_outside_the_grid_is_named(train, test_clips):
+    selector = Selector({"r": [0.0, 1.0]}, baselines=[{"r": 0.5}])
+    with pytest.raises(ValueError, match=r"setting \{'r': 0\.5\} is not in the grid"):
+        detect(TWFRGMM(), selector, train, test_clips, test_clips[::2])
+
+
+def test_sections_of_a_machine_are_split(bearing):
+    clips = Clips(
+        [
+            replace(clip, section=section)
+            for clip, section in zip(bearing[:5], ["01", "00", None, "01", "00"], strict=True)
+        ]
+    )
+    split = sections(clips)
+    assert [name for name, _ in split] == ["00", "01"]
+    assert [clip.path for clip in split[0][1]] == [clips[i].path for i in (1, 2, 4)]
+
+
+# What a run leaves
+
+
+def test_every_result_has_its_file(written):
+    files = {str(p.relative_to(written)) for p in written.rglob("*") if p.is_file()}
+    assert files == {
+        "scores/anomaly_score_bearing_section_00_test.csv",
+        "scores/decision_result_bearing_section_00_test.csv",
+        "models/bearing/section_00/detector.json",
+        "models/bearing/section_00/detector.safetensors",
+        "clips.csv",
+        "selection.csv",
+        "real_curve.csv",
+        "settings.csv",
+        "metrics.csv",
+    }
+
+
+def test_the_submission_evaluates_to_the_metrics_that_were_written(written, detection, factory):
+    found = submission.evaluate(written / "scores", factory / "ground_truth", bootstrap=0)
+    (metrics,) = found.metrics.values()
+    assert metrics == detection.metrics
+    table = pd.read_csv(written / "metrics.csv").set_index("machine")
+    assert table["official_score"]["official score"] == pytest.approx(found.official.value)
+    low, high = table.loc["official score", ["ci_low", "ci_high"]]
+    assert low <= found.official.value <= high
+
+
+def test_the_clip_table_says_what_is_known_of_each_clip(written, detection):
+    table = pd.read_csv(written / "clips.csv")
+    assert table["file"].tolist() == [clip.path.name for clip in detection.test]
+    assert table["label"].tolist() == [clip.label for clip in detection.test]
+    np.testing.assert_allclose(table["score"], detection.scores)
+    np.testing.assert_array_equal(table["decision"] == 1, table["score"] > table["threshold"])
+
+
+def test_the_selection_is_written_with_what_was_chosen(written, detection):
+    table = pd.read_csv(written / "selection.csv")
+    assert list(table.columns) == [
+        *("machine", "section", "r", "auc", "pauc", "objective", "chosen")
+    ]
+    assert table.loc[table["chosen"], "r"].item() == detection.detector.r
+    assert pd.read_csv(written / "real_curve.csv")["oracle"].sum() == 1
+    assert len(pd.read_csv(written / "settings.csv")) == 4
+
+
+def test_the_written_model_scores_as_it_did(written, detection, test_clips):
+    model = load(written / "models" / "bearing" / "section_00")
+    np.testing.assert_allclose(model.score(test_clips), detection.scores, rtol=1e-6)
+    assert (
+        json.loads((written / "models/bearing/section_00/detector.json").read_text())["params"]["r"]
+        == detection.detector.r
+    )
+
+
+def test_several_machines_share_the_tables(selector, factory_clips, detection, tmp_path):
+    fan = factory_clips.where(machine="fan")
+    other = detect(KNN(), Selector(), fan.where(split="train"), fan.where(split="test"))
+    write(tmp_path, [detection, other])
+    assert set(pd.read_csv(tmp_path / "clips.csv")["machine"]) == {"bearing", "fan"}
+    metrics = pd.read_csv(tmp_path / "metrics.csv", dtype={"section": str})
+    assert metrics["machine"].tolist() == [
+        *("bearing", "fan", "arithmetic mean", "harmonic mean", "official score")
+    ]
+    assert set(pd.read_csv(tmp_path / "selection.csv")["machine"]) == {"bearing"}
+
+
+# What is not known, or undefined
+
+
+def warned(caplog):
+    return [r.getMessage() for r in caplog.records if r.name == "fsasd.detection"]
+
+
+def without_target_normals(clips):
+    return clips[[(c.domain, c.label) != ("target", "normal") for c in clips]]
+
+
+def test_without_a_target_domain_its_auc_is_empty_and_told(
+    selector, train, test_clips, tmp_path, caplog
+):
+    test = without_target_normals(test_clips)
+    found = detect(TWFRGMM(), selector, train, test, test_clips[::2])
+    assert np.isnan(found.metrics.auc_target)
+    write(tmp_path, [found])
+    (message,) = warned(caplog)
+    assert message.startswith(
+        "bearing section 00: no normal test clip of the target domain, so its AUC is undefined"
+    )
+    row = (tmp_path / "metrics.csv").read_text().splitlines()[1].split(",")
+    header = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
+    cells = dict(zip(header, row, strict=True))
+    assert cells["auc_target"] == ""
+    assert float(cells["auc_source"]) == found.metrics.auc_source
+    assert cells["undefined"] == "1"
+    settings = pd.read_csv(tmp_path / "settings.csv")
+    assert settings["auc_target"].isna().all()
+    assert settings["auc_source"].notna().all()
+
+
+def test_clips_of_an_edition_without_domains_lack_the_target_domain_only(train, test_clips, caplog):
+    test = relabelled(test_clips, domain=None)
+    found = detect(KNN(), Selector(), train, test)
+    table = evaluate([found], resamples=10)
+    assert not np.isnan(found.metrics.auc_source)
+    assert np.isnan(table["auc_target"].iloc[0])
+    (message,) = warned(caplog)
+    assert "no normal test clip of the target domain" in message
+
+
+@pytest.mark.parametrize(("label", "absent"), [("normal", "anomalous"), ("anomaly", "normal")])
+def test_test_clips_of_one_label_leave_every_auc_undefined(
+    selector, train, test_clips, tmp_path, caplog, label, absent
+):
+    test = test_clips.where(label=label)
+    found = detect(TWFRGMM(), selector, train, test, test_clips[::2])
+    assert found.metrics.undefined == 3
+    assert (found.real_curve, found.settings) == (None, None)
+    write(tmp_path, [found])
+    (message,) = warned(caplog)
+    assert message.startswith(f"bearing section 00: no {absent} test clip, so its AUC is undefined")
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert table[["auc_source", "auc_target", "pauc", "official_score"]].isna().all(axis=None)
+    assert (tmp_path / "selection.csv").exists()
+
+
+def test_without_labels_scores_are_written_and_no_metrics(
+    detection, selector, train, test_clips, tmp_path, factory
+):
+    hidden = relabelled(test_clips, label=None, domain=None)
+    found = detect(TWFRGMM(), selector, train, hidden, test_clips[::2])
+    assert (found.metrics, found.real_curve, found.settings) == (None, None, None)
+    np.testing.assert_array_equal(found.scores, detection.scores)
+    assert evaluate([found]) is None
+    write(tmp_path, [found])
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *("clips.csv", "models", "scores", "selection.csv")
+    ]
+    # Whoever has the labels can evaluate them.
+    judged = submission.evaluate(tmp_path / "scores", factory / "ground_truth", bootstrap=0)
+    assert list(judged.metrics.values()) == [detection.metrics]
+
+
+def test_machines_without_labels_have_no_row(detection, train, test_clips):
+    hidden = replace(
+        detect(KNN(), Selector(), train, relabelled(test_clips, label=None)), machine="shaker"
+    )
+    table = evaluate([detection, hidden], resamples=10)
+    assert "shaker" not in table["machine"].tolist()
+    assert "bearing" in table["machine"].tolist()
+
+
+def test_one_clip_without_a_label_leaves_the_section_unjudged(train, test_clips):
+    partly = Clips([replace(test_clips[0], label=None), *test_clips[1:]], test_clips.cache)
+    assert detect(KNN(), Selector(), train, partly).metrics is None
+
+
+def test_real_recordings_of_a_machine_without_target_domain(real, tmp_path, caplog):
+    clips = Clips(read_clips(real, ["ToyCar"]))
+    found = detect(KNN(), Selector(), clips.where(split="train"), clips.where(split="test"))
+    write(tmp_path, [found])
+    assert "ToyCar section 00: no normal test clip of the target domain" in warned(caplog)[0]
+    assert pd.read_csv(tmp_path / "metrics.csv")["auc_target"].isna().all()
+
+
+def test_nothing_is_warned_of_where_everything_is_defined(detection, caplog):
+    with caplog.at_level(logging.WARNING, "fsasd.detection"):
+        table = evaluate([detection], resamples=10)
+    assert warned(caplog) == []
+    assert table["undefined"].tolist() == [0, 0, 0, 0]

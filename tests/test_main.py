@@ -1,0 +1,216 @@
+"""The command: every config composes, stages hand over files, what is there is used again."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+
+import fsasd.main as app
+from fsasd.evaluation.submission import evaluate
+from fsasd.generation.audioldm import AudioLDM
+
+CONF = Path(__file__).parents[1] / "conf"
+CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+
+TINY = [
+    "experiment=demo",
+    "data.factory.train_clips=12",
+    "data.factory.target_domain_clips=4",
+    "data.factory.test_clips=3",
+    "data.factory.seconds=1.0",
+    "data.factory.references=[fan]",
+    "data.factory.targets=[pump]",
+    "generator.crop_seconds=0.64",
+    "generator.sampler.steps=2",
+    "trainer.max_steps=2",
+    "trainer.val_check_interval=1",
+    "trainer.enable_progress_bar=false",
+    "callbacks.evaluation.clips_per_label=2",
+    "synthesis.clips_per_label=4",
+    "detector.covariance=shrunk",
+]
+
+
+def configure(*overrides):
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_composes(group, name):
+    assert configure(f"{group}={name}").stages
+
+
+@pytest.mark.parametrize("name", [name for group, name in CHOICES if group == "detector"])
+def test_every_detector_has_the_parameters_that_its_grid_names(name):
+    cfg = configure(f"detector={name}")
+    detector = hydra.utils.instantiate(cfg.detector)
+    selector = hydra.utils.instantiate(cfg.selection, _convert_="all")
+    selector.check(detector)
+    assert selector.settings()
+    assert all(baseline.items() <= {**detector.get_params(), **baseline}.items()
+               for baseline in selector.baselines)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_s_configuration_instantiates():
+    cfg = configure("generator=audioldm_s", "generator.checkpoint=random:s")
+    model = hydra.utils.instantiate(cfg.generator)
+    assert isinstance(model, AudioLDM)
+    assert model.unconditional.shape == (512,)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """One run of everything, and the store that it filled."""
+    root = tmp_path_factory.mktemp("chain")
+    store = f"store={root / 'store'}"
+    score = app.Run(configure(*TINY, store), root / "run")()
+    return root, store, score
+
+
+def artifacts(root):
+    return {
+        (path.parent.name, path.name): path.stat().st_mtime_ns
+        for path in (root / "store").glob("*/*")
+        if path.is_dir() and path.parent.name != "features"
+    }
+
+
+def test_a_run_leaves_what_the_design_lists(chain):
+    root, _, score = chain
+    folder = root / "run"
+    for name in ("captions", "selection", "metrics", "clips", "settings", "synthetic/manifest"):
+        assert len(pd.read_csv(folder / f"{name}.csv"))
+    assert (folder / "report.html").is_file()
+    assert (folder / "models/pump/section_00/detector.safetensors").is_file()
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert score == metrics["official_score"].iloc[-1]
+    assert (
+        metrics.loc[metrics.machine == "pump", "auc_source"].item()
+        == pytest.approx(_from_submission(root).metrics["pump", "00"].auc_source)
+    )  # fmt: skip
+
+
+def _from_submission(root):
+    (truth,) = (root / "store" / "factory").glob("*/data/ground_truth")
+    return evaluate(root / "run" / "scores", truth, bootstrap=0)
+
+
+def test_selection_curve_has_one_chosen_row_per_machine(chain):
+    curve = pd.read_csv(chain[0] / "run" / "selection.csv")
+    assert len(curve) == 111
+    assert curve["chosen"].sum() == 1
+    best = curve["objective"].max()
+    assert curve.loc[curve["chosen"], "objective"].item() == pytest.approx(best)
+
+
+def test_a_second_run_makes_nothing_anew(chain):
+    root, store, score = chain
+    before = artifacts(root)
+    assert app.Run(configure(*TINY, store), root / "again")() == score
+    assert artifacts(root) == before
+
+
+def test_another_detector_neither_trains_nor_synthesises(chain):
+    root, store, _ = chain
+    before = artifacts(root)
+    overrides = [o for o in TINY if not o.startswith("detector.")]
+    app.Run(configure(*overrides, store, "detector=knn"), root / "knn")()
+    new = set(artifacts(root)) - set(before)
+    assert [stage for stage, _ in new] == ["detect"]
+    assert {"k", "pool"} <= set(pd.read_csv(root / "knn" / "selection.csv").columns)
+
+
+def test_where_it_runs_does_not_change_what_is_computed(chain):
+    root, store, _ = chain
+    here = app.Run(configure(*TINY, store), root / "x")
+    there = app.Run(
+        configure(*TINY, store, "trainer.accelerator=cpu", "trainer.devices=2", "logger=wandb"),
+        root / "x",
+    )
+    assert here.detect_recipe() == there.detect_recipe()
+    other = app.Run(configure(*TINY, store, "generator.learning_rate=1e-5"), root / "x")
+    assert other.finetune_recipe() != here.finetune_recipe()
+    guided = app.Run(configure(*TINY, store, "generator.sampler.guidance=1.0"), root / "x")
+    assert guided.finetune_recipe() == here.finetune_recipe()
+    assert guided.synthesise_recipe() != here.synthesise_recipe()
+
+
+def test_an_interrupted_synthesis_goes_on(chain, monkeypatch):
+    root, store, _ = chain
+    more = [*TINY, store, "synthesis.clips_per_label=6", "synthesis.batch_size=4"]
+    generate, calls = AudioLDM.generate, []
+
+    def fail_on_the_second(self, prompts):
+        calls.append([prompt.wav for prompt in prompts])
+        if len(calls) == 2:
+            raise RuntimeError("power cut")
+        return generate(self, prompts)
+
+    monkeypatch.setattr(AudioLDM, "generate", fail_on_the_second)
+    with pytest.raises(RuntimeError, match="power cut"):
+        app.Run(configure(*more), root / "cut")()
+    app.Run(configure(*more), root / "cut")()
+    done, lost, *rest = calls
+    assert not set(done) & {wav for batch in rest for wav in batch}
+    assert set(lost) <= {wav for batch in rest for wav in batch}
+    assert len(pd.read_csv(root / "cut" / "synthetic" / "manifest.csv")) == 12
+
+
+def test_detectors_run_without_a_generator(chain):
+    root, store, _ = chain
+    app.Run(configure(*TINY[:7], store, "generator=none", "detector.covariance=shrunk"),
+            root / "none")()  # fmt: skip
+    assert not (root / "none" / "selection.csv").exists()
+    assert (root / "none" / "metrics.csv").is_file()
+
+
+def test_a_stage_that_lacks_its_input_names_the_stage(chain):
+    root, store, _ = chain
+    run = app.Run(configure(*TINY, store, "seed=7", "stages=[detect]"), root / "alone")
+    with pytest.raises(FileNotFoundError, match="result of stage 'synthesise' is not in the store"):
+        run()
+
+
+def test_a_stage_with_a_typo_is_suggested(chain):
+    root, store, _ = chain
+    with pytest.raises(ValueError, match="Did you mean 'synthesise'"):
+        app.Run(configure(*TINY, store, "stages=[synthesize]"), root / "typo")()
+
+
+def test_no_usable_synthetic_clips_are_an_error_with_the_reasons(chain, monkeypatch):
+    root, store, _ = chain
+    silence = torch.zeros(8000)
+    monkeypatch.setattr(AudioLDM, "generate", lambda self, prompts: [silence] * len(prompts))
+    run = app.Run(configure(*TINY, store, "synthesis.clips_per_label=3"), root / "silent")
+    with pytest.raises(ValueError, match=r"pump: too few synthetic clips.*'silent': 6"):
+        run()
+
+
+def command(*overrides, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "fsasd.main", *overrides], cwd=cwd, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+def test_the_command_fails_with_one_line_and_a_code(tmp_path):
+    found = command("data=dcase", "data.root=absent", cwd=tmp_path)
+    assert found.returncode == 1
+    assert "data root absent does not exist" in found.stdout + found.stderr
+    assert "Traceback" not in found.stdout + found.stderr
+
+
+def test_a_sweep_over_detectors_shares_the_generator(tmp_path):
+    store = tmp_path / "store"
+    overrides = [o for o in TINY if not o.startswith("detector.")]
+    found = command("-m", "detector=twfr_gmm,knn", *overrides, f"store={store}", cwd=tmp_path)
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert len(list((store / "finetune").glob("*[!lock]/model"))) == 1
+    assert len(list((store / "detect").glob("*/metrics.csv"))) == 2

@@ -1,0 +1,431 @@
+import csv
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsasd.data.metadata import MetadataError, read_clips, read_name, require_known, split_label
+
+LABEL_TEXT = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]))
+
+
+def touch(root, *names):
+    """Reading metadata never opens a recording, so empty files do."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def write_rows(path, *rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{row}\n" for row in rows))
+
+
+def write_truth(root, machine, **columns):
+    for kind, rows in columns.items():
+        name = f"ground_truth_{kind}/ground_truth_{machine}_section_00_test.csv"
+        write_rows(root / "ground_truth" / name, *rows)
+
+
+def only(clips):
+    (clip,) = clips
+    return clip
+
+
+# Names
+
+
+def test_a_name_of_2022_and_later_says_everything():
+    clip = read_name(
+        "dev_data/ToyCar/train/section_02_target_train_normal_0007_car_B2_spd_31V_mic_1.wav",
+        role="reference",
+    )
+    assert (clip.machine, clip.role, clip.split) == ("ToyCar", "reference", "train")
+    assert (clip.section, clip.domain, clip.label) == ("02", "target", "normal")
+    assert list(clip.attributes.items()) == [("car", "B2"), ("spd", "31V"), ("mic", "1")]
+    assert clip.raw_label == "car_B2_spd_31V_mic_1"
+
+
+def test_a_name_without_attributes_has_none():
+    clip = read_name("fan/test/section_00_source_test_anomaly_0000.wav")
+    assert (clip.label, clip.raw_label, dict(clip.attributes)) == ("anomaly", "", {})
+
+
+@pytest.mark.parametrize("label", ["normal", "anomaly"])
+def test_a_name_of_2020_says_label_and_machine_id(label):
+    clip = read_name(f"pump/test/{label}_id_04_00000042.wav")
+    assert (clip.machine, clip.split, clip.section) == ("pump", "test", "04")
+    assert (clip.label, clip.domain) == (label, None)
+
+
+@pytest.mark.parametrize("name", ["id_01_00000042", "section_01_0042"])
+def test_an_anonymous_name_says_the_section_only(name):
+    clip = read_name(f"pump/test/{name}.wav")
+    assert (clip.section, clip.split) == ("01", "test")
+    assert (clip.label, clip.domain, clip.raw_label) == (None, None, "")
+
+
+def test_a_value_with_a_point_is_kept_where_the_name_has_no_suffix():
+    name = "slider/train/section_00_source_train_normal_0000_vel_380_ac_0.03"
+    assert read_name(name).attributes == read_name(f"{name}.wav").attributes
+    assert read_name(name).attributes["ac"] == "0.03"
+
+
+def test_a_name_in_no_known_form_is_told_with_the_forms():
+    with pytest.raises(MetadataError, match=r"fan/train/my fan\.wav: .*section_00_0000"):
+        read_name("fan/train/my fan.wav")
+
+
+@given(LABEL_TEXT)
+def test_no_label_text_is_lost_or_fatal(text):
+    clip = read_name(f"fan/train/section_00_source_train_normal_0000_{text}.wav")
+    assert clip.raw_label == text
+    assert (clip.section, clip.domain, clip.label) == ("00", "source", "normal")
+    # What is split can be put together again: nothing was invented.
+    if clip.attributes:
+        assert all(key in text and value in text for key, value in clip.attributes.items())
+
+
+@given(st.dictionaries(*[st.from_regex(r"[A-Za-z0-9.\-]+", fullmatch=True)] * 2, min_size=1))
+def test_pairs_survive_being_written_as_a_label(attributes):
+    text = "_".join(part for pair in attributes.items() for part in pair)
+    assert split_label(text) == attributes
+    assert split_label(f"{text}_") == attributes
+
+
+def test_every_real_label_string_is_split_into_the_keys_it_was_made_of(shared):
+    table = json.loads((shared / "reference/labels/label_strings_2022_2023.json").read_text())
+    labels = {
+        (machine, label)
+        for machines in table.values()
+        for machine, groups in machines.items()
+        for group in groups.values()
+        for label in group
+    }
+    with (shared / "reference/labels/dcase2023_train_labels.csv").open() as file:
+        labels |= {("any of 2023", row["feature"]) for row in csv.DictReader(file)}
+    assert len(labels) > 300
+    keys = set()
+    for machine, label in labels:
+        clip = read_name(f"{machine}/train/section_00_source_train_normal_0000_{label}.wav")
+        assert clip.raw_label == label
+        if label != "noAttribute":
+            pairs = [part for pair in clip.attributes.items() for part in pair]
+            assert "_".join(pairs) == label
+        keys |= set(clip.attributes)
+    assert {"car", "spd", "mic", "vel", "ac", "loc", "m-n", "f-n", "n-lv", "pat"} <= keys
+
+
+# Folders
+
+
+def test_the_layout_of_2022_and_later_is_read(tmp_path):
+    touch(
+        tmp_path,
+        "dev_data/fan/train/section_00_source_train_normal_0000_m-n_W.wav",
+        "dev_data/fan/test/section_00_target_test_anomaly_0000_m-n_X.wav",
+        "eval_data/saw/train/section_00_source_train_normal_0000_vel_1.flac",
+        "eval_data/saw/test/section_00_0000.wav",
+        "eval_data/saw/test/notes.txt",
+    )
+    seen = [(c.role, c.machine, c.split, c.label, c.domain) for c in read_clips(tmp_path)]
+    assert seen == [
+        ("reference", "fan", "train", "normal", "source"),
+        ("reference", "fan", "test", "anomaly", "target"),
+        ("target", "saw", "train", "normal", "source"),
+        ("target", "saw", "test", None, None),
+    ]
+
+
+def test_the_layout_of_2020_is_read(tmp_path):
+    touch(
+        tmp_path,
+        "dev_data/pump/train/normal_id_00_00000000.wav",
+        "dev_data/pump/test/anomaly_id_02_00000001.wav",
+        "dev_data/pump/test/normal_id_02_00000000.wav",
+        "eval_data/pump/test/id_01_00000000.wav",
+    )
+    seen = [(c.role, c.section, c.split, c.label) for c in read_clips(tmp_path)]
+    assert seen == [
+        ("reference", "00", "train", "normal"),
+        ("reference", "02", "test", "anomaly"),
+        ("reference", "02", "test", "normal"),
+        ("target", "01", "test", None),
+    ]
+
+
+def test_the_raw_folder_of_the_baselines_is_read(tmp_path):
+    touch(tmp_path, "dev_data/raw/fan/train/section_00_source_train_normal_0000_m-n_W.wav")
+    assert only(read_clips(tmp_path)).machine == "fan"
+
+
+def test_only_the_machines_asked_for_are_read(factory):
+    assert {clip.machine for clip in read_clips(factory, ["valve", "bearing"])} == {
+        "valve",
+        "bearing",
+    }
+
+
+def test_a_missing_root_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"data root .*nowhere does not exist"):
+        read_clips(tmp_path / "nowhere")
+
+
+def test_a_root_of_another_form_is_told_what_was_found(tmp_path):
+    touch(tmp_path, "fan/train/a.wav", "readme.txt")
+    with pytest.raises(MetadataError, match=r"expected dev_data/<machine>.*found fan, readme\.txt"):
+        read_clips(tmp_path)
+
+
+def test_an_empty_root_is_told_so(tmp_path):
+    with pytest.raises(MetadataError, match="found nothing"):
+        read_clips(tmp_path)
+
+
+def test_a_machine_without_clips_is_named(tmp_path):
+    touch(tmp_path, "dev_data/fan/train/readme.txt")
+    with pytest.raises(MetadataError, match=r"fan: no \.wav or \.flac file in .*dev_data/fan"):
+        read_clips(tmp_path)
+
+
+@pytest.mark.parametrize("typo", ["baering", "Bearing"])
+def test_a_mistyped_machine_is_told_the_near_miss(factory, typo):
+    with pytest.raises(
+        MetadataError,
+        match=rf"'{typo}' is not among .*bearing, fan, valve\. Did you mean 'bearing'",
+    ):
+        read_clips(factory, ["fan", typo])
+
+
+def test_a_machine_like_no_other_gets_no_suggestion():
+    with pytest.raises(MetadataError, match=r"among the machines: fan, valve$"):
+        require_known(["zzz"], ["valve", "fan"], "machines")
+
+
+# Attribute tables
+
+
+def test_a_table_fills_in_what_the_name_lacks_and_the_name_leads(tmp_path):
+    name = "section_00_source_train_normal_0000_car_C1"
+    touch(tmp_path, f"dev_data/ToyTank/train/{name}.wav")
+    write_rows(
+        tmp_path / "dev_data/ToyTank/attributes_00.csv",
+        "file_name,d1p,d1v,d2p,d2v",
+        f"ToyTank/train/{name}.wav,car,from the table,mic,1",
+    )
+    clip = only(read_clips(tmp_path))
+    assert dict(clip.attributes) == {"car": "C1", "mic": "1"}
+    assert clip.raw_label == "car_C1"
+
+
+@pytest.mark.parametrize("listed", ["{}", "{}.wav", "ToyTank/train/{}.wav", "{}.flac"])
+@pytest.mark.parametrize("label", ["spd_5", "ac_0.03"])
+def test_a_table_may_leave_out_folder_and_suffix(tmp_path, listed, label):
+    name = f"section_00_source_train_normal_0989_{label}"
+    touch(tmp_path, f"dev_data/ToyTank/train/{name}.wav")
+    write_rows(
+        tmp_path / "dev_data/ToyTank/attributes_00.csv",
+        "file_name,d1p,d1v",
+        f"{listed.format(name)},mic,1",
+    )
+    assert only(read_clips(tmp_path)).attributes["mic"] == "1"
+
+
+def test_a_key_that_the_table_spells_otherwise_is_not_said_twice(tmp_path):
+    name = "section_00_source_train_normal_0000_car_C1_spd_1_mic_2"
+    touch(tmp_path, f"dev_data/ToyDrone/train/{name}.wav")
+    write_rows(
+        tmp_path / "dev_data/ToyDrone/attributes_00.csv",
+        "file_name,d1p,d1v,d2p,d2v",
+        f"{name},car,C1,speed,1",
+    )
+    assert dict(only(read_clips(tmp_path)).attributes) == {"car": "C1", "spd": "1", "mic": "2"}
+
+
+def test_what_the_table_omits_comes_from_the_name(tmp_path):
+    name = "section_00_source_train_normal_0000_car_B1_spd_Lb_mic_1"
+    touch(tmp_path, f"dev_data/Vacuum/train/{name}.wav")
+    write_rows(
+        tmp_path / "dev_data/Vacuum/attributes_00.csv",
+        "file_name,d1p,d1v,d2p,d2v",
+        f"{name},car,B1,mic,1",
+    )
+    assert only(read_clips(tmp_path)).attributes["spd"] == "Lb"
+
+
+def test_rows_may_have_empty_cells_and_clips_no_row(tmp_path):
+    touch(
+        tmp_path, *(f"dev_data/fan/train/section_00_source_train_normal_000{i}.wav" for i in (0, 1))
+    )
+    write_rows(
+        tmp_path / "dev_data/fan/attributes_00.csv",
+        "file_name,d1p,d1v,d2p,d2v",
+        "section_00_source_train_normal_0000,m-n,W,,",
+        "",
+    )
+    first, second = read_clips(tmp_path)
+    assert (dict(first.attributes), dict(second.attributes)) == ({"m-n": "W"}, {})
+
+
+@pytest.mark.parametrize("rows", [[], ["a.wav,m-n,W"]])
+def test_a_table_without_its_header_is_named(tmp_path, rows):
+    touch(tmp_path, "dev_data/fan/train/section_00_source_train_normal_0000.wav")
+    write_rows(tmp_path / "dev_data/fan/attributes_00.csv", *rows)
+    with pytest.raises(MetadataError, match=r"fan/attributes_00\.csv: expected a header file_name"):
+        read_clips(tmp_path)
+
+
+# Ground truth
+
+
+def anonymous_test_clip(root, machine="saw"):
+    touch(root, f"eval_data/{machine}/test/section_00_0000.wav")
+
+
+def test_ground_truth_names_an_anonymous_clip(tmp_path):
+    anonymous_test_clip(tmp_path)
+    write_truth(
+        tmp_path,
+        "saw",
+        data=["section_00_0000.wav,1"],
+        domain=["section_00_0000.wav,1"],
+        attributes=["section_00_0000.wav,section_00_target_test_anomaly_0010_vel_3.5"],
+    )
+    clip = only(read_clips(tmp_path))
+    assert (clip.label, clip.domain) == ("anomaly", "target")
+    assert (clip.raw_label, dict(clip.attributes)) == ("vel_3.5", {"vel": "3.5"})
+
+
+def test_ground_truth_may_lie_elsewhere(tmp_path):
+    anonymous_test_clip(tmp_path / "data")
+    write_truth(tmp_path, "saw", data=["section_00_0000.wav,0"], domain=["section_00_0000.wav,0"])
+    assert only(read_clips(tmp_path / "data")).label is None
+    clip = only(read_clips(tmp_path / "data", ground_truth=tmp_path / "ground_truth"))
+    assert (clip.label, clip.domain, clip.raw_label) == ("normal", "source", "")
+
+
+def test_a_ground_truth_folder_that_is_not_there_is_named(tmp_path):
+    anonymous_test_clip(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"ground truth folder .*answers does not exist"):
+        read_clips(tmp_path, ground_truth=tmp_path / "answers")
+
+
+def test_what_ground_truth_does_not_say_stays_unknown(tmp_path):
+    anonymous_test_clip(tmp_path)
+    write_truth(tmp_path, "saw", data=["section_00_0001.wav,1"])
+    clip = only(read_clips(tmp_path))
+    assert (clip.label, clip.domain) == (None, None)
+
+
+def test_the_attributes_that_2024_withheld_come_from_the_third_column(tmp_path):
+    anonymous_test_clip(tmp_path)
+    short, full = "section_00_source_test_normal_0041_noAttribute", "fl_1_nos_0"
+    write_truth(
+        tmp_path,
+        "saw",
+        attributes=[f"section_00_0000.wav,{short},{short.replace('noAttribute', full)}.wav"],
+    )
+    assert dict(only(read_clips(tmp_path)).attributes) == {"fl": "1", "nos": "0"}
+
+
+def test_attributes_are_kept_of_a_2024_name_that_leaves_the_split_out(tmp_path):
+    anonymous_test_clip(tmp_path)
+    write_truth(
+        tmp_path,
+        "saw",
+        data=["section_00_0000.wav,0"],
+        domain=["section_00_0000.wav,0"],
+        attributes=["section_00_0000.wav,section_00_source_normal_0035_weight15_BckgF"],
+    )
+    clip = only(read_clips(tmp_path))
+    assert (clip.label, clip.domain, clip.split) == ("normal", "source", "test")
+    assert clip.raw_label == "weight15_BckgF"
+
+
+def test_the_real_ground_truth_of_2024_loses_no_attribute(shared, tmp_path):
+    truth = shared / "reference/scores/ground_truth_2024"
+    rows = {
+        path.name.removeprefix("ground_truth_").removesuffix("_section_00_test.csv"): list(
+            csv.reader(path.read_text().splitlines())
+        )
+        for path in (truth / "ground_truth_attributes").iterdir()
+    }
+    for machine, table in rows.items():
+        touch(tmp_path, *(f"eval_data/{machine}/test/{row[0]}" for row in table))
+    clips = read_clips(tmp_path, ground_truth=truth)
+    assert len(clips) == sum(map(len, rows.values())) == 1800
+    assert Counter((c.label, c.domain) for c in clips).keys() == {
+        (label, domain) for label in ("normal", "anomaly") for domain in ("source", "target")
+    }
+    written = {
+        (m, row[0]): row[-1].removesuffix(".wav") for m, table in rows.items() for row in table
+    }
+    for clip in clips:
+        name = written[clip.machine, clip.path.name]
+        assert clip.raw_label
+        assert name.endswith(f"_{clip.raw_label}")
+        assert f"_{clip.domain}_" in name
+        assert f"_{clip.label}_" in name
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "message"),
+    [
+        ("data", "section_00_0000.wav", r"_data.*saw.*\.csv, row 2: expected 2 columns"),
+        ("data", "section_00_0000.wav,normal", r"_data.*row 2: expected 0 or 1, found 'normal'"),
+        ("domain", "section_00_0000.wav,2", r"_domain.*row 2: expected 0 or 1, found '2'"),
+        ("attributes", "section_00_0000.wav", r"_attributes.*row 2: expected 2 columns"),
+    ],
+)
+def test_a_malformed_ground_truth_row_is_named(tmp_path, kind, row, message):
+    anonymous_test_clip(tmp_path)
+    write_truth(tmp_path, "saw", **{kind: ["section_00_0001.wav,0", row]})
+    with pytest.raises(MetadataError, match=message):
+        read_clips(tmp_path)
+
+
+# Whole data sets
+
+
+def test_the_factory_is_read_with_nothing_unknown(factory):
+    clips = read_clips(factory)
+    assert Counter((c.machine, c.role, c.split) for c in clips) == {
+        (machine, role, split): 16
+        for machine, role in (("fan", "reference"), ("valve", "reference"), ("bearing", "target"))
+        for split in ("train", "test")
+    }
+    assert all(clip.label and clip.domain and clip.attributes for clip in clips)
+    assert clips == sorted(clips, key=lambda c: (c.role, c.machine, c.split == "test", c.path.name))
+
+
+def test_the_real_recordings_are_counted_as_their_readme_says(real):
+    counts = Counter()
+    for clip in read_clips(real):
+        group = clip.domain if clip.split == "train" else clip.label
+        counts[clip.machine, clip.role, clip.split, group] += 1
+    expected = {}
+    lines = (real.parent / "README.md").read_text().splitlines()
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 7 and cells[1] in ("reference", "target"):
+            machine, role = cells[:2]
+            source, target = map(int, cells[2].split("/"))
+            for key, count in (
+                (("train", "source"), source),
+                (("train", "target"), target),
+                (("test", "normal"), int(cells[3])),
+                (("test", "anomaly"), int(cells[4])),
+            ):
+                expected[machine, role, *key] = count
+    assert len(expected) == 7 * 4
+    assert counts == Counter(expected)
+
+
+def test_a_clip_can_be_a_key_although_its_attributes_are_a_mapping():
+    clip = read_name("fan/train/section_00_source_train_normal_0000_m-n_W.wav")
+    assert len({clip, replace(clip), replace(clip, path=Path("other.wav"))}) == 2

@@ -1,0 +1,516 @@
+import base64
+import io
+import shutil
+from html.parser import HTMLParser
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import yaml
+
+from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.metadata import read_name
+from fsasd.evaluation.metrics import SectionMetrics, metrics_table, section_metrics
+from fsasd.report import console, figures, listening, page, write_report
+from fsasd.report.results import (
+    Results,
+    compare_settings,
+    decisions,
+    headline,
+    is_path,
+    title,
+    top_settings,
+)
+
+MACHINES = ("bearing", "pump")
+GRID = np.linspace(0, 1.1, 12).round(2)
+OPTIONAL = (
+    "captions.csv", "clips.csv", "metrics.csv", "selection.csv", "real_curve.csv", "settings.csv",
+    "synthetic/manifest.csv", "models", ".hydra",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    clips = []
+    for machine, domain, split in product(MACHINES, ("source", "target"), ("train", "test")):
+        for label in ("normal", "anomaly") if split == "test" else ("normal",):
+            name = f"section_00_{domain}_{split}_{label}_0000_spd_{len(domain)}00_mic_1.wav"
+            clips.append(read_name(root / machine / split / name, role="target"))
+            _write(clips[-1].path, seconds=1.0)
+    return FirstShotDataModule(clips)
+
+
+@pytest.fixture
+def run(tmp_path, data):
+    """A run of two machines on the factory, all of whose files are there."""
+    folder = tmp_path / "run"
+    clips = _clips()
+    of_section = {
+        (machine, "00"): section_metrics(
+            own["label"] == "anomaly", own["domain"], own["score"], own["decision"]
+        )
+        for machine, own in clips.groupby("machine")
+    }
+    tables = {
+        "clips": clips,
+        "metrics": metrics_table(of_section, (0.61, 0.87)),
+        "selection": _curve("chosen", [{"r": r} for r in GRID], best=9),
+        "real_curve": _curve("oracle", [{"r": r} for r in GRID], best=5),
+        "settings": _settings({"r=0": 0.6, "r=1": 0.65, "synthetic": 0.7, "oracle": 0.8}),
+        "captions": data.caption_table(),
+        "synthetic/manifest": _manifest(data),
+    }
+    (folder / "synthetic").mkdir(parents=True)
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    for wav in tables["synthetic/manifest"]["wav"]:
+        _write(folder / "synthetic" / wav, seconds=0.7)
+    for name in ("scores", "models"):
+        (folder / name).mkdir()
+    _write_config(folder)
+    return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are made but not drawn, which takes most of the time."""
+    monkeypatch.setattr(figures, "svg", lambda figure, name: "<svg></svg>")
+
+
+def _write(path, seconds):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(len(path.name)).normal(0, 0.05, round(16_000 * seconds))
+    soundfile.write(path, noise, 16_000, subtype="PCM_16")
+
+
+def _clips():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"machine": machine, "section": "00", "label": label, "domain": domain,
+         "score": rng.normal(-50 + 8 * (label == "anomaly") + 4 * (domain == "target"), 4)}
+        for machine, label, domain, _ in product(
+            MACHINES, ("normal", "anomaly"), ("source", "target"), range(8)
+        )
+    ]  # fmt: skip
+    clips = pd.DataFrame(rows)
+    clips.insert(2, "file", [f"section_00_{i:04d}.wav" for i in range(len(clips))])
+    return clips.assign(decision=(clips["score"] > -46).astype(int), threshold=-46.0)
+
+
+def _curve(mark, grid, best):
+    rows = []
+    for machine in MACHINES:
+        for i, setting in enumerate(grid):
+            auc = 0.85 - 0.02 * abs(i - best)
+            rows.append(
+                {"machine": machine, "section": "00", **setting, "auc": auc, "pauc": auc - 0.1,
+                 "objective": auc - 0.05, mark: i == best}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _settings(scores):
+    rows = [
+        {"machine": machine, "section": "00", "setting": name, "r": 0.5, "auc": score,
+         "auc_source": score, "auc_target": score, "pauc": score, "objective": score}
+        for machine, (name, score) in product(MACHINES, scores.items())
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _manifest(data):
+    rows = []
+    for machine in MACHINES:
+        for i, clip in enumerate(data.machine(machine).where(split="train")):
+            for label in ("normal", "anomaly"):
+                rows.append(
+                    {"wav": f"{machine}/{label}_{i:04d}.wav", "machine": machine, "section": "00",
+                     "domain": clip.domain, "label": label,
+                     "caption": data.captions(clip).replace("normal", label), "kept": True,
+                     "reason": ""}
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _write_config(folder, source="from_factory"):
+    (folder / ".hydra").mkdir(exist_ok=True)
+    target = f"fsasd.data.datamodule.FirstShotDataModule.{source}"
+    choices = {"experiment": "demo", "detector": "twfr_gmm", "generator": "audioldm_nano",
+               "data": "factory", "hydra/launcher": "basic"}  # fmt: skip
+    documents = {
+        "config": {"seed": 7, "stages": ["detect"], "data": {"_target_": target},
+                   "detector": {"r": 1.0}, "selection": {"grid": {"r": "${fsasd.grid:0,1,1}"}}},
+        "hydra": {"hydra": {"runtime": {"choices": choices}}},
+        "overrides": ["experiment=demo", "data.machines=[bearing, pump]"],
+    }  # fmt: skip
+    for name, document in documents.items():
+        (folder / ".hydra" / f"{name}.yaml").write_text(yaml.safe_dump(document))
+
+
+def _edit(path, change):
+    change(pd.read_csv(path, dtype={"section": str})).to_csv(path, index=False)
+
+
+def _forget_labels(folder):
+    _edit(folder / "clips.csv", lambda clips: clips.assign(label=None, domain=None))
+    for name in ("metrics", "real_curve", "settings"):
+        (folder / f"{name}.csv").unlink()
+
+
+class Page(HTMLParser):
+    """What a browser would see of a page: its text, and the attributes by tag."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.open = [], [], []
+        self.feed(text)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def _page(folder, data=None):
+    return Page(write_report(folder, data).read_text(encoding="utf-8"))
+
+
+def test_page_says_what_must_be_said(run, data):
+    text = _page(run, data).text
+    score = headline(Results(run).metrics).score
+    for expected in (
+        "demo", "twfr_gmm", "audioldm_nano", f"{100 * score:.1f} %", "95 % interval 61.0 to 87.0 %",
+        "None of them is undefined", "Was the choice of setting worth it?",
+        "+10.0 points against r=0, +5.0 points against r=1, −10.0 points against the oracle",
+        "uses the test labels: nobody has it in practice", "r=0.9 chosen on synthetic clips",
+        "On synthetic clips", "oracle: needs their labels", "pAUC region", "normal, target",
+        "threshold -46", "Decisions at threshold", "Simulated data.", "Small sets mean wide",
+        "below about 2 points are noise", "experiment=demo 'data.machines=[bearing, pump]'",
+        "${fsasd.grid:0,1,1}", "This is the normal sound of a bearing",
+    ):  # fmt: skip
+        assert expected in text
+
+
+def test_page_needs_nothing_but_itself(run, data):
+    path = write_report(run, data)
+    text = path.read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert not parsed.open
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "@import" not in text
+    assert not parsed.all("script")
+    assert not parsed.all("link")
+    ids = [attrs["id"] for _, attrs in parsed.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    for _, attrs in parsed.tags:
+        assert attrs.get("src", "data:").startswith("data:")
+        reference = attrs.get("href", "#result")
+        assert reference[1:] in ids if reference[0] == "#" else (run / reference).exists()
+
+
+def test_page_is_accessible(run, data, undrawn):
+    parsed = _page(run, data)
+    assert all(image["alt"] for image in parsed.all("img"))
+    assert all(attrs["aria-label"] for attrs in parsed.all("audio"))
+    assert all("scope" in attrs for attrs in parsed.all("th"))
+    assert len(parsed.all("caption")) == len(parsed.all("table"))
+    drawings = [attrs for attrs in parsed.all("div") if attrs.get("role") == "img"]
+    assert len(drawings) == len(parsed.all("svg")) + 1  # the interval is drawn without
+    assert all(attrs["aria-label"] for attrs in drawings)
+
+
+def test_only_training_and_synthetic_clips_are_played(run, data, monkeypatch, undrawn):
+    heard = []
+    original = listening.read
+    monkeypatch.setattr(listening, "read", lambda path: heard.append(path) or original(path))
+    parsed = _page(run, data)
+    assert len(parsed.all("audio")) == len(heard) == 12
+    assert {path.parent.name for path in heard if run not in path.parents} == {"train"}
+
+
+def test_without_data_only_synthetic_clips_are_played(run, undrawn):
+    parsed = _page(run)
+    assert len(parsed.all("audio")) == 8
+    assert "Real, normal (training): no clip of this caption" in parsed.text
+
+
+@pytest.mark.parametrize("machines", [0, 1, 3, 7, 14, 40])
+def test_recordings_stay_within_the_budget(machines):
+    count, seconds = listening.affordable(machines)
+    assert 1 <= count <= 3
+    assert 0.5 <= seconds <= 5
+    bytes_taken = machines * count * 3 * seconds * 16_000 * 2 * 4 / 3
+    assert bytes_taken < 1.05 * listening.BUDGET
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_every_file_is_optional(run, data, name, capsys, undrawn):
+    path = run / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    scored = name != "metrics.csv"
+    assert ("95 % interval 61.0 to 87.0 %" in _page(run, data).text) == scored
+    assert (console(run) is not None) == scored
+    assert ("95 % interval 61.0 to 87.0 %" in capsys.readouterr().out) == scored
+
+
+def test_an_empty_folder_makes_a_page(tmp_path, capsys):
+    text = _page(tmp_path).text
+    assert "Nothing was detected in this run" in text
+    assert console(tmp_path) is None
+    assert "report:" in capsys.readouterr().out
+
+
+def test_without_a_generator_the_setting_is_the_detectors_own(run, data, capsys, undrawn):
+    shutil.rmtree(run / "synthetic")
+    for name in ("selection", "real_curve", "settings"):
+        (run / f"{name}.csv").unlink()
+    parsed = _page(run, data)
+    assert "r=1, not chosen: the detector’s own" in parsed.text
+    assert "No clip was synthesised" in parsed.text
+    assert "Real, normal (training)" in parsed.text
+    assert "Worth it?" not in parsed.text
+    saved = run / "models" / "pump" / "section_00" / "detector.json"
+    saved.parent.mkdir(parents=True)
+    saved.write_text('{"params": {"r": 0.25, "seed": 0}}')
+    assert Results(run).setting("pump", "00") == "r=0.25"
+    shutil.rmtree(run / ".hydra")
+    assert Results(run).setting("bearing", "00") == "its own"
+
+
+def test_unknown_labels(run, data, capsys):
+    _forget_labels(run)
+    parsed = _page(run, data)
+    assert "The official score is not known" in parsed.text
+    assert "No ROC: the labels of 32 of 32 test clips are not known" in parsed.text
+    assert "label unknown (32 clips)" in parsed.text
+    assert "Without labels nothing can be said" in parsed.text
+    assert console(run) is None
+    assert "not known" in capsys.readouterr().out
+
+
+def test_machines_without_labels_are_said_to_be_left_out(run, undrawn):
+    known = metrics_table({("pump", "00"): SectionMetrics(0.9, 0.8, 0.7)}, (0.7, 0.9))
+    known.to_csv(run / "metrics.csv", index=False)
+    assert "Without labels, and so left out: 1 of 2 sections." in _page(run).text
+
+
+def test_undefined_is_a_dash_and_explained(run, data, capsys):
+    known = SectionMetrics(0.9, 0.8, 0.7, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5)
+    lacking = SectionMetrics(0.9, float("nan"), 0.7, 0.5, 0.5, 0.5)
+    table = metrics_table({("bearing", "00"): lacking, ("pump", "00"): known}, (0.7, 0.9))
+    table.to_csv(run / "metrics.csv", index=False)
+    _edit(
+        run / "clips.csv",
+        lambda clips: clips.query(
+            "not (machine == 'bearing' and domain == 'target' and label == 'normal')"
+        ),
+    )
+    parsed = _page(run, data)
+    assert "Harmonic mean of 5 of 6 cells" in parsed.text
+    assert "1 is undefined and not in the mean" in parsed.text
+    assert "Undefined is never counted as 0" in parsed.text
+    assert "target: undefined, a class is missing" in parsed.text
+    assert "nan" not in parsed.text.lower().split()
+    assert any(attrs.get("title") == "undefined" for attrs in parsed.all("abbr"))
+    assert console(run) == pytest.approx(table["official_score"].iloc[-1])
+    out = capsys.readouterr().out
+    assert "1 of 6 cells undefined" in out
+    assert "—" in out
+
+
+def test_nothing_defined_is_no_score(run, capsys, undrawn):
+    nothing = SectionMetrics(*[float("nan")] * 3)
+    metrics_table({("bearing", "00"): nothing}).to_csv(run / "metrics.csv", index=False)
+    _edit(run / "clips.csv", lambda clips: clips.query("machine == 'bearing' and label=='normal'"))
+    text = _page(run).text
+    assert "No interval: the score is undefined." in text
+    assert "there is no test clip with label anomaly" in text
+    assert console(run) is None
+
+
+def test_settings_that_lie_on_no_line_are_a_sorted_table(run, data, capsys, undrawn):
+    grid = [{"k": k, "pool": pool} for k, pool in product((1, 2, 4), ("mean", "max"))]
+    _curve("chosen", grid, best=3).to_csv(run / "selection.csv", index=False)
+    _curve("oracle", grid, best=1).to_csv(run / "real_curve.csv", index=False)
+    parsed = _page(run, data)
+    assert "The best settings on synthetic clips" in parsed.text
+    assert "k=2, pool=max chosen on synthetic clips" in parsed.text
+    assert "k=1, pool=max oracle’s" in parsed.text
+    console(run)
+    assert "k=2, pool=max" in capsys.readouterr().out
+
+
+def test_a_choice_at_chance_is_called_so(run, undrawn):
+    _edit(run / "selection.csv", lambda curve: curve.assign(objective=0.52))
+    assert "Hardly a choice" in _page(run).text
+
+
+def test_rejections_are_counted_with_their_reasons(run, data, undrawn):
+    _edit(
+        run / "synthetic" / "manifest.csv",
+        lambda rows: rows.assign(
+            kept=rows["label"] == "normal",
+            reason=np.where(rows["label"] == "normal", "", "nearly silent"),
+        ),
+    )
+    parsed = _page(run, data)
+    assert "4 clips were synthesised, 2 normal and 0 anomalous ones kept" in parsed.text
+    assert "2 anomalous rejected: nearly silent" in parsed.text
+    assert "Synthetic, anomaly: none was kept" in parsed.text
+    assert len(parsed.all("audio")) == 8
+
+
+def test_what_was_written_by_others_is_escaped(run, undrawn):
+    _edit(
+        run / "synthetic" / "manifest.csv",
+        lambda rows: rows.assign(caption="<script>alert(1)</script>"),
+    )
+    parsed = _page(run)
+    assert not parsed.all("script")
+    assert "<script>alert(1)</script>" in parsed.text
+
+
+def test_recordings_are_not_called_simulated(run, undrawn):
+    _write_config(run, source="from_dcase")
+    assert "imulated" not in _page(run).text
+
+
+def test_console_tells_the_score_the_settings_and_where_things_are(run, data, capsys, undrawn):
+    shutil.move(run, run.with_name("detector=knn,k=[1]"))
+    run = run.with_name("detector=knn,k=[1]")
+    path = write_report(run, data)
+    score = console(run)
+    assert score == headline(Results(run).metrics).score
+    out = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert any(line.startswith("bearing 00 r=0.9 ") for line in lines)
+    assert f"Official score: {100 * score:.1f} %, 95 % interval 61.0 to 87.0 %" in out
+    assert "none of 6 cells undefined" in out
+    assert "r=0 60.0 −10.0" in lines
+    assert "synthetic 70.0 the method's choice" in lines
+    assert "oracle 80.0 +10.0 uses the test labels: a bound" in lines
+    assert f"report: {path}" in lines
+
+
+def test_verdict_gives_both_signs():
+    comparison = compare_settings(_settings({"r=1": 0.75, "synthetic": 0.7, "oracle": 0.7}))
+    assert page.verdict(comparison) == (
+        "The setting chosen on synthetic clips scores 70.0 %: −5.0 points against r=1, 0.0 points "
+        "against the oracle."
+    )
+
+
+def test_compare_settings_is_the_official_score_of_each():
+    settings = _settings({"synthetic": 0.7, "oracle": 0.8})
+    settings.loc[0, ["auc_source", "auc_target", "pauc"]] = [0.9, np.nan, 0.6]
+    found = compare_settings(settings).set_index("setting")
+    assert found["official"]["synthetic"] == pytest.approx(5 / (1 / 0.9 + 1 / 0.6 + 3 / 0.7))
+    assert found["undefined"].tolist() == [1, 0]
+
+
+def test_decisions_count_what_the_metrics_divide():
+    clips = _clips().query("machine == 'pump'")
+    found = section_metrics(
+        clips["label"] == "anomaly", clips["domain"], clips["score"], clips["decision"]
+    )
+    table = decisions(clips, metrics_table({("pump", "00"): found}))
+    assert table["domain"].tolist() == ["source", "target"]
+    assert (table["found"] / table["anomalous"]).tolist() == table["recall"].tolist()
+    assert (table["found"] / (table["found"] + table["alarms"])).tolist() == (
+        table["precision"].tolist()
+    )
+
+
+def test_top_settings_keep_the_chosen_and_the_oracles():
+    grid = [{"k": k, "pool": "mean"} for k in range(20)]
+    curve = _curve("chosen", grid, best=3).query("machine == 'pump'")
+    real = _curve("oracle", grid, best=19).query("machine == 'pump'")
+    table = top_settings(curve, real, count=4)
+    assert table["setting"].iloc[0] == "k=3, pool=mean"
+    assert table["objective"].is_monotonic_decreasing
+    assert table["oracle"].tolist() == [False] * 4 + [True]
+    assert table["real"].iloc[-1] == real["objective"].max()
+    assert not is_path(curve)
+
+
+def test_without_domains_all_clips_count_as_source(run):
+    _edit(run / "clips.csv", lambda clips: clips.assign(domain=None))
+    assert set(Results(run).clips["domain"]) == {"source"}
+
+
+def test_title_is_as_settings_csv_has_it():
+    assert title({"r": np.float64(0.5), "k": 2}) == "r=0.5, k=2"
+
+
+def test_scenes_are_complete_first_then_of_both_domains(run, data):
+    manifest = Results(run).manifest.query("machine == 'pump'")
+    more = pd.concat([manifest[:2].assign(wav=f"pump/normal_001{i}.wav") for i in range(3)])
+    _write(run / "synthetic" / "pump" / "normal_0010.wav", 0.5)
+    real = [(c, data.captions(c)) for c in data.machine("pump").where(split="train")]
+    found = listening.scenes(pd.concat([more, manifest]), run / "synthetic", real, 2)
+    assert [scene.domain for scene in found] == ["source", "target"]
+    assert all(len(scene.recordings) == 3 for scene in found)
+
+
+def test_clips_of_a_machine_share_one_gain(tmp_path):
+    for name, level in (("loud", 0.5), ("quiet", 0.05)):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(1600, level), 16_000)
+    scene = listening.Scene("c", None, real=tmp_path / "loud.wav", normal=tmp_path / "quiet.wav")
+    (row,) = listening.players([scene], seconds=0.05)
+    assert [player.seconds for player in row.players.values()] == [0.05, 0.05]
+    peaks = [_peak(player.audio) for player in row.players.values()]
+    assert peaks == pytest.approx([0.9, 0.09], abs=1e-3)
+
+
+def test_roc_has_the_official_numbers():
+    clips = _clips().query("machine == 'pump'")
+    found = section_metrics(clips["label"] == "anomaly", clips["domain"], clips["score"])
+    (axis,) = figures.roc(clips).axes
+    legend = " ".join(text.get_text() for text in axis.get_legend().get_texts())
+    for value in (found.auc_source, found.auc_target, found.pauc):
+        assert f"{100 * value:.1f} %" in legend
+
+
+def test_curve_marks_the_chosen_setting():
+    curve = _curve("chosen", [{"r": r} for r in GRID], best=9).query("machine == 'pump'")
+    figure = figures.selection_curve(curve, curve[:0])
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.texts] == ["chosen r = 0.9"]
+
+
+def test_histogram_counts_every_clip_once():
+    clips = _clips().query("machine == 'pump'")
+    axes = figures.score_histogram(clips).axes
+    assert sum(patch.get_height() for axis in axes for patch in axis.patches) == len(clips)
+
+
+def test_figures_take_their_colours_from_the_page_and_are_reproducible():
+    clips = _clips().query("machine == 'pump'")
+    once, again = (figures.svg(figures.roc(clips), "roc") for _ in range(2))
+    assert once == again
+    assert "var(--source)" in once
+    assert figures.SOURCE not in once
+
+
+def _peak(uri):
+    samples, _ = soundfile.read(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+    return float(np.abs(samples).max())

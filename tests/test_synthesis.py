@@ -1,0 +1,294 @@
+import csv
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fsasd.data.audio import SAMPLE_RATE, Clips, read
+from fsasd.data.captions import caption
+from fsasd.data.metadata import Clip, MetadataError
+from fsasd.generation.synthesis import (
+    Prompt,
+    SynthesisFolder,
+    make_prompts,
+    read_manifest,
+    rejections,
+)
+
+
+@pytest.fixture(scope="module")
+def normals(factory_clips):
+    return factory_clips.where(split="train", label="normal")
+
+
+def prompts_of(clips, count=6, seed=0):
+    return make_prompts(clips, [caption(clip) for clip in clips], count, seed)
+
+
+# Prompts
+
+
+def test_the_same_seed_makes_the_same_prompts(normals):
+    assert prompts_of(normals) == prompts_of(normals)
+
+
+def test_another_seed_makes_other_noise(normals):
+    seeds = [{prompt.seed for prompt in prompts_of(normals, seed=seed)} for seed in (0, 1)]
+    assert not seeds[0] & seeds[1]
+
+
+def test_every_prompt_has_a_name_and_a_noise_of_its_own(normals):
+    prompts = prompts_of(normals)
+    assert len({prompt.wav for prompt in prompts}) == len(prompts)
+    assert len({prompt.seed for prompt in prompts}) == len(prompts)
+
+
+def test_a_machines_prompts_do_not_depend_on_the_other_machines(normals):
+    together = [p for p in prompts_of(normals) if p.machine == "bearing"]
+    assert together == prompts_of(normals.where(machine="bearing"))
+
+
+def test_more_clips_begin_with_the_fewer(normals):
+    few, many = prompts_of(normals, 3), prompts_of(normals, 9)
+    assert [p for p in many if p in few] == few
+
+
+@pytest.mark.parametrize("count", [1, 6, 40])
+def test_each_machine_gets_as_many_normal_as_anomalous_prompts(normals, count):
+    counts = Counter((prompt.machine, prompt.label) for prompt in prompts_of(normals, count))
+    assert counts == {
+        (machine, label): count
+        for machine in ("fan", "valve", "bearing")
+        for label in ("normal", "anomaly")
+    }
+
+
+def test_an_anomalous_prompt_differs_from_its_normal_one_in_a_word(normals):
+    prompts = prompts_of(normals)
+    for normal, anomaly in zip(prompts[::2], prompts[1::2], strict=True):
+        words = zip(normal.caption.split(), anomaly.caption.split(), strict=True)
+        assert [pair for pair in words if len(set(pair)) > 1] == [("normal", "anomaly")]
+        same = {"wav": "", "label": "", "caption": "", "seed": 0}
+        assert normal._replace(**same) == anomaly._replace(**same)
+        assert (normal.label, anomaly.label) == ("normal", "anomaly")
+
+
+def test_captions_come_up_in_proportion_to_the_real_clips(normals):
+    bearing = normals.where(machine="bearing")
+    real = Counter(caption(clip) for clip in bearing)
+    asked = Counter(p.caption for p in prompts_of(bearing, 2 * len(bearing)) if p.label == "normal")
+    assert asked == {text: 2 * count for text, count in real.items()}
+
+
+def test_a_prompt_takes_domain_length_and_level_of_one_real_clip(make_wav):
+    waveform = 0.1 * np.sin(np.arange(24_000))
+    clip = Clip(
+        make_wav("real.wav", waveform), "fan", section="02", domain="target", label="normal"
+    )
+    prompt = make_prompts(Clips([clip]), ["This is the normal sound."], 1)[0]
+    assert (prompt.machine, prompt.section, prompt.domain) == ("fan", "02", "target")
+    assert prompt.seconds == 1.5
+    # AudioLDM hears peaks of 0.5.
+    assert prompt.gain == pytest.approx(5, rel=1e-3)
+    assert prompt.wav == "fan/normal_0000.wav"
+
+
+def test_prompts_are_made_from_normal_clips_only(factory_clips):
+    clips = factory_clips.where(machine="fan", split="test")
+    with pytest.raises(MetadataError, match=r"test_anomaly_.*\.wav: prompts are made from normal"):
+        prompts_of(clips)
+
+
+def test_a_clip_without_a_label_makes_no_prompt(make_wav):
+    clips = Clips([Clip(make_wav("section_00_0000.wav"), "fan")])
+    with pytest.raises(MetadataError, match=r"section_00_0000\.wav: prompts are made from normal"):
+        prompts_of(clips)
+
+
+# The folder
+
+
+def prompt(number, label="normal", machine="fan", gain=2.0):
+    return Prompt(
+        wav=f"{machine}/{label}_{number:04d}.wav",
+        machine=machine,
+        section="00",
+        domain="source",
+        label=label,
+        caption=f'This is the {label} sound of a fan with "speed" 3, recorded somewhere.',
+        seconds=1.0,
+        gain=gain,
+        seed=number,
+    )
+
+
+PROMPTS = [prompt(n, label) for n in range(3) for label in ("normal", "anomaly")]
+
+
+def sound(seed=0, seconds=1.0):
+    rng = np.random.default_rng(seed)
+    return (0.5 * rng.uniform(-1, 1, round(seconds * SAMPLE_RATE))).astype(np.float32)
+
+
+def finish(folder, prompts, rank=0):
+    for one in prompts:
+        SynthesisFolder(folder, rank).write(one, sound(one.seed))
+
+
+def test_a_clip_is_written_at_its_level(tmp_path):
+    SynthesisFolder(tmp_path).write(PROMPTS[0], sound())
+    written = read(tmp_path / PROMPTS[0].wav)
+    np.testing.assert_allclose(written, sound() / 2, atol=1 / 2**15)
+
+
+def test_silence_is_removed_from_what_is_written(tmp_path):
+    padded = np.concatenate([sound()[:10_240], np.zeros(5120, np.float32)])
+    SynthesisFolder(tmp_path).write(PROMPTS[0], padded)
+    assert len(read(tmp_path / PROMPTS[0].wav)) == 10_240
+
+
+def test_the_manifest_has_a_row_for_each_prompt_in_their_order(tmp_path):
+    finish(tmp_path, PROMPTS[3:], rank=1)
+    finish(tmp_path, PROMPTS[:3])
+    SynthesisFolder(tmp_path).close(PROMPTS)
+    manifest = pd.read_csv(tmp_path / "manifest.csv")
+    assert list(manifest.columns) == [
+        *("wav", "machine", "section", "domain", "label", "caption"),
+        *("seconds", "gain", "seed", "kept", "reason"),
+    ]
+    assert manifest["wav"].tolist() == [one.wav for one in PROMPTS]
+    assert manifest["caption"].tolist() == [one.caption for one in PROMPTS]
+    assert manifest["seed"].tolist() == [one.seed for one in PROMPTS]
+    assert manifest["kept"].all()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fan", "manifest.csv"]
+
+
+def test_closing_before_the_end_tells_how_much_is_missing(tmp_path):
+    finish(tmp_path, PROMPTS[:4])
+    with pytest.raises(RuntimeError, match=r"2 of 6 clips were not synthesised"):
+        SynthesisFolder(tmp_path).close(PROMPTS)
+    assert not (tmp_path / "manifest.csv").exists()
+
+
+def test_what_any_rank_has_finished_is_not_asked_for_again(tmp_path):
+    finish(tmp_path, PROMPTS[:2], rank=0)
+    finish(tmp_path, PROMPTS[4:5], rank=1)
+    for rank in (0, 1, 2):
+        remaining = SynthesisFolder(tmp_path, rank).remaining(PROMPTS)
+        assert remaining == [PROMPTS[2], PROMPTS[3], PROMPTS[5]]
+
+
+def test_nothing_remains_once_the_folder_is_closed(tmp_path):
+    finish(tmp_path, PROMPTS)
+    folder = SynthesisFolder(tmp_path)
+    first = folder.close(PROMPTS)
+    assert folder.remaining(PROMPTS) == []
+    pd.testing.assert_frame_equal(folder.close(PROMPTS), first)
+
+
+def test_at_first_everything_remains(tmp_path):
+    assert SynthesisFolder(tmp_path / "not yet there").remaining(PROMPTS) == PROMPTS
+
+
+CUTS = ["in the name", "in the quoted caption", "before the reason", "before the line's end"]
+
+
+@pytest.mark.parametrize("where", CUTS)
+def test_a_run_killed_while_it_wrote_a_row_goes_on(tmp_path, where):
+    finish(tmp_path, PROMPTS[:2], rank=1)
+    finish(tmp_path, PROMPTS[2:4])
+    table = tmp_path / "rows-0.csv"
+    whole = table.read_bytes()
+    last = whole[: whole.rstrip().rfind(b"\n") + 1]
+    half = whole[len(last) :]
+    at = [5, half.index(b"speed"), half.rindex(b"True") + 5, len(half) - 1][CUTS.index(where)]
+    table.write_bytes(last + half[:at])
+
+    remaining = SynthesisFolder(tmp_path).remaining(PROMPTS)
+    assert remaining == PROMPTS[3:]
+    finish(tmp_path, remaining)
+    manifest = SynthesisFolder(tmp_path).close(PROMPTS)
+    assert manifest["wav"].tolist() == [one.wav for one in PROMPTS]
+    assert manifest["caption"].tolist() == [one.caption for one in PROMPTS]
+    assert manifest["kept"].tolist() == ["True"] * 6
+
+
+def test_a_run_killed_in_its_tables_header_goes_on(tmp_path):
+    finish(tmp_path, PROMPTS[:1])
+    table = tmp_path / "rows-0.csv"
+    table.write_bytes(table.read_bytes()[:11])
+    assert SynthesisFolder(tmp_path).remaining(PROMPTS) == PROMPTS
+    finish(tmp_path, PROMPTS)
+    assert len(SynthesisFolder(tmp_path).close(PROMPTS)) == 6
+
+
+def test_a_clip_resumed_after_closing_an_earlier_part_joins_it(tmp_path):
+    finish(tmp_path, PROMPTS[:2])
+    SynthesisFolder(tmp_path).close(PROMPTS[:2])
+    finish(tmp_path, PROMPTS[2:], rank=3)
+    assert len(SynthesisFolder(tmp_path).close(PROMPTS)) == 6
+
+
+# What is kept
+
+BAD = {
+    "silent": np.zeros(SAMPLE_RATE, np.float32),
+    "not finite": np.full(SAMPLE_RATE, np.nan, np.float32),
+    "clipped": np.full(SAMPLE_RATE, 3.0, np.float32),
+    "shorter than 0.5 s without its silence": np.pad(sound(seconds=0.2), 8000),
+}
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder of one good clip and one of each bad kind."""
+    prompts = [prompt(n) for n in range(1 + len(BAD))]
+    folder = SynthesisFolder(tmp_path)
+    for one, waveform in zip(prompts, [sound(), *BAD.values()], strict=True):
+        folder.write(one, waveform)
+    folder.close(prompts)
+    return tmp_path
+
+
+def test_bad_clips_are_listed_with_the_reason(mixed):
+    with (mixed / "manifest.csv").open() as file:
+        rows = [(row["kept"], row["reason"]) for row in csv.DictReader(file)]
+    assert rows == [("True", ""), *(("False", reason) for reason in BAD)]
+
+
+def test_only_good_clips_are_read_back(mixed):
+    (clip,) = read_manifest(mixed)
+    assert clip == Clip(
+        mixed / "fan/normal_0000.wav",
+        "fan",
+        section="00",
+        domain="source",
+        label="normal",
+        raw_label=prompt(0).caption,
+    )
+
+
+def test_rejected_clips_can_be_listened_to(mixed):
+    clips = read_manifest(mixed, kept=False)
+    assert len(clips) == 1 + len(BAD)
+    for clip in clips:
+        assert np.isfinite(read(clip.path)).all()
+
+
+def test_rejections_are_counted_by_machine(mixed):
+    assert rejections(mixed, "fan") == dict.fromkeys(BAD, 1)
+    assert rejections(mixed, "pump") == {}
+
+
+def test_what_was_unknown_of_a_clip_stays_unknown(tmp_path):
+    one = prompt(0)._replace(section=None, domain=None)
+    SynthesisFolder(tmp_path).write(one, sound())
+    SynthesisFolder(tmp_path).close([one])
+    (clip,) = read_manifest(tmp_path)
+    assert (clip.section, clip.domain) == (None, None)
+
+
+def test_a_folder_without_a_manifest_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"manifest\.csv does not exist: was the synthesis"):
+        read_manifest(tmp_path)
