@@ -117,7 +117,7 @@ class DetectorEvaluation(L.Callback):
         rows = []
         for machine in data.references:
             # A cache of its own: synthetic clips of this moment are never asked for again.
-            clips = Clips(data.machine(machine).clips, FeatureCache())
+            clips = Clips(data.machine(machine).clips, FeatureCache(channel=data.cache.channel))
             train = clips.where(split="train", label="normal")
             test = clips[[c.split == "test" and c.label is not None for c in clips]]
             if not len(train) or not len(test) or len(set(test.labels.tolist())) < 2:

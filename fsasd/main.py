@@ -112,7 +112,7 @@ class Run:
         """Return what the detections depend on."""
         return {
             "version": VERSIONS["detect"],
-            "synthesise": self.synthesise_recipe() if self.cfg.generator else None,
+            "synthesise": self.synthesise_recipe() if self.cfg.generator._target_ else None,
             "detector": self._plain("detector"),
             "selection": self._plain("selection"),
             "clips": _digest(
@@ -237,7 +237,7 @@ class Run:
 
     def _generate(self, stages: Sequence[str]) -> Path | None:
         wanted = {"finetune", "synthesise", "detect"} & set(stages)
-        if self.cfg.generator is None:
+        if not self.cfg.generator._target_:
             if wanted:
                 log.info("generator=none: detectors keep their own settings")
             return None

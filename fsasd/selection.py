@@ -103,14 +103,16 @@ class Selector:
         objective = curve["objective"].to_numpy()
         # AUCs of n clips move in steps of 1 / n^2: what differs by less is equal.
         equals = np.flatnonzero(objective >= objective.max() - 1e-9)
-        distance = sum(_distance(curve[key].iloc[equals], detector, key) for key in self.grid)
-        chosen = int(equals[np.argmin(distance)])
+        own = detector.get_params()
+        distance = np.sum([_distance(curve[key], own[key]) for key in self.grid], axis=0)
+        chosen = int(equals[np.argmin(distance[equals])])
         curve["chosen"] = curve.index == chosen
         return Selection(curve, self.settings()[chosen])
 
 
-def _distance(tried: pd.Series, detector: Detector, key: str) -> np.ndarray:
-    own = detector.get_params()[key]
+def _distance(tried: pd.Series, own: Any) -> np.ndarray:
     if pd.api.types.is_numeric_dtype(tried) and isinstance(own, (int, float)):
-        return np.abs(tried.to_numpy(float) - own)
+        values = tried.to_numpy(float)
+        # In shares of what was tried, so that a count does not outweigh a fraction.
+        return np.abs(values - own) / (np.ptp(values) or 1.0)
     return (tried != own).to_numpy(float)

@@ -4,7 +4,7 @@ import os
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fsasd.data.audio import SAMPLE_RATE, AudioError, Clips, FeatureCache, LogMel, identity, read
@@ -89,6 +89,13 @@ def test_a_truncated_flac_is_refused(make_wav, share):
         read(cut(make_wav("cut.flac", seconds=2), share))
 
 
+def test_a_decoder_that_stops_early_is_noticed(make_wav, monkeypatch):
+    path = make_wav("early.wav", np.zeros(100))
+    monkeypatch.setattr(soundfile.SoundFile, "frames", property(lambda file: 101))
+    with pytest.raises(AudioError, match=r"early\.wav: cut short"):
+        read(path)
+
+
 @pytest.mark.parametrize("announced", [b"\0\0\0\0", b"\xff\xff\xff\xff"])
 def test_a_wav_from_a_pipe_that_could_not_know_its_length_is_read(make_wav, announced):
     path = make_wav("pipe.wav", sine(440))
@@ -129,6 +136,9 @@ def test_a_missing_recording_is_named(tmp_path):
 @pytest.mark.parametrize("name", FRONT_ENDS)
 @settings(deadline=None, max_examples=25)
 @given(samples=st.integers(1, 3000))
+@example(samples=1)
+@example(samples=432)
+@example(samples=512)
 def test_a_waveform_of_any_length_has_a_spectrogram(name, samples):
     log_mel = FRONT_ENDS[name](np.full(samples, 0.1, np.float32))
     assert log_mel.shape[0] == FRONT_ENDS[name].n_mels

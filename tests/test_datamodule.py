@@ -30,8 +30,9 @@ class Examples(Dataset):
         return self.rows[index]
 
 
-def fitted(data):
-    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(examples=Examples))
+def fitted(data, step=0):
+    generator = SimpleNamespace(examples=Examples)
+    data.trainer = SimpleNamespace(lightning_module=generator, global_step=step)
     data.setup("fit")
     return data
 
@@ -112,9 +113,10 @@ def test_of_several_rules_each_holds_out_its_own(factory_clips):
     assert {(c.machine, c.label) for c in kept} == {("valve", "normal"), ("bearing", "normal")}
 
 
-def test_an_attribute_that_a_clip_lacks_does_not_hold_it_out(factory_clips):
+def test_a_rule_that_matches_no_clip_is_an_error(factory_clips):
     rules = [{"machine": "fan", "volt": "3.0"}]
-    assert len(FirstShotDataModule(factory_clips, hold_out=rules).captioned) == 80
+    with pytest.raises(MetadataError, match=r"hold_out: no clip is .*'volt': '3.0'"):
+        _ = FirstShotDataModule(factory_clips, hold_out=rules).captioned
 
 
 # Split
@@ -191,6 +193,15 @@ def test_the_seed_fixes_the_order(factory_clips):
     )
     assert first == again
     assert first != other
+
+
+def test_a_resumed_run_draws_other_examples_than_at_its_start(data):
+    orders = [
+        [text for batch in fitted(data, step).train_dataloader() for text in batch[1]]
+        for step in (0, 20, 20)
+    ]
+    assert orders[0] != orders[1]
+    assert orders[1] == orders[2]
 
 
 def test_two_epochs_are_drawn_differently(data):

@@ -301,6 +301,12 @@ def test_ground_truth_names_an_anonymous_clip(tmp_path):
     assert (clip.raw_label, dict(clip.attributes)) == ("vel_3.5", {"vel": "3.5"})
 
 
+def test_ground_truth_is_that_of_test_clips_only(tmp_path):
+    touch(tmp_path, "eval_data/saw/train/section_00_0000.wav")
+    write_truth(tmp_path, "saw", data=["section_00_0000.wav,1"])
+    assert only(read_clips(tmp_path)).label is None
+
+
 def test_ground_truth_may_lie_elsewhere(tmp_path):
     anonymous_test_clip(tmp_path / "data")
     write_truth(tmp_path, "saw", data=["section_00_0000.wav,0"], domain=["section_00_0000.wav,0"])

@@ -47,6 +47,20 @@ def test_of_equals_the_one_nearest_the_detectors_own_is_chosen(own, chosen):
     assert selector.select(TWFRGMM(r=own), LABELS, scores).params == {"r": chosen}
 
 
+def test_settings_that_differ_by_rounding_are_equal():
+    labels = np.repeat([0, 1], 12)
+    scores = np.array(
+        [
+            [11, 23, 17, 15, 1, 12, 7, 16, 4, 19, 2, 5, 18, 21, 20, 8, 22, 0, 6, 13, 9, 14, 3, 10],
+            [2, 1, 8, 16, 19, 17, 23, 18, 4, 14, 3, 7, 22, 15, 5, 21, 9, 12, 6, 13, 0, 11, 20, 10],
+        ]
+    )
+    selection = Selector({"r": [0.0, 1.0]}).select(TWFRGMM(r=1.0), labels, scores)
+    farther, nearer = selection.curve["objective"]
+    assert 0 < farther - nearer < 1e-12
+    assert selection.params == {"r": 1.0}
+
+
 def test_a_better_setting_wins_over_a_nearer_one():
     selector = Selector({"r": [0.0, 1.0]})
     scores = separated(1, 1)

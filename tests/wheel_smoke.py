@@ -33,24 +33,6 @@ with initialize_config_module("fsasd.conf", version_base="1.3"):
 print(f"composed {len(choices)} configs")
 """
 
-TINY = [
-    "experiment=demo",
-    "data.factory.train_clips=12",
-    "data.factory.target_domain_clips=4",
-    "data.factory.test_clips=3",
-    "data.factory.seconds=1.0",
-    "data.factory.references=[fan]",
-    "data.factory.targets=[pump]",
-    "generator.crop_seconds=0.64",
-    "generator.sampler.steps=4",
-    "trainer.max_steps=2",
-    "trainer.val_check_interval=1",
-    "trainer.enable_progress_bar=false",
-    "callbacks.evaluation.clips_per_label=2",
-    "detector.covariance=shrunk",
-    "synthesis.clips_per_label=4",
-]
-
 LEFT = [
     ".hydra/config.yaml",
     "run.log",
@@ -76,7 +58,10 @@ def main() -> None:
         python = _environment_beside_this_one(folder / "env")
         _run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], cwd=folder)
         _run([python, "-c", COMPOSE], cwd=folder)
-        _run([python, "-m", "fsasd.main", *TINY, f"hydra.run.dir={folder}/run"], cwd=folder)
+        _run(
+            [python, "-m", "fsasd.main", "experiment=tiny", f"hydra.run.dir={folder}/run"],
+            cwd=folder,
+        )
         missing = [path for path in LEFT if not (folder / "run" / path).is_file()]
         assert not missing, f"the run left no {missing}"
         print(f"wheel: {size:.1f} MB, tiny experiment ran from it")

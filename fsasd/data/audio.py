@@ -137,23 +137,29 @@ class FeatureCache:
     Args:
         folder: Where to keep them, one file per front end and recording; without a folder they
             stay in memory as long as the cache lives.
+        channel: What to take of recordings with several channels (see ``read``).
     """
 
-    def __init__(self, folder: str | Path | None = None) -> None:
+    def __init__(self, folder: str | Path | None = None, channel: int | str | None = None) -> None:
         self.folder = None if folder is None else Path(folder)
+        self.channel = channel
         self._memory: dict[tuple[str, str], np.ndarray] = {}
 
+    def read(self, clip: Clip) -> np.ndarray:
+        """Return a recording's waveform (see ``read``)."""
+        return read(clip.path, channel=self.channel)
+
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
-        """Return ``front_end(read(clip.path))``, computed only if it is not yet there."""
-        key = repr(front_end), identity(clip.path)
+        """Return ``front_end(waveform)`` of a clip, computed only if it is not yet there."""
+        key = f"{front_end!r}, channel {self.channel}", identity(clip.path)
         if self.folder is None:
             if key not in self._memory:
-                self._memory[key] = front_end(read(clip.path))
+                self._memory[key] = front_end(self.read(clip))
             return self._memory[key]
         path = self.folder / _digest(key[0]) / f"{_digest(key[1])}.npy"
         if path.is_file():
             return np.load(path)
-        features = front_end(read(clip.path))
+        features = front_end(self.read(clip))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
         with partial.open("wb") as file:

@@ -41,6 +41,7 @@ class FirstShotDataModule(L.LightningDataModule):
         hold_out: Clips that must not be trained on: mappings of fields or attributes to values.
         num_workers: Processes that load training examples.
         cache: Folder of the feature cache.
+        channel: What to take of recordings with several channels: an index or ``mean``.
         seed: Of the split and of the order.
 
     Raises:
@@ -58,10 +59,11 @@ class FirstShotDataModule(L.LightningDataModule):
         hold_out: Sequence[Mapping[str, str]] = (),
         num_workers: int = 0,
         cache: str | Path | None = None,
+        channel: int | str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.cache = FeatureCache(cache)
+        self.cache = FeatureCache(cache, channel)
         self.clips = Clips(clips, self.cache)
         self.captions = captions or default_captions()
         self.batch_size = batch_size
@@ -102,7 +104,14 @@ class FirstShotDataModule(L.LightningDataModule):
     @cached_property
     def captioned(self) -> Clips:
         """The clips that a generator may be trained on."""
-        usable = [c for c in self.clips if is_trainable(c) and not self._is_held_out(c)]
+        for rule in self.hold_out:
+            if not any(_matches(clip, rule) for clip in self.clips):
+                raise MetadataError(f"hold_out: no clip is {rule}, so nothing would be held out")
+        usable = [
+            clip
+            for clip in self.clips
+            if is_trainable(clip) and not any(_matches(clip, rule) for rule in self.hold_out)
+        ]
         if not usable:
             raise MetadataError("no clip to train a generator on: none is labelled and trainable")
         return Clips(usable, self.cache)
@@ -184,13 +193,11 @@ class FirstShotDataModule(L.LightningDataModule):
         train = np.setdiff1d(np.arange(len(self.captioned)), val)
         return train, val
 
-    def _is_held_out(self, clip: Clip) -> bool:
-        known = {"machine": clip.machine, "label": clip.label, "domain": clip.domain}
-        known |= clip.attributes
-        return any(
-            all(known.get(key) == str(value) for key, value in rule.items())
-            for rule in self.hold_out
-        )
+
+def _matches(clip: Clip, rule: Mapping[str, Any]) -> bool:
+    known = {"machine": clip.machine, "label": clip.label, "domain": clip.domain}
+    known |= clip.attributes
+    return all(known.get(key) == str(value) for key, value in rule.items())
 
 
 def is_trainable(clip: Clip) -> bool:

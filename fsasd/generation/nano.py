@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from transformers import ClapTextModelWithProjection, RobertaTokenizer
 
-from fsasd.data.audio import Clips, read
+from fsasd.data.audio import Clips
 from fsasd.data.captions import Captions
 from fsasd.data.metadata import Clip
 from fsasd.generation import checkpoint as checkpoints
@@ -152,7 +152,7 @@ class MelCrops(Dataset[torch.Tensor]):
     """Random crops (1, frames, 64) of the clips' AudioLDM log-mels."""
 
     def __init__(self, clips: Clips, frames: int = 128) -> None:
-        self.mels = [torch.from_numpy(heard_mel(read(clip.path))) for clip in clips]
+        self.mels = [torch.from_numpy(heard_mel(clips.cache.read(clip))) for clip in clips]
         self.frames = frames
 
     def __len__(self) -> int:

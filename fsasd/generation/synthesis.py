@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from fsasd.data.audio import SAMPLE_RATE, Clips, read
+from fsasd.data.audio import SAMPLE_RATE, Clips
 from fsasd.data.captions import anomalous
 from fsasd.data.metadata import Clip, MetadataError
 from fsasd.generation.latents import normalise
@@ -75,7 +75,7 @@ def make_prompts(
         order = np.random.default_rng([seed, _number(machine)]).permutation(own)
         for n in range(clips_per_label):
             clip, caption = clips[int(order[n % len(own)])], captions[order[n % len(own)]]
-            waveform = read(clip.path)
+            waveform = clips.cache.read(clip)
             _, gain = normalise(waveform)
             for label, text in (("normal", caption), ("anomaly", anomalous(caption))):
                 name = f"{machine}/{label}_{n:04d}.wav"
