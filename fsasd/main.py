@@ -89,12 +89,14 @@ class Run:
     def finetune_recipe(self) -> dict[str, Any]:
         """Return what a fine-tuned generator depends on."""
         parts = {key: self._plain(key) for key in ("data", "generator", "trainer", "callbacks")}
+        start = parts["generator"].get("checkpoint")
         if not self._sounds_choose_the_checkpoint():
             parts["generator"].pop("sampler", None)
         return {
             "version": VERSIONS["finetune"],
             "seed": self.cfg.seed,
             **parts,
+            "checkpoint": _digest(map(identity, checkpoints.files(start))) if start else None,
             "files": _digest(identity(clip.path) for clip in self.data.captioned),
             "captions": _digest(self.data.captions(clip) for clip in self.data.captioned),
         }

@@ -166,6 +166,19 @@ def test_condition_dropout_gives_the_unconditional_embedding(data):
     assert not torch.allclose(kept, dropped)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_perfect_prediction_has_no_loss(data, prediction):
+    model = nano()
+    model.parts.scheduler = checkpoint.build_scheduler(prediction)
+    batch, noise = examples(model, data, 4), torch.randn(4, 4, 16, 16)
+    timesteps = torch.tensor([10, 300, 600, 990])
+    alpha = model.parts.scheduler.alphas_cumprod[timesteps].reshape(4, 1, 1, 1)
+    latents = batch["moments"].chunk(2, dim=1)[0] * model.parts.vae.config.scaling_factor
+    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+    model.denoise = lambda *_: noise if prediction == "epsilon" else velocity
+    assert float(model.loss(batch, timesteps, noise).max()) < 1e-9
+
+
 def test_the_empty_caption_is_the_unconditional_embedding():
     model = nano()
     torch.testing.assert_close(model.embed([""])[0], model.unconditional)

@@ -57,6 +57,12 @@ def test_the_shipped_nano_model_is_complete_and_small():
     assert parts.unet.dtype == torch.float32
 
 
+def test_only_the_nano_model_predicts_velocity():
+    with torch.device("meta"):
+        assert build("s").scheduler.config.prediction_type == "epsilon"
+    assert load("nano").scheduler.config.prediction_type == "v_prediction"
+
+
 def test_every_frozen_part_is_in_evaluation_mode(folder):
     assert not any(module.training for module in load(folder).frozen())
 

@@ -1,5 +1,7 @@
 """The command: every config composes, stages hand over files, what is there is used again."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from hydra import compose, initialize_config_module
 
 import fsasd.main as app
 from fsasd.evaluation.submission import evaluate
+from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.audioldm import AudioLDM
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -125,6 +128,15 @@ def test_where_it_runs_does_not_change_what_is_computed(chain):
     assert guided.synthesise_recipe() != here.synthesise_recipe()
 
 
+def test_other_weights_under_the_same_name_are_fine_tuned_anew(chain, tmp_path):
+    root, store, _ = chain
+    folder = shutil.copytree(checkpoints.NANO, tmp_path / "model")
+    run = app.Run(configure(*TINY, store, f"generator.checkpoint={folder}"), root / "x")
+    before = run.finetune_recipe()
+    os.utime(folder / "unet" / "diffusion_pytorch_model.safetensors", (0, 0))
+    assert run.finetune_recipe() != before
+
+
 def test_an_interrupted_synthesis_goes_on(chain, monkeypatch):
     root, store, _ = chain
     more = [*TINY, store, "synthesis.clips_per_label=6", "synthesis.batch_size=4"]
@@ -195,3 +207,22 @@ def test_a_sweep_over_detectors_shares_the_generator(tmp_path):
     assert found.returncode == 0, found.stdout + found.stderr
     assert len(list((store / "finetune").glob("*[!lock]/model"))) == 1
     assert len(list((store / "detect").glob("*/metrics.csv"))) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_run(tmp_path):
+    store = tmp_path / "store"
+    found = command(
+        *TINY,
+        "trainer=ddp_cpu",
+        f"store={store}",
+        f"hydra.run.dir={tmp_path / 'run'}",
+        cwd=tmp_path,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    manifest = pd.read_csv(tmp_path / "run" / "synthetic" / "manifest.csv")
+    assert len(manifest) == 8
+    assert all((tmp_path / "run" / "synthetic" / wav).is_file() for wav in manifest["wav"])
+    assert len(list((store / "finetune").glob("*/model"))) == 1
+    assert not list(store.glob("*/*.partial"))
+    assert (tmp_path / "run" / "metrics.csv").is_file()

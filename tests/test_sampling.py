@@ -54,18 +54,23 @@ def test_equals_the_pipeline_of_diffusers():
 
 
 def gaussian_denoiser(std, schedule):
-    """Exact noise prediction for latents that are Gaussian with these standard deviations."""
+    """Exact prediction for latents that are Gaussian with these standard deviations."""
 
     def denoise(latents, t, embeddings):
         alpha = schedule.alphas_cumprod[int(t)]
-        return latents * (1 - alpha).sqrt() / (alpha * std**2 + 1 - alpha)
+        noise = latents * (1 - alpha).sqrt() / (alpha * std**2 + 1 - alpha)
+        if schedule.config.prediction_type == "epsilon":
+            return noise
+        clean = latents * alpha.sqrt() * std**2 / (alpha * std**2 + 1 - alpha)
+        return alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
 
     return denoise
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("sampler", [Sampler(), Sampler(steps=200, scheduler="ddim")])
-def test_recovers_the_spread_of_a_known_distribution(sampler):
-    schedule = build_scheduler()
+def test_recovers_the_spread_of_a_known_distribution(sampler, prediction):
+    schedule = build_scheduler(prediction)
     std = torch.tensor([1.0, 0.5, 0.2]).reshape(3, 1, 1)
     drawn = Sampler(sampler.steps, 1.0, sampler.scheduler)(
         gaussian_denoiser(std, schedule),

@@ -80,21 +80,28 @@ class AudioLDM(L.LightningModule):
 
     def examples(self, clips: Clips, captions: Sequence[str], *, train: bool) -> LatentExamples:
         """Turn captioned clips into training examples: cached latents, embedded captions."""
-        step = self._latent_samples
-        return LatentExamples(
+        # Asked for before Lightning moves the module to where it trains.
+        device = self.trainer.strategy.root_device if self._trainer else self.device
+        frozen = self.parts.vae, self.parts.text_encoder
+        for module in frozen:
+            module.to(device)
+        found = LatentExamples(
             clips,
             self.embed(captions),
             VaeMoments(self.parts.vae, self.crop_seconds),
-            frames=round(self.crop_seconds * SAMPLE_RATE) // step,
+            frames=round(self.crop_seconds * SAMPLE_RATE) // self._latent_samples,
             random_crop=train,
         )
+        for module in frozen:
+            module.to("cpu")
+        return found
 
     # Training.
 
     def denoise(
         self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor
     ) -> torch.Tensor:
-        """Return the noise that the UNet finds in latents (batch, channels, frames, bins)."""
+        """Return what the UNet finds in latents (batch, channels, frames, bins): their noise."""
         return self.unet(
             latents, timesteps, encoder_hidden_states=None, class_labels=embeddings
         ).sample
@@ -109,6 +116,8 @@ class AudioLDM(L.LightningModule):
     ) -> torch.Tensor:
         """Return the (batch,) squared errors of the predicted noise (AudioLDM, equation 4).
 
+        A checkpoint whose scheduler says so predicts the velocity instead, as the nano model does.
+
         Args:
             batch: Examples.
             timesteps: (batch,) of the 1000 of the schedule.
@@ -122,18 +131,23 @@ class AudioLDM(L.LightningModule):
             spread = torch.exp(0.5 * log_variance.clamp(-30, 20))
             latents = mean + spread * posterior_noise
         latents = latents * self.parts.vae.config.scaling_factor
-        noisy = self.parts.scheduler.add_noise(latents, noise, timesteps)
+        scheduler = self.parts.scheduler
+        noisy = scheduler.add_noise(latents, noise, timesteps)
+        target = noise
+        if scheduler.config.prediction_type == "v_prediction":
+            target = scheduler.get_velocity(latents, noise, timesteps)
         embeddings = batch["embedding"]
         if keep_condition is not None:
             embeddings = torch.where(keep_condition[:, None], embeddings, self.unconditional)
         predicted = self.denoise(noisy, timesteps, embeddings)
-        return F.mse_loss(predicted.float(), noise.float(), reduction="none").mean((1, 2, 3))
+        return F.mse_loss(predicted.float(), target.float(), reduction="none").mean((1, 2, 3))
 
     def training_step(self, batch: Example, batch_idx: int) -> torch.Tensor:
         mean = batch["moments"].chunk(2, dim=1)[0]
+        timesteps = torch.randint(self._n_timesteps, (len(mean),), device=self.device)
         loss = self.loss(
             batch,
-            timesteps=torch.randint(self._n_timesteps, (len(mean),), device=self.device),
+            timesteps=timesteps,
             noise=torch.randn_like(mean),
             posterior_noise=torch.randn_like(mean),
             keep_condition=torch.rand(len(mean), device=self.device) >= self.condition_dropout,

@@ -111,7 +111,7 @@ def build(size: str) -> Components:
         text_encoder=text_encoder.eval(),
         tokenizer=_load_tokenizer(Path(str(NANO)) / "tokenizer"),
         vocoder=GriffinLim() if size == "nano" else _build_hifigan(),
-        scheduler=build_scheduler(),
+        scheduler=build_scheduler("v_prediction" if size == "nano" else "epsilon"),
     )
 
 
@@ -150,6 +150,12 @@ def load(source: str | Path) -> Components:
         ) from error
 
 
+def files(source: str | Path) -> list[Path]:
+    """Return the files that a checkpoint is loaded from; of random weights and the hub's, none."""
+    folder = Path(str(NANO)) if str(source) == "nano" else Path(source)
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def save(components: Components, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write components in the diffusers layout, weights as safetensors."""
     folder = Path(folder)
@@ -180,8 +186,15 @@ def build_nano_text_encoder(vocabulary: int) -> ClapTextModelWithProjection:
     )
 
 
-def build_scheduler() -> DDIMScheduler:
-    """Build AudioLDM's noise schedule (audioldm's ``latent-diffusion`` configuration)."""
+def build_scheduler(prediction: str = "epsilon") -> DDIMScheduler:
+    """Build AudioLDM's noise schedule (audioldm's ``latent-diffusion`` configuration).
+
+    Args:
+        prediction: ``epsilon``, the noise, as AudioLDM has it, or ``v_prediction``, the velocity
+            (Salimans and Ho, 2022), as the nano model has it. Of almost pure noise, where the
+            caption decides on the spectrum as a whole, a clip is the prediction's error times 84
+            when noise is predicted: more than a small model can learn in minutes.
+    """
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.0015,
@@ -190,7 +203,7 @@ def build_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
-        prediction_type="epsilon",
+        prediction_type=prediction,
     )
 
 

@@ -188,7 +188,7 @@ def pretrain_parts(
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         vocoder=GriffinLim(),
-        scheduler=checkpoints.build_scheduler(),
+        scheduler=checkpoints.build_scheduler("v_prediction"),
     )
     crops = MelCrops(clips)
     mels = torch.stack([crops[i] for i in range(min(len(crops), 256))])

@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(latents, timestep, embeddings) -> predicted noise."""
+"""(latents, timestep, embeddings) -> what the scheduler says is predicted, mostly the noise."""
 
 
 @dataclass(frozen=True)
