@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from fsasd.data.audio import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.detection import detect
+from fsasd.detection import choose
 from fsasd.detectors.base import Detector
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.generation.audioldm import AudioLDM
@@ -127,9 +127,9 @@ class DetectorEvaluation(L.Callback):
                 if len(set(synthetic.labels.tolist())) < 2:
                     log.warning("%s: no usable synthetic clips of both labels yet", machine)
                     continue
-                found = detect(self.detector, self.selector, train, test, synthetic)
-            assert found.settings is not None
-            table = found.settings.set_index("setting")
+                choice = choose(self.detector, self.selector, train, test, synthetic)
+            assert choice.settings is not None
+            table = choice.settings.set_index("setting")
             rows.append(
                 {
                     "auc": table["auc"]["synthetic"],

@@ -33,11 +33,8 @@ class Detection:
         test: The test clips.
         scores: (n,) anomaly scores of the test clips.
         threshold: A clip scored above it is called anomalous.
-        selection: What synthetic clips chose; ``None`` without synthetic clips.
+        choice: What synthetic clips chose; ``None`` without synthetic clips.
         metrics: ``None`` where the test labels are not known.
-        real_curve: AUC and pAUC of every setting on the real test clips. Nobody could have known
-            it beforehand: it only says what the choice was worth. ``None`` without labels.
-        settings: Metrics of the baselines, the chosen setting and the oracle's, one row each.
     """
 
     machine: str
@@ -46,15 +43,58 @@ class Detection:
     test: Clips
     scores: np.ndarray
     threshold: float
-    selection: Selection | None
+    choice: Choice | None
     metrics: SectionMetrics | None
-    real_curve: pd.DataFrame | None
-    settings: pd.DataFrame | None
 
     @property
     def decisions(self) -> np.ndarray:
         """(n,) True where a test clip is called anomalous."""
         return self.scores > self.threshold
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What synthetic clips chose, and what it was worth.
+
+    Attributes:
+        selection: The curve on synthetic clips and the setting chosen on it.
+        real_curve: AUC and pAUC of every setting on the real test clips. Nobody could have known
+            it beforehand: it only says what the choice was worth. ``None`` without labels.
+        settings: Metrics of the baselines, the chosen setting and the oracle's, one row each.
+    """
+
+    selection: Selection
+    real_curve: pd.DataFrame | None = None
+    settings: pd.DataFrame | None = None
+
+
+def choose(
+    detector: Detector, selector: Selector, train: Clips, test: Clips, synthetic: Clips
+) -> Choice:
+    """Choose the detector's setting (step 5 of the method) on synthetic clips.
+
+    Args:
+        detector: Unfitted; copies are fitted on ``train``, with every setting.
+        selector: The settings to choose from, and by what.
+        train: Real normal clips.
+        test: Real test clips, which play no part in the choice; their labels, where they are
+            known, then say what it was worth.
+        synthetic: Synthetic normal and anomalous clips.
+
+    Raises:
+        ValueError: The synthetic clips are of one label only.
+    """
+    _require_both_labels(synthetic, train[0].machine)
+    settings = selector.settings()
+    # Fitted once for both sets.
+    scores = detector.score_path(settings, train, Clips([*synthetic, *test], train.cache))
+    made, real = scores[:, : len(synthetic)], scores[:, len(synthetic) :]
+    selection = selector.select(detector, synthetic.labels, made)
+    if not _is_labelled(test) or len(set(test.labels.tolist())) < 2:
+        return Choice(selection)
+    curve = selector.curve(test.labels, real)
+    curve["oracle"] = curve.index == curve["objective"].idxmax()
+    return Choice(selection, curve, _settings_table(selector, selection, curve, test, real))
 
 
 def detect(
@@ -68,7 +108,7 @@ def detect(
 
     Args:
         detector: Unfitted; a copy is fitted.
-        selector: The grid to choose from, and by what.
+        selector: The settings to choose from, and by what.
         train: Real normal clips.
         test: Real test clips; their labels are only used to evaluate.
         synthetic: Synthetic normal and anomalous clips to choose on; without them, or without a
@@ -79,34 +119,17 @@ def detect(
     """
     machine, section = _unit(train, test)
     selector.check(detector)
-    labelled = all(clip.label is not None for clip in test)
-    has_both = labelled and 0 < test.labels.sum() < len(test)
-    settings = selector.settings()
-    selection = None
-    chosen = clone(detector)
-    real_curve = None
-    path = np.empty((0, 0))
-    if synthetic is not None and settings:
-        _require_both_labels(synthetic, machine)
-        # Fitted once for both sets; the labels of the real one are not looked at to choose.
-        path = detector.score_path(settings, train, Clips([*synthetic, *test], train.cache))
-        selection = selector.select(detector, synthetic.labels, path[:, : len(synthetic)])
-        chosen.set_params(**selection.params)
-        path = path[:, len(synthetic) :]
-        if has_both:
-            real_curve = selector.curve(test.labels, path)
-            real_curve["oracle"] = real_curve.index == real_curve["objective"].idxmax()
-    chosen.fit(train)
-    scores = chosen.score(test)
-    threshold = gamma_threshold(held_out_scores(chosen, train))
-    metrics = table = None
-    if labelled:
+    fitted, choice = clone(detector), None
+    if synthetic is not None and selector.grid:
+        choice = choose(detector, selector, train, test, synthetic)
+        fitted.set_params(**choice.selection.params)
+    fitted.fit(train)
+    scores = fitted.score(test)
+    threshold = gamma_threshold(held_out_scores(fitted, train))
+    metrics = None
+    if _is_labelled(test):
         metrics = section_metrics(test.labels, test.domains, scores, scores > threshold)
-    if selection is not None and real_curve is not None:
-        table = _settings_table(selector, selection, real_curve, test, path)
-    return Detection(
-        machine, section, chosen, test, scores, threshold, selection, metrics, real_curve, table
-    )
+    return Detection(machine, section, fitted, test, scores, threshold, choice, metrics)
 
 
 def sections(clips: Clips) -> list[tuple[str, Clips]]:
@@ -152,12 +175,12 @@ def write(folder: Path, detections: Sequence[Detection]) -> None:
         d.detector.save(folder / "models" / d.machine / f"section_{d.section}")
     tables = {
         "clips": [_clip_table(d) for d in detections],
-        "selection": [_titled(d, d.selection.curve) for d in detections if d.selection],
-        "real_curve": [_titled(d, d.real_curve) for d in detections if d.real_curve is not None],
-        "settings": [_titled(d, d.settings) for d in detections if d.settings is not None],
+        "selection": [_titled(d, d.choice.selection.curve) for d in detections if d.choice],
+        "real_curve": [_titled(d, d.choice.real_curve) for d in detections if d.choice],
+        "settings": [_titled(d, d.choice.settings) for d in detections if d.choice],
     }
-    for name, parts in tables.items():
-        if parts:
+    for name, tables_ in tables.items():
+        if parts := [table for table in tables_ if table is not None]:
             pd.concat(parts).to_csv(folder / f"{name}.csv", index=False)
     metrics = evaluate(detections)
     if metrics is not None:
@@ -181,6 +204,10 @@ def _missing(test: Clips) -> str:
         return f"{'normal' if anomalous.all() else 'anomalous'} test clip"
     absent = sorted({"source", "target"} - set(test.domains[~anomalous]))
     return f"normal test clip of the {' or '.join(absent)} domain"
+
+
+def _is_labelled(clips: Clips) -> bool:
+    return all(clip.label is not None for clip in clips)
 
 
 def _require_both_labels(synthetic: Clips, machine: str) -> None:
@@ -234,14 +261,16 @@ def _title(setting: dict) -> str:
                      for key, value in setting.items())  # fmt: skip
 
 
-def _titled(detection: Detection, table: pd.DataFrame) -> pd.DataFrame:
+def _titled(detection: Detection, table: pd.DataFrame | None) -> pd.DataFrame | None:
+    if table is None:
+        return None
     named = table.copy()
     named.insert(0, "machine", detection.machine)
     named.insert(1, "section", detection.section)
     return named
 
 
-def _clip_table(detection: Detection) -> pd.DataFrame:
+def _clip_table(detection: Detection) -> pd.DataFrame | None:
     table = pd.DataFrame(
         {
             "file": clip.path.name,

@@ -12,14 +12,17 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import hydra
 import lightning as L
 import numpy as np
 import torch
+import transformers
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -335,9 +338,19 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def _only_what_matters_on_screen() -> None:
+    # Lightning's tips, and bars for files of a few megabytes.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
+    warnings.filterwarnings("ignore", ".* does not have many workers")
+
+
 @hydra.main(config_path="pkg://fsasd.conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     """Run fsasd."""
+    _only_what_matters_on_screen()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     np.set_printoptions(precision=4)
     try:

@@ -63,7 +63,7 @@ def test_the_setting_comes_from_the_synthetic_clips_alone(detection, selector, t
     synthetic = test_clips[::2]
     path = TWFRGMM().score_path([{"r": r} for r in R], train, synthetic)
     expected = selector.select(TWFRGMM(), synthetic.labels, path)
-    pd.testing.assert_frame_equal(detection.selection.curve, expected.curve)
+    pd.testing.assert_frame_equal(detection.choice.selection.curve, expected.curve)
     assert detection.detector.r == expected.params["r"]
 
 
@@ -76,7 +76,7 @@ def test_the_labels_of_the_test_clips_do_not_move_scores(detection, selector, tr
         test_clips.cache,
     )
     found = detect(TWFRGMM(), selector, train, flipped, test_clips[::2])
-    assert found.selection.params == detection.selection.params
+    assert found.choice.selection.params == detection.choice.selection.params
     np.testing.assert_array_equal(found.scores, detection.scores)
     assert found.threshold == detection.threshold
 
@@ -108,10 +108,10 @@ def test_decisions_are_scores_above_the_threshold(detection):
 
 
 def test_the_settings_table_compares_baselines_choice_and_oracle(detection):
-    table = detection.settings.set_index("setting")
+    table = detection.choice.settings.set_index("setting")
     assert list(table.index) == ["r=0", "r=1", "synthetic", "oracle"]
-    assert table["r"].tolist()[:3] == [0.0, 1.0, detection.selection.params["r"]]
-    curve = detection.real_curve
+    assert table["r"].tolist()[:3] == [0.0, 1.0, detection.choice.selection.params["r"]]
+    curve = detection.choice.real_curve
     assert table["objective"]["oracle"] == curve["objective"].max()
     assert curve["oracle"].sum() == 1
     for _, row in table.iterrows():
@@ -121,14 +121,14 @@ def test_the_settings_table_compares_baselines_choice_and_oracle(detection):
 
 def test_without_synthetic_clips_the_detector_keeps_its_own_setting(selector, train, test_clips):
     found = detect(TWFRGMM(r=0.97), selector, train, test_clips)
-    assert (found.selection, found.real_curve, found.settings) == (None, None, None)
+    assert found.choice is None
     assert found.detector.r == 0.97
     assert found.metrics.undefined == 0
 
 
 def test_without_a_grid_the_detector_keeps_its_own_setting(train, test_clips):
     found = detect(KNN(k=2), Selector(), train, test_clips, test_clips[::2])
-    assert found.selection is None
+    assert found.choice is None
     assert found.detector.k == 2
 
 
@@ -137,9 +137,9 @@ def test_another_detector_is_chosen_and_run_the_same_way(train, test_clips):
         {"k": [1, 3], "pool": ["mean", "max"]}, baselines=[{"k": 1, "pool": "mean"}]
     )
     found = detect(KNN(), selector, train, test_clips, test_clips[::2])
-    assert found.selection.params in selector.settings()
-    assert found.detector.get_params().items() >= found.selection.params.items()
-    assert found.settings["setting"].tolist()[0] == "k=1, pool=mean"
+    assert found.choice.selection.params in selector.settings()
+    assert found.detector.get_params().items() >= found.choice.selection.params.items()
+    assert found.choice.settings["setting"].tolist()[0] == "k=1, pool=mean"
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_test_clips_of_one_label_leave_every_auc_undefined(
     test = test_clips.where(label=label)
     found = detect(TWFRGMM(), selector, train, test, test_clips[::2])
     assert found.metrics.undefined == 3
-    assert (found.real_curve, found.settings) == (None, None)
+    assert (found.choice.real_curve, found.choice.settings) == (None, None)
     write(tmp_path, [found])
     (message,) = warned(caplog)
     assert message.startswith(f"bearing section 00: no {absent} test clip, so its AUC is undefined")
@@ -325,7 +325,7 @@ def test_without_labels_scores_are_written_and_no_metrics(
 ):
     hidden = relabelled(test_clips, label=None, domain=None)
     found = detect(TWFRGMM(), selector, train, hidden, test_clips[::2])
-    assert (found.metrics, found.real_curve, found.settings) == (None, None, None)
+    assert (found.metrics, found.choice.real_curve, found.choice.settings) == (None, None, None)
     np.testing.assert_array_equal(found.scores, detection.scores)
     assert evaluate([found]) is None
     write(tmp_path, [found])
