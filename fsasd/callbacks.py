@@ -109,7 +109,9 @@ class DetectorEvaluation(L.Callback):
             found = self.evaluate(pl_module, trainer.datamodule)  # type: ignore[attr-defined]
         found = trainer.strategy.broadcast(found)
         if found:
-            pl_module.log_dict({f"first_shot/{key}": value for key, value in found.items()})
+            logged = {f"first_shot/{key}": value for key, value in found.items()}
+            # The same number on all ranks, so that their mean is it, too.
+            pl_module.log_dict(logged, sync_dist=True)
             pl_module.train()
 
     def evaluate(self, generator: AudioLDM, data: FirstShotDataModule) -> dict[str, float]:

@@ -232,7 +232,10 @@ class Run:
             return None
         if "detect" in stages:
             made = self._make(
-                "detect", self.detect_recipe(), lambda folder: self.detect(folder, synthetic)
+                "detect",
+                self.detect_recipe(),
+                lambda folder: self.detect(folder, synthetic),
+                alone=True,
             )
             self._leave(made, self.folder)
         if "report" in stages:
@@ -262,8 +265,14 @@ class Run:
             self._leave(synthetic, self.folder / "synthetic")
         return synthetic
 
-    def _make(self, stage: str, recipe: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
-        return self.store.make(stage, recipe, build, force=stage in self.cfg.force)
+    def _make(
+        self,
+        stage: str,
+        recipe: Mapping[str, Any],
+        build: Callable[[Path], None],
+        alone: bool = False,
+    ) -> Path:
+        return self.store.make(stage, recipe, build, force=stage in self.cfg.force, alone=alone)
 
     def _synthetic(self, machine: str, folder: Path) -> Clips:
         clips = Clips(read_manifest(folder), self.data.cache).where(machine=machine)

@@ -50,6 +50,7 @@ class Store:
         build: Callable[[Path], object],
         *,
         force: bool = False,
+        alone: bool = False,
     ) -> Path:
         """Return the artifact of a recipe, built if it is not there.
 
@@ -58,6 +59,7 @@ class Store:
             recipe: All that determines the result; JSON, other values by their ``str``.
             build: Fills the folder that it is given.
             force: Build anew, also when it is there.
+            alone: Only this process asks: there are no other ranks to tell.
         """
         path = self.path(stage, recipe)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,10 +69,12 @@ class Store:
             present = path.is_dir()
             if present and not force:
                 log.info("%s: reusing %s", stage, path)
-            _tell(present and not force)
+            if not alone:
+                _tell(present and not force)
             if not present or force:
                 self._build(path, recipe, build, anew=force)
-        _tell(True)
+        if not alone:
+            _tell(True)
         return path
 
     def _build(
