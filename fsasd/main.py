@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import transformers
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
@@ -364,10 +365,12 @@ def main(cfg: DictConfig) -> float | None:
     np.set_printoptions(precision=4)
     try:
         return Run(cfg, Path(HydraConfig.get().runtime.output_dir))()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") or HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
-        log.error("%s (HYDRA_FULL_ERROR=1 shows where)", error)
+        # What a constructor says is clearer than that Hydra called it.
+        said = error.__cause__ if isinstance(error, InstantiationException) else error
+        log.error("%s (HYDRA_FULL_ERROR=1 shows where)", said or error)
         sys.exit(1)
 
 
