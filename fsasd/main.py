@@ -203,8 +203,9 @@ class Run:
         start = folder / "start"
         if not (start / "model_index.json").is_file():
             options = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
+            steps = self.cfg.pretrain
             parts = pretrain_parts(
-                self.data.captions, self.data.captioned, self.cfg.pretrain.vae_steps, options
+                self.data.captions, self.data.captioned, steps.text_steps, steps.vae_steps, options
             )
             checkpoints.save(parts, start)
         generator = hydra.utils.instantiate(self.cfg.generator, checkpoint=str(start))

@@ -1,4 +1,4 @@
-"""The nano model's own parts: tokenizer, whitened text encoder, VAE."""
+"""The nano model's own parts: tokenizer, a text encoder that reads, VAE."""
 
 import lightning as L
 import pytest
@@ -10,11 +10,23 @@ from fsasd.data.metadata import read_clips
 from fsasd.generation import checkpoint, nano
 from fsasd.generation.latents import embed_captions
 
-CORPUS = nano.make_captions(default_captions(), 400)
+CLIPS = nano.draw_clips(default_captions(), 400)
+CORPUS = [default_captions()(clip) for clip in CLIPS]
 
 
-def test_captions_are_drawn_alike_from_the_same_seed():
-    assert nano.make_captions(default_captions(), 20) == nano.make_captions(default_captions(), 20)
+@pytest.fixture
+def options(tmp_path):
+    return {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "default_root_dir": tmp_path,
+    }
+
+
+def test_clips_are_drawn_alike_from_the_same_seed():
+    assert nano.draw_clips(default_captions(), 20) == nano.draw_clips(default_captions(), 20)
     assert all(text.startswith("This is the ") and text.endswith(".") for text in CORPUS)
 
 
@@ -33,40 +45,33 @@ def cosine_of_opposites(text_encoder, tokenizer):
     return float((normal * opposite).sum(1).mean())
 
 
-def test_whitening_tells_normal_from_anomalous_captions_apart():
-    torch.manual_seed(0)
-    tokenizer = nano.train_tokenizer(CORPUS)
-    encoder = checkpoint.build_nano_text_encoder(len(tokenizer)).eval()
-    before = cosine_of_opposites(encoder, tokenizer)
-    nano.whiten(encoder, tokenizer, CORPUS)
-    assert before > 0.998
-    assert cosine_of_opposites(encoder, tokenizer) < 0.97
-
-
-def test_whitened_projections_have_unit_covariance():
-    torch.manual_seed(0)
-    tokenizer = nano.train_tokenizer(CORPUS)
-    encoder = checkpoint.build_nano_text_encoder(len(tokenizer)).eval()
-    nano.whiten(encoder, tokenizer, CORPUS, floor=0.0 + 1e-6)
-    tokens = tokenizer(CORPUS, padding=True, return_tensors="pt")
-    with torch.no_grad():
-        states = encoder(**tokens).text_embeds.double()
-    assert float(states.mean(0).abs().max()) < 0.05
-    variance = torch.linalg.eigvalsh(torch.cov(states.T))
-    assert float(variance.max()) == pytest.approx(1.0, abs=0.05)
-
-
-def test_parts_from_nothing_reconstruct_better_than_the_mean(factory, tmp_path):
-    clips = Clips([c for c in read_clips(factory) if c.machine == "fan"])
-    options = {
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "default_root_dir": tmp_path,
-    }
+def test_a_reader_tells_normal_from_anomalous_captions_apart(options):
     L.seed_everything(0)
-    parts = nano.pretrain_parts(default_captions(), clips, 25, options)
+    tokenizer = nano.train_tokenizer(CORPUS)
+    encoder = checkpoint.build_nano_text_encoder(len(tokenizer))
+    dataset, machines, keys = nano.caption_dataset(CLIPS, default_captions(), tokenizer)
+    before = cosine_of_opposites(encoder.eval(), tokenizer)
+    nano.train(nano.CaptionReader(encoder, machines, keys), dataset, 64, 60, options)
+    assert before > 0.99
+    assert cosine_of_opposites(encoder.eval(), tokenizer) < 0.95
+
+
+def test_what_captions_say_is_what_is_read():
+    tokenizer = nano.train_tokenizer(CORPUS)
+    dataset, machines, keys = nano.caption_dataset(CLIPS, default_captions(), tokenizer)
+    ids, mask, label, machine, values = dataset[3]
+    assert tokenizer.decode(ids[mask.bool()], skip_special_tokens=True) == CORPUS[3]
+    assert label == (CLIPS[3].label == "anomaly")
+    assert 0 <= machine < machines
+    assert values.shape == (keys,)
+    said = [nano.VALUES[v] for v in values if v < len(nano.VALUES)]
+    assert sorted(said) == sorted(CLIPS[3].attributes.values())
+
+
+def test_parts_from_nothing_reconstruct_better_than_the_mean(factory, options):
+    clips = Clips([c for c in read_clips(factory) if c.machine == "fan"])
+    L.seed_everything(0)
+    parts = nano.pretrain_parts(default_captions(), clips, 2, 25, options)
     crops = nano.MelCrops(clips)
     mels = torch.stack([crops[i] for i in range(4)])
     with torch.no_grad():
@@ -74,3 +79,4 @@ def test_parts_from_nothing_reconstruct_better_than_the_mean(factory, tmp_path):
         rebuilt = parts.vae.decode(latents).sample
     assert (rebuilt - mels).abs().mean() < (mels - mels.mean()).abs().mean()
     assert float((latents * parts.vae.config.scaling_factor).std()) == pytest.approx(1, abs=0.3)
+    assert not any(module.training for module in parts.frozen())
