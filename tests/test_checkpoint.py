@@ -57,6 +57,13 @@ def test_the_shipped_nano_model_is_complete_and_small():
     assert parts.unet.dtype == torch.float32
 
 
+def test_a_saved_folder_does_not_tell_where_it_came_from(folder, tmp_path):
+    save(load(folder), tmp_path / "again")
+    configs = list((tmp_path / "again").rglob("*.json"))
+    assert configs
+    assert not any(str(folder) in path.read_text() for path in configs)
+
+
 def test_only_the_nano_model_predicts_velocity():
     with torch.device("meta"):
         assert build("s").scheduler.config.prediction_type == "epsilon"

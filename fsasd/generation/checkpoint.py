@@ -166,9 +166,18 @@ def save(components: Components, folder: str | Path, dtype: torch.dtype = torch.
             # The models' own `to` warns of a list that is empty here.
             part = nn.Module.to(copy.deepcopy(part), device="cpu", dtype=dtype)
         part.save_pretrained(folder / field.name)
+        _forget_origin(folder / field.name / "config.json")
         library = type(part).__module__.split(".")[0]
         index[field.name] = [library, type(part).__name__]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _forget_origin(config: Path) -> None:
+    # Where a part was loaded from is a path of this machine, and nobody else's business.
+    if config.is_file():
+        known = json.loads(config.read_text())
+        known.pop("_name_or_path", None)
+        config.write_text(json.dumps(known, indent=2) + "\n")
 
 
 def build_nano_text_encoder(vocabulary: int) -> ClapTextModelWithProjection:
