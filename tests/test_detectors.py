@@ -343,3 +343,18 @@ def test_every_r_starts_from_the_partition_of_the_means(make_wav):
     np.testing.assert_allclose(TWFRGMM(r=0.0).fit(clips).score(clips), scores, rtol=1e-9)
     other = fit_gaussian_mixtures(loudest[None], 2, start=own)
     assert not np.allclose(-other.component_log_density(loudest[None])[0].max(axis=1), scores)
+
+
+def test_between_the_tenths_em_starts_from_the_partition_found_at_the_nearest(make_wav):
+    rng = np.random.default_rng(0)
+    clips = Clips(
+        [
+            Clip(make_wav(f"{i}.wav", rng.normal(size=16_000) * (0.1, 0.02)[i % 2]), "fan")
+            for i in range(16)
+        ]
+    )
+    tenth, near = np.stack([twfr(x, [0.9, 0.93]) for x in clips.features(LogMel.twfr())], axis=1)
+    at_tenth = TWFRGMM(r=0.9).fit(clips).mixture
+    expected = fit_gaussian_mixtures(near[None], 2, start=at_tenth.partition(tenth[None]))
+    scores = -expected.component_log_density(near[None])[0].max(axis=1)
+    np.testing.assert_allclose(TWFRGMM(r=0.93).fit(clips).score(clips), scores, rtol=1e-9)

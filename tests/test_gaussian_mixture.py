@@ -237,3 +237,16 @@ def test_scoring_names_a_different_grid():
         mixtures.component_log_density(np.zeros((2, 5, 4)))
     with pytest.raises(ValueError, match=r"grid point 2, clip 1"):
         mixtures.component_log_density(nan_at(2, 1))
+
+
+def test_partition_and_append_keep_each_grid_point_apart():
+    rng = np.random.default_rng(0)
+    apart = np.repeat([[-9.0, 0.0], [9.0, 0.0]], 30, axis=0)
+    X = apart + rng.normal(size=(2, 60, 2))
+    side = (np.arange(60) >= 30).astype(int)
+    first = fit_gaussian_mixtures(X[:1], 2, start=side)
+    second = fit_gaussian_mixtures(X[1:], 2, start=1 - side)
+    both = first.append(second)
+    assert len(both) == 2
+    np.testing.assert_array_equal(both.partition(X), [side, 1 - side])
+    np.testing.assert_array_equal(both[np.array([1, 0])].partition(X[::-1]), [1 - side, side])

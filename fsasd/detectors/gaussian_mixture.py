@@ -61,9 +61,20 @@ class GaussianMixtures:
     def __len__(self) -> int:
         return len(self.weights)
 
-    def __getitem__(self, index: int | slice) -> "GaussianMixtures":
+    def __getitem__(self, index: int | slice | NDArray[np.int64]) -> "GaussianMixtures":
         points = np.atleast_1d(np.arange(len(self))[index])
         return GaussianMixtures(*(getattr(self, field.name)[points] for field in fields(self)))
+
+    def append(self, other: "GaussianMixtures") -> "GaussianMixtures":
+        """Return the mixtures of both grids, the other's behind."""
+        names = [field.name for field in fields(self)]
+        both = (np.concatenate([getattr(self, n), getattr(other, n)]) for n in names)
+        return GaussianMixtures(*both)
+
+    def partition(self, X: ArrayLike) -> NDArray[np.int64]:
+        """Return (G, m), the component that each clip of X (G, m, d) most likely belongs to."""
+        joint = self.component_log_density(X) + np.log(self.weights)[:, None]
+        return joint.argmax(axis=-1)
 
     @property
     def n_parameters(self) -> int:
