@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,7 @@ class Run:
             "seed": self.cfg.seed,
             **parts,
             "checkpoint": _digest(map(identity, checkpoints.files(start))) if start else None,
-            "files": _digest(identity(clip.path) for clip in self.data.captioned),
-            "captions": _digest(self.data.captions(clip) for clip in self.data.captioned),
+            **self._captioned,
         }
 
     def synthesise_recipe(self) -> dict[str, Any]:
@@ -290,6 +290,14 @@ class Run:
             [c for c in self.data.captioned if c.role == "target" and c.label == "normal"],
             self.data.cache,
         )
+
+    @cached_property
+    def _captioned(self) -> dict[str, str]:
+        # Once per run: with a hundred thousand clips, asking the disk about each takes seconds.
+        return {
+            "files": _digest(identity(clip.path) for clip in self.data.captioned),
+            "captions": _digest(self.data.captions(clip) for clip in self.data.captioned),
+        }
 
     def _plain(self, group: str) -> Any:
         plain = OmegaConf.to_container(self.cfg[group], resolve=True) if self.cfg[group] else None
