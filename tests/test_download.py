@@ -489,7 +489,7 @@ def test_a_url_that_is_none_is_named(tmp_path, fan, waits):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_leaves_no_final_name(tmp_path, zenodo, fan):
     (tmp_path / "dev_fan.zip.partial").symlink_to("/dev/full")
-    with pytest.raises(DownloadError, match=r"partial: No space left.*kept: make room and run"):
+    with pytest.raises(DownloadError, match=r"partial: No space left.*kept: put the cause right"):
         zenodo.fetch(fan, tmp_path / "dev_fan.zip")
     assert not (tmp_path / "dev_fan.zip").exists()
 
@@ -990,11 +990,27 @@ def test_the_command_downloads_and_says_so(tmp_path, mirror, wav, command, capsy
     arguments = ["dcase2024", "--root", tmp_path, "--machines", *MACHINES]
     assert command(*arguments, "--jobs", 2) == 0
     captured = capsys.readouterr()
-    assert captured.out == f"3 archives downloaded, 0 were there: {tmp_path} is complete\n"
+    assert captured.out == f"3 archives downloaded, 0 were there; all are in {tmp_path}\n"
     assert f"dev_fan.zip is in {tmp_path / 'dev_data' / 'fan'}" in captured.err
     assert command(*arguments) == 0
     assert capsys.readouterr().out.startswith("0 archives downloaded, 3 were there")
     assert len(read_clips(tmp_path)) == 10
+
+
+def test_a_terminal_sees_bars(tmp_path, mirror, wav, command, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "300")
+    (archive,) = publish(mirror, "dcase2024", wav, ["fan"])
+
+    def slow(answer: Answer) -> None:
+        time.sleep(0.3)
+        answer.do_GET()
+
+    mirror.fail(archive, slow)
+    assert command("2024", "--root", tmp_path, "--machines", "fan") == 0
+    err = re.sub(r"\x1b\[[\d;?]*\w", "", capsys.readouterr().err)
+    assert re.search(r"dev_fan.zip +━+ +0.0/1.7 kB", err)
+    assert f"dev_fan.zip is in {tmp_path / 'dev_data' / 'fan'}" in err
 
 
 def test_a_failure_exits_with_code_1(tmp_path, mirror, wav, command, capsys):

@@ -229,7 +229,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser, console
             progress=progress,
         )
     there = len(chosen) - len(fetched)
-    print(f"{len(fetched)} archives downloaded, {there} were there: {arguments.root} is complete")
+    print(f"{len(fetched)} archives downloaded, {there} were there; all are in {arguments.root}")
     return 0
 
 

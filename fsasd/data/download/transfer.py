@@ -132,27 +132,40 @@ class Zenodo:
         if _size(partial) > (archive.size or 0):
             partial.unlink()
         problem = ""
-        for _ in range(2):
-            try:
-                if _size(partial) != archive.size:
-                    self._insist(
-                        url,
-                        lambda: self._append(url, partial, mark, archive.size or 0, progress),
-                        lambda: _size(partial),
-                    )
-                _verify(partial, archive.md5)
-            except _WrongBytesError as error:
-                problem = f"{url}: {error}"
-                log.warning("%s; deleted", problem)
-                partial.unlink(missing_ok=True)
-                mark.unlink(missing_ok=True)
-            else:
-                partial.replace(path)
-                mark.unlink(missing_ok=True)
-                return
+        try:
+            for _ in range(2):
+                try:
+                    self._bring(archive, partial, mark, progress)
+                except _WrongBytesError as error:
+                    problem = f"{url}: {error}"
+                    log.warning("%s; deleted", problem)
+                    partial.unlink(missing_ok=True)
+                    mark.unlink(missing_ok=True)
+                else:
+                    partial.replace(path)
+                    mark.unlink(missing_ok=True)
+                    return
+        except OSError as error:
+            raise DownloadError(
+                f"{error.filename or partial}: {error.strerror}. What is there is kept: put the "
+                "cause right (a full disk: make room), and run the same command again"
+            ) from error
         raise DownloadError(
             f"{problem}, twice; what came was deleted. If {self.base_url} is a mirror, try another"
         )
+
+    def _bring(
+        self, archive: Archive, partial: Path, mark: Path, progress: Callable[[int], object]
+    ) -> None:
+        """Complete ``partial``, in as many requests as it takes, and verify it."""
+        url, size = self.url(archive), archive.size or 0
+        if _size(partial) != size:
+            self._insist(
+                url,
+                lambda: self._append(url, partial, mark, size, progress),
+                lambda: _size(partial),
+            )
+        _verify(partial, archive.md5)
 
     def _record(self, record: int) -> dict[str, dict[str, Any]]:
         url = f"{self.base_url}/api/records/{record}"
@@ -247,11 +260,6 @@ class Zenodo:
             except urllib3.exceptions.HTTPError as error:
                 self._heed()
                 raise _TransientError(f"the connection broke ({_short(error)})") from error
-            except OSError as error:
-                raise DownloadError(
-                    f"{partial}: {error.strerror}. What is there is kept: make room and run the "
-                    "same command again"
-                ) from error
         if done < size:
             raise _TransientError(f"the connection ended after {done} of {size} bytes")
 
