@@ -91,7 +91,8 @@ def _obtain_all(
         try:
             zenodo.fetch(archive, path, lambda done: progress.update(task, completed=done))
             progress.update(task, description=f"{archive.name}, unpacking")
-            # Each checks what is free before it unpacks, which another one must not take.
+            # Training and test clips of a machine go to one folder, and each checks what is free
+            # before it unpacks.
             with one_at_a_time:
                 folder.install(archive)
         finally:

@@ -126,13 +126,11 @@ class Zenodo:
             StoppedError: ``stop`` was called.
         """
         url, partial, mark = self.url(archive), _beside(path, ".partial"), _beside(path, ".etag")
-        if path.exists():
-            _verify_present(path, archive.md5)
-            return
-        if _size(partial) > (archive.size or 0):
-            partial.unlink()
         problem = ""
         try:
+            if path.exists():
+                _verify_present(path, archive.md5)
+                return
             for _ in range(2):
                 try:
                     self._bring(archive, partial, mark, progress)
@@ -159,6 +157,8 @@ class Zenodo:
     ) -> None:
         """Complete ``partial``, in as many requests as it takes, and verify it."""
         url, size = self.url(archive), archive.size or 0
+        if _size(partial) > size:
+            partial.unlink()
         if _size(partial) != size:
             self._insist(
                 url,
@@ -179,6 +179,8 @@ class Zenodo:
                         f"{url}: expected a record's description in JSON with its files, found "
                         f"{response.text[:80]!r}"
                     ) from error
+                except requests.RequestException as error:
+                    raise _TransientError(f"the connection broke ({_short(error)})") from error
 
         return self._insist(url, ask)
 
@@ -293,7 +295,7 @@ class Zenodo:
 
 def _start(response: requests.Response, have: int, size: int) -> int:
     """The first byte of what comes; 0 also where the server ignores ranges or has another file."""
-    start, total = 0, response.headers.get("Content-Length", "*")
+    start, total = 0, response.headers.get("Content-Length", "")
     if response.status_code == 416:
         raise _WrongBytesError(f"expected {size} bytes, the server has no more than {have}")
     if response.status_code == 206:
@@ -301,7 +303,7 @@ def _start(response: requests.Response, have: int, size: int) -> int:
         if not (match := _CONTENT_RANGE.fullmatch(said)) or int(match[1]) not in (0, have):
             raise _WrongBytesError(f"expected bytes from {have} on, found Content-Range {said!r}")
         start, total = int(match[1]), match[2]
-    if total != "*" and int(total) != size:
+    if total.isdecimal() and int(total) != size:
         raise _WrongBytesError(f"expected {size} bytes, the server has {total}")
     return start
 
@@ -325,6 +327,8 @@ def _retry_after(response: requests.Response) -> float | None:
         until = parsedate_to_datetime(said)
     except ValueError:
         return None
+    # A date in "-0000", UTC without saying where, has no zone.
+    until = until.replace(tzinfo=until.tzinfo or UTC)
     return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
