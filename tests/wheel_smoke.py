@@ -31,6 +31,9 @@ with initialize_config_module("fsasd.conf", version_base="1.3"):
         override = f"+{group}={name}" if group == "experiment" else f"{group}={name}"
         compose("config", [override.lstrip("+")])
 print(f"composed {len(choices)} configs")
+
+from fsasd.data.download.catalogue import archives, editions
+assert len(editions()) >= 7 and all(archives(edition) for edition in editions())
 """
 
 LEFT = [

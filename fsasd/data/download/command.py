@@ -1,0 +1,243 @@
+"""``fsasd-download``: an edition of DCASE Task 2, from Zenodo to folders that can be read."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from fsasd.data.download.catalogue import Archive, archives, editions
+from fsasd.data.download.folder import DataFolder
+from fsasd.data.download.transfer import ZENODO, DownloadError, Zenodo
+from fsasd.data.metadata import MetadataError
+
+GO_ON = "What is there is kept: the same command goes on from here."
+
+log = logging.getLogger(__name__)
+
+
+def download(
+    edition: str,
+    root: str | Path,
+    *,
+    parts: Sequence[str] | None = None,
+    machines: Sequence[str] | None = None,
+    ground_truth: str | Path | None = None,
+    zenodo: Zenodo | None = None,
+    jobs: int = 3,
+    progress: Progress | None = None,
+) -> list[Archive]:
+    """Download what an edition has and ``root`` has not, and unpack it.
+
+    Afterwards ``fsasd.data.metadata.read_clips(root)`` reads it. When something fails, the other
+    archives are finished first; what was begun stays, and the next call goes on with it.
+
+    Args:
+        edition: ``dcase2023``, or ``2023`` for short.
+        root: The data set's folder, one for each edition.
+        parts: Of ``dev``, ``eval_train``, ``eval_test``; all by default.
+        machines: Machine types; all by default.
+        ground_truth: Folder with the evaluators' ``ground_truth_data`` etc. to join.
+        zenodo: Where from; by default Zenodo itself.
+        jobs: Archives that are downloaded at the same time.
+        progress: Shows the bytes of each archive on its way.
+
+    Returns:
+        The archives that were downloaded and unpacked; none when all were there.
+
+    Raises:
+        MetadataError: An edition, part or machine that is not known.
+        DownloadError: With every problem found.
+    """
+    chosen = archives(edition, parts, machines)
+    zenodo = zenodo or Zenodo()
+    folder = DataFolder(root, chosen[0].edition)
+    with folder.claimed():
+        if ground_truth is not None:
+            targets = {a.machine for a in archives(edition, ["eval_train", "eval_test"])}
+            joined = folder.join_ground_truth(ground_truth, targets)
+            log.info("%d files of ground truth are in %s", joined, folder.root / "ground_truth")
+        missing = zenodo.describe(a for a in chosen if not folder.has(a))
+        folder.require_room(missing)
+        _obtain_all(missing, folder, zenodo, jobs, progress or Progress(disable=True))
+    return missing
+
+
+def _obtain_all(
+    missing: list[Archive], folder: DataFolder, zenodo: Zenodo, jobs: int, progress: Progress
+) -> None:
+    """Fetch and install archives at the same time; raise for all that failed at the end."""
+    one_at_a_time = threading.Lock()
+
+    def obtain(archive: Archive) -> None:
+        task = progress.add_task(archive.name, total=archive.size)
+        path = folder.zip(archive)
+        try:
+            zenodo.fetch(archive, path, lambda done: progress.update(task, completed=done))
+            progress.update(task, description=f"{archive.name}, unpacking")
+            # Training and test clips of a machine go to one folder, and each checks what is free
+            # before it unpacks.
+            with one_at_a_time:
+                folder.install(archive)
+        finally:
+            progress.remove_task(task)
+
+    problems: list[str] = []
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(obtain, archive): archive for archive in missing}
+        try:
+            for future in as_completed(futures):
+                archive = futures[future]
+                if error := future.exception():
+                    if not isinstance(error, DownloadError):
+                        raise error
+                    problems.append(f"{archive.name}: {error}")
+                else:
+                    log.info("%s is in %s", archive.name, folder.root / archive.folder)
+        except BaseException:
+            zenodo.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
+    if problems:
+        raise DownloadError("\n".join([*sorted(problems), GO_ON]))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command ``fsasd-download``.
+
+    Returns:
+        0 when all is there; 1 when something is missing, and the same command can go on; 2 when
+        the arguments are wrong; 130 when it was interrupted.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    # Standard output is for what was asked for, as in the other commands.
+    console = Console(stderr=True)
+    handler: logging.Handler = logging.StreamHandler()
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False)
+    logger = logging.getLogger("fsasd.data.download")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        return _run(arguments, parser, console)
+    except MetadataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except DownloadError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"Interrupted. {GO_ON}", file=sys.stderr)
+        return 130
+    finally:
+        logger.removeHandler(handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fsasd-download",
+        description="Download an edition of DCASE Task 2 from Zenodo, verified, into folders that "
+        "fsasd reads (data=dcase data.root=DIR). What is there is not downloaded again; what was "
+        "interrupted goes on.",
+    )
+    parser.add_argument("edition", nargs="?", metavar="EDITION", help=f"{', '.join(editions())}")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder for the data set")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        metavar="PART",
+        help="dev: reference machines; eval_train: normal clips of the target machines; "
+        "eval_test: their test clips (default: all)",
+    )
+    parser.add_argument("--machines", nargs="+", metavar="NAME", help="machine types; default: all")
+    parser.add_argument(
+        "--ground-truth",
+        type=Path,
+        metavar="DIR",
+        help="the evaluators' folder with ground_truth_data, _domain and _attributes, to copy "
+        "to where fsasd finds it",
+    )
+    parser.add_argument(
+        "--base-url",
+        default=ZENODO,
+        metavar="URL",
+        help="a mirror with Zenodo's paths, /records/<id>/files/<name> and /api/records/<id> "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=3, metavar="N", help="archives at the same time (default: 3)"
+    )
+    parser.add_argument("--list", action="store_true", help="list what there is, and stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be downloaded, write nothing"
+    )
+    return parser
+
+
+def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser, console: Console) -> int:
+    if arguments.list:
+        for edition in [arguments.edition] if arguments.edition else editions():
+            _show(archives(edition, arguments.parts, arguments.machines))
+        return 0
+    if arguments.edition is None or arguments.root is None:
+        parser.error("expected an EDITION and --root DIR (or --list)")
+    if arguments.jobs < 1:
+        parser.error(f"--jobs: expected 1 or more, found {arguments.jobs}")
+    zenodo = Zenodo(arguments.base_url)
+    chosen = archives(arguments.edition, arguments.parts, arguments.machines)
+    if arguments.dry_run:
+        folder = DataFolder(arguments.root, chosen[0].edition)
+        missing = zenodo.describe(a for a in chosen if not folder.has(a))
+        _show(missing)
+        print(
+            f"{len(chosen) - len(missing)} of {len(chosen)} archives are in {folder.root}; "
+            f"{decimal(folder.needed(missing))} needed, {decimal(folder.free())} free"
+        )
+        return 0
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        fetched = download(
+            arguments.edition,
+            arguments.root,
+            parts=arguments.parts,
+            machines=arguments.machines,
+            ground_truth=arguments.ground_truth,
+            zenodo=zenodo,
+            jobs=arguments.jobs,
+            progress=progress,
+        )
+    there = len(chosen) - len(fetched)
+    print(f"{len(fetched)} archives downloaded, {there} were there; all are in {arguments.root}")
+    return 0
+
+
+def _show(listed: Sequence[Archive]) -> None:
+    for archive in listed:
+        size = "size on asking" if archive.size is None else decimal(archive.size)
+        print(
+            f"{archive.edition}  {archive.part:<10}  {archive.machine:<19}  {size:>14}  "
+            f"{archive.name}"
+        )
