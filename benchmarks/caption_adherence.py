@@ -1,22 +1,27 @@
 """Does the nano model follow its captions, also those that it never heard?
 
-``conf/experiment/pretrain_nano.yaml`` holds out combinations of machine, operating state and label.
-For each, clips are generated from its caption, and each clip is assigned to the nearest of all
-combinations of these machines: smallest Euclidean distance between the clip's mean log-mel and the
-mean over simulated recordings of a combination. The same assignment of simulated recordings
-themselves says what can be reached at best: severities vary, and some faults hardly show in a mean
-spectrum.
+Clips are generated from captions of simulated machines, and each is assigned to the nearest of all
+combinations of machine, operating state and label: smallest Euclidean distance between the clip's
+mean log-mel and the mean over simulated recordings of a combination. The same assignment of
+simulated recordings themselves says what can be reached at best: severities vary, and some faults
+hardly show in a mean spectrum. Three groups of captions:
+
+- heard: of reference machines, as trained on;
+- states never heard: those that ``conf/experiment/pretrain_nano.yaml`` holds out, both labels;
+- targets: of machines of which normal clips were heard and no anomaly, as in the first-shot task.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
 
 from fsasd.data.captions import default_captions
 from fsasd.data.metadata import Clip
@@ -34,34 +39,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", default="nano")
     parser.add_argument("--clips", type=int, default=16, help="generated clips per caption")
-    parser.add_argument("--real", type=int, default=24, help="recordings per combination")
+    parser.add_argument("--real", type=int, default=16, help="recordings per combination")
     args = parser.parse_args()
     torch.manual_seed(0)
 
-    machines, held_out = _held_out()
-    everything = list(_combinations(machines))
-    chosen = [c for c in everything if any(_matches(c, rule) for rule in held_out)]
+    factory, held_out = _pretraining()
+    references, targets = factory.references, factory.targets
+    everything = list(_combinations([*references, *targets]))
+    new = [c for c in everything if any(_matches(c, rule) for rule in held_out)]
+    heard = [c for c in everything if c[0] in references and c not in new]
+    groups = {
+        "heard": [c for name in references for c in [h for h in heard if h[0] == name][:2]],
+        "states never heard": new,
+        "targets": [c for c in everything if c[0] in targets],
+    }
     centres = np.stack([_recordings(c, args.real, seed=1).mean(axis=0) for c in everything])
     model = AudioLDM(args.checkpoint)
-    print(f"{len(chosen)} captions never heard, {len(everything)} combinations to choose from")
-    for name, spectra in {
-        "generated": lambda c: _generated(model, c, args.clips),
-        "recorded": lambda c: _recordings(c, args.clips, seed=2),
-    }.items():
-        nearest = [(c, everything[i]) for c in chosen for i in _nearest(spectra(c), centres)]
-        print(f"{name:>10}: " + ", ".join(_shares(nearest, everything)))
+    print(f"{len(everything)} combinations to choose from")
+    for group, chosen in groups.items():
+        print(f"{group}: {len(chosen)} captions, {args.clips} clips of each", flush=True)
+        for name, spectra in {
+            "generated": lambda c: _generated(model, c, args.clips),
+            "recorded": lambda c: _recordings(c, args.clips, seed=2),
+        }.items():
+            nearest = [(c, everything[i]) for c in chosen for i in _nearest(spectra(c), centres)]
+            print(f"{name:>12}: " + ", ".join(_shares(nearest, everything)), flush=True)
 
 
-def _held_out() -> tuple[list[str], list[dict[str, str]]]:
+def _pretraining() -> tuple[DictConfig, list[dict[str, str]]]:
     with initialize_config_module("fsasd.conf", version_base="1.3"):
         import fsasd.main  # noqa: F401  (registers the resolvers)
 
         cfg = compose("config", ["experiment=pretrain_nano"])
     rules = [{key: str(value) for key, value in rule.items()} for rule in cfg.data.hold_out]
-    return list(cfg.data.factory.references), rules
+    return cfg.data.factory, rules
 
 
-def _combinations(machines: list[str]):
+def _combinations(machines: Iterable[str]) -> Iterator[Combination]:
     for machine in machines:
         keys = list(MACHINES[machine].source)
         for values in itertools.product(*(MACHINES[machine].source[key] for key in keys)):

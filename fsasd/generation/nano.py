@@ -35,7 +35,7 @@ _VALUES = (
     *(f"{letter}{n}" for letter in "ABCM" for n in (1, 2)),
     *"ABCDXYZ",
     *("28V", "31V", "1.5", "3.0", "0.03", "0.11", "150", "380"),
-    *(str(n) for n in range(600, 3000, 150)),
+    *(str(n) for n in (660, 720, 840, *range(600, 3000, 150), *range(3000, 7500, 600))),
 )
 VALUES = tuple(dict.fromkeys(_VALUES))
 """Attribute values as data sets write them; text to learn to read, nothing else."""
