@@ -61,15 +61,15 @@ class Slideway:
         if amount := run.amount("flat_spot"):
             for place in (0.15, 0.85):  # the same spot, on the way out and on the way back
                 blow = strikes(cycle - place, run.defect.rng)
-                struck = run.ring(blow, 1700, 0.012) + 0.6 * run.ring(blow, 4100, 0.005)
-                sound += 4 * amount * weight * struck
+                struck = run.ring(blow, 1700, 0.03) + run.ring(blow, 3300, 0.02)
+                sound += 8 * amount * weight * struck
         if amount := run.amount("dry_friction"):
-            sound += 0.5 * amount * moving * run.defect.noise(2500, 6500)
+            sound += 0.35 * amount * moving * run.defect.noise(2500, 6500)
         if amount := run.amount("stick_slip"):
-            episode = run.defect.episodes(1.5, 0.15)
+            episode = run.defect.episodes(2.0, 0.2)
             pitch = run.defect.turns(self.judder * run.defect.drift(0.03, rate=15.0))
-            saw = harmonics(pitch, 1 / np.arange(1, 17))
-            sound += 1.2 * amount * episode * moving * saw
+            saw = harmonics(pitch, np.arange(1, 21) ** -0.8)
+            sound += 2.5 * amount * episode * moving * saw
         return sound
 
 
@@ -103,7 +103,7 @@ class Rollers:
         if amount := run.amount("flat_spot"):
             blow = strikes(motion.turns, run.defect.rng, spread=0.4)
             struck = run.ring(blow, 1300, 0.01) + run.ring(blow, 2900, 0.004)
-            sound += 1.2 * amount * struck
+            sound += 2 * amount * struck
         return sound
 
 
@@ -186,7 +186,7 @@ class Solenoid:
                 for bounce in range(1, 7):
                     at = instant + late + 0.03 * (1 - 0.75**bounce) / 0.25
                     chatter = strikes(cycle - at / period, run.defect.rng, spread=0.5)
-                    sound += 2.5 * rattle * 0.8**bounce * run.ring(chatter, 3900, 0.004)
+                    sound += 3.5 * rattle * 0.85**bounce * run.ring(chatter, 3300, 0.006)
         if amount := run.amount("blockage"):
             whistle = run.defect.turns(2100 * run.defect.drift(0.01, rate=10.0))
             jet = harmonics(whistle, [1, 0.5]) + run.defect.noise(2000, 7000)

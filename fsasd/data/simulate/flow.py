@@ -78,7 +78,7 @@ class Impeller:
         if amount := run.amount("cavitation"):
             passing = np.clip(1 + 0.9 * swing(self.blades * turns), 0, None)
             collapse = passing * (1 + 0.4 * swing(turns)) * run.defect.drift(0.2, rate=10.0)
-            sound += 0.6 * amount * collapse * run.defect.noise(1500, 7500)
+            sound += 0.35 * amount * collapse * run.defect.noise(1500, 7500)
         for ratio in self.beside:
             sound += harmonics(self.blades * ratio * motion.turns + run.rng.random(), levels)
         return motion.speed**self.exponent * sound
@@ -154,5 +154,5 @@ class Piston:
         if amount := run.amount("knock"):
             blow = strikes(2 * turns, run.defect.rng, spread=0.3)
             struck = run.ring(blow, 620, 0.015) + run.ring(blow, 2700, 0.004)
-            sound += 1.5 * amount * motion.load**0.5 * struck
+            sound += amount * motion.load**0.5 * struck
         return motion.speed * sound

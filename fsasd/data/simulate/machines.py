@@ -56,6 +56,9 @@ def _hover(run: Operation, rate: float, rated: float) -> Motion:
     return Motion(turns, rate, speed=rate / rated, load=run.number("load"))
 
 
+_UNLIKE = 1.5  # dB by which a part is louder in one normal recording than in another
+
+
 @dataclass(frozen=True)
 class Machine:
     """A machine type of the factory.
@@ -83,7 +86,7 @@ class Machine:
         motion = self.move(run, self.rate(run.attributes), self.rated)
         total = np.zeros(run.samples)
         for part in self.parts:
-            total += part.sound(run, motion)
+            total += 10 ** (run.rng.normal(0, _UNLIKE) / 20) * part.sound(run, motion)
         return total
 
     def rates(self, attributes: Mapping[str, str]) -> dict[str, float]:
@@ -150,7 +153,7 @@ _PATTERNS = {  # period in s, then the instants of opening, closing, opening, ..
 
 MACHINES: Mapping[str, Machine] = {
     "fan": Machine(
-        parts=(Rotor(level=0.1), Impeller(blades=7)),
+        parts=(Rotor(level=0.1, resonance=1700), Impeller(blades=7)),
         faults=("imbalance", "blockage", "chipped_blade", "looseness"),
         rate=_rpm,
         rated=25.0,
@@ -174,7 +177,7 @@ MACHINES: Mapping[str, Machine] = {
         parts=(
             GearPair(teeth=29, wheel=67, level=0.6),
             Rotor(level=0.25),
-            RollingBearing(SKF_6203, resonance=4200, rolling=0.2),
+            RollingBearing(SKF_6203, resonance=4200, rolling=0.2, housing=1.4),
         ),
         faults=("broken_tooth", "tooth_wear", "outer_race", "misalignment"),
         rate=lambda attributes: 400 * float(attributes["volt"]) / 60,
@@ -183,7 +186,7 @@ MACHINES: Mapping[str, Machine] = {
         target={"volt": ("2.2", "3.0"), "load": ("1", "3"), "mic": ("2",)},
     ),
     "valve": Machine(
-        parts=(Solenoid(_PATTERNS), Pipe(velocity=150, hole=0.008, level=0.12)),
+        parts=(Solenoid(_PATTERNS), Pipe(velocity=150, hole=0.008, level=0.1)),
         faults=("rattle", "leak", "blockage"),
         rate=lambda attributes: 1 / _PATTERNS[attributes["pat"]][0],
         rated=1.0,
@@ -193,7 +196,7 @@ MACHINES: Mapping[str, Machine] = {
     "conveyor": Machine(
         parts=(
             Rollers(diameter=0.06),
-            GearPair(teeth=17, wheel=51, level=0.3, ratio=1.33),
+            GearPair(teeth=17, wheel=51, level=0.6, ratio=1.33),
             Belt(length=2.4, pulley=0.06),
         ),
         faults=("belt_slip", "flat_spot", "tooth_wear"),
@@ -241,7 +244,7 @@ MACHINES: Mapping[str, Machine] = {
             GrindingWheel(),
             Rotor(level=0.15, resonance=1200),
             InductionMotor(pole_pairs=1, bars=22, level=0.2, carrier=6000),
-            RollingBearing(SKF_6203, resonance=5000),
+            RollingBearing(SKF_6203, resonance=3900, housing=2.0),
         ),
         faults=("imbalance", "glazing", "looseness", "ball"),
         rate=_rpm,
@@ -253,7 +256,7 @@ MACHINES: Mapping[str, Machine] = {
         parts=(
             Rotor(level=0.1, resonance=700),
             Impeller(
-                blades=2, tone=0.35, flow=0.4, low=400, high=4000, beside=(0.984, 1.011, 1.023)
+                blades=2, tone=0.5, flow=0.25, low=400, high=4000, beside=(0.984, 1.011, 1.023)
             ),
         ),
         faults=("imbalance", "chipped_blade", "looseness"),
@@ -268,7 +271,7 @@ MACHINES: Mapping[str, Machine] = {
             Piston(),
             Rotor(level=0.1, resonance=600),
             Belt(length=1.6, pulley=0.25, squeal=1150),
-            Pipe(velocity=200, hole=0.008, level=0.3),
+            Pipe(velocity=200, hole=0.008, level=0.12),
         ),
         faults=("leak", "belt_slip", "knock", "looseness"),
         rate=_rpm,

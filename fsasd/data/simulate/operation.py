@@ -55,8 +55,12 @@ class Operation:
         return float(self.attributes[key])
 
     def amount(self, fault: str) -> float:
-        """Severity of ``fault``; 0 where the machine has another fault or none."""
-        return self.severity if self.fault == fault else 0.0
+        """How loud ``fault`` is, 0 to 1; 0 where the machine has another fault or none.
+
+        It grows as the severity to the power 1.5, so a fault of severity 0.1 is 30 dB below one
+        of severity 1.
+        """
+        return self.severity**1.5 if self.fault == fault else 0.0
 
     def drift(self, depth: float, rate: float = 2.0) -> Array:
         """A slow random curve around 1 with standard deviation ``depth`` and ``rate`` knots/s."""

@@ -62,9 +62,12 @@ class _Surroundings:
         if clanks.any():
             for _ in range(3):
                 modes += run.ring(clanks, run.rng.uniform(500, 5000), run.rng.uniform(0.01, 0.05))
-        ventilation = run.drift(0.1) * run.noise(50, 6000, slope=self.slope)
+        ventilation = run.drift(0.1) * run.noise(
+            50, 6000, slope=self.slope + run.rng.normal(0, 0.7)
+        )
         hum = harmonics(run.turns(100.0, jitter=0.0005), [1, 0.5, 0.3, 0.2])
-        return self.level * (ventilation + self.hum * hum + 4 * modes)
+        level = self.level * 10 ** (run.rng.normal(0, 2.5) / 20)
+        return level * (ventilation + self.hum * hum + 4 * modes)
 
 
 _SURROUNDINGS = {

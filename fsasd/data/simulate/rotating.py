@@ -63,14 +63,14 @@ class Rotor:
         turns = self.ratio * motion.turns
         levels = self.level * np.array([1, 0.7, 0.4, 0.3, 0.2, 0.1, 0.1, 0.05])
         imbalance = run.amount("imbalance") * motion.speed**2
-        levels += imbalance * np.array([1.2, 0.5, 0.35, 0.25, 0.2, 0.15, 0.1, 0.1])
-        levels += run.amount("misalignment") * np.array([0.4, 1.3, 0.6, 0.7, 0.3, 0.3, 0.15, 0.15])
+        levels += imbalance * np.array([1, 0.4, 0.3, 0.2, 0.15, 0.1, 0.1, 0.05])
+        levels += run.amount("misalignment") * np.array([0.3, 1, 0.4, 0.5, 0.2, 0.2, 0.1, 0.1])
         sound = harmonics(turns, levels)
         if amount := run.amount("looseness"):
             unsteady = run.defect.drift(0.3, rate=8.0)
-            sound += 0.3 * amount * unsteady * harmonics(turns / 2, np.arange(1, 25) ** -0.4)
+            sound += 0.4 * amount * unsteady * harmonics(turns / 2, np.arange(1, 25) ** -0.4)
             blow = strikes(turns / 2, run.defect.rng, spread=0.6)
-            sound += 0.8 * amount * run.ring(blow, self.resonance, 0.006)
+            sound += amount * run.ring(blow, self.resonance, 0.008)
         return motion.moving * sound
 
 
@@ -141,12 +141,14 @@ class RollingBearing:
         geometry: of the bearing.
         resonance: of the housing, in Hz.
         rolling: RMS of the rolling noise of a healthy bearing.
+        housing: how loud the housing answers a blow.
         ratio: turns of its shaft per turn of the main shaft.
     """
 
     geometry: Bearing = SKF_6205
     resonance: float = 3200.0
     rolling: float = 0.08
+    housing: float = 1.0
     ratio: float = 1.0
 
     faults: ClassVar[Mapping[str, str]] = {
@@ -166,17 +168,17 @@ class RollingBearing:
         cage = self.orders({})["ftf"] * motion.turns
         if amount := run.amount("dry_friction"):
             breath = 1 + 0.5 * swing(cage)
-            sound += 0.35 * amount * motion.speed * breath * run.defect.noise(2000, 7000)
+            sound += 0.25 * amount * motion.speed * breath * run.defect.noise(2000, 7000)
         for fault, zone, strength in (
-            ("outer_race", 1.0, 0.7),
-            ("inner_race", 1 + swing(self.ratio * motion.turns), 0.5),
-            ("ball", 1 + 0.8 * swing(cage), 0.6),
+            ("outer_race", 1.0, 1.0),
+            ("inner_race", 1 + swing(self.ratio * motion.turns), 0.8),
+            ("ball", 1 + 0.8 * swing(cage), 0.9),
         ):
             if amount := run.amount(fault):
                 struck = run.ring(
                     zone * self._blows(run.defect, motion, fault), self.resonance, 1.5e-3
                 )
-                sound += strength * amount * motion.load**0.5 * motion.speed * struck
+                sound += self.housing * strength * amount * motion.load**0.5 * motion.speed * struck
         return motion.moving * sound
 
     def _blows(self, run: Operation, motion: Motion, fault: str) -> Array:
@@ -326,7 +328,7 @@ class Belt:
         if run.amount("belt_slip"):
             pitch = self.squeal * (1 + 0.1 * swing(belt)) * run.defect.drift(0.02, rate=20.0)
             squeal = harmonics(run.defect.turns(pitch), [1, 0.8, 0.7, 0.5, 0.4, 0.3, 0.2])
-            sound += 0.6 * motion.slip * (1 + 0.6 * swing(belt)) * squeal
+            sound += 0.5 * motion.slip * (1 + 0.6 * swing(belt)) * squeal
         return sound
 
 
