@@ -28,7 +28,8 @@ class Room:
 
     Attributes:
         size: length, width and height in metres.
-        reverberation: RT60 in seconds.
+        reverberation: RT60 of a diffuse field in seconds. The room is bare, nothing scatters, and
+            its echoes die away up to half as slow again.
     """
 
     size: Point
@@ -66,7 +67,7 @@ class Room:
         near = distance < reach
         delay = np.round(distance[near] / SPEED_OF_SOUND * sample_rate).astype(int)
         gain = self.reflection ** bounces[near] / distance[near]
-        return np.bincount(delay, weights=gain)
+        return np.bincount(delay, weights=gain).astype(np.float64)
 
 
 def _images(
