@@ -121,7 +121,7 @@ class Machine:
 
         Example:
             >>> MACHINES["fan"].parameters()[0]
-            {'part': 'Rotor', 'level': 0.1, 'ratio': 1.0, 'resonance': 900.0}
+            {'part': 'Rotor', 'level': 0.1, 'ratio': 1.0, 'resonance': 1700}
         """
         return [{"part": type(part).__name__} | asdict(part) for part in self.parts]  # type: ignore[call-overload]
 

@@ -134,7 +134,7 @@ class RollingBearing:
     defect passing the loaded zone once a turn. ``ball``: the defect meets one race and then the
     other, twice per BSF and unequally hard, and passes the loaded zone with the cage, at FTF. The
     cage slips by about 1 % from one pass to the next, so that high harmonics smear (Randall &
-    Antoni, section 3). ``dry_friction``: without lubricant, metal noise that breathes with the
+    Antoni). ``dry_friction``: without lubricant, metal noise that breathes with the
     cage.
 
     Attributes:
@@ -251,7 +251,7 @@ class InductionMotor:
 
     The field of a supply at f_L turns at ``f_L / p`` (p pole pairs), the rotor slips behind by s:
     ``f_r = (1 - s) f_L / p``. Magnetic force is the field squared: hum at 2 f_L. The bars pass the
-    stator's slots at ``bars f_r``, with lines 2 f_L beside (Randall, section 2.2). ``broken_bar``:
+    stator's slots at ``bars f_r``, with lines 2 f_L beside (Randall). ``broken_bar``:
     torque beats at the pole pass rate ``2 s f_L``, which modulates everything, and the bars' lines
     rise.
 
