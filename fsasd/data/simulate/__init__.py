@@ -1,13 +1,17 @@
 """The simulated factory: machine sounds computed from the physics of rotating and moving parts.
 
 This is a simulation. No recording went into it and none of its numbers says how a method does on
-real machines; it exists so that everything can be run and tested without a download, with known
-faults of known severity. It is written in the DCASE 2023 Task 2 layout, so that the rest of the
-package cannot tell it from a real data set.
+real machines; it exists so that everything can be run and tested without a download, and so that
+methods can be compared where the truth is known: which fault, of which severity, at which
+frequency. It is written in the DCASE 2023 Task 2 layout, so that the rest of the package cannot
+tell it from a real data set.
 
 A clip is made in the order in which sound travels::
 
-    machine (operating point, fault)  ->  room  ->  microphone  ->  + factory noise  ->  level
+    parts of a machine (operating point, fault) -> room -> (+ factory noise) -> microphone -> level
+
+Faults belong to parts, not to machines: an outer race is struck in the same way in a pump and in
+a gearbox, at the rate that its bearing's geometry and its shaft's speed give.
 
 Conventions: frequencies in Hz, times in seconds, distances in metres. ``turns`` is the angle of
 something that rotates in whole turns (the integral of its frequency), one value per sample. A
@@ -15,17 +19,13 @@ machine's own sound has an RMS of the order of 1 (the valve, mostly silent, less
 strings, as they stand in the file names.
 """
 
-from fsasd.data.simulate.factory import DOMAINS, FACTORY_VERSION, LABELS, simulate, write_factory
-from fsasd.data.simulate.machines import MACHINES, Machine, Operation
-from fsasd.data.simulate.physics import (
-    MICROPHONES,
-    Microphone,
-    band,
-    bearing_rates,
-    harmonics,
-    ring,
-    strikes,
-)
+from fsasd.data.simulate.factory import FACTORY_VERSION, write_factory
+from fsasd.data.simulate.machines import MACHINES, Machine
+from fsasd.data.simulate.operation import Motion, Operation
+from fsasd.data.simulate.physics import band, harmonics, ring, strikes
+from fsasd.data.simulate.recording import DOMAINS, LABELS, Defect, draw_defect, simulate
+from fsasd.data.simulate.room import MICROPHONES, ROOM, Microphone, Room
+from fsasd.data.simulate.rotating import SKF_6203, SKF_6205, SKF_6206, Bearing
 
 __all__ = [
     "DOMAINS",
@@ -33,11 +33,19 @@ __all__ = [
     "LABELS",
     "MACHINES",
     "MICROPHONES",
+    "ROOM",
+    "SKF_6203",
+    "SKF_6205",
+    "SKF_6206",
+    "Bearing",
+    "Defect",
     "Machine",
     "Microphone",
+    "Motion",
     "Operation",
+    "Room",
     "band",
-    "bearing_rates",
+    "draw_defect",
     "harmonics",
     "ring",
     "simulate",

@@ -1,123 +1,36 @@
-"""From machines to recordings: room, microphone, background, level, files and tables."""
+"""From recordings to a data set: files, attribute tables, ground truth, the truth about faults."""
 
-import difflib
 import itertools
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 
-from fsasd.data.simulate.machines import MACHINES, Domain, Machine, Operation
-from fsasd.data.simulate.physics import MICROPHONES, Array
+from fsasd.data.simulate.machines import MACHINES, Domain
+from fsasd.data.simulate.recording import (
+    DOMAINS,
+    LABELS,
+    Defect,
+    Label,
+    check_seconds,
+    draw_defect,
+    require_machine,
+    simulate,
+)
+from fsasd.data.simulate.room import MACHINE_AT, MICROPHONES, ROOM
 
-FACTORY_VERSION = 1
+FACTORY_VERSION = 2
 """To be raised when the same seed would give other bytes."""
-
-Label = Literal["normal", "anomaly"]
-
-DOMAINS: tuple[Domain, ...] = ("source", "target")
-LABELS: tuple[Label, ...] = ("normal", "anomaly")
-
-_BACKGROUND = {"source": 0.15, "target": 0.22}  # RMS; a machine has about 1 at a distance of 1 m
-
-
-def _background(run: Operation) -> Array:
-    """Ventilation and, now and then, a distant clank that has nothing to do with the machine."""
-    clanks = run.chance(0.15)
-    modes = sum(
-        run.ring(clanks, run.rng.uniform(500, 5000), run.rng.uniform(0.01, 0.05)) for _ in range(3)
-    )
-    return run.drift(0.1) * run.noise(50, 6000, slope=-4) + 4 * modes
-
-
-def simulate(
-    machine: str,
-    attributes: Mapping[str, str],
-    label: Label,
-    rng: np.random.Generator,
-    seconds: float,
-    *,
-    sample_rate: int = 16000,
-    domain: Domain = "source",
-) -> npt.NDArray[np.float32]:
-    """One recording of a simulated machine.
-
-    An anomalous clip has one of the machine's faults with a severity uniform in 0.1 to 1, so some
-    are hard to hear. The domain sets only the level of the factory noise; the rest of the domain
-    shift is in the attributes.
-
-    Args:
-        machine: a key of `MACHINES`.
-        attributes: one of the machine's values for each of its keys.
-        label: ``"normal"`` or ``"anomaly"``.
-        rng: source of everything random about the clip.
-        seconds: duration, at least 0.5.
-        sample_rate: in Hz, at least 16000.
-        domain: ``"source"`` or ``"target"``.
-
-    Returns:
-        The clip, shape ``(samples,)``, full scale 1.
-
-    Raises:
-        ValueError: where an argument is none of those.
-
-    Example:
-        >>> point = {"spd": "1200", "load": "1", "mic": "1"}
-        >>> clip = simulate("fan", point, "normal", np.random.default_rng(0), seconds=1.0)
-        >>> clip.shape, clip.dtype.name, bool(0.01 < clip.std() < 0.2)
-        ((16000,), 'float32', True)
-    """
-    model = _machine(machine)
-    _check_point(machine, attributes)
-    if label not in LABELS:
-        raise ValueError(f"label must be one of {LABELS}, got {label!r}")
-    if domain not in DOMAINS:
-        raise ValueError(f"domain must be one of {DOMAINS}, got {domain!r}")
-    if sample_rate < 16000:
-        raise ValueError(
-            f"sample_rate must be at least 16000, got {sample_rate}: modes reach 6 kHz"
-        )
-    _check_seconds(seconds)
-    fault = str(rng.choice(model.faults)) if label == "anomaly" else ""
-    severity = rng.uniform(0.1, 1.0) if label == "anomaly" else 0.0
-    run = Operation(attributes, rng, seconds, sample_rate, fault, severity)
-    microphone = MICROPHONES[attributes["mic"]]
-    heard = microphone.record(run.drift(0.05) * model.sound(run), sample_rate)
-    level = 0.05 * 10 ** (rng.normal(0, 1.5) / 20)
-    clip = level * (heard + _BACKGROUND[domain] * _background(run))
-    return np.clip(clip, -1, 1).astype(np.float32)
-
-
-def _machine(name: str) -> Machine:
-    if name not in MACHINES:
-        near = difflib.get_close_matches(name, MACHINES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no simulated machine {name!r}, known are {', '.join(MACHINES)}{hint}")
-    return MACHINES[name]
-
-
-def _check_point(machine: str, attributes: Mapping[str, str]) -> None:
-    model = MACHINES[machine]
-    if set(attributes) != set(model.source):
-        raise ValueError(f"{machine} has attributes {list(model.source)}, got {list(attributes)}")
-    for key, value in attributes.items():
-        known = dict.fromkeys(model.source[key] + model.target[key])
-        if value not in known:
-            raise ValueError(f"{machine} runs at {key} {', '.join(known)}, got {value!r}")
-
-
-def _check_seconds(seconds: float) -> None:
-    if not 0.5 <= seconds < float("inf"):
-        raise ValueError(f"seconds must be finite and at least 0.5, got {seconds}")
 
 
 @dataclass(frozen=True)
 class _Clip:
+    seed: int
     machine: str
     split: str
     domain: Domain
@@ -139,10 +52,27 @@ class _Clip:
         pairs = ",".join(f"{key},{value}" for key, value in self.attributes.items())
         return f"{self.machine}/{self.split}/{self.name}.wav,{pairs}"
 
-    def write(self, path: Path, seed: int, seconds: float) -> None:
-        key = f"{self.machine}/{self.split}/{self.domain}/{self.label}/{self.index}"
-        rng = _generator(seed, key)
-        clip = simulate(self.machine, self.attributes, self.label, rng, seconds, domain=self.domain)
+    @property
+    def key(self) -> str:
+        return f"{self.machine}/{self.split}/{self.domain}/{self.label}/{self.index}"
+
+    @cached_property
+    def defect(self) -> Defect | None:
+        if self.label == "normal":
+            return None
+        return draw_defect(self.machine, _generator(self.seed, f"{self.key}/defect"))
+
+    def truth(self, path: str) -> str:
+        if self.defect is None:
+            return f"{path},,0,"
+        rate = MACHINES[self.machine].fault_rate(self.defect.fault, self.attributes)
+        shown = "" if rate is None else f"{rate:.3f}"
+        return f"{path},{self.defect.fault},{self.defect.severity:.4f},{shown}"
+
+    def write(self, path: Path, seconds: float) -> None:
+        rng = _generator(self.seed, self.key)
+        condition: Label | Defect = self.defect or "normal"
+        clip = simulate(self.machine, self.attributes, condition, rng, seconds, domain=self.domain)
         soundfile.write(path, clip, 16000, subtype="PCM_16")
 
 
@@ -166,6 +96,11 @@ def write_factory(
 
     Reference machines go to ``dev_data`` with labels in their test names; target machines to
     ``eval_data`` with anonymous test names in shuffled order and the answers in ``ground_truth``.
+    Two files are there for evaluation only: ``truth.csv`` has, for every test clip, its fault,
+    its severity (0 for a normal clip) and the frequency in Hz at which the fault shows (empty
+    where it shows at none); ``factory.json`` has the physical parameters of the machines, the
+    room and the microphones.
+
     A clip depends on the seed, its machine and its place in its group only: not on the number of
     clips, nor on the other machines. ``<root>.partial`` holds what is being written (and is
     emptied first), so that ``root`` is there whole or not at all.
@@ -202,29 +137,34 @@ def write_factory(
     root = Path(root)
     _check_machines(references, targets)
     _check_counts(seed, train_clips, target_domain_clips, test_clips)
-    _check_seconds(seconds)
+    check_seconds(seconds)
     if root.exists():
         raise FileExistsError(f"{root} exists: delete it, or write the factory elsewhere")
     partial = root.with_name(root.name + ".partial")
     if partial.exists():
         shutil.rmtree(partial)
+    truth = ["clip,fault,severity,rate"]
     for machine in (*references, *targets):
         sizes = {"source": train_clips - target_domain_clips, "target": target_domain_clips}
         train = [
-            _Clip(machine, "train", domain, "normal", index)
+            _Clip(seed, machine, "train", domain, "normal", index)
             for domain in DOMAINS
             for index in range(sizes[domain])
         ]
         test = [
-            _Clip(machine, "test", domain, label, index)
+            _Clip(seed, machine, "test", domain, label, index)
             for domain, label, index in itertools.product(DOMAINS, LABELS, range(test_clips))
         ]
         if machine in references:
-            _write_machine(partial / "dev_data" / machine, train, _by_name(test), seed, seconds)
+            folder, named = f"dev_data/{machine}", _by_name(test)
         else:
-            hidden = _anonymous(test, _generator(seed, f"{machine}/order"))
-            _write_machine(partial / "eval_data" / machine, train, hidden, seed, seconds)
-            _write_ground_truth(partial / "ground_truth", machine, hidden)
+            folder = f"eval_data/{machine}"
+            named = _anonymous(test, _generator(seed, f"{machine}/order"))
+            _write_ground_truth(partial / "ground_truth", machine, named)
+        _write_machine(partial / folder, train, named, seconds)
+        truth += [clip.truth(f"{folder}/test/{name}.wav") for name, clip in sorted(named.items())]
+    _write_lines(partial / "truth.csv", truth)
+    _write_lines(partial / "factory.json", [_parameters(seed, (*references, *targets))])
     partial.replace(root)
     return root
 
@@ -234,7 +174,7 @@ def _check_machines(references: Sequence[str], targets: Sequence[str]) -> None:
     if not machines:
         raise ValueError("a factory needs at least one machine, got no reference and no target")
     for machine in machines:
-        _machine(machine)
+        require_machine(machine)
         if machines.count(machine) > 1:
             raise ValueError(
                 f"{machine} is named twice: name it once, as a reference or as a target "
@@ -266,13 +206,13 @@ def _anonymous(clips: Sequence[_Clip], rng: np.random.Generator) -> dict[str, _C
 
 
 def _write_machine(
-    folder: Path, train: Sequence[_Clip], test: Mapping[str, _Clip], seed: int, seconds: float
+    folder: Path, train: Sequence[_Clip], test: Mapping[str, _Clip], seconds: float
 ) -> None:
     """Clips of both splits, and the table of all attributes that the file names give away."""
     for split, named in (("train", _by_name(train)), ("test", test)):
         (folder / split).mkdir(parents=True)
         for name, clip in named.items():
-            clip.write(folder / split / f"{name}.wav", seed, seconds)
+            clip.write(folder / split / f"{name}.wav", seconds)
     listed = [*train, *(clip for name, clip in test.items() if name == clip.name)]
     keys = MACHINES[folder.name].source
     header = [f"d{i}{part}" for i in range(1, 1 + len(keys)) for part in "pv"]
@@ -289,6 +229,28 @@ def _write_ground_truth(folder: Path, machine: str, named: Mapping[str, _Clip]) 
     for column, value in columns.items():
         table = folder / f"ground_truth_{column}" / f"ground_truth_{machine}_section_00_test.csv"
         _write_lines(table, [f"{name}.wav,{value(clip)}" for name, clip in named.items()])
+
+
+def _parameters(seed: int, machines: Sequence[str]) -> str:
+    known = {
+        "simulation": True,
+        "version": FACTORY_VERSION,
+        "seed": seed,
+        "room": asdict(ROOM) | {"machine_at": MACHINE_AT},
+        "microphones": {name: asdict(microphone) for name, microphone in MICROPHONES.items()},
+        "machines": {
+            name: {
+                "parts": MACHINES[name].parameters(),
+                "faults": MACHINES[name].faults,
+                "operating_points": {
+                    "source": MACHINES[name].source,
+                    "target": MACHINES[name].target,
+                },
+            }
+            for name in machines
+        },
+    }
+    return json.dumps(known, indent=2)
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:

@@ -1,7 +1,6 @@
-"""What sounds are made of: harmonics, strikes, resonances, bands, bearings, microphones."""
+"""What sounds are made of: harmonics, strikes, resonances, bands of noise."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -77,75 +76,3 @@ def band(frequencies: Array, low: float, high: float, slope: float = 0.0) -> Arr
     f = np.maximum(frequencies, 1.0)
     edges = np.sqrt((1 + (low / f) ** 4) * (1 + (f / high) ** 4))
     return (f / 1000) ** (slope / 6.02) / edges
-
-
-@dataclass(frozen=True)
-class Microphone:
-    """A recording position: what distance, room and capsule do to the sound.
-
-    Attributes:
-        distance: in metres; the direct sound falls as 1/distance, the reverberation does not.
-        low: lower band edge in Hz.
-        high: upper band edge in Hz.
-        presence: a resonance of capsule and mounting in Hz, 6 dB high and an octave wide.
-        reverberation: RT60 of the surroundings in seconds.
-    """
-
-    distance: float
-    low: float
-    high: float
-    presence: float
-    reverberation: float
-
-    def record(self, sound: Array, sample_rate: int) -> Array:
-        """The sound as this microphone takes it up: early reflections, tail, frequency response.
-
-        The clip is cut from a machine that was running before, hence circular convolution: what
-        rings past the end comes in at the start.
-
-        Example:
-            >>> impulse = np.eye(1, 16000)[0]
-            >>> near = MICROPHONES["1"].record(impulse, 16000)
-            >>> far = MICROPHONES["3"].record(impulse, 16000)
-            >>> bool(np.abs(near).max() > 2 * np.abs(far).max())
-            True
-        """
-        # A position has one room: its reflections are drawn from the position, not from the clip.
-        rng = np.random.default_rng(round(1000 * self.distance))
-        delay = np.arange(round(self.reverberation * sample_rate)) / sample_rate
-        room = 0.01 * rng.standard_normal(delay.size) * 10 ** (-3 * delay / self.reverberation)
-        early = rng.integers(sample_rate // 500, sample_rate // 35, size=5)
-        room[early] += 0.15 * rng.choice([-1, 1], size=5)
-        room[0] = 1 / self.distance
-        f = np.fft.rfftfreq(sound.size, 1 / sample_rate)
-        peak = 1 + np.exp(-((2 * np.log2(np.maximum(f, 1.0) / self.presence)) ** 2))
-        response = band(f, self.low, self.high) * peak * np.fft.rfft(room, sound.size)
-        return np.fft.irfft(np.fft.rfft(sound) * response, sound.size)
-
-
-MICROPHONES: Mapping[str, Microphone] = {
-    "1": Microphone(distance=0.8, low=40, high=7500, presence=5000, reverberation=0.15),
-    "2": Microphone(distance=1.0, low=90, high=6500, presence=2500, reverberation=0.20),
-    "3": Microphone(distance=2.0, low=60, high=4500, presence=700, reverberation=0.35),
-}
-
-
-def bearing_rates(shaft_rate: float) -> tuple[float, float]:
-    """Ball-pass frequencies of the simulated bearing (an SKF 6205) on the outer and inner race.
-
-    ``BPFO = n/2 f_r (1 - d/D cos phi)`` and ``BPFI = n/2 f_r (1 + d/D cos phi)`` with n = 9 balls
-    of d = 7.94 mm on a pitch diameter D = 39.04 mm and contact angle phi = 0 (Randall & Antoni,
-    "Rolling element bearing diagnostics - a tutorial", MSSP 25, 2011).
-
-    Args:
-        shaft_rate: f_r in Hz.
-
-    Returns:
-        BPFO and BPFI in Hz. They add up to n f_r.
-
-    Example:
-        >>> [round(rate, 3) for rate in bearing_rates(1.0)]
-        [3.585, 5.415]
-    """
-    ratio = 7.94 / 39.04
-    return 4.5 * shaft_rate * (1 - ratio), 4.5 * shaft_rate * (1 + ratio)

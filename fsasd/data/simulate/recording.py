@@ -1,0 +1,184 @@
+"""One recording: a machine with or without a defect, heard in the room, with noise around."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fsasd.data.simulate.machines import MACHINES, Domain, Machine
+from fsasd.data.simulate.operation import Operation
+from fsasd.data.simulate.physics import Array, harmonics
+from fsasd.data.simulate.room import MICROPHONES
+
+Label = Literal["normal", "anomaly"]
+
+DOMAINS: tuple[Domain, ...] = ("source", "target")
+LABELS: tuple[Label, ...] = ("normal", "anomaly")
+
+MILD = 0.1
+"""Severity of the mildest fault that is drawn; the gravest is 1."""
+
+
+@dataclass(frozen=True)
+class Defect:
+    """What is wrong with a machine.
+
+    Attributes:
+        fault: one of the machine's ``faults``.
+        severity: 0 (none) to 1 (obvious).
+    """
+
+    fault: str
+    severity: float
+
+
+def draw_defect(machine: str, rng: np.random.Generator) -> Defect:
+    """One of the machine's faults, with a severity uniform in 0.1 to 1: some are hard to hear.
+
+    Example:
+        >>> defect = draw_defect("bearing", np.random.default_rng(0))
+        >>> defect.fault in MACHINES["bearing"].faults, MILD <= defect.severity <= 1
+        (True, True)
+    """
+    fault = str(rng.choice(require_machine(machine).faults))
+    return Defect(fault, float(rng.uniform(MILD, 1.0)))
+
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """Noise of the factory in one domain: ventilation, hum, blows from afar."""
+
+    level: float  # RMS; a machine has about 1 at a distance of one metre
+    slope: float
+    hum: float
+    clanks: float
+
+    def sound(self, run: Operation) -> Array:
+        clanks = run.chance(self.clanks)
+        modes = np.zeros(run.samples)
+        if clanks.any():
+            for _ in range(3):
+                modes += run.ring(clanks, run.rng.uniform(500, 5000), run.rng.uniform(0.01, 0.05))
+        ventilation = run.drift(0.1) * run.noise(
+            50, 6000, slope=self.slope + run.rng.normal(0, 0.7)
+        )
+        hum = harmonics(run.turns(100.0, jitter=0.0005), [1, 0.5, 0.3, 0.2])
+        level = self.level * 10 ** (run.rng.normal(0, 2.5) / 20)
+        return level * (ventilation + self.hum * hum + 4 * modes)
+
+
+_SURROUNDINGS = {
+    "source": _Surroundings(level=0.15, slope=-4.0, hum=0.3, clanks=0.15),
+    "target": _Surroundings(level=0.22, slope=-3.0, hum=0.6, clanks=0.3),
+}
+
+
+def simulate(
+    machine: str,
+    attributes: Mapping[str, str],
+    condition: Label | Defect,
+    rng: np.random.Generator,
+    seconds: float,
+    *,
+    sample_rate: int = 16000,
+    domain: Domain = "source",
+) -> npt.NDArray[np.float32]:
+    """One recording of a simulated machine.
+
+    What a defect adds has a random stream of its own: clips of the same seed and different
+    conditions are the same recording with and without the defect. The domain sets only the noise
+    around; the rest of the domain shift is in the attributes.
+
+    Args:
+        machine: a key of `MACHINES`.
+        attributes: one of the machine's values for each of its keys.
+        condition: ``"normal"``, a `Defect`, or ``"anomaly"`` for one that is drawn.
+        rng: source of everything random about the clip.
+        seconds: duration, at least 0.5.
+        sample_rate: in Hz, at least 16000.
+        domain: ``"source"`` or ``"target"``.
+
+    Returns:
+        The clip, shape ``(samples,)``, full scale 1.
+
+    Raises:
+        ValueError: where an argument is none of those.
+
+    Example:
+        >>> point = {"spd": "1200", "load": "1", "mic": "1"}
+        >>> clip = simulate("fan", point, "normal", np.random.default_rng(0), seconds=1.0)
+        >>> clip.shape, clip.dtype.name, bool(0.01 < clip.std() < 0.2)
+        ((16000,), 'float32', True)
+        >>> worn = simulate("fan", point, Defect("imbalance", 1.0), np.random.default_rng(0), 1.0)
+        >>> bool(worn.std() > clip.std())
+        True
+    """
+    model = require_machine(machine)
+    _check_point(machine, attributes)
+    if domain not in DOMAINS:
+        raise ValueError(f"domain must be one of {DOMAINS}, got {domain!r}")
+    if sample_rate < 16000:
+        raise ValueError(
+            f"sample_rate must be at least 16000, got {sample_rate}: noise reaches 7.5 kHz"
+        )
+    check_seconds(seconds)
+    defect = _defect(machine, condition, rng)
+    run = Operation(attributes, rng, seconds, sample_rate, defect.fault, defect.severity)
+    dry = run.drift(0.05) * model.sound(run)
+    ambience = _SURROUNDINGS[domain].sound(run)
+    level = 0.05 * 10 ** (rng.normal(0, 1.5) / 20)
+    clip = level * MICROPHONES[attributes["mic"]].record(dry, ambience, sample_rate)
+    return np.clip(clip, -1, 1).astype(np.float32)
+
+
+def _defect(machine: str, condition: Label | Defect, rng: np.random.Generator) -> Defect:
+    if isinstance(condition, Defect):
+        faults = MACHINES[machine].faults
+        if condition.fault not in faults:
+            raise ValueError(
+                f"faults of {machine} are {', '.join(faults)}, got {condition.fault!r}"
+            )
+        if not 0 <= condition.severity <= 1:
+            raise ValueError(f"severity must be 0 to 1, got {condition.severity}")
+        return condition
+    if condition not in LABELS:
+        raise ValueError(f"condition must be one of {LABELS} or a Defect, got {condition!r}")
+    return draw_defect(machine, rng.spawn(1)[0]) if condition == "anomaly" else Defect("", 0.0)
+
+
+def require_machine(name: str) -> Machine:
+    """The machine of a name.
+
+    Raises:
+        ValueError: for a name that is none, with the near miss.
+
+    Example:
+        >>> require_machine("fann")
+        Traceback (most recent call last):
+        ...
+        ValueError: no simulated machine 'fann', known are fan, pump, ...; did you mean 'fan'?
+    """
+    if name not in MACHINES:
+        near = difflib.get_close_matches(name, MACHINES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no simulated machine {name!r}, known are {', '.join(MACHINES)}{hint}")
+    return MACHINES[name]
+
+
+def _check_point(machine: str, attributes: Mapping[str, str]) -> None:
+    model = MACHINES[machine]
+    if set(attributes) != set(model.source):
+        raise ValueError(f"{machine} has attributes {list(model.source)}, got {list(attributes)}")
+    for key, value in attributes.items():
+        known = dict.fromkeys(model.source[key] + model.target[key])
+        if value not in known:
+            raise ValueError(f"{machine} runs at {key} {', '.join(known)}, got {value!r}")
+
+
+def check_seconds(seconds: float) -> None:
+    """Raise for a duration that is no number of at least half a second."""
+    if not 0.5 <= seconds < float("inf"):
+        raise ValueError(f"seconds must be finite and at least 0.5, got {seconds}")
