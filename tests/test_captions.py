@@ -106,8 +106,8 @@ def test_machines_are_told_apart_by_their_names():
 @pytest.mark.parametrize(
     ("machine", "sentence"),
     [
-        ("Scanner", "This is the normal sound of a Scanner with foo 3."),
-        ("AirCompressor", "This is the normal sound of an AirCompressor with foo 3."),
+        ("Press", "This is the normal sound of a Press with foo 3."),
+        ("IceMachine", "This is the normal sound of an IceMachine with foo 3."),
     ],
 )
 def test_an_unknown_machine_and_attribute_are_called_what_they_are(machine, sentence):
