@@ -58,7 +58,7 @@ def read(path: str | Path, *, channel: int | str | None = None) -> np.ndarray:
     """
     path = Path(path)
     samples, rate = decode(path)
-    waveform = _one_channel(samples, channel, path)
+    waveform = one_channel(samples, channel, path)
     if not np.isfinite(waveform).all():
         raise AudioError(f"{path}: {np.count_nonzero(~np.isfinite(waveform))} samples are NaN")
     if rate != SAMPLE_RATE:
@@ -278,7 +278,12 @@ def riff_is_cut(path: Path) -> bool:
     return announced not in (0, 0xFFFFFFFF) and path.stat().st_size < announced + 8
 
 
-def _one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> np.ndarray:
+def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> np.ndarray:
+    """Take of (samples, channels) what ``channel`` says (see ``read``).
+
+    Raises:
+        AudioError: It does not say which; names ``path``.
+    """
     n_channels = samples.shape[1]
     if n_channels == 1:
         if channel == "far":

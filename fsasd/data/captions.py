@@ -46,6 +46,7 @@ class Captions:
         attributes: Mapping[str, str],
     ) -> None:
         self.names: dict[str, str] = {}
+        self.own: dict[str, dict[str, str]] = {}
         self.phrases: dict[str, dict[str, str]] = {}
         self.places: dict[str, list[str]] = {}
         self.attributes = dict(attributes)
@@ -55,6 +56,7 @@ class Captions:
             self.names[machine] = own.pop("name", _generic_name(machine))
             self.places[machine] = _PLACE.findall(self.names[machine])
             _require_places(own)
+            self.own[machine] = own
             self.phrases[machine] = {**self.attributes, **own}
 
     def __call__(self, clip: Clip) -> str:

@@ -141,14 +141,21 @@ class FirstShotDataModule(L.LightningDataModule):
         for rule in self.hold_out:
             if not any(_matches(clip, rule) for clip in self.clips):
                 raise MetadataError(f"hold_out: no clip is {rule}, so nothing would be held out")
-        usable = [
-            clip
-            for clip in self.clips
-            if is_trainable(clip) and not any(_matches(clip, rule) for rule in self.hold_out)
-        ]
-        if not usable:
+        if not self.trainable:
             raise MetadataError("no clip to train a generator on: none is labelled and trainable")
-        return Clips(usable, self.cache)
+        return self.trainable
+
+    @cached_property
+    def trainable(self) -> Clips:
+        """The clips that first-shot rules and ``hold_out`` let a generator hear; maybe none."""
+        return Clips(
+            [
+                clip
+                for clip in self.clips
+                if is_trainable(clip) and not any(_matches(clip, rule) for rule in self.hold_out)
+            ],
+            self.cache,
+        )
 
     @property
     def references(self) -> list[str]:

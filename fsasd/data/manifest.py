@@ -9,8 +9,8 @@ told, with its line.
 from __future__ import annotations
 
 import csv
+import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -136,67 +136,80 @@ def with_roles(clips: Sequence[Clip], targets: Sequence[str] | None = None) -> l
         require_known(targets, machines, "machines")
         roles = {machine: "target" if machine in targets else "reference" for machine in machines}
     else:
-        roles = _own_roles(clips) | {}
+        roles = _own_roles(clips)
         roles |= _certain_roles(clips, [machine for machine in machines if machine not in roles])
     return [replace(clip, role=roles[clip.machine]) for clip in clips]
 
 
 class _RowReader:
-    """Makes clips of rows, and says what is wrong with them."""
+    """Makes clips of rows, and says what is wrong with them.
 
-    def __init__(self, folder: Path, columns: Mapping[str, int], unit_of_place: str) -> None:
+    Tables have few combinations of attributes, and few of everything else but paths: each is
+    looked at, and kept, once.
+    """
+
+    def __init__(self, folder: Path, columns: Mapping[str, int], place: str) -> None:
         self.folder = folder
-        self.columns = columns
-        self.known = {c: columns[c] for c in (*REQUIRED, *OPTIONAL) if c in columns}
-        self.attributes = [_attribute(c, i) for c, i in columns.items() if c not in self.known]
-        self.unit_of_place = unit_of_place
-        self.first: dict[Path, int] = {}
-        self.files: dict[Path, set[str]] = {}
-        # Few combinations of attributes make up most tables: each is kept once.
-        self.shared: dict[tuple[str, ...], dict[str, str]] = {}
+        self.place = place
+        self.n_columns = len(columns)
+        self.path = columns["path"]
+        self.fields = [c for c in (*REQUIRED[1:], *OPTIONAL) if c in columns]
+        self.field_indices = [columns[field] for field in self.fields]
+        others = set(columns) - {"path", *self.fields}
+        self.attributes = [_attribute(c) for c in columns if c in others]
+        self.attribute_indices = [i for c, i in columns.items() if c in others]
+        self.known: dict[tuple[str, ...], tuple[dict[str, str | None], list[str]]] = {}
+        self.attributed: dict[tuple[str, ...], dict[str, str]] = {}
+        self.first: dict[str, int] = {}
+        self.files: dict[str, set[str]] = {}
 
     def __call__(self, number: int, cells: Sequence[str]) -> tuple[Clip, list[str]]:
-        if len(cells) != len(self.columns):
-            wrong = [f"expected {len(self.columns)} cells as in the header, found {len(cells)}"]
-            return Clip(Path(), ""), [f"{self.unit_of_place} {number}: {wrong[0]}"]
-        known = {column: sys.intern(cells[i].strip()) for column, i in self.known.items()}
-        path = self.folder / known.pop("path")
-        wrong = [*self._wrong_cells(known), *self._wrong_path(path, number)]
-        values = tuple(cells[i].strip() for _, _, i in self.attributes)
-        if values not in self.shared:
-            self.shared[values] = {
+        if len(cells) != self.n_columns:
+            wrong = f"expected {self.n_columns} cells as in the header, found {len(cells)}"
+            return Clip(Path(), ""), [f"{self.place} {number}: {wrong}"]
+        cells = [cell.strip() for cell in cells]
+        values = tuple([cells[i] for i in self.field_indices])
+        if values not in self.known:
+            self.known[values] = self._fields(values)
+        fields, problems = self.known[values]
+        values = tuple([cells[i] for i in self.attribute_indices])
+        if values not in self.attributed:
+            self.attributed[values] = {
                 name: f"{value} {unit}".rstrip()
-                for (name, unit, _), value in zip(self.attributes, values, strict=True)
+                for (name, unit), value in zip(self.attributes, values, strict=True)
                 if value
             }
-        filled = {column: value or None for column, value in known.items()}
-        clip = Clip(path, attributes=self.shared[values], **filled)  # type: ignore[arg-type]
-        return clip, [f"{self.unit_of_place} {number}: {problem}" for problem in wrong]
+        path = self.folder / cells[self.path]
+        problems = [*problems, *self._wrong_path(str(path), cells[self.path], number)]
+        clip = Clip(path, attributes=self.attributed[values], **fields)  # type: ignore[arg-type]
+        return clip, [f"{self.place} {number}: {problem}" for problem in problems]
 
-    def _wrong_cells(self, known: Mapping[str, str]) -> Iterator[str]:
+    def _fields(self, values: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
+        known = dict(zip(self.fields, values, strict=True))
+        problems = []
         for column, allowed in _ALLOWED.items():
             if known.get(column, allowed[-1]) not in allowed:
-                names = [name or "nothing" for name in allowed]
-                yield f"{column}: expected {' or '.join(names)}, found '{known[column]}'"
+                names = " or ".join(name or "nothing" for name in allowed)
+                problems.append(f"{column}: expected {names}, found '{known[column]}'")
         if not known["machine"] or "/" in known["machine"]:
-            yield f"machine: expected a name without '/', found '{known['machine']}'"
+            found = known["machine"]
+            problems.append(f"machine: expected a name without '/', found '{found}'")
         section = known.get("section", "")
         if section and not (section.isascii() and section.isdigit()):
-            yield f"section: expected digits such as 00, found '{section}'"
+            problems.append(f"section: expected digits such as 00, found '{section}'")
+        return {column: value or None for column, value in known.items()}, problems
 
-    def _wrong_path(self, path: Path, number: int) -> Iterator[str]:
-        if path == self.folder:
-            yield "path: expected a file, found nothing"
-            return
-        earlier = self.first.setdefault(path, number)
-        if earlier != number:
-            yield f"path: {path} is already in {self.unit_of_place} {earlier}"
+    def _wrong_path(self, path: str, written: str, number: int) -> list[str]:
+        if not written:
+            return ["path: expected a file, found nothing"]
+        if (earlier := self.first.setdefault(path, number)) != number:
+            return [f"path: {written} is already in {self.place} {earlier}"]
         # One listing of a folder is quicker than a question for each of its files.
-        if path.parent not in self.files:
-            there = path.parent.iterdir() if path.parent.is_dir() else ()
-            self.files[path.parent] = {other.name for other in there}
-        if path.name not in self.files[path.parent]:
-            yield f"path: {path} does not exist"
+        folder, _, name = path.rpartition(os.sep)
+        if folder not in self.files:
+            there = Path(path).parent
+            self.files[folder] = {p.name for p in there.iterdir()} if there.is_dir() else set()
+        return [] if name in self.files[folder] else [f"path: {path} does not exist"]
 
 
 def _csv(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -241,9 +254,9 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     return {name: i for i, name in enumerate(names)}
 
 
-def _attribute(column: str, index: int) -> tuple[str, str, int]:
+def _attribute(column: str) -> tuple[str, str]:
     match = _UNIT.fullmatch(column)
-    return (match["name"], match["unit"].strip(), index) if match else (column, "", index)
+    return (match["name"], match["unit"].strip()) if match else (column, "")
 
 
 def _own_roles(clips: Iterable[Clip]) -> dict[str, str]:
