@@ -276,8 +276,9 @@ def _file_names(clips: Clips) -> list[str]:
     if len(set(names)) == len(names):
         return names
     # One's own recordings may be called alike in different folders.
-    folder = os.path.commonpath([clip.path.parent for clip in clips])
-    return [clip.path.relative_to(folder).as_posix() for clip in clips]
+    paths = [clip.path.absolute() for clip in clips]
+    folder = os.path.commonpath([path.parent for path in paths])
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def _clip_table(detection: Detection) -> pd.DataFrame | None:

@@ -364,3 +364,18 @@ def test_nothing_is_warned_of_where_everything_is_defined(detection, caplog):
         table = evaluate([detection], resamples=10)
     assert warned(caplog) == []
     assert table["undefined"].tolist() == [0, 0, 0, 0]
+
+
+def test_clips_called_alike_in_different_folders_are_told_apart(detection, tmp_path):
+    test = Clips(
+        [
+            replace(clip, path=tmp_path / str(clip.label) / str(clip.domain) / f"{i // 4}.wav")
+            for i, clip in enumerate(detection.test)
+        ],
+        detection.test.cache,
+    )
+    write(tmp_path, [replace(detection, test=test)])
+    names = pd.read_csv(tmp_path / "clips.csv")["file"]
+    assert names.is_unique
+    assert names[0] == test[0].path.relative_to(tmp_path).as_posix()
+    assert len(list((tmp_path / "scores").iterdir())) == 2
