@@ -214,15 +214,16 @@ class _RowReader:
 
 def _csv(path: Path) -> Iterator[tuple[int, list[str]]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, strict=True)
+        reader, line = csv.reader(file, strict=True), 1
         try:
             for cells in reader:
                 if any(cells):
-                    yield reader.line_num, cells
+                    yield line, cells
+                # A quoted cell may span several.
+                line = reader.line_num + 1
         except (csv.Error, UnicodeDecodeError) as error:
             raise MetadataError(
-                f"{path}, near line {reader.line_num + 1}: expected comma-separated text in "
-                f"UTF-8: {error}"
+                f"{path}, near line {line}: expected comma-separated text in UTF-8: {error}"
             ) from error
 
 
