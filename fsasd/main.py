@@ -145,7 +145,7 @@ class Run:
         else:
             report.print()
         if report.errors:
-            raise ValueError(f"{len(report.errors)} errors in the data: see {said}")
+            raise ValueError(f"the data have errors: see {said}")
 
     def finetune(self, folder: Path) -> None:
         """Fine-tune the generator; goes on from the last checkpoint that the folder holds."""

@@ -108,10 +108,10 @@ class Report:
             if len(finding.paths) > _SHOWN:
                 out.print(f"    ... and {len(finding.paths) - _SHOWN} more")
         depth = "headers only" if self.headers_only else "all samples"
-        warnings = len(self.findings) - len(self.errors)
         out.print(
-            f"{len(self.recordings)} clips read ({depth}): {len(self.errors)} errors, "
-            f"{warnings} warnings"
+            f"{_many(len(self.recordings), 'clip')} read ({depth}): "
+            f"{_many(len(self.errors), 'error')}, "
+            f"{_many(len(self.findings) - len(self.errors), 'warning')}"
         )
 
 
@@ -243,17 +243,21 @@ def _captions(data: FirstShotDataModule) -> tuple[pd.DataFrame, list[Finding]]:
 def _of_recordings(recordings: pd.DataFrame) -> Iterator[Finding]:
     for machine, own in recordings.groupby("machine"):
         for problem, clips in own.groupby("problem"):
-            yield _finding("error", machine, "unreadable", f"{len(clips)} clips: {problem}", clips)
+            yield _finding(
+                "error", machine, "unreadable", f"{_many(len(clips), 'clip')}: {problem}", clips
+            )
         for kind, what in (
-            ("silent", f"with a peak below {SILENT:g} or a constant"),
-            ("clipped", "that rest at full scale"),
+            ("silent", f"with a peak below {SILENT:g}, or constant"),
+            ("clipped", "resting at full scale: clipped"),
         ):
             if len(clips := own[own[kind].eq(True)]):
-                yield _finding("warning", machine, kind, f"{len(clips)} clips {what}", clips)
+                yield _finding(
+                    "warning", machine, kind, f"{_many(len(clips), 'clip')} {what}", clips
+                )
         rates = own["rate"].dropna()
         if len(clips := own.loc[rates[rates != SAMPLE_RATE].index]):
             found = ", ".join(f"{rate:g}" for rate in sorted(set(clips["rate"])))
-            message = f"{len(clips)} clips have {found} Hz: they will be resampled to {SAMPLE_RATE}"
+            message = f"{_many(len(clips), 'clip')} at {found} Hz, to be resampled to {SAMPLE_RATE}"
             yield _finding("warning", machine, "rate", message, clips)
 
 
@@ -270,16 +274,16 @@ def _of_contents(recordings: pd.DataFrame) -> Iterator[Finding]:
         else:
             copies.append(same)
     for level, kind, message, groups in (
-        ("error", "leak", "in both train and test", leaks),
-        ("error", "contradiction", "called both normal and anomaly", contradictions),
-        ("warning", "duplicate", "there more than once", copies),
+        ("error", "leak", "one in the other split (train, test)", leaks),
+        ("error", "contradiction", "one with the other label (normal, anomaly)", contradictions),
+        ("warning", "duplicate", "another", copies),
     ):
         by_machine: dict[str, list[pd.DataFrame]] = {}
         for same in groups:
             by_machine.setdefault(" and ".join(sorted(set(same["machine"]))), []).append(same)
         for machine, own in by_machine.items():
             clips = pd.concat(own)
-            told = f"{len(clips)} clips hold {len(own)} recordings that are {message}"
+            told = f"{len(clips)} clips have the same content as {message}"
             yield _finding(level, machine, kind, told, clips)
 
 
@@ -303,7 +307,7 @@ def _of_labels(data: FirstShotDataModule) -> Iterator[Finding]:
             yield Finding("error", machine, "labels", "no test clip: nothing to score", [])
         if None in tests and len(tests) > 1:
             paths = [str(c.path) for c in clips if c.split == "test" and c.label is None]
-            message = f"{len(paths)} of {sum(tests.values())} test clips have no label: no metrics"
+            message = f"{len(paths)} of {sum(tests.values())} test clips unlabelled: no metrics"
             yield Finding("warning", machine, "labels", message, paths)
 
 
@@ -313,7 +317,7 @@ def _of_attributes(data: FirstShotDataModule) -> Iterator[Finding]:
         keys = dict.fromkeys(key for clip in clips for key in clip.attributes)
         for key in keys:
             if lacking := [str(clip.path) for clip in clips if key not in clip.attributes]:
-                message = f"{len(lacking)} of {len(clips)} clips lack the attribute '{key}'"
+                message = f"{len(lacking)} of {len(clips)} clips without the attribute '{key}'"
                 yield Finding("warning", machine, "attributes", message, lacking)
         for key in sorted(set(data.captions.own.get(machine, ())) - set(keys)):
             message = (
@@ -355,6 +359,10 @@ def _summary(
             "longest": max(said, key=len, default=None),
         },
     }
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _counts(numbers: pd.Series) -> dict[str, int]:
