@@ -415,8 +415,12 @@ def check_main() -> None:
             "hydra.job_logging.handlers.console.stream=ext://sys.stderr",
         ],
     }
-    given = [word for argument in sys.argv[1:] for word in options.get(argument, [argument])]
-    sys.argv[1:] = ["stages=[check]", *given]
+    added = ["stages=[check]", *(word for name in options if name in sys.argv
+                                 for word in options[name])]  # fmt: skip
+    given = [argument for argument in sys.argv[1:] if argument not in options]
+    # Hydra wants all overrides in one place, which options like --config-dir must not divide.
+    place = next((i for i, a in enumerate(given) if "=" in a and a[0] != "-"), len(given))
+    sys.argv[1:] = [*given[:place], *added, *given[place:]]
     main()
 
 

@@ -332,6 +332,25 @@ def test_errors_in_the_data_stop_the_run(run, monkeypatch):
         checked()
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["data=x"], ["stages=[check]", "data=x"]),
+        (["--config-dir", "c", "data=x"], ["--config-dir", "c", "stages=[check]", "data=x"]),
+        (
+            ["--headers-only", "data=x", "--config-dir", "c"],
+            ["stages=[check]", "check.headers_only=true", "data=x", "--config-dir", "c"],
+        ),
+        (["--help"], ["--help", "stages=[check]"]),
+    ],
+)
+def test_overrides_stay_together(monkeypatch, given, expected):
+    monkeypatch.setattr(sys, "argv", ["fsasd-check", *given])
+    monkeypatch.setattr(app, "main", lambda: None)
+    app.check_main()
+    assert sys.argv == ["fsasd-check", *expected]
+
+
 def test_the_command_prints_json_and_fails_on_errors(make_wav, tmp_path):
     make_wav("press/train/normal/a.wav")
     (tmp_path / "press/test").mkdir()

@@ -89,7 +89,7 @@ class Report:
         """Print the report for people."""
         out = console or Console(highlight=False, markup=False)
         if console is None and not out.is_terminal:
-            out = Console(highlight=False, markup=False, width=120)
+            out = Console(highlight=False, markup=False, width=130)
         out.print(_table(self.machines))
         for machine, found in self.machines.items():
             told = found["captions"]
@@ -380,10 +380,10 @@ def _table(machines: dict[str, dict[str, Any]]) -> Table:
         "Domain\nsource/target",
         "Length\ns",
         "Rate\nHz",
-        "Channels\n",
-        "Captions\n",
+        "Chan-\nnels",
+        "Cap-\ntions",
     ):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     table.add_column("Attributes\n")
     for machine, found in machines.items():
         low, high = found["seconds"]["min"], found["seconds"]["max"]
@@ -403,7 +403,8 @@ def _table(machines: dict[str, dict[str, Any]]) -> Table:
 
 
 def _slashed(found: dict[str, Any], groups: Sequence[dict[str, str | None]]) -> str:
-    return "/".join(
-        str(sum(row["clips"] for row in found["counts"] if group.items() <= row.items()))
+    numbers = [
+        sum(row["clips"] for row in found["counts"] if group.items() <= row.items())
         for group in groups
-    )
+    ]
+    return "/".join(map(str, numbers)) if any(numbers) else ""

@@ -73,7 +73,7 @@ class FirstShotDataModule(L.LightningDataModule):
             raise MetadataError(
                 f"{', '.join(both)}: both reference (dev_data) and target (eval_data). DCASE 2020 "
                 "to 2022 have the same machine types in both: use data=dcase2020 (2021, 2022), or "
-                "say references=[...] and targets=[...]"
+                "say data.references=[...] and data.targets=[...]"
             )
         self.batch_size = batch_size
         self.val_share = val_share

@@ -280,7 +280,7 @@ def _certain_roles(clips: Iterable[Clip], machines: Sequence[str]) -> dict[str, 
         raise MetadataError(
             f"{', '.join(open_)}: the anomalies are all in the test split. May they be learned "
             "from (a reference machine) or only be used to evaluate (a target)? Say "
-            "targets=[<the new machines>], or add a column role"
+            "data.targets=[<the new machines>], or add a column role"
         )
     return {machine: "reference" if found else "target" for machine, found in splits.items()}
 

@@ -275,7 +275,7 @@ def _with_roles(
         raise MetadataError(
             f"{root}: expected the machines {', '.join(sorted(roles))}, found "
             f"{', '.join(sorted(found))}. Missing: {', '.join(missing)}. To do with what is "
-            f"there, say machines=[{','.join(there)}]"
+            f"there, say data.machines=[{','.join(there)}]"
         )
     if others := sorted(found - set(roles)):
         log.info("%s: not asked for, and left out: %s", root, ", ".join(others))
