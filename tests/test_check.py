@@ -283,6 +283,12 @@ def test_a_phrase_that_no_clip_needs_is_told(planted):
     )
 
 
+def test_a_shipped_phrase_that_no_clip_needs_is_not_told(planted):
+    data = planted((None, {"machine": "grinder", "attributes": {"speed": "1"}}))
+    assert "grindstone" in data.captions.own["grinder"]
+    assert not found(check(data), "attributes")
+
+
 def test_a_clip_that_its_template_does_not_fit_is_an_error(planted):
     data = planted(
         (None, {"attributes": {"speed": "1"}}),

@@ -23,6 +23,7 @@ from rich.progress import track
 from rich.table import Table
 
 from fsasd.data.audio import SAMPLE_RATE, AudioError, decode, one_channel, riff_is_cut
+from fsasd.data.captions import default_captions
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import Clip, MetadataError
 
@@ -319,7 +320,8 @@ def _of_attributes(data: FirstShotDataModule) -> Iterator[Finding]:
             if lacking := [str(clip.path) for clip in clips if key not in clip.attributes]:
                 message = f"{len(lacking)} of {len(clips)} clips without the attribute '{key}'"
                 yield Finding("warning", machine, "attributes", message, lacking)
-        for key in sorted(set(data.captions.own.get(machine, ())) - set(keys)):
+        shipped = default_captions().own.get(machine, {})
+        for key in sorted(data.captions.own.get(machine, {}).keys() - shipped.keys() - set(keys)):
             message = (
                 f"its captions have a phrase for '{key}', which no clip has; there are: "
                 f"{', '.join(keys) or 'none'}"

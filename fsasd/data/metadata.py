@@ -284,17 +284,16 @@ def _with_roles(
 
 
 def _machine_clips(folder: _MachineFolder, form: str | None) -> list[Clip]:
-    clips: list[Clip] = []
-    for name in _SPLITS:
+    found = {
+        name: sorted(p for p in folder.path.glob(f"{name}/*") if p.suffix.lower() in AUDIO_SUFFIXES)
+        for name in _SPLITS
+    }
+    if found["test"]:
         # The DCASE baseline merges DCASE 2021's two test folders into one, and may keep them.
-        if name.endswith("_test") and any(clip.split == "test" and clip.path.parent.name == "test"
-                                          for clip in clips):  # fmt: skip
-            continue
-        files = sorted(
-            p for p in folder.path.glob(f"{name}/*") if p.suffix.lower() in AUDIO_SUFFIXES
-        )
-        clips += [read_name(path, role=folder.role, form=form) for path in files]
-    return clips
+        found["source_test"] = found["target_test"] = []
+    return [
+        read_name(path, role=folder.role, form=form) for paths in found.values() for path in paths
+    ]
 
 
 def _said_by(stem: str) -> dict[str, str | None] | None:
