@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-MODULES = ("features", "simulate", "selection", "demo")
+MODULES = ("data", "features", "simulate", "selection", "demo")
 
 if __name__ == "__main__":
     for name in MODULES:

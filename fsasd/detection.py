@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +170,7 @@ def write(folder: Path, detections: Sequence[Detection]) -> None:
     ``metrics.csv``, and ``models/<machine>/section_<nn>/``.
     """
     for d in detections:
-        names = [clip.path.name for clip in d.test]
+        names = _file_names(d.test)
         write_scores(folder / "scores", d.machine, d.section, names, d.scores)
         write_decisions(folder / "scores", d.machine, d.section, names, d.decisions)
         d.detector.save(folder / "models" / d.machine / f"section_{d.section}")
@@ -270,17 +271,31 @@ def _titled(detection: Detection, table: pd.DataFrame | None) -> pd.DataFrame | 
     return named
 
 
+def _file_names(clips: Clips) -> list[str]:
+    names = [clip.path.name for clip in clips]
+    if len(set(names)) == len(names):
+        return names
+    # One's own recordings may be called alike in different folders.
+    paths = [clip.path.absolute() for clip in clips]
+    folder = os.path.commonpath([path.parent for path in paths])
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
 def _clip_table(detection: Detection) -> pd.DataFrame | None:
     table = pd.DataFrame(
         {
-            "file": clip.path.name,
+            "file": name,
             "label": clip.label,
             "domain": clip.domain,
             "score": score,
             "decision": int(decision),
         }
-        for clip, score, decision in zip(
-            detection.test, detection.scores, detection.decisions, strict=True
+        for name, clip, score, decision in zip(
+            _file_names(detection.test),
+            detection.test,
+            detection.scores,
+            detection.decisions,
+            strict=True,
         )
     )
     table["threshold"] = detection.threshold

@@ -33,6 +33,7 @@ from torch.utils.data import DataLoader
 
 from fsasd.callbacks import SynthesisWriter
 from fsasd.data.audio import Clips, identity
+from fsasd.data.check import check
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import require_known
 from fsasd.detection import Detection, detect, sections, write
@@ -53,7 +54,7 @@ log = logging.getLogger(__name__)
 VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 1, "detect": 1}
 """To be raised when a stage, given the same recipe, gives another result."""
 
-STAGES = ("pretrain", "finetune", "synthesise", "detect", "report")
+STAGES = ("check", "pretrain", "finetune", "synthesise", "detect", "report")
 
 # What changes where and how fast a stage runs, but not what it computes.
 _RUNTIME = {
@@ -129,6 +130,22 @@ class Run:
         }
 
     # Stages: folder -> files in it.
+
+    def check(self) -> None:
+        """Report what the data set holds and what is wrong with it (``check.json``).
+
+        Raises:
+            ValueError: There are errors in it.
+        """
+        report = check(self.data, self.cfg.check.headers_only)
+        said = self.folder / "check.json"
+        said.write_text(report.to_json(), encoding="utf-8")
+        if self.cfg.check.json:
+            print(report.to_json())
+        else:
+            report.print()
+        if report.errors:
+            raise ValueError(f"the data have errors: see {said}")
 
     def finetune(self, folder: Path) -> None:
         """Fine-tune the generator; goes on from the last checkpoint that the folder holds."""
@@ -225,6 +242,11 @@ class Run:
         require_known([*stages, *self.cfg.force], STAGES, "stages")
         if rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if "check" in stages:
+                self.check()
+        if stages == ["check"]:
+            return None
+        if rank() == 0:
             self.data.caption_table().to_csv(self.folder / "captions.csv", index=False)
         if "pretrain" in stages:
             made = self._make("pretrain", self.finetune_recipe(), self.pretrain)
@@ -381,6 +403,25 @@ def main(cfg: DictConfig) -> float | None:
         said = error.__cause__ if isinstance(error, InstantiationException) else error
         log.error("%s (HYDRA_FULL_ERROR=1 shows where)", said or error)
         sys.exit(1)
+
+
+def check_main() -> None:
+    """Run ``fsasd-check``: ``fsasd`` with the stage ``check`` alone, and two options for it."""
+    options = {
+        "--headers-only": ["check.headers_only=true"],
+        # Standard output is the report's, and nothing else's.
+        "--json": [
+            "check.json=true",
+            "hydra.job_logging.handlers.console.stream=ext://sys.stderr",
+        ],
+    }
+    added = ["stages=[check]", *(word for name in options if name in sys.argv
+                                 for word in options[name])]  # fmt: skip
+    given = [argument for argument in sys.argv[1:] if argument not in options]
+    # Hydra wants all overrides in one place, which options like --config-dir must not divide.
+    place = next((i for i, a in enumerate(given) if "=" in a and a[0] != "-"), len(given))
+    sys.argv[1:] = [*given[:place], *added, *given[place:]]
+    main()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What several test modules need: a tiny simulated factory, real reference material, wav files."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def real(shared) -> Path:
     if not folder.is_dir():
         pytest.skip(f"real recordings are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def real_labels() -> list[tuple[str, str, str]]:
+    """Edition, machine and label of file names of DCASE Task 2, 2021 to 2026.
+
+    All of 2022 and 2023 and all that is public of the later ones, from the data sets' lists and
+    the lists of the organisers' baseline (github.com/nttcslab/dcase2023_task2_baseline_ae).
+    """
+    with (Path(__file__).parent / "real_labels.csv").open(newline="") as file:
+        return [(row["edition"], row["machine"], row["label"]) for row in csv.DictReader(file)]
 
 
 @pytest.fixture

@@ -66,9 +66,21 @@ def test_several_channels_and_no_choice_are_told_with_the_choices(make_wav, chan
         read(path, channel=channel)
 
 
+@pytest.mark.parametrize(("channel", "hz"), [("near", 440), ("far", 1000)])
+def test_the_channels_of_dcase_2026_have_names(make_wav, channel, hz):
+    path = make_wav("stereo.wav", np.stack([sine(440), sine(1000)], axis=1))
+    np.testing.assert_allclose(read(path, channel=channel), sine(hz), atol=1 / 2**15)
+
+
+def test_a_mono_recording_has_no_far_microphone(make_wav):
+    with pytest.raises(AudioError, match=r"mono\.wav: expected a second channel.*found mono"):
+        read(make_wav("mono.wav"), channel="far")
+
+
 def test_a_mono_recording_needs_no_choice(make_wav):
     path = make_wav("mono.wav", sine(440))
     np.testing.assert_array_equal(read(path, channel=1), read(path))
+    np.testing.assert_array_equal(read(path, channel="near"), read(path))
 
 
 def cut(path, share=0.5):

@@ -364,3 +364,16 @@ def test_nothing_is_warned_of_where_everything_is_defined(detection, caplog):
         table = evaluate([detection], resamples=10)
     assert warned(caplog) == []
     assert table["undefined"].tolist() == [0, 0, 0, 0]
+
+
+def test_clips_called_alike_in_different_folders_are_told_apart(detection, tmp_path):
+    paths = [tmp_path / str(i % 2) / f"{i // 2}.wav" for i in range(len(detection.test))]
+    test = Clips(
+        [replace(clip, path=path) for clip, path in zip(detection.test, paths, strict=True)],
+        detection.test.cache,
+    )
+    write(tmp_path, [replace(detection, test=test)])
+    names = pd.read_csv(tmp_path / "clips.csv")["file"]
+    assert names.tolist() == [f"{i % 2}/{i // 2}.wav" for i in range(len(test))]
+    scores = next((tmp_path / "scores").glob("anomaly_score_*")).read_text().splitlines()
+    assert [row.split(",")[0] for row in scores] == names.tolist()

@@ -91,7 +91,13 @@ def test_no_label_text_is_lost_or_fatal(text):
         assert all(key in text and value in text for key, value in clip.attributes.items())
 
 
-@given(st.dictionaries(*[st.from_regex(r"[A-Za-z0-9.\-]+", fullmatch=True)] * 2, min_size=1))
+@given(
+    st.dictionaries(
+        st.from_regex(r"[A-Za-z](?:[A-Za-z0-9.\-]*[A-Za-z.\-])?", fullmatch=True),
+        st.from_regex(r"[A-Za-z0-9.\-]+", fullmatch=True),
+        min_size=1,
+    ).filter(lambda attributes: "noAttribute" not in attributes)
+)
 def test_pairs_survive_being_written_as_a_label(attributes):
     text = "_".join(part for pair in attributes.items() for part in pair)
     assert split_label(text) == attributes
@@ -121,7 +127,51 @@ def test_every_real_label_string_is_split_into_the_keys_it_was_made_of(shared):
     assert {"car", "spd", "mic", "vel", "ac", "loc", "m-n", "f-n", "n-lv", "pat"} <= keys
 
 
+VALUES = st.from_regex(r"[a-z0-9]+", fullmatch=True)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["mic", "spd", "m-n"]), VALUES)))
+def test_a_key_that_comes_up_again_keeps_all_values(pairs):
+    attributes = split_label("_".join(part for pair in pairs for part in pair))
+    for key in {key for key, _ in pairs}:
+        assert attributes[key].split(" and ") == [v for k, v in pairs if k == key]
+
+
+@pytest.mark.parametrize("label", ["spd1000_BckgC", "0_g_25_mm", "1_a", "_a_b_c"])
+def test_what_cannot_be_a_key_makes_no_pair(label):
+    assert split_label(label) == {}
+
+
+def test_a_form_that_a_label_does_not_have_leaves_it_text():
+    form = r"weight(?P<weight>\d+)_Bckg(?P<bkg>[A-Z])(?:_(?P<rest>.+))?"
+    assert split_label("weight15_BckgF", form) == {"weight": "15", "bkg": "F"}
+    assert split_label("weight_15", form) == {}
+
+
 # Folders
+
+
+def test_the_layout_of_2021_is_read(tmp_path):
+    touch(
+        tmp_path,
+        "dev_data/fan/train/section_00_source_train_normal_0000_strength_1_ambient.wav",
+        "dev_data/fan/source_test/section_00_source_test_anomaly_0000.wav",
+        "eval_data/fan/source_test/section_03_source_test_0000.wav",
+        "eval_data/fan/target_test/section_03_target_test_0000.wav",
+    )
+    seen = [(c.section, c.split, c.domain, c.label) for c in read_clips(tmp_path)]
+    assert seen == [
+        ("00", "train", "source", "normal"),
+        ("00", "test", "source", "anomaly"),
+        ("03", "test", "source", None),
+        ("03", "test", "target", None),
+    ]
+
+
+def test_test_folders_that_were_merged_are_read_once(tmp_path):
+    name = "section_00_source_test_anomaly_0000.wav"
+    touch(tmp_path, f"dev_data/fan/source_test/{name}", f"dev_data/fan/test/{name}")
+    assert only(read_clips(tmp_path)).path.parent.name == "test"
 
 
 def test_the_layout_of_2022_and_later_is_read(tmp_path):
@@ -258,6 +308,18 @@ def test_what_the_table_omits_comes_from_the_name(tmp_path):
     assert only(read_clips(tmp_path)).attributes["spd"] == "Lb"
 
 
+def test_a_table_that_says_no_attribute_says_nothing(tmp_path):
+    name = "section_00_source_train_normal_0000_noAttribute"
+    touch(tmp_path, f"dev_data/slider/train/{name}.wav")
+    # With the mark that Excel puts before UTF-8.
+    write_rows(
+        tmp_path / "dev_data/slider/attributes_00.csv",
+        "\ufefffile_name,d1p,d1v",
+        f"slider/train/{name}.wav,noAttribute,noAttribute",
+    )
+    assert dict(only(read_clips(tmp_path)).attributes) == {}
+
+
 def test_rows_may_have_empty_cells_and_clips_no_row(tmp_path):
     touch(
         tmp_path, *(f"dev_data/fan/train/section_00_source_train_normal_000{i}.wav" for i in (0, 1))
@@ -317,7 +379,7 @@ def test_ground_truth_may_lie_elsewhere(tmp_path):
 
 def test_a_ground_truth_folder_that_is_not_there_is_named(tmp_path):
     anonymous_test_clip(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"ground truth folder .*answers does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"ground truth .*answers does not exist"):
         read_clips(tmp_path, ground_truth=tmp_path / "answers")
 
 
@@ -393,6 +455,95 @@ def test_a_malformed_ground_truth_row_is_named(tmp_path, kind, row, message):
     write_truth(tmp_path, "saw", **{kind: ["section_00_0001.wav,0", row]})
     with pytest.raises(MetadataError, match=message):
         read_clips(tmp_path)
+
+
+def test_the_ground_truth_of_2021_is_read(tmp_path):
+    for domain in ("source", "target"):
+        name = f"section_03_{domain}_test_0000.wav"
+        touch(tmp_path, f"eval_data/fan/{domain}_test/{name}")
+        write_rows(
+            tmp_path
+            / f"ground_truth/ground_truth_data/ground_truth_fan_section_03_{domain}_test.csv",
+            f"{name},{int(domain == 'target')}",
+        )
+    seen = [(clip.domain, clip.label) for clip in read_clips(tmp_path)]
+    assert seen == [("source", "normal"), ("target", "anomaly")]
+
+
+def test_the_attributes_of_2022_are_read_from_their_tables(tmp_path):
+    touch(tmp_path, "eval_data/valve/test/section_05_0000.wav")
+    write_rows(
+        tmp_path / "ground_truth/ground_truth_attributes/valve/attributes_05.csv",
+        "file_name,d1p,d1v,file_name_with_full_attributes",
+        # As it is there: the table's key is not the name's.
+        "valve/test/section_05_0000.wav,v1pat,05,"
+        "valve/test/section_05_source_test_normal_0001_v2pat_05.wav",
+    )
+    clip = only(read_clips(tmp_path))
+    assert (clip.label, clip.domain) == ("normal", "source")
+    assert dict(clip.attributes) == {"v2pat": "05"}
+
+
+@pytest.fixture
+def listed(tmp_path):
+    touch(
+        tmp_path,
+        "eval_data/fan/test/id_01_00000000.wav",
+        "eval_data/fan/test/id_01_00000001.wav",
+        "eval_data/pump/test/id_01_00000000.wav",
+    )
+    write_rows(
+        tmp_path / "lists/eval_data_list.csv",
+        "fan",
+        "id_01_00000000.wav,normal_id_01_00000098.wav,0",
+        "id_01_00000001.wav,anomaly_id_01_00000064.wav,1",
+        "",
+        "pump",
+        "id_01_00000000.wav,anomaly_id_01_00000049.wav,1",
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", ["lists", "lists/eval_data_list.csv"])
+def test_the_list_of_2020_names_the_clips_of_all_machines(listed, place):
+    clips = read_clips(listed, ground_truth=listed / place)
+    assert [clip.label for clip in clips] == ["normal", "anomaly", "anomaly"]
+
+
+def test_a_list_names_the_clips_of_later_editions_too(tmp_path):
+    anonymous_test_clip(tmp_path)
+    write_rows(
+        tmp_path / "ground_truth/eval_data_list_2025.csv",
+        "saw,",
+        "section_00_0000.wav,section_00_target_test_anomaly_0012_id_C1_spd_2.wav",
+    )
+    clip = only(read_clips(tmp_path))
+    assert (clip.label, clip.domain) == ("anomaly", "target")
+    assert dict(clip.attributes) == {"id": "C1", "spd": "2"}
+
+
+def test_ground_truth_of_another_edition_is_not_taken_in_silence(listed):
+    write_rows(listed / "other.csv", "fan", "id_01_00000007.wav,normal_id_01_00000098.wav,0")
+    with pytest.raises(
+        MetadataError,
+        match=r"other\.csv names none of the 3 unlabelled test clips, e\.g\. fan id_01",
+    ):
+        read_clips(listed, ground_truth=listed / "other.csv")
+
+
+# Roles
+
+
+def test_roles_may_be_given_by_name(factory, caplog):
+    with caplog.at_level("INFO", "fsasd.data.metadata"):
+        clips = read_clips(factory, references=["bearing", "fan"], targets=["fan"])
+    assert {(c.machine, c.role) for c in clips} == {("bearing", "reference"), ("fan", "target")}
+    assert "not asked for, and left out: valve" in caplog.text
+
+
+def test_a_subset_is_one_of_the_machines_with_roles(factory):
+    with pytest.raises(MetadataError, match="'valve' is not among the references and targets: fan"):
+        read_clips(factory, ["valve"], references=["fan"])
 
 
 # Whole data sets

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 SAMPLE_RATE = 16_000
 """Hz; every DCASE Task 2 edition and AudioLDM use it."""
 
+CHANNELS = {"near": 0, "far": 1}
+"""Of DCASE 2026: the microphone near the machine is the left channel, the far one the right
+(github.com/nttcslab/dcase2023_task2_baseline_ae, README)."""
 
 _rates_told: set[int] = set()
 
@@ -42,7 +45,8 @@ def read(path: str | Path, *, channel: int | str | None = None) -> np.ndarray:
 
     Args:
         path: A file that soundfile reads (wav, flac, ...).
-        channel: What to take of several channels: an index or ``mean``. ``None`` expects mono.
+        channel: What to take of several channels: an index, ``near`` (0), ``far`` (1) or
+            ``mean``. ``None`` expects mono.
 
     Returns:
         (samples,) float32 in [-1, 1]. Other sampling rates are resampled, which is logged once
@@ -53,6 +57,25 @@ def read(path: str | Path, *, channel: int | str | None = None) -> np.ndarray:
         AudioError: It is unreadable, empty, cut short, holds NaN, or has channels to choose from.
     """
     path = Path(path)
+    samples, rate = decode(path)
+    waveform = one_channel(samples, channel, path)
+    if not np.isfinite(waveform).all():
+        raise AudioError(f"{path}: {np.count_nonzero(~np.isfinite(waveform))} samples are NaN")
+    if rate != SAMPLE_RATE:
+        waveform = _resample(waveform, rate, path)
+    return waveform
+
+
+def decode(path: Path) -> tuple[np.ndarray, int]:
+    """Read a recording as it is.
+
+    Returns:
+        (samples, channels) float32, and the sampling rate in Hz.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        AudioError: It is unreadable, empty or cut short.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"recording {path} does not exist")
     try:
@@ -61,16 +84,11 @@ def read(path: str | Path, *, channel: int | str | None = None) -> np.ndarray:
             samples = file.read(dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         raise AudioError(f"{path}: not readable as audio: {error}") from error
-    if len(samples) < announced or _riff_is_cut(path):
+    if len(samples) < announced or riff_is_cut(path):
         raise AudioError(f"{path}: cut short: its header announces more audio than the file holds")
     if not samples.size:
         raise AudioError(f"{path}: holds no samples")
-    waveform = _one_channel(samples, channel, path)
-    if not np.isfinite(waveform).all():
-        raise AudioError(f"{path}: {np.count_nonzero(~np.isfinite(waveform))} samples are NaN")
-    if rate != SAMPLE_RATE:
-        waveform = _resample(waveform, rate, path)
-    return waveform
+    return samples, rate
 
 
 @dataclass(frozen=True)
@@ -248,7 +266,8 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _riff_is_cut(path: Path) -> bool:
+def riff_is_cut(path: Path) -> bool:
+    """Say whether a wav file is shorter than its header announces (other files never are)."""
     # libsndfile mends the length of a truncated wav in silence; its header still tells.
     with path.open("rb") as file:
         head = file.read(8)
@@ -259,17 +278,25 @@ def _riff_is_cut(path: Path) -> bool:
     return announced not in (0, 0xFFFFFFFF) and path.stat().st_size < announced + 8
 
 
-def _one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> np.ndarray:
+def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> np.ndarray:
+    """Take of (samples, channels) what ``channel`` says (see ``read``).
+
+    Raises:
+        AudioError: It does not say which; names ``path``.
+    """
     n_channels = samples.shape[1]
     if n_channels == 1:
+        if channel == "far":
+            raise AudioError(f"{path}: expected a second channel, the far microphone's, found mono")
         return samples[:, 0]
     if channel == "mean":
         return samples.mean(axis=1)
-    if isinstance(channel, int) and 0 <= channel < n_channels:
-        return np.ascontiguousarray(samples[:, channel])
+    index = CHANNELS.get(channel, channel) if isinstance(channel, str) else channel
+    if isinstance(index, int) and 0 <= index < n_channels:
+        return np.ascontiguousarray(samples[:, index])
     raise AudioError(
         f"{path}: expected mono, found {n_channels} channels, and channel={channel!r} chooses none "
-        f"of them: say 'mean' or an index below {n_channels}"
+        f"of them: say 'near', 'far', 'mean' or an index below {n_channels}"
     )
 
 

@@ -1,18 +1,22 @@
 """Clip -> caption: what a text-to-audio model is told of a recording.
 
 The sentence is that of the paper (FS-TWFR-GMM, ICASSP 2024, table 1); the phrases are data, in
-``conf/captions/dcase.yaml``.
+``conf/captions/dcase.yaml``. Any label, whatever characters it holds, makes one whole sentence on
+one line.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from importlib import resources
 
 from omegaconf import OmegaConf
 
-from fsasd.data.metadata import Clip
+from fsasd.data.metadata import NO_ATTRIBUTE, Clip, MetadataError, require_known
+
+_PLACE = re.compile(r"{([^{}]+)}")
 
 
 class Captions:
@@ -20,7 +24,8 @@ class Captions:
 
     Args:
         machines: Machine to its name in the sentence ("a toy car"), or to a mapping with ``name``
-            and phrases of its own.
+            and phrases of its own. A name is a template: attributes in braces ("a press running at
+            {speed}") are said there.
         attributes: Attribute key to phrase, with ``{}`` for the value. A phrase that begins with
             a comma becomes a clause at the end.
 
@@ -28,9 +33,11 @@ class Captions:
         ValueError: A phrase has no place ``{}`` for the value.
 
     >>> from fsasd.data.metadata import read_name
-    >>> captions = Captions({"ToyCar": "a toy car"}, {"spd": "speed {}"})
-    >>> captions(read_name("ToyCar/train/section_00_source_train_normal_0000_spd_31V.wav"))
-    'This is the normal sound of a toy car with speed 31V.'
+    >>> clip = read_name("ToyCar/train/section_00_source_train_normal_0000_spd_31V_mic_1.wav")
+    >>> Captions({"ToyCar": "a toy car"}, {"spd": "speed {}"})(clip)
+    'This is the normal sound of a toy car with speed 31V and mic 1.'
+    >>> Captions({"ToyCar": "a toy car running at {spd}"}, {})(clip)
+    'This is the normal sound of a toy car running at 31V with mic 1.'
     """
 
     def __init__(
@@ -39,33 +46,63 @@ class Captions:
         attributes: Mapping[str, str],
     ) -> None:
         self.names: dict[str, str] = {}
+        self.own: dict[str, dict[str, str]] = {}
         self.phrases: dict[str, dict[str, str]] = {}
+        self.places: dict[str, list[str]] = {}
+        self.attributes = dict(attributes)
+        _require_places(self.attributes)
         for machine, entry in machines.items():
             own = {"name": entry} if isinstance(entry, str) else dict(entry)
             self.names[machine] = own.pop("name", _generic_name(machine))
-            self.phrases[machine] = own
-        self.attributes = dict(attributes)
-        for phrases in (self.attributes, *self.phrases.values()):
-            for key, phrase in phrases.items():
-                if "{}" not in phrase:
-                    raise ValueError(f"phrase '{phrase}' of attribute '{key}' has no {{}}")
+            self.places[machine] = _PLACE.findall(self.names[machine])
+            _require_places(own)
+            self.own[machine] = own
+            self.phrases[machine] = {**self.attributes, **own}
 
     def __call__(self, clip: Clip) -> str:
-        """Return the caption of a clip; an unknown label is left out of the sentence."""
-        phrases = {**self.attributes, **self.phrases.get(clip.machine, {})}
-        said = [
-            phrases.get(key, f"{key} {{}}").replace("{}", value)
-            for key, value in clip.attributes.items()
-        ]
-        words = clip.raw_label.replace("_", " ").split()
-        if not said and words not in ([], ["noAttribute"]):
-            said = [" ".join(words)]
-        features = [phrase for phrase in said if not phrase.startswith(",")]
-        clauses = "".join(phrase for phrase in said if phrase.startswith(","))
-        name = self.names.get(clip.machine, _generic_name(clip.machine))
+        """Return the caption of a clip; an unknown label is left out of the sentence.
+
+        Raises:
+            MetadataError: The machine's name has a place for an attribute that the clip lacks.
+        """
+        places = self.places.get(clip.machine, [])
+        name = self.names.get(clip.machine) or _generic_name(clip.machine)
+        for place in places:
+            name = name.replace(f"{{{place}}}", _value(clip, place))
+        phrases = self.phrases.get(clip.machine, self.attributes)
+        features, clauses = [], ""
+        for key, written in clip.attributes.items():
+            value = _words(written)
+            if key in places or not value:
+                continue
+            phrase = phrases.get(key)
+            if phrase is None:
+                features.append(f"{_words(key.replace('_', ' '))} {value}".lstrip())
+            elif phrase.startswith(","):
+                clauses += phrase.replace("{}", value)
+            else:
+                features.append(phrase.replace("{}", value))
+        if not (features or clauses or places):
+            told = _words(clip.raw_label.replace("_", " "))
+            features = [told] if told not in ("", NO_ATTRIBUTE) else []
         label = f"{clip.label} " if clip.label else ""
         details = f" with {_join(features)}" if features else ""
-        return f"This is the {label}sound of {name}{details}{clauses}."
+        return f"This is the {label}sound of {name}{details}{clauses}".rstrip(" .") + "."
+
+    def check(self, clips: Iterable[Clip]) -> None:
+        """Check that machines have the attributes for which their names have places.
+
+        Raises:
+            MetadataError: None of a machine's clips has one; lists those that there are.
+        """
+        found: dict[str, set[str]] = {}
+        for clip in clips:
+            if self.places.get(clip.machine):
+                found.setdefault(clip.machine, set()).update(clip.attributes)
+        for machine, attributes in found.items():
+            require_known(
+                self.places[machine], attributes, f"attributes of {machine}, for its caption"
+            )
 
 
 @functools.cache
@@ -105,8 +142,33 @@ def anomalous(caption: str) -> str:
     return " ".join(words)
 
 
+def _require_places(phrases: Mapping[str, str]) -> None:
+    for key, phrase in phrases.items():
+        if "{}" not in phrase:
+            raise ValueError(f"phrase '{phrase}' of attribute '{key}' has no {{}}")
+
+
+def _value(clip: Clip, key: str) -> str:
+    value = _words(clip.attributes.get(key, ""))
+    if not value:
+        raise MetadataError(
+            f"{clip.path}: the caption of {clip.machine} has a place for {{{key}}}, found "
+            f"{', '.join(clip.attributes) or 'no attributes'}"
+        )
+    return value
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _words(text: str) -> str:
+    """Put a text on one line, without what cannot be seen; punctuation alone says nothing."""
+    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return words if words.strip(" .,;:") else ""
+
+
+@functools.lru_cache(maxsize=1 << 10)
 def _generic_name(machine: str) -> str:
-    return f"{'an' if machine[:1].lower() in 'aeiou' else 'a'} {machine}"
+    words = _words(machine)
+    return f"{'an' if words[:1].lower() in 'aeiou' else 'a'} {words}"
 
 
 def _join(phrases: list[str]) -> str:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from fsasd.data.audio import Clips, FeatureCache
 from fsasd.data.captions import Captions, default_captions
+from fsasd.data.manifest import read_folders, read_manifest
 from fsasd.data.metadata import Clip, MetadataError, read_clips
 from fsasd.data.simulate import FACTORY_VERSION, write_factory
 from fsasd.store import Store
@@ -41,11 +42,12 @@ class FirstShotDataModule(L.LightningDataModule):
         hold_out: Clips that must not be trained on: mappings of fields or attributes to values.
         num_workers: Processes that load training examples.
         cache: Folder of the feature cache.
-        channel: What to take of recordings with several channels: an index or ``mean``.
+        channel: What to take of recordings with several channels (see ``audio.read``).
         seed: Of the split and of the order.
 
     Raises:
-        MetadataError: There is nothing to train on.
+        MetadataError: There is nothing to train on, a machine is both reference and target, or
+            its caption names an attribute that it does not have.
     """
 
     def __init__(
@@ -66,6 +68,13 @@ class FirstShotDataModule(L.LightningDataModule):
         self.cache = FeatureCache(cache, channel)
         self.clips = Clips(clips, self.cache)
         self.captions = captions or default_captions()
+        self.captions.check(self.clips)
+        if both := sorted(set(self.references) & set(self.targets)):
+            raise MetadataError(
+                f"{', '.join(both)}: both reference (dev_data) and target (eval_data). DCASE 2020 "
+                "to 2022 have the same machine types in both: use data=dcase2020 (2021, 2022), or "
+                "say data.references=[...] and data.targets=[...]"
+            )
         self.batch_size = batch_size
         self.val_share = val_share
         self.balance = balance
@@ -79,10 +88,35 @@ class FirstShotDataModule(L.LightningDataModule):
         root: str | Path,
         machines: Sequence[str] | None = None,
         ground_truth: str | Path | None = None,
+        references: Sequence[str] | None = None,
+        targets: Sequence[str] | None = None,
+        label_forms: Mapping[str, str] | None = None,
         **options: Any,
     ) -> FirstShotDataModule:
         """Read a DCASE data set (see ``metadata.read_clips``); ``options`` the constructor's."""
-        return cls(read_clips(root, machines, ground_truth), **options)
+        clips = read_clips(
+            root,
+            machines,
+            ground_truth,
+            references=references,
+            targets=targets,
+            label_forms=label_forms,
+        )
+        return cls(clips, **options)
+
+    @classmethod
+    def from_manifest(
+        cls, manifest: str | Path, targets: Sequence[str] | None = None, **options: Any
+    ) -> FirstShotDataModule:
+        """Read a table of recordings (see ``manifest.read_manifest``)."""
+        return cls(read_manifest(manifest, targets), **options)
+
+    @classmethod
+    def from_folder(
+        cls, root: str | Path, targets: Sequence[str] | None = None, **options: Any
+    ) -> FirstShotDataModule:
+        """Read folders named after machine, split and label (see ``manifest.read_folders``)."""
+        return cls(read_folders(root, targets), **options)
 
     @classmethod
     def from_factory(
@@ -107,14 +141,21 @@ class FirstShotDataModule(L.LightningDataModule):
         for rule in self.hold_out:
             if not any(_matches(clip, rule) for clip in self.clips):
                 raise MetadataError(f"hold_out: no clip is {rule}, so nothing would be held out")
-        usable = [
-            clip
-            for clip in self.clips
-            if is_trainable(clip) and not any(_matches(clip, rule) for rule in self.hold_out)
-        ]
-        if not usable:
+        if not self.trainable:
             raise MetadataError("no clip to train a generator on: none is labelled and trainable")
-        return Clips(usable, self.cache)
+        return self.trainable
+
+    @cached_property
+    def trainable(self) -> Clips:
+        """The clips that first-shot rules and ``hold_out`` let a generator hear; maybe none."""
+        return Clips(
+            [
+                clip
+                for clip in self.clips
+                if is_trainable(clip) and not any(_matches(clip, rule) for rule in self.hold_out)
+            ],
+            self.cache,
+        )
 
     @property
     def references(self) -> list[str]:

@@ -1,0 +1,373 @@
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+from hydra import compose, initialize_config_module
+from rich.console import Console
+
+import fsasd.main as app
+from fsasd.data.captions import Captions
+from fsasd.data.check import check, inspect
+from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.metadata import Clip, read_clips
+
+RATE = 16_000
+
+
+@pytest.fixture
+def planted(make_wav):
+    """Make a data module of clips that are given as waveforms, or as files."""
+
+    def plant(*clips, channel=None, captions=None):
+        made = []
+        for i, (recording, known) in enumerate(clips):
+            path = recording
+            if recording is None or isinstance(recording, np.ndarray):
+                path = make_wav(f"{i}.wav", recording, subtype="FLOAT")
+            known = {"split": "train", "label": "normal", "role": "target"} | known
+            made.append(Clip(path, known.pop("machine", "press"), **known))
+        return FirstShotDataModule(made, captions, channel=channel)
+
+    return plant
+
+
+def noise(seed=0, seconds=0.25):
+    return 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * RATE))
+
+
+def found(report, kind):
+    return [finding for finding in report.findings if finding.kind == kind]
+
+
+def only(findings):
+    (finding,) = findings
+    return finding
+
+
+TEST = {"split": "test", "label": "anomaly"}
+OTHER = {"machine": "mill", "role": "reference", "label": "anomaly"}
+"""What a data set must have beside the clips in question, so that nothing else is told."""
+
+
+# What is there
+
+
+@pytest.fixture(scope="module")
+def factory_report(factory):
+    return check(FirstShotDataModule(read_clips(factory)))
+
+
+def test_the_factory_is_in_order(factory_report):
+    assert factory_report.findings == []
+
+
+def test_a_machine_is_summed_up(factory_report):
+    assert list(factory_report.machines) == ["bearing", "fan", "valve"]
+    bearing = factory_report.machines["bearing"]
+    assert (bearing["role"], bearing["clips"]) == ("target", 32)
+    counts = {
+        (row["split"], row["label"], row["domain"]): row["clips"] for row in bearing["counts"]
+    }
+    assert counts["train", "normal", "source"] == 12
+    assert counts["train", "normal", "target"] == 4
+    assert sum(counts.values()) == 32
+    assert bearing["seconds"] == {"min": 1.0, "median": 1.0, "max": 1.0, "sum": 32.0}
+    assert bearing["rates"] == {"16000": 32}
+    assert bearing["channels"] == {"1": 32}
+    assert set(bearing["attributes"]) == {"spd", "load", "mic"}
+    captions = bearing["captions"]
+    assert captions["sample"][0].startswith("This is the normal sound of a bearing with speed")
+    assert len(captions["longest"]) >= max(map(len, captions["sample"]))
+    assert not any("anomaly" in text for text in captions["sample"])
+
+
+def test_the_report_is_json_and_text(factory_report):
+    said = json.loads(factory_report.to_json())
+    assert said["machines"] == factory_report.machines
+    assert (said["clips"], said["errors"], said["warnings"]) == (96, 0, 0)
+    text = io.StringIO()
+    factory_report.print(Console(width=140, file=text))
+    text = text.getvalue()
+    (row,) = [line for line in text.splitlines() if line.startswith("│ bearing")]
+    assert [cell.strip() for cell in row.strip("│").split("│")][:5] == [
+        "bearing", "target", "16/0", "8/8/0", "20/12",
+    ]  # fmt: skip
+    assert text.endswith("96 clips read (all samples): 0 errors, 0 warnings\n")
+
+
+def test_headers_alone_say_as_much_but_what_samples_tell(factory, factory_report):
+    quick = check(FirstShotDataModule(read_clips(factory)), headers_only=True)
+    assert quick.machines == factory_report.machines
+    assert quick.recordings["content"].isna().all()
+    assert "headers_only" in quick.to_json()
+
+
+def test_the_real_recordings_are_counted_as_their_readme_says(real):
+    report = check(FirstShotDataModule.from_dcase(real))
+    readme = (real.parent / "README.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in readme]
+    rows = [row for row in rows if len(row) == 7 and row[1] in ("reference", "target")]
+    assert {row[0] for row in rows} == set(report.machines)
+    for machine, role, train, normal, anomalous, *_ in rows:
+        summary = report.machines[machine]
+        assert summary["role"] == role
+        expected = sum(map(int, train.split("/"))) + int(normal) + int(anomalous)
+        assert summary["clips"] == expected
+        assert summary["rates"] == {"16000": expected}
+    assert report.errors == []
+    # Copies of two recordings each fill up the target domain of three machines.
+    assert {(f.machine, f.kind, len(f.paths)) for f in report.findings} == {
+        (machine, "duplicate", 6) for machine in ("pump", "slider", "valve")
+    }
+
+
+# What is wrong with recordings
+
+
+def test_recordings_that_cannot_be_read_are_errors(planted, make_wav, tmp_path):
+    garbage = tmp_path / "garbage.wav"
+    garbage.write_bytes(bytes(range(256)))
+    cut = make_wav("cut.wav")
+    cut.write_bytes(cut.read_bytes()[:-100])
+    holes = noise()
+    holes[[3, 70]] = np.nan
+    report = check(
+        planted((garbage, {}), (cut, {}), (tmp_path / "gone.wav", {}), (holes, {}), (None, TEST))
+    )
+    told = {finding.paths[0]: finding.message for finding in found(report, "unreadable")}
+    assert "not readable as audio" in told[str(garbage)]
+    assert "cut short" in told[str(cut)]
+    assert "does not exist" in told[str(tmp_path / "gone.wav")]
+    assert told[str(tmp_path / "3.wav")] == "1 clip: 2 samples are NaN or infinite"
+    assert len(report.errors) == 4
+    assert report.machines["press"]["rates"] == {"16000": 1}
+
+
+def test_headers_tell_what_cannot_be_read_too(planted, make_wav, tmp_path):
+    garbage = tmp_path / "garbage.wav"
+    garbage.write_bytes(bytes(range(256)))
+    cut = make_wav("cut.wav")
+    cut.write_bytes(cut.read_bytes()[:-100])
+    data = planted((garbage, {}), (cut, {}), (tmp_path / "gone.wav", {}), (None, TEST))
+    assert len(check(data, headers_only=True).errors) == 3
+
+
+@pytest.mark.parametrize("headers_only", [True, False])
+@pytest.mark.parametrize(
+    ("channel", "is_wrong"), [(None, True), (2, True), ("near", False), ("mean", False)]
+)
+def test_a_channel_must_be_chosen(planted, channel, is_wrong, headers_only):
+    stereo = np.stack([noise(1), noise(2)], axis=1)
+    report = check(planted((stereo, {}), (None, TEST), channel=channel), headers_only)
+    assert bool(found(report, "unreadable")) is is_wrong
+
+
+def test_only_the_channel_that_is_taken_is_judged(planted):
+    stereo = np.stack([noise(), np.zeros(4000)], axis=1)
+    assert not found(check(planted((stereo, {}), channel="near")), "silent")
+    assert found(check(planted((stereo, {}), channel="far")), "silent")
+
+
+@pytest.mark.parametrize("waveform", [np.zeros(100), np.full(100, 0.3), 5e-5 * noise() / 0.4])
+def test_silence_is_told(planted, waveform):
+    assert len(only(found(check(planted((waveform, {}))), "silent")).paths) == 1
+
+
+def test_a_quiet_recording_is_not_silent(planted):
+    assert not found(check(planted((0.01 * noise(), {}))), "silent")
+
+
+def sine(hz, peak):
+    return peak * np.sin(2 * np.pi * hz * np.arange(RATE) / RATE)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "is_clipped"),
+    [
+        (sine(50, 1.4).clip(-1, 1), True),
+        (sine(50, 1.4).clip(-1, 10).clip(-10, 0.9), True),
+        (sine(50, 1.4).clip(-0.8, 0.8), False),
+        (sine(50, 0.999), False),
+        (sine(4000, 1.0), False),
+    ],
+)
+def test_clipping_is_resting_at_full_scale(make_wav, planted, waveform, is_clipped):
+    path = make_wav("c.wav", waveform.clip(-1, 1 - 2**-15), subtype="PCM_16")
+    assert bool(found(check(planted((path, {}))), "clipped")) is is_clipped
+
+
+def test_other_rates_are_told(make_wav, planted):
+    paths = [make_wav(f"{rate}.wav", rate=rate) for rate in (8000, 44_100)]
+    finding = only(found(check(planted(*((path, {}) for path in paths))), "rate"))
+    assert finding.message == "2 clips at 8000, 44100 Hz, to be resampled to 16000"
+
+
+# What is wrong with contents
+
+
+def test_the_same_content_in_train_and_test_is_a_leak(planted, make_wav):
+    # Another container and another name, but the same samples.
+    flac = make_wav("copy.flac", noise().astype(np.float32))
+    wav = make_wav("original.wav", soundfile.read(flac)[0], subtype="PCM_16")
+    finding = only(found(check(planted((wav, {}), (flac, TEST | {"label": "normal"}))), "leak"))
+    assert (finding.level, finding.machine) == ("error", "press")
+    assert (
+        finding.message == "2 clips have the same content as one in the other split (train, test)"
+    )
+    assert set(finding.paths) == {str(wav), str(flac)}
+
+
+def test_a_leak_across_machines_names_both(planted):
+    report = check(planted((noise(), OTHER), (noise(), TEST)))
+    assert only(found(report, "leak")).machine == "mill and press"
+
+
+def test_the_same_content_with_both_labels_is_an_error(planted):
+    report = check(planted((noise(), TEST), (noise(), TEST | {"label": "normal"})))
+    assert only(found(report, "contradiction")).level == "error"
+
+
+def test_copies_are_told(planted):
+    report = check(planted((noise(), {}), (noise(), {}), (noise(1), {})))
+    finding = only(found(report, "duplicate"))
+    assert (finding.level, len(finding.paths)) == ("warning", 2)
+
+
+def test_silence_is_no_copy_of_silence(planted):
+    assert not found(check(planted((np.zeros(99), {}), (np.zeros(99), TEST))), "leak")
+
+
+# What is wrong with labels, attributes and captions
+
+
+def test_a_target_needs_clips_to_fit_and_to_score(planted):
+    messages = [f.message for f in check(planted((None, {"label": None}))).errors]
+    assert messages == [
+        "no normal training clip: nothing to fit a detector on",
+        "no test clip: nothing to score",
+    ]
+
+
+def test_roles_that_nobody_has_are_told(planted):
+    assert only(found(check(planted((None, {}))), "roles")).message.startswith("no reference")
+    report = check(planted((None, {"role": "reference"})))
+    assert only(found(report, "roles")).message.startswith("no target machine")
+    assert "without a labelled anomaly" in only(found(report, "labels")).message
+
+
+def test_a_test_set_labelled_in_part_has_no_metrics(planted):
+    data = planted((None, {}), (None, TEST), (None, TEST | {"label": None}))
+    finding = only(found(check(data), "labels"))
+    assert finding.message == "1 of 2 test clips unlabelled: no metrics"
+
+
+def test_attributes_that_some_clips_lack_are_told(planted):
+    data = planted((None, {"attributes": {"speed": "1", "load": "2"}}),
+                   (None, {"attributes": {"load": "2"}}))  # fmt: skip
+    finding = only(found(check(data), "attributes"))
+    assert finding.message == "1 of 2 clips without the attribute 'speed'"
+    assert finding.paths == [str(data.clips[1].path)]
+
+
+def test_a_phrase_that_no_clip_needs_is_told(planted):
+    captions = Captions({"press": {"name": "a press", "sped": "speed {}"}}, {"mic": "mic {}"})
+    data = planted((None, {"attributes": {"speed": "1"}}), captions=captions)
+    finding = only(found(check(data), "attributes"))
+    assert finding.message == (
+        "its captions have a phrase for 'sped', which no clip has; there are: speed"
+    )
+
+
+def test_a_shipped_phrase_that_no_clip_needs_is_not_told(planted):
+    data = planted((None, {"machine": "grinder", "attributes": {"speed": "1"}}))
+    assert "grindstone" in data.captions.own["grinder"]
+    assert not found(check(data), "attributes")
+
+
+def test_a_clip_that_its_template_does_not_fit_is_an_error(planted):
+    data = planted(
+        (None, {"attributes": {"speed": "1"}}),
+        (None, {}),
+        captions=Captions({"press": "a press at {speed}"}, {}),
+    )
+    finding = only(found(check(data), "caption"))
+    assert finding.level == "error"
+    assert finding.paths == [str(data.clips[1].path)]
+
+
+def test_many_recordings_are_in_the_order_of_the_clips(factory_clips):
+    clips = factory_clips[::-1]
+    assert inspect(clips)["path"].tolist() == [str(clip.path) for clip in clips]
+
+
+# The command
+
+
+def configure(*overrides):
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+@pytest.fixture
+def run(factory, tmp_path):
+    def make(*overrides):
+        cfg = configure("data=dcase", f"data.root={factory}", f"store={tmp_path}", *overrides)
+        return app.Run(cfg, tmp_path / "run")
+
+    return make
+
+
+def test_the_stage_reports_and_leaves_its_report(run, tmp_path, capsys):
+    assert run("stages=[check]")() is None
+    assert "96 clips read (all samples): 0 errors" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run/check.json").read_text())["clips"] == 96
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["check.json"]
+
+
+def test_errors_in_the_data_stop_the_run(run, monkeypatch):
+    checked = run("stages=[check,detect]", "check.headers_only=true")
+    first = checked.data.clips.clips[0]
+    checked.data.clips.clips[0] = replace(first, path=first.path.with_name("gone.wav"))
+    monkeypatch.setattr(checked, "detect", lambda *_: pytest.fail("went on"))
+    with pytest.raises(ValueError, match=r"the data have errors: see .*check\.json"):
+        checked()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["data=x"], ["stages=[check]", "data=x"]),
+        (["--config-dir", "c", "data=x"], ["--config-dir", "c", "stages=[check]", "data=x"]),
+        (
+            ["--headers-only", "data=x", "--config-dir", "c"],
+            ["stages=[check]", "check.headers_only=true", "data=x", "--config-dir", "c"],
+        ),
+        (["--help"], ["--help", "stages=[check]"]),
+    ],
+)
+def test_overrides_stay_together(monkeypatch, given, expected):
+    monkeypatch.setattr(sys, "argv", ["fsasd-check", *given])
+    monkeypatch.setattr(app, "main", lambda: None)
+    app.check_main()
+    assert sys.argv == ["fsasd-check", *expected]
+
+
+def test_the_command_prints_json_and_fails_on_errors(make_wav, tmp_path):
+    make_wav("press/train/normal/a.wav")
+    (tmp_path / "press/test").mkdir()
+    (tmp_path / "press/test/b.wav").write_bytes(b"no audio")
+    found = subprocess.run(
+        [sys.executable, "-c", "from fsasd.main import check_main; check_main()",
+         "--json", "data=folder", f"data.root={tmp_path}", f"hydra.run.dir={tmp_path / 'run'}"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 1, found.stderr
+    said = json.loads(found.stdout)
+    assert said["errors"] == 1
+    assert only(f for f in said["findings"] if f["level"] == "error")["kind"] == "unreadable"
+    assert "the data have errors: see" in found.stderr

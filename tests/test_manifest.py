@@ -1,0 +1,351 @@
+import csv
+import os
+import sys
+from pathlib import Path
+
+import hydra
+import lightning as L
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_module
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fsasd.main as app
+from fsasd.data import audio
+from fsasd.data.captions import Captions
+from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.manifest import read_folders, read_manifest, with_roles
+from fsasd.data.metadata import Clip, MetadataError, read_clips
+
+HEADER = "path,machine,split,label,domain,section,speed [rpm],load"
+ROWS = [
+    "press/1.wav,press,train,normal,source,00,1200,3 kN",
+    "press/2.wav,press,test,normal,target,00,900,",
+    "press/3.wav,press,test,anomaly,source,00,1200,3 kN",
+    "mill/1.wav,mill,train,normal,,,,5 kN",
+    "mill/2.wav,mill,test,,,,,5 kN",
+]
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Write a manifest; the recordings are empty files, as scanning opens none."""
+
+    def write(*rows, header=HEADER, files=("press/1", "press/2", "press/3", "mill/1", "mill/2")):
+        for name in files:
+            path = tmp_path / f"{name}.wav"
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        path = tmp_path / "clips.csv"
+        path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+        return path
+
+    return write
+
+
+# Tables
+
+
+def test_a_row_says_what_is_known_of_a_recording(table, tmp_path):
+    clips = read_manifest(table(*ROWS), targets=["mill"])
+    assert [clip.path for clip in clips] == [tmp_path / row.split(",")[0] for row in ROWS]
+    first, second, *_, last = clips
+    assert (first.machine, first.role, first.split) == ("press", "reference", "train")
+    assert (first.label, first.domain, first.section) == ("normal", "source", "00")
+    assert dict(first.attributes) == {"speed": "1200 rpm", "load": "3 kN"}
+    assert dict(second.attributes) == {"speed": "900 rpm"}
+    assert (last.role, last.label, last.domain, last.section) == ("target", None, None, None)
+
+
+@pytest.mark.parametrize("column", ["speed", "speed [rpm]", "speed (rpm)", "speed[ rpm ]"])
+def test_a_unit_may_be_in_the_value_or_in_the_columns_name(table, column):
+    value = "1200 rpm" if column == "speed" else "1200"
+    row = f"press/1.wav,press,train,normal,{value}"
+    (clip,) = read_manifest(table(row, header=f"path,machine,split,label,{column}"))
+    assert Captions({}, {})(clip) == "This is the normal sound of a press with speed 1200 rpm."
+
+
+def test_an_absolute_path_and_the_columns_in_any_order(table, make_wav):
+    path = make_wav("elsewhere/a.wav")
+    (clip,) = read_manifest(
+        table(f" normal , {path} ,train,press", header="label,path, split ,machine")
+    )
+    assert (clip.path, clip.label, clip.machine) == (path, "normal", "press")
+
+
+def test_no_recording_is_opened(table, monkeypatch):
+    monkeypatch.setattr(audio, "decode", lambda path: pytest.fail(f"{path} was opened"))
+    assert len(FirstShotDataModule.from_manifest(table(*ROWS), targets=["mill"]).captioned) == 4
+
+
+CELL = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+@given(values=st.lists(CELL, min_size=1, max_size=5))
+def test_no_value_is_lost(tmp_path_factory, values):
+    folder = tmp_path_factory.mktemp("cells")
+    with (folder / "clips.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "machine", "split", "label", "note"])
+        for i, value in enumerate(values):
+            (folder / f"{i}.wav").touch()
+            writer.writerow([f"{i}.wav", "press", "train", "normal", value])
+    clips = read_manifest(folder / "clips.csv")
+    assert [clip.attributes.get("note", "") for clip in clips] == [v.strip() for v in values]
+
+
+# Bad tables
+
+
+def test_every_bad_row_is_told_with_its_line(table):
+    path = table(
+        ROWS[0],
+        '"press/2.wav",press,trian,normal,,,"two\nlines",',
+        "press/3.wav,press,test,abnormal,north,A,,",
+        "press/gone.wav,,test,normal,,,,",
+        "nowhere/1.wav,press/a,test,normal,,,,",
+        "press/1.wav,press,train,normal,,,,",
+        "press/2.wav,press,train,normal",
+        ",press,train,normal,,,,",
+    )
+    with pytest.raises(MetadataError) as caught:
+        read_manifest(path)
+    said = [line.strip() for line in str(caught.value).splitlines()]
+    assert said == [
+        f"{path}: 8 rows, 11 problems:",
+        "line 3: split: expected train or test, found 'trian'",
+        "line 5: label: expected normal or anomaly or nothing, found 'abnormal'",
+        "line 5: domain: expected source or target or nothing, found 'north'",
+        "line 5: section: expected digits such as 00, found 'A'",
+        "line 6: machine: expected a name without '/', found ''",
+        f"line 6: path: {path.parent}/press/gone.wav does not exist",
+        "line 7: machine: expected a name without '/', found 'press/a'",
+        f"line 7: path: {path.parent}/nowhere/1.wav does not exist",
+        "line 8: path: press/1.wav is already in line 2",
+        "line 9: expected 8 cells as in the header, found 4",
+        "line 10: path: expected a file, found nothing",
+    ]
+
+
+def test_of_very_many_bad_rows_all_are_counted(table):
+    with pytest.raises(MetadataError, match=r"300 rows, 300 problems(?s:.*)\.\.\. and 280 more$"):
+        read_manifest(table(*(f"press/{i}x.wav,press,train,normal,,,," for i in range(300))))
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("path,machine,label,speed", r"missing: split; found: path, machine, label, speed"),
+        ("path;machine;split;label", r"missing: path, .*; found: path;machine;split;label"),
+        ("path,machine,split,label,load,load", r"a name of its own .* found: .*load, load"),
+        ("path,machine,split,label,,", r"a name of its own for each column"),
+    ],
+)
+def test_a_header_out_of_form_is_told_with_what_was_found(table, header, message):
+    with pytest.raises(MetadataError, match=rf"clips\.csv: expected .*{message}"):
+        read_manifest(table(header=header))
+
+
+def test_a_table_without_rows_is_told_so(table):
+    with pytest.raises(MetadataError, match="expected a row per recording, found none"):
+        read_manifest(table())
+
+
+def test_an_empty_file_has_no_columns(tmp_path):
+    (tmp_path / "clips.csv").touch()
+    with pytest.raises(MetadataError, match="found: none"):
+        read_manifest(tmp_path / "clips.csv")
+
+
+@pytest.mark.parametrize("content", ["Maschine,Öl".encode("latin-1"), b'a,"b\nc'])
+def test_what_is_no_csv_is_told_where(tmp_path, content):
+    path = tmp_path / "clips.csv"
+    path.write_bytes(b"path,machine,split,label\n" + content)
+    with pytest.raises(MetadataError, match=r"clips\.csv, near line \d: expected comma-separated"):
+        read_manifest(path)
+
+
+def test_a_manifest_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"manifest .*gone\.csv does not exist"):
+        read_manifest(tmp_path / "gone.csv")
+
+
+# Parquet
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "clips.parquet").touch()
+    with pytest.raises(MetadataError, match=r"needs pyarrow.*pip install 'fsasd\[parquet\]'"):
+        read_manifest(tmp_path / "clips.parquet")
+
+
+def test_parquet_is_read_like_csv(table, tmp_path):
+    pytest.importorskip("pyarrow")
+    path = table(*ROWS)
+    frame = pd.read_csv(path, dtype={"section": str})
+    assert frame["speed [rpm]"].dtype == float
+    frame["speed [rpm]"] = frame["speed [rpm]"].astype("Int64")
+    frame.to_parquet(tmp_path / "clips.parquet")
+    again = read_manifest(tmp_path / "clips.parquet", targets=["mill"])
+    assert again == read_manifest(path, targets=["mill"])
+    frame.loc[1, "split"] = "trian"
+    frame.to_parquet(tmp_path / "clips.parquet")
+    with pytest.raises(MetadataError, match="row 2: split: expected train or test, found 'trian'"):
+        read_manifest(tmp_path / "clips.parquet")
+
+
+# Roles
+
+
+def clip(machine="press", split="train", label="normal", role=None):
+    return Clip(Path(f"{machine}.wav"), machine, role=role, split=split, label=label)
+
+
+@pytest.mark.parametrize(
+    ("clips", "role"),
+    [
+        ([clip()], "target"),
+        ([clip(), clip(split="test", label=None)], "target"),
+        ([clip(), clip(label="anomaly")], "reference"),
+        ([clip(label="anomaly"), clip(split="test", label="anomaly")], "reference"),
+        ([clip(role="reference")], "reference"),
+        ([clip(), clip(split="test", label="anomaly", role="target")], "target"),
+    ],
+)
+def test_a_role_that_is_certain_need_not_be_said(clips, role):
+    assert {c.role for c in with_roles(clips)} == {role}
+
+
+def test_anomalies_to_test_on_are_not_taken_for_anomalies_to_learn_from():
+    clips = [clip("mill"), clip(), clip(split="test", label="anomaly")]
+    with pytest.raises(MetadataError, match=r"^press: the anomalies are all in the test split\."):
+        with_roles(clips)
+    assert {c.machine: c.role for c in with_roles(clips, ["press"])} == {
+        "mill": "reference",
+        "press": "target",
+    }
+
+
+def test_targets_come_before_the_column():
+    assert [c.role for c in with_roles([clip(role="reference")], ["press"])] == ["target"]
+
+
+def test_a_machine_has_one_role():
+    with pytest.raises(MetadataError, match="press: expected one role for all of its clips"):
+        with_roles([clip(role="target"), clip(role="reference")])
+
+
+def test_a_mistyped_target_is_told_the_near_miss():
+    with pytest.raises(MetadataError, match=r"'pres' is not among the machines: press\. Did you"):
+        with_roles([clip()], ["pres"])
+
+
+# Folders
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_folders_say_machine_split_and_label(tmp_path):
+    touch(
+        tmp_path,
+        "press/train/normal/b.wav",
+        "press/train/normal/a.FLAC",
+        "press/train/anomaly/c.wav",
+        "press/test/d.wav",
+        "press/notes.txt",
+        ".cache/x/y.wav",
+        "readme.txt",
+    )
+    seen = [(c.path.name, c.machine, c.role, c.split, c.label) for c in read_folders(tmp_path)]
+    assert seen == [
+        ("d.wav", "press", "reference", "test", None),
+        ("c.wav", "press", "reference", "train", "anomaly"),
+        ("a.FLAC", "press", "reference", "train", "normal"),
+        ("b.wav", "press", "reference", "train", "normal"),
+    ]
+    assert {c.role for c in read_folders(tmp_path, ["press"])} == {"target"}
+
+
+def test_everything_that_lies_elsewhere_is_told(tmp_path):
+    touch(
+        tmp_path, "press/Train/normal/a.wav", "press/train/b.wav", "press/test/ok/c.wav",
+        "press/d.wav",
+    )  # fmt: skip
+    with pytest.raises(MetadataError) as caught:
+        read_folders(tmp_path)
+    assert [line.strip() for line in str(caught.value).splitlines()] == [
+        f"{tmp_path}: <machine>/<train|test>/<normal|anomaly>, 4 problems:",
+        f"{tmp_path}/press/Train: expected train or test",
+        f"{tmp_path}/press/test/ok: expected normal or anomaly",
+        f"{tmp_path}/press/train/b.wav: expected train/normal or train/anomaly",
+        f"{tmp_path}/press/d.wav: expected a folder train or test",
+    ]
+
+
+def test_folders_without_recordings_are_told_so(tmp_path):
+    touch(tmp_path, "press/train/normal/readme.txt")
+    with pytest.raises(MetadataError, match=r"expected recordings \(\.wav, \.flac\).*found none"):
+        read_folders(tmp_path)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"data root .*gone does not exist"):
+        read_folders(tmp_path / "gone")
+
+
+# Whole runs
+
+
+def configure(*overrides):
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def write_manifest(path, clips, targets_column=True):
+    """The table of a data set, its clips in the same order."""
+    keys = sorted({key for c in clips for key in c.attributes})
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        columns = ["path", "machine", "split", "label", "domain", "section"]
+        writer.writerow([*columns, *(["role"] if targets_column else []), *keys])
+        for c in clips:
+            known = [os.path.relpath(c.path, path.parent), c.machine, c.split, c.label]
+            known += [c.domain, c.section, *([c.role] if targets_column else [])]
+            writer.writerow([*known, *(c.attributes.get(key) for key in keys)])
+    return path
+
+
+def test_the_configurations_read_what_they_name(factory, tmp_path):
+    manifest = write_manifest(tmp_path / "clips.csv", read_clips(factory), targets_column=False)
+    cfg = configure("data=manifest", f"data.manifest={manifest}", "data.targets=[bearing]")
+    data = hydra.utils.instantiate(cfg.data, _convert_="all")
+    assert data.targets == ["bearing"]
+    root = touch(tmp_path / "folders", "press/train/normal/a.wav", "press/test/b.wav")
+    cfg = configure("data=folder", f"data.root={root}")
+    assert hydra.utils.instantiate(cfg.data, _convert_="all").targets == ["press"]
+
+
+@pytest.mark.slow
+def test_a_manifest_gives_the_scores_of_the_dcase_layout(real, tmp_path):
+    manifest = write_manifest(tmp_path / "clips.csv", read_clips(real, ["pump", "BLDCMotor"]))
+    layout = ["data=dcase", f"data.root={real}", "data.machines=[pump,BLDCMotor]"]
+    expected = _run(tmp_path, "layout", *layout)
+    found = _run(tmp_path, "manifest", "data=manifest", f"data.manifest={manifest}")
+    pd.testing.assert_frame_equal(found, expected)
+    assert len(found) == 60
+    assert set(found["label"]) == {"normal", "anomaly"}
+
+
+def _run(folder, name, *overrides):
+    tiny = ["experiment=tiny", "~data.factory", *overrides, "trainer.enable_progress_bar=false"]
+    L.seed_everything(0, verbose=False)
+    app.Run(configure(*tiny, f"store={folder / name}_store"), folder / name)()
+    assert (folder / name / "selection.csv").is_file()
+    return pd.read_csv(folder / name / "clips.csv")
