@@ -11,8 +11,9 @@ from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
 from fsasd.detectors.knn import KNN
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.prompts import make_prompts
 from fsasd.generation.sampling import Sampler
-from fsasd.generation.synthesis import make_prompts, read_manifest
+from fsasd.generation.synthesis import read_manifest
 from fsasd.selection import Selector
 
 

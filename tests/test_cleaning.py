@@ -4,12 +4,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsasd.data.audio import SAMPLE_RATE
-from fsasd.generation.quality import FRAME, MAX_CLIPPED, clean, remove_silence
+from fsasd.generation.cleaning import FRAME, MAX_CLIPPED, Cleaning, fit_length, remove_silence
 
 
 def noise(frames, level=0.1, seed=0):
     rng = np.random.default_rng(seed)
     return (level * rng.uniform(-1, 1, frames * FRAME)).astype(np.float32)
+
+
+def clean(waveform, **options):
+    """What is left of a clip that lasts as long as it should."""
+    return Cleaning(**options)(waveform, len(waveform) / SAMPLE_RATE)
 
 
 def silence(frames):
@@ -102,3 +107,46 @@ def test_a_clip_that_clips_often_is_rejected(share, reason):
     waveform = noise(20)
     waveform[: round(share * len(waveform))] = -1.2
     assert clean(waveform)[1] == reason
+
+
+def test_silence_can_be_kept():
+    waveform = np.concatenate([noise(10), silence(5)])
+    np.testing.assert_array_equal(clean(waveform, silence_db=None)[0], waveform)
+
+
+def test_silence_in_a_real_recording_is_the_machines():
+    waveform = np.concatenate([noise(10), silence(5)])
+    kept, reason = Cleaning()(waveform, 1.0, derived=True)
+    assert reason == ""
+    np.testing.assert_array_equal(kept, waveform)
+
+
+def test_a_clip_that_lost_its_silence_is_repeated_to_its_sources_length():
+    sound = noise(10)
+    kept, reason = clean(np.concatenate([sound, silence(5)]), match_duration=True)
+    assert (reason, len(kept)) == ("", 15 * FRAME)
+    np.testing.assert_array_equal(kept[: 9 * FRAME], sound[: 9 * FRAME])
+
+
+def test_a_clip_that_is_too_long_is_trimmed():
+    waveform = noise(20)
+    kept, _ = Cleaning(match_duration=True)(waveform, 1.0)
+    np.testing.assert_array_equal(kept, waveform[:SAMPLE_RATE])
+
+
+@given(st.integers(1, 5), st.integers(0, 10))
+def test_a_repeated_clip_has_no_click_at_its_seams(repeats, seed):
+    rng = np.random.default_rng(seed)
+    # A slow wave that does not come back to where it began: a seam without a fade would jump.
+    wave = np.sin(np.linspace(0, rng.uniform(3, 9), 8 * FRAME)).astype(np.float32)
+    longer = fit_length(wave, (repeats * 8 + 3) * FRAME)
+    steepest = np.abs(np.diff(wave)).max()
+    assert np.abs(np.diff(longer)).max() < 2 * steepest + np.pi / FRAME
+
+
+def test_a_repeated_noise_is_as_loud_at_its_seams():
+    sound = noise(40)
+    longer = fit_length(sound, 300 * FRAME)
+    power = np.array([np.mean(frame**2) for frame in np.split(longer, 300)])
+    assert power.min() > 0.7 * np.mean(sound**2)
+    assert power.max() < 1.4 * np.mean(sound**2)
