@@ -6,10 +6,8 @@ import pytest
 
 from fsasd.data.audio import SAMPLE_RATE, read
 from fsasd.data.metadata import Clip
-from fsasd.generation.cleaning import Cleaning
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.synthesis import SynthesisFolder, read_manifest, rejections
-
 
 # The folder
 
