@@ -175,7 +175,13 @@ def test_other_sounds_are_far_and_follow_no_caption(made, real, tmp_path):
     assert far["fad"] > 3 * near["fad"]
     assert far["kid"] > 10 * abs(near["kid"]) + 1
     assert far["adherence"] == 0.5
-    assert far["diversity"] < 0.7
+
+
+def test_clips_that_are_all_alike_are_not_diverse(made, real, write, tmp_path):
+    manifest = made(["low", "high"] * 4)
+    for number, wav in enumerate(manifest["wav"]):
+        write(wav, tone(400, 0) + 1e-5 * np.random.default_rng(number).standard_normal(8000))
+    assert quality_table(manifest, tmp_path, real)["diversity"].item() < 0.1
 
 
 def test_clips_of_the_wrong_caption_adhere_to_none(made, real, tmp_path):
