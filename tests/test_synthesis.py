@@ -1,4 +1,5 @@
 import csv
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -6,8 +7,9 @@ import pytest
 
 from fsasd.data.audio import SAMPLE_RATE, read
 from fsasd.data.metadata import Clip
+from fsasd.generation.cleaning import Cleaning
 from fsasd.generation.prompts import Prompt
-from fsasd.generation.synthesis import SynthesisFolder, read_manifest, rejections
+from fsasd.generation.synthesis import SynthesisFolder, read_manifest, read_table, rejections
 
 # The folder
 
@@ -191,6 +193,51 @@ def test_what_was_unknown_of_a_clip_stays_unknown(tmp_path):
     SynthesisFolder(tmp_path).close([one])
     (clip,) = read_manifest(tmp_path)
     assert (clip.section, clip.domain) == (None, None)
+
+
+def test_only_clips_made_of_a_real_one_name_it(tmp_path):
+    prompts = [prompt(0), prompt(1)._replace(derived=True)]
+    finish(tmp_path, prompts)
+    SynthesisFolder(tmp_path).close(prompts)
+    assert [clip.source for clip in read_manifest(tmp_path)] == [None, Path("real/1.wav")]
+    # The table names the real clip whose caption, level and length a clip has in any case.
+    assert read_table(tmp_path)["source"].tolist() == ["real/0.wav", "real/1.wav"]
+
+
+def test_the_same_recording_is_kept_once(tmp_path):
+    for one in PROMPTS:
+        SynthesisFolder(tmp_path).write(one, sound(one.seed // 4))
+    SynthesisFolder(tmp_path).close(PROMPTS)
+    assert rejections(tmp_path, "fan") == {"the same recording as an earlier clip": 4}
+    assert len(read_manifest(tmp_path)) == 2
+
+
+def test_a_judge_has_the_last_word(tmp_path):
+    finish(tmp_path, PROMPTS)
+
+    def judge(manifest, folder):
+        assert manifest["kept"].dtype == bool
+        assert folder == tmp_path
+        return manifest.assign(kept=False, reason="not today")
+
+    SynthesisFolder(tmp_path).close(PROMPTS, judge)
+    assert read_manifest(tmp_path) == []
+    assert rejections(tmp_path, "fan") == {"not today": 6}
+
+
+def test_nothing_asked_for_is_an_empty_manifest(tmp_path):
+    SynthesisFolder(tmp_path).close([])
+    assert read_manifest(tmp_path) == []
+
+
+def test_a_folder_cleans_as_it_was_told(tmp_path):
+    padded = np.concatenate([sound()[:10_240], np.zeros(5760, np.float32)])
+    SynthesisFolder(tmp_path, cleaning=Cleaning(silence_db=None)).write(PROMPTS[0], padded)
+    SynthesisFolder(tmp_path, cleaning=Cleaning(match_duration=True)).write(PROMPTS[1], padded)
+    as_it_is, repeated = (read(tmp_path / one.wav) for one in PROMPTS[:2])
+    np.testing.assert_allclose(as_it_is, padded / 2, atol=1 / 2**15)
+    assert len(repeated) == len(padded)
+    assert repeated[-1000:].std() == pytest.approx(repeated[:1000].std(), rel=0.2)
 
 
 def test_a_folder_without_a_manifest_is_named(tmp_path):
