@@ -14,7 +14,6 @@ import shutil
 import sys
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -339,18 +338,19 @@ class Run:
         clips = Clips(read_manifest(folder), self.data.cache).where(machine=machine)
         if len(set(clips.labels.tolist())) == 2:
             return clips
-        kept = Counter(clip.label for clip in clips)
         log.warning(
-            "%s: nothing to choose a setting on: %d normal and %d anomalous synthetic clips were "
-            "kept, so the detector keeps its own. Rejected were %s: see %s",
-            machine, kept["normal"], kept["anomaly"], dict(rejections(folder, machine)) or "none",
-            folder / MANIFEST,
+            "%s: too few synthetic clips were kept to choose a setting. Rejected were %s: see %s",
+            machine, dict(rejections(folder, machine)), folder / MANIFEST,
         )  # fmt: skip
         return None
 
     def _normals(self) -> Clips:
         return Clips(
-            [c for c in self.data.captioned if c.role == "target" and c.label == "normal"],
+            [
+                c
+                for c in self.data.captioned
+                if c.role == "target" and c.label == "normal" and c.split == "train"
+            ],
             self.data.cache,
         )
 
