@@ -310,10 +310,12 @@ def test_a_sweep_over_detectors_shares_the_generator(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_one_run(tmp_path):
+@pytest.mark.parametrize(("generator", "models"), [("audioldm_nano_fast", 1), ("transforms", 0)])
+def test_two_processes_share_one_run(tmp_path, generator, models):
     store = tmp_path / "store"
     found = command(
         *TINY,
+        f"generator={generator}",
         "trainer=ddp_cpu",
         f"store={store}",
         f"hydra.run.dir={tmp_path / 'run'}",
@@ -322,7 +324,8 @@ def test_two_processes_share_one_run(tmp_path):
     assert found.returncode == 0, found.stdout + found.stderr
     manifest = pd.read_csv(tmp_path / "run" / "synthetic" / "manifest.csv")
     assert len(manifest) == 8
+    assert (tmp_path / "run" / "synthetic" / "quality.csv").is_file()
     assert all((tmp_path / "run" / "synthetic" / wav).is_file() for wav in manifest["wav"])
-    assert len(list((store / "finetune").glob("*/model"))) == 1
+    assert len(list((store / "finetune").glob("*/model"))) == models
     assert not list(store.glob("*/*.partial"))
     assert (tmp_path / "run" / "metrics.csv").is_file()

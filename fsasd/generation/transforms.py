@@ -17,6 +17,8 @@ from fsasd.generation.prompts import Prompt
 Ranges = Mapping[str, Sequence[float]]
 """Parameter of a fault to its lowest and highest value."""
 
+Limits = dict[str, tuple[float, float]]
+
 HIGHEST = {"resonance": 7000.0, "pitch": 7000.0, "above": 7000.0, "strength": 1.0}
 """Frequencies in Hz that 16 kHz can hold with an octave's edge; 1 is as strong as a fault gets."""
 
@@ -32,9 +34,9 @@ class FaultTransforms(Generator):
     are those that it will have is as good a guess as the ranges. Captions are not read.
 
     Args:
-        faults: Fault (a key of ``faults.FAULTS``) to the ranges of its parameters.
-        machines: Machine to faults of its own, which come before the common ones; ``null`` for a
-            fault that the machine cannot have.
+        faults: Fault (a key of ``faults.FAULTS``) to the ranges of its parameters, or to ``None``
+            for one that is left out.
+        machines: Machine to faults of its own, which come before the common ones.
         at_most: So many faults in a clip.
         channel: What to take of recordings with several channels (see ``audio.read``).
 
@@ -54,7 +56,7 @@ class FaultTransforms(Generator):
 
     def __init__(
         self,
-        faults: Mapping[str, Ranges],
+        faults: Mapping[str, Ranges | None],
         machines: Mapping[str, Mapping[str, Ranges | None]] | None = None,
         at_most: int = 1,
         channel: int | str | None = None,
@@ -62,13 +64,15 @@ class FaultTransforms(Generator):
         super().__init__()
         if at_most < 1:
             raise ValueError(f"at_most: expected 1 fault in a clip or more, found {at_most}")
-        self.common = {kind: _checked(kind, ranges) for kind, ranges in faults.items()}
-        self.own = {
-            machine: self._of_machine(machine, changes)
-            for machine, changes in (machines or {}).items()
-        }
+        self.common = self._changed({}, faults)
         if not self.common:
             raise ValueError("expected faults to put into clips, found none")
+        self.own = {
+            machine: self._changed(self.common, changes)
+            for machine, changes in (machines or {}).items()
+        }
+        if without := [machine for machine, kinds in self.own.items() if not kinds]:
+            raise ValueError(f"{', '.join(without)}: every fault was taken away, none is left")
         self.at_most = at_most
         self.channel = channel
 
@@ -122,23 +126,21 @@ class FaultTransforms(Generator):
         ]
         return f"{prompt.caption.removesuffix('.')}, with {' and '.join(said)}."
 
-    def _of_machine(
-        self, machine: str, changes: Mapping[str, Ranges | None]
-    ) -> dict[str, dict[str, tuple[float, float]]]:
-        require_known(changes, FAULTS, f"faults, of {machine}")
-        found = dict(self.common)
+    @staticmethod
+    def _changed(
+        common: Mapping[str, Limits], changes: Mapping[str, Ranges | None]
+    ) -> dict[str, Limits]:
+        require_known(changes, FAULTS, "faults")
+        found = dict(common)
         for kind, ranges in changes.items():
             if ranges is None:
                 found.pop(kind, None)
             else:
                 found[kind] = _checked(kind, ranges)
-        if not found:
-            raise ValueError(f"{machine}: every fault was taken away, none is left to put in")
         return found
 
 
-def _checked(kind: str, ranges: Ranges) -> dict[str, tuple[float, float]]:
-    require_known([kind], FAULTS, "faults")
+def _checked(kind: str, ranges: Ranges) -> Limits:
     expected = FAULTS[kind].parameters
     if set(ranges) != set(expected):
         raise ValueError(f"{kind}: expected ranges of {', '.join(expected)}, found {list(ranges)}")
