@@ -28,7 +28,7 @@ from fsasd.data.metadata import Clip
 from fsasd.data.simulate import MACHINES, simulate
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.latents import heard_mel
-from fsasd.generation.synthesis import Prompt
+from fsasd.generation.prompts import Prompt
 
 Combination = tuple[str, tuple[tuple[str, str], ...], str]
 """Machine, attributes, label."""

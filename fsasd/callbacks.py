@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
+import pandas as pd
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
@@ -18,8 +19,10 @@ from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.detection import choose
 from fsasd.detectors.base import Detector
 from fsasd.detectors.twfr_gmm import TWFRGMM
-from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.synthesis import Prompt, SynthesisFolder, make_prompts, read_manifest
+from fsasd.generation.base import Generator
+from fsasd.generation.cleaning import Cleaning
+from fsasd.generation.prompts import Prompt, make_prompts
+from fsasd.generation.synthesis import SynthesisFolder, read_manifest
 from fsasd.selection import Selector
 
 log = logging.getLogger(__name__)
@@ -30,13 +33,37 @@ class SynthesisWriter(BasePredictionWriter):
 
     Args:
         folder: Gets the wavs and ``manifest.csv``.
-        prompts: All that is to be synthesised, in the manifest's order.
+        prompts: All that is to be synthesised, in the manifest's order, as the generator's
+            ``prepare`` returned them.
+        cleaning: What is done to each clip.
+        judge: Which of all clips are kept (``SynthesisFolder.close``).
+
+    Raises:
+        ValueError: The generator makes clips of their source's audio, and the prompts do not say
+            so.
     """
 
-    def __init__(self, folder: str | Path, prompts: Sequence[Prompt]) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        prompts: Sequence[Prompt],
+        cleaning: Cleaning | None = None,
+        judge: Callable[[pd.DataFrame, Path], pd.DataFrame] | None = None,
+    ) -> None:
         super().__init__("batch")
         self.folder = Path(folder)
         self.prompts = prompts
+        self.cleaning = cleaning
+        self.judge = judge
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check that nothing will be listed as something else than it is."""
+        derived = isinstance(pl_module, Generator) and pl_module.derived
+        if any(prompt.derived != derived for prompt in self.prompts):
+            raise ValueError(
+                f"prompts were not prepared for {type(pl_module).__name__}: pass what its "
+                "prepare(prompts) returns"
+            )
 
     def write_on_batch_end(
         self,
@@ -49,7 +76,7 @@ class SynthesisWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write the clips of a batch."""
-        folder = SynthesisFolder(self.folder, trainer.global_rank)
+        folder = SynthesisFolder(self.folder, trainer.global_rank, self.cleaning)
         for prompt, waveform in zip(batch, prediction, strict=True):
             folder.write(prompt, waveform.numpy())
 
@@ -57,7 +84,7 @@ class SynthesisWriter(BasePredictionWriter):
         """Write the manifest once every rank is done."""
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            SynthesisFolder(self.folder).close(self.prompts)
+            SynthesisFolder(self.folder).close(self.prompts, self.judge)
         trainer.strategy.barrier()
 
 
@@ -103,7 +130,7 @@ class DetectorEvaluation(L.Callback):
         self._validations += 1
         if self._validations % self.every_n_validations:
             return
-        assert isinstance(pl_module, AudioLDM)
+        assert isinstance(pl_module, Generator)
         found = None
         if trainer.is_global_zero:
             found = self.evaluate(pl_module, trainer.datamodule)  # type: ignore[attr-defined]
@@ -114,7 +141,7 @@ class DetectorEvaluation(L.Callback):
             pl_module.log_dict(logged, sync_dist=True)
             pl_module.train()
 
-    def evaluate(self, generator: AudioLDM, data: FirstShotDataModule) -> dict[str, float]:
+    def evaluate(self, generator: Generator, data: FirstShotDataModule) -> dict[str, float]:
         """Return the means of auc, pauc and regret; empty where no machine can be evaluated."""
         rows = []
         for machine in data.references:
@@ -142,7 +169,7 @@ class DetectorEvaluation(L.Callback):
         return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} if rows else {}
 
     def _synthesise(
-        self, generator: AudioLDM, data: FirstShotDataModule, train: Clips, folder: str
+        self, generator: Generator, data: FirstShotDataModule, train: Clips, folder: str
     ) -> Clips:
         texts = [data.captions(clip) for clip in train]
         prompts = [

@@ -6,6 +6,7 @@ the store under a key of all that determines its result.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -38,12 +39,15 @@ from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import require_known
 from fsasd.detection import Detection, detect, sections, write
 from fsasd.generation import checkpoint as checkpoints
+from fsasd.generation.embedding import RealClips
 from fsasd.generation.nano import pretrain_parts
+from fsasd.generation.prompts import make_prompts, with_candidates
+from fsasd.generation.quality import QUALITY, quality_table
 from fsasd.generation.synthesis import (
     MANIFEST,
     SynthesisFolder,
-    make_prompts,
     read_manifest,
+    read_table,
     rejections,
 )
 from fsasd.report import console, write_report
@@ -51,7 +55,7 @@ from fsasd.store import Store, rank
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 1, "detect": 1}
+VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 2, "detect": 1}
 """To be raised when a stage, given the same recipe, gives another result."""
 
 STAGES = ("check", "pretrain", "finetune", "synthesise", "detect", "report")
@@ -96,7 +100,10 @@ class Run:
         """Return what a fine-tuned generator depends on."""
         parts = {key: self._plain(key) for key in ("data", "generator", "trainer", "callbacks")}
         start = parts["generator"].get("checkpoint")
-        if not self._sounds_choose_the_checkpoint():
+        if not self._is_trained:
+            # Only how a generator is trained depends on these.
+            parts["trainer"] = parts["callbacks"] = None
+        elif not self._sounds_choose_the_checkpoint():
             parts["generator"].pop("sampler", None)
         return {
             "version": VERSIONS["finetune"],
@@ -149,7 +156,13 @@ class Run:
 
     def finetune(self, folder: Path) -> None:
         """Fine-tune the generator; goes on from the last checkpoint that the folder holds."""
-        generator = hydra.utils.instantiate(self.cfg.generator)
+        if not self.data.captioned.labels.any() and rank() == 0:
+            log.warning(
+                "no reference machine has anomalous clips: the generator cannot learn what "
+                "'anomaly' sounds like, so its anomalous clips will differ from its normal ones "
+                "by chance. generator=transforms needs none"
+            )
+        generator = hydra.utils.instantiate(self.cfg.generator, _convert_="all")
         self.fit(generator, folder)
         if rank() == 0:
             generator.save(folder / "model")
@@ -179,26 +192,45 @@ class Run:
             step, monitor = state["global_step"], checkpoint.monitor
             log.info("using the checkpoint of step %d, the best by %s", step, monitor)
 
-    def synthesise(self, folder: Path, model: Path) -> None:
-        """Synthesise the target machines' normal and anomalous clips."""
-        generator = hydra.utils.instantiate(self.cfg.generator, checkpoint=str(model))
-        normal = self._normals()
-        prompts = make_prompts(
+    def synthesise(self, folder: Path, model: Path | None) -> None:
+        """Synthesise the target machines' normal and anomalous clips.
+
+        Args:
+            folder: Gets them.
+            model: The fine-tuned generator, if it is one that is fine-tuned.
+        """
+        learnt = {"checkpoint": str(model)} if model else {}
+        generator = hydra.utils.instantiate(self.cfg.generator, _convert_="all", **learnt)
+        options = hydra.utils.instantiate(self.cfg.synthesis, _convert_="all")
+        normal, real = self._normals(), self._real()
+        asked = make_prompts(
             normal,
             [self.data.captions(clip) for clip in normal],
-            self.cfg.synthesis.clips_per_label,
+            options["clips_per_label"],
             self.cfg.seed,
+            options["prompts"],
+            options["per_caption"],
         )
+        prompts = generator.prepare(with_candidates(asked, options["candidates"]))
+        judge = functools.partial(options["filters"], real=real)
         remaining = SynthesisFolder(folder).remaining(prompts)
         # Clips of one length are drawn together.
         remaining.sort(key=lambda prompt: prompt.seconds)
-        loader: DataLoader = DataLoader(
-            remaining,  # type: ignore[arg-type]
-            self.cfg.synthesis.batch_size,
-            collate_fn=list,
-        )
-        trainer = self._trainer(folder, callbacks=[SynthesisWriter(folder, prompts)], logger=False)
-        trainer.predict(generator, loader, return_predictions=False)
+        if remaining:
+            writer = SynthesisWriter(folder, prompts, options["cleaning"], judge)
+            loader: DataLoader = DataLoader(
+                remaining,  # type: ignore[arg-type]
+                options["batch_size"],
+                collate_fn=list,
+            )
+            trainer = self._trainer(folder, callbacks=[writer], logger=False)
+            trainer.predict(generator, loader, return_predictions=False)
+        elif rank() == 0:
+            # A run that was killed after its last clip has all to list and none to generate.
+            SynthesisFolder(folder).close(prompts, judge)
+        if rank() == 0:
+            quality = quality_table(read_table(folder), folder, real, options["encoders"])
+            quality.to_csv(folder / QUALITY, index=False)
 
     def detect(self, folder: Path, synthetic: Path | None) -> None:
         """Select, fit, score and evaluate each section of each target machine."""
@@ -273,16 +305,20 @@ class Run:
             if wanted:
                 log.info("generator=none: detectors keep their own settings")
             return None
-        finetuned = self.store.path("finetune", self.finetune_recipe())
-        if "finetune" in stages:
-            self._make("finetune", self.finetune_recipe(), self.finetune)
+        model = None
+        if self._is_trained:
+            finetuned = self.store.path("finetune", self.finetune_recipe())
+            model = finetuned / "model"
+            if "finetune" in stages:
+                self._make("finetune", self.finetune_recipe(), self.finetune)
         synthetic = self.store.path("synthesise", self.synthesise_recipe())
         if "synthesise" in stages:
-            _require(finetuned, "finetune")
+            if model:
+                _require(finetuned, "finetune")
             self._make(
                 "synthesise",
                 self.synthesise_recipe(),
-                lambda folder: self.synthesise(folder, finetuned / "model"),
+                lambda folder: self.synthesise(folder, model),
             )
         if {"synthesise", "detect"} & set(stages):
             _require(synthetic, "synthesise")
@@ -298,18 +334,23 @@ class Run:
     ) -> Path:
         return self.store.make(stage, recipe, build, force=stage in self.cfg.force, alone=alone)
 
-    def _synthetic(self, machine: str, folder: Path) -> Clips:
+    def _synthetic(self, machine: str, folder: Path) -> Clips | None:
         clips = Clips(read_manifest(folder), self.data.cache).where(machine=machine)
-        if len(set(clips.labels.tolist())) < 2:
-            raise ValueError(
-                f"{machine}: too few synthetic clips were kept to choose a setting. Rejected were "
-                f"{dict(rejections(folder, machine))}: see {folder / MANIFEST}"
-            )
-        return clips
+        if len(set(clips.labels.tolist())) == 2:
+            return clips
+        log.warning(
+            "%s: too few synthetic clips were kept to choose a setting. Rejected were %s: see %s",
+            machine, dict(rejections(folder, machine)), folder / MANIFEST,
+        )  # fmt: skip
+        return None
 
     def _normals(self) -> Clips:
         return Clips(
-            [c for c in self.data.captioned if c.role == "target" and c.label == "normal"],
+            [
+                c
+                for c in self.data.captioned
+                if c.role == "target" and c.label == "normal" and c.split == "train"
+            ],
             self.data.cache,
         )
 
@@ -320,6 +361,14 @@ class Run:
             "files": _digest(identity(clip.path) for clip in self.data.captioned),
             "captions": _digest(self.data.captions(clip) for clip in self.data.captioned),
         }
+
+    def _real(self) -> RealClips:
+        clips = self.data.captioned
+        return RealClips(clips, [self.data.captions(clip) for clip in clips])
+
+    @property
+    def _is_trained(self) -> bool:
+        return getattr(hydra.utils.get_object(self.cfg.generator._target_), "trained", True)
 
     def _plain(self, group: str) -> Any:
         plain = OmegaConf.to_container(self.cfg[group], resolve=True) if self.cfg[group] else None

@@ -18,7 +18,7 @@ LAYERS = [
     {"detection"},
     {"callbacks"},
     {"report"},
-    {"main"},
+    {"main", "testing"},
 ]
 """Bottom first: a part may import itself and what lies below, not its neighbour in the layer."""
 

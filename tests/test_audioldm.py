@@ -11,6 +11,8 @@ from fsasd.data.metadata import read_clips
 from fsasd.generation import checkpoint
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.latents import VaeMoments, embed_captions, heard_mel, normalise
+from fsasd.generation.prompts import Prompt
+from fsasd.generation.sampling import Sampler
 from fsasd.generation.vocoder import GriffinLim
 
 CAPTIONS = ["This is the normal sound of a fan.", "This is the anomaly sound of a fan."]
@@ -239,3 +241,49 @@ def test_nan_free_at_every_timestep(data):
     timesteps = torch.tensor([0, 1, 5, 50, 200, 500, 900, 999])
     losses = model.loss(batch, timesteps, torch.randn(8, 4, 16, 16))
     assert torch.isfinite(losses).all()
+
+
+# Negative prompts
+
+
+def asked(*negatives):
+    return [
+        Prompt(f"{n}.wav", "fan", None, None, "anomaly", CAPTIONS[1], 0.64, 1.0, n, negative=text)
+        for n, text in enumerate(negatives)
+    ]
+
+
+def test_a_negative_prompt_takes_the_place_of_the_empty_caption():
+    model, seen = nano(sampler=Sampler(steps=1)), []
+    denoise = model.denoise
+    model.denoise = lambda latents, t, embeddings: (
+        seen.append(embeddings) or denoise(latents, t, embeddings)
+    )
+    model.generate(asked(CAPTIONS[0], ""))
+    led_away_from, led_to = seen[0].chunk(2)
+    torch.testing.assert_close(led_away_from[0], model.embed([CAPTIONS[0]])[0])
+    assert torch.equal(led_away_from[1], model.unconditional)
+    torch.testing.assert_close(led_to, model.embed([CAPTIONS[1]] * 2))
+
+
+def test_a_negative_prompt_is_heard():
+    model = nano(sampler=Sampler(steps=2, guidance=4.0))
+    without, within = (model.generate(asked(text))[0] for text in ("", CAPTIONS[0]))
+    apart = LogMel.twfr()(without.numpy()) - LogMel.twfr()(within.numpy())
+    assert np.abs(apart).mean() > 0.5
+
+
+def test_the_caption_itself_as_negative_prompt_leads_nowhere_else():
+    # Guidance is c + (w - 1) (c - n): with n = c, nothing but c is left, whatever its weight.
+    def log_mel(guidance, negative):
+        model = nano(sampler=Sampler(steps=2, guidance=guidance))
+        return LogMel.twfr()(model.generate(asked(negative))[0].numpy())
+
+    assert np.abs(log_mel(4.0, CAPTIONS[1]) - log_mel(1.0, "")).mean() < 0.5
+
+
+def test_without_guidance_a_negative_prompt_is_an_error():
+    model = nano(sampler=Sampler(steps=1, guidance=1.0))
+    with pytest.raises(ValueError, match="a sampler with guidance 1 has none: raise generator"):
+        model.generate(asked(CAPTIONS[0]))
+    assert len(model.generate(asked(""))) == 1

@@ -16,6 +16,8 @@ import fsasd.main as app
 from fsasd.evaluation.submission import evaluate
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.synthesis import SynthesisFolder
+from fsasd.generation.transforms import FaultTransforms
 
 CONF = Path(__file__).parents[1] / "conf"
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
@@ -178,13 +180,110 @@ def test_a_stage_with_a_typo_is_suggested(chain):
         app.Run(configure(*TINY, store, "stages=[synthesize]"), root / "typo")()
 
 
-def test_no_usable_synthetic_clips_are_an_error_with_the_reasons(chain, monkeypatch):
+def test_without_usable_synthetic_clips_the_detector_keeps_its_own_setting(
+    chain, monkeypatch, caplog
+):
     root, store, _ = chain
     silence = torch.zeros(8000)
     monkeypatch.setattr(AudioLDM, "generate", lambda self, prompts: [silence] * len(prompts))
     run = app.Run(configure(*TINY, store, "synthesis.clips_per_label=3"), root / "silent")
-    with pytest.raises(ValueError, match=r"pump: too few synthetic clips.*'silent': 6"):
-        run()
+    run()
+    assert "pump: too few synthetic clips were kept to choose a setting" in caplog.text
+    assert "Rejected were {'silent': 6}" in caplog.text
+    assert (root / "silent" / "metrics.csv").is_file()
+    assert pd.read_csv(root / "silent" / "synthetic" / "quality.csv").empty
+
+
+def test_transforms_need_neither_training_nor_a_trainer(chain):
+    root, store, _ = chain
+    before = artifacts(root)
+    transforms = [*TINY, store, "generator=transforms"]
+    run = app.Run(configure(*transforms), root / "transforms")
+    run()
+    assert {stage for stage, _ in set(artifacts(root)) - set(before)} == {"synthesise", "detect"}
+    quality = pd.read_csv(root / "transforms" / "synthetic" / "quality.csv")
+    assert quality["label"].tolist() == ["normal", "anomaly"]
+    # Its normal clips are real ones, its anomalous ones are not.
+    assert quality["fad"][0] < quality["fad"][1]
+    longer = app.Run(configure(*transforms, "trainer.max_steps=9"), root / "x")
+    assert longer.synthesise_recipe() == run.synthesise_recipe()
+    gentler = app.Run(configure(*transforms, "generator.at_most=1"), root / "x")
+    assert gentler.synthesise_recipe() != run.synthesise_recipe()
+
+
+def test_every_stage_works_with_five_clips_and_no_reference(chain, caplog):
+    root, store, _ = chain
+    five = [*TINY, store, "data.factory.train_clips=5", "data.factory.target_domain_clips=1"]
+    alone = [*five, "data.factory.references=[]", "synthesis.clips_per_label=8"]
+    app.Run(configure(*alone, "generator=transforms"), root / "five")()
+    manifest = pd.read_csv(root / "five" / "synthetic" / "manifest.csv")
+    assert manifest[manifest["kept"]].groupby("label").size().to_dict() == {
+        "anomaly": 8, "normal": 5,
+    }  # fmt: skip
+    assert (root / "five" / "metrics.csv").is_file()
+    assert "no reference machine" not in caplog.text
+
+
+def test_without_real_anomalies_a_trained_generator_says_what_that_means(chain, caplog):
+    root, store, _ = chain
+    alone = [*TINY, store, "data.factory.references=[]", "stages=[finetune]"]
+    app.Run(configure(*alone), root / "alone")()
+    assert "cannot learn what 'anomaly' sounds like" in caplog.text
+    assert "generator=transforms needs none" in caplog.text
+
+
+def test_prompts_and_what_is_kept_are_part_of_the_recipe(chain):
+    root, store, _ = chain
+    synthetic = [*TINY, store, "stages=[synthesise]"]
+    recipes = [
+        app.Run(configure(*synthetic, *more), root / "x").synthesise_recipe()
+        for more in (
+            [], ["prompts=contrast"], ["prompts=mixed"], ["synthesis.per_caption=balanced"],
+            ["synthesis.filters.too_near=0.1"], ["synthesis.cleaning.silence_db=null"],
+        )
+    ]  # fmt: skip
+    assert all(one != other for i, one in enumerate(recipes) for other in recipes[:i])
+
+
+def test_prompts_candidates_and_filters_reach_the_manifest(chain):
+    root, store, _ = chain
+    app.Run(
+        configure(
+            *TINY, store, "stages=[synthesise]", "prompts=contrast", "synthesis.candidates=2",
+            "synthesis.clips_per_label=2", "synthesis.filters.too_far=0.01",
+            "synthesis.cleaning.match_duration=true",
+        ),
+        root / "options",
+    )()  # fmt: skip
+    manifest = pd.read_csv(root / "options" / "synthetic" / "manifest.csv")
+    assert len(manifest) == 8
+    anomalous = manifest[manifest["label"] == "anomaly"]
+    assert anomalous["negative"].str.contains("the normal sound").all()
+    reasons = manifest["reason"].dropna().str.split(" (", regex=False).str[0]
+    assert set(reasons) <= {
+        "farther from real clips than real anomalies of other machines",
+        "another candidate was better",
+    }
+    # Two steps of a nano model are noise: next to nothing is as near as the nearest real anomaly.
+    assert reasons.str.startswith("farther").sum() > 4
+
+
+def test_a_run_killed_after_its_last_clip_lists_what_it_has(chain, monkeypatch):
+    root, store, _ = chain
+    transforms = [*TINY, store, "generator=transforms", "stages=[synthesise]", "seed=5"]
+    close = SynthesisFolder.close
+
+    def fail(self, *args):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(SynthesisFolder, "close", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        app.Run(configure(*transforms), root / "late")()
+    monkeypatch.setattr(SynthesisFolder, "close", close)
+    monkeypatch.setattr(FaultTransforms, "generate", fail)
+    app.Run(configure(*transforms), root / "late")()
+    assert pd.read_csv(root / "late" / "synthetic" / "manifest.csv")["kept"].all()
+    assert (root / "late" / "synthetic" / "quality.csv").is_file()
 
 
 def command(*overrides, cwd):
@@ -211,10 +310,12 @@ def test_a_sweep_over_detectors_shares_the_generator(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_one_run(tmp_path):
+@pytest.mark.parametrize(("generator", "models"), [("audioldm_nano_fast", 1), ("transforms", 0)])
+def test_two_processes_share_one_run(tmp_path, generator, models):
     store = tmp_path / "store"
     found = command(
         *TINY,
+        f"generator={generator}",
         "trainer=ddp_cpu",
         f"store={store}",
         f"hydra.run.dir={tmp_path / 'run'}",
@@ -223,7 +324,8 @@ def test_two_processes_share_one_run(tmp_path):
     assert found.returncode == 0, found.stdout + found.stderr
     manifest = pd.read_csv(tmp_path / "run" / "synthetic" / "manifest.csv")
     assert len(manifest) == 8
+    assert (tmp_path / "run" / "synthetic" / "quality.csv").is_file()
     assert all((tmp_path / "run" / "synthetic" / wav).is_file() for wav in manifest["wav"])
-    assert len(list((store / "finetune").glob("*/model"))) == 1
+    assert len(list((store / "finetune").glob("*/model"))) == models
     assert not list(store.glob("*/*.partial"))
     assert (tmp_path / "run" / "metrics.csv").is_file()

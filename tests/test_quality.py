@@ -1,104 +1,243 @@
+"""Distances between sets of clips, against closed forms and torchmetrics."""
+
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torchmetrics.image.fid import _compute_fid
+from torchmetrics.image.kid import poly_mmd
 
-from fsasd.data.audio import SAMPLE_RATE
-from fsasd.generation.quality import FRAME, MAX_CLIPPED, clean, remove_silence
-
-
-def noise(frames, level=0.1, seed=0):
-    rng = np.random.default_rng(seed)
-    return (level * rng.uniform(-1, 1, frames * FRAME)).astype(np.float32)
-
-
-def silence(frames):
-    return np.zeros(frames * FRAME, np.float32)
+from fsasd.data.audio import SAMPLE_RATE, Clips, FeatureCache, LogMel
+from fsasd.data.metadata import Clip
+from fsasd.generation.embedding import RealClips
+from fsasd.generation.quality import frechet_distance, kernel_distance, quality_table
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        [silence(3), noise(10)],
-        [noise(10), silence(3)],
-        [noise(5), silence(3), noise(5, seed=1)],
-        [silence(1), noise(1), silence(1), noise(1, seed=1), silence(2)],
-    ],
-    ids=["before", "behind", "between", "everywhere"],
-)
-def test_silence_is_cut_out_and_the_sound_stays_in_order(parts):
-    sound = np.concatenate([part for part in parts if part.any()])
-    np.testing.assert_array_equal(remove_silence(np.concatenate(parts)), sound)
+def gaussian(n, d, seed=0, shift=0.0, scale=1.0):
+    return shift + scale * np.random.default_rng(seed).standard_normal((n, d))
 
 
-def test_a_clip_without_silence_stays_as_it_is():
-    waveform = np.append(noise(10), np.float32(0.05))
-    np.testing.assert_array_equal(remove_silence(waveform), waveform)
+# Frechet
 
 
-@pytest.mark.parametrize(("below_db", "kept"), [(30.0, 10), (50.0, 20)])
-def test_silence_is_measured_from_the_loudest_frame(below_db, kept):
-    waveform = np.concatenate([noise(10), noise(10, level=0.1 * 10 ** (-40 / 20))])
-    assert len(remove_silence(waveform, below_db)) == kept * FRAME
+def test_frechet_distance_of_gaussians_is_the_closed_form():
+    # Diagonal covariances: |a - b|^2 + sum (sigma_a - sigma_b)^2, exactly so for whitened samples.
+    x = gaussian(400, 3)
+    x = (x - x.mean(axis=0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T))).T
+    a = np.array([1.0, 2.0, 3.0]) * x
+    b = np.array([2.0, 2.0, 1.0]) * x + [0.5, 0.0, -1.0]
+    assert frechet_distance(a, b) == pytest.approx(0.25 + 1 + 1 + 0 + 4)
 
 
-@given(st.floats(1e-3, 1))
-def test_the_level_of_the_whole_does_not_matter(gain):
-    waveform = np.concatenate([noise(4), noise(3, level=1e-5), noise(4, seed=1)])
-    assert len(remove_silence((gain * waveform).astype(np.float32))) == 8 * FRAME
+@pytest.mark.parametrize(("n", "m", "d"), [(60, 80, 5), (300, 200, 20), (400, 300, 1)])
+def test_frechet_distance_is_that_of_torchmetrics(n, m, d):
+    x, y = gaussian(n, d, 1), gaussian(m, d, 2, shift=0.4, scale=1.7)
+
+    def moments(z):
+        return torch.from_numpy(z.mean(axis=0)), torch.from_numpy(np.cov(z.T).reshape(d, d))
+
+    expected = float(_compute_fid(*moments(x), *moments(y)))
+    assert frechet_distance(x, y) == pytest.approx(expected, rel=1e-6)
 
 
-def test_what_has_no_sound_becomes_empty():
-    assert remove_silence(silence(5)).shape == (0,)
+@given(st.integers(2, 20), st.integers(2, 20), st.integers(0, 1000))
+def test_frechet_distance_is_a_distance_also_of_few_points_in_many_dimensions(n, m, seed):
+    x, y = gaussian(n, 40, seed), gaussian(m, 40, seed + 1)
+    assert frechet_distance(x, y) > 0
+    assert frechet_distance(x, y) == pytest.approx(frechet_distance(y, x))
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-5)
 
 
-def test_silence_is_removed_once_and_for_all():
-    once = remove_silence(np.concatenate([noise(4), silence(3), noise(4, seed=1)]))
-    np.testing.assert_array_equal(remove_silence(once), once)
-    assert once.dtype == np.float32
+def test_frechet_distance_grows_with_fewer_points():
+    distances = [frechet_distance(gaussian(n, 20, 1), gaussian(n, 20, 2)) for n in (30, 100, 1000)]
+    assert distances[0] > 2 * distances[1] > 4 * distances[2] > 0
 
 
-def test_a_good_clip_is_kept_without_its_silence():
-    sound, reason = clean(np.concatenate([noise(10), silence(5)]))
-    assert reason == ""
-    np.testing.assert_array_equal(sound, noise(10))
+# Kernel
 
 
-@pytest.mark.parametrize("level", [0.0, 5e-5])
-def test_a_silent_clip_is_rejected(level):
-    waveform = noise(20, level)
-    kept, reason = clean(waveform)
-    assert reason == "silent"
-    np.testing.assert_array_equal(kept, waveform)
+@pytest.mark.parametrize(("n", "m", "d"), [(30, 30, 4), (200, 200, 16)])
+def test_kernel_distance_is_that_of_torchmetrics(n, m, d):
+    x, y = gaussian(n, d, 1), gaussian(m, d, 2, shift=0.3)
+    expected = float(poly_mmd(torch.from_numpy(x), torch.from_numpy(y)))
+    assert kernel_distance(x, y) == pytest.approx(expected, rel=1e-9)
 
 
-def test_what_is_just_audible_is_kept():
-    assert clean(noise(20, 5e-4))[1] == ""
+def test_kernel_distance_is_the_sum_over_pairs():
+    x, y = gaussian(4, 3, 1), gaussian(6, 3, 2)
+
+    def k(a, b):
+        return (np.dot(a, b) / 3 + 1) ** 3
+
+    pairs = {
+        "xx": np.mean([k(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if i != j]),
+        "yy": np.mean([k(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j]),
+        "xy": np.mean([k(a, b) for a in x for b in y]),
+    }
+    expected = pairs["xx"] + pairs["yy"] - 2 * pairs["xy"]
+    assert kernel_distance(x, y) == pytest.approx(expected)
 
 
-def test_a_clip_that_is_all_silence_but_a_click_is_rejected():
-    waveform = np.concatenate([silence(20), noise(3), silence(20)])
-    assert clean(waveform)[1] == "shorter than 0.5 s without its silence"
+@pytest.mark.parametrize(("n", "m"), [(5, 5), (5, 40)])
+def test_kernel_distance_is_unbiased_whatever_the_sizes(n, m):
+    found = [kernel_distance(gaussian(n, 3, s), gaussian(m, 3, s + 10_000)) for s in range(2000)]
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(len(found))
 
 
-def test_half_a_second_of_sound_is_enough():
-    exact = noise(20)[: SAMPLE_RATE // 2]
-    assert clean(exact)[1] == ""
-    assert "shorter than 0.5 s" in clean(exact[:-1])[1]
+@pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
+def test_a_single_clip_has_no_distribution(distance):
+    assert np.isnan(distance(gaussian(1, 3), gaussian(9, 3)))
+    assert np.isnan(distance(gaussian(9, 3), gaussian(1, 3)))
 
 
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_a_clip_with_a_sample_that_is_no_number_is_rejected_and_silenced(wrong):
-    waveform = noise(20)
-    waveform[77] = wrong
-    kept, reason = clean(waveform)
-    assert reason == "not finite"
-    assert kept.shape == waveform.shape
-    assert not kept.any()
+# The table
 
 
-@pytest.mark.parametrize(("share", "reason"), [(MAX_CLIPPED / 2, ""), (MAX_CLIPPED * 2, "clipped")])
-def test_a_clip_that_clips_often_is_rejected(share, reason):
-    waveform = noise(20)
-    waveform[: round(share * len(waveform))] = -1.2
-    assert clean(waveform)[1] == reason
+def tone(pitch, seed, level=0.1):
+    rng, time = np.random.default_rng(seed), np.arange(SAMPLE_RATE // 2) / SAMPLE_RATE
+    wave = np.sin(2 * np.pi * pitch * rng.uniform(0.97, 1.03) * time)
+    return level * wave + 0.01 * rng.uniform(0.7, 1.4) * rng.standard_normal(len(time))
+
+
+PITCHES = {"low": 400, "high": 1600}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, waveform):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / name, waveform, SAMPLE_RATE)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def real(write):
+    """Twelve normal clips of fan, of two captions, and four anomalous ones of pump."""
+    clips, captions = [], []
+    for machine, label, count in (
+        ("fan", "normal", 12),
+        ("pump", "normal", 6),
+        ("pump", "anomaly", 4),
+    ):
+        for number in range(count):
+            caption = ("low", "high")[number % 2]
+            pitch = 3000 if label == "anomaly" else PITCHES[caption]
+            path = write(f"real/{machine}_{label}_{number}.wav", tone(pitch, number))
+            clips.append(Clip(path, machine, split="train", label=label))
+            captions.append(caption)
+    return RealClips(Clips(clips, FeatureCache()), captions)
+
+
+@pytest.fixture
+def made(write, real, tmp_path):
+    """Write synthetic clips, one for each of the real clips numbered, at the pitch of a caption."""
+
+    def make(captions, machine="fan", label="normal", **columns):
+        sources = [
+            str(c.path) for c in real.normals(machine).clips[: len(captions)]
+        ]  # low, high, low ...
+        rows = []
+        for number, (caption, source) in enumerate(zip(captions, sources, strict=True)):
+            wav = f"made/{machine}_{label}_{number}.wav"
+            write(wav, tone(PITCHES.get(caption, 5000), 500 + number))
+            rows.append(
+                {"wav": wav, "machine": machine, "label": label, "caption": caption,
+                 "source": source, "derived": False, "kept": True}
+            )  # fmt: skip
+        return pd.DataFrame(rows).assign(**columns)
+
+    return make
+
+
+def test_clips_like_the_real_ones_are_near_them_and_follow_their_captions(made, real, tmp_path):
+    (row,) = quality_table(made(["low", "high"] * 4), tmp_path, real).to_dict("records")
+    assert (row["machine"], row["label"], row["against"]) == ("fan", "normal", "normal")
+    assert (row["synthetic"], row["real"]) == (8, 12)
+    assert row["encoder"] == "log-mel statistics"
+    assert row["front_end"] == repr(LogMel.twfr())
+    assert row["adherence"] == 1.0
+    assert row["chance"] == 0.5
+    assert row["diversity"] == pytest.approx(1, abs=0.25)
+    assert abs(row["kid"]) < 1
+    assert row["fad"] < 2 * row["fad_real"]
+
+
+def test_other_sounds_are_far_and_follow_no_caption(made, real, tmp_path):
+    near = quality_table(made(["low", "high"] * 4), tmp_path, real).iloc[0]
+    far = quality_table(made(["other"] * 8), tmp_path, real).iloc[0]
+    assert far["fad"] > 3 * near["fad"]
+    assert far["kid"] > 10 * abs(near["kid"]) + 1
+    assert far["adherence"] == 0.5
+
+
+def test_clips_that_are_all_alike_are_not_diverse(made, real, write, tmp_path):
+    manifest = made(["low", "high"] * 4)
+    for number, wav in enumerate(manifest["wav"]):
+        write(wav, tone(400, 0) + 1e-5 * np.random.default_rng(number).standard_normal(8000))
+    assert quality_table(manifest, tmp_path, real)["diversity"].item() < 0.1
+
+
+def test_clips_of_the_wrong_caption_adhere_to_none(made, real, tmp_path):
+    assert quality_table(made(["high", "low"] * 4), tmp_path, real)["adherence"].item() == 0.0
+
+
+def test_a_clip_made_of_a_real_one_does_not_adhere_by_being_it(made, real, tmp_path):
+    manifest = made(["low", "high"])
+    for wav, source in zip(manifest["wav"], manifest["source"], strict=True):
+        (tmp_path / wav).write_bytes(Path(source).read_bytes())
+    free = quality_table(manifest, tmp_path, real).iloc[0]
+    held = quality_table(manifest.assign(derived=True), tmp_path, real).iloc[0]
+    assert free["chance"] == pytest.approx(6 / 12)
+    assert held["chance"] == pytest.approx(5 / 11)
+    assert held["adherence"] == 1.0
+
+
+def test_anomalies_that_are_known_are_compared_with_too(made, real, tmp_path):
+    manifest = pd.concat([made(["low"] * 4, "pump"), made(["low"] * 4, "pump", "anomaly")])
+    table = quality_table(manifest, tmp_path, real)
+    assert table[["label", "against", "real"]].to_numpy().tolist() == [
+        ["normal", "normal", 6],
+        ["normal", "anomaly", 4],
+        ["anomaly", "normal", 6],
+        ["anomaly", "anomaly", 4],
+    ]
+    assert table["adherence"].isna().tolist() == [False, True, False, True]
+
+
+def test_every_encoder_has_a_row_that_names_it(made, real, tmp_path):
+    encoders = {"mel 32": LogMel(n_mels=32), "mel 64": LogMel(n_mels=64)}
+    table = quality_table(made(["low", "high"]), tmp_path, real, encoders)
+    assert table["encoder"].tolist() == ["mel 32", "mel 64"]
+    assert table["front_end"].tolist() == [repr(LogMel(n_mels=n)) for n in (32, 64)]
+    assert table["fad"].nunique() == 2
+
+
+def test_what_is_undefined_is_empty(made, real, tmp_path):
+    one = quality_table(made(["low"]), tmp_path, real).iloc[0]
+    assert np.isnan(one[["fad", "kid", "diversity"]].astype(float)).all()
+    alike = RealClips(real.clips, ["the same"] * len(real.captions))
+    table = quality_table(made(["low", "high"]), tmp_path, alike)
+    assert table[["adherence", "chance"]].isna().all(axis=None)
+
+
+def test_clips_that_were_rejected_do_not_count(made, real, tmp_path):
+    manifest = made(["low", "high"] * 4, kept=[True] * 5 + [False] * 3)
+    assert quality_table(manifest, tmp_path, real)["synthetic"].item() == 5
+    nothing = quality_table(manifest.assign(kept=False), tmp_path, real)
+    assert nothing.empty
+    assert "kid" in nothing
+
+
+def test_a_machine_with_five_clips_has_a_quality(made, real, tmp_path):
+    five = real.normals("fan")
+    few = RealClips(five.clips[:5], five.captions[:5])
+    row = quality_table(made(["low", "high"] * 2), tmp_path, few).iloc[0]
+    assert row["real"] == 5
+    assert np.isfinite(row[["fad", "fad_real", "kid", "kid_real"]].astype(float)).all()

@@ -28,7 +28,7 @@ MACHINES = ("bearing", "pump")
 GRID = np.linspace(0, 1.1, 12).round(2)
 OPTIONAL = (
     "captions.csv", "clips.csv", "metrics.csv", "selection.csv", "real_curve.csv", "settings.csv",
-    "synthetic/manifest.csv", "models", ".hydra",
+    "synthetic/manifest.csv", "synthetic/quality.csv", "models", ".hydra",
 )  # fmt: skip
 
 
@@ -63,6 +63,7 @@ def run(tmp_path, data):
         "settings": _settings({"r=0": 0.6, "r=1": 0.65, "synthetic": 0.7, "oracle": 0.8}),
         "captions": data.caption_table(),
         "synthetic/manifest": _manifest(data),
+        "synthetic/quality": _quality(),
     }
     (folder / "synthetic").mkdir(parents=True)
     for name, table in tables.items():
@@ -133,6 +134,19 @@ def _manifest(data):
                      "caption": data.captions(clip).replace("normal", label), "kept": True,
                      "reason": ""}
                 )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _quality():
+    rows = [
+        {"machine": machine, "label": label, "against": "normal", "encoder": "log-mel statistics",
+         "synthetic": 2, "real": 2, "fad": 123.456, "fad_real": 98.76, "kid": kid,
+         "kid_real": -0.0123, "adherence": adherence, "chance": adherence and 0.25,
+         "diversity": 0.875, "front_end": "LogMel(n_fft=1024)"}
+        for machine, (label, kid, adherence) in product(
+            MACHINES, (("normal", 0.31, 0.5), ("anomaly", 4.56, None))
+        )
+    ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -377,6 +391,45 @@ def test_rejections_are_counted_with_their_reasons(run, data, undrawn):
     assert "2 anomalous rejected: nearly silent" in parsed.text
     assert "Synthetic, anomaly: none was kept" in parsed.text
     assert len(parsed.all("audio")) == 8
+
+
+def test_quality_is_shown_with_its_numbers_and_how_to_read_them(run, undrawn):
+    text = _page(run).text
+    assert (
+        "normal normal log-mel statistics 2 / 2 0.31 (−0.0123) 123 (98.8) 50.0 (25.0) 0.875" in text
+    )
+    assert "anomaly normal log-mel statistics 2 / 2 4.56 (−0.0123) 123 (98.8) — 0.875" in text
+    assert "it is the generator that is heard and not the fault" in text
+    (run / "synthetic" / "quality.csv").unlink()
+    assert "KID" not in _page(run).text
+
+
+def test_what_was_asked_for_beyond_the_word_is_said(run, data, undrawn):
+    assert "with a slight rattle" not in _page(run, data).text
+    _edit(
+        run / "synthetic" / "manifest.csv",
+        lambda rows: rows.assign(
+            caption=rows["caption"]
+            + rows["label"].map({"normal": "", "anomaly": " with a slight rattle"})
+        ),
+    )
+    assert _page(run, data).text.count("with a slight rattle") == 4
+
+
+def test_a_scene_has_the_candidate_that_was_kept(run, data, undrawn):
+    manifest = run / "synthetic" / "manifest.csv"
+
+    def other(rows):
+        others = rows.assign(wav=rows["wav"].str.replace(".wav", "-c1.wav"))
+        lost = rows.assign(kept=False, reason="another candidate was better")
+        return pd.concat([lost, others]).sort_index(kind="stable")
+
+    _edit(manifest, other)
+    for wav in pd.read_csv(manifest)["wav"]:
+        _write(run / "synthetic" / wav, seconds=0.7)
+    parsed = _page(run, data)
+    assert len(parsed.all("audio")) == 12
+    assert "2 normal rejected: another candidate was better" in parsed.text
 
 
 def test_what_was_written_by_others_is_escaped(run, undrawn):

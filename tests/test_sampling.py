@@ -9,8 +9,8 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 from fsasd.data.audio import LogMel
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.checkpoint import build_scheduler
+from fsasd.generation.prompts import Prompt
 from fsasd.generation.sampling import Sampler
-from fsasd.generation.synthesis import Prompt
 
 
 def prompt(seed=0, seconds=0.64, caption="This is the normal sound of a fan."):

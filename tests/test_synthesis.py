@@ -1,110 +1,15 @@
 import csv
-from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from fsasd.data.audio import SAMPLE_RATE, Clips, read
-from fsasd.data.captions import caption
-from fsasd.data.metadata import Clip, MetadataError
-from fsasd.generation.synthesis import (
-    Prompt,
-    SynthesisFolder,
-    make_prompts,
-    read_manifest,
-    rejections,
-)
-
-
-@pytest.fixture(scope="module")
-def normals(factory_clips):
-    return factory_clips.where(split="train", label="normal")
-
-
-def prompts_of(clips, count=6, seed=0):
-    return make_prompts(clips, [caption(clip) for clip in clips], count, seed)
-
-
-# Prompts
-
-
-def test_the_same_seed_makes_the_same_prompts(normals):
-    assert prompts_of(normals) == prompts_of(normals)
-
-
-def test_another_seed_makes_other_noise(normals):
-    seeds = [{prompt.seed for prompt in prompts_of(normals, seed=seed)} for seed in (0, 1)]
-    assert not seeds[0] & seeds[1]
-
-
-def test_every_prompt_has_a_name_and_a_noise_of_its_own(normals):
-    prompts = prompts_of(normals)
-    assert len({prompt.wav for prompt in prompts}) == len(prompts)
-    assert len({prompt.seed for prompt in prompts}) == len(prompts)
-
-
-def test_a_machines_prompts_do_not_depend_on_the_other_machines(normals):
-    together = [p for p in prompts_of(normals) if p.machine == "bearing"]
-    assert together == prompts_of(normals.where(machine="bearing"))
-
-
-def test_more_clips_begin_with_the_fewer(normals):
-    few, many = prompts_of(normals, 3), prompts_of(normals, 9)
-    assert [p for p in many if p in few] == few
-
-
-@pytest.mark.parametrize("count", [1, 6, 40])
-def test_each_machine_gets_as_many_normal_as_anomalous_prompts(normals, count):
-    counts = Counter((prompt.machine, prompt.label) for prompt in prompts_of(normals, count))
-    assert counts == {
-        (machine, label): count
-        for machine in ("fan", "valve", "bearing")
-        for label in ("normal", "anomaly")
-    }
-
-
-def test_an_anomalous_prompt_differs_from_its_normal_one_in_a_word(normals):
-    prompts = prompts_of(normals)
-    for normal, anomaly in zip(prompts[::2], prompts[1::2], strict=True):
-        words = zip(normal.caption.split(), anomaly.caption.split(), strict=True)
-        assert [pair for pair in words if len(set(pair)) > 1] == [("normal", "anomaly")]
-        same = {"wav": "", "label": "", "caption": "", "seed": 0}
-        assert normal._replace(**same) == anomaly._replace(**same)
-        assert (normal.label, anomaly.label) == ("normal", "anomaly")
-
-
-def test_captions_come_up_in_proportion_to_the_real_clips(normals):
-    bearing = normals.where(machine="bearing")
-    real = Counter(caption(clip) for clip in bearing)
-    asked = Counter(p.caption for p in prompts_of(bearing, 2 * len(bearing)) if p.label == "normal")
-    assert asked == {text: 2 * count for text, count in real.items()}
-
-
-def test_a_prompt_takes_domain_length_and_level_of_one_real_clip(make_wav):
-    waveform = 0.1 * np.sin(np.arange(24_000))
-    clip = Clip(
-        make_wav("real.wav", waveform), "fan", section="02", domain="target", label="normal"
-    )
-    prompt = make_prompts(Clips([clip]), ["This is the normal sound."], 1)[0]
-    assert (prompt.machine, prompt.section, prompt.domain) == ("fan", "02", "target")
-    assert prompt.seconds == 1.5
-    # AudioLDM hears peaks of 0.5.
-    assert prompt.gain == pytest.approx(5, rel=1e-3)
-    assert prompt.wav == "fan/normal_0000.wav"
-
-
-def test_prompts_are_made_from_normal_clips_only(factory_clips):
-    clips = factory_clips.where(machine="fan", split="test")
-    with pytest.raises(MetadataError, match=r"test_anomaly_.*\.wav: prompts are made from normal"):
-        prompts_of(clips)
-
-
-def test_a_clip_without_a_label_makes_no_prompt(make_wav):
-    clips = Clips([Clip(make_wav("section_00_0000.wav"), "fan")])
-    with pytest.raises(MetadataError, match=r"section_00_0000\.wav: prompts are made from normal"):
-        prompts_of(clips)
-
+from fsasd.data.audio import SAMPLE_RATE, read
+from fsasd.data.metadata import Clip
+from fsasd.generation.cleaning import Cleaning
+from fsasd.generation.prompts import Prompt
+from fsasd.generation.synthesis import SynthesisFolder, read_manifest, read_table, rejections
 
 # The folder
 
@@ -119,7 +24,8 @@ def prompt(number, label="normal", machine="fan", gain=2.0):
         caption=f'This is the {label} sound of a fan with "speed" 3, recorded somewhere.',
         seconds=1.0,
         gain=gain,
-        seed=number,
+        seed=2 * number + (label == "anomaly"),
+        source=f"real/{number}.wav",
     )
 
 
@@ -155,7 +61,7 @@ def test_the_manifest_has_a_row_for_each_prompt_in_their_order(tmp_path):
     manifest = pd.read_csv(tmp_path / "manifest.csv")
     assert list(manifest.columns) == [
         *("wav", "machine", "section", "domain", "label", "caption"),
-        *("seconds", "gain", "seed", "kept", "reason"),
+        *("seconds", "gain", "seed", "source", "negative", "derived", "kept", "reason"),
     ]
     assert manifest["wav"].tolist() == [one.wav for one in PROMPTS]
     assert manifest["caption"].tolist() == [one.caption for one in PROMPTS]
@@ -211,7 +117,7 @@ def test_a_run_killed_while_it_wrote_a_row_goes_on(tmp_path, where):
     manifest = SynthesisFolder(tmp_path).close(PROMPTS)
     assert manifest["wav"].tolist() == [one.wav for one in PROMPTS]
     assert manifest["caption"].tolist() == [one.caption for one in PROMPTS]
-    assert manifest["kept"].tolist() == ["True"] * 6
+    assert manifest["kept"].all()
 
 
 def test_a_run_killed_in_its_tables_header_goes_on(tmp_path):
@@ -287,6 +193,51 @@ def test_what_was_unknown_of_a_clip_stays_unknown(tmp_path):
     SynthesisFolder(tmp_path).close([one])
     (clip,) = read_manifest(tmp_path)
     assert (clip.section, clip.domain) == (None, None)
+
+
+def test_only_clips_made_of_a_real_one_name_it(tmp_path):
+    prompts = [prompt(0), prompt(1)._replace(derived=True)]
+    finish(tmp_path, prompts)
+    SynthesisFolder(tmp_path).close(prompts)
+    assert [clip.source for clip in read_manifest(tmp_path)] == [None, Path("real/1.wav")]
+    # The table names the real clip whose caption, level and length a clip has in any case.
+    assert read_table(tmp_path)["source"].tolist() == ["real/0.wav", "real/1.wav"]
+
+
+def test_the_same_recording_is_kept_once(tmp_path):
+    for one in PROMPTS:
+        SynthesisFolder(tmp_path).write(one, sound(one.seed // 4))
+    SynthesisFolder(tmp_path).close(PROMPTS)
+    assert rejections(tmp_path, "fan") == {"the same recording as an earlier clip": 4}
+    assert len(read_manifest(tmp_path)) == 2
+
+
+def test_a_judge_has_the_last_word(tmp_path):
+    finish(tmp_path, PROMPTS)
+
+    def judge(manifest, folder):
+        assert manifest["kept"].dtype == bool
+        assert folder == tmp_path
+        return manifest.assign(kept=False, reason="not today")
+
+    SynthesisFolder(tmp_path).close(PROMPTS, judge)
+    assert read_manifest(tmp_path) == []
+    assert rejections(tmp_path, "fan") == {"not today": 6}
+
+
+def test_nothing_asked_for_is_an_empty_manifest(tmp_path):
+    SynthesisFolder(tmp_path).close([])
+    assert read_manifest(tmp_path) == []
+
+
+def test_a_folder_cleans_as_it_was_told(tmp_path):
+    padded = np.concatenate([sound()[:10_240], np.zeros(5760, np.float32)])
+    SynthesisFolder(tmp_path, cleaning=Cleaning(silence_db=None)).write(PROMPTS[0], padded)
+    SynthesisFolder(tmp_path, cleaning=Cleaning(match_duration=True)).write(PROMPTS[1], padded)
+    as_it_is, repeated = (read(tmp_path / one.wav) for one in PROMPTS[:2])
+    np.testing.assert_allclose(as_it_is, padded / 2, atol=1 / 2**15)
+    assert len(repeated) == len(padded)
+    assert repeated[-1000:].std() == pytest.approx(repeated[:1000].std(), rel=0.2)
 
 
 def test_a_folder_without_a_manifest_is_named(tmp_path):

@@ -66,6 +66,8 @@ class Clip:
         label: ``normal`` or ``anomaly``.
         attributes: Operating and environmental attributes, key to value, in the order written.
         raw_label: The attribute part of the name as written, also where it cannot be split.
+        source: Of a synthetic clip that was made of a real one's audio, that recording: a detector
+            that was fitted on it knows the synthetic clip, too.
 
     >>> clip = read_name("fan/train/section_00_source_train_normal_0000_m-n_W.wav")
     >>> clip.machine, clip.domain, clip.label, dict(clip.attributes)
@@ -81,6 +83,7 @@ class Clip:
     label: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
     raw_label: str = ""
+    source: Path | None = None
 
 
 def read_clips(

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from diffusers.training_utils import EMAModel
 from torch.nn import functional as F
@@ -17,16 +16,17 @@ from transformers import get_cosine_schedule_with_warmup
 
 from fsasd.data.audio import SAMPLE_RATE, Clips
 from fsasd.generation import checkpoint as checkpoints
+from fsasd.generation.base import Generator
 from fsasd.generation.latents import Example, LatentExamples, VaeMoments, embed_captions
+from fsasd.generation.prompts import Prompt
 from fsasd.generation.sampling import Sampler
-from fsasd.generation.synthesis import Prompt
 
 MEL_HOP = 160
 LATENT_BINS = 16
 """64 mels, halved twice by the VAE."""
 
 
-class AudioLDM(L.LightningModule):
+class AudioLDM(Generator):
     """A text-to-audio latent diffusion model whose UNet is fine-tuned.
 
     Only the UNet is a submodule. VAE, text encoder and vocoder are never trained: they stay out of
@@ -222,7 +222,11 @@ class AudioLDM(L.LightningModule):
         """Return one waveform (samples,) per prompt, as loud as the training clips were heard.
 
         Prompts of one length are drawn together. The weights are those in place: see
-        ``averaged_weights``.
+        ``averaged_weights``. A negative prompt takes the place of the empty caption that guidance
+        leads away from.
+
+        Raises:
+            ValueError: There is a negative prompt, but no guidance through which it could act.
         """
         waveforms: dict[str, torch.Tensor] = {}
         for seconds in sorted({prompt.seconds for prompt in prompts}):
@@ -230,9 +234,6 @@ class AudioLDM(L.LightningModule):
             for prompt, waveform in zip(group, self._generate(group, seconds), strict=True):
                 waveforms[prompt.wav] = waveform
         return [waveforms[prompt.wav] for prompt in prompts]
-
-    def predict_step(self, batch: Sequence[Prompt], batch_idx: int) -> list[torch.Tensor]:
-        return self.generate(batch)
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write the model, with the averaged weights, in the diffusers layout."""
@@ -247,13 +248,32 @@ class AudioLDM(L.LightningModule):
             self.denoise,
             self.parts.scheduler,
             self.embed([prompt.caption for prompt in prompts]).to(self.device),
-            self.unconditional,
+            self._led_away_from(prompts),
             (self.unet.config.in_channels, frames, LATENT_BINS),
             [prompt.seed for prompt in prompts],
         )
         mel = vae.decode(latents / vae.config.scaling_factor).sample
         # The vocoder gives back a few samples more than frames * hop.
         return vocoder(mel[:, 0])[:, :samples].float().cpu()
+
+    def _led_away_from(self, prompts: Sequence[Prompt]) -> torch.Tensor:
+        if not any(prompt.negative for prompt in prompts):
+            return self.unconditional
+        if self.sampler.guidance == 1.0:
+            raise ValueError(
+                "negative prompts act through guidance, and a sampler with guidance 1 has none: "
+                "raise generator.sampler.guidance, or choose prompts without negative ones"
+            )
+        return torch.stack(
+            [
+                embedding if prompt.negative else self.unconditional
+                for prompt, embedding in zip(
+                    prompts,
+                    self.embed([prompt.negative for prompt in prompts]).to(self.device),
+                    strict=True,
+                )
+            ]
+        )
 
     @property
     def _average(self) -> EMAModel:

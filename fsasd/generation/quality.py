@@ -1,61 +1,165 @@
-"""Synthetic clips after synthesis: silence is removed, and what cannot be heard is rejected."""
+"""How good a set of synthetic clips is: distances between distributions, adherence, diversity.
+
+Every number is of a machine, a label and an encoder, and stands beside the numbers of clips that it
+was taken from. All are 0 or 1 for clips that are distributed like the real ones, up to what few
+clips can tell: the same distance between random halves of the real clips says how much that is.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
+from scipy.spatial.distance import pdist
 
-from fsasd.data.audio import SAMPLE_RATE
+from fsasd.data.audio import FrontEnd
+from fsasd.generation.embedding import ENCODER, Neighbourhood, RealClips
+from fsasd.generation.filters import recordings
 
-FRAME = 1024
-"""Samples (64 ms) over which level is measured."""
-AUDIBLE = 1e-4
-"""Amplitude, -80 dB of full scale, below which nothing is to be heard."""
-MIN_SECONDS = 0.5
-MAX_CLIPPED = 0.01
-"""Share of samples at full scale."""
+QUALITY = "quality.csv"
+HALVINGS = 10
+"""Random halvings of the real clips that distances between real clips are averaged over."""
 
 
-def remove_silence(waveform: np.ndarray, below_db: float = 50.0) -> np.ndarray:
-    """Cut out the frames that are silent, wherever they stand.
-
-    The paper removes the silence that AudioLDM leaves (table 4: worth 2.7 to 3.2 points), since a
-    detector would hear it as a machine that has stopped.
+def quality_table(
+    manifest: pd.DataFrame,
+    folder: str | Path,
+    real: RealClips,
+    encoders: Mapping[str, FrontEnd] | None = None,
+) -> pd.DataFrame:
+    """Compare the synthetic clips that were kept with real ones.
 
     Args:
-        waveform: (samples,)
-        below_db: A frame is silent when its level is this far below the loudest frame's.
+        manifest: What ``SynthesisFolder.close`` returned.
+        folder: Where its recordings are.
+        real: Labelled, captioned recordings. Synthetic clips are compared with the machine's
+            normal training clips and, of machines whose anomalies are known, with these.
+        encoders: Name to front end; log-mel statistics by default.
 
     Returns:
-        (samples,) of the other frames, in order; empty when there was no sound at all.
-
-    >>> clip = np.concatenate([np.ones(2048), np.zeros(4096), np.ones(2048)]).astype(np.float32)
-    >>> remove_silence(clip).shape
-    (4096,)
+        One row per machine, label, kind of real clips (``against``) and encoder: ``synthetic`` and
+        ``real`` (how many), ``fad`` and ``kid`` (``frechet_distance`` and ``kernel_distance``),
+        ``fad_real`` and ``kid_real`` (between halves of the real clips), ``adherence`` (share of
+        clips whose nearest real normal clip has the caption of their source), ``chance`` (what
+        adherence would be of clips that know nothing of their caption), ``diversity`` (mean
+        distance between synthetic clips, as a multiple of that between real ones), ``front_end``.
+        Undefined is NaN: distances of fewer than two clips, adherence to a single caption.
     """
-    frames = np.array_split(waveform, np.arange(FRAME, len(waveform), FRAME))
-    level = np.array([np.sqrt(np.mean(frame**2)) for frame in frames])
-    loud = level > max(level.max() * 10 ** (-below_db / 20), 1e-7)
-    return np.concatenate([*(f for f, keep in zip(frames, loud, strict=True) if keep), []]).astype(
-        np.float32
+    rows = []
+    for machine, own in manifest[manifest["kept"]].groupby("machine", sort=False):
+        normals = real.normals(str(machine))
+        if not len(normals.clips):
+            continue
+        anomalies = real.anomalies(str(machine))
+        for name, front_end in (encoders or {"log-mel statistics": ENCODER}).items():
+            around = Neighbourhood(normals, front_end)
+            others = {"normal": around.points}
+            if len(anomalies.clips):
+                others["anomaly"] = around.place(anomalies.clips)
+            for label, made in own.groupby("label", sort=False):
+                points = around.place(recordings(made, Path(folder)))
+                for kind, theirs in others.items():
+                    rows.append(
+                        {
+                            "machine": machine,
+                            "label": label,
+                            "against": kind,
+                            "encoder": name,
+                            **_compared(points, theirs),
+                            **(_adherence(around, points, made) if kind == "normal" else {}),
+                            "front_end": repr(front_end),
+                        }
+                    )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+COLUMNS = [
+    *("machine", "label", "against", "encoder", "synthetic", "real", "fad", "fad_real"),
+    *("kid", "kid_real", "adherence", "chance", "diversity", "front_end"),
+]
+
+
+def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the Frechet distance between Gaussians fitted to two sets of points, (n, d), (m, d).
+
+    ``|mean_x - mean_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))``: FID (Heusel et al., 2017), of audio
+    FAD (Kilgour et al., 2019). Biased upwards by few points, the more the more dimensions there
+    are: compare only what was taken from as many. NaN for fewer than two points.
+
+    >>> x = np.random.default_rng(0).standard_normal((50, 3))
+    >>> round(frechet_distance(x, x + [1, 0, 2]), 6)
+    5.0
+    """
+    if min(len(x), len(y)) < 2:
+        return np.nan
+    cov_x, cov_y = np.atleast_2d(np.cov(x.T)), np.atleast_2d(np.cov(y.T))
+    # tr (C_x C_y)^(1/2) is the sum of the singular values of C_x^(1/2) C_y^(1/2): both roots are of
+    # symmetric matrices, so that few points in many dimensions do no harm.
+    overlap = np.linalg.norm(_root(cov_x) @ _root(cov_y), ord="nuc")
+    shift = np.sum((x.mean(axis=0) - y.mean(axis=0)) ** 2)
+    return float(shift + np.trace(cov_x) + np.trace(cov_y) - 2 * overlap)
+
+
+def kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the unbiased squared maximum mean discrepancy of two sets of points, (n, d), (m, d).
+
+    With the polynomial kernel ``(x.y / d + 1)^3`` it is KID (Binkowski et al., 2018): 0 on average
+    for sets from one distribution, whatever their sizes, so that it can be negative. NaN for fewer
+    than two points.
+
+    >>> round(kernel_distance(np.zeros((2, 1)), np.ones((2, 1))), 6)
+    7.0
+    """
+    if min(len(x), len(y)) < 2:
+        return np.nan
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def within(a: np.ndarray) -> float:
+        k = kernel(a, a)
+        return (k.sum() - np.trace(k)) / (len(a) * (len(a) - 1))
+
+    return float(within(x) + within(y) - 2 * kernel(x, y).mean())
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+
+
+def _compared(points: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    rng = np.random.default_rng(0)
+    halves = [np.array_split(rng.permutation(theirs), 2) for _ in range(HALVINGS)]
+    apart = {
+        "synthetic": float(pdist(points).mean()) if len(points) > 1 else np.nan,
+        "real": float(pdist(theirs).mean()) if len(theirs) > 1 else np.nan,
+    }
+    return {
+        "synthetic": len(points),
+        "real": len(theirs),
+        "fad": frechet_distance(points, theirs),
+        "fad_real": float(np.mean([frechet_distance(*half) for half in halves])),
+        "kid": kernel_distance(points, theirs),
+        "kid_real": float(np.mean([kernel_distance(*half) for half in halves])),
+        "diversity": apart["synthetic"] / apart["real"] if apart["real"] else np.nan,
+    }
+
+
+def _adherence(around: Neighbourhood, points: np.ndarray, made: pd.DataFrame) -> dict[str, float]:
+    theirs = np.array(around.captions)
+    if len(set(around.captions)) < 2:
+        return {"adherence": np.nan, "chance": np.nan}
+    sources = made["source"].tolist()
+    derived = made["derived"].tolist()
+    distances = around.distances(
+        points, [path if own else None for path, own in zip(sources, derived, strict=True)]
     )
-
-
-def clean(waveform: np.ndarray) -> tuple[np.ndarray, str]:
-    """Remove the silence of a synthetic clip and judge what is left.
-
-    Returns:
-        The clip, and why it must not be used: empty when it may.
-
-    >>> clean(np.zeros(16_000, np.float32))[1], clean(np.full(16_000, 0.1, np.float32))[1]
-    ('silent', '')
-    """
-    if not np.isfinite(waveform).all():
-        return np.zeros_like(waveform), "not finite"
-    sound = remove_silence(waveform)
-    if not np.any(np.abs(sound) > AUDIBLE):
-        return waveform, "silent"
-    if len(sound) < MIN_SECONDS * SAMPLE_RATE:
-        return waveform, f"shorter than {MIN_SECONDS} s without its silence"
-    if np.mean(np.abs(sound) >= 1.0) > MAX_CLIPPED:
-        return waveform, "clipped"
-    return sound, ""
+    same = theirs == np.array([theirs[around.row[path]] for path in sources])[:, None]
+    candidates = np.isfinite(distances)
+    return {
+        "adherence": float(np.mean(same[np.arange(len(points)), distances.argmin(axis=1)])),
+        "chance": float(np.mean((same & candidates).sum(axis=1) / candidates.sum(axis=1))),
+    }

@@ -1,98 +1,25 @@
-"""Prompts -> recordings: what is to be synthesised, and how it is written and listed."""
+"""Prompts -> recordings: how what is synthesised is written, judged and listed."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import soundfile
 
-from fsasd.data.audio import SAMPLE_RATE, Clips
-from fsasd.data.captions import anomalous
-from fsasd.data.metadata import Clip, MetadataError
-from fsasd.generation.latents import normalise
-from fsasd.generation.quality import clean
+from fsasd.data.audio import SAMPLE_RATE
+from fsasd.data.metadata import Clip
+from fsasd.generation.cleaning import Cleaning
+from fsasd.generation.filters import mark_duplicates
+from fsasd.generation.prompts import Prompt
 
 MANIFEST = "manifest.csv"
-
-
-class Prompt(NamedTuple):
-    """One recording to synthesise; it depends on nothing but this.
-
-    Attributes:
-        wav: File name, relative to the manifest.
-        machine: The machine that it shall sound like.
-        section: Its section.
-        domain: Domain of the real recording whose caption it takes.
-        label: ``normal`` or ``anomaly``.
-        caption: What the generator is told.
-        seconds: Length to generate.
-        gain: Gain of the real recording whose level it takes (see ``latents.normalise``).
-        seed: Of its noise.
-    """
-
-    wav: str
-    machine: str
-    section: str | None
-    domain: str | None
-    label: str
-    caption: str
-    seconds: float
-    gain: float
-    seed: int
-
-
-def make_prompts(
-    clips: Clips, captions: Sequence[str], clips_per_label: int, seed: int = 0
-) -> list[Prompt]:
-    """Ask for as many normal as anomalous clips of each machine, from its normal captions.
-
-    Every machine's captions come up in proportion to its real clips. An anomalous prompt is a
-    normal one with the word replaced (METHOD, step 3), so that both sets differ in nothing else.
-
-    Args:
-        clips: Real normal training clips of the machines to synthesise.
-        captions: One per clip.
-        clips_per_label: Clips of each label per machine.
-        seed: Two values give two sets.
-
-    Raises:
-        MetadataError: A clip is not normal.
-    """
-    machines = sorted({clip.machine for clip in clips})
-    prompts = []
-    for machine in machines:
-        own = [i for i, clip in enumerate(clips) if clip.machine == machine]
-        if wrong := next((clips[i] for i in own if clips[i].label != "normal"), None):
-            raise MetadataError(f"{wrong.path}: prompts are made from normal clips only")
-        order = np.random.default_rng([seed, _number(machine)]).permutation(own)
-        for n in range(clips_per_label):
-            clip, caption = clips[int(order[n % len(own)])], captions[order[n % len(own)]]
-            waveform = clips.cache.read(clip)
-            _, gain = normalise(waveform)
-            for label, text in (("normal", caption), ("anomaly", anomalous(caption))):
-                name = f"{machine}/{label}_{n:04d}.wav"
-                prompts.append(
-                    Prompt(
-                        wav=name,
-                        machine=machine,
-                        section=clip.section,
-                        domain=clip.domain,
-                        label=label,
-                        caption=text,
-                        seconds=round(len(waveform) / SAMPLE_RATE, 2),
-                        gain=float(gain),
-                        seed=_number(f"{seed}/{name}"),
-                    )
-                )
-    return prompts
+COLUMNS = [*Prompt._fields, "kept", "reason"]
 
 
 class SynthesisFolder:
@@ -100,11 +27,17 @@ class SynthesisFolder:
 
     Every finished clip is a wav and a row in the rank's own table; ``close`` joins the tables into
     ``manifest.csv``. What a killed run has finished is found again by ``remaining``.
+
+    Args:
+        folder: Where to.
+        rank: Of this process.
+        cleaning: What is done to each clip.
     """
 
-    def __init__(self, folder: str | Path, rank: int = 0) -> None:
+    def __init__(self, folder: str | Path, rank: int = 0, cleaning: Cleaning | None = None) -> None:
         self.folder = Path(folder)
         self.rank = rank
+        self.cleaning = cleaning or Cleaning()
 
     def remaining(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Return the prompts that no rank has finished."""
@@ -112,8 +45,10 @@ class SynthesisFolder:
         return [prompt for prompt in prompts if prompt.wav not in done]
 
     def write(self, prompt: Prompt, waveform: np.ndarray) -> None:
-        """Restore the level, remove silence, judge and write one clip (16-bit wav)."""
-        waveform, reason = clean(waveform / prompt.gain)
+        """Restore the level, clean, judge and write one clip (16-bit wav)."""
+        waveform, reason = self.cleaning(
+            waveform / prompt.gain, prompt.seconds, derived=prompt.derived
+        )
         path = self.folder / prompt.wav
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, waveform.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16")
@@ -123,11 +58,22 @@ class SynthesisFolder:
             file.truncate(len(finished))
             writer = csv.writer(file)
             if not finished:
-                writer.writerow([*Prompt._fields, "kept", "reason"])
+                writer.writerow(COLUMNS)
             writer.writerow([*prompt, not reason, reason])
 
-    def close(self, prompts: Sequence[Prompt]) -> pd.DataFrame:
+    def close(
+        self,
+        prompts: Sequence[Prompt],
+        judge: Callable[[pd.DataFrame, Path], pd.DataFrame] | None = None,
+    ) -> pd.DataFrame:
         """Join the ranks' rows, in the prompts' order, into ``manifest.csv``.
+
+        Clips that are, sample by sample, earlier ones are not kept.
+
+        Args:
+            prompts: All of them.
+            judge: (manifest, folder) -> manifest: what else is not kept of the whole set
+                (``filters.Filters``).
 
         Raises:
             RuntimeError: A prompt has not been finished.
@@ -135,7 +81,10 @@ class SynthesisFolder:
         if missing := self.remaining(prompts):
             raise RuntimeError(f"{len(missing)} of {len(prompts)} clips were not synthesised")
         rows = {row["wav"]: row for row in self._rows()}
-        manifest = pd.DataFrame([rows[prompt.wav] for prompt in prompts])
+        manifest = pd.DataFrame([rows[prompt.wav] for prompt in prompts], columns=COLUMNS)
+        manifest = mark_duplicates(_with_truths(manifest), self.folder)
+        if judge is not None:
+            manifest = judge(manifest, self.folder)
         partial = self.folder / f"{MANIFEST}.partial"
         manifest.to_csv(partial, index=False)
         partial.replace(self.folder / MANIFEST)
@@ -151,14 +100,18 @@ class SynthesisFolder:
         return rows
 
 
+def _with_truths(manifest: pd.DataFrame) -> pd.DataFrame:
+    return manifest.assign(**{name: manifest[name] == "True" for name in ("kept", "derived")})
+
+
 def _whole_lines(table: Path) -> bytes:
     # A killed writer can leave half a last row.
     content = table.read_bytes() if table.exists() else b""
     return content[: content.rfind(b"\n") + 1]
 
 
-def read_manifest(folder: str | Path, *, kept: bool = True) -> list[Clip]:
-    """Read the synthetic clips of a folder.
+def read_table(folder: str | Path) -> pd.DataFrame:
+    """Return the manifest: all text as it was written, ``kept`` and ``derived`` True or False.
 
     Raises:
         FileNotFoundError: There is no manifest.
@@ -166,26 +119,34 @@ def read_manifest(folder: str | Path, *, kept: bool = True) -> list[Clip]:
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: was the synthesis finished?")
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+    return _with_truths(pd.read_csv(path, dtype=str, keep_default_na=False))
+
+
+def read_manifest(folder: str | Path, *, kept: bool = True) -> list[Clip]:
+    """Read the synthetic clips of a folder.
+
+    Clips that were made of a real one's audio name it as their ``source``.
+
+    Raises:
+        FileNotFoundError: There is no manifest.
+    """
+    rows = read_table(folder)
     return [
         Clip(
-            path=path.parent / row["wav"],
+            path=Path(folder) / row["wav"],
             machine=row["machine"],
             section=row["section"] or None,
             domain=row["domain"] or None,
             label=row["label"],
             raw_label=row["caption"],
+            source=Path(row["source"]) if row["derived"] else None,
         )
-        for row in rows
-        if not kept or row["kept"] == "True"
+        for row in rows.to_dict("records")
+        if row["kept"] or not kept
     ]
 
 
 def rejections(folder: str | Path, machine: str) -> Counter[str]:
     """Count why clips of a machine were not kept."""
-    table = pd.read_csv(Path(folder) / MANIFEST, dtype=str, keep_default_na=False)
-    return Counter(table[(table.machine == machine) & (table.kept != "True")].reason)
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+    table = read_table(folder)
+    return Counter(table[(table["machine"] == machine) & ~table["kept"]]["reason"])

@@ -18,6 +18,7 @@ from matplotlib.image import imsave
 
 from fsasd.data.audio import SAMPLE_RATE, LogMel, read
 from fsasd.data.metadata import Clip
+from fsasd.generation.prompts import asked_for
 
 KINDS = {
     "real": "Real, normal (training)",
@@ -45,6 +46,7 @@ class Scene:
         real: A real normal training clip of that caption.
         normal: The synthetic normal clip.
         anomaly: Its anomalous twin.
+        asked: What was asked for in the twin's caption beyond "anomaly" for "normal".
     """
 
     caption: str
@@ -52,6 +54,7 @@ class Scene:
     real: Path | None = None
     normal: Path | None = None
     anomaly: Path | None = None
+    asked: str = ""
 
     @property
     def recordings(self) -> dict[str, Path]:
@@ -78,6 +81,7 @@ class Row:
     caption: str
     domain: str | None
     players: dict[str, Player]
+    asked: str = ""
 
 
 def scenes(
@@ -154,6 +158,7 @@ def players(chosen: Sequence[Scene], seconds: float) -> list[Row]:
                 )
                 for kind, path in scene.recordings.items()
             },
+            scene.asked,
         )
         for scene in chosen
     ]
@@ -176,8 +181,9 @@ def _synthesised(
     examples: dict[str, Path] = {}
     for clip, caption in real:
         examples.setdefault(caption, clip.path)
-    # anomaly_0007.wav has all but one word of its caption from normal_0007.wav.
-    twins = manifest["wav"].map(lambda wav: re.sub(r"(normal|anomaly)(?=_\d+\.wav$)", "", wav))
+    # anomaly_0007.wav has its caption, but for what makes it one, from normal_0007.wav.
+    asked = manifest["wav"].map(asked_for)
+    twins = asked.map(lambda wav: re.sub(r"(normal|anomaly)(?=_\d+\.wav$)", "", wav))
     for _, both in manifest.groupby(twins, sort=False):
         kept = both[_kept(both)]
         found = {row.label: folder / str(row.wav) for row in kept.itertuples()}
@@ -185,7 +191,18 @@ def _synthesised(
         named = both[both["label"] == "normal"]
         first = (named if len(named) else both).iloc[0]
         domain = None if pd.isna(first["domain"]) else str(first["domain"])
-        yield Scene(first["caption"], domain, examples.get(first["caption"]), **existing)
+        yield Scene(
+            first["caption"],
+            domain,
+            examples.get(first["caption"]),
+            **existing,
+            asked=_beyond_the_word(first["caption"], kept[kept["label"] == "anomaly"]["caption"]),
+        )
+
+
+def _beyond_the_word(normal: str, anomalous: pd.Series) -> str:
+    text = anomalous.iloc[0] if len(anomalous) else ""
+    return "" if text == normal.replace("normal", "anomaly", 1) else text
 
 
 def _kept(manifest: pd.DataFrame) -> pd.Series:

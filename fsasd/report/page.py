@@ -23,6 +23,7 @@ from fsasd.report.results import (
     Headline,
     Results,
     compare_settings,
+    decimal,
     decisions,
     headline,
     is_path,
@@ -41,7 +42,8 @@ _FILES = {
     "real_curve.csv": "what each setting would have achieved on the real test clips",
     "settings.csv": "baselines, the chosen setting and the oracle's",
     "captions.csv": "the clips that the generator may be trained on, and their captions",
-    "synthetic/manifest.csv": "the synthetic clips: caption, seed, kept or why not",
+    "synthetic/manifest.csv": "the synthetic clips: caption, source, seed, kept or why not",
+    "synthetic/quality.csv": "how near the synthetic clips are to real ones",
     "scores": "anomaly scores and decisions in DCASE's submission form",
     "models": "the fitted detectors",
     ".hydra": "the configuration and the command line",
@@ -79,6 +81,7 @@ class MachinePart:
     synthesised: int
     kept: Counter[str]
     rejected: list[tuple[str, str, int]]
+    quality: pd.DataFrame
 
 
 def write_report(folder: Path, data: FirstShotDataModule | None) -> Path:
@@ -127,7 +130,7 @@ def _render(results: Results, parts: list[MachinePart], seconds: float) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "points": points}
+    environment.filters |= {"percent": percent, "points": points, "decimal": decimal}
     template = environment.from_string(_resource("report.html"))
     compared = None if results.settings.empty else compare_settings(results.settings)
     dots = None
@@ -185,6 +188,7 @@ def _machine(
         synthesised=len(own),
         kept=kept,
         rejected=lost,
+        quality=of(results.quality, machine),
     )
 
 

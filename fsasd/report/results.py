@@ -61,6 +61,7 @@ class Results:
         self.settings = self._table("settings.csv")
         self.captions = self._table("captions.csv")
         self.manifest = self._table("synthetic/manifest.csv")
+        self.quality = self._table("synthetic/quality.csv")
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -170,6 +171,18 @@ def percent(value: float | None, digits: int = 1) -> str:
     ('79.0', '—')
     """
     return UNDEFINED if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
+
+
+def decimal(value: float) -> str:
+    """Write a number with three significant digits; undefined is a dash.
+
+    >>> decimal(0.04309), decimal(1665.57), decimal(-1.0274), decimal(float("nan"))
+    ('0.0431', '1670', '−1.03', '—')
+    """
+    if math.isnan(value):
+        return UNDEFINED
+    text = f"{float(f'{value:.3g}'):.6f}".rstrip("0").rstrip(".")
+    return text.replace("-", "−")
 
 
 def points(difference: float) -> str:

@@ -1,0 +1,64 @@
+"""What a generator is: prompts -> waveforms, run by ``trainer.predict`` on any number of ranks."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+from torch.utils.data import Dataset
+
+from fsasd.data.audio import Clips
+from fsasd.generation.prompts import Prompt
+
+
+class Generator(L.LightningModule, abc.ABC):
+    """A source of synthetic clips.
+
+    A subclass implements ``generate``. It becomes ``generator=<name>`` by a file ``<name>.yaml`` in
+    the config group ``generator``; ``fsasd.testing.check_generator`` checks it. One that learns is
+    a LightningModule with a training step, and implements ``examples`` and ``save``, too.
+
+    Attributes:
+        trained: Whether it is fine-tuned before it generates. One that is must take the folder that
+            ``save`` wrote as its constructor's argument ``checkpoint``; one that is not is made
+            from its configuration alone, and the stage ``finetune`` is skipped.
+        derived: Whether its clips are made of the audio of their source. Then a detector that was
+            fitted on the source knows them, and the choice of settings has to hold it out.
+    """
+
+    trained: ClassVar[bool] = True
+    derived: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def generate(self, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+        """Return one waveform (samples,) per prompt, float32 on the CPU.
+
+        A waveform lasts ``prompt.seconds``. Its level is that of the source multiplied by
+        ``prompt.gain``, at which the source's peak is 0.5; it depends on its prompt and on nothing
+        else, not on the other prompts and not on PyTorch's global random state.
+        """
+
+    def prepare(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Return the prompts as they will be carried out, and listed in the manifest."""
+        return [prompt._replace(derived=self.derived) for prompt in prompts]
+
+    def predict_step(self, batch: Sequence[Prompt], batch_idx: int) -> list[torch.Tensor]:
+        return self.generate(batch)
+
+    def examples(self, clips: Clips, captions: Sequence[str], *, train: bool) -> Dataset[Any]:
+        """Turn captioned clips into what ``training_step`` gets, collated."""
+        raise NotImplementedError(f"{type(self).__name__} is trained: it must implement 'examples'")
+
+    def save(self, folder: str | Path) -> None:
+        """Write what was learnt, for the constructor's argument ``checkpoint``."""
+        raise NotImplementedError(f"{type(self).__name__} is trained: it must implement 'save'")
+
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Use the weights to generate with, where others are being trained."""
+        return contextlib.nullcontext()

@@ -1,0 +1,123 @@
+"""Where clips lie in the space of an encoder: what filters and quality measure distances in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from fsasd.data.audio import Clips, FrontEnd, LogMel
+
+ENCODER = LogMel.twfr()
+"""What distances are taken in unless said otherwise: log-mel statistics."""
+
+
+def embed(clips: Clips, front_end: FrontEnd = ENCODER) -> np.ndarray:
+    """Return (n, dim): each clip's features, or their mean and standard deviation over time.
+
+    Args:
+        clips: Recordings.
+        front_end: Waveform -> (dim,) or (dim, frames).
+    """
+    rows = [
+        np.concatenate([features.mean(axis=-1), features.std(axis=-1)])
+        if features.ndim == 2
+        else features
+        for features in clips.features(front_end)
+    ]
+    return np.stack(rows).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class RealClips:
+    """The captioned recordings that synthetic clips are held against.
+
+    Args:
+        clips: Labelled clips; test clips among them are only used of reference machines, and only
+            the anomalous ones.
+        captions: One per clip.
+    """
+
+    clips: Clips
+    captions: Sequence[str]
+
+    def normals(self, machine: str) -> RealClips:
+        """Return the normal training clips of a machine."""
+        return self._where(
+            [
+                clip.machine == machine and clip.label == "normal" and clip.split != "test"
+                for clip in self.clips
+            ]
+        )
+
+    def anomalies(self, machine: str) -> RealClips:
+        """Return the anomalous clips of a machine, of which a target machine has none."""
+        return self._where([c.machine == machine and c.label == "anomaly" for c in self.clips])
+
+    def captions_by_path(self) -> dict[str, str]:
+        """Return each recording's caption."""
+        return {str(c.path): text for c, text in zip(self.clips, self.captions, strict=True)}
+
+    def _where(self, chosen: Sequence[bool]) -> RealClips:
+        kept = np.flatnonzero(chosen).tolist()
+        return RealClips(self.clips[kept], [self.captions[i] for i in kept])
+
+
+class Neighbourhood:
+    """The real normal clips of a machine as an encoder hears them.
+
+    Distances are Euclidean, in units of the real clips' standard deviation in each dimension, so
+    that those of machines and of encoders compare.
+
+    Args:
+        real: Normal clips of one machine.
+        front_end: The encoder.
+
+    >>> clips = Clips([])
+    >>> Neighbourhood(RealClips(clips, []))
+    Traceback (most recent call last):
+    ...
+    ValueError: expected real normal clips to compare with, found none
+    """
+
+    def __init__(self, real: RealClips, front_end: FrontEnd = ENCODER) -> None:
+        if not len(real.clips):
+            raise ValueError("expected real normal clips to compare with, found none")
+        self.front_end = front_end
+        self.captions = list(real.captions)
+        self.row = {str(clip.path): i for i, clip in enumerate(real.clips)}
+        points = embed(real.clips, front_end)
+        self.centre, spread = points.mean(axis=0), points.std(axis=0)
+        # A dimension in which the few real clips happen to agree must not outweigh all others.
+        self.scale = np.maximum(spread, 0.1 * spread.mean())
+        if not self.scale.all():
+            self.scale = np.ones_like(spread)
+        self.points = self._standardised(points)
+
+    def place(self, clips: Clips) -> np.ndarray:
+        """Return (n, dim) of clips in this space."""
+        return self._standardised(embed(clips, self.front_end))
+
+    def distances(self, points: np.ndarray, without: Sequence[str | None]) -> np.ndarray:
+        """Return the (n, real) distances to the real clips.
+
+        Args:
+            points: (n, dim) from ``place``.
+            without: For each the path of a real clip that does not count, since it was made of it.
+        """
+        found = cdist(points, self.points)
+        for i, path in enumerate(without):
+            if path in self.row:
+                found[i, self.row[path]] = np.inf
+        return found
+
+    def spacings(self) -> np.ndarray:
+        """Return the (real,) distances of each real clip to the nearest other one."""
+        found = cdist(self.points, self.points)
+        np.fill_diagonal(found, np.inf)
+        return found.min(axis=1)
+
+    def _standardised(self, points: np.ndarray) -> np.ndarray:
+        return (points - self.centre) / self.scale

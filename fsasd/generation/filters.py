@@ -1,0 +1,193 @@
+"""A whole set of synthetic clips: which are kept, and why the others are not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fsasd.data.audio import Clips
+from fsasd.data.metadata import Clip
+from fsasd.generation.embedding import Neighbourhood, RealClips
+from fsasd.generation.prompts import asked_for
+
+Scorer = Callable[[Clips, pd.DataFrame, RealClips], np.ndarray]
+"""(clips, their rows of the manifest, real normal clips) of a machine -> (n,), higher is better."""
+
+
+class Filters:
+    """Keep of a set of synthetic clips what is worth choosing a detector's setting on.
+
+    Two filters compare a clip's distance to the nearest real normal clip of its machine with what
+    is usual, the median spacing of these; the limits come from real clips. The paper has neither,
+    and both are off by default: the first needs the target machine's anomalies to be like those of
+    other machines, the second takes away just those faults that a detector finds hardest.
+
+    Args:
+        too_far: Reject clips that are farther than this quantile of the real anomalies of the
+            other reference machines, e.g. 0.99: no machine's faults sound like that.
+        too_near: Reject clips that are nearer than this quantile of the real normal clips are to
+            one another, e.g. 0.01: anomalies without a fault, copies of training clips.
+        scorer: Of several candidates, the one of highest score is kept; ``nearness`` by default.
+
+    Raises:
+        ValueError: A quantile is not between 0 and 1.
+
+    >>> Filters(too_far=99)
+    Traceback (most recent call last):
+    ...
+    ValueError: too_far is a quantile, between 0 and 1, found 99
+    """
+
+    def __init__(
+        self,
+        too_far: float | None = None,
+        too_near: float | None = None,
+        scorer: Scorer | None = None,
+    ) -> None:
+        for name, quantile in (("too_far", too_far), ("too_near", too_near)):
+            if quantile is not None and not 0 < quantile < 1:
+                raise ValueError(f"{name} is a quantile, between 0 and 1, found {quantile}")
+        self.too_far = too_far
+        self.too_near = too_near
+        self.scorer = scorer or nearness
+
+    def __call__(self, manifest: pd.DataFrame, folder: Path, real: RealClips) -> pd.DataFrame:
+        """Return the manifest with reasons for what is not kept.
+
+        Args:
+            manifest: Rows of ``manifest.csv``, ``kept`` being True or False.
+            folder: Where the recordings are.
+            real: What is known of real machines.
+
+        Raises:
+            ValueError: There are no real clips to take a limit from.
+        """
+        manifest = manifest.copy()
+        for machine in dict.fromkeys(manifest["machine"]):
+            own = manifest["machine"] == machine
+            if self.too_far is not None or self.too_near is not None:
+                self._by_distance(manifest, own, folder, real)
+            self._by_score(manifest, own, folder, real)
+        return manifest
+
+    def _by_distance(
+        self, manifest: pd.DataFrame, own: pd.Series, folder: Path, real: RealClips
+    ) -> None:
+        rows = manifest[own & manifest["kept"]]
+        if rows.empty:
+            return
+        machine = rows["machine"].iloc[0]
+        normals = real.normals(machine)
+        if len(normals.clips) < 3:
+            raise ValueError(
+                f"{machine}: too_far and too_near need 3 real normal clips to know what is usual, "
+                f"found {len(normals.clips)}: set both to null"
+            )
+        around = Neighbourhood(normals)
+        usual = float(np.median(around.spacings()))
+        points = around.place(recordings(rows, folder))
+        nearest = around.distances(points, _made_of(rows)).min(axis=1) / usual
+        if self.too_far is not None:
+            limit = far_limit(real, machine, self.too_far)
+            text = "farther from real clips than real anomalies of other machines"
+            _reject(manifest, rows.index[nearest > limit], f"{text} (above {limit:.2f} spacings)")
+        if self.too_near is not None:
+            limit = float(np.quantile(around.spacings() / usual, self.too_near))
+            text = "closer to real normal clips than these to one another"
+            _reject(manifest, rows.index[nearest < limit], f"{text} (below {limit:.2f} spacings)")
+
+    def _by_score(
+        self, manifest: pd.DataFrame, own: pd.Series, folder: Path, real: RealClips
+    ) -> None:
+        rows = manifest[own & manifest["kept"]]
+        asked = rows["wav"].map(asked_for)
+        rows = rows[asked.duplicated(keep=False)]
+        if rows.empty:
+            return
+        clips = recordings(rows, folder)
+        scores = pd.Series(
+            self.scorer(clips, rows, real.normals(rows["machine"].iloc[0])), rows.index
+        )
+        best = scores.groupby(asked[rows.index]).idxmax()
+        _reject(manifest, rows.index.difference(pd.Index(best)), "another candidate was better")
+
+
+def nearness(clips: Clips, rows: pd.DataFrame, real: RealClips) -> np.ndarray:
+    """Score candidates by how near they lie to a real normal clip of their source's caption.
+
+    A candidate far from all of these has missed its machine or its operating state. For anomalous
+    ones that holds, too, but the nearest is also the one with the least of a fault.
+    """
+    around = Neighbourhood(real)
+    captions = real.captions_by_path()
+    distances = around.distances(around.place(clips), _made_of(rows))
+    theirs = np.array(around.captions)
+    for row, source in zip(distances, rows["source"], strict=True):
+        row[theirs != captions.get(source)] = np.inf
+    return -distances.min(axis=1)
+
+
+def far_limit(real: RealClips, machine: str, quantile: float) -> float:
+    """Return how far from normal real anomalies are, in spacings of real normal clips.
+
+    Args:
+        real: What is known of real machines.
+        machine: Its own anomalies, where it has any, do not count.
+        quantile: Of all anomalies of the other machines.
+
+    Raises:
+        ValueError: No other machine has anomalous clips and normal clips to compare them with.
+    """
+    found: list[float] = []
+    for other in sorted({clip.machine for clip in real.clips} - {machine}):
+        normals, anomalies = real.normals(other), real.anomalies(other)
+        if len(normals.clips) < 3 or not len(anomalies.clips):
+            continue
+        around = Neighbourhood(normals)
+        points = around.place(anomalies.clips)
+        nearest = around.distances(points, [None] * len(points)).min(axis=1)
+        found += (nearest / np.median(around.spacings())).tolist()
+    if not found:
+        raise ValueError(
+            f"{machine}: too_far needs anomalous clips of another machine, found none: set "
+            "synthesis.filters.too_far=null"
+        )
+    return float(np.quantile(found, quantile))
+
+
+def mark_duplicates(manifest: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Reject each clip that is, sample by sample, an earlier one of its machine."""
+    manifest = manifest.copy()
+    rows = manifest[manifest["kept"]]
+    sounds = rows["wav"].map(lambda wav: hashlib.sha256((folder / wav).read_bytes()).hexdigest())
+    _reject(
+        manifest,
+        rows.index[(rows["machine"] + sounds).duplicated()],
+        "the same recording as an earlier clip",
+    )
+    return manifest
+
+
+def recordings(rows: pd.DataFrame, folder: Path) -> Clips:
+    """Return the synthetic clips of rows of the manifest."""
+    return Clips(
+        [
+            Clip(folder / wav, machine, label=label, raw_label=caption)
+            for wav, machine, label, caption in zip(
+                rows["wav"], rows["machine"], rows["label"], rows["caption"], strict=True
+            )
+        ]
+    )
+
+
+def _made_of(rows: pd.DataFrame) -> list[str | None]:
+    return [s if d else None for s, d in zip(rows["source"], rows["derived"], strict=True)]
+
+
+def _reject(manifest: pd.DataFrame, rows: pd.Index, reason: str) -> None:
+    manifest.loc[rows, "kept"] = False
+    manifest.loc[rows, "reason"] = reason

@@ -1,0 +1,298 @@
+"""What is asked of a generator: captions of real normal clips -> normal and anomalous prompts."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from fsasd.data.audio import SAMPLE_RATE, Clips
+from fsasd.data.captions import anomalous
+from fsasd.data.metadata import Clip, MetadataError
+from fsasd.generation.latents import normalise
+
+PER_CAPTION = ("proportional", "balanced")
+
+
+class Prompt(NamedTuple):
+    """One recording to synthesise; it depends on nothing but this.
+
+    Attributes:
+        wav: File name, relative to the manifest.
+        machine: The machine that it shall sound like.
+        section: Its section.
+        domain: Domain of the real recording whose caption it takes.
+        label: ``normal`` or ``anomaly``.
+        caption: What the generator is told.
+        seconds: Length to generate.
+        gain: Gain of the real recording whose level it takes (see ``latents.normalise``).
+        seed: Of its noise.
+        source: The real recording whose caption, level and length it takes.
+        negative: What it shall not sound like; empty for nothing in particular.
+        derived: Whether it is made of the source's own audio (``Generator.derived``).
+    """
+
+    wav: str
+    machine: str
+    section: str | None
+    domain: str | None
+    label: str
+    caption: str
+    seconds: float
+    gain: float
+    seed: int
+    source: str | None = None
+    negative: str = ""
+    derived: bool = False
+
+
+class Wording(NamedTuple):
+    """How an anomalous clip is asked for."""
+
+    caption: str
+    negative: str = ""
+
+
+class PromptSet(Protocol):
+    """Words an anomalous clip: the config group ``prompts`` names one."""
+
+    def __call__(self, clip: Clip, caption: str, rng: np.random.Generator) -> Wording:
+        """Return what to ask for, given a real normal clip and its caption."""
+
+
+class WordReplacement:
+    """The paper's prompts: the normal caption with "anomaly" for "normal" (section 3.2).
+
+    Args:
+        negative: What the clips shall not sound like, as text; ``{caption}`` in it is the normal
+            caption. Guidance then leads away from it instead of from the empty caption.
+
+    >>> from fsasd.data.metadata import read_name
+    >>> clip, rng = read_name("fan/section_00_0000.wav"), np.random.default_rng(0)
+    >>> WordReplacement()(clip, "This is the normal sound of a fan.", rng).caption
+    'This is the anomaly sound of a fan.'
+    """
+
+    def __init__(self, negative: str = "") -> None:
+        self.negative = negative
+
+    def __call__(self, clip: Clip, caption: str, rng: np.random.Generator) -> Wording:
+        """Replace the word.
+
+        Raises:
+            ValueError: There is no word "normal" in the caption.
+        """
+        return Wording(anomalous(caption), self.negative.replace("{caption}", caption))
+
+
+class FaultPhrases:
+    """Prompts that say what is wrong: the paper's, and a fault of the machine's family.
+
+    A fault, one of its paraphrases and a severity are drawn for every clip.
+
+    Args:
+        families: Family to ``machines``, its machine types, and ``faults``, fault to paraphrases;
+            ``{severity}`` in a paraphrase is the severity. The family without ``machines`` is that
+            of all machines which no other names.
+        severities: Adjectives.
+        negative: See ``WordReplacement``.
+
+    Raises:
+        ValueError: No family is left for machines that are not named, a machine is in two
+            families, or a fault has no paraphrase.
+
+    >>> faults = {"unbalance": ["a {severity} unbalance"]}
+    >>> words = FaultPhrases({"any": {"faults": faults}}, ["slight"])
+    >>> from fsasd.data.metadata import read_name
+    >>> clip, rng = read_name("fan/section_00_0000.wav"), np.random.default_rng(0)
+    >>> words(clip, "This is the normal sound of a fan.", rng).caption
+    'This is the anomaly sound of a fan, with a slight unbalance.'
+    """
+
+    def __init__(
+        self,
+        families: Mapping[str, Mapping],
+        severities: Sequence[str],
+        negative: str = "",
+    ) -> None:
+        self.faults = {name: dict(entry["faults"]) for name, entry in families.items()}
+        self.severities = list(severities)
+        self.replace = WordReplacement(negative)
+        self.family: dict[str, str] = {}
+        others = [name for name, entry in families.items() if not entry.get("machines")]
+        if len(others) != 1:
+            raise ValueError(
+                "expected one family of faults without 'machines', for those that no family names, "
+                f"found {len(others)}: {', '.join(others) or 'all name machines'}"
+            )
+        self.others = others[0]
+        for name, entry in families.items():
+            for machine in entry.get("machines") or ():
+                if machine in self.family:
+                    raise ValueError(
+                        f"{machine} is in two families: {self.family[machine]}, {name}"
+                    )
+                self.family[machine] = name
+        for name, faults in self.faults.items():
+            if empty := [fault for fault, phrases in faults.items() if not phrases] or not faults:
+                raise ValueError(f"family '{name}': no phrase for {empty if faults else 'a fault'}")
+
+    def __call__(self, clip: Clip, caption: str, rng: np.random.Generator) -> Wording:
+        """Draw a fault, a paraphrase and a severity.
+
+        Raises:
+            ValueError: There is no word "normal" in the caption.
+        """
+        asked, negative = self.replace(clip, caption, rng)
+        faults = self.faults[self.family.get(clip.machine, self.others)]
+        phrases = faults[str(rng.choice(list(faults)))]
+        severity = str(rng.choice(self.severities)) if self.severities else ""
+        phrase = str(rng.choice(phrases)).replace("{severity}", severity)
+        return Wording(f"{asked.removesuffix('.')}, with {phrase}.", negative)
+
+
+class Mixture:
+    """Prompts of several sets, each clip's set drawn by weight.
+
+    Args:
+        sets: Name to prompt set.
+        weights: Name to weight; those left out have 1.
+
+    Raises:
+        ValueError: A weight is of no set, negative, or all are 0.
+
+    >>> sets = {"paper": WordReplacement(), "contrast": WordReplacement("{caption}")}
+    >>> from fsasd.data.metadata import read_name
+    >>> clip, rng = read_name("fan/section_00_0000.wav"), np.random.default_rng(0)
+    >>> Mixture(sets, {"paper": 0})(clip, "a normal fan", rng)
+    Wording(caption='a anomaly fan', negative='a normal fan')
+    """
+
+    def __init__(
+        self, sets: Mapping[str, PromptSet], weights: Mapping[str, float] | None = None
+    ) -> None:
+        self.sets = dict(sets)
+        given = dict(weights or {})
+        if unknown := sorted(set(given) - set(self.sets)):
+            raise ValueError(f"weights of no prompt set: {unknown}; sets are {list(self.sets)}")
+        weight = np.array([given.get(name, 1.0) for name in self.sets], dtype=float)
+        if weight.size == 0 or weight.min() < 0 or weight.sum() == 0:
+            raise ValueError(f"weights of prompt sets must be positive, found {given}")
+        self.shares = weight / weight.sum()
+
+    def __call__(self, clip: Clip, caption: str, rng: np.random.Generator) -> Wording:
+        """Ask one of the sets."""
+        chosen = list(self.sets)[rng.choice(len(self.sets), p=self.shares)]
+        return self.sets[chosen](clip, caption, rng)
+
+
+def make_prompts(
+    clips: Clips,
+    captions: Sequence[str],
+    clips_per_label: int,
+    seed: int = 0,
+    wording: PromptSet | None = None,
+    per_caption: str = "proportional",
+) -> list[Prompt]:
+    """Ask for as many normal as anomalous clips of each machine, from its normal captions.
+
+    An anomalous prompt differs from its normal one, of the same real clip, in nothing but the
+    wording (METHOD, step 3), the noise and the name.
+
+    Args:
+        clips: Real normal training clips of the machines to synthesise.
+        captions: One per clip.
+        clips_per_label: Clips of each label per machine.
+        seed: Two values give two sets.
+        wording: How anomalous clips are asked for; the paper's word replacement by default.
+        per_caption: ``proportional``: a machine's captions come up as often as in its real clips;
+            ``balanced``: all alike.
+
+    Raises:
+        MetadataError: A clip is not normal.
+        ValueError: A caption has no word "normal" to replace, or ``per_caption`` is not known.
+    """
+    if per_caption not in PER_CAPTION:
+        raise ValueError(f"per_caption: expected {' or '.join(PER_CAPTION)}, found '{per_caption}'")
+    wording = wording or WordReplacement()
+    if wrong := next((clip for clip in clips if clip.label != "normal"), None):
+        raise MetadataError(f"{wrong.path}: prompts are made from normal clips only")
+    prompts = []
+    for machine in sorted({clip.machine for clip in clips}):
+        own = [i for i, clip in enumerate(clips) if clip.machine == machine]
+        order = np.random.default_rng([seed, _number(machine)]).permutation(own).tolist()
+        turns = _turns(order, captions, balanced=per_caption == "balanced")
+        for n, i in enumerate(itertools.islice(turns, clips_per_label)):
+            clip, waveform = clips[i], clips.cache.read(clips[i])
+            words = {"normal": Wording(captions[i])}
+            rng = np.random.default_rng([seed, _number(f"{machine}/{n}")])
+            words["anomaly"] = wording(clip, captions[i], rng)
+            for label, (caption, negative) in words.items():
+                name = f"{machine}/{label}_{n:04d}.wav"
+                prompts.append(
+                    Prompt(
+                        wav=name,
+                        machine=machine,
+                        section=clip.section,
+                        domain=clip.domain,
+                        label=label,
+                        caption=caption,
+                        seconds=round(len(waveform) / SAMPLE_RATE, 2),
+                        gain=float(normalise(waveform)[1]),
+                        seed=_number(f"{seed}/{name}"),
+                        source=str(clip.path),
+                        negative=negative,
+                    )
+                )
+    return prompts
+
+
+def with_candidates(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
+    """Ask for each clip so many times, with other noise; the first candidate is the prompt itself.
+
+    Raises:
+        ValueError: ``count`` is below 1.
+
+    >>> one = Prompt("fan/normal_0000.wav", "fan", None, None, "normal", "", 1.0, 1.0, 7)
+    >>> [prompt.wav for prompt in with_candidates([one], 2)]
+    ['fan/normal_0000.wav', 'fan/normal_0000-c1.wav']
+    """
+    if count < 1:
+        raise ValueError(f"expected at least 1 candidate per clip, found {count}")
+    return [
+        prompt
+        if number == 0
+        else prompt._replace(
+            wav=f"{prompt.wav.removesuffix('.wav')}-c{number}.wav",
+            seed=_number(f"{prompt.seed}/{number}"),
+        )
+        for prompt in prompts
+        for number in range(count)
+    ]
+
+
+def asked_for(wav: str) -> str:
+    """Return the name that a candidate was asked for by: that of the first candidate.
+
+    >>> asked_for("fan/normal_0000-c1.wav")
+    'fan/normal_0000.wav'
+    """
+    return re.sub(r"-c\d+(?=\.wav$)", "", wav)
+
+
+def _turns(order: Sequence[int], captions: Sequence[str], balanced: bool) -> Iterator[int]:
+    if not balanced:
+        return itertools.cycle(order)
+    groups: dict[str, list[int]] = {}
+    for i in order:
+        groups.setdefault(captions[i], []).append(i)
+    rounds = zip(*map(itertools.cycle, groups.values()), strict=True)
+    return itertools.chain.from_iterable(rounds)
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])

@@ -1,0 +1,154 @@
+"""A generator that needs no training: faults put into the target machine's own normal clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from fsasd.data.audio import SAMPLE_RATE, read
+from fsasd.data.metadata import require_known
+from fsasd.generation.base import Generator
+from fsasd.generation.faults import FAULTS
+from fsasd.generation.prompts import Prompt
+
+Ranges = Mapping[str, Sequence[float]]
+"""Parameter of a fault to its lowest and highest value."""
+
+Limits = dict[str, tuple[float, float]]
+
+HIGHEST = {"resonance": 7000.0, "pitch": 7000.0, "above": 7000.0, "strength": 1.0}
+"""Frequencies in Hz that 16 kHz can hold with an octave's edge; 1 is as strong as a fault gets."""
+
+
+class FaultTransforms(Generator):
+    """Normal clips are real ones as they are, anomalous clips real ones with a fault put in.
+
+    A clip gets one fault or several, drawn alike among those of its machine; each parameter is
+    drawn log-uniformly from its range, since rates, frequencies and levels are compared by their
+    ratios. What was drawn is added to the clip's caption.
+
+    The clips are as close to the machine as can be, and no more varied than it; whether the faults
+    are those that it will have is as good a guess as the ranges. Captions are not read.
+
+    Args:
+        faults: Fault (a key of ``faults.FAULTS``) to the ranges of its parameters, or to ``None``
+            for one that is left out.
+        machines: Machine to faults of its own, which come before the common ones.
+        at_most: So many faults in a clip.
+        channel: What to take of recordings with several channels (see ``audio.read``).
+
+    Raises:
+        MetadataError: There is no such fault.
+        ValueError: A range is not one, a parameter is missing or unknown, or a machine has no
+            fault.
+
+    >>> made = FaultTransforms({"modulation": {"strength": [0.2, 0.8], "rate": [2, 20]}})
+    >>> prompt = Prompt("a.wav", "fan", None, None, "anomaly", "A fan.", 1.0, 1.0, seed=0)
+    >>> made.prepare([prompt])[0].caption
+    'A fan, with its level swinging 3.72 times per second (strength 0.484).'
+    """
+
+    trained: ClassVar[bool] = False
+    derived: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        faults: Mapping[str, Ranges | None],
+        machines: Mapping[str, Mapping[str, Ranges | None]] | None = None,
+        at_most: int = 1,
+        channel: int | str | None = None,
+    ) -> None:
+        super().__init__()
+        if at_most < 1:
+            raise ValueError(f"at_most: expected 1 fault in a clip or more, found {at_most}")
+        self.common = self._changed({}, faults)
+        if not self.common:
+            raise ValueError("expected faults to put into clips, found none")
+        self.own = {
+            machine: self._changed(self.common, changes)
+            for machine, changes in (machines or {}).items()
+        }
+        if without := [machine for machine, kinds in self.own.items() if not kinds]:
+            raise ValueError(f"{', '.join(without)}: every fault was taken away, none is left")
+        self.at_most = at_most
+        self.channel = channel
+
+    def prepare(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Add to each anomalous prompt's caption what will be done to its clip."""
+        return [
+            prompt._replace(caption=self._described(prompt))
+            if prompt.label == "anomaly"
+            else prompt
+            for prompt in super().prepare(prompts)
+        ]
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+        """Return each prompt's source, with faults where it asks for an anomaly.
+
+        Raises:
+            ValueError: A prompt has no source.
+        """
+        return [torch.from_numpy(self._made(prompt)) for prompt in prompts]
+
+    def _made(self, prompt: Prompt) -> np.ndarray:
+        if prompt.source is None:
+            raise ValueError(f"{prompt.wav}: expected a prompt with a source to put a fault into")
+        waveform = read(prompt.source, channel=self.channel)
+        waveform = waveform[: round(prompt.seconds * SAMPLE_RATE)] * np.float32(prompt.gain)
+        if prompt.label == "normal":
+            return waveform
+        rng = np.random.default_rng([prompt.seed, 1])
+        for kind, values in self._drawn(prompt).items():
+            waveform = FAULTS[kind].apply(waveform, rng, **values)
+        return waveform
+
+    def _drawn(self, prompt: Prompt) -> dict[str, dict[str, float]]:
+        rng = np.random.default_rng([prompt.seed, 0])
+        possible = self.own.get(prompt.machine, self.common)
+        count = rng.integers(1, min(self.at_most, len(possible)) + 1)
+        kinds = rng.choice(sorted(possible), count, replace=False)
+        # As a caption can say it: what stands there is what was done.
+        return {
+            str(kind): {
+                name: float(f"{np.exp(rng.uniform(*np.log(limits))):.3g}")
+                for name, limits in possible[kind].items()
+            }
+            for kind in kinds
+        }
+
+    def _described(self, prompt: Prompt) -> str:
+        said = [
+            f"{FAULTS[kind].phrase.format(**values)} (strength {values['strength']:g})"
+            for kind, values in self._drawn(prompt).items()
+        ]
+        return f"{prompt.caption.removesuffix('.')}, with {' and '.join(said)}."
+
+    @staticmethod
+    def _changed(
+        common: Mapping[str, Limits], changes: Mapping[str, Ranges | None]
+    ) -> dict[str, Limits]:
+        require_known(changes, FAULTS, "faults")
+        found = dict(common)
+        for kind, ranges in changes.items():
+            if ranges is None:
+                found.pop(kind, None)
+            else:
+                found[kind] = _checked(kind, ranges)
+        return found
+
+
+def _checked(kind: str, ranges: Ranges) -> Limits:
+    expected = FAULTS[kind].parameters
+    if set(ranges) != set(expected):
+        raise ValueError(f"{kind}: expected ranges of {', '.join(expected)}, found {list(ranges)}")
+    for name in expected:
+        limits = list(ranges[name])
+        if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= HIGHEST.get(name, np.inf):
+            raise ValueError(
+                f"{kind}: {name} is drawn between two positive numbers, the lower first and the "
+                f"higher at most {HIGHEST.get(name, 'infinity')}, found {limits}"
+            )
+    return {name: (float(ranges[name][0]), float(ranges[name][1])) for name in expected}

@@ -1,0 +1,261 @@
+"""The rules of a generator, one function each; ``check_generator`` runs them all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import soundfile
+import torch
+from torch.utils.data import DataLoader
+
+from fsasd.callbacks import SynthesisWriter
+from fsasd.data.audio import SAMPLE_RATE, Clips, LogMel, read
+from fsasd.data.metadata import Clip
+from fsasd.generation.base import Generator
+from fsasd.generation.prompts import Prompt, make_prompts
+from fsasd.generation.synthesis import read_table
+
+_LOG_MEL = LogMel.twfr()
+
+
+class GeneratorCase:
+    """A generator, what it is asked for, and what it answered the first time.
+
+    Args:
+        generator: As it would be given to ``trainer.predict``.
+        prompts: Both labels, more than one length.
+        decibel: Log-mels that differ by less (RMS) are equal: vocoders that look for a phase make
+            much of the last bits, in which a batch differs from a single clip.
+    """
+
+    def __init__(self, generator: Generator, prompts: Sequence[Prompt], decibel: float) -> None:
+        self.generator = generator
+        self.asked = list(prompts)
+        self.prompts = list(generator.prepare(list(prompts)))
+        self.decibel = decibel
+        sources = [Path(p.source) for p in prompts if p.source]
+        self.sources = {path: path.read_bytes() for path in sources if path.is_file()}
+        self.waveforms = generator.generate(list(self.prompts))
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[np.ndarray]:
+        """Return the clips of prompts as arrays."""
+        return [waveform.numpy() for waveform in self.generator.generate(list(prompts))]
+
+    @property
+    def clips(self) -> list[np.ndarray]:
+        """What was answered the first time."""
+        return [waveform.numpy() for waveform in self.waveforms]
+
+    def apart(self, one: np.ndarray, other: np.ndarray) -> float:
+        """Return the RMS difference of two clips' log-mels in dB."""
+        return float(np.sqrt(np.mean((_LOG_MEL(one) - _LOG_MEL(other)) ** 2)))
+
+
+def check_generator(
+    generator: Generator,
+    prompts: Sequence[Prompt] | None = None,
+    *,
+    reload: Callable[[Path], Generator] | None = None,
+    decibel: float = 1.0,
+) -> None:
+    """Check that a generator keeps the rules of ``fsasd.generation.base.Generator``.
+
+    Args:
+        generator: The generator, in the state in which it would generate.
+        prompts: What to ask of it, not yet prepared; by default clips of two machines and lengths,
+            of both labels, with recordings made for it.
+        reload: For a generator that is trained: the folder that ``save`` wrote -> the generator.
+        decibel: How far two log-mels may differ (RMS) and be equal.
+
+    Raises:
+        AssertionError: A rule is broken; the message says which, and what was seen.
+
+    >>> from fsasd.generation.transforms import FaultTransforms
+    >>> check_generator(FaultTransforms({"leak": {"strength": [0.2, 0.5], "above": [2e3, 4e3]}}))
+    """
+    generator.eval()
+    with tempfile.TemporaryDirectory() as folder:
+        asked = _example_prompts(Path(folder)) if prompts is None else prompts
+        case = GeneratorCase(generator, asked, decibel)
+        for rule in RULES:
+            rule(case)
+        if reload is not None:
+            _is_the_same_when_reloaded(case, reload)
+
+
+def _prepares(case: GeneratorCase) -> None:
+    # Captions may be told more precisely; what a clip is, and is called, may not change.
+    for prompt, before in zip(case.prompts, case.asked, strict=True):
+        changed = prompt._replace(caption=before.caption, derived=before.derived)
+        _require(changed == before, "prepare changes captions only", f"{before} became {prompt}")
+        _require(
+            prompt.derived == case.generator.derived,
+            "prepare says in each prompt whether the clip is made of its source's audio",
+            f"derived={prompt.derived} of a generator with derived={case.generator.derived}",
+        )
+
+
+def _returns_what_was_asked_for(case: GeneratorCase) -> None:
+    found = case.waveforms
+    _require(
+        len(found) == len(case.prompts),
+        "generate returns one waveform per prompt",
+        f"{len(found)} for {len(case.prompts)} prompts",
+    )
+    for prompt, waveform in zip(case.prompts, found, strict=True):
+        _require(
+            isinstance(waveform, torch.Tensor)
+            and waveform.dtype == torch.float32
+            and waveform.device.type == "cpu"
+            and waveform.ndim == 1,
+            "a waveform is a float32 tensor (samples,) on the CPU",
+            _said(waveform),
+        )
+        # A prompt's length is rounded to hundredths of a second.
+        _require(
+            abs(len(waveform) - prompt.seconds * SAMPLE_RATE) <= 0.005 * SAMPLE_RATE + 1,
+            "a waveform lasts prompt.seconds",
+            f"{len(waveform) / SAMPLE_RATE:.3f} s for {prompt.seconds} s",
+        )
+        _require(
+            bool(torch.isfinite(waveform).all()),
+            "a waveform holds numbers only",
+            f"{int((~torch.isfinite(waveform)).sum())} samples of {prompt.wav} are not finite",
+        )
+
+
+def _repeats_itself(case: GeneratorCase) -> None:
+    before = torch.get_rng_state()
+    torch.manual_seed(12345)
+    state, given = torch.get_rng_state(), list(case.prompts)
+    again = [waveform.numpy() for waveform in case.generator.generate(given)]
+    undisturbed = torch.equal(state, torch.get_rng_state())
+    torch.set_rng_state(before)
+    rule = "generate changes nothing that it was given"
+    _require(undisturbed, rule, "PyTorch's global random state is another")
+    _require(given == case.prompts, rule, "the list of prompts is another")
+    for path, content in case.sources.items():
+        _require(path.read_bytes() == content, rule, f"{path} is another file")
+    _require_equal(case, case.clips, again, "the same prompt is the same clip, at any time")
+
+
+def _does_not_mind_the_batch(case: GeneratorCase) -> None:
+    alone = [case.generate([prompt])[0] for prompt in case.prompts]
+    _require_equal(case, case.clips, alone, "a clip does not depend on the rest of its batch")
+
+
+def _listens_to_the_seed(case: GeneratorCase) -> None:
+    prompt = next((p for p in case.prompts if p.label == "anomaly"), None)
+    if prompt is None:
+        return
+    seeds = [prompt._replace(seed=prompt.seed + more, wav=f"{more}.wav") for more in range(3)]
+    first, *others = case.generate(case.generator.prepare(seeds))
+    _require(
+        any(case.apart(first, other) > case.decibel for other in others),
+        "other seeds are other anomalies",
+        f"the clips of three seeds differ by less than {case.decibel} dB",
+    )
+
+
+def _keeps_the_level(case: GeneratorCase) -> None:
+    if not case.generator.derived:
+        return
+    for prompt, waveform in zip(case.prompts, case.clips, strict=True):
+        if prompt.label != "normal" or prompt.source is None:
+            continue
+        expected = np.sqrt(np.mean(read(prompt.source) ** 2)) * prompt.gain
+        found = np.sqrt(np.mean(waveform**2))
+        _require(
+            0.5 < found / expected < 2,
+            "a clip made of its source has the source's level times prompt.gain",
+            f"RMS {found:.4g} instead of {expected:.4g} for {prompt.wav}",
+        )
+
+
+def _runs_in_the_trainer(case: GeneratorCase) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = L.Trainer(
+            accelerator="cpu",
+            devices=1,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            default_root_dir=folder,
+            callbacks=[SynthesisWriter(folder, case.prompts)],
+        )
+        loader: DataLoader = DataLoader(case.prompts, 3, collate_fn=list)  # type: ignore[arg-type]
+        trainer.predict(case.generator, loader, return_predictions=False)
+        table = read_table(folder)
+        for prompt, waveform, row in zip(
+            case.prompts, case.clips, table.to_dict("records"), strict=True
+        ):
+            if not row["kept"]:
+                continue
+            heard = read(Path(folder) / prompt.wav)
+            level = waveform / np.float32(prompt.gain)
+            _require(
+                len(heard) != len(level) or case.apart(heard, level) <= case.decibel,
+                "trainer.predict writes what generate returns",
+                f"{prompt.wav} differs by {case.apart(heard, level):.2f} dB",
+            )
+
+
+def _is_the_same_when_reloaded(case: GeneratorCase, reload: Callable[[Path], Generator]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        case.generator.save(Path(folder) / "model")
+        again = reload(Path(folder) / "model").eval()
+        clips = [waveform.numpy() for waveform in again.generate(list(case.prompts))]
+    _require_equal(case, case.clips, clips, "what was saved generates the same clips")
+
+
+RULES = (
+    _prepares,
+    _returns_what_was_asked_for,
+    _repeats_itself,
+    _does_not_mind_the_batch,
+    _listens_to_the_seed,
+    _keeps_the_level,
+    _runs_in_the_trainer,
+)
+
+
+def _require_equal(
+    case: GeneratorCase, one: Sequence[np.ndarray], other: Sequence[np.ndarray], rule: str
+) -> None:
+    for prompt, a, b in zip(case.prompts, one, other, strict=True):
+        _require(a.shape == b.shape, rule, f"{prompt.wav} has {len(a)} and {len(b)} samples")
+        _require(
+            case.apart(a, b) <= case.decibel,
+            rule,
+            f"log-mels of {prompt.wav} differ by {case.apart(a, b):.2f} dB",
+        )
+
+
+def _require(kept: bool, rule: str, seen: str) -> None:
+    if not kept:
+        raise AssertionError(f"a generator breaks the rule '{rule}': {seen}")
+
+
+def _said(waveform: object) -> str:
+    if isinstance(waveform, torch.Tensor):
+        return f"{waveform.dtype} of shape {tuple(waveform.shape)} on {waveform.device}"
+    return type(waveform).__name__
+
+
+def _example_prompts(folder: Path) -> list[Prompt]:
+    clips, captions = [], []
+    for machine, number, seconds in (("fan", 0, 0.6), ("valve", 1, 0.8)):
+        rng = np.random.default_rng(number)
+        time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+        hum = 0.05 * np.sin(2 * np.pi * 100 * (number + 1) * time)
+        path = folder / f"{machine}_{number}.wav"
+        noise = 0.01 * rng.standard_normal(len(time))
+        soundfile.write(path, hum + noise, SAMPLE_RATE, subtype="PCM_16")
+        clips.append(Clip(path, machine, section="00", domain="source", label="normal"))
+        captions.append(f"This is the normal sound of a {machine} with speed {number}.")
+    return make_prompts(Clips(clips), captions, clips_per_label=1)

@@ -1,0 +1,299 @@
+"""What is asked of a generator, from which real clip, in which words."""
+
+from collections import Counter
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_module
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsasd.data.audio import Clips
+from fsasd.data.captions import caption
+from fsasd.data.metadata import Clip, MetadataError
+from fsasd.generation.prompts import (
+    FaultPhrases,
+    Mixture,
+    Wording,
+    WordReplacement,
+    asked_for,
+    make_prompts,
+    with_candidates,
+)
+
+NORMAL = "This is the normal sound of a fan."
+FAN = Clip(Path("fan.wav"), "fan", label="normal")
+
+
+@pytest.fixture(scope="module")
+def normals(factory_clips):
+    return factory_clips.where(split="train", label="normal")
+
+
+def prompts_of(clips, count=6, seed=0, **options):
+    return make_prompts(clips, [caption(clip) for clip in clips], count, seed, **options)
+
+
+def worded(words, clip=FAN, count=200):
+    rng = np.random.default_rng(0)
+    return [words(clip, NORMAL, rng) for _ in range(count)]
+
+
+def shipped(name):
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        return hydra.utils.instantiate(compose("config", [f"prompts={name}"]).prompts)
+
+
+# Prompts
+
+
+def test_the_same_seed_makes_the_same_prompts(normals):
+    assert prompts_of(normals) == prompts_of(normals)
+
+
+def test_another_seed_makes_other_noise(normals):
+    seeds = [{prompt.seed for prompt in prompts_of(normals, seed=seed)} for seed in (0, 1)]
+    assert not seeds[0] & seeds[1]
+
+
+def test_every_prompt_has_a_name_and_a_noise_of_its_own(normals):
+    prompts = prompts_of(normals)
+    assert len({prompt.wav for prompt in prompts}) == len(prompts)
+    assert len({prompt.seed for prompt in prompts}) == len(prompts)
+
+
+def test_a_machines_prompts_do_not_depend_on_the_other_machines(normals):
+    together = [p for p in prompts_of(normals) if p.machine == "bearing"]
+    assert together == prompts_of(normals.where(machine="bearing"))
+
+
+def test_more_clips_begin_with_the_fewer(normals):
+    few, many = prompts_of(normals, 3), prompts_of(normals, 9)
+    assert [p for p in many if p in few] == few
+
+
+@pytest.mark.parametrize("count", [1, 6, 40])
+def test_each_machine_gets_as_many_normal_as_anomalous_prompts(normals, count):
+    counts = Counter((prompt.machine, prompt.label) for prompt in prompts_of(normals, count))
+    assert counts == {
+        (machine, label): count
+        for machine in ("fan", "valve", "bearing")
+        for label in ("normal", "anomaly")
+    }
+
+
+def test_an_anomalous_prompt_differs_from_its_normal_one_in_a_word(normals):
+    prompts = prompts_of(normals)
+    for normal, anomaly in zip(prompts[::2], prompts[1::2], strict=True):
+        words = zip(normal.caption.split(), anomaly.caption.split(), strict=True)
+        assert [pair for pair in words if len(set(pair)) > 1] == [("normal", "anomaly")]
+        same = {"wav": "", "label": "", "caption": "", "seed": 0}
+        assert normal._replace(**same) == anomaly._replace(**same)
+        assert (normal.label, anomaly.label) == ("normal", "anomaly")
+
+
+def test_captions_come_up_in_proportion_to_the_real_clips(normals):
+    bearing = normals.where(machine="bearing")
+    real = Counter(caption(clip) for clip in bearing)
+    asked = Counter(p.caption for p in prompts_of(bearing, 2 * len(bearing)) if p.label == "normal")
+    assert asked == {text: 2 * count for text, count in real.items()}
+
+
+def test_a_prompt_takes_domain_length_and_level_of_one_real_clip(make_wav):
+    waveform = 0.1 * np.sin(np.arange(24_000))
+    clip = Clip(
+        make_wav("real.wav", waveform), "fan", section="02", domain="target", label="normal"
+    )
+    prompt = make_prompts(Clips([clip]), ["This is the normal sound."], 1)[0]
+    assert (prompt.machine, prompt.section, prompt.domain) == ("fan", "02", "target")
+    assert prompt.seconds == 1.5
+    # AudioLDM hears peaks of 0.5.
+    assert prompt.gain == pytest.approx(5, rel=1e-3)
+    assert prompt.wav == "fan/normal_0000.wav"
+    assert prompt.source == str(clip.path)
+    assert not prompt.derived
+
+
+def test_prompts_are_made_from_normal_clips_only(factory_clips):
+    clips = factory_clips.where(machine="fan", split="test")
+    with pytest.raises(MetadataError, match=r"test_anomaly_.*\.wav: prompts are made from normal"):
+        prompts_of(clips)
+
+
+def test_a_clip_without_a_label_makes_no_prompt(make_wav):
+    clips = Clips([Clip(make_wav("section_00_0000.wav"), "fan")])
+    with pytest.raises(MetadataError, match=r"section_00_0000\.wav: prompts are made from normal"):
+        prompts_of(clips)
+
+
+# Captions and their counts
+
+
+def test_balanced_captions_come_up_alike_however_many_real_clips_they_have(normals):
+    bearing = normals.where(machine="bearing")[:-5]
+    real = Counter(caption(clip) for clip in bearing)
+    assert len(set(real.values())) > 1
+    prompts = prompts_of(bearing, 3 * len(real), per_caption="balanced")
+    asked = Counter(p.caption for p in prompts if p.label == "normal")
+    assert asked == dict.fromkeys(real, 3)
+
+
+def test_balanced_captions_use_each_of_their_real_clips_in_turn(normals):
+    bearing = normals.where(machine="bearing")
+    prompts = prompts_of(bearing, 8 * len(bearing), per_caption="balanced")
+    used = Counter((p.caption, p.source) for p in prompts if p.label == "normal")
+    assert len(used) == len(bearing)
+    for text in {text for text, _ in used}:
+        counts = [count for (other, _), count in used.items() if other == text]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_an_unknown_balance_is_named(normals):
+    with pytest.raises(ValueError, match="proportional or balanced, found 'even'"):
+        prompts_of(normals, per_caption="even")
+
+
+@pytest.mark.parametrize("words", [WordReplacement(), shipped("faults"), shipped("mixed")])
+def test_a_caption_without_the_word_to_replace_is_named(factory_clips, words):
+    clips = factory_clips.where(machine="fan", split="train")
+    with pytest.raises(ValueError, match=r"no word 'normal' to replace: 'The hum of a fan\.'"):
+        make_prompts(clips, ["The hum of a fan."] * len(clips), 1, wording=words)
+
+
+# Words
+
+
+def test_the_papers_prompts_are_the_default(normals):
+    assert prompts_of(normals) == prompts_of(normals, wording=shipped("paper"))
+
+
+def test_words_change_neither_the_noise_nor_the_clips_asked_for(normals):
+    paper, faults = prompts_of(normals), prompts_of(normals, wording=shipped("faults"))
+    blank = {"caption": "", "negative": ""}
+    assert [p._replace(**blank) for p in paper] == [p._replace(**blank) for p in faults]
+    assert all(
+        (one.caption == other.caption) == (one.label == "normal")
+        for one, other in zip(paper, faults, strict=True)
+    )
+
+
+def test_a_negative_prompt_can_be_the_normal_caption(normals):
+    for normal, anomaly in _twins(prompts_of(normals, wording=shipped("contrast"))):
+        assert (normal.negative, anomaly.negative) == ("", normal.caption)
+
+
+def _twins(prompts):
+    return zip(prompts[::2], prompts[1::2], strict=True)
+
+
+FAULTS = {
+    "spinning": {
+        "machines": ["fan"],
+        "faults": {"rub": ["a {severity} rub", "{severity} scraping"], "knock": ["a knock"]},
+    },
+    "any": {"faults": {"noise": ["a {severity} noise"]}},
+}
+
+
+def test_every_fault_paraphrase_and_severity_of_the_family_comes_up():
+    said = Counter(w.caption for w in worded(FaultPhrases(FAULTS, ["slight", "bad"])))
+    start = "This is the anomaly sound of a fan, with "
+    assert set(said) == {
+        f"{start}{phrase}."
+        for phrase in ("a slight rub", "a bad rub", "slight scraping", "bad scraping", "a knock")
+    }
+    # A fault is as likely as another, however many ways there are to say it.
+    assert 60 < said[f"{start}a knock."] < 140
+
+
+def test_a_machine_of_no_family_has_the_common_faults():
+    (one,) = worded(FaultPhrases(FAULTS, ["slight"]), Clip(Path("a.wav"), "press"), 1)
+    assert one.caption.endswith(", with a slight noise.")
+
+
+@pytest.mark.parametrize(
+    ("families", "message"),
+    [
+        ({"spinning": FAULTS["spinning"]}, "found 0: all name machines"),
+        ({"any": FAULTS["any"], "all": FAULTS["any"]}, "found 2: any, all"),
+        ({**FAULTS, "more": FAULTS["spinning"]}, "fan is in two families: spinning, more"),
+        ({"any": {"faults": {"rub": []}}}, r"family 'any': no phrase for \['rub'\]"),
+        ({"any": {"faults": {}}}, "family 'any': no phrase for a fault"),
+    ],
+)
+def test_families_that_cannot_be_drawn_from_are_named(families, message):
+    with pytest.raises(ValueError, match=message):
+        FaultPhrases(families, [])
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_shipped_phrases_are_sentences(seed):
+    words, rng = SHIPPED_FAULTS, np.random.default_rng(seed)
+    for machine in ("fan", "slider", "valve", "ToyCar", "press"):
+        said = words(Clip(Path("a.wav"), machine), NORMAL, rng).caption
+        assert said.startswith("This is the anomaly sound of a fan, with ")
+        assert said.endswith(".")
+        assert "{" not in said
+        assert "  " not in said
+
+
+SHIPPED_FAULTS = shipped("faults")
+
+
+def test_machines_of_the_challenge_have_faults_of_their_kind():
+    valve, fan = (
+        {w.caption for w in worded(SHIPPED_FAULTS, Clip(Path("a.wav"), machine))}
+        for machine in ("valve", "fan")
+    )
+    assert not valve & fan
+    assert len(valve) > 10
+
+
+def test_a_mixture_draws_its_sets_by_weight():
+    sets = {"paper": WordReplacement(), "contrast": WordReplacement("{caption}")}
+    found = Counter(w.negative for w in worded(Mixture(sets, {"contrast": 3.0}), count=1000))
+    assert found[NORMAL] == pytest.approx(750, abs=60)
+    assert set(found) == {"", NORMAL}
+
+
+def test_a_set_without_weight_counts_once():
+    sets = {"paper": WordReplacement(), "contrast": WordReplacement("{caption}")}
+    assert set(worded(Mixture(sets, {"paper": 0.0}))) == {
+        Wording("This is the anomaly sound of a fan.", NORMAL)
+    }
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"papper": 1}, r"weights of no prompt set: \['papper'\]"),
+        ({"paper": -1}, "must be positive"),
+        ({"paper": 0}, "must be positive"),
+    ],
+)
+def test_weights_that_cannot_be_drawn_by_are_named(weights, message):
+    with pytest.raises(ValueError, match=message):
+        Mixture({"paper": WordReplacement()}, weights)
+
+
+# Candidates
+
+
+def test_candidates_differ_in_name_and_noise_only(normals):
+    prompts = prompts_of(normals, 2)
+    found = with_candidates(prompts, 3)
+    assert found[::3] == prompts
+    assert len({p.seed for p in found}) == len({p.wav for p in found}) == 3 * len(prompts)
+    for prompt, *others in zip(found[::3], found[1::3], found[2::3], strict=True):
+        for other in others:
+            assert other._replace(wav="", seed=0) == prompt._replace(wav="", seed=0)
+            assert asked_for(other.wav) == asked_for(prompt.wav) == prompt.wav
+
+
+def test_one_candidate_is_the_prompt_and_none_is_an_error(normals):
+    prompts = prompts_of(normals, 2)
+    assert with_candidates(prompts, 1) == prompts
+    with pytest.raises(ValueError, match="at least 1 candidate per clip, found 0"):
+        with_candidates(prompts, 0)

@@ -1,0 +1,237 @@
+"""The rules of generators: kept by ours and by one of a user's own, and noticed when broken."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+
+from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.base import Generator
+from fsasd.generation.sampling import Sampler
+from fsasd.testing import check_generator
+
+
+def test_transforms_keep_the_rules():
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        cfg = compose("config", ["generator=transforms"])
+    check_generator(hydra.utils.instantiate(cfg.generator, _convert_="all"))
+
+
+@pytest.mark.parametrize("scheduler", ["dpm++", "ddim"])
+def test_the_nano_model_keeps_the_rules(scheduler):
+    sampler = Sampler(steps=2, scheduler=scheduler)
+    check_generator(
+        AudioLDM("nano", sampler=sampler),
+        reload=lambda folder: AudioLDM(str(folder), sampler=sampler),
+    )
+
+
+# A generator of a user's own: one file and one yaml
+
+OWN = '''
+import numpy as np
+import torch
+
+from fsasd.data.audio import SAMPLE_RATE
+from fsasd.generation.base import Generator
+
+
+class Hum(Generator):
+    """A tone of the machine's own; an anomaly hisses."""
+
+    trained = False
+
+    def __init__(self, hiss: float):
+        super().__init__()
+        self.hiss = hiss
+
+    def generate(self, prompts):
+        return [torch.from_numpy(self.hum(prompt)) for prompt in prompts]
+
+    def hum(self, prompt):
+        rng = np.random.default_rng(prompt.seed)
+        time = np.arange(round(prompt.seconds * SAMPLE_RATE)) / SAMPLE_RATE
+        noise = rng.standard_normal(len(time)) * (self.hiss if prompt.label == "anomaly" else 0.05)
+        return (0.1 * np.sin(2 * np.pi * 300 * time) + 0.1 * noise).astype(np.float32)
+'''
+
+YAML = "_target_: my_generator.Hum\nhiss: 0.5\n"
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A user's project: a module that can be imported, and a folder of configuration."""
+    (tmp_path / "my_generator.py").write_text(OWN)
+    (tmp_path / "conf" / "generator").mkdir(parents=True)
+    (tmp_path / "conf" / "generator" / "hum.yaml").write_text(YAML)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+def test_one_of_ones_own_keeps_the_rules(own):
+    check_generator(hydra.utils.instantiate({"_target_": "my_generator.Hum", "hiss": 0.5}))
+
+
+def test_one_of_ones_own_is_found_by_its_configuration(own):
+    command = [
+        *(sys.executable, "-m", "fsasd.main", "--config-dir", "conf", "generator=hum"),
+        *("experiment=tiny", "stages=[finetune,synthesise]", "trainer.enable_progress_bar=false"),
+        *("store=store", "hydra.run.dir=run"),
+    ]
+    found = subprocess.run(command, cwd=own, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+    manifest = pd.read_csv(own / "run" / "synthetic" / "manifest.csv")
+    assert manifest["kept"].sum() == 8
+    assert not manifest["derived"].any()
+    assert not (own / "store" / "finetune").exists()
+    assert (own / "run" / "synthetic" / "quality.csv").is_file()
+
+
+# Rules, broken one at a time
+
+
+class Noise(Generator):
+    """Keeps every rule until a test breaks one."""
+
+    trained = False
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def generate(self, prompts):
+        return [self.noise(prompt) for prompt in prompts]
+
+    @torch.no_grad()
+    def noise(self, prompt):
+        random = torch.Generator().manual_seed(prompt.seed)
+        return self.weight * 0.1 * torch.randn(round(prompt.seconds * 16_000), generator=random)
+
+    def save(self, folder):
+        torch.save(self.weight.detach(), Path(folder))
+
+    @classmethod
+    def loaded(cls, folder):
+        made = cls()
+        made.weight.data = torch.load(Path(folder))
+        return made
+
+
+def test_a_plain_generator_keeps_the_rules():
+    check_generator(Noise(), reload=Noise.loaded)
+
+
+def breaking(**methods):
+    return type("Broken", (Noise,), methods)()
+
+
+def of_each(change):
+    """A generator whose clips are all changed in a way."""
+    return breaking(generate=lambda self, ps: [change(w) for w in Noise.generate(self, ps)])
+
+
+def spoilt(waveform):
+    waveform[3] = np.nan
+    return waveform
+
+
+def write_into_the_source(self, prompts):
+    Path(prompts[0].source).write_bytes(b"")
+    return Noise.generate(self, prompts)
+
+
+def empty_the_list(self, prompts):
+    made = Noise.generate(self, prompts)
+    prompts.clear()
+    return made
+
+
+def level_of_the_batch(self, prompts):
+    return [len(prompts) * waveform for waveform in Noise.generate(self, prompts)]
+
+
+def sorted_by_name(self, prompts):
+    return Noise.generate(self, sorted(prompts, key=lambda prompt: prompt.wav))
+
+
+class Counted(Noise):
+    """Remembers how often it was asked."""
+
+    calls = 0
+
+    def generate(self, prompts):
+        self.calls += 1
+        return [waveform * self.calls for waveform in super().generate(prompts)]
+
+
+class InTraining(Noise):
+    """Generates otherwise when Lightning calls it."""
+
+    def predict_step(self, batch, batch_idx):
+        return [3 * waveform for waveform in self.generate(batch)]
+
+
+class Derived(Noise):
+    derived = True
+
+
+class Forgetful(Noise):
+    def __init__(self):
+        super().__init__()
+        self.weight.data *= 5
+
+    def save(self, folder):
+        torch.save(torch.ones(1), Path(folder))
+
+
+BROKEN = [
+    (breaking(generate=lambda self, ps: Noise.generate(self, ps)[1:]), "one waveform per prompt'"),
+    (of_each(lambda w: w.double()), r"float32 .*': torch\.float64 of shape \(\d+,\) on cpu"),
+    (of_each(lambda w: w[None]), r"\(samples,\) .*of shape \(1, \d+\)"),
+    (of_each(lambda w: w.numpy()), "float32 tensor .*': ndarray"),
+    (of_each(lambda w: w[:-160]), r"lasts prompt.seconds': 0.590 s for 0.6 s"),
+    (of_each(spoilt), "numbers only': 1 samples of fan/normal_0000.wav are not finite"),
+    (breaking(generate=empty_the_list), "nothing that it was given': the list of prompts"),
+    (breaking(generate=write_into_the_source), "it was given': .*wav is another file"),
+    (breaking(noise=lambda self, p: torch.randn(round(p.seconds * 16_000))), "global random state"),
+    (Counted(), "the same prompt is the same clip.* differ by"),
+    (breaking(generate=level_of_the_batch), "does not depend on the rest of its batch"),
+    (breaking(generate=sorted_by_name), "(lasts prompt.seconds|rest of its batch)"),
+    (
+        breaking(noise=lambda self, p: Noise.noise(self, p._replace(seed=0))),
+        "other seeds are other anomalies': the clips of three seeds differ by less than 1.0 dB",
+    ),
+    (Derived(), r"source's level times prompt.gain': RMS 0\.\d+ instead of"),
+    (InTraining(), "trainer.predict writes what generate returns': .* differs by 9"),
+    (breaking(prepare=lambda self, ps: list(ps)[::-1]), "prepare changes captions only"),
+    (breaking(derived=True, prepare=lambda self, ps: list(ps)), "whether the clip is made of"),
+]
+
+
+@pytest.mark.parametrize(("generator", "message"), BROKEN)
+def test_a_broken_rule_is_named(generator, message):
+    with pytest.raises(AssertionError, match=f"breaks the rule '.*{message}"):
+        check_generator(generator)
+
+
+def test_weights_that_were_not_saved_are_noticed():
+    with pytest.raises(AssertionError, match="what was saved generates the same clips"):
+        check_generator(Forgetful(), reload=Noise.loaded)
+
+
+def test_a_generator_that_is_trained_must_say_how():
+    class Trained(Noise):
+        trained = True
+        save = Generator.save
+
+    with pytest.raises(NotImplementedError, match="Trained is trained: it must implement 'save'"):
+        check_generator(Trained(), reload=Noise.loaded)
+    with pytest.raises(NotImplementedError, match="it must implement 'examples'"):
+        Trained().examples([], [], train=True)
