@@ -115,6 +115,66 @@ def test_another_detector_neither_trains_nor_synthesises(chain):
     assert {"k", "pool"} <= set(pd.read_csv(root / "knn" / "selection.csv").columns)
 
 
+STGRAM = [
+    "detector=stgram_mfn", "detector.width=0.125", "detector.seconds=0.5", "detector.epochs=1",
+    "detector.batch_size=8",
+]  # fmt: skip
+
+
+def test_a_network_is_trained_once_for_all_back_ends(chain):
+    root, store, _ = chain
+    before = set(artifacts(root))
+    app.Run(configure(*TINY, store, *STGRAM), root / "stgram")()
+    new = set(artifacts(root)) - before
+    assert sorted(stage for stage, _ in new) == ["detect", "train"]
+    assert (root / "stgram/models/pump/section_00/detector.safetensors").is_file()
+    assert set(pd.read_csv(root / "stgram" / "selection.csv")["back_end"]) > {"probability", "gmm"}
+    other = [*TINY, store, *STGRAM, "detector.back_end=knn", "detector.k=2", "selection.grid=null"]
+    app.Run(configure(*other), root / "knn")()
+    assert [stage for stage, _ in set(artifacts(root)) - before - new] == ["detect"]
+
+
+def test_what_a_network_hears_is_in_its_key(chain):
+    root, store, _ = chain
+    run = app.Run(configure(*TINY, store, *STGRAM), root / "x")
+    again = app.Run(configure(*TINY, store, *STGRAM, "trainer.devices=2", "seed=0"), root / "x")
+    assert run.train_recipe() == again.train_recipe()
+    heard = run.train_recipe()["clips"]
+    again.data.clips.clips = again.data.clips.clips[1:]
+    assert again.train_recipe()["clips"] != heard
+    exposed = app.Run(
+        configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true"), root / "x"
+    )
+    assert exposed.train_recipe()["synthesise"] == exposed.synthesise_recipe()
+    assert run.train_recipe()["synthesise"] is None
+    assert app.Run(configure(*TINY, store), root / "x").train_recipe() is None
+
+
+def test_outliers_that_a_network_hears_are_the_synthetic_anomalies(chain):
+    root, store, _ = chain
+    run = app.Run(
+        configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true"), root / "exposed"
+    )
+    run()
+    found = (run.store.path("train", run.train_recipe()) / "classes.json").read_text()
+    assert "pump|00|anomaly" in found
+    none = app.Run(
+        configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true", "generator=none"),
+        root / "none",
+    )
+    with pytest.raises(ValueError, match="outlier_exposure needs synthetic anomalies"):
+        none()
+
+
+def test_detection_without_its_networks_names_the_stage(chain):
+    root, store, _ = chain
+    run = app.Run(
+        configure(*TINY, store, *STGRAM, "detector.seed=9", "stages=[detect]"), root / "alone"
+    )
+    with pytest.raises(FileNotFoundError, match="result of stage 'train' is not in the store"):
+        run()
+
+
 def test_where_it_runs_does_not_change_what_is_computed(chain):
     root, store, _ = chain
     here = app.Run(configure(*TINY, store), root / "x")
@@ -327,5 +387,26 @@ def test_two_processes_share_one_run(tmp_path, generator, models):
     assert (tmp_path / "run" / "synthetic" / "quality.csv").is_file()
     assert all((tmp_path / "run" / "synthetic" / wav).is_file() for wav in manifest["wav"])
     assert len(list((store / "finetune").glob("*/model"))) == models
+    assert not list(store.glob("*/*.partial"))
+    assert (tmp_path / "run" / "metrics.csv").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(tmp_path):
+    store = tmp_path / "store"
+    found = command(
+        *TINY,
+        *STGRAM,
+        "generator=none",
+        "trainer=ddp_cpu",
+        f"store={store}",
+        f"hydra.run.dir={tmp_path / 'run'}",
+        cwd=tmp_path,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    (made,) = (store / "train").glob("*[!lock]/classes.json")
+    assert sorted(path.name for path in made.parent.glob("*.safetensors")) == [
+        "network_00.safetensors"
+    ]
     assert not list(store.glob("*/*.partial"))
     assert (tmp_path / "run" / "metrics.csv").is_file()

@@ -60,14 +60,15 @@ def exchange_statistics(
     Statistics exchange simulates anomalies from normal sounds: Chen et al., "An effective anomalous
     sound detection method based on representation learning with simulated anomalies" (ICASSP 2023).
     The targets are Wilkinghoff's, "Self-supervised learning for anomalous sound detection" (ICASSP
-    2024, github.com/wilkinghoff/ssl4asd): N classes become 3 N, those of unchanged examples, of the
-    example whose statistics were replaced, and of the one they came from, with half the weight each.
+    2024, github.com/wilkinghoff/ssl4asd): N classes become 3 N, those of unchanged examples, and,
+    with half the weight each, of the example whose statistics were replaced and of the partner.
 
     Args:
         spectrograms: (batch, bins, frames).
         targets: (batch, classes).
         probability: Of an example to be changed.
-        axis: Over which statistics are taken: 2, frames (those of each bin, "temporal"), or 1, bins.
+        axis: Over which statistics are taken: 2, the frames of each bin, or 1, the bins of each
+            frame.
 
     Returns:
         Spectrograms, and (batch, 3 * classes) targets.

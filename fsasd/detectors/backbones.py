@@ -58,8 +58,8 @@ class LogMelSpectrogram(nn.Module):
 class Tgram(nn.Module):
     """STgram's learned time feature: strided filters over the waveform, then convolutions in time.
 
-    Liu et al., "Anomalous sound detection using spectral-temporal information fusion" (ICASSP 2022),
-    github.com/liuyoude/STgram-MFN. It has as many frames as a centred spectrogram of ``hop``.
+    Liu et al., "Anomalous sound detection using spectral-temporal information fusion" (ICASSP
+    2022, github.com/liuyoude/STgram-MFN). It has as many frames as a centred spectrogram of ``hop``.
 
     Deviation: each channel is normalised over the frames there are; the original's normalisation
     has a gain and an offset for each of the 313 frames of ten seconds, and no other length.
@@ -111,12 +111,13 @@ class MobileFaceNet(nn.Module):
         super().__init__()
         wide = _scaled(width)
         channels = wide(64)
-        layers = [_conv(inputs, channels, 3, 2), _conv(channels, channels, 3, groups=channels)]
+        layers: list[nn.Module] = [
+            _conv(inputs, channels, 3, 2),
+            _conv(channels, channels, 3, groups=channels),
+        ]
         for expansion, after, repetitions, stride in bottlenecks:
             for i in range(repetitions):
-                layers.append(
-                    Bottleneck(channels, wide(after), 1 if i else stride, expansion)
-                )
+                layers.append(Bottleneck(channels, wide(after), 1 if i else stride, expansion))
                 channels = wide(after)
         layers.append(_conv(channels, wide(512), 1))
         self.maps = nn.Sequential(*layers)

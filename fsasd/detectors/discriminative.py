@@ -100,7 +100,9 @@ class Discriminative(Detector):
         if not (folder / COMPLETE).is_file():
             self._train(clips, folder, trainer or {})
         if rank() == 0:
-            _require_same(json.loads((folder / COMPLETE).read_text())["recipe"], self.recipe(), folder)
+            _require_same(
+                json.loads((folder / COMPLETE).read_text())["recipe"], self.recipe(), folder
+            )
         self._prepared = folder
         return self
 
@@ -267,4 +269,6 @@ def _require_same(found: Params, expected: Params, folder: Path) -> None:
     differ = sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
     if differ:
         what = ", ".join(f"{k}={found.get(k)!r} instead of {expected.get(k)!r}" for k in differ)
-        raise ValueError(f"{folder} holds networks that were trained with {what}: use another folder")
+        raise ValueError(
+            f"{folder} holds networks that were trained with {what}: use another folder"
+        )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,12 @@ def fixed_length(waveform: np.ndarray, samples: int, start: float = 0.0) -> np.n
 class Recordings(Dataset[tuple[torch.Tensor, int]]):
     """Waveforms of one length with the numbers of their classes, read as they are asked for.
 
+    They are indexed by a clip's number and the place to cut it, a share of what can be left out.
+
     Args:
         clips: The recordings.
         by: What makes their classes (see ``class_name``).
-        seconds: Of the examples; each is cut at a random place.
+        seconds: Of the examples.
 
     Attributes:
         classes: Names, sorted; a class's number is its place.
@@ -105,10 +108,22 @@ class Recordings(Dataset[tuple[torch.Tensor, int]]):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, asked: tuple[int, float]) -> tuple[torch.Tensor, int]:
+        index, place = asked
         waveform = self.clips.cache.read(self.clips[index])
-        cut = fixed_length(waveform, self.samples, float(torch.rand(())))
-        return torch.from_numpy(cut), self.labels[index]
+        return torch.from_numpy(fixed_length(waveform, self.samples, place)), self.labels[index]
+
+
+class RandomCuts(DistributedSampler):
+    """A rank's share of the clips in random order, each with a place to cut it.
+
+    Order and places are fixed by seed, epoch and rank, also in a run that was resumed.
+    """
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        seed = _mixed(self.seed, self.epoch, self.rank)
+        places = torch.rand(self.num_samples, generator=torch.Generator().manual_seed(seed))
+        return zip(super().__iter__(), places.tolist(), strict=True)
 
 
 class Classifier(L.LightningModule):
@@ -191,23 +206,26 @@ class Classifier(L.LightningModule):
     def train_dataloader(self) -> DataLoader:
         """Return the examples, in an order fixed by seed, epoch and rank."""
         ranks, rank = self.trainer.world_size, self.trainer.global_rank
+        sampler = RandomCuts(self.examples, ranks, rank, seed=self.seed)
+        # Lightning does so, too, but after the first epoch of a resumed run has begun.
+        sampler.set_epoch(self.current_epoch)
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
         workers = min(8, (os.cpu_count() or 1) // ranks) if on_gpu else 0
         return DataLoader(
             self.examples,
             max(min(self.batch_size, len(self.examples) // ranks), 1),
-            sampler=DistributedSampler(self.examples, ranks, rank, seed=self.seed),
+            sampler=sampler,
             # Batch normalisation has nothing to say of a last batch of one.
             drop_last=True,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=on_gpu,
+            generator=torch.Generator(),
         )
 
-    def on_train_epoch_start(self) -> None:
-        """Make a resumed run draw the crops, mixtures and masks of one that was not cut."""
-        rank, epoch = self.trainer.global_rank, self.current_epoch
-        torch.manual_seed(self.seed + 1_000_003 * epoch + 7919 * rank)
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Let a resumed run draw the mixtures and masks of one that was not cut."""
+        torch.manual_seed(_mixed(self.seed, self.global_step, self.trainer.global_rank))
 
 
 def train(
@@ -231,8 +249,11 @@ def train(
     checkpoint = ModelCheckpoint(folder, save_last=True)
     run = L.Trainer(max_epochs=epochs, default_root_dir=folder, callbacks=[checkpoint], **options)
     last = folder / "last.ckpt"
-    # Only what this program wrote is loaded here, and optimizers are more than tensors.
-    run.fit(classifier, ckpt_path=last if last.is_file() else None, weights_only=False)
+    with warnings.catch_warnings():
+        # To go on is what the folder is for.
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        # Only what this program wrote is loaded here, and optimizers are more than tensors.
+        run.fit(classifier, ckpt_path=last if last.is_file() else None, weights_only=False)
     if run.interrupted:
         raise KeyboardInterrupt
 
@@ -282,6 +303,10 @@ class Embedding:
     def n_parameters(self) -> int:
         """Return how many numbers the networks hold, without the heads."""
         return sum(p.numel() for member in self.members for p in member.network.parameters())
+
+
+def _mixed(seed: int, step: int, rank: int) -> int:
+    return seed + 1_000_003 * (step + 1) + 7919 * rank
 
 
 def _digest(members: Sequence[Classifier]) -> str:

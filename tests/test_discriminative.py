@@ -1,0 +1,314 @@
+"""Every detector whose network is trained on all machines, small enough to be trained here."""
+
+import importlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from fsasd.data.audio import Clips
+from fsasd.data.metadata import Clip
+from fsasd.detectors.base import Detector, load
+from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.fkie import FKIE
+from fsasd.detectors.stgram_mfn import STgramMFN
+
+QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
+ALL = "machine+section+attributes+domain"
+BRIEF = {"seconds": 0.5, "batch_size": 16, "epochs": 6}
+SMALL = {
+    "fkie": FKIE(networks=2, dim=8, channels=2, clusters=2, k=4, **BRIEF),
+    "stgram_mfn": STgramMFN(width=0.125, learning_rate=1e-3, classes=ALL, **BRIEF),
+}
+
+
+def discriminative():
+    for path in sorted((Path(__file__).parents[1] / "conf" / "detector").glob("*.yaml")):
+        module, _, name = OmegaConf.load(path)["detector"]["_target_"].rpartition(".")
+        if issubclass(getattr(importlib.import_module(module), name), Discriminative):
+            yield path.stem
+
+
+@pytest.fixture(scope="module")
+def heard(factory_clips):
+    return factory_clips.where(split="train")
+
+
+@pytest.fixture(scope="module")
+def train(heard):
+    return heard.where(machine="bearing")
+
+
+@pytest.fixture(scope="module")
+def test_clips(factory_clips):
+    return factory_clips.where(machine="bearing", split="test")
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def prepared(request, heard, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return clone(SMALL[request.param]).prepare(heard, folder, QUIET)
+
+
+@pytest.fixture(scope="module")
+def fitted(prepared, train):
+    return clone(prepared).fit(train)
+
+
+@pytest.fixture(scope="module")
+def fkie(heard, tmp_path_factory):
+    return clone(SMALL["fkie"]).prepare(heard, tmp_path_factory.mktemp("fkie"), QUIET)
+
+
+def test_every_one_of_the_config_group_is_tested_here():
+    assert set(discriminative()) == set(SMALL)
+
+
+# Every detector
+
+
+def test_scores_are_finite_numbers_one_for_each_clip(fitted, test_clips):
+    scores = fitted.score(test_clips)
+    assert scores.shape == (len(test_clips),)
+    assert scores.dtype == np.float64
+    assert np.isfinite(scores).all()
+    assert len(set(scores.tolist())) > len(scores) // 2
+
+
+def test_two_fits_are_equal(fitted, prepared, train, test_clips):
+    again = clone(prepared).fit(train)
+    np.testing.assert_array_equal(again.score(test_clips), fitted.score(test_clips))
+
+
+def test_scoring_changes_nothing(fitted, test_clips):
+    before = json.dumps({k: str(v) for k, v in vars(fitted).items()})
+    fitted.score(test_clips)
+    assert json.dumps({k: str(v) for k, v in vars(fitted).items()}) == before
+
+
+def test_a_score_does_not_depend_on_the_clips_beside_it(fitted, test_clips):
+    scores = fitted.score(test_clips)
+    order = np.random.default_rng(0).permutation(len(test_clips))
+    np.testing.assert_allclose(fitted.score(test_clips[order]), scores[order], rtol=1e-6)
+    np.testing.assert_allclose(fitted.score(test_clips[[3]]), scores[[3]], rtol=1e-6)
+
+
+def test_labels_domains_and_attributes_are_not_looked_at_to_score(fitted, test_clips):
+    hidden = Clips([Clip(clip.path, clip.machine) for clip in test_clips], test_clips.cache)
+    np.testing.assert_array_equal(fitted.score(hidden), fitted.score(test_clips))
+
+
+def test_any_clip_has_a_score(fitted, make_wav):
+    rng = np.random.default_rng(0)
+    recordings = {
+        "silent": np.zeros(16_000),
+        "clipped": np.sign(rng.standard_normal(16_000)),
+        "click": np.ones(1),
+        "short": 0.1 * rng.standard_normal(501),
+        "long": 0.1 * rng.standard_normal(16_000 * 7 + 3),
+    }
+    clips = [Clip(make_wav(f"{name}.wav", x), "bearing") for name, x in recordings.items()]
+    assert np.isfinite(fitted.score(Clips(clips))).all()
+
+
+def test_a_saved_detector_scores_the_same_wherever_it_is_moved(fitted, train, test_clips, tmp_path):
+    fitted.save(tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "detector.json",
+        "detector.safetensors",
+    ]
+    shutil.move(tmp_path / "model", tmp_path / "moved")
+    loaded = load(tmp_path / "moved")
+    assert loaded.get_params() == fitted.get_params()
+    np.testing.assert_allclose(loaded.score(test_clips), fitted.score(test_clips), rtol=1e-6)
+    assert loaded.n_parameters() == fitted.n_parameters()
+
+
+def test_a_saved_detector_does_not_tell_where_it_was_made(fitted, tmp_path):
+    fitted.save(tmp_path)
+    assert str(fitted._prepared) not in (tmp_path / "detector.json").read_text()
+
+
+def test_scoring_before_fitting_is_an_error(prepared, test_clips):
+    with pytest.raises(NotFittedError, match=type(prepared).__name__):
+        clone(prepared).score(test_clips)
+
+
+def test_the_constructor_stores_its_arguments_and_nothing_else(prepared):
+    kind = type(prepared)
+    assert vars(kind()) == kind().get_params()
+
+
+def test_the_recipe_is_what_networks_depend_on(prepared):
+    before = prepared.recipe()
+    assert clone(prepared).set_params(k=7).recipe() == before
+    assert clone(prepared).set_params(seed=7).recipe() != before
+    assert clone(prepared).set_params(epochs=1).recipe() != before
+
+
+def test_a_grid_of_back_ends_is_that_of_fitting_one_by_one(prepared, train, test_clips):
+    grid = [{"back_end": name, "k": 2} for name in ("nearest", "knn", "gmm", "mahalanobis")]
+    rows = prepared.score_path([{}, *grid], train, test_clips)
+    for row, params in zip(rows, [{}, *grid], strict=True):
+        one = clone(prepared).set_params(**params).fit(train)
+        np.testing.assert_array_equal(row, one.score(test_clips))
+
+
+def test_parameters_are_those_of_the_network_and_the_back_end(fitted):
+    members = [fitted.classifier(i, int(fitted.n_classes_)).network for i in range(fitted.networks)]
+    networks = sum(p.numel() for network in members for p in network.parameters())
+    assert networks < fitted.n_parameters() < networks + 100_000
+
+
+# Preparing
+
+
+def test_networks_that_are_there_are_not_trained_again(fkie, heard):
+    before = {path: path.stat().st_mtime_ns for path in fkie._prepared.iterdir()}
+    again = clone(SMALL["fkie"]).prepare(Clips([]), fkie._prepared)
+    assert {path: path.stat().st_mtime_ns for path in fkie._prepared.iterdir()} == before
+    assert again._prepared == fkie._prepared
+
+
+def test_an_ensemble_that_was_cut_goes_on_with_the_networks_that_lack(fkie, heard, tmp_path):
+    first = fkie._prepared / "network_00.safetensors"
+    shutil.copy(first, tmp_path)
+    stamp = (tmp_path / first.name).stat().st_mtime_ns
+    clone(SMALL["fkie"]).prepare(heard, tmp_path, QUIET)
+    assert (tmp_path / first.name).stat().st_mtime_ns == stamp
+    second = "network_01.safetensors"
+    assert (tmp_path / second).read_bytes() == (fkie._prepared / second).read_bytes()
+    assert (tmp_path / second).read_bytes() != first.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "classes.json", first.name, second,
+    ]  # fmt: skip
+
+
+def test_a_folder_with_other_networks_is_refused(fkie):
+    with pytest.raises(ValueError, match=r"trained with dim=8 instead of 4: use another folder"):
+        clone(SMALL["fkie"]).set_params(dim=4).prepare(Clips([]), fkie._prepared)
+
+
+def test_machines_share_one_network_in_memory(fkie, train, heard):
+    one = clone(fkie).fit(train)
+    two = clone(fkie).set_params(k=2).fit(heard.where(machine="fan"))
+    assert one._embedding is two._embedding
+
+
+def test_preparing_leaves_the_random_state_to_the_caller(heard, tmp_path):
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    clone(SMALL["stgram_mfn"]).set_params(epochs=1).prepare(heard, tmp_path, QUIET)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_without_preparing_a_detector_trains_on_what_it_is_fitted_to(train, test_clips):
+    detector = clone(SMALL["fkie"]).set_params(networks=1, epochs=1).fit(train)
+    assert int(detector.n_classes_) == len({(c.domain, str(c.attributes)) for c in train})
+    assert np.isfinite(detector.score(test_clips)).all()
+    again = clone(detector).fit(train)
+    np.testing.assert_array_equal(again.score(test_clips), detector.score(test_clips))
+
+
+def test_one_machine_has_no_classes_of_machines(train):
+    with pytest.raises(ValueError, match=r"all of class 'bearing\|00'.*prepare\(\)"):
+        STgramMFN().fit(train)
+
+
+def test_a_machine_that_was_not_trained_on_is_named(heard, tmp_path, train):
+    others = heard[[clip.machine != "bearing" for clip in heard]]
+    detector = clone(SMALL["stgram_mfn"]).set_params(epochs=1, classes="machine")
+    with pytest.raises(ValueError, match=r"class 'bearing' was not trained on.*known are fan, "):
+        detector.prepare(others, tmp_path, QUIET).fit(train)
+
+
+def test_an_unknown_back_end_is_told_the_known_ones(fkie, train):
+    with pytest.raises(ValueError, match=r"back_end 'svm', pool 'max': expected one of nearest, "):
+        clone(fkie).set_params(back_end="svm").fit(train)
+
+
+def test_anomalies_are_classes_of_their_own_only_if_asked_for(heard, tmp_path):
+    made = Clips([replace(clip, label="anomaly") for clip in heard[:4]], heard.cache)
+    clips = Clips([*heard, *made], heard.cache)
+    brief = clone(SMALL["stgram_mfn"]).set_params(epochs=1, classes="machine")
+    brief.prepare(clips, tmp_path / "without", QUIET)
+    found = json.loads((tmp_path / "without" / "classes.json").read_text())["classes"]
+    assert found == ["bearing", "fan", "valve"]
+    brief.set_params(outlier_exposure=True).prepare(clips, tmp_path / "with", QUIET)
+    found = json.loads((tmp_path / "with" / "classes.json").read_text())["classes"]
+    assert found == ["bearing", "fan", "fan|anomaly", "valve"]
+
+
+# What scores mean
+
+
+def test_the_highest_of_the_networks_scores_counts(fkie, train, test_clips):
+    scores = clone(fkie).fit(train).score(test_clips)
+    mean = clone(fkie).set_params(pool="mean").fit(train).score(test_clips)
+    assert (scores >= mean).all()
+    assert (scores > mean).any()
+
+
+def test_a_training_clip_of_the_target_domain_has_no_distance_to_itself(fkie, train):
+    target = train.where(domain="target")
+    np.testing.assert_allclose(clone(fkie).fit(train).score(target), 0, atol=1e-6)
+
+
+def test_stgram_scores_are_minus_log_p_of_the_own_class(heard, train, test_clips, tmp_path):
+    detector = clone(SMALL["stgram_mfn"]).set_params(classes="machine", epochs=2)
+    detector.prepare(heard, tmp_path, QUIET).fit(train)
+    (member,) = detector._embedding.members
+    waveform = torch.from_numpy(test_clips.cache.read(test_clips[0])[:8000])[None]
+    cosines = torch.nn.functional.linear(
+        torch.nn.functional.normalize(member.network(waveform)),
+        torch.nn.functional.normalize(member.head.centres[:, 0]),
+    )[0]
+    angle = cosines[0].acos() + 0.7
+    logits = 30 * torch.stack([angle.cos(), *cosines[1:]])
+    expected = -logits.log_softmax(dim=0)[0].item()
+    assert detector.score(test_clips[[0]])[0] == pytest.approx(expected, rel=1e-4)
+
+
+# Detectors of detectors
+
+
+class Pair(Detector):
+    """Adds the scores of two detectors."""
+
+    def __init__(self, members=None):
+        self.members = members
+
+    def fit(self, clips):
+        self.fitted = [clone(member).fit(clips) for member in self.members.values()]
+        return self
+
+    def score(self, clips):
+        return sum(member.score(clips) for member in self.fitted)
+
+
+def test_a_detectors_parts_are_prepared_each_in_its_folder(heard, train, test_clips, tmp_path):
+    small = clone(SMALL["stgram_mfn"]).set_params(epochs=1)
+    pair = Pair({"one": small, "two": clone(small).set_params(seed=1)})
+    assert set(pair.recipe()) == {"one", "two"}
+    copy = clone(pair.prepare(heard, tmp_path, QUIET))
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert np.isfinite(copy.fit(train).score(test_clips)).all()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == stamps
+    assert [member._prepared for member in copy.members.values()] == [
+        tmp_path / "one", tmp_path / "two",
+    ]  # fmt: skip
+
+
+def test_a_detector_without_networks_has_nothing_to_prepare(heard, tmp_path):
+    pair = Pair({"one": Pair({})})
+    assert pair.recipe() == {}
+    pair.prepare(heard, tmp_path)
+    assert not list(tmp_path.iterdir())
