@@ -192,7 +192,7 @@ def test_an_ensemble_that_was_cut_goes_on_with_the_networks_that_lack(fkie, hear
 
 
 def test_a_folder_with_other_networks_is_refused(fkie):
-    with pytest.raises(ValueError, match=r"trained with dim=8 instead of 4: use another folder"):
+    with pytest.raises(ValueError, match=r"trained with dim=8 instead of 4: use another"):
         clone(SMALL["fkie"]).set_params(dim=4).prepare(Clips([]), fkie._prepared)
 
 

@@ -59,7 +59,7 @@ class Tgram(nn.Module):
     """STgram's learned time feature: strided filters over the waveform, then convolutions in time.
 
     Liu et al., "Anomalous sound detection using spectral-temporal information fusion" (ICASSP
-    2022, github.com/liuyoude/STgram-MFN). It has as many frames as a centred spectrogram of ``hop``.
+    2022, github.com/liuyoude/STgram-MFN). It has as many frames as a centred spectrogram.
 
     Deviation: each channel is normalised over the frames there are; the original's normalisation
     has a gain and an offset for each of the 313 frames of ten seconds, and no other length.

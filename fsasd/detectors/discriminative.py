@@ -13,7 +13,7 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -39,7 +39,7 @@ COMPLETE = "classes.json"
 """Written last: a folder that has it holds a trained embedding."""
 
 PROBABILITY = "probability"
-POOLS = {"max": np.max, "mean": np.mean}
+POOLS: dict[str, Callable[..., np.ndarray]] = {"max": np.max, "mean": np.mean}
 
 
 class Discriminative(Detector):
@@ -100,9 +100,8 @@ class Discriminative(Detector):
         if not (folder / COMPLETE).is_file():
             self._train(clips, folder, trainer or {})
         if rank() == 0:
-            _require_same(
-                json.loads((folder / COMPLETE).read_text())["recipe"], self.recipe(), folder
-            )
+            found = json.loads((folder / COMPLETE).read_text())
+            _require_same(found["recipe"], self.recipe(), folder)
         self._prepared = folder
         return self
 
@@ -269,6 +268,4 @@ def _require_same(found: Params, expected: Params, folder: Path) -> None:
     differ = sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
     if differ:
         what = ", ".join(f"{k}={found.get(k)!r} instead of {expected.get(k)!r}" for k in differ)
-        raise ValueError(
-            f"{folder} holds networks that were trained with {what}: use another folder"
-        )
+        raise ValueError(f"{folder}: its networks were trained with {what}: use another folder")

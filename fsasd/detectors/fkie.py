@@ -59,15 +59,9 @@ class FKIE(Discriminative):
         mixup: Probability of an example to be mixed with another.
         learning_rate: Of Adam.
         weight_decay: 2e-5 is the original's penalty of 1e-5 times squared weights.
-        classes: See ``Discriminative``, also for what follows.
-        seconds: Originally 18, which no clip of DCASE exceeds.
-        epochs: Passes over the training clips.
-        batch_size: Clips per step and process.
-        outlier_exposure: Hear labelled anomalies as classes of their own.
-        back_end: How embeddings are scored.
-        k: Centres of the back end.
-        pool: ``max`` or ``mean`` over the networks.
-        seed: Of the weights, the training and the back end.
+        pool: ``max`` or ``mean`` of the networks' scores.
+        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
+            ``Discriminative``. No clip of DCASE exceeds 18 seconds.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""STgram-MFN: a log-mel spectrogram beside a learned time feature, told apart by a MobileFaceNet."""
+"""STgram-MFN: a log-mel spectrogram and a learned time feature, heard by a MobileFaceNet."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class STgram(nn.Module):
 
 
 class STgramMFN(Discriminative):
-    """STgram-MFN (Liu et al., "Anomalous sound detection using spectral-temporal information
-    fusion", ICASSP 2022, github.com/liuyoude/STgram-MFN).
+    """STgram-MFN: how unsure is a network that tells machines apart that a clip is of its own?
 
-    A network of 1.15 million parameters beside its ArcFace head. A clip's score is -log p of its
-    own class, with the margin, as in the original.
+    Liu et al., "Anomalous sound detection using spectral-temporal information fusion" (ICASSP
+    2022, github.com/liuyoude/STgram-MFN). A network of 1.15 million parameters beside its ArcFace
+    head; a clip's score is -log p of its own class, with the margin, as in the original.
 
     Deviations: Tgram's normalisation, so that any length can be heard (see ``backbones.Tgram``).
     The learning rate falls along the cosine from the first epoch on, originally from the 20th.
@@ -45,14 +45,8 @@ class STgramMFN(Discriminative):
         margin: ArcFace's, radians.
         scale: ArcFace's.
         learning_rate: Of Adam, falling to a tenth along a cosine.
-        classes: See ``Discriminative``, also for what follows.
-        seconds: Length of what the network hears.
-        epochs: Passes over the training clips.
-        batch_size: Clips per step and process.
-        outlier_exposure: Hear labelled anomalies as classes of their own.
-        back_end: How embeddings are scored; the original's other choice is ``gmm``.
-        k: Components of the back end.
-        seed: Of the weights, the training and the back end.
+        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
+            ``Discriminative``. The original scores by ``probability`` or ``gmm``.
     """
 
     def __init__(
