@@ -16,9 +16,15 @@ from sklearn.exceptions import NotFittedError
 from fsasd.data.audio import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import Detector, load
+from fsasd.detectors.clp_scf import CLPSCF
 from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.fkie import FKIE
+from fsasd.detectors.ibm_confidence import IBMConfidence
+from fsasd.detectors.mdam import MDAM
+from fsasd.detectors.statex import StatEx
 from fsasd.detectors.stgram_mfn import STgramMFN
+from fsasd.detectors.thuee import THUEE
+from fsasd.detectors.zeng import Zeng
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 ALL = "machine+section+attributes+domain"
@@ -26,6 +32,12 @@ BRIEF = {"seconds": 0.5, "batch_size": 16, "epochs": 6}
 SMALL = {
     "fkie": FKIE(networks=2, dim=8, channels=2, clusters=2, k=4, **BRIEF),
     "stgram_mfn": STgramMFN(width=0.125, learning_rate=1e-3, classes=ALL, **BRIEF),
+    "mdam": MDAM(channels=4, dim=8, **BRIEF),
+    "thuee": THUEE(channels=4, dim=8, **BRIEF),
+    "zeng": Zeng(width=0.125, dim=8, first_epochs=3, **BRIEF),
+    "clp_scf": CLPSCF(width=0.125, first_epochs=3, classes=ALL, **BRIEF),
+    "statex": StatEx(networks=2, dim=8, channels=2, clusters=2, k=4, **BRIEF),
+    "ibm_confidence": IBMConfidence(width=0.125, classes=ALL, **BRIEF),
 }
 
 
@@ -116,6 +128,12 @@ def test_any_clip_has_a_score(fitted, make_wav):
     }
     clips = [Clip(make_wav(f"{name}.wav", x), "bearing") for name, x in recordings.items()]
     assert np.isfinite(fitted.score(Clips(clips))).all()
+
+
+def test_noise_is_more_anomalous_than_the_machine(fitted, test_clips, make_wav):
+    noise = [Clip(make_wav(f"{i}.wav", seconds=1.0), "bearing") for i in range(5)]
+    normal = fitted.score(test_clips.where(label="normal"))
+    assert np.median(fitted.score(Clips(noise))) > np.median(normal)
 
 
 def test_a_saved_detector_scores_the_same_wherever_it_is_moved(fitted, train, test_clips, tmp_path):

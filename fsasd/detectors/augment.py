@@ -7,7 +7,10 @@ batch, which is shuffled anyway.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch.nn import functional as F
 
 
 def mixup(
@@ -110,6 +113,74 @@ def exchange_features(
     """
     chosen = _chosen(first, probability)
     return torch.where(chosen[:, None], first.flip(0), first), _tripled(targets, chosen)
+
+
+def mix_statistics(maps: torch.Tensor, probability: float, alpha: float = 0.1) -> torch.Tensor:
+    """Move each channel's mean and deviation, with some probability, towards the partner's.
+
+    Domains differ in such statistics, and a mixture stands for a domain that was not heard: Zhou et
+    al., "Domain generalization with MixStyle" (ICLR 2021).
+
+    Args:
+        maps: (batch, channels, bins, frames).
+        probability: Of an example to be changed.
+        alpha: The partner's share is drawn from Beta(alpha, alpha).
+
+    >>> mix_statistics(torch.rand(2, 3, 4, 5), probability=1.0).shape
+    torch.Size([2, 3, 4, 5])
+    """
+    mean = maps.mean(dim=(2, 3), keepdim=True).detach()
+    deviation = (maps.var(dim=(2, 3), keepdim=True, correction=0) + 1e-6).sqrt().detach()
+    share = torch.distributions.Beta(alpha, alpha).sample((len(maps),)).to(maps.device)
+    share = torch.where(_chosen(maps, probability), share, torch.ones_like(share))
+    mixed = (_blend(values, share) for values in (deviation, mean))
+    return (maps - mean) / deviation * next(mixed) + next(mixed)
+
+
+def transform(waveforms: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+    """Change each waveform as the kind of ``TRANSFORMS`` says whose number it is given.
+
+    >>> same = transform(torch.ones(2, 8), torch.tensor([0, 0]))
+    >>> bool((same == 1).all())
+    True
+    """
+    changed = waveforms.clone()
+    for number, change in enumerate(TRANSFORMS.values()):
+        asked = kinds == number
+        if asked.any():
+            changed[asked] = change(waveforms[asked])
+    return changed
+
+
+def _faster(waveforms: torch.Tensor, rate: float) -> torch.Tensor:
+    # Played at another speed, which shifts the pitch as well; repeated where it ends too early.
+    length = waveforms.shape[1]
+    played = F.interpolate(waveforms[:, None], size=round(length / rate), mode="linear")[:, 0]
+    return torch.cat([played] * (length // played.shape[1] + 1), dim=1)[:, :length]
+
+
+def _noisy(waveforms: torch.Tensor, decibels: float) -> torch.Tensor:
+    level = waveforms.std(dim=1, keepdim=True) * 10 ** (-decibels / 20)
+    return waveforms + level * torch.randn_like(waveforms)
+
+
+def _band(waveforms: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    # As shares of the Nyquist frequency.
+    spectrum = torch.fft.rfft(waveforms)
+    place = torch.linspace(0, 1, spectrum.shape[1], device=waveforms.device)
+    return torch.fft.irfft(spectrum * ((place >= low) & (place <= high)), n=waveforms.shape[1])
+
+
+TRANSFORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "none": lambda waveforms: waveforms,
+    "faster": lambda waveforms: _faster(waveforms, 1.15),
+    "slower": lambda waveforms: _faster(waveforms, 1 / 1.15),
+    "backwards": lambda waveforms: waveforms.flip(1),
+    "noisy": lambda waveforms: _noisy(waveforms, 5.0),
+    "low-pass": lambda waveforms: _band(waveforms, 0.0, 0.3),
+    "high-pass": lambda waveforms: _band(waveforms, 0.1, 1.0),
+}
+"""What can be done to a waveform so that a network may be asked what was done."""
 
 
 def _chosen(examples: torch.Tensor, probability: float) -> torch.Tensor:

@@ -169,7 +169,7 @@ class ResNet(nn.Module):
         dim: Of the embeddings.
         channels: Of the first stage; the last has eight times as many.
         squeeze: Weigh the channels of each block (Hu et al., "Squeeze-and-excitation networks").
-        attention: A module that the first feature map, of ``channels`` channels, goes through.
+        shallow: What the first feature map, of ``channels`` channels, goes through.
 
     >>> ResNet(65, dim=8, channels=4)(torch.zeros(2, 65, 20)).shape
     torch.Size([2, 8])
@@ -181,7 +181,7 @@ class ResNet(nn.Module):
         dim: int = 128,
         channels: int = 16,
         squeeze: bool = False,
-        attention: nn.Module | None = None,
+        shallow: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.normalise = nn.BatchNorm1d(bins)
@@ -191,7 +191,7 @@ class ResNet(nn.Module):
             nn.ReLU(),
             nn.MaxPool2d(3, 2),
         )
-        self.attention = attention or nn.Identity()
+        self.shallow = shallow or nn.Identity()
         stages = []
         for i in range(4):
             before, after = channels * 2 ** max(i - 1, 0), channels * 2**i
@@ -210,7 +210,7 @@ class ResNet(nn.Module):
     def forward(self, spectrograms: torch.Tensor) -> torch.Tensor:
         """Return (batch, dim) of (batch, bins, frames)."""
         x = self.stem(self.normalise(spectrograms).unsqueeze(1))
-        return self.project(self.stages(self.attention(x)).amax(dim=-1))
+        return self.project(self.stages(self.shallow(x)).amax(dim=-1))
 
 
 class Residual(nn.Module):
@@ -255,6 +255,34 @@ class SqueezeExcitation(nn.Module):
         """Return ``x`` with its channels weighted."""
         gate = self.gate(x.flatten(2).mean(dim=2))
         return x * gate.reshape(*gate.shape, *[1] * (x.ndim - 2))
+
+
+class MultiDimensionalAttention(nn.Module):
+    """Attention over channels, bins and frames, each inferred by itself, multiplied.
+
+    After the abstract of "MDAM: Multi-dimensional attention module for anomalous sound detection"
+    (ICONIP 2023): attention along three independent dimensions of a shallow feature map.
+
+    Deviation: how it is inferred is ours. Channels are weighed as by squeeze-and-excitation, bins
+    and frames by a convolution over the mean and the maximum of what is left of them.
+
+    >>> MultiDimensionalAttention(4)(torch.rand(2, 4, 6, 9)).shape
+    torch.Size([2, 4, 6, 9])
+    """
+
+    def __init__(self, channels: int, kernel: int = 7) -> None:
+        super().__init__()
+        self.channels = SqueezeExcitation(channels, ratio=8)
+        self.bins = nn.Conv1d(2, 1, kernel, padding=kernel // 2, bias=False)
+        self.frames = nn.Conv1d(2, 1, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the feature map (batch, channels, bins, frames), weighted."""
+        bins, frames = (
+            torch.sigmoid(conv(torch.stack([x.mean(dim=dims), x.amax(dim=dims)], dim=1)))
+            for conv, dims in ((self.bins, (1, 3)), (self.frames, (1, 2)))
+        )
+        return self.channels(x) * bins.unsqueeze(3) * frames.unsqueeze(2)
 
 
 class SpectrumBranch(nn.Module):

@@ -38,7 +38,12 @@ VERSION = 1
 COMPLETE = "classes.json"
 """Written last: a folder that has it holds a trained embedding."""
 
-PROBABILITY = "probability"
+BY_CLASS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "probability": lambda surprise: surprise,
+    "confidence": lambda surprise: -np.expm1(-surprise),
+}
+"""Back ends that ask the head instead of comparing embeddings, given -log p(own classes)."""
+
 POOLS: dict[str, Callable[..., np.ndarray]] = {"max": np.max, "mean": np.mean}
 
 
@@ -56,8 +61,9 @@ class Discriminative(Detector):
         outlier_exposure: Clips labelled anomalous that ``prepare`` is given make classes of their
             own; without, they are left out.
         back_end: How embeddings are scored: ``nearest``, ``knn``, ``gmm``, ``mahalanobis`` (see
-            ``back_ends``), or ``probability``: -log p(the machine's own classes).
-        k: Centres, neighbours or components of the back end; ``probability`` has none.
+            ``back_ends``); or, with p that of the machine's own classes, ``probability``, -log p,
+            or ``confidence``, 1 - p.
+        k: Centres, neighbours or components of the back end, where it has some.
         seed: Of the weights, the training and the back end.
     """
 
@@ -86,9 +92,9 @@ class Discriminative(Detector):
 
     def recipe(self) -> dict[str, Any]:
         """Return the settings that the networks depend on."""
-        settings = {k: v for k, v in self.get_params().items() if k not in self.untrained}
         kind = type(self)
-        return {"class": f"{kind.__module__}.{kind.__qualname__}", "version": VERSION, **settings}
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        return {"class": name, "version": VERSION, **self._settings()}
 
     def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
         """Train the networks on normal clips of all machines, or find them trained.
@@ -169,7 +175,7 @@ class Discriminative(Detector):
         rows = []
         for params in grid:
             detector = clone(self).set_params(**params)
-            key = json.dumps(detector.recipe(), sort_keys=True)
+            key = json.dumps(detector._settings(), sort_keys=True)
             if key not in trained:
                 trained[key] = detector._trained_on(fit_clips)
             rows.append(detector._fit(trained[key], fit_clips).score(score_clips))
@@ -194,13 +200,16 @@ class Discriminative(Detector):
     def _trained_on(self, clips: Clips) -> Embedding:
         if self._prepared is not None:
             stamp = (self._prepared / COMPLETE).stat().st_mtime_ns
-            settings = {k: v for k, v in self.get_params().items() if k not in self.untrained}
-            return _read(type(self), self._prepared, stamp, json.dumps(settings, sort_keys=True))
+            settings = json.dumps(self._settings(), sort_keys=True)
+            return _read(type(self), settings, self._prepared, stamp)
         with tempfile.TemporaryDirectory() as folder:
             return clone(self).prepare(clips, Path(folder))._trained_on(clips)
 
+    def _settings(self) -> dict[str, Any]:
+        return {k: v for k, v in self.get_params().items() if k not in self.untrained}
+
     def _fit(self, embedding: Embedding, clips: Clips) -> Self:
-        known = [*BACK_ENDS, PROBABILITY]
+        known = [*BACK_ENDS, *BY_CLASS]
         if self.back_end not in known or self.pool not in POOLS:
             raise ValueError(
                 f"back_end '{self.back_end}', pool '{self.pool}': expected one of "
@@ -209,7 +218,7 @@ class Discriminative(Detector):
         self._embedding = embedding
         self.n_classes_ = np.array(len(embedding.classes))
         self.networks_ = {str(i): member.kept() for i, member in enumerate(embedding.members)}
-        embeddings = None if self.back_end == PROBABILITY else self._embedded(clips)
+        embeddings = None if self.back_end in BY_CLASS else self._embedded(clips)
         self.back_end_ = {
             str(i): self._fit_member(i, None if embeddings is None else embeddings[:, i], clips)
             for i in range(len(embedding.members))
@@ -223,8 +232,8 @@ class Discriminative(Detector):
 
     def _score_member(self, member: int, points: np.ndarray) -> np.ndarray:
         learnt = self.back_end_[str(member)]
-        if "own" in learnt:
-            return self._embedding.surprise(member, points, learnt["own"])
+        if self.back_end in BY_CLASS:
+            return BY_CLASS[self.back_end](self._embedding.surprise(member, points, learnt["own"]))
         return BACK_ENDS[self.back_end].score(learnt, points, self.k)
 
     def _embedded(self, clips: Clips) -> np.ndarray:
@@ -240,19 +249,17 @@ def _embedding(
     detector: Discriminative, networks: Iterable[Arrays], classes: Sequence[str]
 ) -> Embedding:
     members = []
-    for i, arrays in enumerate(networks):
-        member = detector.classifier(i, len(classes))
-        state = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        # What is missing is what only training needs, or what the constructor read elsewhere.
-        _, unexpected = member.load_state_dict(state, strict=False)
-        if unexpected:
-            raise ValueError(f"{type(detector).__name__} has no {', '.join(unexpected)}")
-        members.append(member)
+    # Weights are drawn before they are replaced; the caller's random state is the caller's.
+    with isolate_rng():
+        for i, arrays in enumerate(networks):
+            member = detector.classifier(i, len(classes))
+            member.keep(arrays)
+            members.append(member)
     return Embedding(members, classes, detector.seconds)
 
 
 @functools.lru_cache(maxsize=2)
-def _read(kind: type[Discriminative], folder: Path, stamp: int, settings: str) -> Embedding:
+def _read(kind: type[Discriminative], settings: str, folder: Path, stamp: int) -> Embedding:
     # All machines share the networks, also in memory.
     detector = kind(**json.loads(settings))
     classes = json.loads((folder / COMPLETE).read_text())["classes"]

@@ -7,6 +7,7 @@ classifiers when they are trained: waveform -> embeddings, a front end like any 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import warnings
@@ -188,12 +189,23 @@ class Classifier(L.LightningModule):
     def kept(self) -> dict[str, np.ndarray]:
         """Return what is left of it after training: the network's and the head's numbers."""
         return {
-            name: tensor.detach().cpu().float().numpy()
-            if tensor.is_floating_point()
-            else tensor.cpu().numpy()
+            name: tensor.detach().cpu().numpy()
             for name, tensor in self.state_dict().items()
             if name.startswith(("network.", "head."))
         }
+
+    def keep(self, kept: Mapping[str, np.ndarray]) -> None:
+        """Take the numbers that another classifier like this one kept.
+
+        Raises:
+            ValueError: They are of another network.
+        """
+        if differ := sorted(set(kept) ^ set(self.kept())):
+            raise ValueError(
+                f"expected the weights of {type(self.network).__name__}, and "
+                f"{', '.join(differ[:3])} are in one of the two only"
+            )
+        self.load_state_dict({k: torch.from_numpy(v) for k, v in kept.items()}, strict=False)
 
     # What is trained on. It is here because the trainer knows how many processes share it.
 
@@ -258,6 +270,31 @@ def train(
         raise KeyboardInterrupt
 
 
+class TwoStage(Classifier):
+    """A classifier whose embeddings another loss shapes first.
+
+    Args:
+        first_epochs: How long the first loss is used.
+        options: See ``Classifier``.
+    """
+
+    def __init__(self, network: nn.Module, head: Head, first_epochs: int, **options: Any) -> None:
+        super().__init__(network, head, **options)
+        self.first_epochs = first_epochs
+
+    def first_loss(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the first stage's loss of a batch."""
+        raise NotImplementedError
+
+    def loss(self, waveforms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the loss of the stage that the present epoch is in."""
+        embeddings = self.network(waveforms)
+        first = float(self.current_epoch < self.first_epochs)
+        # Both, one of them times nothing: several processes wait for the gradients of all weights.
+        losses = self.first_loss(embeddings, targets), self.head(embeddings, targets).mean()
+        return first * losses[0] + (1 - first) * losses[1]
+
+
 class Embedding:
     """A front end: waveform -> (members, dim) embeddings by trained classifiers.
 
@@ -277,6 +314,8 @@ class Embedding:
         self._name = _digest(self.members)
         for member in self.members:
             member.to(self.device)
+        # What a head is sure of to seven digits, it is not equally sure of.
+        self.heads = [copy.deepcopy(member.head).double() for member in self.members]
 
     def __repr__(self) -> str:
         return f"Embedding({self._name}, {self.seconds})"
@@ -297,8 +336,10 @@ class Embedding:
             embeddings: (n, dim) by it.
             own: (classes,) booleans, which classes are the clips' own.
         """
-        points, mask = (torch.from_numpy(a).to(self.device) for a in (embeddings, own))
-        return self.members[member].head.surprise(points, mask.float()).double().cpu().numpy()
+        points, mask = (
+            torch.from_numpy(array).to(self.device, torch.float64) for array in (embeddings, own)
+        )
+        return self.heads[member].surprise(points, mask).cpu().numpy()
 
     def n_parameters(self) -> int:
         """Return how many numbers the networks hold, without the heads."""
@@ -313,7 +354,8 @@ def _digest(members: Sequence[Classifier]) -> str:
     digest = hashlib.sha256()
     for member in members:
         digest.update(repr(member.network).encode())
-        for name, array in sorted(member.kept().items()):
-            digest.update(name.encode())
-            digest.update(array.tobytes())
+        for name, tensor in sorted(member.state_dict().items()):
+            if name.startswith(("network.", "head.")):
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -159,6 +159,33 @@ class SubClusterAdaCos(Head):
         self.scale.copy_(log_mean / median.cos())
 
 
+def supervised_contrastive(
+    embeddings: torch.Tensor, targets: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Return the loss that draws examples of a class together and those of others apart.
+
+    Khosla et al., "Supervised contrastive learning" (NeurIPS 2020), equation 2; examples without
+    another of their class in the batch have no part in it as anchors.
+
+    Args:
+        embeddings: (batch, dim).
+        targets: (batch, classes), one-hot.
+        temperature: tau.
+
+    >>> pairs, classes = torch.eye(2).repeat(2, 1), torch.eye(2).repeat(2, 1)
+    >>> round(supervised_contrastive(pairs, classes, temperature=0.1).item(), 4)
+    0.0001
+    """
+    unit = F.normalize(embeddings, dim=1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    similar = (unit @ unit.T / temperature).masked_fill(itself, -torch.inf)
+    log_p = (similar - similar.logsumexp(dim=1, keepdim=True)).masked_fill(itself, 0.0)
+    positive = ((targets @ targets.T) > 0) & ~itself
+    counts = positive.sum(dim=1)
+    per_anchor = -(log_p * positive).sum(dim=1) / counts.clamp(min=1)
+    return per_anchor.sum() / (counts > 0).sum().clamp(min=1)
+
+
 def _cosines(embeddings: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
     # (batch, classes, centres per class)
     unit = F.normalize(embeddings.to(centres.dtype), dim=1)
