@@ -5,10 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsasd.detectors.augment import (
+    TRANSFORMS,
     exchange_features,
     exchange_statistics,
+    mix_statistics,
     mixup,
     spec_augment,
+    transform,
 )
 
 CLASSES = 3
@@ -49,6 +52,45 @@ def test_with_probability_zero_nothing_changes(batch, change):
     changed, targets = change(x, y, 0.0)
     assert torch.equal(changed, x)
     assert torch.equal(targets[:, :CLASSES], y)
+
+
+def test_blended_statistics_lie_between_the_partners():
+    torch.manual_seed(0)
+    maps = torch.rand(4, 3, 5, 6) * torch.arange(1, 5)[:, None, None, None]
+    blended = mix_statistics(maps, 1.0, alpha=1.0)
+    for value in (lambda m: m.mean(dim=(2, 3)), lambda m: m.std(dim=(2, 3))):
+        low, high = (
+            torch.minimum(value(maps), value(maps.flip(0))),
+            torch.maximum(value(maps), value(maps.flip(0))),
+        )
+        assert ((value(blended) >= low - 1e-3) & (value(blended) <= high + 1e-3)).all()
+    assert not torch.allclose(blended, maps)
+    torch.testing.assert_close(mix_statistics(maps, 0.0), maps)
+
+
+@pytest.mark.parametrize(
+    ("kind", "hz"), [("faster", 1150), ("slower", 1000 / 1.15), ("none", 1000)]
+)
+def test_a_speed_moves_a_tone(kind, hz):
+    tone = torch.sin(2 * torch.pi * 1000 * torch.arange(16_000) / 16_000)[None]
+    changed = transform(tone, torch.tensor([list(TRANSFORMS).index(kind)]))
+    assert changed.shape == tone.shape
+    assert torch.fft.rfft(changed[0, :8000]).abs().argmax() * 2 == pytest.approx(hz, abs=3)
+
+
+def test_every_transform_but_none_changes_a_sound_and_keeps_its_length():
+    torch.manual_seed(0)
+    sound = torch.randn(len(TRANSFORMS), 4001)
+    changed = transform(sound, torch.arange(len(TRANSFORMS)))
+    assert changed.shape == sound.shape
+    assert torch.isfinite(changed).all()
+    same = [torch.allclose(a, b) for a, b in zip(changed, sound, strict=True)]
+    assert same == [kind == "none" for kind in TRANSFORMS]
+
+
+def test_transforms_of_silence_are_finite():
+    silent = torch.zeros(len(TRANSFORMS), 4000)
+    assert torch.isfinite(transform(silent, torch.arange(len(TRANSFORMS)))).all()
 
 
 def test_about_half_of_many_examples_are_mixed():

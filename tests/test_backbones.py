@@ -8,6 +8,7 @@ from fsasd.data.audio import LogMel
 from fsasd.detectors.backbones import (
     LogMelSpectrogram,
     MobileFaceNet,
+    MultiDimensionalAttention,
     ResNet,
     SpectrumBranch,
     SqueezeExcitation,
@@ -102,3 +103,15 @@ def test_squeeze_and_excitation_weighs_channels_alike_at_every_place():
     gate = SqueezeExcitation(4, ratio=2)(x) / x
     assert torch.allclose(gate, gate[:, :, :1, :1].expand_as(gate))
     assert ((gate > 0) & (gate < 1)).all()
+
+
+def test_attention_weighs_each_dimension_by_itself():
+    torch.manual_seed(0)
+    x = torch.rand(1, 3, 5, 7) + 1
+    log_gate = (MultiDimensionalAttention(3)(x) / x).log()
+    # A product of three vectors is a sum of three in logarithms: no interaction is left.
+    for dims in ((1, 2), (1, 3), (2, 3)):
+        mean = log_gate.mean(dim=dims[0], keepdim=True)
+        other = log_gate.mean(dim=dims[1], keepdim=True)
+        both = log_gate.mean(dim=dims, keepdim=True)
+        torch.testing.assert_close(log_gate - mean - other + both, torch.zeros_like(log_gate))

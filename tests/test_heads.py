@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fsasd.detectors.heads import ArcFace, Softmax, SubClusterAdaCos
+from fsasd.detectors.heads import ArcFace, Softmax, SubClusterAdaCos, supervised_contrastive
 
 DIM, CLASSES, BATCH = 6, 5, 8
 
@@ -139,3 +139,25 @@ def test_a_mixed_example_is_its_targets_average_of_losses(embeddings):
     one, two = (F.one_hot(torch.full((BATCH,), c), CLASSES).double() for c in (0, 1))
     expected = (head(embeddings, one) + head(embeddings, two)) / 2
     torch.testing.assert_close(head(embeddings, half), expected)
+
+
+def test_supervised_contrast_is_equation_2_of_its_paper(embeddings, labels, targets):
+    x = embeddings.numpy()
+    z = x / np.linalg.norm(x, axis=1, keepdims=True)
+    losses = []
+    for i in range(BATCH):
+        others = [a for a in range(BATCH) if a != i]
+        positives = [p for p in others if labels[p] == labels[i]]
+        if positives:
+            below = sum(math.exp(z[i] @ z[a] / 0.2) for a in others)
+            terms = [math.log(math.exp(z[i] @ z[p] / 0.2) / below) for p in positives]
+            losses.append(-np.mean(terms))
+    found = supervised_contrastive(embeddings, targets, temperature=0.2)
+    assert 0 < len(losses) < BATCH
+    assert found.item() == pytest.approx(np.mean(losses), rel=1e-9)
+
+
+def test_contrast_has_gradients_for_examples_without_a_positive():
+    embeddings = torch.randn(3, DIM, requires_grad=True)
+    supervised_contrastive(embeddings, torch.eye(3), 0.1).backward()
+    assert torch.isfinite(embeddings.grad).all()

@@ -27,7 +27,8 @@ class BlendDomains(nn.Module):
 class MDAM(Discriminative):
     """Jie_IESEFPT of DCASE 2023: a network that attends to times, frequencies and channels.
 
-    "MDAM: Multi-dimensional attention module for anomalous sound detection" (ICONIP 2023). A residual network of 3 million parameters on log-mels, whose first feature map goes through the
+    "MDAM: Multi-dimensional attention module for anomalous sound detection" (ICONIP 2023). A
+    residual network of 3 million parameters on log-mels, whose first feature map goes through the
     attention; nearest neighbours of its embeddings.
 
     Deviations: only the abstract was to be had. The network, its training and the way to score are

@@ -1,4 +1,4 @@
-"""Zeng: high-passed log-mels, a MobileFaceNet that first tells machines apart, then their states."""
+"""Zeng: high-passed log-mels; a MobileFaceNet tells machines apart first, then their states."""
 
 from __future__ import annotations
 
