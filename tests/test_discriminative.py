@@ -364,7 +364,11 @@ def test_zeng_hears_nothing_of_low_frequencies():
     plain, hum, whistle = (
         network(sound + 10 * torch.sin(2 * torch.pi * hz * t)) for hz in (0, 500, 2000)
     )
-    torch.testing.assert_close(hum, plain, atol=0.1, rtol=0)
+    # Below, both are what rounding leaves.
+    heard = plain > -40
+    assert heard.float().mean() > 0.5
+    torch.testing.assert_close(hum[heard], plain[heard], atol=0.1, rtol=0)
+    assert (hum[~heard] < -40).all()
     assert (whistle - plain).max() > 20
 
 
