@@ -86,7 +86,10 @@ class Discriminative(Detector):
 
     @abc.abstractmethod
     def classifier(self, member: int, n_classes: int) -> Classifier:
-        """Return an untrained classifier, the ``member``-th of ``networks``."""
+        """Return an untrained classifier, the ``member``-th of ``networks``.
+
+        Where there is nothing to train (``recipe`` is empty), it is used as it is.
+        """
 
     # What all machines share.
 
@@ -102,6 +105,8 @@ class Discriminative(Detector):
         Raises:
             ValueError: The clips are all of one class, or the folder holds other networks.
         """
+        if not self.recipe():
+            return self
         folder = Path(folder)
         if not (folder / COMPLETE).is_file():
             self._train(clips, folder, trainer or {})
@@ -175,7 +180,7 @@ class Discriminative(Detector):
         rows = []
         for params in grid:
             detector = clone(self).set_params(**params)
-            key = json.dumps(detector._settings(), sort_keys=True)
+            key = detector._named_settings()
             if key not in trained:
                 trained[key] = detector._trained_on(fit_clips)
             rows.append(detector._fit(trained[key], fit_clips).score(score_clips))
@@ -198,15 +203,20 @@ class Discriminative(Detector):
         return self._embedding.n_parameters() + sum(array.size for array in learnt)
 
     def _trained_on(self, clips: Clips) -> Embedding:
+        settings = self._named_settings()
+        if not self.recipe():
+            return _untrained(type(self), settings)
         if self._prepared is not None:
             stamp = (self._prepared / COMPLETE).stat().st_mtime_ns
-            settings = json.dumps(self._settings(), sort_keys=True)
             return _read(type(self), settings, self._prepared, stamp)
         with tempfile.TemporaryDirectory() as folder:
             return clone(self).prepare(clips, Path(folder))._trained_on(clips)
 
     def _settings(self) -> dict[str, Any]:
         return {k: v for k, v in self.get_params().items() if k not in self.untrained}
+
+    def _named_settings(self) -> str:
+        return json.dumps(self._settings(), sort_keys=True)
 
     def _fit(self, embedding: Embedding, clips: Clips) -> Self:
         known = [*BACK_ENDS, *BY_CLASS]
@@ -255,7 +265,7 @@ def _embedding(
             member = detector.classifier(i, len(classes))
             member.keep(arrays)
             members.append(member)
-    return Embedding(members, classes, detector.seconds)
+    return Embedding(members, classes, detector.seconds, detector._named_settings())
 
 
 @functools.lru_cache(maxsize=2)
@@ -265,6 +275,15 @@ def _read(kind: type[Discriminative], settings: str, folder: Path, stamp: int) -
     classes = json.loads((folder / COMPLETE).read_text())["classes"]
     networks = [load_file(folder / _file(i)) for i in range(detector.networks)]
     return _embedding(detector, networks, classes)
+
+
+@functools.lru_cache(maxsize=2)
+def _untrained(kind: type[Discriminative], settings: str) -> Embedding:
+    detector = kind(**json.loads(settings))
+    with isolate_rng():
+        torch.manual_seed(detector.seed)
+        members = [detector.classifier(i, 1) for i in range(detector.networks)]
+    return Embedding(members, ["normal"], detector.seconds, settings)
 
 
 def _file(member: int) -> str:

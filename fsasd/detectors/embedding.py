@@ -302,16 +302,21 @@ class Embedding:
         members: Trained classifiers.
         classes: Names of the classes that they tell apart, in the order of their logits.
         seconds: Longer clips are heard up to there, shorter ones are repeated.
+        settings: What else, beside the weights, tells it from others.
     """
 
     def __init__(
-        self, members: Sequence[Classifier], classes: Sequence[str], seconds: float
+        self,
+        members: Sequence[Classifier],
+        classes: Sequence[str],
+        seconds: float,
+        settings: str = "",
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.members = [member.eval().requires_grad_(False) for member in members]
         self.classes = list(classes)
         self.seconds = seconds
-        self._name = _digest(self.members)
+        self._name = _digest(self.members, settings)
         for member in self.members:
             member.to(self.device)
         # What a head is sure of to seven digits, it is not equally sure of.
@@ -350,8 +355,8 @@ def _mixed(seed: int, step: int, rank: int) -> int:
     return seed + 1_000_003 * (step + 1) + 7919 * rank
 
 
-def _digest(members: Sequence[Classifier]) -> str:
-    digest = hashlib.sha256()
+def _digest(members: Sequence[Classifier], settings: str) -> str:
+    digest = hashlib.sha256(settings.encode())
     for member in members:
         digest.update(repr(member.network).encode())
         for name, tensor in sorted(member.state_dict().items()):
