@@ -141,6 +141,8 @@ class FineTuned(Classifier):
         options: See ``Classifier``.
     """
 
+    network: nn.Sequential
+
     def __init__(
         self,
         encoder: Encoder,

@@ -51,6 +51,9 @@ def high_pass(waveforms: torch.Tensor, hz: float) -> torch.Tensor:
 class MachinesFirst(TwoStage):
     """Tell machines apart, then all classes."""
 
+    head: ArcFace
+    machine: torch.Tensor
+
     def hear(self, examples: Recordings, batch_size: int, seed: int) -> None:
         """Set the examples, and find out which classes are of one machine."""
         super().hear(examples, batch_size, seed)
