@@ -136,11 +136,7 @@ class Run:
             "detector": recipe,
             "precision": self.cfg.trainer.precision,
             "synthesise": self._synthesised() if self._hears_outliers(recipe) else None,
-            "clips": _digest(
-                f"{identity(clip.path)}|{clip.section}|{clip.domain}|{clip.attributes}"
-                f"|{clip.raw_label}"
-                for clip in self._heard()
-            ),
+            "clips": self._heard_digest,
         }
 
     def detect_recipe(self) -> dict[str, Any]:
@@ -418,6 +414,13 @@ class Run:
 
     def _heard(self) -> Clips:
         return self.data.clips.where(split="train", label="normal")
+
+    @cached_property
+    def _heard_digest(self) -> str:
+        return _digest(
+            f"{identity(clip.path)}|{clip.section}|{clip.domain}|{clip.attributes}|{clip.raw_label}"
+            for clip in self._heard()
+        )
 
     def _synthesised(self) -> dict[str, Any] | None:
         return self.synthesise_recipe() if self.cfg.generator._target_ else None

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 import fsasd.main as app
 from fsasd.evaluation.submission import evaluate
@@ -140,8 +141,9 @@ def test_what_a_network_hears_is_in_its_key(chain):
     again = app.Run(configure(*TINY, store, *STGRAM, "trainer.devices=2", "seed=0"), root / "x")
     assert run.train_recipe() == again.train_recipe()
     heard = run.train_recipe()["clips"]
-    again.data.clips.clips = again.data.clips.clips[1:]
-    assert again.train_recipe()["clips"] != heard
+    fewer = app.Run(configure(*TINY, store, *STGRAM), root / "x")
+    fewer.data.clips.clips = fewer.data.clips.clips[1:]
+    assert fewer.train_recipe()["clips"] != heard
     exposed = app.Run(
         configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true"), root / "x"
     )
@@ -164,6 +166,46 @@ def test_outliers_that_a_network_hears_are_the_synthetic_anomalies(chain):
     )
     with pytest.raises(ValueError, match="outlier_exposure needs synthetic anomalies"):
         none()
+
+
+SMALL = {
+    "fkie": ["networks=1", "dim=4", "channels=2", "clusters=2"],
+    "stgram_mfn": ["width=0.125"],
+    "mdam": ["channels=4"],
+    "thuee": ["channels=4"],
+    "zeng": ["width=0.125", "first_epochs=1"],
+    "clp_scf": ["width=0.125", "first_epochs=1"],
+    "statex": ["networks=1", "dim=4", "channels=2", "clusters=2"],
+    "ibm_confidence": ["width=0.125"],
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_network_runs_by_name(chain, name):
+    root, store, _ = chain
+    settings = [*SMALL[name], "seconds=0.5", "epochs=2", "batch_size=8"]
+    overrides = [f"detector={name}", *(f"detector.{setting}" for setting in settings)]
+    score = app.Run(configure(*TINY, store, *overrides), root / name)()
+    assert 0 <= score <= 1
+    assert pd.read_csv(root / name / "selection.csv")["chosen"].sum() == 1
+
+
+@pytest.mark.parametrize("name", ["pretrained", "lv_huakong", "guan_heu_attributes"])
+def test_every_pretrained_encoder_runs_by_name(chain, name, tmp_path):
+    config = ASTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        max_length=64, num_mel_bins=32,
+    )  # fmt: skip
+    for part in (ASTModel(config), ASTFeatureExtractor(num_mel_bins=32, max_length=64)):
+        part.save_pretrained(tmp_path)
+    root, store, _ = chain
+    settings = [f"encoder={tmp_path}", "seconds=0.5", "epochs=1", "batch_size=8", "layer=1"]
+    overrides = [f"detector={name}", *(f"detector.{setting}" for setting in settings)]
+    if name == "pretrained":
+        overrides.append("selection={grid:{k:[1,2],layer:[0,1]},baselines:[{k:1,layer:1}]}")
+    score = app.Run(configure(*TINY, store, *overrides), root / name)()
+    assert 0 <= score <= 1
+    assert pd.read_csv(root / name / "selection.csv")["chosen"].sum() == 1
 
 
 def test_detection_without_its_networks_names_the_stage(chain):
