@@ -190,7 +190,7 @@ def test_every_network_runs_by_name(chain, name):
     assert pd.read_csv(root / name / "selection.csv")["chosen"].sum() == 1
 
 
-@pytest.mark.parametrize("name", ["pretrained", "lv_huakong", "guan_heu_attributes"])
+@pytest.mark.parametrize("name", ["anopatch", "lv_huakong", "guan_heu_attributes"])
 def test_every_pretrained_encoder_runs_by_name(chain, name, tmp_path):
     config = ASTConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
@@ -201,8 +201,6 @@ def test_every_pretrained_encoder_runs_by_name(chain, name, tmp_path):
     root, store, _ = chain
     settings = [f"encoder={tmp_path}", "seconds=0.5", "epochs=1", "batch_size=8", "layer=1"]
     overrides = [f"detector={name}", *(f"detector.{setting}" for setting in settings)]
-    if name == "pretrained":
-        overrides.append("selection={grid:{k:[1,2],layer:[0,1]},baselines:[{k:1,layer:1}]}")
     score = app.Run(configure(*TINY, store, *overrides), root / name)()
     assert 0 <= score <= 1
     assert pd.read_csv(root / name / "selection.csv")["chosen"].sum() == 1

@@ -28,7 +28,7 @@ from transformers import (
 from fsasd.data.audio import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import load
-from fsasd.detectors.pretrained import Encoder, Pretrained
+from fsasd.detectors.pretrained import Pretrained, TrainableEncoder
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 TINY = {
@@ -83,22 +83,6 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    class Filters(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.filters = nn.Conv1d(1, 6, 400, 160)
-
-        def forward(self, waveform):
-            return self.filters(waveform[:, None]).transpose(1, 2)
-
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("exported") / "encoder.pt2"
-    torch.export.save(torch.export.export(Filters(), (torch.zeros(1, 8000),)), path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
 def heard(factory_clips):
     return factory_clips.where(split="train")
 
@@ -123,7 +107,7 @@ def make(encoder, **settings):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("pool", ["mean", "max", "mean+std"])
 def test_every_family_gives_embeddings_that_do_not_depend_on_the_batch(folders, family, pool):
-    encoder = Encoder(folders[family], 0.5, pool=pool).eval()
+    encoder = TrainableEncoder(folders[family], 0.5, pool=pool).eval()
     torch.manual_seed(0)
     waveforms = 0.1 * torch.randn(3, 8000)
     together = encoder(waveforms)
@@ -140,14 +124,14 @@ def test_embeddings_are_the_pooled_states_of_the_layer_that_was_asked_for(folder
     inputs = extractor([waveform], sampling_rate=16_000, return_tensors="pt")
     states = model(**inputs, output_hidden_states=True).hidden_states
     for layer in range(3):
-        encoder = Encoder(folders[family], 0.5, layer=layer).eval()
+        encoder = TrainableEncoder(folders[family], 0.5, layer=layer).eval()
         found = encoder(torch.from_numpy(waveform)[None])[0]
         torch.testing.assert_close(found, states[layer][0].mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
 def test_bands_are_means_over_time_of_each_frequency_band(folders):
     """A tone moves the bands around it more than the others, at the input of the first layer."""
-    encoder = Encoder(folders["ast"], 0.5, layer=0, pool="bands").eval()
+    encoder = TrainableEncoder(folders["ast"], 0.5, layer=0, pool="bands").eval()
     t = torch.arange(8000) / 16_000
     torch.manual_seed(0)
     noise = 0.001 * torch.randn(1, 8000)
@@ -160,7 +144,7 @@ def test_bands_are_means_over_time_of_each_frequency_band(folders):
 
 
 def test_masks_hide_only_in_training(folders):
-    encoder = Encoder(folders["ast"], 0.5, masks=(16, 32))
+    encoder = TrainableEncoder(folders["ast"], 0.5, masks=(16, 32))
     waveforms = 0.1 * torch.randn(1, 8000)
     plain = encoder.eval()(waveforms)
     encoder.train()
@@ -172,114 +156,37 @@ def test_masks_hide_only_in_training(folders):
     torch.testing.assert_close(encoder.eval()(waveforms), plain)
 
 
-def test_an_exported_encoder_is_called_as_it_is(exported):
-    encoder = Encoder(exported, 0.5, pool="max")
-    waveforms = torch.randn(2, 8000)
-    expected = torch.export.load(exported).module()(waveforms[1:]).amax(dim=1)
-    torch.testing.assert_close(encoder(waveforms)[1:], expected)
-    assert not list(encoder.parameters())
-
-
 def test_longer_than_an_encoder_hears_is_told(folders):
     with pytest.raises(ValueError, match=r"hears 0\.64 seconds: set seconds to at most that"):
-        Encoder(folders["ast"], 1.0)
+        TrainableEncoder(folders["ast"], 1.0)
     with pytest.raises(ValueError, match=r"hears 1 seconds"):
-        Encoder(folders["clap"], 2.0)
+        TrainableEncoder(folders["clap"], 2.0)
 
 
 def test_an_encoder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"encoder '.*nowhere' could not be read.*folder"):
-        Encoder(str(tmp_path / "nowhere"), 0.5)
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.pt2 does not exist"):
-        Encoder(str(tmp_path / "nowhere.pt2"), 0.5)
+        TrainableEncoder(str(tmp_path / "nowhere"), 0.5)
 
 
 def test_a_model_of_another_kind_is_told_the_known_ones(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError, match=r"kind 'bert': expected one of audio-spectrogram-trans"):
-        Encoder(str(tmp_path), 0.5)
+        TrainableEncoder(str(tmp_path), 0.5)
 
 
 def test_poolings_are_checked(folders):
     with pytest.raises(ValueError, match=r"pool 'median': expected one of mean, max"):
-        Encoder(folders["ast"], 0.5, pool="median")
+        TrainableEncoder(folders["ast"], 0.5, pool="median")
     with pytest.raises(ValueError, match=r"'bands' is known of an AST, and .* is none"):
-        Encoder(folders["hubert"], 0.5, pool="bands")
-
-
-# Frozen
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_frozen_encoder_has_nothing_to_prepare(folders, family, train, test_clips, tmp_path):
-    detector = make(folders[family])
-    assert detector.recipe() == {}
-    scores = detector.prepare(train, tmp_path / "no").fit(train).score(test_clips)
-    assert not (tmp_path / "no").exists()
-    assert np.isfinite(scores).all()
-    assert len(set(scores.tolist())) > len(scores) // 2
-    one = clone(detector).fit(train).score(test_clips[[3]])
-    np.testing.assert_allclose(one, scores[[3]], rtol=1e-6)
-
-
-def test_frozen_scores_are_distances_to_the_nearest_embedding(folders, train, test_clips):
-    encoder = Encoder(folders["ast"], 0.5).eval()
-
-    def embedded(clips):
-        waveforms = np.stack([clips.cache.read(clip)[:8000] for clip in clips])
-        return nn.functional.normalize(encoder(torch.from_numpy(waveforms))).detach().numpy()
-
-    expected = 1 - (embedded(test_clips) @ embedded(train).T).max(axis=1)
-    found = make(folders["ast"]).fit(train).score(test_clips)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_a_grid_over_layers_is_that_of_fitting_one_by_one(folders, train, test_clips):
-    grid = [{"layer": 0}, {"layer": 1, "k": 2}, {"layer": 1, "steps": "max"}, {"layer": 2}]
-    rows = make(folders["ast"]).score_path(grid, train, test_clips)
-    for row, params in zip(rows, grid, strict=True):
-        np.testing.assert_array_equal(
-            row, make(folders["ast"], **params).fit(train).score(test_clips)
-        )
-    assert len({tuple(row) for row in rows}) == len(grid)
-
-
-def test_a_frozen_encoder_is_not_saved_with_the_detector(folders, train, test_clips, tmp_path):
-    detector = make(folders["ast"]).fit(train)
-    detector.save(tmp_path)
-    loaded = load(tmp_path)
-    np.testing.assert_allclose(loaded.score(test_clips), detector.score(test_clips), rtol=1e-6)
-    assert not any("encoder" in k or "network.0" in k for k in loaded.networks_["0"])
-    assert detector.n_parameters() > 5000
-
-
-def test_other_weights_under_the_same_name_are_other_features(train, folders, tmp_path):
-    folder = shutil.copytree(folders["wav2vec2"], tmp_path / "encoder")
-    before = make(str(folder)).fit(train)._embedding
-    torch.manual_seed(1)
-    tiny("wav2vec2")[0].save_pretrained(folder)
-    after = Pretrained(encoder=str(folder), seconds=0.5, seed=1).fit(train)._embedding
-    assert repr(before) != repr(after)
-
-
-def test_an_exported_encoder_scores(exported, train, test_clips):
-    detector = make(exported).fit(train)
-    assert np.isfinite(detector.score(test_clips)).all()
-    with pytest.raises(ValueError, match="was exported and stays as it is: tuning=frozen"):
-        make(exported, tuning="lora").fit(train)
-
-
-def test_a_frozen_encoder_knows_no_classes(folders, train):
-    with pytest.raises(ValueError, match="a frozen encoder knows no classes"):
-        make(folders["ast"], back_end="probability").fit(train)
-
-
-def test_an_unknown_tuning_is_told_the_known_ones(folders, train):
-    with pytest.raises(ValueError, match="tuning 'adapter': expected one of frozen, lora, full"):
-        make(folders["ast"], tuning="adapter").fit(train)
+        TrainableEncoder(folders["hubert"], 0.5, pool="bands")
 
 
 # Fine-tuned
+
+
+def test_an_unknown_tuning_is_told_the_known_ones(folders, train):
+    with pytest.raises(ValueError, match="tuning 'adapter': expected one of lora, full"):
+        make(folders["ast"], tuning="adapter").fit(train)
 
 
 @pytest.fixture(scope="module", params=[("ast", "lora"), ("ast", "full"), ("hubert", "lora")])
@@ -357,8 +264,8 @@ def test_fine_tuning_the_same_again_gives_the_same(folders, heard, train, test_c
     np.testing.assert_array_equal(*scores)
 
 
-def test_any_clip_has_a_score(folders, train, make_wav):
-    detector = make(folders["ast"]).fit(train)
+def test_any_clip_has_a_score(tuned, train, make_wav):
+    detector = clone(tuned).fit(train)
     rng = np.random.default_rng(0)
     recordings = {
         "silent": np.zeros(16_000),

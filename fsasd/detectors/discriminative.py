@@ -86,10 +86,7 @@ class Discriminative(Detector):
 
     @abc.abstractmethod
     def classifier(self, member: int, n_classes: int) -> Classifier:
-        """Return an untrained classifier, the ``member``-th of ``networks``.
-
-        Where there is nothing to train (``recipe`` is empty), it is used as it is.
-        """
+        """Return an untrained classifier, the ``member``-th of ``networks``."""
 
     # What all machines share.
 
@@ -105,8 +102,6 @@ class Discriminative(Detector):
         Raises:
             ValueError: The clips are all of one class, or the folder holds other networks.
         """
-        if not self.recipe():
-            return self
         folder = Path(folder)
         if not (folder / COMPLETE).is_file():
             self._train(clips, folder, trainer or {})
@@ -204,8 +199,6 @@ class Discriminative(Detector):
 
     def _trained_on(self, clips: Clips) -> Embedding:
         settings = self._named_settings()
-        if not self.recipe():
-            return _untrained(type(self), settings)
         if self._prepared is not None:
             stamp = (self._prepared / COMPLETE).stat().st_mtime_ns
             return _read(type(self), settings, self._prepared, stamp)
@@ -275,15 +268,6 @@ def _read(kind: type[Discriminative], settings: str, folder: Path, stamp: int) -
     classes = json.loads((folder / COMPLETE).read_text())["classes"]
     networks = [load_file(folder / _file(i)) for i in range(detector.networks)]
     return _embedding(detector, networks, classes)
-
-
-@functools.lru_cache(maxsize=2)
-def _untrained(kind: type[Discriminative], settings: str) -> Embedding:
-    detector = kind(**json.loads(settings))
-    with isolate_rng():
-        torch.manual_seed(detector.seed)
-        members = [detector.classifier(i, 1) for i in range(detector.networks)]
-    return Embedding(members, ["normal"], detector.seconds, settings)
 
 
 def _file(member: int) -> str:

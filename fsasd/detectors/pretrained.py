@@ -1,10 +1,8 @@
-"""Encoders that others have trained: frozen, or fine-tuned to tell attributes apart."""
+"""Encoders that others have trained, fine-tuned to tell attributes apart."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, ClapAudioModel
 
-from fsasd.data.audio import SAMPLE_RATE, Clips, identity
+from fsasd.data.audio import SAMPLE_RATE
 from fsasd.detectors.augment import spec_augment
 from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.embedding import Classifier
@@ -37,17 +35,16 @@ POOLS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "max": lambda states: states.amax(dim=1),
     "mean+std": lambda states: torch.cat([states.mean(dim=1), states.std(dim=1)], dim=1),
 }
-TUNINGS = ("frozen", "lora", "full")
+TUNINGS = ("lora", "full")
 _ATTENTION = r".*\.(q_proj|k_proj|v_proj|query|key|value)"
 
 
-class Encoder(nn.Module):
-    """A pretrained encoder: waveforms (batch, samples) at 16 kHz -> (batch, dim).
+class TrainableEncoder(nn.Module):
+    """A pretrained encoder in batches: waveforms (batch, samples) at 16 kHz -> (batch, dim).
 
     Args:
         source: A hub id or a folder of the transformers library (see ``FAMILIES``), with the
-            settings of its feature extractor; or a ``.pt2`` file, which ``torch.export.save``
-            wrote, of a module that makes (1, steps, dim) or (1, dim) of waveforms (1, samples).
+            settings of its feature extractor.
         seconds: Length of the waveforms.
         layer: Of whose states a clip's embedding is made: 0 is the input of the first.
         pool: ``mean``, ``max`` or ``mean+std`` over the steps; ``bands``, of an AST: the mean over
@@ -74,11 +71,6 @@ class Encoder(nn.Module):
         self.layer = layer
         self.pool = pool
         self.masks = masks
-        self.exported = source.endswith(".pt2")
-        if self.exported:
-            # Not a submodule: what was exported can be neither trained nor told not to be.
-            self._call = (_exported(source),)
-            return
         self.model, self.extractor = _read(source)
         self.is_ast = self.model.config.model_type == AST
         if pool == "bands" and not self.is_ast:
@@ -87,11 +79,6 @@ class Encoder(nn.Module):
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Return (batch, dim)."""
-        if self.exported:
-            (call,) = self._call
-            states = torch.cat([call(waveform[None].cpu()) for waveform in waveforms])
-            states = states.to(waveforms.device)
-            return POOLS[self.pool](states) if states.ndim == 3 else states
         inputs = self._inputs(waveforms)
         if self.is_ast and self.training and any(self.masks):
             spectrograms = inputs["input_values"].transpose(1, 2)
@@ -101,10 +88,6 @@ class Encoder(nn.Module):
             # CLAP's are maps.
             states = states.flatten(2).transpose(1, 2)
         return self._bands(states) if self.pool == "bands" else POOLS[self.pool](states)
-
-    def extra_repr(self) -> str:
-        """Tell exported encoders apart, whose weights are not to be seen."""
-        return identity(Path(self.source)) if self.exported else self.source
 
     def _inputs(self, waveforms: torch.Tensor) -> dict[str, torch.Tensor]:
         rate = self.extractor.sampling_rate
@@ -133,9 +116,9 @@ class FineTuned(Classifier):
 
     Args:
         encoder: The pretrained encoder.
-        dim: Of the embeddings that a linear layer makes of the encoder's; 0 for none.
+        dim: Of the embeddings that a linear layer makes of the encoder's.
         n_classes: To tell apart.
-        tuning: What of the encoder is trained: ``frozen``, ``lora`` or ``full``.
+        tuning: What of the encoder is trained: ``lora`` or ``full``.
         rank: Of the low-rank adaptation of its attention.
         seconds: Length of what it hears.
         options: See ``Classifier``.
@@ -145,7 +128,7 @@ class FineTuned(Classifier):
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: TrainableEncoder,
         dim: int,
         n_classes: int,
         *,
@@ -159,15 +142,13 @@ class FineTuned(Classifier):
             config = LoraConfig(r=rank, lora_alpha=rank, target_modules=_ATTENTION)
             inject_adapter_in_model(config, encoder)
         size = _hear_once(encoder, round(seconds * SAMPLE_RATE))
-        if tuning != "frozen" and not any(p.requires_grad for p in encoder.parameters()):
+        if not any(p.requires_grad for p in encoder.parameters()):
             raise ValueError(
                 f"tuning={tuning} would train nothing of {encoder.source}: its attention does not "
                 "call the layers that are adapted. Use tuning=full"
             )
-        project = nn.Linear(size, dim) if dim else nn.Identity()
-        super().__init__(
-            nn.Sequential(encoder, project), ArcFace(dim or size, n_classes), **options
-        )
+        network = nn.Sequential(encoder, nn.Linear(size, dim))
+        super().__init__(network, ArcFace(dim, n_classes), **options)
         self.train()
         self._fixed = set() if tuning == "full" else _fixed(self)
         self._tuning = tuning
@@ -183,29 +164,29 @@ class FineTuned(Classifier):
 
 
 class Pretrained(Discriminative):
-    """A pretrained encoder, as it is or fine-tuned, and nearest neighbours of its embeddings.
+    """A pretrained encoder that is fine-tuned on attributes, and neighbours of its embeddings.
 
-    Frozen it is the recipe of training-free systems such as GenRep (arXiv 2409.05035): one layer's
-    states, nearest neighbours. Fine-tuned on attributes with ArcFace it is that of Lv_HUAKONG's
-    successors: AnoPatch (arXiv 2406.11364), and low-rank adaptation with SpecAugment (arXiv
-    2409.07016); with a Gaussian mixture it is the attribute classifier in Guan_HEU's ensemble.
+    With nearest neighbours it is the recipe of Lv_HUAKONG's successors: AnoPatch (arXiv
+    2406.11364), and low-rank adaptation with SpecAugment (arXiv 2409.07016). With a Gaussian
+    mixture it is the attribute classifier in Guan_HEU's ensemble.
 
-    Deviations: those systems' encoder is mostly BEATs, which needs its own code: export it
-    (``.pt2``), frozen. Attentive pooling is left out. Of a frozen or a low-rank adapted encoder, a
-    saved detector holds what was trained, and finds the rest where ``encoder`` says.
+    Deviations: those systems' encoder is mostly BEATs, which needs code of its own: AST, also a
+    transformer of patches that has heard AudioSet, stands in for it. Attentive pooling is left out.
+    Of an adapted encoder, a saved detector holds the adaptation, and finds the rest where
+    ``encoder`` says.
 
     Args:
-        encoder: A hub id, a folder or a ``.pt2`` file (see ``Encoder``).
+        encoder: A hub id or a folder (see ``TrainableEncoder``).
         layer: Of whose states embeddings are made; -1 is the last.
         steps: How a layer's states are pooled: ``mean``, ``max``, ``mean+std``, ``bands``.
-        tuning: ``frozen``, ``lora`` (the attention's projections) or ``full``.
+        tuning: ``lora`` (the attention's projections) or ``full``.
         rank: Of the low-rank adaptation.
-        dim: Of the embeddings, where they are trained.
+        dim: Of the embeddings.
         mask_bins: Widest band that SpecAugment hides from an AST.
         mask_frames: Longest stretch that it hides.
         learning_rate: Of Adam, falling to nothing along a cosine.
         classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
-            ``Discriminative``; of no effect on a frozen encoder are those of training.
+            ``Discriminative``.
     """
 
     def __init__(
@@ -213,7 +194,7 @@ class Pretrained(Discriminative):
         encoder: str = "MIT/ast-finetuned-audioset-10-10-0.4593",
         layer: int = -1,
         steps: str = "mean",
-        tuning: str = "frozen",
+        tuning: str = "lora",
         rank: int = 16,
         dim: int = 256,
         mask_bins: int = 0,
@@ -246,26 +227,18 @@ class Pretrained(Discriminative):
         self.k = k
         self.seed = seed
 
-    def recipe(self) -> dict[str, Any]:
-        """Return the settings that fine-tuning depends on; a frozen encoder has nothing to learn.
+    def classifier(self, member: int, n_classes: int) -> Classifier:
+        """Return the encoder, what is trained of it, and ArcFace.
 
         Raises:
             ValueError: It cannot be tuned so.
         """
         if self.tuning not in TUNINGS:
             raise ValueError(f"tuning '{self.tuning}': expected one of {', '.join(TUNINGS)}")
-        if self.tuning == "frozen":
-            return {}
-        if self.encoder.endswith(".pt2"):
-            raise ValueError(f"{self.encoder} was exported and stays as it is: tuning=frozen")
-        return super().recipe()
-
-    def classifier(self, member: int, n_classes: int) -> Classifier:
-        """Return the encoder, what is trained of it, and ArcFace."""
         masks = self.mask_bins, self.mask_frames
         return FineTuned(
-            Encoder(self.encoder, self.seconds, self.layer, self.steps, masks),
-            0 if self.tuning == "frozen" else self.dim,
+            TrainableEncoder(self.encoder, self.seconds, self.layer, self.steps, masks),
+            self.dim,
             n_classes,
             tuning=self.tuning,
             rank=self.rank,
@@ -274,20 +247,8 @@ class Pretrained(Discriminative):
             final_rate=0.0,
         )
 
-    def own_classes(self, member: int, clips: Clips, classes: Sequence[str]) -> np.ndarray:
-        """Return (classes,) booleans: of which classes clips are.
 
-        Raises:
-            ValueError: The encoder is frozen and knows no classes.
-        """
-        if self.tuning == "frozen":
-            raise ValueError(
-                f"a frozen encoder knows no classes: back_end '{self.back_end}' asks for them"
-            )
-        return super().own_classes(member, clips, classes)
-
-
-def _hear_once(encoder: Encoder, samples: int) -> int:
+def _hear_once(encoder: TrainableEncoder, samples: int) -> int:
     # Several processes would wait for gradients of layers behind the one that is asked for.
     made = encoder.eval()(torch.zeros(1, samples))
     if made.requires_grad:
@@ -309,8 +270,7 @@ def _read(source: str) -> tuple[Any, Any]:
         kind = AutoConfig.from_pretrained(source).model_type
         if kind not in FAMILIES:
             raise ValueError(
-                f"{source} is a model of kind '{kind}': expected one of {', '.join(FAMILIES)}; "
-                "others can be given as a .pt2 file (torch.export)"
+                f"{source} is a model of kind '{kind}': expected one of {', '.join(FAMILIES)}"
             )
         model = FAMILIES[kind].from_pretrained(source)
         # Layers, or stretches of states, that are left out by chance: not by several processes.
@@ -322,10 +282,3 @@ def _read(source: str) -> tuple[Any, Any]:
             "and preprocessor_config.json, or the id of such a one on the hub; without a network, "
             "give a folder"
         ) from error
-
-
-@functools.lru_cache(maxsize=1)
-def _exported(source: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    if not Path(source).is_file():
-        raise FileNotFoundError(f"exported encoder {source} does not exist")
-    return torch.export.load(source).module()
