@@ -90,6 +90,11 @@ def test_mahalanobis_is_that_of_scipy_to_the_nearer_domain(points, domains, othe
     np.testing.assert_allclose(scores("mahalanobis", points, domains, others), expected)
 
 
+def test_one_clip_has_no_covariance(points, domains):
+    with pytest.raises(ValueError, match="a covariance needs at least 2 clips, found 1"):
+        BACK_ENDS["mahalanobis"].fit(points[:1], domains[:1], 1, 0)
+
+
 @pytest.mark.parametrize(("name", "what"), [("knn", "neighbours"), ("gmm", "components")])
 def test_fewer_clips_than_k_are_told(name, what, points, domains):
     with pytest.raises(ValueError, match=f"k=7 {what} need as many clips, found 3"):

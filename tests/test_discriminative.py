@@ -259,6 +259,17 @@ def test_a_machine_that_was_not_trained_on_is_named(heard, tmp_path, train):
         detector.prepare(others, tmp_path, QUIET).fit(train)
 
 
+def test_no_clip_and_one_clip(prepared, train, test_clips):
+    with pytest.raises(ValueError, match="fitted to at least 1 normal clip, found 0"):
+        clone(prepared).fit(train[[]])
+    if prepared.back_end == "mahalanobis":
+        with pytest.raises(ValueError, match="found 1"):
+            clone(prepared).fit(train[:1])
+    else:
+        one = clone(prepared).set_params(k=1).fit(train[:1])
+        assert np.isfinite(one.score(test_clips)).all()
+
+
 def test_an_unknown_back_end_is_told_the_known_ones(fkie, train):
     with pytest.raises(ValueError, match=r"back_end 'svm', pool 'max': expected one of nearest, "):
         clone(fkie).set_params(back_end="svm").fit(train)

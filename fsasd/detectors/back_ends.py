@@ -86,6 +86,7 @@ def score_gmm(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
 
 def fit_mahalanobis(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:
     """Estimate a mean per domain, and the covariance about them, shrunk (Ledoit and Wolf)."""
+    _require(len(points) > 1, f"a covariance needs at least 2 clips, found {len(points)}")
     points = unit(points)
     names = np.unique(domains)
     means = np.stack([points[domains == name].mean(axis=0) for name in names])

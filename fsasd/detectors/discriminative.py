@@ -113,7 +113,8 @@ class Discriminative(Detector):
 
     def __sklearn_clone__(self) -> Self:
         copy = super().__sklearn_clone__()
-        copy._prepared = self._prepared
+        if self._prepared is not None:
+            copy._prepared = self._prepared
         return copy
 
     def _train(self, clips: Clips, folder: Path, trainer: Params) -> None:
@@ -212,6 +213,8 @@ class Discriminative(Detector):
         return json.dumps(self._settings(), sort_keys=True)
 
     def _fit(self, embedding: Embedding, clips: Clips) -> Self:
+        if not len(clips):
+            raise ValueError(f"{type(self).__name__} is fitted to at least 1 normal clip, found 0")
         known = [*BACK_ENDS, *BY_CLASS]
         if self.back_end not in known or self.pool not in POOLS:
             raise ValueError(
