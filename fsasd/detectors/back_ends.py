@@ -72,7 +72,7 @@ def score_knn(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
 def fit_gmm(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:
     """Fit ``k`` Gaussians, as github.com/liuyoude/STgram-MFN does (full, 1e-3 on the diagonal)."""
     _require(len(points) >= k, f"k={k} components need as many clips, found {len(points)}")
-    mixture = fit_gaussian_mixtures(unit(points)[None], k, reg_covar=1e-3, seed=seed)
+    mixture = fit_gaussian_mixtures(unit(points)[None], k, tol=1e-3, reg_covar=1e-3, seed=seed)
     return {"means": mixture.means, "precision_cholesky": mixture.precision_cholesky}
 
 
