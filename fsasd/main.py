@@ -56,9 +56,7 @@ from fsasd.store import Store, rank
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 2, "detect": 1}
-
-VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 1, "train": 1, "detect": 1}
+VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 2, "train": 1, "detect": 1}
 """To be raised when a stage, given the same recipe, gives another result."""
 
 STAGES = ("check", "pretrain", "finetune", "synthesise", "train", "detect", "report")
