@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-MODULES = ("data", "features", "simulate", "selection", "demo")
+MODULES = ("data", "features", "simulate", "selection", "networks", "demo")
 
 if __name__ == "__main__":
     for name in MODULES:

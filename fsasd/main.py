@@ -38,6 +38,7 @@ from fsasd.data.check import check
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import require_known
 from fsasd.detection import Detection, detect, sections, write
+from fsasd.detectors.base import Detector
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.embedding import RealClips
 from fsasd.generation.nano import pretrain_parts
@@ -55,10 +56,10 @@ from fsasd.store import Store, rank
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 2, "detect": 1}
+VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 2, "train": 1, "detect": 1}
 """To be raised when a stage, given the same recipe, gives another result."""
 
-STAGES = ("check", "pretrain", "finetune", "synthesise", "detect", "report")
+STAGES = ("check", "pretrain", "finetune", "synthesise", "train", "detect", "report")
 
 # What changes where and how fast a stage runs, but not what it computes.
 _RUNTIME = {
@@ -93,6 +94,7 @@ class Run:
         self.folder = folder
         self.store = Store(cfg.store)
         self.data: FirstShotDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
+        self.detector: Detector = hydra.utils.instantiate(cfg.detector, _convert_="all")
 
     # Recipes: all that determines the result of a stage.
 
@@ -122,11 +124,25 @@ class Run:
             "synthesis": self._plain("synthesis"),
         }
 
+    def train_recipe(self) -> dict[str, Any] | None:
+        """Return what the detector's networks depend on; ``None`` if it has none to train."""
+        recipe = self.detector.recipe()
+        if not recipe:
+            return None
+        return {
+            "version": VERSIONS["train"],
+            "detector": recipe,
+            "precision": self.cfg.trainer.precision,
+            "synthesise": self._synthesised() if self._hears_outliers(recipe) else None,
+            "clips": self._heard_digest,
+        }
+
     def detect_recipe(self) -> dict[str, Any]:
         """Return what the detections depend on."""
         return {
             "version": VERSIONS["detect"],
-            "synthesise": self.synthesise_recipe() if self.cfg.generator._target_ else None,
+            "train": self.train_recipe(),
+            "synthesise": self._synthesised(),
             "detector": self._plain("detector"),
             "selection": self._plain("selection"),
             "clips": _digest(
@@ -232,9 +248,25 @@ class Run:
             quality = quality_table(read_table(folder), folder, real, options["encoders"])
             quality.to_csv(folder / QUALITY, index=False)
 
+    def train(self, folder: Path, synthetic: Path | None) -> None:
+        """Train the detector's networks on the normal training clips of all machines."""
+        heard = self._heard()
+        if self._hears_outliers(self.detector.recipe()):
+            if synthetic is None:
+                raise ValueError("outlier_exposure needs synthetic anomalies: choose a generator")
+            _require(synthetic, "synthesise")
+            made = Clips(read_manifest(synthetic), self.data.cache).where(label="anomaly")
+            heard = Clips([*heard, *made], self.data.cache)
+        options = hydra.utils.instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
+        # How long and how, the detector's own settings say.
+        where = {k: v for k, v in options.keywords.items() if k in _RUNTIME["trainer"]}
+        where |= {"precision": self.cfg.trainer.precision, "logger": self._logger(folder)}
+        self.detector.prepare(heard, folder, where)
+
     def detect(self, folder: Path, synthetic: Path | None) -> None:
         """Select, fit, score and evaluate each section of each target machine."""
-        detector = hydra.utils.instantiate(self.cfg.detector, _convert_="all")
+        if recipe := self.train_recipe():
+            self.detector.prepare(self._heard(), self.store.path("train", recipe))
         selector = hydra.utils.instantiate(self.cfg.selection, _convert_="all")
         found: list[Detection] = []
         for machine in self.data.targets:
@@ -244,7 +276,7 @@ class Run:
                 test = own.where(split="test")
                 log.info("%s section %s: %d clips to learn from", machine, section, len(train))
                 mine = made.where(section=own[0].section) if made else None
-                found.append(detect(detector, selector, train, test, mine))
+                found.append(detect(self.detector, selector, train, test, mine))
         write(folder, found)
 
     def pretrain(self, folder: Path) -> None:
@@ -284,6 +316,7 @@ class Run:
             made = self._make("pretrain", self.finetune_recipe(), self.pretrain)
             self._leave(made / "model", self.folder / "model")
         synthetic = self._generate(stages)
+        self._train(stages, synthetic)
         if rank() > 0:
             return None
         if "detect" in stages:
@@ -324,6 +357,13 @@ class Run:
             _require(synthetic, "synthesise")
             self._leave(synthetic, self.folder / "synthetic")
         return synthetic
+
+    def _train(self, stages: Sequence[str], synthetic: Path | None) -> None:
+        recipe = self.train_recipe()
+        if recipe and "train" in stages:
+            self._make("train", recipe, lambda folder: self.train(folder, synthetic))
+        if recipe and "detect" in stages:
+            _require(self.store.path("train", recipe), "train")
 
     def _make(
         self,
@@ -369,6 +409,23 @@ class Run:
     @property
     def _is_trained(self) -> bool:
         return getattr(hydra.utils.get_object(self.cfg.generator._target_), "trained", True)
+
+    def _heard(self) -> Clips:
+        return self.data.clips.where(split="train", label="normal")
+
+    @cached_property
+    def _heard_digest(self) -> str:
+        return _digest(
+            f"{identity(clip.path)}|{clip.section}|{clip.domain}|{clip.attributes}|{clip.raw_label}"
+            for clip in self._heard()
+        )
+
+    def _synthesised(self) -> dict[str, Any] | None:
+        return self.synthesise_recipe() if self.cfg.generator._target_ else None
+
+    def _hears_outliers(self, recipe: Mapping[str, Any]) -> bool:
+        inner = [value for value in recipe.values() if isinstance(value, dict)]
+        return bool(recipe.get("outlier_exposure")) or any(map(self._hears_outliers, inner))
 
     def _plain(self, group: str) -> Any:
         plain = OmegaConf.to_container(self.cfg[group], resolve=True) if self.cfg[group] else None

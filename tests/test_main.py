@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 import fsasd.main as app
 from fsasd.evaluation.submission import evaluate
@@ -113,6 +114,105 @@ def test_another_detector_neither_trains_nor_synthesises(chain):
     new = set(artifacts(root)) - set(before)
     assert [stage for stage, _ in new] == ["detect"]
     assert {"k", "pool"} <= set(pd.read_csv(root / "knn" / "selection.csv").columns)
+
+
+STGRAM = [
+    "detector=stgram_mfn", "detector.width=0.125", "detector.seconds=0.5", "detector.epochs=1",
+    "detector.batch_size=8",
+]  # fmt: skip
+
+
+def test_a_network_is_trained_once_for_all_back_ends(chain):
+    root, store, _ = chain
+    before = set(artifacts(root))
+    app.Run(configure(*TINY, store, *STGRAM), root / "stgram")()
+    new = set(artifacts(root)) - before
+    assert sorted(stage for stage, _ in new) == ["detect", "train"]
+    assert (root / "stgram/models/pump/section_00/detector.safetensors").is_file()
+    assert set(pd.read_csv(root / "stgram" / "selection.csv")["back_end"]) > {"probability", "gmm"}
+    other = [*TINY, store, *STGRAM, "detector.back_end=knn", "detector.k=2", "selection.grid=null"]
+    app.Run(configure(*other), root / "knn")()
+    assert [stage for stage, _ in set(artifacts(root)) - before - new] == ["detect"]
+
+
+def test_what_a_network_hears_is_in_its_key(chain):
+    root, store, _ = chain
+    run = app.Run(configure(*TINY, store, *STGRAM), root / "x")
+    again = app.Run(configure(*TINY, store, *STGRAM, "trainer.devices=2", "seed=0"), root / "x")
+    assert run.train_recipe() == again.train_recipe()
+    heard = run.train_recipe()["clips"]
+    fewer = app.Run(configure(*TINY, store, *STGRAM), root / "x")
+    fewer.data.clips.clips = fewer.data.clips.clips[1:]
+    assert fewer.train_recipe()["clips"] != heard
+    exposed = app.Run(
+        configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true"), root / "x"
+    )
+    assert exposed.train_recipe()["synthesise"] == exposed.synthesise_recipe()
+    assert run.train_recipe()["synthesise"] is None
+    assert app.Run(configure(*TINY, store), root / "x").train_recipe() is None
+
+
+def test_outliers_that_a_network_hears_are_the_synthetic_anomalies(chain):
+    root, store, _ = chain
+    run = app.Run(
+        configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true"), root / "exposed"
+    )
+    run()
+    found = (run.store.path("train", run.train_recipe()) / "classes.json").read_text()
+    assert "pump|00|anomaly" in found
+    none = app.Run(
+        configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true", "generator=none"),
+        root / "none",
+    )
+    with pytest.raises(ValueError, match="outlier_exposure needs synthetic anomalies"):
+        none()
+
+
+SMALL = {
+    "fkie": ["networks=1", "dim=4", "channels=2", "clusters=2"],
+    "stgram_mfn": ["width=0.125"],
+    "mdam": ["channels=4"],
+    "thuee": ["channels=4"],
+    "zeng": ["width=0.125", "first_epochs=1"],
+    "clp_scf": ["width=0.125", "first_epochs=1"],
+    "statex": ["networks=1", "dim=4", "channels=2", "clusters=2"],
+    "ibm_confidence": ["width=0.125"],
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_network_runs_by_name(chain, name):
+    root, store, _ = chain
+    settings = [*SMALL[name], "seconds=0.5", "epochs=2", "batch_size=8"]
+    overrides = [f"detector={name}", *(f"detector.{setting}" for setting in settings)]
+    score = app.Run(configure(*TINY, store, *overrides), root / name)()
+    assert 0 <= score <= 1
+    assert pd.read_csv(root / name / "selection.csv")["chosen"].sum() == 1
+
+
+@pytest.mark.parametrize("name", ["anopatch", "lv_huakong", "guan_heu_attributes"])
+def test_every_pretrained_encoder_runs_by_name(chain, name, tmp_path):
+    config = ASTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        max_length=64, num_mel_bins=32,
+    )  # fmt: skip
+    for part in (ASTModel(config), ASTFeatureExtractor(num_mel_bins=32, max_length=64)):
+        part.save_pretrained(tmp_path)
+    root, store, _ = chain
+    settings = [f"encoder={tmp_path}", "seconds=0.5", "epochs=1", "batch_size=8", "layer=1"]
+    overrides = [f"detector={name}", *(f"detector.{setting}" for setting in settings)]
+    score = app.Run(configure(*TINY, store, *overrides), root / name)()
+    assert 0 <= score <= 1
+    assert pd.read_csv(root / name / "selection.csv")["chosen"].sum() == 1
+
+
+def test_detection_without_its_networks_names_the_stage(chain):
+    root, store, _ = chain
+    run = app.Run(
+        configure(*TINY, store, *STGRAM, "detector.seed=9", "stages=[detect]"), root / "alone"
+    )
+    with pytest.raises(FileNotFoundError, match="result of stage 'train' is not in the store"):
+        run()
 
 
 def test_where_it_runs_does_not_change_what_is_computed(chain):
@@ -327,5 +427,26 @@ def test_two_processes_share_one_run(tmp_path, generator, models):
     assert (tmp_path / "run" / "synthetic" / "quality.csv").is_file()
     assert all((tmp_path / "run" / "synthetic" / wav).is_file() for wav in manifest["wav"])
     assert len(list((store / "finetune").glob("*/model"))) == models
+    assert not list(store.glob("*/*.partial"))
+    assert (tmp_path / "run" / "metrics.csv").is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(tmp_path):
+    store = tmp_path / "store"
+    found = command(
+        *TINY,
+        *STGRAM,
+        "generator=none",
+        "trainer=ddp_cpu",
+        f"store={store}",
+        f"hydra.run.dir={tmp_path / 'run'}",
+        cwd=tmp_path,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    (made,) = (store / "train").glob("*[!lock]/classes.json")
+    assert sorted(path.name for path in made.parent.glob("*.safetensors")) == [
+        "network_00.safetensors"
+    ]
     assert not list(store.glob("*/*.partial"))
     assert (tmp_path / "run" / "metrics.csv").is_file()

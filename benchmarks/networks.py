@@ -1,0 +1,78 @@
+"""Training of networks: clips per second, and the data loader's share of the time.
+
+1000 recordings of ten seconds, of which a few steps are made, on the GPU if there is one. Each
+system has its own length of examples and its own batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from lightning.pytorch.profilers import SimpleProfiler
+
+from benchmarks.recordings import write_recordings
+from fsasd.data.audio import Clips
+from fsasd.data.metadata import Clip
+from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.embedding import Recordings, train
+from fsasd.detectors.fkie import FKIE
+from fsasd.detectors.mdam import MDAM
+from fsasd.detectors.stgram_mfn import STgramMFN
+
+FILES, CLIPS = 50, 1000
+LOADING, STEPPING = "[_TrainingEpochLoop].train_dataloader_next", "run_training_batch"
+
+
+def main() -> None:
+    """Print both for FKIE, STgram-MFN and MDAM."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, help="each system's own by default")
+    parser.add_argument("--precision", default="32-true")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.INFO)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = write_recordings(folder / "wav", FILES)
+        clips = [Clip(path, "fan", label="normal") for path in files] * (CLIPS // FILES)
+        clips = [replace(clip, machine=f"fan{i % 20}") for i, clip in enumerate(clips)]
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+        print(f"{device}, {torch.get_num_threads()} threads, {args.precision}")
+        for kind in (FKIE, STgramMFN, MDAM):
+            detector = kind()
+            detector.batch_size = args.batch_size or detector.batch_size
+            report(detector, Clips(clips), folder, args.steps, args.precision)
+
+
+def report(
+    detector: Discriminative, clips: Clips, folder: Path, steps: int, precision: str
+) -> None:
+    """Train for a few steps and print what they took, the first one left out."""
+    examples = Recordings(clips, detector.classes, detector.seconds)
+    model = detector.classifier(0, len(examples.classes))
+    model.hear(examples, detector.batch_size, seed=0)
+    profiler = SimpleProfiler()
+    where = {
+        "profiler": profiler, "limit_train_batches": steps + 1, "enable_progress_bar": False,
+        "precision": precision,
+    }  # fmt: skip
+    train(model, folder / type(detector).__name__, 1, where)
+    loading, stepping = (profiler.recorded_durations[n][1 : steps + 1] for n in (LOADING, STEPPING))
+    seconds = sum(loading) + sum(stepping)
+    heard = steps * detector.batch_size
+    print(
+        f"{type(detector).__name__:>10}: {heard / seconds:7.1f} clips/s of {detector.seconds:g} s "
+        f"in batches of {detector.batch_size}, loading {sum(loading) / seconds:.1%} of the time",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

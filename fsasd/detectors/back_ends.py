@@ -1,0 +1,115 @@
+"""What makes scores of embeddings: distances to, and densities of, those of normal clips.
+
+Each is a pair of functions. One learns arrays from (n, dim) embeddings of normal clips, their (n,)
+domains, a number ``k`` and a seed; the other turns arrays and embeddings into (n,) scores. Only the
+direction of an embedding counts: all of them work on unit vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.covariance import LedoitWolf
+from sklearn.neighbors import NearestNeighbors
+
+from fsasd.detectors.gaussian_mixture import GaussianMixtures, fit_gaussian_mixtures
+
+Arrays = dict[str, np.ndarray]
+
+
+class BackEnd(NamedTuple):
+    """How embeddings are scored."""
+
+    fit: Callable[[np.ndarray, np.ndarray, int, int], Arrays]
+    score: Callable[[Arrays, np.ndarray, int], np.ndarray]
+
+
+def unit(embeddings: np.ndarray) -> np.ndarray:
+    """Return float64 vectors of length 1; one of length 0 stays.
+
+    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
+    embeddings = embeddings.astype(np.float64)
+    lengths = np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    return embeddings / np.where(lengths > 0, lengths, 1.0)
+
+
+def fit_nearest(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:
+    """Keep ``k`` k-means centres of the source domain and every clip of the target domain.
+
+    Wilkinghoff, github.com/wilkinghoff/DCASE2023_task2: target clips are few, and an average of
+    them would hide what is between. A domain with fewer clips than ``k`` is kept whole.
+    """
+    points = unit(points)
+    source, target = points[domains != "target"], points[domains == "target"]
+    if len(source) > k:
+        source = KMeans(k, n_init=1, random_state=seed).fit(source).cluster_centers_
+    return {"references": np.concatenate([source, target])}
+
+
+def score_nearest(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
+    """Return the smallest cosine distances to what was kept."""
+    # Centres are not unit vectors, and the original leaves them so.
+    return 1 - (unit(points) @ arrays["references"].T).max(axis=1)
+
+
+def fit_knn(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:
+    """Keep every clip."""
+    _require(len(points) >= k, f"k={k} neighbours need as many clips, found {len(points)}")
+    return {"bank": unit(points)}
+
+
+def score_knn(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
+    """Return the mean cosine distances to the ``k`` nearest clips."""
+    neighbours = NearestNeighbors(n_neighbors=k, metric="cosine").fit(arrays["bank"])
+    return neighbours.kneighbors(unit(points))[0].mean(axis=1)
+
+
+def fit_gmm(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:
+    """Fit ``k`` Gaussians, as github.com/liuyoude/STgram-MFN does (full, 1e-3 on the diagonal)."""
+    _require(len(points) >= k, f"k={k} components need as many clips, found {len(points)}")
+    mixture = fit_gaussian_mixtures(unit(points)[None], k, tol=1e-3, reg_covar=1e-3, seed=seed)
+    return {"means": mixture.means, "precision_cholesky": mixture.precision_cholesky}
+
+
+def score_gmm(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
+    """Return -max_k log N_k."""
+    means, cholesky = arrays["means"], arrays["precision_cholesky"]
+    none = np.zeros(1)
+    mixture = GaussianMixtures(none, means, cholesky, none > 0, none.astype(np.int64), none)
+    return -mixture.component_log_density(unit(points)[None])[0].max(axis=1)
+
+
+def fit_mahalanobis(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:
+    """Estimate a mean per domain, and the covariance about them, shrunk (Ledoit and Wolf)."""
+    _require(len(points) > 1, f"a covariance needs at least 2 clips, found {len(points)}")
+    points = unit(points)
+    names = np.unique(domains)
+    means = np.stack([points[domains == name].mean(axis=0) for name in names])
+    centred = points - means[np.searchsorted(names, domains)]
+    precision = LedoitWolf(assume_centered=True).fit(centred).precision_
+    return {"means": means, "precision": precision}
+
+
+def score_mahalanobis(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
+    """Return the Mahalanobis distances to the nearer domain's mean."""
+    offsets = unit(points)[:, None] - arrays["means"]
+    squares = np.einsum("nmd,de,nme->nm", offsets, arrays["precision"], offsets)
+    return np.sqrt(squares.clip(min=0).min(axis=1))
+
+
+BACK_ENDS = {
+    "nearest": BackEnd(fit_nearest, score_nearest),
+    "knn": BackEnd(fit_knn, score_knn),
+    "gmm": BackEnd(fit_gmm, score_gmm),
+    "mahalanobis": BackEnd(fit_mahalanobis, score_mahalanobis),
+}
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)

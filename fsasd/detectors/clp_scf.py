@@ -1,0 +1,94 @@
+"""CLP-SCF: contrastive pre-training by machine, then a classifier of machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.embedding import Classifier, TwoStage
+from fsasd.detectors.heads import ArcFace, supervised_contrastive
+from fsasd.detectors.stgram_mfn import STgram
+
+
+class Contrast(TwoStage):
+    """Draw clips of a class together first, then classify them.
+
+    Args:
+        temperature: Of the contrastive loss.
+        options: See ``TwoStage``.
+    """
+
+    def __init__(self, *parts: Any, temperature: float, **options: Any) -> None:
+        super().__init__(*parts, **options)
+        self.temperature = temperature
+
+    def first_loss(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the supervised contrastive loss."""
+        return supervised_contrastive(embeddings, targets, self.temperature)
+
+
+class CLPSCF(Discriminative):
+    """Contrastive learning pre-training and a self-supervised classifier's fine-tuning.
+
+    Guan et al., "Anomalous sound detection using audio representation with machine ID based
+    contrastive learning pretraining" (ICASSP 2023, arXiv 2304.03588): clips of one machine ID are
+    each other's positives, not augmented copies of a clip. The score is -log p of the own class.
+
+    Deviations: only abstract and introduction were to be had. The network is the group's own
+    STgram-MFN, the loss that of Khosla et al.; temperature, rates and epochs are inferred.
+
+    Args:
+        width: Factor on the network's channels.
+        first_epochs: Of the epochs, those of contrastive pre-training.
+        temperature: Of the contrastive loss.
+        margin: ArcFace's, radians.
+        scale: ArcFace's.
+        learning_rate: Of Adam, falling to a tenth along a cosine.
+        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
+            ``Discriminative``.
+    """
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        first_epochs: int = 100,
+        temperature: float = 0.05,
+        margin: float = 0.7,
+        scale: float = 30.0,
+        learning_rate: float = 5e-4,
+        classes: str = "machine+section",
+        seconds: float = 10.0,
+        epochs: int = 300,
+        batch_size: int = 128,
+        outlier_exposure: bool = False,
+        back_end: str = "probability",
+        k: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.width = width
+        self.first_epochs = first_epochs
+        self.temperature = temperature
+        self.margin = margin
+        self.scale = scale
+        self.learning_rate = learning_rate
+        self.classes = classes
+        self.seconds = seconds
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.outlier_exposure = outlier_exposure
+        self.back_end = back_end
+        self.k = k
+        self.seed = seed
+
+    def classifier(self, member: int, n_classes: int) -> Classifier:
+        """Return the network, trained in two stages."""
+        return Contrast(
+            STgram(self.width),
+            ArcFace(128, n_classes, self.margin, self.scale),
+            self.first_epochs,
+            temperature=self.temperature,
+            learning_rate=self.learning_rate,
+            final_rate=0.1,
+        )

@@ -1,0 +1,284 @@
+"""Detectors whose embeddings are learned by telling machines and their states apart.
+
+The network is trained once for all machines (``prepare``); what is learned of one machine (``fit``)
+is how its embeddings are distributed. A named system is a subclass with its network, its training
+and its way to score.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from safetensors.numpy import load_file, save_file
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from fsasd.data.audio import Clips
+from fsasd.detectors.back_ends import BACK_ENDS, Arrays
+from fsasd.detectors.base import Detector, Params
+from fsasd.detectors.embedding import Classifier, Embedding, Recordings, class_name, train
+from fsasd.store import rank
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""To be raised when training, given the same recipe, gives another network."""
+
+COMPLETE = "classes.json"
+"""Written last: a folder that has it holds a trained embedding."""
+
+BY_CLASS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "probability": lambda surprise: surprise,
+    "confidence": lambda surprise: -np.expm1(-surprise),
+}
+"""Back ends that ask the head instead of comparing embeddings, given -log p(own classes)."""
+
+POOLS: dict[str, Callable[..., np.ndarray]] = {"max": np.max, "mean": np.mean}
+
+
+class Discriminative(Detector):
+    """A detector on embeddings that are learned by classification.
+
+    A subclass says in ``classifier`` what is trained. Its constructor takes, beside what is its
+    own, at least these:
+
+    Args:
+        classes: What makes classes: some of machine, section, attributes, domain, joined by ``+``.
+        seconds: Length of what the network hears; shorter clips are repeated up to it.
+        epochs: Passes over the training clips.
+        batch_size: Clips per step and process.
+        outlier_exposure: Clips labelled anomalous that ``prepare`` is given make classes of their
+            own; without, they are left out.
+        back_end: How embeddings are scored: ``nearest``, ``knn``, ``gmm``, ``mahalanobis`` (see
+            ``back_ends``); or, with p that of the machine's own classes, ``probability``, -log p,
+            or ``confidence``, 1 - p.
+        k: Centres, neighbours or components of the back end, where it has some.
+        seed: Of the weights, the training and the back end.
+    """
+
+    classes: str
+    seconds: float
+    epochs: int
+    batch_size: int
+    outlier_exposure: bool
+    back_end: str
+    k: int
+    seed: int
+
+    untrained: ClassVar[frozenset[str]] = frozenset({"back_end", "k", "pool"})
+    """Parameters that the network does not depend on: detectors that differ in them share it."""
+
+    # Class attributes, not the constructor's: that the detector is prepared is no setting of it.
+    networks: int = 1
+    pool: str = "max"
+    _prepared: Path | None = None
+
+    @abc.abstractmethod
+    def classifier(self, member: int, n_classes: int) -> Classifier:
+        """Return an untrained classifier, the ``member``-th of ``networks``."""
+
+    # What all machines share.
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the settings that the networks depend on."""
+        kind = type(self)
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        return {"class": name, "version": VERSION, **self._settings()}
+
+    def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
+        """Train the networks on normal clips of all machines, or find them trained.
+
+        Raises:
+            ValueError: The clips are all of one class, or the folder holds other networks.
+        """
+        folder = Path(folder)
+        if not (folder / COMPLETE).is_file():
+            self._train(clips, folder, trainer or {})
+        if rank() == 0:
+            found = json.loads((folder / COMPLETE).read_text())
+            _require_same(found["recipe"], self.recipe(), folder)
+        self._prepared = folder
+        return self
+
+    def __sklearn_clone__(self) -> Self:
+        copy = super().__sklearn_clone__()
+        if self._prepared is not None:
+            copy._prepared = self._prepared
+        return copy
+
+    def _train(self, clips: Clips, folder: Path, trainer: Params) -> None:
+        heard = clips if self.outlier_exposure else clips[[c.label != "anomaly" for c in clips]]
+        examples = Recordings(heard, self.classes, self.seconds)
+        folder.mkdir(parents=True, exist_ok=True)
+        for member in range(self.networks):
+            if not (folder / _file(member)).is_file():
+                log.info(
+                    "training network %d of %d on %d clips of %d classes",
+                    member + 1, self.networks, len(examples), len(examples.classes),
+                )  # fmt: skip
+                self._train_member(member, examples, folder, trainer)
+        if rank() == 0:
+            about = {"recipe": self.recipe(), "classes": examples.classes}
+            (folder / COMPLETE).write_text(json.dumps(about, indent=2) + "\n")
+
+    def _train_member(
+        self, member: int, examples: Recordings, folder: Path, trainer: Params
+    ) -> None:
+        # The caller's random state is the caller's.
+        with isolate_rng():
+            torch.manual_seed(self.seed + member)
+            classifier = self.classifier(member, len(examples.classes))
+            classifier.hear(examples, self.batch_size, self.seed + member)
+            train(classifier, folder / "checkpoints" / str(member), self.epochs, trainer)
+        if rank() == 0:
+            partial = folder / f"{_file(member)}.partial"
+            save_file(classifier.kept(), partial)
+            partial.rename(folder / _file(member))
+            # Three times the size of what is kept, and of no further use.
+            shutil.rmtree(folder / "checkpoints")
+
+    # What is one machine's.
+
+    def fit(self, clips: Clips) -> Self:
+        """Learn how the embeddings of one machine's normal clips are distributed.
+
+        Without ``prepare``, the networks are trained first, on these clips alone.
+
+        Raises:
+            ValueError: The clips are all of one class and the detector is not prepared; or too few
+                for the back end; or their class is not among those that were trained on.
+        """
+        return self._fit(self._trained_on(clips), clips)
+
+    def score(self, clips: Clips) -> np.ndarray:
+        """Return the back end's scores, the highest or the mean of all networks'."""
+        check_is_fitted(self)
+        embeddings = self._embedded(clips)
+        scores = [self._score_member(i, embeddings[:, i]) for i in range(embeddings.shape[1])]
+        return POOLS[self.pool](scores, axis=0)
+
+    def score_path(
+        self, grid: Sequence[Params], fit_clips: Clips, score_clips: Clips
+    ) -> np.ndarray:
+        """Score a grid, training anew only for settings that networks depend on."""
+        trained: dict[str, Embedding] = {}
+        rows = []
+        for params in grid:
+            detector = clone(self).set_params(**params)
+            key = detector._named_settings()
+            if key not in trained:
+                trained[key] = detector._trained_on(fit_clips)
+            rows.append(detector._fit(trained[key], fit_clips).score(score_clips))
+        return np.stack(rows)
+
+    def own_classes(self, member: int, clips: Clips, classes: Sequence[str]) -> np.ndarray:
+        """Return (classes,) booleans: of which of the classes that it tells apart clips are."""
+        own = {class_name(clip, self.classes) for clip in clips}
+        if unknown := sorted(own - set(classes)):
+            raise ValueError(
+                f"class '{unknown[0]}' was not trained on: prepare the detector with clips of this "
+                f"machine too (known are {', '.join(classes)})"
+            )
+        return np.array([name in own for name in classes])
+
+    def n_parameters(self) -> int:
+        """Return how many numbers the networks and the back end hold."""
+        check_is_fitted(self)
+        learnt = [array for arrays in self.back_end_.values() for array in arrays.values()]
+        return self._embedding.n_parameters() + sum(array.size for array in learnt)
+
+    def _trained_on(self, clips: Clips) -> Embedding:
+        settings = self._named_settings()
+        if self._prepared is not None:
+            stamp = (self._prepared / COMPLETE).stat().st_mtime_ns
+            return _read(type(self), settings, self._prepared, stamp)
+        with tempfile.TemporaryDirectory() as folder:
+            return clone(self).prepare(clips, Path(folder))._trained_on(clips)
+
+    def _settings(self) -> dict[str, Any]:
+        return {k: v for k, v in self.get_params().items() if k not in self.untrained}
+
+    def _named_settings(self) -> str:
+        return json.dumps(self._settings(), sort_keys=True)
+
+    def _fit(self, embedding: Embedding, clips: Clips) -> Self:
+        if not len(clips):
+            raise ValueError(f"{type(self).__name__} is fitted to at least 1 normal clip, found 0")
+        known = [*BACK_ENDS, *BY_CLASS]
+        if self.back_end not in known or self.pool not in POOLS:
+            raise ValueError(
+                f"back_end '{self.back_end}', pool '{self.pool}': expected one of "
+                f"{', '.join(known)}, and one of {', '.join(POOLS)}"
+            )
+        self._embedding = embedding
+        self.n_classes_ = np.array(len(embedding.classes))
+        self.networks_ = {str(i): member.kept() for i, member in enumerate(embedding.members)}
+        embeddings = None if self.back_end in BY_CLASS else self._embedded(clips)
+        self.back_end_ = {
+            str(i): self._fit_member(i, None if embeddings is None else embeddings[:, i], clips)
+            for i in range(len(embedding.members))
+        }
+        return self
+
+    def _fit_member(self, member: int, points: np.ndarray | None, clips: Clips) -> Arrays:
+        if points is None:
+            return {"own": self.own_classes(member, clips, self._embedding.classes)}
+        return BACK_ENDS[self.back_end].fit(points, clips.domains, self.k, self.seed)
+
+    def _score_member(self, member: int, points: np.ndarray) -> np.ndarray:
+        learnt = self.back_end_[str(member)]
+        if self.back_end in BY_CLASS:
+            return BY_CLASS[self.back_end](self._embedding.surprise(member, points, learnt["own"]))
+        return BACK_ENDS[self.back_end].score(learnt, points, self.k)
+
+    def _embedded(self, clips: Clips) -> np.ndarray:
+        # (n, networks, dim)
+        return np.stack(list(clips.features(self._embedding)))
+
+    def _restored(self) -> None:
+        classes = [str(i) for i in range(int(self.n_classes_))]
+        self._embedding = _embedding(self, self.networks_.values(), classes)
+
+
+def _embedding(
+    detector: Discriminative, networks: Iterable[Arrays], classes: Sequence[str]
+) -> Embedding:
+    members = []
+    # Weights are drawn before they are replaced; the caller's random state is the caller's.
+    with isolate_rng():
+        for i, arrays in enumerate(networks):
+            member = detector.classifier(i, len(classes))
+            member.keep(arrays)
+            members.append(member)
+    return Embedding(members, classes, detector.seconds, detector._named_settings())
+
+
+@functools.lru_cache(maxsize=2)
+def _read(kind: type[Discriminative], settings: str, folder: Path, stamp: int) -> Embedding:
+    # All machines share the networks, also in memory.
+    detector = kind(**json.loads(settings))
+    classes = json.loads((folder / COMPLETE).read_text())["classes"]
+    networks = [load_file(folder / _file(i)) for i in range(detector.networks)]
+    return _embedding(detector, networks, classes)
+
+
+def _file(member: int) -> str:
+    return f"network_{member:02d}.safetensors"
+
+
+def _require_same(found: Params, expected: Params, folder: Path) -> None:
+    differ = sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
+    if differ:
+        what = ", ".join(f"{k}={found.get(k)!r} instead of {expected.get(k)!r}" for k in differ)
+        raise ValueError(f"{folder}: its networks were trained with {what}: use another folder")

@@ -1,0 +1,112 @@
+"""Wilkinghoff's system of DCASE 2023: spectrum and spectrogram, sub-cluster AdaCos, an ensemble."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from fsasd.data.audio import SAMPLE_RATE
+from fsasd.detectors.backbones import ResNet, SpectrumBranch, magnitudes
+from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.embedding import Classifier
+from fsasd.detectors.heads import SubClusterAdaCos
+
+BINS = 513
+
+
+class DualBranch(nn.Module):
+    """The spectrum of the whole clip, and its spectrogram less its mean over time, side by side.
+
+    Args:
+        samples: Of the waveforms.
+        dim: Of each branch's embeddings.
+        channels: Of the spectrogram branch's first stage.
+        squeeze: Weigh channels, as the later system does (github.com/wilkinghoff/ssl4asd).
+    """
+
+    def __init__(
+        self, samples: int, dim: int = 128, channels: int = 16, squeeze: bool = False
+    ) -> None:
+        super().__init__()
+        self.spectrum = SpectrumBranch(samples, dim, squeeze)
+        self.spectrogram = ResNet(BINS, dim, channels, squeeze)
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Return (batch, 2 dim)."""
+        return torch.cat([self.spectrum(waveforms), self.hear(magnitudes(waveforms))], dim=1)
+
+    def hear(self, spectrograms: torch.Tensor) -> torch.Tensor:
+        """Return the (batch, dim) embeddings of the spectrogram branch."""
+        return self.spectrogram(spectrograms - spectrograms.mean(dim=2, keepdim=True))
+
+
+class FKIE(Discriminative):
+    """Wilkinghoff_FKIE, the system of Fraunhofer FKIE (github.com/wilkinghoff/DCASE2023_task2).
+
+    Ten networks of 2.7 million parameters. A clip's score is the highest of theirs, each the
+    smallest cosine distance to 16 k-means centres of the source domain and all target clips.
+
+    Deviations: a clip is repeated from its start, not from a random place, when it is scored. Mixup
+    is the plain one, of the published code's earlier version and of its successor ssl4asd; the last
+    version gives mixtures classes of their own. The angle that adapts AdaCos' scale: see
+    ``heads.SubClusterAdaCos``.
+
+    Args:
+        networks: Members of the ensemble.
+        dim: Of each branch's embeddings.
+        channels: Of the spectrogram branch's first stage.
+        clusters: Sub-clusters of a class.
+        mixup: Probability of an example to be mixed with another.
+        learning_rate: Of Adam.
+        weight_decay: 2e-5 is the original's penalty of 1e-5 times squared weights.
+        pool: ``max`` or ``mean`` of the networks' scores.
+        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
+            ``Discriminative``. No clip of DCASE exceeds 18 seconds.
+    """
+
+    def __init__(
+        self,
+        networks: int = 10,
+        dim: int = 128,
+        channels: int = 16,
+        clusters: int = 16,
+        mixup: float = 0.5,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 2e-5,
+        classes: str = "machine+section+attributes+domain",
+        seconds: float = 18.0,
+        epochs: int = 10,
+        batch_size: int = 64,
+        outlier_exposure: bool = False,
+        back_end: str = "nearest",
+        k: int = 16,
+        pool: str = "max",
+        seed: int = 0,
+    ) -> None:
+        self.networks = networks
+        self.dim = dim
+        self.channels = channels
+        self.clusters = clusters
+        self.mixup = mixup
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.classes = classes
+        self.seconds = seconds
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.outlier_exposure = outlier_exposure
+        self.back_end = back_end
+        self.k = k
+        self.pool = pool
+        self.seed = seed
+
+    def classifier(self, member: int, n_classes: int) -> Classifier:
+        """Return both branches and AdaCos."""
+        samples = round(self.seconds * SAMPLE_RATE)
+        return Classifier(
+            DualBranch(samples, self.dim, self.channels),
+            SubClusterAdaCos(2 * self.dim, n_classes, self.clusters),
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            mixup=self.mixup,
+        )

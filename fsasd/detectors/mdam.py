@@ -1,0 +1,92 @@
+"""MDAM: attention over time, frequency and channel, and domains blended in training."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from fsasd.detectors.augment import mix_statistics
+from fsasd.detectors.backbones import LogMelSpectrogram, MultiDimensionalAttention, ResNet
+from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.embedding import Classifier
+from fsasd.detectors.heads import ArcFace
+
+
+class BlendDomains(nn.Module):
+    """Blend feature maps of different clips while training (``augment.mix_statistics``)."""
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return the feature maps, blended or as they are."""
+        return mix_statistics(maps, self.probability) if self.training else maps
+
+
+class MDAM(Discriminative):
+    """Jie_IESEFPT of DCASE 2023: a network that attends to times, frequencies and channels.
+
+    "MDAM: Multi-dimensional attention module for anomalous sound detection" (ICONIP 2023). A
+    residual network of 3 million parameters on log-mels, whose first feature map goes through the
+    attention; nearest neighbours of its embeddings.
+
+    Deviations: only the abstract was to be had. The network, its training and the way to score are
+    inferred; so is that features are blended as by MixStyle.
+
+    Args:
+        channels: Of the network's first stage.
+        dim: Of the embeddings.
+        blend: Probability of an example's features to be blended with another's.
+        margin: ArcFace's, radians.
+        scale: ArcFace's.
+        learning_rate: Of Adam, falling to nothing along a cosine.
+        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
+            ``Discriminative``.
+    """
+
+    def __init__(
+        self,
+        channels: int = 32,
+        dim: int = 128,
+        blend: float = 0.5,
+        margin: float = 0.5,
+        scale: float = 30.0,
+        learning_rate: float = 1e-3,
+        classes: str = "machine+section+attributes+domain",
+        seconds: float = 10.0,
+        epochs: int = 50,
+        batch_size: int = 64,
+        outlier_exposure: bool = False,
+        back_end: str = "knn",
+        k: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.channels = channels
+        self.dim = dim
+        self.blend = blend
+        self.margin = margin
+        self.scale = scale
+        self.learning_rate = learning_rate
+        self.classes = classes
+        self.seconds = seconds
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.outlier_exposure = outlier_exposure
+        self.back_end = back_end
+        self.k = k
+        self.seed = seed
+
+    def classifier(self, member: int, n_classes: int) -> Classifier:
+        """Return the network and ArcFace."""
+        log_mel = LogMelSpectrogram()
+        attention = nn.Sequential(
+            MultiDimensionalAttention(self.channels), BlendDomains(self.blend)
+        )
+        resnet = ResNet(log_mel.front_end.n_mels, self.dim, self.channels, shallow=attention)
+        return Classifier(
+            nn.Sequential(log_mel, resnet),
+            ArcFace(self.dim, n_classes, self.margin, self.scale),
+            learning_rate=self.learning_rate,
+            final_rate=0.0,
+        )

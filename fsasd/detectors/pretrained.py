@@ -1,0 +1,284 @@
+"""Encoders that others have trained, fine-tuned to tell attributes apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torchaudio
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, ClapAudioModel
+
+from fsasd.data.audio import SAMPLE_RATE
+from fsasd.detectors.augment import spec_augment
+from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.embedding import Classifier
+from fsasd.detectors.heads import ArcFace
+
+AST = "audio-spectrogram-transformer"
+FAMILIES = {
+    AST: AutoModel,
+    "clap": ClapAudioModel,
+    "clap_audio_model": ClapAudioModel,
+    "data2vec-audio": AutoModel,
+    "hubert": AutoModel,
+    "wav2vec2": AutoModel,
+    "wavlm": AutoModel,
+}
+"""Kinds of models of the transformers library that can be encoders, and what loads them."""
+
+POOLS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "mean": lambda states: states.mean(dim=1),
+    "max": lambda states: states.amax(dim=1),
+    "mean+std": lambda states: torch.cat([states.mean(dim=1), states.std(dim=1)], dim=1),
+}
+TUNINGS = ("lora", "full")
+_ATTENTION = r".*\.(q_proj|k_proj|v_proj|query|key|value)"
+
+
+class TrainableEncoder(nn.Module):
+    """A pretrained encoder in batches: waveforms (batch, samples) at 16 kHz -> (batch, dim).
+
+    Args:
+        source: A hub id or a folder of the transformers library (see ``FAMILIES``), with the
+            settings of its feature extractor.
+        seconds: Length of the waveforms.
+        layer: Of whose states a clip's embedding is made: 0 is the input of the first.
+        pool: ``mean``, ``max`` or ``mean+std`` over the steps; ``bands``, of an AST: the mean over
+            time of each of its frequency bands.
+        masks: Widest band and longest stretch that are masked in training, of an AST.
+
+    Raises:
+        FileNotFoundError: There is no such encoder, or the hub cannot be reached.
+        ValueError: It is of a kind, or a length, that cannot be used.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        seconds: float,
+        layer: int = -1,
+        pool: str = "mean",
+        masks: tuple[int, int] = (0, 0),
+    ) -> None:
+        super().__init__()
+        if pool not in [*POOLS, "bands"]:
+            raise ValueError(f"pool '{pool}': expected one of {', '.join([*POOLS, 'bands'])}")
+        self.source = source
+        self.layer = layer
+        self.pool = pool
+        self.masks = masks
+        self.model, self.extractor = _read(source)
+        self.is_ast = self.model.config.model_type == AST
+        if pool == "bands" and not self.is_ast:
+            raise ValueError(f"pool 'bands' is known of an AST, and {source} is none")
+        self._require_heard(source, seconds)
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Return (batch, dim)."""
+        inputs = self._inputs(waveforms)
+        if self.is_ast and self.training and any(self.masks):
+            spectrograms = inputs["input_values"].transpose(1, 2)
+            inputs["input_values"] = spec_augment(spectrograms, *self.masks).transpose(1, 2)
+        states = self.model(**inputs, output_hidden_states=True).hidden_states[self.layer]
+        if states.ndim == 4:
+            # CLAP's are maps.
+            states = states.flatten(2).transpose(1, 2)
+        return self._bands(states) if self.pool == "bands" else POOLS[self.pool](states)
+
+    def _inputs(self, waveforms: torch.Tensor) -> dict[str, torch.Tensor]:
+        rate = self.extractor.sampling_rate
+        heard = torchaudio.functional.resample(waveforms.float(), SAMPLE_RATE, rate).cpu().numpy()
+        made = self.extractor(list(heard), sampling_rate=rate, return_tensors="pt")
+        return {name: tensor.to(waveforms.device) for name, tensor in made.items()}
+
+    def _bands(self, states: torch.Tensor) -> torch.Tensor:
+        # Two tokens stand for the clip; the patches follow, band after band.
+        config = self.model.config
+        bands = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
+        batch, _, dim = states.shape
+        return states[:, 2:].reshape(batch, bands, -1, dim).mean(dim=2).flatten(1)
+
+    def _require_heard(self, source: str, seconds: float) -> None:
+        # Feature extractors cut what is longer, some of them at random.
+        limit = getattr(self.extractor, "max_length_s", None)
+        if self.is_ast:
+            limit = 0.01 * self.extractor.max_length
+        if limit is not None and seconds > limit:
+            raise ValueError(f"{source} hears {limit:g} seconds: set seconds to at most that")
+
+
+class FineTuned(Classifier):
+    """A classifier that keeps only what it trains: the rest is found where the encoder was read.
+
+    Args:
+        encoder: The pretrained encoder.
+        dim: Of the embeddings that a linear layer makes of the encoder's.
+        n_classes: To tell apart.
+        tuning: What of the encoder is trained: ``lora`` or ``full``.
+        rank: Of the low-rank adaptation of its attention.
+        seconds: Length of what it hears.
+        options: See ``Classifier``.
+    """
+
+    network: nn.Sequential
+
+    def __init__(
+        self,
+        encoder: TrainableEncoder,
+        dim: int,
+        n_classes: int,
+        *,
+        tuning: str,
+        rank: int,
+        seconds: float,
+        **options: Any,
+    ) -> None:
+        encoder.requires_grad_(tuning == "full")
+        if tuning == "lora":
+            config = LoraConfig(r=rank, lora_alpha=rank, target_modules=_ATTENTION)
+            inject_adapter_in_model(config, encoder)
+        size = _hear_once(encoder, round(seconds * SAMPLE_RATE))
+        if not any(p.requires_grad for p in encoder.parameters()):
+            raise ValueError(
+                f"tuning={tuning} would train nothing of {encoder.source}: its attention does not "
+                "call the layers that are adapted. Use tuning=full"
+            )
+        network = nn.Sequential(encoder, nn.Linear(size, dim))
+        super().__init__(network, ArcFace(dim, n_classes), **options)
+        self.train()
+        self._fixed = set() if tuning == "full" else _fixed(self)
+        self._tuning = tuning
+
+    def on_train_start(self) -> None:
+        """Leave out the dropout of an encoder that is not to change."""
+        if self._tuning != "full":
+            self.network[0].eval()
+
+    def kept(self) -> dict[str, np.ndarray]:
+        """Return the numbers of what was trained."""
+        return {k: v for k, v in super().kept().items() if k not in self._fixed}
+
+
+class Pretrained(Discriminative):
+    """A pretrained encoder that is fine-tuned on attributes, and neighbours of its embeddings.
+
+    With nearest neighbours it is the recipe of Lv_HUAKONG's successors: AnoPatch (arXiv
+    2406.11364), and low-rank adaptation with SpecAugment (arXiv 2409.07016). With a Gaussian
+    mixture it is the attribute classifier in Guan_HEU's ensemble.
+
+    Deviations: those systems' encoder is mostly BEATs, which needs code of its own: AST, also a
+    transformer of patches that has heard AudioSet, stands in for it. Attentive pooling is left out.
+    Of an adapted encoder, a saved detector holds the adaptation, and finds the rest where
+    ``encoder`` says.
+
+    Args:
+        encoder: A hub id or a folder (see ``TrainableEncoder``).
+        layer: Of whose states embeddings are made; -1 is the last.
+        steps: How a layer's states are pooled: ``mean``, ``max``, ``mean+std``, ``bands``.
+        tuning: ``lora`` (the attention's projections) or ``full``.
+        rank: Of the low-rank adaptation.
+        dim: Of the embeddings.
+        mask_bins: Widest band that SpecAugment hides from an AST.
+        mask_frames: Longest stretch that it hides.
+        learning_rate: Of Adam, falling to nothing along a cosine.
+        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
+            ``Discriminative``.
+    """
+
+    def __init__(
+        self,
+        encoder: str = "MIT/ast-finetuned-audioset-10-10-0.4593",
+        layer: int = -1,
+        steps: str = "mean",
+        tuning: str = "lora",
+        rank: int = 16,
+        dim: int = 256,
+        mask_bins: int = 0,
+        mask_frames: int = 0,
+        learning_rate: float = 1e-4,
+        classes: str = "machine+section+attributes+domain",
+        seconds: float = 10.0,
+        epochs: int = 20,
+        batch_size: int = 16,
+        outlier_exposure: bool = False,
+        back_end: str = "knn",
+        k: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.encoder = encoder
+        self.layer = layer
+        self.steps = steps
+        self.tuning = tuning
+        self.rank = rank
+        self.dim = dim
+        self.mask_bins = mask_bins
+        self.mask_frames = mask_frames
+        self.learning_rate = learning_rate
+        self.classes = classes
+        self.seconds = seconds
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.outlier_exposure = outlier_exposure
+        self.back_end = back_end
+        self.k = k
+        self.seed = seed
+
+    def classifier(self, member: int, n_classes: int) -> Classifier:
+        """Return the encoder, what is trained of it, and ArcFace.
+
+        Raises:
+            ValueError: It cannot be tuned so.
+        """
+        if self.tuning not in TUNINGS:
+            raise ValueError(f"tuning '{self.tuning}': expected one of {', '.join(TUNINGS)}")
+        masks = self.mask_bins, self.mask_frames
+        return FineTuned(
+            TrainableEncoder(self.encoder, self.seconds, self.layer, self.steps, masks),
+            self.dim,
+            n_classes,
+            tuning=self.tuning,
+            rank=self.rank,
+            seconds=self.seconds,
+            learning_rate=self.learning_rate,
+            final_rate=0.0,
+        )
+
+
+def _hear_once(encoder: TrainableEncoder, samples: int) -> int:
+    # Several processes would wait for gradients of layers behind the one that is asked for.
+    made = encoder.eval()(torch.zeros(1, samples))
+    if made.requires_grad:
+        made.sum().backward()
+    for parameter in encoder.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+    return made.shape[1]
+
+
+def _fixed(classifier: Classifier) -> set[str]:
+    trained = {name for name, p in classifier.named_parameters() if p.requires_grad}
+    # The encoder's buffers, too, are as they were read.
+    return {k for k in classifier.state_dict() if k.startswith("network.0.")} - trained
+
+
+def _read(source: str) -> tuple[Any, Any]:
+    try:
+        kind = AutoConfig.from_pretrained(source).model_type
+        if kind not in FAMILIES:
+            raise ValueError(
+                f"{source} is a model of kind '{kind}': expected one of {', '.join(FAMILIES)}"
+            )
+        model = FAMILIES[kind].from_pretrained(source)
+        # Layers, or stretches of states, that are left out by chance: not by several processes.
+        model.config.update({"layerdrop": 0.0, "apply_spec_augment": False})
+        return model, AutoFeatureExtractor.from_pretrained(source)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"encoder '{source}' could not be read: expected a folder with config.json, weights "
+            "and preprocessor_config.json, or the id of such a one on the hub; without a network, "
+            "give a folder"
+        ) from error

@@ -1,0 +1,139 @@
+"""Simulated anomalies as classes: statistics exchange, and exchange of the branches' features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fsasd.data.audio import SAMPLE_RATE
+from fsasd.detectors.augment import exchange_features, exchange_statistics, mixup
+from fsasd.detectors.backbones import magnitudes
+from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.embedding import Classifier
+from fsasd.detectors.fkie import DualBranch
+from fsasd.detectors.heads import SubClusterAdaCos
+
+
+class Exchanging(Classifier):
+    """A dual-branch network that also has to tell what was exchanged between which classes.
+
+    Args:
+        network: The two branches.
+        head: Of the classes; its centres are frozen.
+        statex: Probability of an example's spectrogram to get another's statistics.
+        featex: Probability of an example's spectrogram embedding to be replaced by another's.
+        options: See ``Classifier``.
+    """
+
+    network: DualBranch
+
+    def __init__(
+        self,
+        network: DualBranch,
+        head: SubClusterAdaCos,
+        *,
+        statex: float,
+        featex: float,
+        **options: Any,
+    ) -> None:
+        super().__init__(network, head, **options)
+        self.statex = statex
+        self.featex = featex
+        n_classes, clusters, dim = head.centres.shape
+        # Each exchange triples the classes; these centres are learned, and needed no longer then.
+        self.exchanges = SubClusterAdaCos(dim, 9 * n_classes, clusters, frozen=False)
+
+    def loss(self, waveforms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the loss of the classes, and that of the exchanges, added."""
+        waveforms, targets = mixup(waveforms, targets, self.mixup)
+        spectrograms, stated = exchange_statistics(
+            magnitudes(waveforms), targets, self.statex, axis=1
+        )
+        spectrum, spectrogram = self.network.spectrum(waveforms), self.network.hear(spectrograms)
+        exchanged, featured = exchange_features(spectrogram, stated, self.featex)
+        known = self.head(torch.cat([spectrum, spectrogram], dim=1), targets)
+        told = self.exchanges(torch.cat([spectrum, exchanged], dim=1), featured)
+        return (known + told).mean()
+
+
+class StatEx(Discriminative):
+    """Representation learning with simulated anomalies.
+
+    Chen et al., "An effective anomalous sound detection method based on representation learning
+    with simulated anomalies" (ICASSP 2023) simulate anomalies by statistics exchange. The network,
+    the second exchange (FeatEx) and the training are Wilkinghoff's, "Self-supervised learning for
+    anomalous sound detection" (ICASSP 2024, github.com/wilkinghoff/ssl4asd): the networks of
+    ``FKIE`` with weighted channels, and a loss over nine times the classes. Statistics are taken
+    over the bins of each frame, as in that code.
+
+    Deviations: Chen et al. exchange within parts of the spectrogram, which is left out, and
+    AdaCos' scale adapts as described in ``heads.SubClusterAdaCos``.
+
+    Args:
+        statex: Probability of an example to get another's statistics.
+        featex: Probability of an example to get another's spectrogram embedding.
+        networks: Members of the ensemble.
+        dim: Of each branch's embeddings.
+        channels: Of the spectrogram branch's first stage.
+        clusters: Sub-clusters of a class.
+        mixup: Probability of an example to be mixed with another.
+        learning_rate: Of Adam.
+        weight_decay: 2e-5 is the original's penalty of 1e-5 times squared weights.
+        pool: ``mean`` or ``max`` of the networks' scores.
+        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
+            ``Discriminative``.
+    """
+
+    def __init__(
+        self,
+        statex: float = 0.5,
+        featex: float = 0.5,
+        networks: int = 5,
+        dim: int = 128,
+        channels: int = 16,
+        clusters: int = 16,
+        mixup: float = 0.5,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 2e-5,
+        classes: str = "machine+section+attributes+domain",
+        seconds: float = 18.0,
+        epochs: int = 10,
+        batch_size: int = 64,
+        outlier_exposure: bool = False,
+        back_end: str = "nearest",
+        k: int = 16,
+        pool: str = "mean",
+        seed: int = 0,
+    ) -> None:
+        self.statex = statex
+        self.featex = featex
+        self.networks = networks
+        self.dim = dim
+        self.channels = channels
+        self.clusters = clusters
+        self.mixup = mixup
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.classes = classes
+        self.seconds = seconds
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.outlier_exposure = outlier_exposure
+        self.back_end = back_end
+        self.k = k
+        self.pool = pool
+        self.seed = seed
+
+    def classifier(self, member: int, n_classes: int) -> Classifier:
+        """Return both branches, and AdaCos for classes and exchanges."""
+        samples = round(self.seconds * SAMPLE_RATE)
+        return Exchanging(
+            DualBranch(samples, self.dim, self.channels, squeeze=True),
+            SubClusterAdaCos(2 * self.dim, n_classes, self.clusters),
+            statex=self.statex,
+            featex=self.featex,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            mixup=self.mixup,
+        )

@@ -1,0 +1,137 @@
+"""Zeng: high-passed log-mels; a MobileFaceNet tells machines apart first, then their states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from fsasd.data.audio import SAMPLE_RATE
+from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet
+from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.embedding import Classifier, Recordings, TwoStage
+from fsasd.detectors.heads import ArcFace
+
+
+class HighPassed(nn.Module):
+    """A MobileFaceNet on log-mels of what lies above a frequency.
+
+    Args:
+        dim: Of the embeddings.
+        width: Factor on the MobileFaceNet's channels.
+        hz: What lies below is not heard.
+    """
+
+    def __init__(self, dim: int, width: float, hz: float) -> None:
+        super().__init__()
+        self.hz = hz
+        self.log_mel = LogMelSpectrogram()
+        self.mobilefacenet = MobileFaceNet(1, dim, width)
+
+    def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Return (batch, dim)."""
+        return self.mobilefacenet(self.log_mel(high_pass(waveforms, self.hz)).unsqueeze(1))
+
+
+def high_pass(waveforms: torch.Tensor, hz: float) -> torch.Tensor:
+    """Remove what lies below a frequency from (batch, samples).
+
+    >>> tone = torch.sin(2 * torch.pi * 100 * torch.arange(16_000) / 16_000)[None]
+    >>> bool(high_pass(tone, 200.0).abs().max() < 1e-4), bool(high_pass(tone, 50.0).max() > 0.99)
+    (True, True)
+    """
+    with torch.autocast(waveforms.device.type, enabled=False):
+        spectrum = torch.fft.rfft(waveforms.float())
+        frequencies = torch.fft.rfftfreq(waveforms.shape[1], 1 / SAMPLE_RATE)
+        heard = (frequencies >= hz).to(waveforms.device)
+        return torch.fft.irfft(spectrum * heard, n=waveforms.shape[1])
+
+
+class MachinesFirst(TwoStage):
+    """Tell machines apart, then all classes."""
+
+    head: ArcFace
+    machine: torch.Tensor
+
+    def hear(self, examples: Recordings, batch_size: int, seed: int) -> None:
+        """Set the examples, and find out which classes are of one machine."""
+        super().hear(examples, batch_size, seed)
+        machine_of = {
+            label: clip.machine for clip, label in zip(examples.clips, examples.labels, strict=True)
+        }
+        machines = sorted(set(machine_of.values()))
+        members = [machines.index(machine_of[i]) for i in range(len(examples.classes))]
+        self.register_buffer("machine", torch.eye(len(machines))[members], persistent=False)
+        self.machines = ArcFace(self.head.centres.shape[2], len(machines), self.head.margin)
+
+    def first_loss(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return ArcFace's loss of the machines."""
+        return self.machines(embeddings, targets @ self.machine).mean()
+
+
+class Zeng(Discriminative):
+    """A MobileFaceNet told machines apart first, then what is known of their states.
+
+    Its embeddings' Mahalanobis distance, or cosine distance, is the score.
+
+    Deviations: known of the system are notes (high-pass, mel, MobileFaceNet, a machine classifier
+    that is trained on all machines, then per machine; Mahalanobis or cosine). Training "per
+    machine" is one network here, for all machines, that goes on to tell sections, attributes and
+    domains apart. Cut-off, losses and the covariance's shrinkage are inferred.
+
+    Args:
+        high_pass: Hz.
+        width: Factor on the network's channels.
+        dim: Of the embeddings.
+        first_epochs: Of the epochs, those that tell machines apart.
+        margin: ArcFace's, radians.
+        scale: ArcFace's.
+        learning_rate: Of Adam, falling to a tenth along a cosine.
+        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
+            ``Discriminative``.
+    """
+
+    def __init__(
+        self,
+        high_pass: float = 200.0,
+        width: float = 1.0,
+        dim: int = 128,
+        first_epochs: int = 25,
+        margin: float = 0.5,
+        scale: float = 30.0,
+        learning_rate: float = 1e-3,
+        classes: str = "machine+section+attributes+domain",
+        seconds: float = 10.0,
+        epochs: int = 50,
+        batch_size: int = 64,
+        outlier_exposure: bool = False,
+        back_end: str = "mahalanobis",
+        k: int = 1,
+        seed: int = 0,
+    ) -> None:
+        self.high_pass = high_pass
+        self.width = width
+        self.dim = dim
+        self.first_epochs = first_epochs
+        self.margin = margin
+        self.scale = scale
+        self.learning_rate = learning_rate
+        self.classes = classes
+        self.seconds = seconds
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.outlier_exposure = outlier_exposure
+        self.back_end = back_end
+        self.k = k
+        self.seed = seed
+
+    def classifier(self, member: int, n_classes: int) -> Classifier:
+        """Return the network, trained in two stages."""
+        options: dict[str, Any] = {"learning_rate": self.learning_rate, "final_rate": 0.1}
+        return MachinesFirst(
+            HighPassed(self.dim, self.width, self.high_pass),
+            ArcFace(self.dim, n_classes, self.margin, self.scale),
+            self.first_epochs,
+            **options,
+        )

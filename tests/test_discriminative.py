@@ -1,0 +1,465 @@
+"""Every detector whose network is trained on all machines, small enough to be trained here."""
+
+import importlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from fsasd.data.audio import Clips
+from fsasd.data.metadata import Clip
+from fsasd.detectors.augment import TRANSFORMS
+from fsasd.detectors.base import Detector, load
+from fsasd.detectors.clp_scf import CLPSCF
+from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.embedding import Recordings
+from fsasd.detectors.fkie import FKIE
+from fsasd.detectors.ibm_confidence import IBMConfidence
+from fsasd.detectors.mdam import MDAM
+from fsasd.detectors.pretrained import Pretrained
+from fsasd.detectors.statex import StatEx
+from fsasd.detectors.stgram_mfn import STgramMFN
+from fsasd.detectors.thuee import THUEE
+from fsasd.detectors.zeng import Zeng
+
+QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
+ALL = "machine+section+attributes+domain"
+BRIEF = {"seconds": 0.5, "batch_size": 16, "epochs": 6}
+SMALL = {
+    "fkie": FKIE(networks=2, dim=8, channels=2, clusters=2, k=4, **BRIEF),
+    "stgram_mfn": STgramMFN(width=0.125, learning_rate=1e-3, classes=ALL, **BRIEF),
+    "mdam": MDAM(channels=4, dim=8, **BRIEF),
+    "thuee": THUEE(channels=4, dim=8, **BRIEF),
+    "zeng": Zeng(width=0.125, dim=8, first_epochs=3, **BRIEF),
+    "clp_scf": CLPSCF(width=0.125, first_epochs=3, classes=ALL, **BRIEF),
+    "statex": StatEx(networks=2, dim=8, channels=2, clusters=2, k=4, **BRIEF),
+    "ibm_confidence": IBMConfidence(width=0.125, classes=ALL, **BRIEF),
+}
+
+
+def discriminative():
+    for path in sorted((Path(__file__).parents[1] / "conf" / "detector").glob("*.yaml")):
+        module, _, name = OmegaConf.load(path)["detector"]["_target_"].rpartition(".")
+        kind = getattr(importlib.import_module(module), name)
+        # Pretrained encoders: test_pretrained.py.
+        if issubclass(kind, Discriminative) and kind is not Pretrained:
+            yield path.stem
+
+
+@pytest.fixture(scope="module")
+def heard(factory_clips):
+    return factory_clips.where(split="train")
+
+
+@pytest.fixture(scope="module")
+def train(heard):
+    return heard.where(machine="bearing")
+
+
+@pytest.fixture(scope="module")
+def test_clips(factory_clips):
+    return factory_clips.where(machine="bearing", split="test")
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def prepared(request, heard, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return clone(SMALL[request.param]).prepare(heard, folder, QUIET)
+
+
+@pytest.fixture(scope="module")
+def fitted(prepared, train):
+    return clone(prepared).fit(train)
+
+
+@pytest.fixture(scope="module")
+def fkie(heard, tmp_path_factory):
+    return clone(SMALL["fkie"]).prepare(heard, tmp_path_factory.mktemp("fkie"), QUIET)
+
+
+def test_every_one_of_the_config_group_is_tested_here():
+    assert set(discriminative()) == set(SMALL)
+
+
+# Every detector
+
+
+def test_scores_are_finite_numbers_one_for_each_clip(fitted, test_clips):
+    scores = fitted.score(test_clips)
+    assert scores.shape == (len(test_clips),)
+    assert scores.dtype == np.float64
+    assert np.isfinite(scores).all()
+    assert len(set(scores.tolist())) > len(scores) // 2
+
+
+def test_two_fits_are_equal(fitted, prepared, train, test_clips):
+    again = clone(prepared).fit(train)
+    np.testing.assert_array_equal(again.score(test_clips), fitted.score(test_clips))
+
+
+def test_scoring_changes_nothing(fitted, test_clips):
+    before = json.dumps({k: str(v) for k, v in vars(fitted).items()})
+    fitted.score(test_clips)
+    assert json.dumps({k: str(v) for k, v in vars(fitted).items()}) == before
+
+
+def test_a_score_does_not_depend_on_the_clips_beside_it(fitted, test_clips):
+    scores = fitted.score(test_clips)
+    order = np.random.default_rng(0).permutation(len(test_clips))
+    np.testing.assert_allclose(fitted.score(test_clips[order]), scores[order], rtol=1e-6)
+    np.testing.assert_allclose(fitted.score(test_clips[[3]]), scores[[3]], rtol=1e-6)
+
+
+def test_labels_domains_and_attributes_are_not_looked_at_to_score(fitted, test_clips):
+    hidden = Clips([Clip(clip.path, clip.machine) for clip in test_clips], test_clips.cache)
+    np.testing.assert_array_equal(fitted.score(hidden), fitted.score(test_clips))
+
+
+def test_any_clip_has_a_score(fitted, make_wav):
+    rng = np.random.default_rng(0)
+    recordings = {
+        "silent": np.zeros(16_000),
+        "clipped": np.sign(rng.standard_normal(16_000)),
+        "click": np.ones(1),
+        "short": 0.1 * rng.standard_normal(501),
+        "long": 0.1 * rng.standard_normal(16_000 * 7 + 3),
+    }
+    clips = [Clip(make_wav(f"{name}.wav", x), "bearing") for name, x in recordings.items()]
+    assert np.isfinite(fitted.score(Clips(clips))).all()
+
+
+def test_a_saved_detector_scores_the_same_wherever_it_is_moved(fitted, train, test_clips, tmp_path):
+    fitted.save(tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
+        "detector.json",
+        "detector.safetensors",
+    ]
+    shutil.move(tmp_path / "model", tmp_path / "moved")
+    loaded = load(tmp_path / "moved")
+    assert loaded.get_params() == fitted.get_params()
+    np.testing.assert_allclose(loaded.score(test_clips), fitted.score(test_clips), rtol=1e-6)
+    assert loaded.n_parameters() == fitted.n_parameters()
+
+
+def test_a_saved_detector_does_not_tell_where_it_was_made(fitted, tmp_path):
+    fitted.save(tmp_path)
+    assert str(fitted._prepared) not in (tmp_path / "detector.json").read_text()
+
+
+def test_scoring_before_fitting_is_an_error(prepared, test_clips):
+    with pytest.raises(NotFittedError, match=type(prepared).__name__):
+        clone(prepared).score(test_clips)
+
+
+def test_the_constructor_stores_its_arguments_and_nothing_else(prepared):
+    kind = type(prepared)
+    assert vars(kind()) == kind().get_params()
+
+
+def test_the_recipe_is_what_networks_depend_on(prepared):
+    before = prepared.recipe()
+    assert clone(prepared).set_params(k=7).recipe() == before
+    assert clone(prepared).set_params(seed=7).recipe() != before
+    assert clone(prepared).set_params(epochs=1).recipe() != before
+
+
+def test_a_grid_of_back_ends_is_that_of_fitting_one_by_one(prepared, train, test_clips):
+    grid = [{"back_end": name, "k": 2} for name in ("nearest", "knn", "gmm", "mahalanobis")]
+    rows = prepared.score_path([{}, *grid], train, test_clips)
+    for row, params in zip(rows, [{}, *grid], strict=True):
+        one = clone(prepared).set_params(**params).fit(train)
+        np.testing.assert_array_equal(row, one.score(test_clips))
+
+
+def test_parameters_are_those_of_the_network_and_the_back_end(fitted):
+    members = [fitted.classifier(i, int(fitted.n_classes_)).network for i in range(fitted.networks)]
+    networks = sum(p.numel() for network in members for p in network.parameters())
+    assert networks < fitted.n_parameters() < networks + 100_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_another_machine_is_more_anomalous_than_the_own(name, heard, factory_clips, tmp_path):
+    """What these detectors are trained to hear; after 75 steps they know little else."""
+    detector = clone(SMALL[name]).set_params(epochs=25)
+    detector.prepare(heard, tmp_path, QUIET)
+    normal = factory_clips.where(split="test", label="normal")
+    bearing, fan = (normal.where(machine=machine) for machine in ("bearing", "fan"))
+    for own, other in ((bearing, fan), (fan, bearing)):
+        detector.fit(heard.where(machine=own[0].machine))
+        assert np.median(detector.score(other)) > np.median(detector.score(own))
+
+
+# Preparing
+
+
+def test_networks_that_are_there_are_not_trained_again(fkie, heard):
+    before = {path: path.stat().st_mtime_ns for path in fkie._prepared.iterdir()}
+    again = clone(SMALL["fkie"]).prepare(Clips([]), fkie._prepared)
+    assert {path: path.stat().st_mtime_ns for path in fkie._prepared.iterdir()} == before
+    assert again._prepared == fkie._prepared
+
+
+def test_an_ensemble_that_was_cut_goes_on_with_the_networks_that_lack(fkie, heard, tmp_path):
+    first = fkie._prepared / "network_00.safetensors"
+    shutil.copy(first, tmp_path)
+    stamp = (tmp_path / first.name).stat().st_mtime_ns
+    clone(SMALL["fkie"]).prepare(heard, tmp_path, QUIET)
+    assert (tmp_path / first.name).stat().st_mtime_ns == stamp
+    second = "network_01.safetensors"
+    assert (tmp_path / second).read_bytes() == (fkie._prepared / second).read_bytes()
+    assert (tmp_path / second).read_bytes() != first.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "classes.json", first.name, second,
+    ]  # fmt: skip
+
+
+def test_a_folder_with_other_networks_is_refused(fkie):
+    with pytest.raises(ValueError, match=r"trained with dim=8 instead of 4: use another"):
+        clone(SMALL["fkie"]).set_params(dim=4).prepare(Clips([]), fkie._prepared)
+
+
+def test_machines_share_one_network_in_memory(fkie, train, heard):
+    one = clone(fkie).fit(train)
+    two = clone(fkie).set_params(k=2).fit(heard.where(machine="fan"))
+    assert one._embedding is two._embedding
+
+
+def test_preparing_leaves_the_random_state_to_the_caller(heard, tmp_path):
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    clone(SMALL["stgram_mfn"]).set_params(epochs=1).prepare(heard, tmp_path, QUIET)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_without_preparing_a_detector_trains_on_what_it_is_fitted_to(train, test_clips):
+    detector = clone(SMALL["fkie"]).set_params(networks=1, epochs=1).fit(train)
+    assert int(detector.n_classes_) == len({(c.domain, str(c.attributes)) for c in train})
+    assert np.isfinite(detector.score(test_clips)).all()
+    again = clone(detector).fit(train)
+    np.testing.assert_array_equal(again.score(test_clips), detector.score(test_clips))
+
+
+def test_one_machine_has_no_classes_of_machines(train):
+    with pytest.raises(ValueError, match=r"all of class 'bearing\|00'.*prepare\(\)"):
+        STgramMFN().fit(train)
+
+
+def test_a_machine_that_was_not_trained_on_is_named(heard, tmp_path, train):
+    others = heard[[clip.machine != "bearing" for clip in heard]]
+    detector = clone(SMALL["stgram_mfn"]).set_params(epochs=1, classes="machine")
+    with pytest.raises(ValueError, match=r"class 'bearing' was not trained on.*known are fan, "):
+        detector.prepare(others, tmp_path, QUIET).fit(train)
+
+
+def test_no_clip_and_one_clip(prepared, train, test_clips):
+    with pytest.raises(ValueError, match="fitted to at least 1 normal clip, found 0"):
+        clone(prepared).fit(train[[]])
+    if prepared.back_end == "mahalanobis":
+        with pytest.raises(ValueError, match="found 1"):
+            clone(prepared).fit(train[:1])
+    else:
+        one = clone(prepared).set_params(k=1).fit(train[:1])
+        assert np.isfinite(one.score(test_clips)).all()
+
+
+def test_an_unknown_back_end_is_told_the_known_ones(fkie, train):
+    with pytest.raises(ValueError, match=r"back_end 'svm', pool 'max': expected one of nearest, "):
+        clone(fkie).set_params(back_end="svm").fit(train)
+
+
+def test_anomalies_are_classes_of_their_own_only_if_asked_for(heard, tmp_path):
+    made = Clips([replace(clip, label="anomaly") for clip in heard[:4]], heard.cache)
+    clips = Clips([*heard, *made], heard.cache)
+    brief = clone(SMALL["stgram_mfn"]).set_params(epochs=1, classes="machine")
+    brief.prepare(clips, tmp_path / "without", QUIET)
+    found = json.loads((tmp_path / "without" / "classes.json").read_text())["classes"]
+    assert found == ["bearing", "fan", "valve"]
+    brief.set_params(outlier_exposure=True).prepare(clips, tmp_path / "with", QUIET)
+    found = json.loads((tmp_path / "with" / "classes.json").read_text())["classes"]
+    assert found == ["bearing", "fan", "fan|anomaly", "valve"]
+
+
+# What scores mean
+
+
+def test_the_highest_of_the_networks_scores_counts(fkie, train, test_clips):
+    scores = clone(fkie).fit(train).score(test_clips)
+    mean = clone(fkie).set_params(pool="mean").fit(train).score(test_clips)
+    assert (scores >= mean).all()
+    assert (scores > mean).any()
+
+
+def test_a_training_clip_of_the_target_domain_has_no_distance_to_itself(fkie, train):
+    target = train.where(domain="target")
+    np.testing.assert_allclose(clone(fkie).fit(train).score(target), 0, atol=1e-6)
+
+
+def test_stgram_scores_are_minus_log_p_of_the_own_class(heard, train, test_clips, tmp_path):
+    detector = clone(SMALL["stgram_mfn"]).set_params(classes="machine", epochs=2)
+    detector.prepare(heard, tmp_path, QUIET).fit(train)
+    (member,) = detector._embedding.members
+    waveform = torch.from_numpy(test_clips.cache.read(test_clips[0])[:8000])[None]
+    cosines = torch.nn.functional.linear(
+        torch.nn.functional.normalize(member.network(waveform)),
+        torch.nn.functional.normalize(member.head.centres[:, 0]),
+    )[0]
+    angle = cosines[0].acos() + 0.7
+    logits = 30 * torch.stack([angle.cos(), *cosines[1:]])
+    expected = -logits.log_softmax(dim=0)[0].item()
+    assert detector.score(test_clips[[0]])[0] == pytest.approx(expected, rel=1e-4)
+
+
+# Detectors of detectors
+
+
+class Pair(Detector):
+    """Adds the scores of two detectors."""
+
+    def __init__(self, members=None):
+        self.members = members
+
+    def fit(self, clips):
+        self.fitted = [clone(member).fit(clips) for member in self.members.values()]
+        return self
+
+    def score(self, clips):
+        return sum(member.score(clips) for member in self.fitted)
+
+
+def test_a_detectors_parts_are_prepared_each_in_its_folder(heard, train, test_clips, tmp_path):
+    small = clone(SMALL["stgram_mfn"]).set_params(epochs=1)
+    pair = Pair({"one": small, "two": clone(small).set_params(seed=1)})
+    assert set(pair.recipe()) == {"one", "two"}
+    copy = clone(pair.prepare(heard, tmp_path, QUIET))
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert np.isfinite(copy.fit(train).score(test_clips)).all()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == stamps
+    assert [member._prepared for member in copy.members.values()] == [
+        tmp_path / "one", tmp_path / "two",
+    ]  # fmt: skip
+
+
+def test_a_detector_without_networks_has_nothing_to_prepare(heard, tmp_path):
+    pair = Pair({"one": Pair({})})
+    assert pair.recipe() == {}
+    pair.prepare(heard, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# Systems
+
+
+def loss_of(detector, heard, n=8):
+    """A classifier that has heard of the clips, and a batch of them."""
+    torch.manual_seed(0)
+    examples = Recordings(heard, detector.classes, 0.5)
+    model = detector.classifier(0, len(examples.classes))
+    model.hear(examples, batch_size=n, seed=0)
+    asked = [(i, 0.0) for i in range(0, len(examples), len(examples) // n)][:n]
+    waveforms, labels = zip(*(examples[a] for a in asked), strict=True)
+    targets = torch.nn.functional.one_hot(torch.tensor(labels), len(examples.classes))
+    return model, torch.stack(waveforms), targets.float()
+
+
+def test_zeng_hears_nothing_of_low_frequencies():
+    torch.manual_seed(0)
+    network = clone(SMALL["zeng"]).set_params(high_pass=1000.0).classifier(0, 3).network
+    network.mobilefacenet = torch.nn.Identity()
+    sound, t = torch.randn(1, 8000), torch.arange(8000) / 16_000
+    plain, hum, whistle = (
+        network(sound + 10 * torch.sin(2 * torch.pi * hz * t)) for hz in (0, 500, 2000)
+    )
+    # Below, both are what rounding leaves.
+    heard = plain > -40
+    assert heard.float().mean() > 0.5
+    torch.testing.assert_close(hum[heard], plain[heard], atol=0.1, rtol=0)
+    assert (hum[~heard] < -40).all()
+    assert (whistle - plain).max() > 20
+
+
+@pytest.mark.parametrize("name", ["zeng", "clp_scf"])
+def test_a_second_stage_follows_the_first(name, heard, monkeypatch):
+    model, waveforms, targets = loss_of(SMALL[name], heard)
+    embeddings = model.network.eval()(waveforms)
+    stages = [model.first_loss(embeddings, targets), model.head(embeddings, targets).mean()]
+    assert stages[0].item() != pytest.approx(stages[1].item())
+    for epoch, expected in ((0, stages[0]), (2, stages[0]), (3, stages[1]), (5, stages[1])):
+        monkeypatch.setattr(type(model), "current_epoch", epoch)
+        torch.testing.assert_close(model.loss(waveforms, targets), expected)
+    # Several processes wait for the gradients of all weights, whatever the stage.
+    model.loss(waveforms, targets).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_zengs_first_stage_is_about_machines(heard):
+    model, _, targets = loss_of(SMALL["zeng"], heard)
+    assert model.machine.shape == (targets.shape[1], 3)
+    names = model.examples.classes
+    for row, name in zip(model.machine, names, strict=True):
+        machine = ["bearing", "fan", "valve"][int(row.argmax())]
+        assert name.startswith(f"{machine}|")
+
+
+def test_statex_needs_its_exchanges_for_training_only(heard):
+    model, waveforms, targets = loss_of(SMALL["statex"], heard)
+    assert model.exchanges.centres.shape[0] == 9 * targets.shape[1]
+    assert model.exchanges.centres.requires_grad
+    assert not model.head.centres.requires_grad
+    assert not any("exchanges" in name for name in model.kept())
+    model.loss(waveforms, targets).backward()
+    assert model.exchanges.centres.grad.abs().sum() > 0
+
+
+def test_statex_without_exchanges_is_told_the_first_third_of_a_third(heard, monkeypatch):
+    detector = clone(SMALL["statex"]).set_params(statex=0.0, featex=0.0, mixup=0.0)
+    model, waveforms, targets = loss_of(detector, heard)
+    told = []
+    monkeypatch.setattr(
+        model.exchanges, "forward", lambda embeddings, y: told.append(y) or embeddings.sum(dim=1)
+    )
+    model.loss(waveforms, targets)
+    n = targets.shape[1]
+    assert torch.equal(told[0][:, :n], targets)
+    assert not told[0][:, n:].any()
+
+
+def test_ibms_second_classifier_is_asked_what_was_done(heard, train, test_clips, tmp_path):
+    detector = clone(SMALL["ibm_confidence"])
+    first, second = (detector.classifier(i, 30) for i in (0, 1))
+    assert first.head.linear.out_features == 30
+    assert second.head.linear.out_features == len(TRANSFORMS)
+    detector.set_params(epochs=1).prepare(heard, tmp_path, QUIET).fit(train)
+    assert detector.back_end_["1"]["own"].tolist() == [True] + [False] * (len(TRANSFORMS) - 1)
+    embeddings = np.stack(list(test_clips.features(detector._embedding)))
+    p = []
+    for i, member in enumerate(detector._embedding.members):
+        points = torch.from_numpy(embeddings[:, i])
+        probabilities = member.head.linear(points).softmax(dim=1).numpy()
+        p.append(probabilities[:, detector.back_end_[str(i)]["own"]].sum(axis=1))
+    np.testing.assert_allclose(detector.score(test_clips), 1 - np.mean(p, axis=0), rtol=1e-4)
+
+
+def test_mdam_blends_domains_in_training_only(heard):
+    model, _, _ = loss_of(clone(SMALL["mdam"]).set_params(blend=1.0), heard)
+    blend = model.network[1].shallow[1]
+    maps = torch.rand(4, 3, 5, 6)
+    assert torch.equal(blend.eval()(maps), maps)
+    blended = blend.train()(maps)
+    assert not torch.equal(blended, maps)
+
+
+def test_sizes_are_those_that_are_known():
+    for detector, low, high in (
+        (MDAM(), 2.5e6, 3.5e6), (THUEE(), 5.5e6, 6.5e6), (StatEx(), 2.6e6, 2.8e6)
+    ):  # fmt: skip
+        network = detector.classifier(0, 20).network
+        assert low < sum(p.numel() for p in network.parameters()) < high

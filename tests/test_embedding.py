@@ -1,0 +1,231 @@
+"""Classes, examples, training, and the front end that is left of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from fsasd.data.audio import Clips
+from fsasd.data.metadata import Clip, MetadataError, read_name
+from fsasd.detectors.embedding import (
+    Classifier,
+    Embedding,
+    RandomCuts,
+    Recordings,
+    class_name,
+    fixed_length,
+    train,
+)
+from fsasd.detectors.heads import Softmax
+
+QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
+
+
+class Loudness(nn.Module):
+    """Waveforms -> what a linear layer makes of their statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 3)
+
+    def forward(self, waveforms):
+        return self.linear(torch.stack([waveforms.std(dim=1), waveforms.abs().amax(1)], dim=1))
+
+
+def classifier(n_classes, seed=0, **options):
+    torch.manual_seed(seed)
+    return Classifier(Loudness(), Softmax(3, n_classes), **options)
+
+
+@pytest.fixture(scope="module")
+def examples(factory_clips):
+    return Recordings(factory_clips.where(split="train"), "machine", 0.5)
+
+
+# Classes
+
+
+def test_a_class_is_made_of_what_is_asked_for():
+    name = "ToyCar/train/section_01_target_train_normal_0000_car_B2_spd_31V_mic_1.wav"
+    clip = read_name(name)
+    assert class_name(clip, "machine") == "ToyCar"
+    assert class_name(clip, "machine+section+domain") == "ToyCar|01|target"
+    assert class_name(clip, "attributes") == "car=B2,mic=1,spd=31V"
+
+
+def test_the_order_in_which_attributes_are_written_makes_no_class():
+    one = Clip(Path("a"), "fan", attributes={"a": "1", "b": "2"})
+    two = Clip(Path("b"), "fan", attributes={"b": "2", "a": "1"})
+    assert class_name(one, "attributes") == class_name(two, "attributes")
+
+
+def test_a_label_that_cannot_be_split_is_a_class_as_written():
+    clip = Clip(Path("a"), "fan", raw_label="strength_1_ambient")
+    assert class_name(clip, "machine+attributes") == "fan|strength_1_ambient"
+
+
+def test_an_anomaly_is_never_of_a_normal_clips_class():
+    normal, anomaly = (Clip(Path("a"), "fan", label=label) for label in ("normal", "anomaly"))
+    assert class_name(normal, "machine") == "fan"
+    assert class_name(anomaly, "machine") == "fan|anomaly"
+
+
+def test_an_unknown_part_of_a_class_is_suggested():
+    with pytest.raises(MetadataError, match="Did you mean 'section'"):
+        class_name(Clip(Path("a"), "fan"), "machine+sections")
+
+
+# Lengths
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.floats(0, 1, exclude_max=True))
+def test_a_cut_or_repeated_waveform_has_the_length_and_no_silence(found, wanted, start):
+    waveform = np.arange(1, found + 1)
+    heard = fixed_length(waveform, wanted, start)
+    assert heard.shape == (wanted,)
+    # It goes on as the waveform does, around its end too.
+    assert (np.diff(heard) % found == 1 % found).all()
+
+
+def test_an_example_is_cut_where_it_is_asked_to_be(examples):
+    waveform = examples.clips.cache.read(examples.clips[3])
+    for place, start in ((0.0, 0), (0.5, 4000)):
+        example, label = examples[3, place]
+        np.testing.assert_array_equal(example, waveform[start : start + 8000])
+        assert examples.classes[label] == examples.clips[3].machine
+
+
+def test_ranks_share_the_clips_and_cut_them_elsewhere_in_each_epoch(examples):
+    ranks = [RandomCuts(examples, 2, rank, seed=0) for rank in (0, 1)]
+    first = [list(rank) for rank in ranks]
+    assert sorted(i for share in first for i, _ in share) == list(range(len(examples)))
+    assert first == [list(rank) for rank in ranks]
+    ranks[0].set_epoch(1)
+    assert list(ranks[0]) != first[0]
+    places = [place for share in first for _, place in share]
+    assert len(set(places)) == len(examples)
+    assert 0 <= min(places) < 0.2 < 0.8 < max(places) < 1
+
+
+def test_clips_of_one_class_cannot_be_told_apart(factory_clips):
+    fans = factory_clips.where(machine="fan", split="train")
+    with pytest.raises(ValueError, match=r"16 clips are all of class 'fan'.*prepare"):
+        Recordings(fans, "machine", 1.0)
+
+
+def test_no_clip_at_all_is_told():
+    with pytest.raises(ValueError, match="the 0 clips are none"):
+        Recordings(Clips([]), "machine", 1.0)
+
+
+# Training
+
+
+def fitted(examples, folder, epochs=4, **options):
+    model = classifier(len(examples.classes), **options)
+    model.hear(examples, batch_size=8, seed=0)
+    train(model, folder, epochs, QUIET)
+    return model
+
+
+def test_training_lowers_the_loss(examples, tmp_path):
+    batch = [examples[i, 0.0] for i in range(len(examples))]
+    waveforms = torch.stack([waveform for waveform, _ in batch])
+    targets = torch.eye(len(examples.classes))[[label for _, label in batch]]
+    before = classifier(len(examples.classes)).loss(waveforms, targets)
+    after = fitted(examples, tmp_path, epochs=20, learning_rate=0.05).loss(waveforms, targets)
+    assert after < 0.8 * before
+
+
+def test_a_seed_gives_the_same_network(examples, tmp_path):
+    one, two = (fitted(examples, tmp_path / name).kept() for name in ("one", "two"))
+    for name, array in one.items():
+        np.testing.assert_array_equal(two[name], array)
+
+
+def test_training_that_was_cut_goes_on_to_the_same_network(examples, tmp_path):
+    whole = fitted(examples, tmp_path / "whole", epochs=4, mixup=0.5, final_rate=0.1).kept()
+
+    class PowerCut(Classifier):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 2:
+                raise RuntimeError("power cut")
+
+    torch.manual_seed(0)
+    cut = PowerCut(Loudness(), Softmax(3, len(examples.classes)), mixup=0.5, final_rate=0.1)
+    cut.hear(examples, batch_size=8, seed=0)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(cut, tmp_path / "cut", 4, QUIET)
+    resumed = fitted(examples, tmp_path / "cut", epochs=4, mixup=0.5, final_rate=0.1)
+    for name, array in whole.items():
+        np.testing.assert_array_equal(resumed.kept()[name], array, err_msg=name)
+
+
+def test_the_learning_rate_falls_along_a_cosine(examples, tmp_path):
+    rates = []
+
+    class Watched(Classifier):
+        def on_train_epoch_start(self):
+            rates.append(self.optimizers().param_groups[0]["lr"])
+
+    model = Watched(Loudness(), Softmax(3, 3), learning_rate=1.0, final_rate=0.1)
+    model.hear(examples, batch_size=48, seed=0)
+    train(model, tmp_path, 4, QUIET)
+    expected = [0.1 + 0.9 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
+    np.testing.assert_allclose(rates, expected)
+
+
+def test_every_clip_is_heard_once_in_an_epoch(examples, tmp_path):
+    heard = []
+
+    class Watched(Classifier):
+        def training_step(self, batch, index):
+            heard.append(batch[1])
+            return super().training_step(batch, index)
+
+    model = Watched(Loudness(), Softmax(3, 3))
+    model.hear(examples, batch_size=16, seed=0)
+    train(model, tmp_path, 1, QUIET)
+    assert sorted(torch.cat(heard).tolist()) == sorted(examples.labels)
+    assert torch.cat(heard).tolist() != examples.labels
+
+
+# The front end
+
+
+def test_an_embedding_is_named_by_its_weights_and_settings():
+    same, again, other = (Embedding([classifier(3, seed)], "abc", 1.0) for seed in (0, 0, 1))
+    assert repr(same) == repr(again)
+    assert repr(same) != repr(other)
+    assert repr(same) != repr(Embedding([classifier(3, 0)], "abc", 2.0))
+
+
+def test_embeddings_come_through_the_cache(factory_clips):
+    embedding = Embedding([classifier(3, 0), classifier(3, 1)], "abc", 1.0)
+    clips = factory_clips[:3]
+    for clip, features in zip(clips, clips.features(embedding), strict=True):
+        assert features.shape == (2, 3)
+        np.testing.assert_array_equal(features, embedding(clips.cache.read(clip)))
+        assert clips.cache.get(embedding, clip) is features
+
+
+def test_a_click_of_a_clip_has_an_embedding():
+    embedding = Embedding([classifier(2)], "ab", 1.0)
+    assert np.isfinite(embedding(np.ones(1, np.float32))).all()
+
+
+def test_what_only_training_needs_is_not_kept():
+    model = classifier(2)
+    model.second_head = Softmax(3, 5)
+    assert {name.split(".")[0] for name in model.kept()} == {"network", "head"}
+
+
+def test_an_embedding_trains_no_further():
+    embedding = Embedding([classifier(2)], "ab", 1.0)
+    assert not embedding.members[0].training
+    assert not any(p.requires_grad for p in embedding.members[0].parameters())
+    assert embedding.n_parameters() == 9
