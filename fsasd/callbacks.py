@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from fsasd.choice import choose
 from fsasd.data.audio import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.detection import choose
 from fsasd.detectors.base import Detector
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.generation.base import Generator
