@@ -46,6 +46,7 @@ class Curve:
     """What each setting achieves on labelled clips.
 
     Attributes:
+        settings: What was tried.
         table: One row per setting: its parameters, ``auc``, ``pauc``, ``auc_source``,
             ``auc_target``, ``objective``, the 95 % interval of that (``low``, ``high``), and
             ``picked``, the share of resamples in which it is the best.
@@ -53,6 +54,7 @@ class Curve:
         best: Row of the best setting; of equals, that nearest the detector's own.
     """
 
+    settings: list[dict[str, Any]]
     table: pd.DataFrame
     resampled: NDArray[np.float64]
     best: int
@@ -147,7 +149,8 @@ class Selector:
 
     def settings(self) -> list[dict[str, Any]]:
         """Return every combination of the grid's values."""
-        return [setting for grid in self.grids for setting in ParameterGrid(grid)]
+        # ParameterGrid sorts the parameters; they are shown as they were given.
+        return [{key: s[key] for key in grid} for grid in self.grids for s in ParameterGrid(grid)]
 
     def own(self, detector: Detector) -> dict[str, Any]:
         """Return the detector's own setting: that of the grid, else its values of all keys."""
@@ -222,7 +225,8 @@ class Selector:
             high=high,
             picked=np.bincount(picks, minlength=len(settings)) / len(picks),
         )
-        return Curve(table, resampled, int(_best(objective[tried, None], distance[tried])[0]))
+        best = int(_best(objective[tried, None], distance[tried])[0])
+        return Curve(settings, table, resampled, best)
 
     def select(
         self,
