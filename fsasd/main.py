@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ from fsasd.data.audio import Clips, identity
 from fsasd.data.check import check
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import require_known
-from fsasd.detection import Detection, detect, sections, write
+from fsasd.detection import Detection, detect, require_first_shot, sections, tell, write
+from fsasd.detectors.base import Detector
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.embedding import RealClips
 from fsasd.generation.nano import pretrain_parts
@@ -51,11 +52,13 @@ from fsasd.generation.synthesis import (
     rejections,
 )
 from fsasd.report import console, write_report
+from fsasd.selection import Selector
 from fsasd.store import Store, rank
+from fsasd.validation import Trial, play_target, write_validation
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 2, "detect": 1}
+VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 2, "detect": 2}
 """To be raised when a stage, given the same recipe, gives another result."""
 
 STAGES = ("check", "pretrain", "finetune", "synthesise", "detect", "report")
@@ -131,8 +134,8 @@ class Run:
             "selection": self._plain("selection"),
             "clips": _digest(
                 f"{identity(clip.path)}|{clip.label}|{clip.domain}"
-                for machine in self.data.targets
-                for clip in self.data.machine(machine)
+                for clip in self.data.clips
+                if clip.role == "target" or self.cfg.synthesis.references
             ),
         }
 
@@ -233,19 +236,43 @@ class Run:
             quality.to_csv(folder / QUALITY, index=False)
 
     def detect(self, folder: Path, synthetic: Path | None) -> None:
-        """Select, fit, score and evaluate each section of each target machine."""
+        """Select, fit, score and evaluate each section of each target machine.
+
+        Reference machines for which clips were synthesised, too, play the target (``validation``).
+        """
         detector = hydra.utils.instantiate(self.cfg.detector, _convert_="all")
         selector = hydra.utils.instantiate(self.cfg.selection, _convert_="all")
+        made = self._synthetic(synthetic) if synthetic else None
         found: list[Detection] = []
         for machine in self.data.targets:
-            made = self._synthetic(machine, synthetic) if synthetic else None
-            for section, own in sections(self.data.machine(machine)):
+            for section, own in sections(self.data.machine(machine).where(role="target")):
                 train = own.where(split="train", label="normal")
                 test = own.where(split="test")
                 log.info("%s section %s: %d clips to learn from", machine, section, len(train))
-                mine = made.where(section=own[0].section) if made else None
+                mine = made and made.where(machine=machine, section=own[0].section)
                 found.append(detect(detector, selector, train, test, mine))
         write(folder, found)
+        if synthetic and made is not None and self.cfg.synthesis.references:
+            trials = dict(self._trials(detector, selector, made))
+            if trials:
+                write_validation(folder, trials, selector.objective)
+
+    def _trials(
+        self, detector: Detector, selector: Selector, made: Clips
+    ) -> Iterator[tuple[tuple[str, str], Trial]]:
+        """Let each section of each reference machine play the target."""
+        heard = {(c.machine, c.section) for c in self.data.captioned if c.label == "anomaly"}
+        for machine in self.data.references:
+            for section, own in sections(self.data.machine(machine).where(role="reference")):
+                mine = made.where(machine=machine, section=own[0].section)
+                choice = play_target(detector, selector, own, mine)
+                if choice is None:
+                    log.info("%s section %s: cannot play the target, for want of normal training "
+                             "clips or of test clips of both labels", machine, section)  # fmt: skip
+                    continue
+                tell(choice, f"reference {machine}", section)
+                strict = not self._is_trained or (machine, own[0].section) not in heard
+                yield (machine, section), Trial(choice, strict)
 
     def pretrain(self, folder: Path) -> None:
         """Make the nano model from nothing (see ``generation.nano``)."""
@@ -272,6 +299,7 @@ class Run:
         """
         stages = list(self.cfg.stages)
         require_known([*stages, *self.cfg.force], STAGES, "stages")
+        require_first_shot(self.data.clips)
         if rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             if "check" in stages:
@@ -334,22 +362,24 @@ class Run:
     ) -> Path:
         return self.store.make(stage, recipe, build, force=stage in self.cfg.force, alone=alone)
 
-    def _synthetic(self, machine: str, folder: Path) -> Clips | None:
-        clips = Clips(read_manifest(folder), self.data.cache).where(machine=machine)
-        if len(set(clips.labels.tolist())) == 2:
-            return clips
-        log.warning(
-            "%s: too few synthetic clips were kept to choose a setting. Rejected were %s: see %s",
-            machine, dict(rejections(folder, machine)), folder / MANIFEST,
-        )  # fmt: skip
-        return None
+    def _synthetic(self, folder: Path) -> Clips:
+        clips = Clips(read_manifest(folder), self.data.cache)
+        for machine in sorted({clip.machine for clip in read_manifest(folder, kept=False)}):
+            if len(set(clips.where(machine=machine).labels.tolist())) < 2:
+                log.warning(
+                    "%s: too few synthetic clips were kept to choose a setting. Rejected were %s: "
+                    "see %s", machine, dict(rejections(folder, machine)), folder / MANIFEST,
+                )  # fmt: skip
+        return clips
 
     def _normals(self) -> Clips:
+        roles = ("target", "reference") if self.cfg.synthesis.references else ("target",)
+        # Test clips are there to judge by.
         return Clips(
             [
                 c
                 for c in self.data.captioned
-                if c.role == "target" and c.label == "normal" and c.split == "train"
+                if c.role in roles and c.label == "normal" and c.split == "train"
             ],
             self.data.cache,
         )
