@@ -208,7 +208,7 @@ def test_reference_machines_play_the_target(chain, caplog):
 
 def test_a_machine_whose_anomalies_are_held_out_is_validated_strictly(chain):
     root, store, _ = chain
-    options = [*TINY, store, "synthesis.references=true", "callbacks=none"]
+    options = [*TINY, store, "synthesis.references=true"]
     hidden = "data.hold_out=[{machine: fan, label: anomaly}]"
     run = app.Run(configure(*options, hidden), root / "strict")
     assert not run.data.captioned.labels.any()
