@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import math
 import os
 import shutil
 import sys
@@ -30,6 +31,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
+from safetensors import safe_open
 from torch.utils.data import DataLoader
 
 from fsasd.callbacks import SynthesisWriter
@@ -51,7 +53,7 @@ from fsasd.generation.synthesis import (
     read_table,
     rejections,
 )
-from fsasd.report import console, write_report
+from fsasd.report import console, write_report, write_tables
 from fsasd.selection import Selector
 from fsasd.store import Store, rank
 from fsasd.validation import Trial, play_target, write_validation
@@ -323,6 +325,7 @@ class Run:
             )
             self._leave(made, self.folder)
         if "report" in stages:
+            write_tables(self.folder, self.cfg.tables, self._generator_parameters())
             write_report(self.folder, self.data)
             log.info("report: %s", self.folder / "report.html")
         return console(self.folder)
@@ -383,6 +386,16 @@ class Run:
             ],
             self.data.cache,
         )
+
+    def _generator_parameters(self) -> int | None:
+        if not self.cfg.generator._target_ or not self._is_trained:
+            return 0
+        model = self.store.path("finetune", self.finetune_recipe()) / "model"
+        count = 0
+        for path in model.rglob("*.safetensors"):
+            with safe_open(path, "numpy") as file:
+                count += sum(math.prod(file.get_slice(k).get_shape()) for k in file.keys())  # noqa: SIM118
+        return count or None
 
     @cached_property
     def _captioned(self) -> dict[str, str]:

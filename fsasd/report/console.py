@@ -20,6 +20,7 @@ from fsasd.report.results import (
     percent,
     points,
 )
+from fsasd.report.tables import readable
 
 _WIDTH = 100
 _LEFT = {
@@ -61,6 +62,8 @@ def console(folder: Path) -> float | None:
         out.print(_settings(compare_settings(results.settings, results.setting_scores)))
     if not results.validation.empty:
         out.print(_validation(results.validation))
+    for number, made in results.tables.items():
+        out.print(_paper(number, made))
     for name, what in _LEFT.items():
         if (results.folder / name).exists():
             out.print(f"{what + ':':<16} {results.folder / name}", soft_wrap=True)
@@ -136,6 +139,16 @@ def _validation(validation: pd.DataFrame) -> Table:
             points(row["regret"]), UNDEFINED if unknown else f"{row['spearman']:+.2f}", strict,
             style="bold" if mean else "",
         )  # fmt: skip
+    return table
+
+
+def _paper(number: int, made: pd.DataFrame) -> Table:
+    text = readable(number, made)
+    table = _table(f"Table {number} of the paper", "Row", "Column")
+    for name in text.columns[2:]:
+        table.add_column(name, justify="right")
+    for row in text.itertuples(index=False):
+        table.add_row(*map(Text, row))
     return table
 
 

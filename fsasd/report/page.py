@@ -37,6 +37,7 @@ from fsasd.report.results import (
     told_apart,
     top_settings,
 )
+from fsasd.report.tables import readable
 
 PAGE = "report.html"
 _FILES = {
@@ -49,6 +50,7 @@ _FILES = {
     "gap.csv": "how far synthetic normal clips are from real ones",
     "validation.csv": "what synthetic clips chose for machines whose anomalies are known",
     "validation": "what that was made of",
+    **{f"table{n}.csv": f"table {n} of the paper beside this run’s numbers" for n in range(2, 7)},
     "captions.csv": "the clips that the generator may be trained on, and their captions",
     "synthetic/manifest.csv": "the synthetic clips: caption, source, seed, kept or why not",
     "synthetic/quality.csv": "how near the synthetic clips are to real ones",
@@ -197,6 +199,7 @@ def _render(results: Results, parts: list[MachinePart], seconds: float) -> str:
         kinds=listening.KINDS,
         seconds=seconds,
         wide_gap=WIDE_GAP,
+        tables={number: readable(number, table) for number, table in results.tables.items()},
         captions=_captions(results.captions),
         command=shlex.join(["fsasd", *results.overrides]),
         config=yaml.safe_dump(results.config, sort_keys=False) if results.config else "",

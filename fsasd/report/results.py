@@ -66,6 +66,12 @@ class Results:
         self.setting_scores = self._table("setting_scores.csv")
         self.gap = self._table("gap.csv")
         self.validation = self._table("validation.csv")
+        made = {n: self.folder / f"table{n}.csv" for n in range(2, 7)}
+        self.tables = {
+            n: pd.read_csv(path, dtype=str if n == 3 else None)
+            for n, path in made.items()
+            if path.is_file()
+        }
         self.captions = self._table("captions.csv")
         self.manifest = self._table("synthetic/manifest.csv")
         self.quality = self._table("synthetic/quality.csv")
