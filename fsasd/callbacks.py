@@ -151,7 +151,6 @@ class DetectorEvaluation(L.Callback):
         for machine in data.references:
             # A cache of its own: synthetic clips of this moment are never asked for again.
             clips = Clips(data.machine(machine).clips, FeatureCache(channel=data.cache.channel))
-            clips = clips.where(role="reference")
             train = clips.where(split="train", label="normal")
             if not len(train):
                 continue

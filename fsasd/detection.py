@@ -14,7 +14,6 @@ from sklearn.base import clone
 
 from fsasd.choice import WIDE_GAP, Choice, choose
 from fsasd.data.audio import Clips
-from fsasd.data.metadata import Clip
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import Section, SectionMetrics, metrics_table, section_metrics
 from fsasd.evaluation.submission import write_decisions, write_scores
@@ -109,30 +108,9 @@ def tell(choice: Choice, machine: str, section: str) -> None:
                  title(selection.params))  # fmt: skip
 
 
-def require_first_shot(clips: Clips) -> None:
-    """Raise if anomalies of a target are among the references, so that nothing is first-shot.
-
-    A machine may be both, as in DCASE 2020, where units of one type are divided between the two:
-    then their sections differ.
-
-    Raises:
-        ValueError: Names the machine and the section.
-    """
-    known = {_unit_of(c): c for c in clips if c.role == "reference" and c.label == "anomaly"}
-    for clip in clips:
-        if clip.role == "target" and _unit_of(clip) in known:
-            machine, section = _unit_of(clip)
-            raise ValueError(
-                f"{machine} section {section} is a target ({clip.path}), but its anomalies are "
-                f"known from the references ({known[machine, section].path}): leave it out of one "
-                "of the two, or give its recordings there another section if they are of another "
-                f"{machine}"
-            )
-
-
 def sections(clips: Clips) -> list[tuple[str, Clips]]:
     """Split the clips of a machine by section, for which DCASE wants a detector each."""
-    own = [_unit_of(clip)[1] for clip in clips]
+    own = [clip.section or "00" for clip in clips]
     return [(name, clips[[section == name for section in own]]) for name in sorted(set(own))]
 
 
@@ -202,10 +180,6 @@ def write_choices(folder: Path, choices: Mapping[tuple[str, str], Choice]) -> No
         pd.concat(parts).to_csv(folder / f"{name}.csv", index=False)
 
 
-def _unit_of(clip: Clip) -> tuple[str, str]:
-    return clip.machine, clip.section or "00"
-
-
 def _unit(train: Clips, test: Clips) -> tuple[str, str]:
     if not len(train) or not len(test):
         known = [*train, *test]
@@ -214,7 +188,7 @@ def _unit(train: Clips, test: Clips) -> tuple[str, str]:
             f"{name}: expected normal training clips and test clips, found {len(train)} and "
             f"{len(test)}"
         )
-    return _unit_of(train[0])
+    return train[0].machine, train[0].section or "00"
 
 
 def _missing(test: Clips) -> str:

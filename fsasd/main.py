@@ -39,7 +39,7 @@ from fsasd.data.audio import Clips, identity
 from fsasd.data.check import check
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import require_known
-from fsasd.detection import Detection, detect, require_first_shot, sections, tell, write
+from fsasd.detection import Detection, detect, sections, tell, write
 from fsasd.detectors.base import Detector
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.embedding import RealClips
@@ -247,7 +247,7 @@ class Run:
         made = self._synthetic(synthetic) if synthetic else None
         found: list[Detection] = []
         for machine in self.data.targets:
-            for section, own in sections(self.data.machine(machine).where(role="target")):
+            for section, own in sections(self.data.machine(machine)):
                 train = own.where(split="train", label="normal")
                 test = own.where(split="test")
                 log.info("%s section %s: %d clips to learn from", machine, section, len(train))
@@ -265,7 +265,7 @@ class Run:
         """Let each section of each reference machine play the target."""
         heard = {(c.machine, c.section) for c in self.data.captioned if c.label == "anomaly"}
         for machine in self.data.references:
-            for section, own in sections(self.data.machine(machine).where(role="reference")):
+            for section, own in sections(self.data.machine(machine)):
                 mine = made.where(machine=machine, section=own[0].section)
                 choice = play_target(detector, selector, own, mine)
                 if choice is None:
@@ -301,7 +301,6 @@ class Run:
         """
         stages = list(self.cfg.stages)
         require_known([*stages, *self.cfg.force], STAGES, "stages")
-        require_first_shot(self.data.clips)
         if rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             if "check" in stages:

@@ -226,36 +226,6 @@ def test_prompts_are_made_of_training_clips_alone(chain):
         assert {(clip.split, clip.label) for clip in normal} == {("train", "normal")}
 
 
-@pytest.fixture
-def copied(chain, tmp_path):
-    """The factory's recordings, to be rearranged."""
-    (data,) = (chain[0] / "store" / "factory").glob("*/data")
-    return shutil.copytree(data, tmp_path / "data")
-
-
-def test_a_target_whose_anomalies_are_known_is_an_error(chain, copied, tmp_path):
-    shutil.copytree(copied / "dev_data" / "fan", copied / "eval_data" / "fan")
-    options = ["data=dcase", f"data.root={copied}", "generator=none", chain[1]]
-    with pytest.raises(ValueError, match=r"fan section 00 is a target .* from the references"):
-        app.Run(configure(*options), tmp_path / "run")()
-
-
-def test_units_of_one_machine_may_be_divided_between_references_and_targets(
-    chain, copied, tmp_path
-):
-    """As in DCASE 2020, where sections of a machine type are in both parts."""
-    for path in (copied / "dev_data" / "fan").rglob("section_00*.wav"):
-        name = path.name.replace("_00_", "_01_", 1)
-        other = copied / "eval_data" / "fan" / path.parent.name / name
-        other.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, other)
-    options = ["data=dcase", f"data.root={copied}", "generator=none", chain[1]]
-    app.Run(configure(*options), tmp_path / "run")()
-    metrics = pd.read_csv(tmp_path / "run" / "metrics.csv", dtype={"section": str})
-    units = metrics[["machine", "section"]].dropna().to_records(index=False).tolist()
-    assert units == [("fan", "01"), ("pump", "00")]
-
-
 def test_without_usable_synthetic_clips_a_run_goes_on_and_says_why(chain, monkeypatch, caplog):
     root, store, _ = chain
     silence = torch.zeros(8000)
