@@ -251,19 +251,22 @@ class Run:
                 train = own.where(split="train", label="normal")
                 test = own.where(split="test")
                 log.info("%s section %s: %d clips to learn from", machine, section, len(train))
-                mine = made and made.where(machine=machine, section=own[0].section)
+                mine = None
+                if made is not None:
+                    mine = made.where(machine=machine, section=own[0].section)
                 found.append(detect(detector, selector, train, test, mine))
         write(folder, found)
-        if synthetic and made is not None and self.cfg.synthesis.references:
+        trials = {}
+        if made is not None and self.cfg.synthesis.references and selector.grids:
             trials = dict(self._trials(detector, selector, made))
-            if trials:
-                write_validation(folder, trials, selector.objective)
+        if trials:
+            write_validation(folder, trials, selector.objective)
 
     def _trials(
         self, detector: Detector, selector: Selector, made: Clips
     ) -> Iterator[tuple[tuple[str, str], Trial]]:
         """Let each section of each reference machine play the target."""
-        heard = {(c.machine, c.section) for c in self.data.captioned if c.label == "anomaly"}
+        heard = {clip.machine for clip in self.data.captioned if clip.label == "anomaly"}
         for machine in self.data.references:
             for section, own in sections(self.data.machine(machine)):
                 mine = made.where(machine=machine, section=own[0].section)
@@ -273,7 +276,7 @@ class Run:
                              "clips or of test clips of both labels", machine, section)  # fmt: skip
                     continue
                 tell(choice, f"reference {machine}", section)
-                strict = not self._is_trained or (machine, own[0].section) not in heard
+                strict = not self._is_trained or machine not in heard
                 yield (machine, section), Trial(choice, strict)
 
     def pretrain(self, folder: Path) -> None:

@@ -72,7 +72,7 @@ class Selection:
         argmax: The setting of highest objective; the own one where nothing could be tried.
         reason: Why the detector keeps its own setting; empty where it takes the highest.
         gain: Objective of ``argmax`` minus that of the own setting.
-        chance: Gain that the best of all settings reaches by chance, at the selector's level.
+        chance: What that would have to be more than (see ``Selector``), at the selector's level.
         resampled: As in ``Curve``; empty where nothing could be tried.
     """
 
@@ -88,11 +88,12 @@ class Selection:
 class Selector:
     """The setting that best tells synthetic anomalies from synthetic normals, if it is better.
 
-    ``abstain`` keeps the detector's own setting unless another's gain is more than the best of all
-    settings would have by chance: White's reality check ("A reality check for data snooping",
-    Econometrica 68(5), 2000), the bootstrap of the *largest* gain. The interval of the one
-    difference would not do, since it is the largest of many: with 56 settings that are equally
-    good it lets another setting win in 19 % of cases, the reality check in 5 %.
+    ``abstain`` keeps the detector's own setting unless another's gain is more than the luckiest of
+    all settings would have by chance: the bootstrap of the *largest* gain, in standard errors
+    (Hansen, "A test for superior predictive ability", Journal of Business and Economic Statistics
+    23(4), 2005). The interval of the one difference would not do, since it is the largest of many:
+    with 56 settings that are equally good it lets another setting win in 19 % of cases, where this
+    does in about 5 %.
 
     Args:
         grid: Parameter to the values to try; all combinations are tried. A list of such grids is
@@ -104,7 +105,7 @@ class Selector:
             there are too few clips to tell; false is the paper's rule.
         calibrate: Remove the gap between synthetic and real normals first (see
             ``choice.calibrated``).
-        level: Of the intervals and of the reality check.
+        level: Of the intervals, and of how sure a gain must be.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
 
@@ -251,12 +252,13 @@ class Selector:
         own, best = settings.index(self.own(detector)), curve.best
         gains = curve.table["objective"].to_numpy() - curve.table["objective"][own]
         resampled = curve.resampled - curve.resampled[own]
-        largest = np.max((resampled - gains[:, None])[: len(self.settings())], axis=0)
-        chance = float(np.quantile(largest, self.level))
+        tried = slice(len(self.settings()))
+        chance = _gain_by_chance(gains[tried], resampled[tried], best, self.level)
         reason = ""
         if self.abstain:
             units = [_units(np.asarray(labels) == label, groups) for label in (0, 1)]
-            reason = _doubt(settings[best], settings[own], units, gains[best], chance)
+            chances = gains[best], chance, len(self.settings())
+            reason = _doubt(settings[best], settings[own], units, *chances)
         chosen = own if reason else best
         rows = curve.table.index
         table = curve.table.assign(own=rows == own, argmax=rows == best, chosen=rows == chosen)
@@ -344,8 +346,30 @@ def _units(own: NDArray[np.bool_], groups: ArrayLike | None) -> int:
     return int(own.sum()) if groups is None else len(set(np.asarray(groups)[own].tolist()))
 
 
+def _gain_by_chance(
+    gains: NDArray[np.float64], resampled: NDArray[np.float64], best: int, level: float
+) -> float:
+    """Gain that ``best``, had it none, would reach by being the luckiest of all settings.
+
+    Gains are told in their standard errors, since those of settings near the own one vary little
+    and those of far ones much. Settings that are surely worse cannot be the luckiest.
+    """
+    excess = resampled - gains[:, None]
+    error = excess.std(axis=1)
+    varies = error > _EQUAL
+    scale = np.where(varies, error, 1.0)
+    plausible = gains >= -scale * np.sqrt(2 * np.log(np.log(max(resampled.shape[1], 3))))
+    luck = np.max((excess / scale[:, None])[varies & plausible], axis=0, initial=0.0)
+    return float(np.quantile(luck, level) * error[best])
+
+
 def _doubt(
-    best: Mapping[str, Any], own: Mapping[str, Any], units: list[int], gain: float, chance: float
+    best: Mapping[str, Any],
+    own: Mapping[str, Any],
+    units: list[int],
+    gain: float,
+    chance: float,
+    tried: int,
 ) -> str:
     if best == own:
         return ""
@@ -357,6 +381,6 @@ def _doubt(
     if gain <= chance + _EQUAL:
         return (
             f"{title(best)} gains {100 * gain:.1f} points over {title(own)} on synthetic clips; "
-            f"by chance, the best of all settings gains up to {100 * chance:.1f}"
+            f"the luckiest of {tried} settings gains up to {100 * chance:.1f} by chance"
         )
     return ""

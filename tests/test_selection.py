@@ -243,6 +243,8 @@ def test_a_flat_curve_keeps_the_detectors_own_setting_and_says_so():
     assert selection.argmax != selection.params
     gained = f"r={selection.argmax['r']:g} gains {100 * selection.gain:.1f} points over r=1"
     assert gained in selection.reason
+    lucky = f"the luckiest of 4 settings gains up to {100 * selection.chance:.1f} by chance"
+    assert lucky in selection.reason
     assert selection.curve.loc[selection.curve["chosen"], "reason"].item() == selection.reason
     assert selection.curve.loc[selection.curve["argmax"], "r"].item() == selection.argmax["r"]
     assert paper(GRID).select(TWFRGMM(), labels, scores).params == selection.argmax
@@ -261,6 +263,20 @@ def test_equally_good_settings_are_rarely_told_apart():
         naive += np.quantile(difference, 0.025) > 0
     assert taken <= 12
     assert naive >= 2 * taken
+
+
+def test_settings_that_are_hopeless_do_not_hide_a_small_sure_gain():
+    """A near setting differs little from the own one, and so surely; far ones vary and are poor."""
+    rng = np.random.default_rng(0)
+    own = rng.standard_normal(40) + LABELS
+    near = own + 0.35 * LABELS
+    hopeless = rng.standard_normal((30, 40)) - LABELS
+    grid = {"r": [*np.linspace(0, 0.5, 30).round(3).tolist(), 0.9, 1.0]}
+    selection = Selector(grid).select(TWFRGMM(), LABELS, np.stack([*hopeless, near, own]))
+    assert selection.params == {"r": 0.9}
+    wild = selection.resampled[:30] - selection.resampled[-1]
+    luckiest = np.max(wild - wild.mean(axis=1, keepdims=True), axis=0)
+    assert selection.chance < selection.gain < np.quantile(luckiest, 0.95)
 
 
 def test_few_clips_are_no_evidence_however_good_they_look():
