@@ -233,7 +233,10 @@ def test_table_4_grows_with_the_runs_of_its_sweep(tmp_path):
 
 
 def _arm(extended, silence):
-    return f"extended r range: {extended}, silence removed: {silence}"
+    return (
+        f"r to {'1.1' if extended == 'yes' else '1.0'}, "
+        f"silence {'removed' if silence == 'yes' else 'kept'}"
+    )
 
 
 def test_table_4_of_a_single_run_is_refused(tmp_path):
@@ -283,7 +286,7 @@ def test_tables_are_shown_in_percent_where_they_are_fractions(tmp_path, capsys):
     assert "TWFR-GMM (real)" in out
     page = write_report(folder, None).read_text(encoding="utf-8")
     assert "The paper’s tables" in page
-    assert "extended" not in page
+    assert "silence removed" not in page
 
 
 def test_a_page_without_tables_does_not_speak_of_them(tmp_path):

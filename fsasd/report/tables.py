@@ -224,7 +224,8 @@ def _table4(arms: Mapping[tuple[str, str], Results]) -> pd.DataFrame | None:
         return None
     lines = []
     for arm in paper.index:
-        row = f"extended r range: {arm[0]}, silence removed: {arm[1]}"
+        row = f"r to {'1.1' if arm[0] == 'yes' else '1.0'}, silence "
+        row += "removed" if arm[1] == "yes" else "kept"
         lines += _averages(row, paper.loc[arm], found.get(arm), found.get(("yes", "yes")))
     return pd.DataFrame(lines)
 
