@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from fsasd.data.audio import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.detection import choose
 from fsasd.detectors.base import Detector
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.generation.base import Generator
@@ -24,6 +23,7 @@ from fsasd.generation.cleaning import Cleaning
 from fsasd.generation.prompts import Prompt, make_prompts
 from fsasd.generation.synthesis import SynthesisFolder, read_manifest
 from fsasd.selection import Selector
+from fsasd.validation import correlate, play_target
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +94,10 @@ class DetectorEvaluation(L.Callback):
     Each reference machine with labelled test clips is treated as if it were a target: the model
     synthesises its normal and anomalous clips, the detector's setting is chosen on them alone, and
     the machine's real anomalies then say how good the choice was. Logged are, as means over the
-    machines, ``first_shot/auc``, ``first_shot/pauc`` and ``first_shot/regret`` (objective of the
-    best setting in hindsight minus that of the chosen one); a checkpoint can monitor them.
+    machines, ``first_shot/auc``, ``first_shot/pauc``, ``first_shot/gain`` (objective of the chosen
+    setting minus that of the detector's own), ``first_shot/regret`` (that of the best setting in
+    hindsight minus that of the chosen one) and ``first_shot/spearman`` (how alike synthetic and
+    real clips order the settings); a checkpoint can monitor them.
 
     Note that the generator does hear the reference machines' anomalies: they are in the training
     set, as the method has it. The choice of setting does not.
@@ -105,7 +107,8 @@ class DetectorEvaluation(L.Callback):
         clips_per_label: Synthetic clips of each label per machine.
         max_seconds: Length at which synthetic clips are cut, since this is repeated often.
         detector: Whose setting is chosen; TWFR-GMM by default.
-        selector: The settings to choose from; r in 0, 0.05, ..., 1.10 by default.
+        selector: The settings to choose from; r in 0, 0.05, ..., 1.10 by default, without
+            abstaining: what a few clips choose is no evidence yet, but moves with the generator.
     """
 
     def __init__(
@@ -120,7 +123,8 @@ class DetectorEvaluation(L.Callback):
         self.clips_per_label = clips_per_label
         self.max_seconds = max_seconds
         self.detector = detector or TWFRGMM()
-        self.selector = selector or Selector({"r": np.arange(0, 1.101, 0.05).round(2).tolist()})
+        r = np.arange(0, 1.101, 0.05).round(2).tolist()
+        self.selector = selector or Selector({"r": r}, abstain=False)
         self._validations = 0
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -142,31 +146,38 @@ class DetectorEvaluation(L.Callback):
             pl_module.train()
 
     def evaluate(self, generator: Generator, data: FirstShotDataModule) -> dict[str, float]:
-        """Return the means of auc, pauc and regret; empty where no machine can be evaluated."""
+        """Return the means that are logged; empty where no machine can be evaluated."""
         rows = []
         for machine in data.references:
             # A cache of its own: synthetic clips of this moment are never asked for again.
             clips = Clips(data.machine(machine).clips, FeatureCache(channel=data.cache.channel))
             train = clips.where(split="train", label="normal")
-            test = clips[[c.split == "test" and c.label is not None for c in clips]]
-            if not len(train) or not len(test) or len(set(test.labels.tolist())) < 2:
+            if not len(train):
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 synthetic = self._synthesise(generator, data, train, folder)
-                if len(set(synthetic.labels.tolist())) < 2:
-                    log.warning("%s: no usable synthetic clips of both labels yet", machine)
-                    continue
-                choice = choose(self.detector, self.selector, train, test, synthetic)
+                choice = play_target(self.detector, self.selector, clips, synthetic)
+            if choice is None:
+                continue
+            if np.isnan(choice.selection.gain):
+                log.warning("%s: no usable synthetic clips of both labels yet", machine)
+                continue
             assert choice.settings is not None
+            assert choice.real is not None
             table = choice.settings.set_index("setting")
+            objective = table["objective"]
             rows.append(
                 {
                     "auc": table["auc"]["synthetic"],
                     "pauc": table["pauc"]["synthetic"],
-                    "regret": table["objective"]["oracle"] - table["objective"]["synthetic"],
+                    "gain": objective["synthetic"] - objective[table["own"]].iloc[0],
+                    "regret": objective["oracle"] - objective["synthetic"],
+                    "spearman": correlate(choice.selection, choice.real)[0, 0],
                 }
             )
-        return {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} if rows else {}
+        # Where a curve is flat it has no order.
+        means = pd.DataFrame(rows).mean().dropna()
+        return {str(key): float(value) for key, value in means.items()}
 
     def _synthesise(
         self, generator: Generator, data: FirstShotDataModule, train: Clips, folder: str

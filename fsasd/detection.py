@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from fsasd.choice import WIDE_GAP, Choice, choose
 from fsasd.data.audio import Clips
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import Section, SectionMetrics, metrics_table, section_metrics
 from fsasd.evaluation.submission import write_decisions, write_scores
 from fsasd.evaluation.thresholds import gamma_threshold, held_out_scores
 from fsasd.evaluation.uncertainty import bootstrap_official
-from fsasd.selection import Selection, Selector
+from fsasd.selection import Curve, Selector, title
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Detection:
         test: The test clips.
         scores: (n,) anomaly scores of the test clips.
         threshold: A clip scored above it is called anomalous.
-        choice: What synthetic clips chose; ``None`` without synthetic clips.
+        choice: What synthetic clips chose; ``None`` where none were to be made.
         metrics: ``None`` where the test labels are not known.
     """
 
@@ -53,51 +54,6 @@ class Detection:
         return self.scores > self.threshold
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What synthetic clips chose, and what it was worth.
-
-    Attributes:
-        selection: The curve on synthetic clips and the setting chosen on it.
-        real_curve: AUC and pAUC of every setting on the real test clips. Nobody could have known
-            it beforehand: it only says what the choice was worth. ``None`` without labels.
-        settings: Metrics of the baselines, the chosen setting and the oracle's, one row each.
-    """
-
-    selection: Selection
-    real_curve: pd.DataFrame | None = None
-    settings: pd.DataFrame | None = None
-
-
-def choose(
-    detector: Detector, selector: Selector, train: Clips, test: Clips, synthetic: Clips
-) -> Choice:
-    """Choose the detector's setting (step 5 of the method) on synthetic clips.
-
-    Args:
-        detector: Unfitted; copies are fitted on ``train``, with every setting.
-        selector: The settings to choose from, and by what.
-        train: Real normal clips.
-        test: Real test clips, which play no part in the choice; their labels, where they are
-            known, then say what it was worth.
-        synthetic: Synthetic normal and anomalous clips.
-
-    Raises:
-        ValueError: The synthetic clips are of one label only.
-    """
-    _require_both_labels(synthetic, train[0].machine)
-    settings = selector.settings()
-    # Fitted once for both sets.
-    scores = detector.score_path(settings, train, Clips([*synthetic, *test], train.cache))
-    made, real = scores[:, : len(synthetic)], scores[:, len(synthetic) :]
-    selection = selector.select(detector, synthetic.labels, made)
-    if not _is_labelled(test) or len(set(test.labels.tolist())) < 2:
-        return Choice(selection)
-    curve = selector.curve(test.labels, real)
-    curve["oracle"] = curve.index == curve["objective"].idxmax()
-    return Choice(selection, curve, _settings_table(selector, selection, curve, test, real))
-
-
 def detect(
     detector: Detector,
     selector: Selector,
@@ -112,17 +68,18 @@ def detect(
         selector: The settings to choose from, and by what.
         train: Real normal clips.
         test: Real test clips; their labels are only used to evaluate.
-        synthetic: Synthetic normal and anomalous clips to choose on; without them, or without a
-            grid, the detector keeps its own setting.
+        synthetic: Synthetic normal and anomalous clips to choose on (see ``choice.choose``);
+            without them, or without a grid, the detector keeps its own setting.
 
     Raises:
-        ValueError: No training or test clips, or synthetic clips of one label only.
+        ValueError: No training or test clips.
     """
     machine, section = _unit(train, test)
     selector.check(detector)
     fitted, choice = clone(detector), None
-    if synthetic is not None and selector.grid:
+    if synthetic is not None and selector.grids:
         choice = choose(detector, selector, train, test, synthetic)
+        tell(choice, machine, section)
         fitted.set_params(**choice.selection.params)
     fitted.fit(train)
     scores = fitted.score(test)
@@ -131,6 +88,24 @@ def detect(
     if _is_labelled(test):
         metrics = section_metrics(test.labels, test.domains, scores, scores > threshold)
     return Detection(machine, section, fitted, test, scores, threshold, choice, metrics)
+
+
+def tell(choice: Choice, machine: str, section: str) -> None:
+    """Log what was chosen, why the own setting was kept, and a gap between the domains."""
+    selection, gap = choice.selection, choice.gap
+    if gap and gap.is_wide:
+        log.warning(
+            "%s section %s: synthetic normal clips are told from real ones: AUC %.2f (95 %% "
+            "interval %.2f to %.2f; 0.5: not told, above %.2f or below %.2f: a wide gap). What is "
+            "chosen on them may not hold for real clips; selection.calibrate=true takes it away",
+            machine, section, gap.auc, gap.low, gap.high, WIDE_GAP, 1 - WIDE_GAP,
+        )  # fmt: skip
+    if selection.reason:
+        log.info("%s section %s: keeps %s, since %s", machine, section, title(selection.params),
+                 selection.reason)  # fmt: skip
+    else:
+        log.info("%s section %s: synthetic clips chose %s", machine, section,
+                 title(selection.params))  # fmt: skip
 
 
 def sections(clips: Clips) -> list[tuple[str, Clips]]:
@@ -166,26 +141,43 @@ def write(folder: Path, detections: Sequence[Detection]) -> None:
     """Write what a run leaves of its detections.
 
     ``scores/`` in submission form, ``clips.csv`` (score, decision and what is known of each test
-    clip), ``selection.csv``, ``real_curve.csv`` and ``settings.csv`` (where there are labels),
-    ``metrics.csv``, and ``models/<machine>/section_<nn>/``.
+    clip), what ``write_choices`` writes, ``metrics.csv`` (where there are labels), and
+    ``models/<machine>/section_<nn>/``.
     """
     for d in detections:
         names = _file_names(d.test)
         write_scores(folder / "scores", d.machine, d.section, names, d.scores)
         write_decisions(folder / "scores", d.machine, d.section, names, d.decisions)
         d.detector.save(folder / "models" / d.machine / f"section_{d.section}")
-    tables = {
-        "clips": [_clip_table(d) for d in detections],
-        "selection": [_titled(d, d.choice.selection.curve) for d in detections if d.choice],
-        "real_curve": [_titled(d, d.choice.real_curve) for d in detections if d.choice],
-        "settings": [_titled(d, d.choice.settings) for d in detections if d.choice],
-    }
-    for name, tables_ in tables.items():
-        if parts := [table for table in tables_ if table is not None]:
-            pd.concat(parts).to_csv(folder / f"{name}.csv", index=False)
+    if clips := [_titled(d.machine, d.section, _clip_table(d)) for d in detections]:
+        pd.concat(clips).to_csv(folder / "clips.csv", index=False)
+    write_choices(folder, {(d.machine, d.section): d.choice for d in detections if d.choice})
     metrics = evaluate(detections)
     if metrics is not None:
         metrics.to_csv(folder / "metrics.csv", index=False)
+
+
+def write_choices(folder: Path, choices: Mapping[tuple[str, str], Choice]) -> None:
+    """Write what was chosen, for each machine and section.
+
+    ``selection.csv`` and ``gap.csv``; with labels of the test clips also ``real_curve.csv``,
+    ``settings.csv`` and ``setting_scores.csv``.
+    """
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for (machine, section), choice in choices.items():
+        found = {
+            "selection": choice.selection.curve,
+            "gap": None if choice.gap is None else pd.DataFrame([asdict(choice.gap)]),
+            "real_curve": None if choice.real is None else _marked(choice.real),
+            "settings": choice.settings,
+            "setting_scores": choice.scores,
+        }
+        for name, table in found.items():
+            if table is not None:
+                tables.setdefault(name, []).append(_titled(machine, section, table))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, parts in tables.items():
+        pd.concat(parts).to_csv(folder / f"{name}.csv", index=False)
 
 
 def _unit(train: Clips, test: Clips) -> tuple[str, str]:
@@ -211,63 +203,14 @@ def _is_labelled(clips: Clips) -> bool:
     return all(clip.label is not None for clip in clips)
 
 
-def _require_both_labels(synthetic: Clips, machine: str) -> None:
-    if len(set(synthetic.labels.tolist())) != 2:
-        found = int(synthetic.labels.sum())
-        raise ValueError(
-            f"{machine}: a setting is chosen on synthetic normal and anomalous clips, found "
-            f"{len(synthetic) - found} normal and {found} anomalous. See the reasons in "
-            "synthetic/manifest.csv, or keep the detector's own setting with generator=none"
-        )
+def _marked(real: Curve) -> pd.DataFrame:
+    return real.table.assign(oracle=real.table.index == real.best)
 
 
-def _settings_table(
-    selector: Selector,
-    selection: Selection,
-    real_curve: pd.DataFrame,
-    test: Clips,
-    path: np.ndarray,
-) -> pd.DataFrame:
-    settings = selector.settings()
-    rows = {_title(baseline): _row_of(baseline, settings) for baseline in selector.baselines}
-    rows["synthetic"] = _row_of(selection.params, settings)
-    rows["oracle"] = int(real_curve["oracle"].to_numpy().argmax())
-    table = []
-    for name, row in rows.items():
-        metrics = section_metrics(test.labels, test.domains, path[row])
-        table.append(
-            {
-                "setting": name,
-                **settings[row],
-                "auc": real_curve["auc"][row],
-                "auc_source": metrics.auc_source,
-                "auc_target": metrics.auc_target,
-                "pauc": metrics.pauc,
-                "objective": real_curve["objective"][row],
-            }
-        )
-    return pd.DataFrame(table)
-
-
-def _row_of(setting: dict, settings: list[dict]) -> int:
-    for row, other in enumerate(settings):
-        if all(np.isclose(other[k], v) if isinstance(v, float) else other[k] == v
-               for k, v in setting.items()):  # fmt: skip
-            return row
-    raise ValueError(f"setting {setting} is not in the grid that settings are chosen from")
-
-
-def _title(setting: dict) -> str:
-    return ", ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-                     for key, value in setting.items())  # fmt: skip
-
-
-def _titled(detection: Detection, table: pd.DataFrame | None) -> pd.DataFrame | None:
-    if table is None:
-        return None
+def _titled(machine: str, section: str, table: pd.DataFrame) -> pd.DataFrame:
     named = table.copy()
-    named.insert(0, "machine", detection.machine)
-    named.insert(1, "section", detection.section)
+    named.insert(0, "machine", machine)
+    named.insert(1, "section", section)
     return named
 
 
@@ -281,7 +224,7 @@ def _file_names(clips: Clips) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
-def _clip_table(detection: Detection) -> pd.DataFrame | None:
+def _clip_table(detection: Detection) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "file": name,
@@ -299,4 +242,4 @@ def _clip_table(detection: Detection) -> pd.DataFrame | None:
         )
     )
     table["threshold"] = detection.threshold
-    return _titled(detection, table)
+    return table

@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import math
 import os
 import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
+from safetensors import safe_open
 from torch.utils.data import DataLoader
 
 from fsasd.callbacks import SynthesisWriter
@@ -37,7 +39,7 @@ from fsasd.data.audio import Clips, identity
 from fsasd.data.check import check
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import require_known
-from fsasd.detection import Detection, detect, sections, write
+from fsasd.detection import Detection, detect, sections, tell, write
 from fsasd.detectors.base import Detector
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.embedding import RealClips
@@ -51,12 +53,14 @@ from fsasd.generation.synthesis import (
     read_table,
     rejections,
 )
-from fsasd.report import console, write_report
+from fsasd.report import console, write_report, write_tables
+from fsasd.selection import Selector
 from fsasd.store import Store, rank
+from fsasd.validation import Trial, play_target, write_validation
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 2, "train": 1, "detect": 1}
+VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 2, "train": 1, "detect": 2}
 """To be raised when a stage, given the same recipe, gives another result."""
 
 STAGES = ("check", "pretrain", "finetune", "synthesise", "train", "detect", "report")
@@ -147,8 +151,8 @@ class Run:
             "selection": self._plain("selection"),
             "clips": _digest(
                 f"{identity(clip.path)}|{clip.label}|{clip.domain}"
-                for machine in self.data.targets
-                for clip in self.data.machine(machine)
+                for clip in self.data.clips
+                if clip.role == "target" or self.cfg.synthesis.references
             ),
         }
 
@@ -264,20 +268,48 @@ class Run:
         self.detector.prepare(heard, folder, where)
 
     def detect(self, folder: Path, synthetic: Path | None) -> None:
-        """Select, fit, score and evaluate each section of each target machine."""
+        """Select, fit, score and evaluate each section of each target machine.
+
+        Reference machines for which clips were synthesised, too, play the target (``validation``).
+        """
+        detector = self.detector
         if recipe := self.train_recipe():
-            self.detector.prepare(self._heard(), self.store.path("train", recipe))
+            detector.prepare(self._heard(), self.store.path("train", recipe))
         selector = hydra.utils.instantiate(self.cfg.selection, _convert_="all")
+        made = self._synthetic(synthetic) if synthetic else None
         found: list[Detection] = []
         for machine in self.data.targets:
-            made = self._synthetic(machine, synthetic) if synthetic else None
             for section, own in sections(self.data.machine(machine)):
                 train = own.where(split="train", label="normal")
                 test = own.where(split="test")
                 log.info("%s section %s: %d clips to learn from", machine, section, len(train))
-                mine = made.where(section=own[0].section) if made else None
-                found.append(detect(self.detector, selector, train, test, mine))
+                mine = None
+                if made is not None:
+                    mine = made.where(machine=machine, section=own[0].section)
+                found.append(detect(detector, selector, train, test, mine))
         write(folder, found)
+        trials = {}
+        if made is not None and self.cfg.synthesis.references and selector.grids:
+            trials = dict(self._trials(detector, selector, made))
+        if trials:
+            write_validation(folder, trials, selector.objective)
+
+    def _trials(
+        self, detector: Detector, selector: Selector, made: Clips
+    ) -> Iterator[tuple[tuple[str, str], Trial]]:
+        """Let each section of each reference machine play the target."""
+        heard = {clip.machine for clip in self.data.captioned if clip.label == "anomaly"}
+        for machine in self.data.references:
+            for section, own in sections(self.data.machine(machine)):
+                mine = made.where(machine=machine, section=own[0].section)
+                choice = play_target(detector, selector, own, mine)
+                if choice is None:
+                    log.info("%s section %s: cannot play the target, for want of normal training "
+                             "clips or of test clips of both labels", machine, section)  # fmt: skip
+                    continue
+                tell(choice, f"reference {machine}", section)
+                strict = not self._is_trained or machine not in heard
+                yield (machine, section), Trial(choice, strict)
 
     def pretrain(self, folder: Path) -> None:
         """Make the nano model from nothing (see ``generation.nano``)."""
@@ -328,6 +360,7 @@ class Run:
             )
             self._leave(made, self.folder)
         if "report" in stages:
+            write_tables(self.folder, self.cfg.tables, self._generator_parameters())
             write_report(self.folder, self.data)
             log.info("report: %s", self.folder / "report.html")
         return console(self.folder)
@@ -374,25 +407,37 @@ class Run:
     ) -> Path:
         return self.store.make(stage, recipe, build, force=stage in self.cfg.force, alone=alone)
 
-    def _synthetic(self, machine: str, folder: Path) -> Clips | None:
-        clips = Clips(read_manifest(folder), self.data.cache).where(machine=machine)
-        if len(set(clips.labels.tolist())) == 2:
-            return clips
-        log.warning(
-            "%s: too few synthetic clips were kept to choose a setting. Rejected were %s: see %s",
-            machine, dict(rejections(folder, machine)), folder / MANIFEST,
-        )  # fmt: skip
-        return None
+    def _synthetic(self, folder: Path) -> Clips:
+        clips = Clips(read_manifest(folder), self.data.cache)
+        for machine in sorted({clip.machine for clip in read_manifest(folder, kept=False)}):
+            if len(set(clips.where(machine=machine).labels.tolist())) < 2:
+                log.warning(
+                    "%s: too few synthetic clips were kept to choose a setting. Rejected were %s: "
+                    "see %s", machine, dict(rejections(folder, machine)), folder / MANIFEST,
+                )  # fmt: skip
+        return clips
 
     def _normals(self) -> Clips:
+        roles = ("target", "reference") if self.cfg.synthesis.references else ("target",)
+        # Test clips are there to judge by.
         return Clips(
             [
                 c
                 for c in self.data.captioned
-                if c.role == "target" and c.label == "normal" and c.split == "train"
+                if c.role in roles and c.label == "normal" and c.split == "train"
             ],
             self.data.cache,
         )
+
+    def _generator_parameters(self) -> int | None:
+        if not self.cfg.generator._target_ or not self._is_trained:
+            return 0
+        model = self.store.path("finetune", self.finetune_recipe()) / "model"
+        count = 0
+        for path in model.rglob("*.safetensors"):
+            with safe_open(path, "numpy") as file:
+                count += sum(math.prod(file.get_slice(k).get_shape()) for k in file.keys())  # noqa: SIM118
+        return count or None
 
     @cached_property
     def _captioned(self) -> dict[str, str]:

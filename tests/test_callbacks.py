@@ -1,13 +1,18 @@
 """Synthesis from every rank into one folder; the first-shot number during training."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import lightning as L
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 from torch.utils.data import DataLoader
 
 from fsasd.callbacks import DetectorEvaluation, SynthesisWriter
-from fsasd.data.audio import read
+from fsasd.data.audio import Clips, read
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
 from fsasd.detectors.knn import KNN
@@ -83,7 +88,7 @@ def test_the_first_shot_number_is_logged_for_checkpoints_to_monitor(data, tmp_pa
         clips_per_label=4,
         max_seconds=0.64,
         detector=KNN(),
-        selector=Selector({"k": [1, 2]}, baselines=[{"k": 1}]),
+        selector=Selector({"k": [1, 2, 3]}, abstain=False),
     )
     trainer = run(
         tmp_path, [callback, checkpoint], max_steps=2, val_check_interval=2,
@@ -93,6 +98,8 @@ def test_the_first_shot_number_is_logged_for_checkpoints_to_monitor(data, tmp_pa
     found = trainer.callback_metrics
     assert 0 <= float(found["first_shot/auc"]) <= 1
     assert float(found["first_shot/regret"]) >= 0
+    assert -1 <= float(found["first_shot/gain"]) <= 1
+    assert -1 <= float(found["first_shot/spearman"]) <= 1
     assert float(checkpoint.best_model_score) == float(found["first_shot/auc"])
     assert (tmp_path / "kept" / "best.ckpt").is_file()
 
@@ -105,6 +112,38 @@ def test_evaluation_leaves_the_random_state_to_training(data, tmp_path):
     state = torch.get_rng_state()
     callback.evaluate(nano(), data)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_generator_that_hears_the_anomalies_has_less_regret_than_one_that_hears_noise(
+    data, monkeypatch
+):
+    """What a generator synthesises decides: the machine's real test clips, or nothing but noise."""
+    callback = DetectorEvaluation(
+        selector=Selector({"r": [0.0, 0.5, 0.9, 1.0, 1.1]}, abstain=False)
+    )
+    found = {}
+    for name in ("real", "noise"):
+
+        def synthesise(generator, data, train, folder, name=name):
+            test = data.machine(train[0].machine).where(split="test")
+            if name == "real":
+                return test
+            rng = np.random.default_rng(0)
+            paths = [Path(folder) / f"{i}.wav" for i in range(len(test))]
+            for path in paths:
+                soundfile.write(path, 0.1 * rng.standard_normal(16_000), 16_000)
+            return Clips([replace(c, path=p) for c, p in zip(test, paths, strict=True)])
+
+        monkeypatch.setattr(callback, "_synthesise", synthesise)
+        found[name] = callback.evaluate(None, data)
+    assert found["real"]["regret"] == 0
+    assert found["real"]["spearman"] == pytest.approx(1)
+    assert found["noise"]["regret"] > 0
+    assert found["noise"]["spearman"] < 0.9
+    assert (
+        found["real"]["auc"] + found["real"]["pauc"]
+        > found["noise"]["auc"] + found["noise"]["pauc"]
+    )
 
 
 def test_without_labelled_references_there_is_nothing_to_log(data):

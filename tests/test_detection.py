@@ -14,6 +14,7 @@ from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation import submission
+from fsasd.evaluation.metrics import section_metrics
 from fsasd.selection import Selector
 
 R = [0.0, 0.9, 1.0, 1.1]
@@ -62,7 +63,7 @@ def relabelled(clips, **known):
 def test_the_setting_comes_from_the_synthetic_clips_alone(detection, selector, train, test_clips):
     synthetic = test_clips[::2]
     path = TWFRGMM().score_path([{"r": r} for r in R], train, synthetic)
-    expected = selector.select(TWFRGMM(), synthetic.labels, path)
+    expected = selector.select(TWFRGMM(), synthetic.labels, path, synthetic.domains)
     pd.testing.assert_frame_equal(detection.choice.selection.curve, expected.curve)
     assert detection.detector.r == expected.params["r"]
 
@@ -109,14 +110,15 @@ def test_decisions_are_scores_above_the_threshold(detection):
 
 def test_the_settings_table_compares_baselines_choice_and_oracle(detection):
     table = detection.choice.settings.set_index("setting")
-    assert list(table.index) == ["r=0", "r=1", "synthetic", "oracle"]
-    assert table["r"].tolist()[:3] == [0.0, 1.0, detection.choice.selection.params["r"]]
-    curve = detection.choice.real_curve
+    assert list(table.index) == ["r=0", "r=1", "synthetic", "argmax", "oracle"]
+    chosen = detection.choice.selection
+    assert table["r"].tolist()[:4] == [0.0, 1.0, chosen.params["r"], chosen.argmax["r"]]
+    curve = detection.choice.real.table
     assert table["objective"]["oracle"] == curve["objective"].max()
-    assert curve["oracle"].sum() == 1
     for _, row in table.iterrows():
         assert row["auc"] == curve.loc[curve["r"] == row["r"], "auc"].item()
-    assert table["auc_target"]["synthetic"] == detection.metrics.auc_target
+    assert table["auc_target"]["synthetic"] == pytest.approx(detection.metrics.auc_target)
+    assert table["own"].tolist() == [False, True, False, False, False]
 
 
 def test_without_synthetic_clips_the_detector_keeps_its_own_setting(selector, train, test_clips):
@@ -134,7 +136,7 @@ def test_without_a_grid_the_detector_keeps_its_own_setting(train, test_clips):
 
 def test_another_detector_is_chosen_and_run_the_same_way(train, test_clips):
     selector = Selector(
-        {"k": [1, 3], "pool": ["mean", "max"]}, baselines=[{"k": 1, "pool": "mean"}]
+        {"k": [1, 3], "pool": ["mean", "max"]}, baselines=[{"k": 1, "pool": "mean"}], abstain=False
     )
     found = detect(KNN(), selector, train, test_clips, test_clips[::2])
     assert found.choice.selection.params in selector.settings()
@@ -142,17 +144,26 @@ def test_another_detector_is_chosen_and_run_the_same_way(train, test_clips):
     assert found.choice.settings["setting"].tolist()[0] == "k=1, pool=mean"
 
 
-@pytest.mark.parametrize(
-    ("label", "found"), [("normal", "8 normal and 0"), ("anomaly", "0 normal and 8")]
-)
-def test_synthetic_clips_of_one_label_are_refused(selector, train, test_clips, label, found):
-    with pytest.raises(ValueError, match=rf"bearing: .*found {found} anomalous.*manifest\.csv"):
-        detect(TWFRGMM(), selector, train, test_clips, test_clips.where(label=label))
+def test_without_usable_synthetic_clips_the_detector_keeps_its_own_setting(
+    selector, train, test_clips, caplog
+):
+    caplog.set_level(logging.INFO)
+    found = detect(TWFRGMM(r=0.9), selector, train, test_clips, test_clips.where(label="normal"))
+    assert found.detector.r == 0.9
+    assert "bearing section 00: keeps r=0.9, since no synthetic clips of both" in caplog.text
+    assert found.metrics.undefined == 0
 
 
-def test_no_synthetic_clip_at_all_is_refused(selector, train, test_clips):
-    with pytest.raises(ValueError, match=r"bearing: .*found 0 normal and 0 anomalous"):
-        detect(TWFRGMM(), selector, train, test_clips, test_clips[[]])
+def test_a_wide_gap_between_synthetic_and_real_normals_is_warned_of(
+    selector, train, test_clips, factory_clips, caplog
+):
+    detect(TWFRGMM(), selector, train, test_clips, test_clips[::2])
+    assert warned(caplog) == []
+    another = factory_clips.where(machine="fan", split="test")
+    detect(TWFRGMM(), selector, train, test_clips, another)
+    (message,) = warned(caplog)
+    assert "bearing section 00: synthetic normal clips are told from real ones: AUC 1.0" in message
+    assert "selection.calibrate=true takes it away" in message
 
 
 def test_no_training_clip_is_told(selector, train, test_clips):
@@ -208,6 +219,8 @@ def test_every_result_has_its_file(written):
         "selection.csv",
         "real_curve.csv",
         "settings.csv",
+        "setting_scores.csv",
+        "gap.csv",
         "metrics.csv",
     }
 
@@ -233,11 +246,28 @@ def test_the_clip_table_says_what_is_known_of_each_clip(written, detection):
 def test_the_selection_is_written_with_what_was_chosen(written, detection):
     table = pd.read_csv(written / "selection.csv")
     assert list(table.columns) == [
-        *("machine", "section", "r", "auc", "pauc", "objective", "chosen")
+        *("machine", "section", "r", "auc", "pauc", "auc_source", "auc_target", "objective"),
+        *("low", "high", "picked", "own", "argmax", "chosen", "reason"),
     ]
     assert table.loc[table["chosen"], "r"].item() == detection.detector.r
-    assert pd.read_csv(written / "real_curve.csv")["oracle"].sum() == 1
-    assert len(pd.read_csv(written / "settings.csv")) == 4
+    real = pd.read_csv(written / "real_curve.csv")
+    assert real.loc[real["oracle"], "objective"].item() == real["objective"].max()
+    assert len(pd.read_csv(written / "settings.csv")) == 5
+    gap = pd.read_csv(written / "gap.csv").iloc[0]
+    assert (gap["machine"], gap["synthetic"], gap["real"]) == ("bearing", 4, 16)
+
+
+def test_the_scores_of_the_compared_settings_are_written(written, detection, test_clips):
+    table = pd.read_csv(written / "setting_scores.csv")
+    assert len(table) == 5 * len(test_clips)
+    used = table[table["setting"] == "synthetic"]
+    assert used["file"].tolist() == [clip.path.name for clip in test_clips]
+    np.testing.assert_allclose(used["score"], detection.scores)
+    settings = pd.read_csv(written / "settings.csv").set_index("setting")
+    for name, own in table.groupby("setting"):
+        found = section_metrics(own["label"] == "anomaly", own["domain"], own["score"])
+        assert settings["auc_source"][name] == pytest.approx(found.auc_source)
+        assert settings["pauc"][name] == pytest.approx(found.pauc)
 
 
 def test_the_written_model_scores_as_it_did(written, detection, test_clips):
@@ -311,7 +341,7 @@ def test_test_clips_of_one_label_leave_every_auc_undefined(
     test = test_clips.where(label=label)
     found = detect(TWFRGMM(), selector, train, test, test_clips[::2])
     assert found.metrics.undefined == 3
-    assert (found.choice.real_curve, found.choice.settings) == (None, None)
+    assert (found.choice.real, found.choice.settings) == (None, None)
     write(tmp_path, [found])
     (message,) = warned(caplog)
     assert message.startswith(f"bearing section 00: no {absent} test clip, so its AUC is undefined")
@@ -325,12 +355,12 @@ def test_without_labels_scores_are_written_and_no_metrics(
 ):
     hidden = relabelled(test_clips, label=None, domain=None)
     found = detect(TWFRGMM(), selector, train, hidden, test_clips[::2])
-    assert (found.metrics, found.choice.real_curve, found.choice.settings) == (None, None, None)
+    assert (found.metrics, found.choice.real, found.choice.settings) == (None, None, None)
     np.testing.assert_array_equal(found.scores, detection.scores)
     assert evaluate([found]) is None
     write(tmp_path, [found])
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        *("clips.csv", "models", "scores", "selection.csv")
+        *("clips.csv", "gap.csv", "models", "scores", "selection.csv")
     ]
     # Whoever has the labels can evaluate them.
     judged = submission.evaluate(tmp_path / "scores", factory / "ground_truth", bootstrap=0)

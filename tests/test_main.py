@@ -95,9 +95,12 @@ def _from_submission(root):
 def test_selection_curve_has_one_chosen_row_per_machine(chain):
     curve = pd.read_csv(chain[0] / "run" / "selection.csv")
     assert len(curve) == 111
-    assert curve["chosen"].sum() == 1
+    assert curve["argmax"].sum() == curve["chosen"].sum() == 1
     best = curve["objective"].max()
-    assert curve.loc[curve["chosen"], "objective"].item() == pytest.approx(best)
+    assert curve.loc[curve["argmax"], "objective"].item() == pytest.approx(best)
+    # Four clips of each label are no evidence.
+    chosen = curve[curve["chosen"]].iloc[0]
+    assert chosen["argmax"] or (chosen["r"] == 1.0 and "too few" in chosen["reason"])
 
 
 def test_a_second_run_makes_nothing_anew(chain):
@@ -280,18 +283,62 @@ def test_a_stage_with_a_typo_is_suggested(chain):
         app.Run(configure(*TINY, store, "stages=[synthesize]"), root / "typo")()
 
 
-def test_without_usable_synthetic_clips_the_detector_keeps_its_own_setting(
-    chain, monkeypatch, caplog
-):
+def test_the_papers_rule_is_one_switch_away(chain):
+    root, store, _ = chain
+    app.Run(configure(*TINY, store, "selection.abstain=false"), root / "paper")()
+    curve = pd.read_csv(root / "paper" / "selection.csv")
+    assert (curve["argmax"] == curve["chosen"]).all()
+    assert "argmax" not in pd.read_csv(root / "paper" / "settings.csv")["setting"].tolist()
+
+
+def test_reference_machines_play_the_target(chain, caplog):
+    root, store, _ = chain
+    caplog.set_level("INFO")
+    options = [*TINY, store, "synthesis.references=true", "synthesis.clips_per_label=6"]
+    app.Run(configure(*options), root / "valid")()
+    manifest = pd.read_csv(root / "valid" / "synthetic" / "manifest.csv")
+    assert manifest["machine"].value_counts().to_dict() == {"fan": 12, "pump": 12}
+    table = pd.read_csv(root / "valid" / "validation.csv")
+    assert table["machine"].tolist() == ["fan", "mean"]
+    assert str(table["strict"][0]) == "False"
+    assert "reference fan section 00:" in caplog.text
+    assert set(pd.read_csv(root / "valid" / "selection.csv")["machine"]) == {"pump"}
+    assert set(pd.read_csv(root / "valid" / "validation" / "selection.csv")["machine"]) == {"fan"}
+
+
+def test_a_machine_whose_anomalies_are_held_out_is_validated_strictly(chain):
+    root, store, _ = chain
+    options = [*TINY, store, "synthesis.references=true"]
+    hidden = "data.hold_out=[{machine: fan, label: anomaly}]"
+    run = app.Run(configure(*options, hidden), root / "strict")
+    assert not run.data.captioned.labels.any()
+    run()
+    table = pd.read_csv(root / "strict" / "validation.csv")
+    assert str(table["strict"][0]) == "True"
+
+
+def test_prompts_are_made_of_training_clips_alone(chain):
+    root, store, _ = chain
+    for references, roles in ((False, {"target"}), (True, {"target", "reference"})):
+        run = app.Run(configure(*TINY, store, f"synthesis.references={references}"), root / "x")
+        normal = run._normals()
+        assert {clip.role for clip in normal} == roles
+        assert {(clip.split, clip.label) for clip in normal} == {("train", "normal")}
+
+
+def test_without_usable_synthetic_clips_a_run_goes_on_and_says_why(chain, monkeypatch, caplog):
     root, store, _ = chain
     silence = torch.zeros(8000)
     monkeypatch.setattr(AudioLDM, "generate", lambda self, prompts: [silence] * len(prompts))
     run = app.Run(configure(*TINY, store, "synthesis.clips_per_label=3"), root / "silent")
     run()
     assert "pump: too few synthetic clips were kept to choose a setting" in caplog.text
-    assert "Rejected were {'silent': 6}" in caplog.text
-    assert (root / "silent" / "metrics.csv").is_file()
-    assert pd.read_csv(root / "silent" / "synthetic" / "quality.csv").empty
+    assert "'silent': 6" in caplog.text
+    (row,) = pd.read_csv(root / "silent" / "selection.csv").to_dict("records")
+    assert (row["r"], row["chosen"]) == (1.0, True)
+    assert row["reason"].startswith("no synthetic clips of both labels to choose on: 0 normal")
+    settings = pd.read_csv(root / "silent" / "settings.csv").set_index("setting")
+    assert settings["r"]["synthetic"] == 1.0
 
 
 def test_transforms_need_neither_training_nor_a_trainer(chain):

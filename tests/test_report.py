@@ -458,10 +458,152 @@ def test_console_tells_the_score_the_settings_and_where_things_are(run, data, ca
     assert any(line.startswith("bearing 00 r=0.9 ") for line in lines)
     assert f"Official score: {100 * score:.1f} %, 95 % interval 61.0 to 87.0 %" in out
     assert "none of 6 cells undefined" in out
-    assert "r=0 60.0 −10.0" in lines
+    assert "r=0 60.0 −10.0 —" in lines
     assert "synthetic 70.0 the method's choice" in lines
-    assert "oracle 80.0 +10.0 uses the test labels: a bound" in lines
+    assert "oracle 80.0 +10.0 — uses the test labels: a bound" in lines
     assert f"report: {path}" in lines
+
+
+def _setting_scores(shifts):
+    clips = _clips()
+    return pd.concat(
+        [clips[["machine", "section", "file", "label", "domain"]].assign(
+            setting=name, own=name == "r=1",
+            score=clips["score"] + shift * (clips["label"] == "anomaly"))
+         for name, shift in shifts.items()]
+    )  # fmt: skip
+
+
+def test_differences_between_settings_have_intervals(run, data, capsys, undrawn):
+    scores = _setting_scores({"r=0": -12, "r=1": 0, "synthetic": 0, "oracle": 1})
+    scores.to_csv(run / "setting_scores.csv", index=False)
+    table = compare_settings(Results(run).settings, Results(run).setting_scores)
+    table = table.set_index("setting")
+    assert table["high"]["r=0"] < 0
+    assert (table["low"]["r=1"], table["high"]["r=1"]) == (0, 0)
+    assert table["low"]["oracle"] >= 0
+    low, high = (f"{100 * table[name]['r=0']:.1f}".replace("-", "−") for name in ("low", "high"))
+    assert f"{low} to {high}" in _page(run).text
+    console(run)
+    assert f"{low} to {high}" in capsys.readouterr().out
+
+
+def test_the_papers_choice_is_shown_where_it_is_another(run, data, capsys, undrawn):
+    kept = {"r=1": 0.65, "synthetic": 0.65, "argmax": 0.6, "oracle": 0.8}
+    settings = _settings(kept)
+    settings.to_csv(run / "settings.csv", index=False)
+    assert "argmax" not in compare_settings(Results(run).settings)["setting"].tolist()
+    assert "the highest, where in doubt" not in _page(run).text
+    settings.loc[settings["setting"] == "argmax", "r"] = 0.9
+    settings.to_csv(run / "settings.csv", index=False)
+    text = _page(run).text
+    assert "argmax the paper’s choice: the highest, where in doubt, too" in text
+    assert "+5.0 points against the highest on them" in text
+    console(run)
+    assert "the paper's choice, where in doubt, too" in capsys.readouterr().out
+
+
+def test_a_setting_that_is_kept_is_said_to_be_with_its_reason(run, data, capsys, undrawn):
+    def keep(curve):
+        return curve.assign(
+            argmax=curve["chosen"],
+            chosen=curve["r"] == 1.0,
+            reason=np.where((curve["r"] == 1.0) & (curve["machine"] == "pump"), "it is flat", ""),
+        )
+
+    assert "keeps its own setting" not in _page(run).text
+    _edit(run / "selection.csv", keep)
+    text = _page(run).text
+    assert "The detector keeps its own setting: it is flat." in text
+    assert "r=1, not chosen: the detector’s own" in text
+    console(run)
+    assert "pump 00 keeps r=1: it is flat." in capsys.readouterr().out
+
+
+def test_an_open_dot_is_the_highest_where_it_is_not_chosen():
+    curve = _curve("chosen", [{"r": r} for r in GRID], best=9).query("machine == 'pump'")
+    curve = curve.assign(chosen=curve["r"] == 1.0, low=curve["objective"] - 0.1,
+                         high=curve["objective"] + 0.1)  # fmt: skip
+    (axis,) = figures.selection_curve(curve, curve[:0]).axes
+    dots = [line for line in axis.lines if line.get_marker() == "o"]
+    assert [dot.get_xdata()[0] for dot in dots] == [1.0, 0.9]
+    assert dots[1].get_markerfacecolor() == figures.PAPER
+    assert len(axis.collections) == 1
+
+
+@pytest.mark.parametrize(("low", "told"), [(0.9, True), (0.6, False)])
+def test_a_wide_gap_is_told(run, undrawn, low, told):
+    gap = {"machine": "pump", "section": "00", "auc": 0.95, "low": low, "high": 0.99}
+    pd.DataFrame([gap]).to_csv(run / "gap.csv", index=False)
+    assert ("Synthetic normal clips are not like real ones" in _page(run).text) == told
+
+
+@pytest.fixture
+def validated(run):
+    """The same run, whose machines played the target as references."""
+    columns = ("gain", "regret", "closed")
+    numbers = {f"{name}{end}": 0.01 for name in columns for end in ("", "_low", "_high")}
+    rows = [
+        {"machine": machine, "section": "00" if strict is not None else "", "strict": strict,
+         "chosen": "r=0.9", "argmax": "r=0.9", "oracle": "r=0.5", "reason": "", "gap": 0.7,
+         "spearman": 0.25, "kendall": 0.2, **numbers}
+        for machine, strict in (("bearing", False), ("pump", True), ("mean", None))
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(run / "validation.csv", index=False)
+    (run / "validation").mkdir()
+    for name in ("selection", "real_curve", "settings"):
+        shutil.copy(run / f"{name}.csv", run / "validation")
+    return run
+
+
+def test_what_reference_machines_say_of_synthetic_clips_is_told(validated, capsys, undrawn):
+    parsed = _page(validated)
+    assert "Can these synthetic anomalies be trusted?" in parsed.text
+    assert (
+        "On 2 machines whose anomalies are known, synthetic clips helped: +1.0 points of the "
+        "objective against the detector’s own setting (95 % interval +1.0 to +1.0). They went 1 % "
+        "of the way to the best setting in hindsight."
+    ) in parsed.text
+    assert "bearing its anomalies were in the generator’s training" in parsed.text
+    assert "pump its anomalies" not in parsed.text
+    assert "pump 00: above on synthetic clips, below on real ones." in parsed.text
+    console(validated)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "bearing r=0.9 +1.0 +1.0 to +1.0 +1.0 +0.25 the generator knows its anomalies" in lines
+    assert "mean +1.0 +1.0 to +1.0 +1.0 +0.25" in lines
+
+
+def test_harm_and_doubt_are_called_so():
+    row = {"machine": "mean", "gain": -0.02, "gain_low": -0.04, "closed": np.nan}
+    table = pd.DataFrame([{"machine": "fan"}, {**row, "gain_high": -0.01}])
+    assert "On 1 machine whose anomalies are known, synthetic clips did harm: −2.0" in (
+        page.trust_verdict(table)
+    )
+    table = pd.DataFrame([{"machine": "fan"}, {**row, "gain_high": 0.01}])
+    assert "made no sure difference" in page.trust_verdict(table)
+    assert "of the way" not in page.trust_verdict(table)
+
+
+def test_curves_that_could_not_be_drawn_are_left_out(validated, undrawn):
+    one = {"machine": "pump", "section": "00", "r": 1.0, "auc": np.nan, "pauc": np.nan,
+           "objective": np.nan, "chosen": True, "reason": "no clips"}  # fmt: skip
+    _edit(
+        validated / "validation" / "selection.csv",
+        lambda curve: pd.concat([curve[curve["machine"] != "pump"], pd.DataFrame([one])]),
+    )
+    text = _page(validated).text
+    assert "bearing 00: above on synthetic" in text
+    assert "pump 00: above on synthetic" not in text
+
+
+def test_a_machine_without_synthetic_clips_has_its_reason_in_place_of_a_curve(run, undrawn):
+    one = {"r": 1.0, "auc": np.nan, "pauc": np.nan, "objective": np.nan, "chosen": True,
+           "reason": "no clips"}  # fmt: skip
+    rows = [{"machine": machine, "section": "00", **one} for machine in MACHINES]
+    pd.DataFrame(rows).to_csv(run / "selection.csv", index=False)
+    text = _page(run).text
+    assert "The detector keeps its own setting: no clips." in text
+    assert "nan" not in text.lower().split()
 
 
 def test_verdict_gives_both_signs():

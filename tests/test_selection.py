@@ -1,6 +1,9 @@
+import io
+
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -8,10 +11,17 @@ from fsasd.data.audio import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
+from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.twfr_gmm import TWFRGMM
-from fsasd.selection import Selector
+from fsasd.evaluation.metrics import harmonic_mean, section_metrics
+from fsasd.selection import Selector, title
 
 LABELS = np.repeat([0, 1], 20)
+
+
+def paper(grid, *options, **more):
+    """A selector with the paper's rule: the highest objective, whatever the doubt."""
+    return Selector(grid, *options, abstain=False, **more)
 
 
 def separated(*shifts, seed=0):
@@ -21,16 +31,19 @@ def separated(*shifts, seed=0):
 
 
 def test_the_setting_that_tells_anomalies_best_is_chosen():
-    selection = Selector({"r": [0.0, 0.5, 1.0]}).select(TWFRGMM(), LABELS, separated(0, 2, 1))
+    selection = paper({"r": [0.0, 0.5, 1.0]}).select(TWFRGMM(), LABELS, separated(0, 2, 1))
     assert selection.params == {"r": 0.5}
     assert selection.curve["chosen"].tolist() == [False, True, False]
     assert selection.curve["r"].tolist() == [0.0, 0.5, 1.0]
 
 
+@settings(deadline=None, max_examples=50)
 @given(arrays(np.float64, (5, 12), elements=st.floats(-100, 100)))
 def test_nothing_beats_the_chosen_setting(scores):
     labels = np.arange(12) % 2
-    selection = Selector({"r": [0.0, 0.3, 0.6, 0.9, 1.1]}).select(TWFRGMM(), labels, scores)
+    selection = paper({"r": [0.0, 0.3, 0.6, 0.9, 1.0]}, resamples=5).select(
+        TWFRGMM(), labels, scores
+    )
     curve = selection.curve
     assert curve["chosen"].sum() == 1
     chosen = curve.loc[curve["chosen"]].iloc[0]
@@ -42,8 +55,10 @@ def test_nothing_beats_the_chosen_setting(scores):
     ("own", "chosen"), [(1.0, 0.9), (0.0, 0.2), (0.6, 0.5), (0.85, 0.9), (0.2, 0.2), (5.0, 0.9)]
 )
 def test_of_equals_the_one_nearest_the_detectors_own_is_chosen(own, chosen):
-    scores = separated(0, 3, 3, 3, 0)
-    selector = Selector({"r": [0.0, 0.2, 0.5, 0.9, 1.1]})
+    selector = paper({"r": [0.0, 0.2, 0.5, 0.9, 1.1]})
+    # The own setting is tried beside the grid, and can be kept but not chosen.
+    outside = len(selector.candidates(TWFRGMM(r=own))) - 5
+    scores = separated(*(0, 3, 3, 3, 0), *[4] * outside)
     assert selector.select(TWFRGMM(r=own), LABELS, scores).params == {"r": chosen}
 
 
@@ -51,32 +66,32 @@ def test_settings_that_differ_by_rounding_are_equal():
     labels = np.repeat([0, 1], 12)
     scores = np.array(
         [
-            [11, 23, 17, 15, 1, 12, 7, 16, 4, 19, 2, 5, 18, 21, 20, 8, 22, 0, 6, 13, 9, 14, 3, 10],
-            [2, 1, 8, 16, 19, 17, 23, 18, 4, 14, 3, 7, 22, 15, 5, 21, 9, 12, 6, 13, 0, 11, 20, 10],
+            [10, 5, 15, 23, 11, 20, 12, 17, 18, 21, 22, 14, 13, 7, 9, 6, 1, 2, 19, 8, 4, 0, 16, 3],
+            [13, 21, 9, 8, 18, 19, 16, 15, 14, 23, 10, 22, 6, 3, 12, 0, 20, 1, 7, 5, 2, 11, 17, 4],
         ]
     )
-    selection = Selector({"r": [0.0, 1.0]}).select(TWFRGMM(r=1.0), labels, scores)
+    selection = paper({"r": [0.0, 1.0]}).select(TWFRGMM(r=1.0), labels, scores)
     farther, nearer = selection.curve["objective"]
     assert 0 < farther - nearer < 1e-12
     assert selection.params == {"r": 1.0}
 
 
 def test_a_better_setting_wins_over_a_nearer_one():
-    selector = Selector({"r": [0.0, 1.0]})
+    selector = paper({"r": [0.0, 1.0]})
     scores = separated(1, 1)
     scores[0, LABELS == 1] += 0.5
     assert selector.select(TWFRGMM(r=1.0), LABELS, scores).params == {"r": 0.0}
 
 
 def test_of_equals_that_are_words_the_detectors_own_is_chosen():
-    selector = Selector({"pool": ["mean", "max", "mean+std"], "k": [1, 2]})
+    selector = paper({"pool": ["mean", "max", "mean+std"], "k": [1, 2]})
     scores = np.tile(separated(1), (6, 1))
     chosen = selector.select(KNN(k=2, pool="max"), LABELS, scores).params
     assert chosen == {"pool": "max", "k": 2}
 
 
 def test_every_combination_has_a_row():
-    selector = Selector({"r": [0.0, 1.0], "n_components": [1, 2, 4]})
+    selector = paper({"r": [0.0, 1.0], "n_components": [1, 2, 4]})
     scores = separated(0, 0, 0, 0, 3, 0)
     selection = selector.select(TWFRGMM(), LABELS, scores)
     assert len(selector.settings()) == len(selection.curve) == 6
@@ -97,28 +112,28 @@ def rank_one_low():
 @pytest.mark.parametrize(("objective", "row"), [("auc", 0), ("pauc", 1)])
 def test_the_objective_decides(objective, row):
     labels, scores = rank_one_low()
-    selection = Selector({"r": [0.0, 1.0]}, objective).select(TWFRGMM(), labels, scores)
+    selection = paper({"r": [0.0, 1.0]}, objective).select(TWFRGMM(), labels, scores)
     assert selection.params == {"r": float(row)}
     np.testing.assert_array_equal(selection.curve["objective"], selection.curve[objective])
 
 
 def test_the_mean_objective_is_the_mean_of_both():
     labels, scores = rank_one_low()
-    curve = Selector({"r": [0.0, 1.0]}).curve(labels, scores)
+    curve = paper({"r": [0.0, 1.0]}).curve(labels, scores).table
     np.testing.assert_allclose(curve["objective"], (curve["auc"] + curve["pauc"]) / 2)
     np.testing.assert_allclose(curve["auc"], [0.9, 0.6])
 
 
 def test_an_unknown_objective_is_told_the_known_ones():
-    with pytest.raises(ValueError, match=r"objective 'f1': expected one of mean, auc, pauc"):
-        Selector({"r": [1.0]}, "f1")
+    with pytest.raises(ValueError, match=r"objective 'f1': expected one of mean, auc, pauc, off"):
+        paper({"r": [1.0]}, "f1")
 
 
 def test_a_parameter_that_the_detector_lacks_is_told_those_it_has():
     with pytest.raises(
         ValueError, match=r"TWFRGMM has no parameter k, pool: it has covariance, .*\br\b"
     ):
-        Selector({"r": [1.0], "pool": ["max"], "k": [1]}).check(TWFRGMM())
+        paper({"r": [1.0], "pool": ["max"], "k": [1]}).check(TWFRGMM())
 
 
 def test_without_a_grid_there_is_nothing_to_try():
@@ -128,11 +143,192 @@ def test_without_a_grid_there_is_nothing_to_try():
 
 
 def test_a_numpy_grid_chooses_values_that_can_be_saved(factory_clips, tmp_path):
-    selector = Selector({"k": np.arange(1, 3)})
+    selector = paper({"k": np.arange(1, 3)})
     chosen = selector.select(KNN(), LABELS, separated(0, 2)).params
     train = factory_clips.where(machine="bearing", split="train")
     KNN(**chosen).fit(train).save(tmp_path)
     assert load(tmp_path).k == 2
+
+
+def test_the_official_objective_is_the_harmonic_mean_over_domains():
+    labels, domains = np.array([0, 0, 0, 0, 1, 1]), np.array(["source", "target"] * 3)
+    scores = np.array([[1, 2, 3, 6, 5, 4], [1, 7, 3, 6, 5, 4]], float)
+    table = paper({"r": [0.0, 1.0]}, "official").curve(labels, scores, domains).table
+    for i in range(2):
+        found = section_metrics(labels, domains, scores[i])
+        cells = [found.auc_source, found.auc_target, found.pauc]
+        np.testing.assert_allclose(table["objective"][i], harmonic_mean(cells))
+    # Without target clips that cell is undefined, and left out.
+    table = paper({"r": [0.0]}, "official").curve(labels, scores[:1]).table
+    found = section_metrics(labels, ["source"] * 6, scores[0])
+    expected = harmonic_mean([found.auc_source, found.pauc])
+    np.testing.assert_allclose(table["objective"], [expected])
+
+
+def test_several_grids_are_tried_one_after_the_other():
+    """As ``detector=auto`` has them: settings that lack one another's parameters."""
+    either = OneOf({"gmm": TWFRGMM(), "knn": KNN()}, use="gmm")
+    selector = paper(
+        [
+            {"use": ["gmm"], "gmm__r": [0.0, 1.0]},
+            {"use": ["knn"], "knn__k": [1, 2], "knn__pool": ["max"]},
+        ],
+        baselines=[{"use": "knn", "knn__k": 2}],
+    )
+    selector.check(either)
+    assert selector.candidates(either) == selector.settings()
+    assert selector.own(either) == {"use": "gmm", "gmm__r": 1.0}
+    selection = selector.select(either, LABELS, separated(0, 1, 0, 3))
+    assert selection.params == {"use": "knn", "knn__k": 2, "knn__pool": "max"}
+    table = selection.curve
+    assert table["knn__k"].tolist()[2:] == [1, 2]
+    assert table["knn__k"].isna().tolist() == [True, True, False, False]
+    written = pd.read_csv(io.StringIO(table[["use", "gmm__r", "knn__k"]].to_csv(index=False)))
+    assert [title(row) for row in written.to_dict("records")] == [
+        "use=gmm, gmm__r=0", "use=gmm, gmm__r=1", "use=knn, knn__k=1", "use=knn, knn__k=2",
+    ]  # fmt: skip
+    # Of equals, the own detector's own setting.
+    assert selector.select(either, LABELS, separated(1, 1, 1, 1)).params == selector.own(either)
+    with pytest.raises(ValueError, match="OneOf has no parameter knn__r"):
+        Selector([{"gmm__r": [1.0]}, {"knn__r": [1.0]}]).check(either)
+
+
+def test_the_interval_is_of_the_spread_of_fresh_clips():
+    selector = Selector({"r": [0.0, 1.0]}, "auc", resamples=300)
+    fresh = [selector.curve(LABELS, separated(1, 2, seed=seed)).table for seed in range(60)]
+    for row in range(2):
+        spread = np.std([table["auc"][row] for table in fresh])
+        widths = [table["high"][row] - table["low"][row] for table in fresh]
+        np.testing.assert_allclose(np.mean(widths), 2 * 1.96 * spread, rtol=0.2)
+    assert all((t["low"] <= t["objective"]).all() and (t["objective"] <= t["high"]).all()
+               for t in fresh)  # fmt: skip
+
+
+def test_what_each_resample_would_pick_is_counted():
+    curve = paper({"r": [0.0, 0.5, 1.0]}).curve(LABELS, separated(0, 3, 0))
+    assert curve.table["picked"].tolist() == [0, 1, 0]
+    # Equal settings share nothing: the nearest to the detector's own takes all.
+    curve = paper({"r": [0.0, 0.5, 1.0]}).curve(LABELS, separated(2, 2, 2), detector=TWFRGMM())
+    assert curve.table["picked"].tolist() == [0, 0, 1]
+
+
+# When the detector keeps its own setting
+
+
+def noisy(*shifts, clips=40, seed=0):
+    """Settings whose scores have half of their noise in common."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], clips)
+    shared = rng.standard_normal(2 * clips)
+    rows = [shared + rng.standard_normal(2 * clips) + shift * labels for shift in shifts]
+    return labels, np.stack(rows)
+
+
+GRID = {"r": [0.0, 0.5, 0.9, 1.0]}
+
+
+def test_a_gain_beyond_chance_is_taken():
+    selection = Selector(GRID).select(TWFRGMM(), *noisy(0, 4, 0, 1))
+    assert selection.params == selection.argmax == {"r": 0.5}
+    assert selection.reason == ""
+    assert selection.gain > selection.chance > 0
+    assert (selection.curve["reason"] == "").all()
+
+
+def test_a_flat_curve_keeps_the_detectors_own_setting_and_says_so():
+    labels, scores = noisy(1, 1.2, 1, 1)
+    selection = Selector(GRID).select(TWFRGMM(), labels, scores)
+    assert selection.params == {"r": 1.0}
+    assert 0 < selection.gain < selection.chance
+    assert selection.argmax != selection.params
+    gained = f"r={selection.argmax['r']:g} gains {100 * selection.gain:.1f} points over r=1"
+    assert gained in selection.reason
+    lucky = f"the luckiest of 4 settings gains up to {100 * selection.chance:.1f} by chance"
+    assert lucky in selection.reason
+    assert selection.curve.loc[selection.curve["chosen"], "reason"].item() == selection.reason
+    assert selection.curve.loc[selection.curve["argmax"], "r"].item() == selection.argmax["r"]
+    assert paper(GRID).select(TWFRGMM(), labels, scores).params == selection.argmax
+
+
+def test_equally_good_settings_are_rarely_told_apart():
+    """The interval of the one difference lets another setting win three times as often."""
+    grid = {"r": np.linspace(0, 1, 21).round(2).tolist()}
+    taken, naive = 0, 0
+    for seed in range(120):
+        labels, scores = noisy(*[1] * 21, seed=seed)
+        selection = Selector(grid).select(TWFRGMM(), labels, scores)
+        taken += not selection.reason
+        best = int(selection.curve["argmax"].to_numpy().argmax())
+        difference = selection.resampled[best] - selection.resampled[-1]
+        naive += np.quantile(difference, 0.025) > 0
+    assert taken <= 12
+    assert naive >= 2 * taken
+
+
+def test_settings_that_are_hopeless_do_not_hide_a_small_sure_gain():
+    """A near setting differs little from the own one, and so surely; far ones vary and are poor."""
+    rng = np.random.default_rng(0)
+    own = rng.standard_normal(40) + LABELS
+    near = own + 0.35 * LABELS
+    hopeless = rng.standard_normal((30, 40)) - LABELS
+    grid = {"r": [*np.linspace(0, 0.5, 30).round(3).tolist(), 0.9, 1.0]}
+    selection = Selector(grid).select(TWFRGMM(), LABELS, np.stack([*hopeless, near, own]))
+    assert selection.params == {"r": 0.9}
+    wild = selection.resampled[:30] - selection.resampled[-1]
+    luckiest = np.max(wild - wild.mean(axis=1, keepdims=True), axis=0)
+    assert selection.chance < selection.gain < np.quantile(luckiest, 0.95)
+
+
+def test_few_clips_are_no_evidence_however_good_they_look():
+    scores = separated(0, 100, 0, 0)
+    for count, expected in ((4, {"r": 1.0}), (5, {"r": 0.5})):
+        few = np.r_[:count, 20 : 20 + count]
+        selection = Selector(GRID).select(TWFRGMM(), LABELS[few], scores[:, few])
+        assert selection.params == expected
+    few = np.r_[:20, 20:24]
+    selection = Selector(GRID).select(TWFRGMM(), LABELS[few], scores[:, few])
+    assert selection.reason == (
+        "too few independent clips to tell chance from gain: 20 normal and 4 anomalous, at least "
+        "5 of each are needed"
+    )
+    assert paper(GRID).select(TWFRGMM(), LABELS[few], scores[:, few]).params == {"r": 0.5}
+
+
+def test_clips_of_few_recordings_are_few_clips():
+    groups = np.tile(np.arange(4).repeat(5), 2)
+    selection = Selector(GRID).select(TWFRGMM(), LABELS, separated(0, 100, 0, 0), groups=groups)
+    assert "4 normal and 4 anomalous" in selection.reason
+
+
+def test_clips_of_common_recordings_are_less_evidence():
+    labels, scores = noisy(1, 2.6, 1, 1, clips=10)
+    alone = Selector(GRID).select(TWFRGMM(), labels, scores)
+    copies = Selector(GRID).select(
+        TWFRGMM(), labels.repeat(4), scores.repeat(4, axis=1), groups=np.arange(20).repeat(4)
+    )
+    np.testing.assert_allclose(copies.gain, alone.gain)
+    np.testing.assert_allclose(copies.chance, alone.chance, rtol=0.25)
+    taken_for_new = Selector(GRID).select(TWFRGMM(), labels.repeat(4), scores.repeat(4, axis=1))
+    assert taken_for_new.chance < 0.7 * copies.chance
+
+
+def test_an_own_setting_outside_the_grid_is_kept_in_doubt_but_never_the_papers_choice():
+    labels, scores = noisy(1, 1, 1, 1, 9)
+    detector = TWFRGMM(r=0.97)
+    selection = Selector(GRID).select(detector, labels, scores)
+    assert selection.params == {"r": 0.97}
+    assert selection.argmax["r"] in GRID["r"]
+    assert selection.curve["own"].tolist() == [False] * 4 + [True]
+    assert selection.curve["picked"].iloc[-1] == 0
+    assert paper(GRID).select(detector, labels, scores).params["r"] in GRID["r"]
+
+
+def test_without_anything_to_try_the_reason_is_all_there_is():
+    selection = Selector(GRID).keep(TWFRGMM(), "no clips")
+    assert selection.params == selection.argmax == {"r": 1.0}
+    (row,) = selection.curve.to_dict("records")
+    assert (row["r"], row["chosen"], row["reason"]) == (1.0, True, "no clips")
+    assert np.isnan(row["objective"])
 
 
 def burst(rng, gain):
@@ -167,7 +363,7 @@ def test_the_time_weight_that_hears_the_anomaly_is_chosen(make_wav, sound, gain,
     train = record("train", "normal", 24)
     synthetic = Clips([*record("n", "normal", 12), *record("a", "anomaly", 12, gain)])
     detector = TWFRGMM(n_components=1, covariance="shrunk", r=0.9)
-    selector = Selector({"r": [0.0, 0.9, 1.0, 1.1]})
+    selector = paper({"r": [0.0, 0.9, 1.0, 1.1]})
     scores = detector.score_path(selector.settings(), train, synthetic)
     selection = selector.select(detector, synthetic.labels, scores)
     assert selection.params == {"r": expected}

@@ -4,29 +4,51 @@ from __future__ import annotations
 
 import abc
 import functools
-import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 from sklearn.base import BaseEstimator, clone
 
 from fsasd.data.audio import Clips
+from fsasd.detectors.settings import by_name, described, made, owner, replaced
 
 Params = Mapping[str, Any]
+
+
+class TooFewClipsError(ValueError):
+    """A detector, at this setting, cannot be fitted on so few clips."""
 
 
 class Detector(BaseEstimator, abc.ABC):
     """An anomaly detector of one machine's sounds.
 
-    A subclass stores its constructor's arguments unchanged (scikit-learn's rule), learns arrays,
-    also in dicts, in ``fit`` under names that end in an underscore, and never changes when it
-    scores. It becomes ``detector=<name>`` by a file ``<name>.yaml`` in the config group
-    ``detector``.
+    A subclass stores its constructor's arguments unchanged (scikit-learn's rule), learns arrays or
+    other detectors, also in dicts, in ``fit`` under names that end in an underscore, and never
+    changes when it scores. It becomes ``detector=<name>`` by a file ``<name>.yaml`` in the config
+    group ``detector``.
+
+    Parameters of parameters are reached by two underscores, also those of representations and of
+    dicts (``representation__r``); those of detectors in a mapping by the detectors' names.
     """
+
+    only_scored: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that ``fit`` does not look at: settings that differ in them share a fit."""
+
+    @abc.abstractmethod
+    def fit(self, clips: Clips) -> Self:
+        """Learn what is normal from normal clips of one machine.
+
+        Raises:
+            TooFewClipsError: There are fewer than the setting needs.
+        """
+
+    @abc.abstractmethod
+    def score(self, clips: Clips) -> np.ndarray:
+        """Return (n,) anomaly scores, higher for the more anomalous."""
 
     def recipe(self) -> dict[str, Any]:
         """Return all that ``prepare`` depends on but the clips; empty if there is nothing to do."""
@@ -50,14 +72,6 @@ class Detector(BaseEstimator, abc.ABC):
                 part.prepare(clips, Path(folder) / name, trainer)
         return self
 
-    @abc.abstractmethod
-    def fit(self, clips: Clips) -> Self:
-        """Learn what is normal from normal clips of one machine."""
-
-    @abc.abstractmethod
-    def score(self, clips: Clips) -> np.ndarray:
-        """Return (n,) anomaly scores, higher for the more anomalous."""
-
     def score_path(
         self, grid: Sequence[Params], fit_clips: Clips, score_clips: Clips
     ) -> np.ndarray:
@@ -66,26 +80,55 @@ class Detector(BaseEstimator, abc.ABC):
         Override it where many settings can be fitted faster together than one by one; the rows
         must be those of fitting one by one.
         """
-        return np.stack(
-            [clone(self).set_params(**p).fit(fit_clips).score(score_clips) for p in grid]
-        )
+        rows: dict[int, np.ndarray] = {}
+        for members in self._sharing_a_fit(grid):
+            fitted = clone(self).set_params(**grid[members[0]]).fit(fit_clips)
+            own = {key: self.get_params(deep=False)[key] for key in self.only_scored}
+            for row in members:
+                asked = {k: v for k, v in grid[row].items() if self._is_only_scored(k)}
+                fitted.set_params(**own).set_params(**asked)
+                rows[row] = fitted.score(score_clips)
+        return np.stack([rows[row] for row in range(len(grid))])
 
     def n_parameters(self) -> int:
         """Return how many numbers the fitted detector holds."""
-        return sum(array.size for array in self._arrays().values())
+        return sum(array.size for array in _saved(self)[0].values())
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the constructor's arguments; ``deep`` adds those of their parts."""
+        params = super().get_params(deep=False)
+        return dict(by_name(params)) if deep else params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name, ``part__name`` for those of a part.
+
+        Raises:
+            ValueError: There is no parameter of that name.
+        """
+        for name, value in params.items():
+            own = self.get_params(deep=False)
+            first, *inner = name.split("__")
+            try:
+                holder, *path = [*owner(own, first), *inner]
+            except KeyError:
+                raise ValueError(
+                    f"{type(self).__name__} has no parameter {first!r}: it has {', '.join(own)}"
+                ) from None
+            setattr(self, holder, replaced(own[holder], path, value))
+        return self
 
     def save(self, folder: str | Path) -> None:
-        """Write ``detector.json`` (class and settings) and ``detector.safetensors`` (arrays)."""
+        """Write ``detector.json`` (classes and settings) and ``detector.safetensors`` (arrays).
+
+        Raises:
+            TypeError: A parameter can be neither JSON nor made again from JSON.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        kind = type(self)
-        about = {"class": f"{kind.__module__}.{kind.__qualname__}", "params": self.get_params()}
+        arrays, inner = _saved(self)
+        about = {**described(self), **({"detectors": inner} if inner else {})}
         (folder / "detector.json").write_text(json.dumps(about, indent=2) + "\n")
-        save_file(self._arrays(), folder / "detector.safetensors")
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        learnt = {k: v for k, v in vars(self).items() if k.endswith("_") and not k.startswith("_")}
-        return dict(_leaves(learnt))
+        save_file(arrays, folder / "detector.safetensors")
 
     def _restored(self) -> None:
         """Called when ``load`` has set what was saved."""
@@ -95,37 +138,73 @@ class Detector(BaseEstimator, abc.ABC):
             parts = value if isinstance(value, Mapping) else {key: value}
             yield from ((name, part) for name, part in parts.items() if isinstance(part, Detector))
 
+    def _is_only_scored(self, name: str) -> bool:
+        return name.split("__")[0] in self.only_scored
+
+    def _sharing_a_fit(self, grid: Sequence[Params]) -> list[list[int]]:
+        groups: dict[str, list[int]] = {}
+        for row, params in enumerate(grid):
+            fitted = sorted((k, v) for k, v in params.items() if not self._is_only_scored(k))
+            groups.setdefault(repr(fitted), []).append(row)
+        return list(groups.values())
+
 
 def load(folder: str | Path) -> Detector:
     """Read what ``Detector.save`` wrote.
 
     Raises:
         FileNotFoundError: There is no saved detector.
+        ValueError: A class that was saved is none that a detector is made of.
     """
     folder = Path(folder)
     if not (folder / "detector.json").is_file():
         raise FileNotFoundError(f"{folder} holds no saved detector (detector.json)")
     about = json.loads((folder / "detector.json").read_text())
-    module, _, name = about["class"].rpartition(".")
-    detector = getattr(importlib.import_module(module), name)(**about["params"])
+    inner = about.pop("detectors", {})
     tree: dict[str, Any] = {}
     for name, array in load_file(folder / "detector.safetensors").items():
         *path, last = name.split("/")
         functools.reduce(lambda branch, key: branch.setdefault(key, {}), path, tree)[last] = array
-    for key, value in tree.items():
-        setattr(detector, key, value)
-    detector._restored()
-    return detector
-
-
-def _leaves(learnt: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    for key, value in learnt.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}{key}/")
-        else:
-            yield f"{path}{key}", np.asarray(value, order="C")
+    return _restored(tree, {"": about, **inner}, "")
 
 
 def stack(features: Iterable[np.ndarray]) -> np.ndarray:
-    """Return float64 (n, ...) of equally shaped features."""
-    return np.stack(list(features)).astype(np.float64)
+    """Return float64 (n, ...) of equally shaped features.
+
+    Raises:
+        TooFewClipsError: There are none.
+    """
+    rows = list(features)
+    if not rows:
+        raise TooFewClipsError("expected at least 1 clip, found 0")
+    return np.stack(rows).astype(np.float64)
+
+
+def _saved(value: Any, name: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return what was learnt: arrays by their path, and settings of detectors by theirs."""
+    if isinstance(value, Detector):
+        about = {name: described(value)} if name else {}
+        value = {k: v for k, v in vars(value).items() if k.endswith("_") and not k.startswith("_")}
+    elif isinstance(value, Mapping):
+        about = {}
+    else:
+        return {name: np.array(value, order="C")}, {}
+    arrays: dict[str, np.ndarray] = {}
+    for key, part in value.items():
+        found, inner = _saved(part, f"{name}/{key}" if name else key)
+        arrays |= found
+        about |= inner
+    return arrays, about
+
+
+def _restored(branch: Any, about: Mapping[str, Any], name: str) -> Any:
+    if not isinstance(branch, dict):
+        return branch
+    learnt = {k: _restored(v, about, f"{name}/{k}" if name else k) for k, v in branch.items()}
+    if name not in about:
+        return learnt
+    detector = made(about[name])
+    for key, value in learnt.items():
+        setattr(detector, key, value)
+    detector._restored()
+    return detector

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.audio import Clips, LogMel
-from fsasd.detectors.base import Detector, stack
+from fsasd.detectors.base import Detector, TooFewClipsError, stack
 
 
 class KNN(Detector):
@@ -33,7 +33,7 @@ class KNN(Detector):
             ValueError: There are fewer clips than ``k``, or the pooling is not known.
         """
         if len(clips) < self.k:
-            raise ValueError(f"k={self.k} neighbours need as many clips, found {len(clips)}")
+            raise TooFewClipsError(f"k={self.k} neighbours need as many clips, found {len(clips)}")
         self.bank_ = self._pooled(clips)
         return self
 

@@ -17,7 +17,7 @@ from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.audio import Clips, LogMel
-from fsasd.detectors.base import Detector, Params
+from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.gaussian_mixture import Covariance, GaussianMixtures, fit_gaussian_mixtures
 
 
@@ -140,7 +140,7 @@ class TWFRGMM(Detector):
 
     def _mixtures(self, clips: Clips, r: Sequence[float]) -> GaussianMixtures:
         if len(clips) < self.n_components:
-            raise ValueError(
+            raise TooFewClipsError(
                 f"{self.n_components} components need as many clips, found {len(clips)}"
             )
         tenths, nearest = np.unique(np.round(r, 1), return_inverse=True)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fsasd.evaluation.metrics import DOMAINS, Section
 
@@ -37,6 +37,23 @@ class SectionIntervals:
     auc_source: Interval
     auc_target: Interval
     pauc: Interval
+
+
+@dataclass(frozen=True, eq=False)
+class Areas:
+    """Areas under the ROC curves of S settings on B resamples of the same clips, each (S, B).
+
+    Attributes:
+        auc: Of both domains together.
+        pauc: Partial, up to a false-positive rate of 0.1, of both domains together.
+        auc_source: Normal clips of the source domain against all anomalous ones.
+        auc_target: The same for the target domain; NaN where it has no normal clip.
+    """
+
+    auc: NDArray[np.float64]
+    pauc: NDArray[np.float64]
+    auc_source: NDArray[np.float64]
+    auc_target: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,7 @@ def bootstrap_official(
     _check(sections, n, level)
     rng = np.random.default_rng(seed)
     cells = [_metrics(section, _draws(section, n, rng)) for section in sections]
-    return _interval(_official(np.concatenate(cells)), level)
+    return percentile_interval(_official(np.concatenate(cells)), level)
 
 
 def bootstrap_section(
@@ -101,7 +118,7 @@ def bootstrap_section(
     """
     _check([section], n, level)
     cells = _metrics(section, _draws(section, n, np.random.default_rng(seed)))
-    return SectionIntervals(*(_interval(cell, level) for cell in cells))
+    return SectionIntervals(*(percentile_interval(cell, level) for cell in cells))
 
 
 def paired_difference(
@@ -154,7 +171,88 @@ def paired_difference(
             observed[system].append(_metrics(section, np.ones((1, len(section.labels)), int)))
     resampled = _official(np.concatenate(drawn[0])) - _official(np.concatenate(drawn[1]))
     actual = _official(np.concatenate(observed[0])) - _official(np.concatenate(observed[1]))
-    return PairedDifference(float(actual[0]), float(resampled.mean()), _interval(resampled, level))
+    interval = percentile_interval(resampled, level)
+    return PairedDifference(float(actual[0]), float(resampled.mean()), interval)
+
+
+def resample(
+    *strata: ArrayLike, n: int, seed: Seed = 0, groups: ArrayLike | None = None
+) -> NDArray[np.int_]:
+    """Draw clips with replacement, within each stratum, and count them.
+
+    Args:
+        strata: One or several arrays (clips,): clips with the same values in all are a stratum.
+        n: Resamples.
+        seed: Seed, or a generator to draw from.
+        groups: (clips,) what a clip was made of: the clips of one group in a stratum come
+            together or not at all, since they are not independent.
+
+    Returns:
+        (n, clips), how often each resample holds each clip.
+
+    >>> counts = resample([0, 0, 1], n=50)
+    >>> counts.shape, set(counts[:, :2].sum(axis=1)), set(counts[:, 2])
+    ((50, 3), {np.int64(2)}, {np.int64(1)})
+    """
+    rng = np.random.default_rng(seed)
+    keys = [np.unique(np.asarray(values), return_inverse=True)[1] for values in strata]
+    _, stratum = np.unique(np.stack(keys), axis=1, return_inverse=True)
+    counts = np.zeros((n, len(stratum)), dtype=int)
+    for number in range(stratum.max() + 1):
+        members = np.flatnonzero(stratum == number)
+        own = np.arange(len(members)) if groups is None else np.asarray(groups)[members]
+        units, unit_of = np.unique(own, return_inverse=True)
+        size = len(units)
+        picks = rng.integers(size, size=(n, size)) + size * np.arange(n)[:, None]
+        drawn = np.bincount(picks.ravel(), minlength=n * size).reshape(n, size)
+        counts[:, members] = drawn[:, unit_of]
+    return counts
+
+
+def resampled_areas(
+    labels: ArrayLike, domains: ArrayLike, scores: ArrayLike, counts: ArrayLike | None = None
+) -> Areas:
+    """Areas under the ROC curves of many settings on many resamples of the same clips.
+
+    Each equals scikit-learn's ``roc_auc_score`` of the clips repeated as often as they were drawn,
+    McClish's standardisation of the partial area included. A setting costs one matrix product:
+    for each normal clip, the anomalous ones that rank above it.
+
+    Args:
+        labels: (clips,) 0 normal, 1 anomalous, both present.
+        domains: (clips,) ``source`` or ``target``.
+        scores: (S, clips), one row per setting.
+        counts: (B, clips) from ``resample``; by default each clip once.
+
+    >>> areas = resampled_areas([0, 0, 1], ["source"] * 3, [[0.1, 0.4, 0.3], [0.1, 0.2, 0.3]])
+    >>> areas.auc.tolist()
+    [[0.5], [1.0]]
+    """
+    labels, domains = np.asarray(labels), np.asarray(domains)
+    drawn = np.ones((1, len(labels))) if counts is None else np.asarray(counts, dtype=float)
+    normal, anomalous = drawn[:, labels == 0], drawn[:, labels == 1]
+    of_domain = [domains[labels == 0] == domain for domain in DOMAINS]
+    found = np.empty((4, len(np.asarray(scores)), len(drawn)))
+    for i, row in enumerate(np.asarray(scores, dtype=float)):
+        order = np.argsort(-row[labels == 0], kind="stable")
+        weights = normal[:, order]
+        above, tied = _outranked(row[labels == 0][order], row[labels == 1], anomalous)
+        wins = above + tied / 2
+        found[0, i] = _mean(weights, wins)
+        found[1, i] = _partial(row[labels == 0][order], weights, above, tied)
+        for j, own in enumerate(of_domain, start=2):
+            found[j, i] = _mean(weights * own[order], wins)
+    return Areas(*found)
+
+
+def percentile_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Interval between the percentiles of a bootstrap distribution; NaN if any value is.
+
+    >>> percentile_interval([0, 1, 2], level=0.5)
+    Interval(low=0.5, high=1.5, level=0.5)
+    """
+    low, high = np.quantile(np.asarray(values, float), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level)
 
 
 def _check(sections: Sequence[Section], n: int, level: float) -> None:
@@ -167,58 +265,51 @@ def _check(sections: Sequence[Section], n: int, level: float) -> None:
 
 
 def _draws(section: Section, n: int, rng: np.random.Generator) -> NDArray[np.int_]:
-    """How often each resample holds each clip, shape (n, clips)."""
-    counts = np.zeros((n, len(section.labels)), dtype=int)
-    for label in (0, 1):
-        for domain in DOMAINS:
-            stratum = np.flatnonzero((section.labels == label) & (section.domains == domain))
-            size = len(stratum)
-            if size:
-                picks = rng.integers(size, size=(n, size)) + size * np.arange(n)[:, None]
-                drawn = np.bincount(picks.ravel(), minlength=n * size)
-                counts[:, stratum] = drawn.reshape(n, size)
-    return counts
+    return resample(section.labels, section.domains, n=n, seed=rng)
 
 
 def _metrics(section: Section, counts: NDArray[np.int_]) -> NDArray[np.float64]:
     """AUC (source), AUC (target) and pAUC of each resample, shape (3, resamples)."""
-    anomalous = section.labels == 1
-    source, target = (~anomalous & (section.domains == domain) for domain in DOMAINS)
-    return np.stack(
-        [
-            _areas(section.scores, counts * source, counts * anomalous, max_fpr=1.0),
-            _areas(section.scores, counts * target, counts * anomalous, max_fpr=1.0),
-            _areas(section.scores, counts * ~anomalous, counts * anomalous, max_fpr=0.1),
-        ]
-    )
+    if len(set(section.labels.tolist())) < 2:
+        return np.full((3, len(counts)), np.nan)
+    areas = resampled_areas(section.labels, section.domains, section.scores[None], counts)
+    return np.concatenate([areas.auc_source, areas.auc_target, areas.pauc])
 
 
-def _areas(
-    scores: NDArray[np.float64],
-    normal: NDArray[np.int_],
-    anomalous: NDArray[np.int_],
-    max_fpr: float,
+def _outranked(
+    normal: NDArray[np.float64], anomalous: NDArray[np.float64], drawn: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of each resample's anomalous clips above, and level with, each normal clip, (B, n)."""
+    above = drawn @ (anomalous[:, None] > normal).astype(float)
+    ties = anomalous[:, None] == normal
+    tied = drawn @ ties.astype(float) if ties.any() else np.zeros_like(above)
+    total = drawn.sum(axis=1, keepdims=True)
+    return above / total, tied / total
+
+
+def _mean(weights: NDArray[np.float64], wins: NDArray[np.float64]) -> NDArray[np.float64]:
+    total = weights.sum(axis=1)
+    area = np.einsum("bn,bn->b", weights, wins)
+    return np.divide(area, total, out=np.full(len(total), np.nan), where=total > 0)
+
+
+def _partial(
+    normal: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    above: NDArray[np.float64],
+    tied: NDArray[np.float64],
+    max_fpr: float = 0.1,
 ) -> NDArray[np.float64]:
-    """McClish's partial AUC for many weightings of the same clips, shape (resamples,).
-
-    ``normal`` and ``anomalous`` say how often each clip counts, shape (resamples, clips).
-    """
-    resamples = len(normal)
-    if not normal[0].any() or not anomalous[0].any():
-        return np.full(resamples, np.nan)
-    order = np.argsort(-scores, kind="stable")
-    # Clips of equal score enter the ROC curve in one step.
-    last_of_tie = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-
-    def rates(counts: NDArray[np.int_]) -> NDArray[np.float64]:
-        passed = np.cumsum(counts[:, order], axis=1)[:, last_of_tie]
-        return np.pad(passed / passed[:, -1:], ((0, 0), (1, 0)))
-
-    fpr, tpr = rates(normal), rates(anomalous)
-    start, rise, run = tpr[:, :-1], np.diff(tpr), np.diff(fpr)
-    width = np.diff(np.minimum(fpr, max_fpr))
-    reached = np.divide(width, run, out=np.zeros_like(run), where=run > 0)
-    area = (width * (start + rise * reached / 2)).sum(axis=1)
+    """McClish's partial AUC; ``normal`` falls, and ``weights`` say how often each counts."""
+    if tied.any():
+        # Clips of equal score enter the ROC curve in one step.
+        first = np.flatnonzero(np.append(True, np.diff(normal) != 0))
+        weights = np.add.reduceat(weights, first, axis=1)
+        above, tied = above[:, first], tied[:, first]
+    reach = max_fpr * weights.sum(axis=1, keepdims=True)
+    inside = np.clip(reach - (np.cumsum(weights, axis=1) - weights), 0, weights)
+    share = np.divide(inside, weights, out=np.zeros_like(inside), where=weights > 0)
+    area = max_fpr * _mean(inside, above + tied * share / 2)
     chance = max_fpr**2 / 2
     return (1 + (area - chance) / (max_fpr - chance)) / 2
 
@@ -230,8 +321,3 @@ def _official(cells: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.full(cells.shape[1], np.nan)
     with np.errstate(divide="ignore"):  # a cell of 0 makes the mean 1 / inf = 0, as it should be
         return len(defined) / (1 / defined).sum(axis=0)
-
-
-def _interval(values: NDArray[np.float64], level: float) -> Interval:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level)

@@ -2,5 +2,6 @@
 
 from fsasd.report.console import console
 from fsasd.report.page import write_report
+from fsasd.report.tables import write_tables
 
-__all__ = ["console", "write_report"]
+__all__ = ["console", "write_report", "write_tables"]

@@ -20,6 +20,7 @@ from fsasd.report.results import (
     percent,
     points,
 )
+from fsasd.report.tables import readable
 
 _WIDTH = 100
 _LEFT = {
@@ -53,8 +54,16 @@ def console(folder: Path) -> float | None:
         out.print(_official(found))
     elif results.units:
         out.print("Official score: not known, as the labels of the test clips are not.")
+    for unit in results.units:
+        if reason := results.reason(*unit):
+            setting = results.setting(*unit)
+            out.print(Text(f"{' '.join(unit)} keeps {setting}: {reason}.", style="dim"))
     if not results.settings.empty:
-        out.print(_settings(compare_settings(results.settings)))
+        out.print(_settings(compare_settings(results.settings, results.setting_scores)))
+    if not results.validation.empty:
+        out.print(_validation(results.validation))
+    for number, made in results.tables.items():
+        out.print(_paper(number, made))
     for name, what in _LEFT.items():
         if (results.folder / name).exists():
             out.print(f"{what + ':':<16} {results.folder / name}", soft_wrap=True)
@@ -94,16 +103,57 @@ def _settings(comparison: pd.DataFrame) -> Table:
     table = _table("Was the choice worth it? Official score, %", "Setting")
     table.add_column("Official", justify="right")
     table.add_column("To synthetic", justify="right")
+    table.add_column("95 % interval", justify="right")
     table.add_column("")
-    notes = {"synthetic": "the method's choice", "oracle": "uses the test labels: a bound"}
+    notes = {
+        "synthetic": "the method's choice",
+        "argmax": "the paper's choice, where in doubt, too",
+        "oracle": "uses the test labels: a bound",
+    }
     for row in comparison.to_dict("records"):
         name = row["setting"]
         style = "bold" if name == "synthetic" else "dim" if name == "oracle" else ""
-        difference = "" if name == "synthetic" else points(row["difference"])
+        against = ["", ""]
+        if name != "synthetic":
+            against = [points(row["difference"]), _between(row["low"], row["high"])]
         table.add_row(
-            Text(name), percent(row["official"]), difference, notes.get(name, ""), style=style
+            Text(name), percent(row["official"]), *against, notes.get(name, ""), style=style
         )
     return table
+
+
+def _validation(validation: pd.DataFrame) -> Table:
+    table = _table("Reference machines as targets: what synthetic clips chose", "Machine", "Chosen")
+    for name in ("Gain", "95 % interval", "Regret", "Rank correlation"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for row in validation.to_dict("records"):
+        mean = row["machine"] == "mean"
+        if mean:
+            table.add_section()
+        strict = "" if mean or str(row["strict"]) == "True" else "the generator knows its anomalies"
+        unknown = math.isnan(row["spearman"])
+        table.add_row(
+            Text(str(row["machine"])), "" if mean else Text(str(row["chosen"])),
+            points(row["gain"]), _between(row["gain_low"], row["gain_high"]),
+            points(row["regret"]), UNDEFINED if unknown else f"{row['spearman']:+.2f}", strict,
+            style="bold" if mean else "",
+        )  # fmt: skip
+    return table
+
+
+def _paper(number: int, made: pd.DataFrame) -> Table:
+    text = readable(number, made)
+    table = _table(f"Table {number} of the paper", "Row", "Column")
+    for name in text.columns[2:]:
+        table.add_column(name, justify="right")
+    for row in text.itertuples(index=False):
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _between(low: float, high: float) -> str:
+    return UNDEFINED if math.isnan(low) else f"{points(low)} to {points(high)}"
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
 from fsasd.evaluation.metrics import DOMAINS, OFFICIAL, harmonic_mean, section_metrics
-from fsasd.report.results import UNIT, parameters, percent
+from fsasd.report.results import UNIT, parameters, percent, told_apart
 
 PALETTE = {
     "ink": ("#1c2126", "#e6e9ec"),
@@ -87,12 +87,15 @@ def svg(figure: Figure, name: str) -> str:
 def selection_curve(curve: pd.DataFrame, real: pd.DataFrame) -> Figure:
     """Draw AUC, pAUC and objective against the one parameter that was chosen.
 
+    Shaded is the interval of the objective; an open dot is the highest, where another was chosen.
+
     Args:
         curve: ``selection.csv`` of one machine and section.
         real: ``real_curve.csv`` of the same, drawn below and paler, or empty.
     """
     (name,) = parameters(curve)
     chosen = float(curve.loc[curve["chosen"], name].iloc[0])
+    highest = curve.sort_values("objective").iloc[-1]
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(3.8, 3.5), layout="constrained")
         ratios = [1.5] if real.empty else [1.5, 1]
@@ -104,6 +107,9 @@ def selection_curve(curve: pd.DataFrame, real: pd.DataFrame) -> Figure:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
         best = curve.loc[curve["chosen"], "objective"].iloc[0]
         axes[0].plot(chosen, 100 * best, "o", color=SYNTHETIC, markersize=6, zorder=5)
+        if highest[name] != chosen:
+            axes[0].plot(highest[name], 100 * highest["objective"], "o", markerfacecolor=PAPER,
+                         color=SYNTHETIC, markersize=6, zorder=5)  # fmt: skip
         if not real.empty:
             _curves(axes[1], real, name, MUTED)
             axes[1].set_title("On real test clips (oracle: needs their labels)", color=MUTED)
@@ -195,7 +201,7 @@ def settings_dots(settings: pd.DataFrame) -> Figure:
     The score is the harmonic mean of the three official metrics, here of one section alone.
     """
     units = list(settings.groupby(UNIT, sort=False))
-    names = list(dict.fromkeys(settings["setting"]))
+    names = told_apart(settings)
     many = settings.groupby("machine")["section"].nunique().max() > 1
     markers = iter("sv^<>Pph")
     labels = [" ".join(map(str, unit if many else unit[:1])) for unit, _ in units]
@@ -238,5 +244,8 @@ def _curves(axis: Axes, curve: pd.DataFrame, name: str, colour: str) -> None:
         ("pAUC", "pauc", {"linestyle": (0, (1, 1.5)), "linewidth": 1.2, "alpha": 0.8}),
         ("objective", "objective", {}),
     )
+    if "low" in values:
+        axis.fill_between(values[name], 100 * values["low"], 100 * values["high"], color=colour,
+                          alpha=0.15, linewidth=0)  # fmt: skip
     for label, column, style in lines:
         axis.plot(values[name], 100 * values[column], color=colour, label=label, **style)

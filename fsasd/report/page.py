@@ -16,10 +16,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from fsasd.choice import WIDE_GAP
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.evaluation.metrics import OFFICIAL
 from fsasd.report import figures, listening
 from fsasd.report.results import (
+    UNIT,
     Headline,
     Results,
     compare_settings,
@@ -28,11 +30,14 @@ from fsasd.report.results import (
     headline,
     is_path,
     of,
+    parameters,
     percent,
     points,
     title,
+    told_apart,
     top_settings,
 )
+from fsasd.report.tables import readable
 
 PAGE = "report.html"
 _FILES = {
@@ -41,6 +46,11 @@ _FILES = {
     "selection.csv": "what each setting achieved on synthetic clips",
     "real_curve.csv": "what each setting would have achieved on the real test clips",
     "settings.csv": "baselines, the chosen setting and the oracle's",
+    "setting_scores.csv": "the scores of every test clip with these settings",
+    "gap.csv": "how far synthetic normal clips are from real ones",
+    "validation.csv": "what synthetic clips chose for machines whose anomalies are known",
+    "validation": "what that was made of",
+    **{f"table{n}.csv": f"table {n} of the paper beside this run’s numbers" for n in range(2, 7)},
     "captions.csv": "the clips that the generator may be trained on, and their captions",
     "synthetic/manifest.csv": "the synthetic clips: caption, source, seed, kept or why not",
     "synthetic/quality.csv": "how near the synthetic clips are to real ones",
@@ -57,6 +67,8 @@ class SectionPart:
     name: str
     setting: str
     is_chosen: bool
+    reason: str
+    gap: dict | None
     best: float
     curve: Markup | None
     top: pd.DataFrame | None
@@ -68,6 +80,16 @@ class SectionPart:
     threshold: float
     clips: int
     alarms: int
+
+
+@dataclass(frozen=True)
+class TrustPart:
+    """What the page shows of reference machines that played the target."""
+
+    table: pd.DataFrame
+    verdict: str
+    curves: dict[str, Markup]
+    dots: Markup
 
 
 @dataclass(frozen=True)
@@ -118,12 +140,32 @@ def verdict(comparison: pd.DataFrame) -> str:
     by_name = comparison.set_index("setting")
     against = [
         f"{points(-by_name['difference'][name])} points against "
-        + ("the oracle" if name == "oracle" else name)
+        + {"oracle": "the oracle", "argmax": "the highest on them"}.get(name, name)
         for name in by_name.index
         if name != "synthetic"
     ]
     score = percent(by_name["official"]["synthetic"])
     return f"The setting chosen on synthetic clips scores {score} %: {', '.join(against)}."
+
+
+def trust_verdict(validation: pd.DataFrame) -> str:
+    """Say in a sentence what synthetic clips were worth on machines whose anomalies are known.
+
+    Args:
+        validation: ``Results.validation``.
+    """
+    mean = validation[validation["machine"] == "mean"].iloc[0]
+    count = len(validation) - 1
+    low, high = mean["gain_low"], mean["gain_high"]
+    held = "helped" if low > 0 else "did harm" if high < 0 else "made no sure difference"
+    closed = "" if math.isnan(mean["closed"]) else (
+        f" They went {percent(mean['closed'], 0)} % of the way to the best setting in hindsight."
+    )  # fmt: skip
+    return (
+        f"On {count} machine{'s' * (count != 1)} whose anomalies are known, synthetic clips "
+        f"{held}: {points(mean['gain'])} points of the objective against the detector’s own "
+        f"setting (95 % interval {points(low)} to {points(high)}).{closed}"
+    )
 
 
 def _render(results: Results, parts: list[MachinePart], seconds: float) -> str:
@@ -132,9 +174,9 @@ def _render(results: Results, parts: list[MachinePart], seconds: float) -> str:
     )
     environment.filters |= {"percent": percent, "points": points, "decimal": decimal}
     template = environment.from_string(_resource("report.html"))
-    compared = None if results.settings.empty else compare_settings(results.settings)
-    dots = None
-    if compared is not None:
+    compared = dots = None
+    if not results.settings.empty:
+        compared = compare_settings(results.settings, results.setting_scores)
         dots = _svg(figures.settings_dots(results.settings), "settings")
     began = results.folder / ".hydra" / "config.yaml"
     time = datetime.fromtimestamp((began if began.is_file() else results.folder).stat().st_mtime)
@@ -152,9 +194,12 @@ def _render(results: Results, parts: list[MachinePart], seconds: float) -> str:
         compared=compared,
         verdict="" if compared is None else verdict(compared),
         dots=dots,
+        trust=None if results.validation.empty else _trust(results),
         machines=parts,
         kinds=listening.KINDS,
         seconds=seconds,
+        wide_gap=WIDE_GAP,
+        tables={number: readable(number, table) for number, table in results.tables.items()},
         captions=_captions(results.captions),
         command=shlex.join(["fsasd", *results.overrides]),
         config=yaml.safe_dump(results.config, sort_keys=False) if results.config else "",
@@ -200,11 +245,14 @@ def _section(results: Results, machine: str, section: str) -> SectionPart:
     settings = of(results.settings, machine, section)
     name = f"{machine}-{section}"
     path = not curve.empty and is_path(curve)
+    gap = of(results.gap, machine, section)
     no_roc = _no_roc(clips)
     return SectionPart(
         name=section,
         setting=results.setting(machine, section),
         is_chosen=not curve.empty,
+        reason=results.reason(machine, section),
+        gap=None if gap.empty else gap.iloc[0].to_dict(),
         best=math.nan if curve.empty else float(curve["objective"].max()),
         curve=_svg(figures.selection_curve(curve, real), f"curve-{name}") if path else None,
         top=None if path or curve.empty else top_settings(curve, real),
@@ -227,19 +275,24 @@ def _no_roc(clips: pd.DataFrame) -> str:
 
 
 def _titled_settings(settings: pd.DataFrame) -> pd.DataFrame:
-    fixed = {
-        "machine",
-        "section",
-        "setting",
-        "auc",
-        "auc_source",
-        "auc_target",
-        "pauc",
-        "objective",
-    }
-    names = [column for column in settings.columns if column not in fixed]
-    values = [title(row) for row in settings[names].to_dict("records")]
+    settings = settings[settings["setting"].isin(told_apart(settings))]
+    values = [title(row) for row in settings[parameters(settings)].to_dict("records")]
     return settings.assign(value=values)
+
+
+def _trust(results: Results) -> TrustPart:
+    trials = results.trials
+    curves = {}
+    for machine, section in results.validation.loc[:, UNIT].itertuples(index=False):
+        curve = of(trials.selection, machine, section)
+        if not curve.empty and is_path(curve) and curve["objective"].notna().any():
+            real = of(trials.real_curve, machine, section)
+            drawing = figures.selection_curve(curve, real)
+            curves[f"{machine} {section}"] = _svg(drawing, f"trial-{machine}-{section}")
+    return TrustPart(
+        results.validation, trust_verdict(results.validation), curves,
+        _svg(figures.settings_dots(trials.settings), "trials"),
+    )  # fmt: skip
 
 
 def _metrics_rows(results: Results) -> pd.DataFrame:

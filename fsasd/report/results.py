@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +14,17 @@ import pandas as pd
 import yaml
 from pandas.api.types import is_numeric_dtype
 
-from fsasd.evaluation.metrics import OFFICIAL, harmonic_mean, official_score
+from fsasd.evaluation.metrics import OFFICIAL, Section, harmonic_mean, official_score
+from fsasd.evaluation.uncertainty import paired_difference
+from fsasd.selection import title
 
 UNIT = ["machine", "section"]
 UNDEFINED = "—"
 _TEXT = (*UNIT, "domain", "label", "caption", "raw_label", "reason", "wav", "setting")
-_NOT_PARAMETERS = {*UNIT, "auc", "pauc", "objective", "chosen", "oracle"}
+_METRICS = {"auc", "auc_source", "auc_target", "pauc", "objective", "low", "high", "picked"}
+_NOT_PARAMETERS = {
+    *UNIT, *_METRICS, "setting", "own", "argmax", "chosen", "oracle", "reason"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,15 @@ class Results:
         self.selection = self._table("selection.csv")
         self.real_curve = self._table("real_curve.csv")
         self.settings = self._table("settings.csv")
+        self.setting_scores = self._table("setting_scores.csv")
+        self.gap = self._table("gap.csv")
+        self.validation = self._table("validation.csv")
+        made = {n: self.folder / f"table{n}.csv" for n in range(2, 7)}
+        self.tables = {
+            n: pd.read_csv(path, dtype=str if n == 3 else None)
+            for n, path in made.items()
+            if path.is_file()
+        }
         self.captions = self._table("captions.csv")
         self.manifest = self._table("synthetic/manifest.csv")
         self.quality = self._table("synthetic/quality.csv")
@@ -96,6 +109,17 @@ class Results:
         """Machines that were scored or synthesised."""
         return list(dict.fromkeys([*self.clips["machine"], *self.manifest["machine"]]))
 
+    @property
+    def trials(self) -> Results:
+        """What reference machines left that played the target."""
+        return Results(self.folder / "validation")
+
+    def reason(self, machine: str, section: str) -> str:
+        """Say why a detector keeps its own setting; empty where it takes another."""
+        curve = of(self.selection, machine, section)
+        told = curve["reason"].dropna() if "reason" in curve else curve["machine"][:0]
+        return "" if told.empty else str(told.iloc[0])
+
     def setting(self, machine: str, section: str) -> str:
         """Say which setting the detector has, e.g. ``r=0.98``.
 
@@ -108,8 +132,9 @@ class Results:
         saved = self.folder / "models" / machine / f"section_{section}" / "detector.json"
         own = json.loads(saved.read_text())["params"] if saved.is_file() else {}
         own = own or self._group("detector")
-        grid = self._group("selection").get("grid") or {}
-        return title({key: own[key] for key in grid if key in own}) or "its own"
+        grids = self._group("selection").get("grid") or {}
+        keys = [key for grid in ([grids] if isinstance(grids, dict) else grids) for key in grid]
+        return title({key: own[key] for key in keys if key in own}) or "its own"
 
     def _group(self, name: str) -> dict[str, Any]:
         group = self.config.get(name)
@@ -136,7 +161,7 @@ def of(table: pd.DataFrame, machine: str, section: str | None = None) -> pd.Data
 def parameters(curve: pd.DataFrame) -> list[str]:
     """Return the columns of a selection curve that are a detector's parameters.
 
-    >>> parameters(pd.DataFrame(columns=["machine", "section", "r", "auc", "pauc", "objective"]))
+    >>> parameters(pd.DataFrame(columns=["machine", "section", "r", "auc", "pauc", "chosen"]))
     ['r']
     """
     return [column for column in curve.columns if column not in _NOT_PARAMETERS]
@@ -152,16 +177,6 @@ def is_path(curve: pd.DataFrame) -> bool:
     """
     names = parameters(curve)
     return len(names) == 1 and is_numeric_dtype(curve[names[0]]) and curve[names[0]].nunique() > 3
-
-
-def title(setting: Mapping[Any, Any]) -> str:
-    """Write a setting as ``settings.csv`` does.
-
-    >>> title({"k": 2, "pool": "mean", "r": 0.5})
-    'k=2, pool=mean, r=0.5'
-    """
-    return ", ".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}"
-                     for k, v in setting.items())  # fmt: skip
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -234,18 +249,24 @@ def top_settings(curve: pd.DataFrame, real: pd.DataFrame, count: int = 10) -> pd
     return table[(place < count) | table["chosen"] | table["oracle"]].reset_index(drop=True)
 
 
-def compare_settings(settings: pd.DataFrame) -> pd.DataFrame:
+def compare_settings(settings: pd.DataFrame, scores: pd.DataFrame | None = None) -> pd.DataFrame:
     """Score each row of ``settings.csv`` over all machines and sections.
+
+    Args:
+        settings: ``Results.settings``.
+        scores: ``Results.setting_scores``, for the intervals of the differences.
 
     Returns:
         Per setting, in the file's order: ``official`` score, ``auc_source``, ``auc_target`` and
-        ``pauc`` (harmonic means), ``undefined`` cells, ``difference`` to ``synthetic``; fractions.
+        ``pauc`` (harmonic means), ``undefined`` cells, ``difference`` to ``synthetic`` with ``low``
+        and ``high``; fractions. Without ``argmax`` where that is what is used.
 
     >>> columns = ["machine", "section", "setting", "auc_source", "auc_target", "pauc"]
     >>> rows = [["fan", "00", "r=1", 0.6, 0.6, 0.6], ["fan", "00", "synthetic", 0.7, 0.7, 0.7]]
     >>> compare_settings(pd.DataFrame(rows, columns=columns))["difference"].round(3).tolist()
     [-0.1, 0.0]
     """
+    settings = settings[settings["setting"].isin(told_apart(settings))]
     rows = []
     for name, own in settings.groupby("setting", sort=False):
         official = official_score(own)
@@ -256,7 +277,37 @@ def compare_settings(settings: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     chosen = table.loc[table["setting"] == "synthetic", "official"]
     table["difference"] = table["official"] - (chosen.iloc[0] if len(chosen) else math.nan)
+    table[["low", "high"]] = math.nan
+    if scores is not None and not scores.empty:
+        used = setting_sections(scores, "synthetic")
+        for i, name in enumerate(table["setting"]):
+            interval = paired_difference(setting_sections(scores, name), used).interval
+            table.loc[i, ["low", "high"]] = interval.low, interval.high
     return table
+
+
+def setting_sections(scores: pd.DataFrame, setting: str) -> list[Section]:
+    """Return the test clips of all machines and sections as one of the settings scored them.
+
+    Args:
+        scores: ``Results.setting_scores``.
+        setting: Its name there.
+    """
+    own = scores[scores["setting"] == setting]
+    return [
+        Section(part["label"] == "anomaly", part["domain"].to_numpy(str), part["score"])
+        for _, part in own.groupby(UNIT, sort=False)
+    ]
+
+
+def told_apart(settings: pd.DataFrame) -> list[str]:
+    """Return the names in ``settings.csv``, without ``argmax`` where that is what is used."""
+    names = list(dict.fromkeys(settings["setting"]))
+    if "argmax" not in names:
+        return names
+    parts = [settings[settings["setting"] == name] for name in ("argmax", "synthetic")]
+    values = [part[[*UNIT, *parameters(part)]].reset_index(drop=True) for part in parts]
+    return [name for name in names if name != "argmax" or not values[0].equals(values[1])]
 
 
 def decisions(clips: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,79 @@
+"""One of several detectors, so that which one is used is a parameter like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from fsasd.data.audio import Clips
+from fsasd.data.metadata import require_known
+from fsasd.detectors.base import Detector, Params
+
+
+class OneOf(Detector):
+    """The detector that ``use`` names; a grid may try several, each with its own parameters.
+
+    A parameter of one of them is called ``<name>__<parameter>``. Scores of different detectors
+    have different scales, so only what ranks clips, as AUC does, may compare them.
+
+    Args:
+        detectors: Name to detector, unfitted.
+        use: The name of the one that is fitted and scores.
+
+    >>> from fsasd.detectors.knn import KNN
+    >>> either = OneOf({"nearest": KNN(), "fifth": KNN(k=5)}, use="nearest")
+    >>> either.set_params(use="fifth", fifth__k=4).get_params()["fifth__k"]
+    4
+    """
+
+    def __init__(self, detectors: Mapping[str, Detector], use: str) -> None:
+        self.detectors = detectors
+        self.use = use
+
+    def fit(self, clips: Clips) -> Self:
+        """Fit a copy of the one that is used.
+
+        Raises:
+            MetadataError: ``use`` names none of them.
+        """
+        self.detector_ = clone(self._named(self.use)).fit(clips)
+        return self
+
+    def score(self, clips: Clips) -> np.ndarray:
+        """Return the scores of the one that is used."""
+        check_is_fitted(self)
+        return self.detector_.score(clips)
+
+    def score_path(
+        self, grid: Sequence[Params], fit_clips: Clips, score_clips: Clips
+    ) -> np.ndarray:
+        """Let each detector score its own part of the grid, as fast as it can."""
+        members: dict[str, list[int]] = {}
+        for i, params in enumerate(grid):
+            members.setdefault(params.get("use", self.use), []).append(i)
+        rows: dict[int, np.ndarray] = {}
+        for name, own in members.items():
+            settings = [
+                {
+                    key.removeprefix(f"{name}__"): value
+                    for key, value in grid[i].items()
+                    if key.startswith(f"{name}__")
+                }
+                for i in own
+            ]
+            scores = self._named(name).score_path(settings, fit_clips, score_clips)
+            rows |= dict(zip(own, scores, strict=True))
+        return np.stack([rows[i] for i in range(len(grid))])
+
+    def n_parameters(self) -> int:
+        """Return how many numbers the one that is used holds."""
+        check_is_fitted(self)
+        return self.detector_.n_parameters()
+
+    def _named(self, name: str) -> Detector:
+        require_known([name], self.detectors, "detectors to use")
+        return self.detectors[name]

@@ -1,0 +1,351 @@
+"""The paper's tables 2 to 6, beside what a run found.
+
+Guan et al., ICASSP 2024; its numbers are in ``conf/paper``, in percent. Every table comes as one
+line per row and column of the paper's:
+
+* ``paper``: its number; without one where the row or the column is not in it.
+* ``run``, ``low``, ``high``: the run's, and its 95 % interval.
+* ``difference``: run minus paper; not where the averages are over other machines.
+* ``against``, ``against_low``, ``against_high``: run minus the run's own row FS-TWFR-GMM, paired.
+
+AUC and pAUC are fractions. A machine's AUC is the harmonic mean over its domains, an average that
+over machines, as in the paper.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fsasd.detectors.base import load
+from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
+from fsasd.report.results import UNDEFINED, UNIT, Results, of, percent, points
+
+log = logging.getLogger(__name__)
+
+METHOD = "FS-TWFR-GMM"
+RESAMPLES = 1000
+_FILES = {
+    2: "table2_dcase2023.csv",
+    3: "table3_parameters.csv",
+    4: "table4_ablation.csv",
+    5: "table5_r_source.csv",
+    6: "table6_selected_r.csv",
+}
+_CHOICE = "a choice of settings on synthetic clips, and the labels of the test clips"
+_NEEDS = {3: "a fitted detector", 6: "a choice of r"}
+_SETTINGS = {"r=0": "r=0", "r=1": "r=1", METHOD: "synthetic", "TWFR-GMM": "oracle"}
+
+Cells = Mapping[str, NDArray[np.float64]]
+"""Column to (1 + resamples,) values: as observed, then on each resample."""
+
+
+def paper_table(number: int) -> pd.DataFrame:
+    """Return one of the paper's tables as it was printed, in percent.
+
+    Raises:
+        ValueError: There is no such table.
+
+    >>> paper_table(5)["auc"].tolist()
+    [56.44, 66.78, 68.41, 71.55]
+    """
+    if number not in _FILES:
+        raise ValueError(f"table {number}: expected one of {', '.join(map(str, _FILES))}")
+    text = (resources.files("fsasd.conf") / "paper" / _FILES[number]).read_text("utf-8")
+    return pd.read_csv(io.StringIO(text))
+
+
+def write_tables(
+    folder: Path, numbers: Sequence[int], generator_parameters: int | None = None
+) -> None:
+    """Write ``table<N>.csv`` into a run's folder; table 4 also into the folder of its sweep.
+
+    Args:
+        folder: The run's folder.
+        numbers: Of the paper's tables, 2 to 6.
+        generator_parameters: Of the generator that was used in training; for table 3.
+
+    Raises:
+        ValueError: There is no such table, or it is table 4's and the run is not of its sweep.
+    """
+    results = Results(folder)
+    makers: dict[int, Callable[[], pd.DataFrame | None]] = {
+        2: lambda: _table2(results),
+        3: lambda: _table3(results, generator_parameters),
+        4: lambda: _table4(_arms(folder)),
+        5: lambda: _table5(results),
+        6: lambda: _table6(results),
+    }
+    for number in numbers:
+        paper_table(number)
+        table = makers[number]()
+        if table is None:
+            log.warning("table %d is not made: it needs %s", number, _NEEDS.get(number, _CHOICE))
+            continue
+        for place in (folder, folder.parent) if number == 4 else (folder,):
+            partial = place / f"table{number}.csv.partial"
+            table.to_csv(partial, index=False)
+            partial.replace(place / f"table{number}.csv")
+
+
+def readable(number: int, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table's lines as text, in percent where they are fractions.
+
+    Of methods that are not the run's, the averages only.
+    """
+    if number == 3:
+        return table.fillna("").astype(str).set_axis(["Row", "Column", "Paper", "This run"], axis=1)
+    shown = table[table["run"].notna() | table["column"].isin(["auc", "pauc", "average"])
+                  | table["column"].str.startswith("average")]  # fmt: skip
+    one, signed = (_plain, _signed) if number == 6 else (percent, points)
+    text = pd.DataFrame(
+        {
+            "Row": shown["row"],
+            "Column": shown["column"].str.replace("_", " "),
+            "Paper": shown["paper"].map(one),
+            "This run": shown["run"].map(one),
+            "95 % interval": _between(shown["low"], shown["high"], one),
+            "Difference": shown["difference"].map(signed),
+        }
+    )
+    if "against" in shown and shown["against"].notna().any():
+        text[f"To {METHOD}"] = shown["against"].map(signed)
+        text["95 % interval of that"] = _between(
+            shown["against_low"], shown["against_high"], signed
+        )
+    return text.astype(str)
+
+
+def _between(low: pd.Series, high: pd.Series, write: Callable[[float], str]) -> list[str]:
+    return [UNDEFINED if math.isnan(a) else f"{write(a)} to {write(b)}"
+            for a, b in zip(low, high, strict=True)]  # fmt: skip
+
+
+def _plain(value: float) -> str:
+    return UNDEFINED if math.isnan(value) else f"{value:g}"
+
+
+def _signed(value: float) -> str:
+    return UNDEFINED if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
+
+
+def cells(scores: pd.DataFrame, setting: str, resamples: int = RESAMPLES) -> Cells:
+    """Return AUC and pAUC of each machine and their averages, with resamples of the test clips.
+
+    Args:
+        scores: ``setting_scores.csv``.
+        setting: One of its settings. Resamples are the same for all of them.
+        resamples: Of the bootstrap.
+
+    Returns:
+        ``<machine>_auc``, ``<machine>_pauc``, ``average_auc``, ``average_pauc``.
+    """
+    found: dict[str, NDArray[np.float64]] = {}
+    own = scores[scores["setting"] == setting]
+    for machine, of_machine in own.groupby("machine", sort=False):
+        parts: dict[str, list[NDArray]] = {"auc": [], "pauc": []}
+        for _, part in of_machine.groupby("section", sort=False):
+            labels = (part["label"] == "anomaly").to_numpy(int)
+            domains = part["domain"].to_numpy(str)
+            counts = resample(labels, domains, n=resamples)
+            counts = np.vstack([np.ones((1, len(labels)), int), counts])
+            areas = resampled_areas(labels, domains, part["score"].to_numpy()[None], counts)
+            both = np.stack([areas.auc_source[0], areas.auc_target[0]])
+            parts["auc"].append(np.where(np.isnan(both).any(axis=0), np.nan, _harmonic(both)))
+            parts["pauc"].append(areas.pauc[0])
+        found |= {f"{machine}_{key}": _harmonic(np.stack(rows)) for key, rows in parts.items()}
+    for key in ("auc", "pauc"):
+        machines = [found[name] for name in found if name.endswith(f"_{key}")]
+        found[f"average_{key}"] = _harmonic(np.stack(machines))
+    return found
+
+
+def _harmonic(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Over the defined values along the first axis; NaN where there are none."""
+    defined = ~np.isnan(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return defined.sum(axis=0) / np.where(defined, 1 / values, 0).sum(axis=0)
+
+
+def _table2(results: Results) -> pd.DataFrame | None:
+    if results.setting_scores.empty:
+        return None
+    paper = paper_table(2).set_index("method")
+    found = cells(results.setting_scores, "synthetic")
+    known = {**_in_fractions(paper, METHOD)}
+    lines = [
+        _line(METHOD, column, known.get(column), found[column], _is_comparable(column, found))
+        for column in found
+    ]
+    for method in paper.index.drop(METHOD):
+        others = _in_fractions(paper, method)
+        lines += [_line(method, column, others[column]) for column in found if column in others]
+    return pd.DataFrame(lines)
+
+
+def _table3(results: Results, generator_parameters: int | None) -> pd.DataFrame | None:
+    saved = sorted((results.folder / "models").glob("*/*/detector.json"))
+    if not saved:
+        return None
+    # Every machine's detector has the same form; those that keep clips differ in how many.
+    detector = max(load(path.parent).n_parameters() for path in saved)
+    training = f"{detector:,}"
+    if generator_parameters is None:
+        training += " + an unknown number (generator)"
+    elif generator_parameters:
+        training += f" + {generator_parameters:,} (generator)"
+    run = {"training": training, "detection": f"{detector:,}"}
+    return pd.DataFrame(
+        [
+            {"row": row["method"], "column": column, "paper": row[column],
+             "run": run[column] if row["method"] == METHOD else None}
+            for row in paper_table(3).to_dict("records") for column in run
+        ]
+    )  # fmt: skip
+
+
+def _table4(arms: Mapping[tuple[str, str], Results]) -> pd.DataFrame | None:
+    paper = paper_table(4).set_index(["extended_r_range", "silence_removed"])
+    found = {
+        arm: cells(results.setting_scores, "synthetic")
+        for arm, results in arms.items()
+        if not results.setting_scores.empty
+    }
+    if not found:
+        return None
+    lines = []
+    for arm in paper.index:
+        row = f"r to {'1.1' if arm[0] == 'yes' else '1.0'}, silence "
+        row += "removed" if arm[1] == "yes" else "kept"
+        lines += _averages(row, paper.loc[arm], found.get(arm), found.get(("yes", "yes")))
+    return pd.DataFrame(lines)
+
+
+def _table5(results: Results) -> pd.DataFrame | None:
+    scores = results.setting_scores
+    if scores.empty:
+        return None
+    paper = paper_table(5).set_index("method")
+    found = {
+        method: cells(scores, setting)
+        for method, setting in _SETTINGS.items()
+        if (scores["setting"] == setting).any()
+    }
+    lines = []
+    for method in paper.index:
+        row = f"{method} ({paper['data_used_to_choose_r'].fillna('none')[method]})"
+        lines += _averages(row, paper.loc[method], found.get(method), found[METHOD])
+    return pd.DataFrame(lines)
+
+
+def _table6(results: Results) -> pd.DataFrame | None:
+    """Selected r; its interval holds what 95 % of resamples of the clips would select."""
+    curves = {"synthetic": (results.selection, "argmax"), "real": (results.real_curve, "oracle")}
+    if results.selection.empty or "r" not in results.selection:
+        return None
+    paper = paper_table(6).set_index("data_used_to_choose_r")
+    lines = []
+    for row, (table, mark) in curves.items():
+        for machine, section in table[UNIT].drop_duplicates().itertuples(index=False):
+            curve = of(table, machine, section).sort_values("r")
+            if curve["picked"].isna().any():
+                continue
+            share = curve["picked"].cumsum().to_numpy()
+            low, high = (float(curve["r"].iloc[int(np.searchsorted(share, q - 1e-9))])
+                         for q in (0.025, 0.975))  # fmt: skip
+            value = float(curve.loc[curve[mark], "r"].iloc[0])
+            known = paper[machine].get(row) if machine in paper else math.nan
+            name = machine if section == "00" else f"{machine} {section}"
+            lines.append(
+                {"row": row, "column": name, "paper": known, "run": value, "low": low,
+                 "high": high, "difference": value - known}
+            )  # fmt: skip
+    return pd.DataFrame(lines) if lines else None
+
+
+def _arms(folder: Path) -> dict[tuple[str, str], Results]:
+    """Find the runs of a sweep over table 4's two switches, that of ``folder`` among them."""
+    if not (folder.parent / "multirun.yaml").is_file():
+        raise ValueError(f"{folder}: table 4 compares the runs of a sweep, that of "
+                         "experiment=table4: found a single run")  # fmt: skip
+    found = {}
+    for path in sorted(folder.parent.glob("*/.hydra/config.yaml")):
+        results = Results(path.parent.parent)
+        if 4 in results.config.get("tables", []):
+            extended = results.config["highest_r"] > 1
+            silence = results.config["synthesis"]["cleaning"]["silence_db"] is None
+            found["yes" if extended else "no", "no" if silence else "yes"] = results
+    return found
+
+
+def _averages(
+    row: str, paper: pd.Series, found: Cells | None, reference: Cells | None
+) -> list[dict[str, Any]]:
+    """Lines for the averages over machines, and for the mean of both where the paper has it."""
+    return [
+        _line(
+            row,
+            column,
+            paper[column] / 100,
+            None if found is None else _average(found, column),
+            found is not None and _is_comparable("average", found),
+            None if reference is None else _average(reference, column),
+        )
+        for column in ("auc", "pauc", "average")
+        if column in paper
+    ]
+
+
+def _average(found: Cells, column: str) -> NDArray[np.float64]:
+    if column == "average":
+        return (found["average_auc"] + found["average_pauc"]) / 2
+    return found[f"average_{column}"]
+
+
+def _line(
+    row: str,
+    column: str,
+    paper: float | None,
+    values: NDArray[np.float64] | None = None,
+    comparable: bool = False,
+    reference: NDArray[np.float64] | None = None,
+) -> dict[str, Any]:
+    line: dict[str, Any] = {"row": row, "column": column, "paper": paper}
+    line |= dict.fromkeys(["run", "low", "high", "difference"], math.nan)
+    line |= dict.fromkeys(["against", "against_low", "against_high"], math.nan)
+    if values is None:
+        return line
+    line |= _with_interval("run", values)
+    if comparable and paper is not None:
+        line["difference"] = line["run"] - paper
+    if reference is not None:
+        line |= _with_interval("against", values - reference)
+    return line
+
+
+def _with_interval(name: str, values: NDArray[np.float64]) -> dict[str, float]:
+    interval = percentile_interval(values[1:])
+    ends = ("low", "high") if name == "run" else (f"{name}_low", f"{name}_high")
+    return {name: float(values[0]), ends[0]: interval.low, ends[1]: interval.high}
+
+
+def _is_comparable(column: str, found: Cells) -> bool:
+    """Averages are over the paper's machines or say something else."""
+    if not column.startswith("average"):
+        return True
+    machines = {name.rpartition("_")[0] for name in found} - {"average"}
+    return machines == set(paper_table(6).columns) - {"data_used_to_choose_r"}
+
+
+def _in_fractions(paper: pd.DataFrame, method: str) -> dict[str, float]:
+    numbers = paper.loc[method].drop("rank")
+    return {str(key): float(value) / 100 for key, value in zip(numbers.index, numbers, strict=True)}

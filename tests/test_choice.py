@@ -1,0 +1,249 @@
+"""Which fit scores which clip: copies, gaps between synthetic and real clips, too few of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from scipy import stats
+
+from fsasd.choice import calibrated, choose, crossfit
+from fsasd.data.audio import Clips
+from fsasd.data.metadata import Clip
+from fsasd.detectors.base import Detector, TooFewClipsError
+from fsasd.detectors.knn import KNN
+from fsasd.detectors.twfr_gmm import TWFRGMM
+from fsasd.selection import Selector
+
+
+class Recited(Detector):
+    """Scores that stand in the clips' names: one for each of the settings 0 and 1."""
+
+    def __init__(self, which=1):
+        self.which = which
+
+    def fit(self, clips):
+        self.clips_ = np.array([len(clips)])
+        return self
+
+    def score(self, clips):
+        return np.array([float(clip.path.stem.split("_")[self.which]) for clip in clips])
+
+
+def recited(label, scores, **known):
+    """Clips that get these (settings, n) scores."""
+    return Clips([Clip(Path(f"{a}_{b}_{i}.wav"), "fan", label=label, **known)
+                  for i, (a, b) in enumerate(np.asarray(scores).T)])  # fmt: skip
+
+
+def both(normal, anomaly):
+    return Clips([*recited("normal", normal), *recited("anomaly", anomaly)])
+
+
+WHICH = Selector({"which": [0, 1]})
+
+
+@pytest.fixture(scope="module")
+def fan(factory_clips):
+    return factory_clips.where(machine="fan")
+
+
+@pytest.fixture(scope="module")
+def train(fan):
+    return fan.where(split="train", label="normal")
+
+
+@pytest.fixture(scope="module")
+def test_clips(fan):
+    return fan.where(split="test")
+
+
+def copies(clips, label="normal", *, told):
+    return Clips(
+        [replace(clip, label=label, source=clip.path if told else None) for clip in clips],
+        clips.cache,
+    )
+
+
+# Clips that are made of the clips that are fitted
+
+
+def test_every_clip_is_scored_by_a_fit_without_it(train):
+    held, made = crossfit(KNN(), [{"k": 1}, {"k": 2}], train, copies(train, told=True))
+    assert held.shape == (2, len(train))
+    assert (held > 0.1).all()
+    np.testing.assert_allclose(made, held)
+    # A nearest neighbour that knows the clip finds itself.
+    np.testing.assert_allclose(KNN().fit(train).score(train), 0, atol=1e-5)
+
+
+def test_a_copy_that_is_not_told_is_known_to_most_folds(train):
+    _, made = crossfit(KNN(), [{"k": 1}], train, copies(train, told=False))
+    assert 0 < np.mean(made > 0.1) < 0.5
+
+
+def test_a_source_of_another_machine_is_in_no_fold(train, test_clips):
+    elsewhere = Clips([replace(test_clips[0], source=Path("elsewhere.wav"))] * 3, train.cache)
+    _, made = crossfit(KNN(), [{}], train, elsewhere)
+    assert (made > 0).all()
+
+
+def test_cross_fitting_keeps_to_few_clips(train):
+    held, _ = crossfit(KNN(), [{}], train[:3], train[[]])
+    assert held.shape == (1, 3)
+    with pytest.raises(TooFewClipsError, match="cross-fitting needs 2 clips at least, found 1"):
+        crossfit(KNN(), [{}], train[:1], train[[]])
+
+
+@pytest.fixture(scope="module")
+def noises(tmp_path_factory):
+    """Eighty recordings of one machine: noise with a spectrum of its own each."""
+    folder = tmp_path_factory.mktemp("noises")
+    rng = np.random.default_rng(0)
+    paths = [folder / f"{i}.wav" for i in range(80)]
+    for path in paths:
+        colour = rng.uniform(0.5, 2, 40).repeat(50)
+        spectrum = np.fft.rfft(rng.standard_normal(3998)) * colour
+        soundfile.write(path, 0.05 * np.fft.irfft(spectrum), 16_000, subtype="FLOAT")
+    return Clips([Clip(path, "fan", label="normal") for path in paths])
+
+
+@pytest.mark.parametrize(("told", "auc"), [(False, 1.0), (True, 0.5)])
+def test_learnt_by_heart_is_not_normal(noises, told, auc):
+    """Normals and anomalies alike, but of clips that are fitted and of clips that are not."""
+    known, fresh = noises[::2], noises[1::2]
+    synthetic = Clips([*copies(known, told=told), *copies(fresh, "anomaly", told=False)])
+    choice = choose(KNN(), Selector({"k": [1, 2]}), known, known, synthetic)
+    assert choice.selection.curve["auc"][0] == pytest.approx(auc, abs=0.15)
+
+
+# The gap between synthetic and real normals
+
+
+def drawn(*shifts, count=40, scales=(1, 1), seed=0):
+    """(2, count) scores, normal to the letter: their quantiles, in an order of chance."""
+    rng = np.random.default_rng(seed)
+    quantiles = stats.norm.ppf((np.arange(count) + 0.5) / count)
+    rows = [rng.permutation(quantiles) * scale + shift
+            for shift, scale in zip(shifts, scales, strict=True)]  # fmt: skip
+    return np.stack(rows).round(6)
+
+
+def test_synthetic_normals_like_real_ones_leave_no_gap():
+    train, synthetic = recited("normal", drawn(0, 0)), both(drawn(0, 0), drawn(1, 1))
+    gap = choose(Recited(), WHICH, train, train, synthetic).gap
+    assert gap.low < 0.5 < gap.high
+    assert not gap.is_wide
+    assert (gap.synthetic, gap.real) == (40, 40)
+
+
+@pytest.mark.parametrize("shift", [-3, 3])
+def test_synthetic_normals_that_sound_otherwise_are_a_wide_gap(shift):
+    """By the detector's own setting alone, in which they do."""
+    train, synthetic = recited("normal", drawn(0, 0)), both(drawn(0, shift), drawn(0, 0))
+    gaps = [choose(Recited(which), WHICH, train, train, synthetic).gap for which in (0, 1)]
+    assert [gap.is_wide for gap in gaps] == [False, True]
+    assert gaps[1].auc == pytest.approx(stats.norm.cdf(shift / 2**0.5), abs=0.01)
+
+
+def test_real_normals_of_the_gap_are_held_out(noises):
+    """Else every synthetic clip would be farther off than a training clip is from itself."""
+    fresh = noises[1::2]
+    synthetic = Clips([*copies(fresh, told=False), *copies(fresh, "anomaly", told=False)])
+    gap = choose(KNN(), Selector({"k": [1, 2]}), noises[::2], noises, synthetic).gap
+    assert gap.low < 0.5 < gap.high
+
+
+def calibrated_or_not(train, synthetic):
+    return [
+        choose(Recited(), Selector({"which": [0, 1]}, "auc", calibrate=calibrate), train, train,
+               synthetic).selection
+        for calibrate in (False, True)
+    ]  # fmt: skip
+
+
+def test_calibration_does_not_take_the_generator_for_an_anomaly():
+    """Setting 0 hears the generator, in all of its clips; setting 1 hears the anomalies."""
+    train, synthetic = recited("normal", drawn(0, 0)), both(drawn(8, 0), drawn(8, 2))
+    for selection in calibrated_or_not(train, synthetic):
+        expected = [0.5, stats.norm.cdf(2**0.5)]
+        np.testing.assert_allclose(selection.curve["auc"], expected, atol=0.02)
+        assert selection.params == {"which": 1}
+
+
+def test_calibration_judges_by_the_spread_of_real_normals():
+    """The generator's normals differ more than real ones, in the setting that hears faults best."""
+    train = recited("normal", drawn(0, 0, scales=(0.3, 1)))
+    synthetic = both(drawn(0, 0, scales=(3, 1)), drawn(1.2, 1.2, scales=(0.3, 1)))
+    plain, calibrated_ = calibrated_or_not(train, synthetic)
+    assert (plain.argmax, calibrated_.argmax) == ({"which": 1}, {"which": 0})
+    assert calibrated_.params == {"which": 0}
+
+
+def test_without_a_gap_calibration_changes_nothing():
+    train, synthetic = recited("normal", drawn(0, 0)), both(drawn(0, 0), drawn(0.5, 1.5))
+    plain, calibrated_ = calibrated_or_not(train, synthetic)
+    np.testing.assert_allclose(plain.curve["auc"], calibrated_.curve["auc"], atol=1e-9)
+
+
+def test_calibration_does_not_depend_on_the_scale():
+    rng = np.random.default_rng(0)
+    held, made = rng.normal(size=(3, 10)), rng.normal(size=(3, 8)) + 5
+    labels = np.repeat([0, 1], 4)
+    scores, relabelled = calibrated(held, made, labels)
+    scaled, _ = calibrated(2 * held - 7, 2 * made - 7, labels)
+    np.testing.assert_allclose(scaled, 2 * scores - 7)
+    assert relabelled.tolist() == [0] * 10 + [1] * 4
+
+
+# Too few clips
+
+
+@pytest.mark.parametrize(
+    ("keep", "found"),
+    [(["normal"], "8 normal and 0"), (["anomaly"], "0 normal and 8"), ([], "0 normal and 0")],
+)
+def test_without_clips_of_both_labels_the_own_setting_is_kept(train, test_clips, keep, found):
+    synthetic = test_clips[[clip.label in keep for clip in test_clips]]
+    for abstain in (True, False):
+        selector = Selector({"r": [0.0, 1.0]}, abstain=abstain, baselines=[{"r": 0.0}])
+        choice = choose(TWFRGMM(r=1.0), selector, train, test_clips, synthetic)
+        assert choice.selection.params == {"r": 1.0}
+        assert f"to choose on: {found} anomalous (see synthetic/manifest.csv" in (
+            choice.selection.reason
+        )
+        # What the settings would have been worth is known all the same.
+        table = choice.settings.set_index("setting")
+        assert table["reason"]["synthetic"] == choice.selection.reason
+        assert table["r"]["synthetic"] == 1.0
+        assert {"r=0", "r=1", "oracle"} <= set(table.index)
+
+
+def test_a_setting_that_needs_more_clips_is_a_reason(train, test_clips):
+    choice = choose(KNN(k=2), Selector({"k": [1, 2, 8]}), train[:5], test_clips, test_clips)
+    assert choice.selection.params == {"k": 2}
+    assert choice.selection.reason == (
+        "a setting cannot be fitted: k=8 neighbours need as many clips, found 5"
+    )
+    assert choice.settings is None
+
+
+def test_five_clips_are_enough_where_every_setting_can_be_fitted(train, test_clips):
+    choice = choose(TWFRGMM(), Selector({"r": [0.0, 1.0]}), train[:5], test_clips, test_clips)
+    assert choice.selection.curve["objective"].notna().all()
+    assert choice.gap.real == 5
+
+
+def test_one_clip_to_learn_from_leaves_the_gap_unknown(train, test_clips):
+    choice = choose(KNN(), Selector({"pool": ["mean", "max"]}), train[:1], test_clips, test_clips)
+    assert choice.gap is None
+    sourced = copies(test_clips, told=True)
+    sourced = Clips([replace(c, label=o.label) for c, o in zip(sourced, test_clips, strict=True)])
+    choice = choose(KNN(), Selector({"pool": ["mean", "max"]}), train[:1], test_clips, sourced)
+    assert "cross-fitting needs 2 clips at least" in choice.selection.reason
+
+
+def test_other_errors_are_not_taken_for_too_few_clips(train, test_clips):
+    with pytest.raises(ValueError, match="pool 'median'"):
+        choose(KNN(), Selector({"pool": ["median", "max"]}), train, test_clips, test_clips)

@@ -1,0 +1,267 @@
+"""Machines with known faults play the target: what a choice is worth, and how sure that is."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from fsasd.data.audio import Clips
+from fsasd.detectors.knn import KNN
+from fsasd.detectors.one_of import OneOf
+from fsasd.detectors.twfr_gmm import TWFRGMM
+from fsasd.evaluation.metrics import auc, pauc
+from fsasd.selection import Selector
+from fsasd.validation import Trial, compare, correlate, play_target, summarise, write_validation
+
+LABELS = np.repeat([0, 1], 40)
+GRID = {"r": [0.0, 0.5, 0.9, 1.0]}
+
+
+def scores_of(*shifts, seed=0):
+    """Settings of which each tells anomalies by its own shift, on the same noise in part."""
+    rng = np.random.default_rng(seed)
+    shared = rng.standard_normal(len(LABELS))
+    return np.stack([shared + rng.standard_normal(len(LABELS)) + s * LABELS for s in shifts])
+
+
+def setting_scores(machine, seed=0, **shifts):
+    rows = scores_of(*shifts.values(), seed=seed)
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {"machine": machine, "section": "00", "setting": name, "own": name == "own",
+                 "label": np.where(LABELS, "anomaly", "normal"), "domain": "source", "score": row}
+            )
+            for name, row in zip(shifts, rows, strict=True)
+        ],
+        ignore_index=True,
+    )  # fmt: skip
+
+
+def line(table, machine, setting):
+    return table[(table["machine"] == machine) & (table["setting"] == setting)].iloc[0]
+
+
+# Comparing settings
+
+
+def test_each_row_has_the_metrics_of_its_scores():
+    scores = setting_scores("fan", own=1, synthetic=2, oracle=3)
+    table = compare(scores, resamples=50)
+    assert table["setting"].tolist() == ["own", "synthetic", "oracle"] * 2
+    assert table["machine"].tolist() == ["fan"] * 3 + ["mean"] * 3
+    for name in ("own", "synthetic", "oracle"):
+        score = scores.loc[scores["setting"] == name, "score"]
+        row = line(table, "fan", name)
+        assert row["auc"] == pytest.approx(auc(LABELS, score))
+        assert row["pauc"] == pytest.approx(pauc(LABELS, score))
+        assert row["objective"] == pytest.approx((row["auc"] + row["pauc"]) / 2)
+        assert row["objective_low"] < row["objective"] < row["objective_high"]
+    assert line(table, "fan", "own")[["gain", "gain_low", "gain_high"]].tolist() == [0, 0, 0]
+    assert line(table, "fan", "oracle")["regret"] == 0
+    middle = line(table, "fan", "synthetic")
+    assert middle["gain"] + middle["regret"] == pytest.approx(line(table, "fan", "oracle")["gain"])
+
+
+def test_the_share_that_is_closed_goes_from_own_to_oracle():
+    machines = [setting_scores(name, seed, own=0.5, synthetic=2, worse=0, oracle=3)
+                for seed, name in enumerate(("fan", "pump", "valve"))]  # fmt: skip
+    table = compare(pd.concat(machines), resamples=200)
+    closed = table[table["machine"] == "mean"].set_index("setting")["closed"]
+    assert (closed["own"], closed["oracle"]) == (0, 1)
+    assert 0.3 < closed["synthetic"] < 1
+    assert closed["worse"] < 0
+    gains = [line(table, name, "synthetic")["gain"] for name in ("fan", "pump", "valve")]
+    total = [line(table, name, "oracle")["gain"] for name in ("fan", "pump", "valve")]
+    assert closed["synthetic"] == pytest.approx(sum(gains) / sum(total))
+    assert table.loc[table["machine"] != "mean", "closed"].isna().all()
+
+
+def test_without_a_gap_there_is_nothing_to_close():
+    scores = setting_scores("fan", own=1, synthetic=1)
+    oracle = scores[scores["setting"] == "own"].assign(setting="oracle", own=False)
+    table = compare(pd.concat([scores, oracle]), resamples=50)
+    assert table["closed"].isna().all()
+    assert (table["regret"].iloc[[0, 2]] == 0).all()
+
+
+def test_a_difference_is_surer_than_what_it_is_the_difference_of():
+    scores = setting_scores("fan", own=1, synthetic=1)
+    near = scores.loc[scores["setting"] == "own", "score"].to_numpy() + 0.05 * LABELS
+    scores.loc[scores["setting"] == "synthetic", "score"] = near
+    oracle = scores[scores["setting"] == "synthetic"].assign(setting="oracle")
+    row = line(compare(pd.concat([scores, oracle]), resamples=200), "fan", "synthetic")
+    assert row["gain"] > 0
+    assert row["gain_high"] - row["gain_low"] < (row["objective_high"] - row["objective_low"]) / 4
+
+
+def test_intervals_of_a_mean_are_over_machines_too():
+    """Machines that differ leave a mean unsure, however many clips each has."""
+    alike = [setting_scores(f"m{i}", i, own=1, synthetic=1.5, oracle=2) for i in range(6)]
+    unlike = [setting_scores(f"m{i}", i, own=1, synthetic=1.5 + 2 * (-1) ** i, oracle=5)
+              for i in range(6)]  # fmt: skip
+    widths = []
+    for machines in (alike, unlike):
+        row = line(compare(pd.concat(machines), resamples=300), "mean", "synthetic")
+        widths.append(row["gain_high"] - row["gain_low"])
+        single = line(compare(pd.concat(machines), resamples=300), "m0", "synthetic")
+    assert widths[1] > 2 * widths[0]
+    assert widths[0] < single["gain_high"] - single["gain_low"] + widths[1]
+
+
+def test_runs_of_a_machine_are_averaged_on_the_same_clips():
+    runs = [setting_scores("fan", seed, own=1, synthetic=2, oracle=3).assign(run=seed)
+            for seed in range(3)]  # fmt: skip
+    together = compare(pd.concat(runs), resamples=100)
+    alone = [compare(run.drop(columns="run"), resamples=100) for run in runs]
+    mean = np.mean([line(table, "fan", "synthetic")["auc"] for table in alone])
+    assert line(together, "fan", "synthetic")["auc"] == pytest.approx(mean)
+    assert together["machine"].tolist() == ["fan"] * 3 + ["mean"] * 3
+    runs[1] = runs[1][::-1]
+    with pytest.raises(ValueError, match="fan section 00: its runs score other clips"):
+        compare(pd.concat(runs))
+
+
+def test_the_objective_decides_what_is_gained():
+    scores = setting_scores("fan", own=1, synthetic=2, oracle=3)
+    row = line(compare(scores, "auc", resamples=20), "fan", "synthetic")
+    assert row["objective"] == row["auc"]
+    domains = np.tile(["source", "target"], len(scores) // 2)
+    row = line(compare(scores.assign(domain=domains), "official", resamples=20), "fan", "oracle")
+    assert 0.5 < row["objective"] < 1
+
+
+# How alike curves are
+
+
+def curves(made, heard, grid=GRID):
+    selector = Selector(grid)
+    selection = selector.select(TWFRGMM(), LABELS, made)
+    return selection, selector.curve(LABELS, heard, detector=TWFRGMM())
+
+
+def test_curves_of_one_order_correlate_and_those_of_the_opposite_anticorrelate():
+    rising, falling = scores_of(0, 1, 2, 3), scores_of(3, 2, 1, 0, seed=1)
+    (spearman, kendall) = correlate(*curves(rising, rising))
+    assert spearman[0] == kendall[0] == 1
+    (spearman, kendall) = correlate(*curves(rising, falling))
+    assert spearman[0] == kendall[0] == -1
+    assert np.quantile(spearman, 0.975) < 0
+
+
+def test_the_correlation_is_scipys():
+    selection, real = curves(scores_of(1, 1, 1.2, 1), scores_of(1, 1.1, 1, 1, seed=3))
+    found = correlate(selection, real)[:, 0]
+    pair = selection.curve["objective"], real.table["objective"]
+    assert found[0] == pytest.approx(stats.spearmanr(*pair).statistic)
+    assert found[1] == pytest.approx(stats.kendalltau(*pair).statistic)
+
+
+def test_a_flat_curve_and_one_that_is_not_known_correlate_with_nothing():
+    _, real = curves(*[scores_of(1, 2, 3, 4)] * 2)
+    sure = np.tile(100.0 * LABELS, (4, 1))
+    flat, _ = curves(sure, sure)
+    unknown = Selector(GRID).keep(TWFRGMM(), "no clips")
+    for selection in (flat, unknown):
+        assert np.isnan(correlate(selection, real)).all()
+
+
+# Trials
+
+
+@pytest.fixture(scope="module")
+def fan(factory_clips):
+    return factory_clips.where(machine="fan")
+
+
+@pytest.fixture(scope="module")
+def selector():
+    return Selector({"r": [0.0, 0.9, 1.0, 1.1]}, baselines=[{"r": 0.0}])
+
+
+@pytest.fixture(scope="module")
+def trials(fan, factory_clips, selector):
+    """Most of the real test clips stand in for synthetic ones."""
+    found = {}
+    for machine, strict in (("fan", False), ("valve", True)):
+        clips = factory_clips.where(machine=machine)
+        choice = play_target(TWFRGMM(), selector, clips, clips.where(split="test")[1:])
+        found[machine, "00"] = Trial(choice, strict)
+    return found
+
+
+def test_the_anomalies_of_the_machine_do_not_choose(fan, selector, trials):
+    flipped = Clips(
+        [
+            replace(clip, label={"normal": "anomaly", "anomaly": "normal"}[clip.label])
+            if clip.split == "test"
+            else clip
+            for clip in fan
+        ],
+        fan.cache,
+    )
+    synthetic = fan.where(split="test")[1:]
+    choice = play_target(TWFRGMM(), selector, flipped, synthetic)
+    pd.testing.assert_frame_equal(
+        choice.selection.curve, trials["fan", "00"].choice.selection.curve
+    )
+    assert choice.real.table["auc"][0] != trials["fan", "00"].choice.real.table["auc"][0]
+
+
+def test_what_cannot_be_judged_is_no_trial(fan, selector):
+    synthetic = fan.where(split="test")
+    for clips in (
+        fan.where(split="test"),
+        fan[[clip.label == "normal" for clip in fan]],
+        Clips([replace(c, label=None) if c.split == "test" else c for c in fan], fan.cache),
+    ):
+        assert play_target(TWFRGMM(), selector, clips, synthetic) is None
+    few = Clips([*fan.where(split="train")[:3], *synthetic], fan.cache)
+    assert play_target(KNN(), Selector({"k": [1, 5]}), few, synthetic) is None
+
+
+def test_the_summary_says_what_was_chosen_and_what_it_was_worth(trials, tmp_path):
+    write_validation(tmp_path, trials)
+    table = pd.read_csv(tmp_path / "validation.csv", dtype={"section": str})
+    assert table["machine"].tolist() == ["fan", "valve", "mean"]
+    assert table["strict"].tolist()[:2] == [False, True]
+    for row, trial in zip(table.to_dict("records"), trials.values(), strict=False):
+        settings = trial.choice.settings.set_index("setting")
+        assert row["chosen"] == f"r={trial.choice.selection.params['r']:g}"
+        assert row["oracle"] == f"r={settings['r']['oracle']:g}"
+        expected = settings["objective"]["oracle"] - settings["objective"]["synthetic"]
+        assert row["regret"] == pytest.approx(expected)
+        assert row["gain"] == pytest.approx(
+            settings["objective"]["synthetic"] - settings["objective"]["r=1"]
+        )
+        assert -1 <= row["spearman_low"] <= row["spearman"] <= row["spearman_high"] <= 1
+        assert row["gap"] == pytest.approx(trial.choice.gap.auc)
+    mean = table.iloc[-1]
+    assert mean["regret"] == pytest.approx(table["regret"][:2].mean())
+    assert mean["spearman"] == pytest.approx(table["spearman"][:2].mean())
+    files = {path.name for path in (tmp_path / "validation").iterdir()}
+    assert files == {
+        "comparison.csv", "gap.csv", "real_curve.csv", "selection.csv", "setting_scores.csv",
+        "settings.csv",
+    }  # fmt: skip
+
+
+def test_a_machine_without_synthetic_clips_is_told_with_its_reason(fan, selector, tmp_path):
+    choice = play_target(TWFRGMM(), selector, fan, fan[[]])
+    write_validation(tmp_path, {("fan", "00"): Trial(choice, True)})
+    row = pd.read_csv(tmp_path / "validation.csv").iloc[0]
+    assert (row["chosen"], row["gain"]) == ("r=1", 0)
+    assert row["reason"].startswith("no synthetic clips of both labels")
+    assert np.isnan(row["spearman"])
+
+
+def test_a_trial_of_several_detectors_names_the_oracles_parameters_only(fan):
+    selector = Selector([{"use": ["knn"], "knn__k": [1, 2]}, {"use": ["gmm"], "gmm__r": [1.0]}])
+    either = OneOf({"knn": KNN(), "gmm": TWFRGMM()}, use="knn")
+    choice = play_target(either, selector, fan, fan.where(split="test"))
+    trials = {("fan", "00"): Trial(choice, True)}
+    scores = choice.scores.assign(machine="fan", section="00")
+    table = summarise(trials, compare(scores, resamples=20))
+    assert table["oracle"][0] in ("use=knn, knn__k=1", "use=knn, knn__k=2", "use=gmm, gmm__r=1")
