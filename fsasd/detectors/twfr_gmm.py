@@ -17,7 +17,7 @@ from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.audio import Clips, LogMel
-from fsasd.detectors.base import Detector, Params
+from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.domains import with_mixed_target_clips
 from fsasd.detectors.gaussian_mixture import Covariance, GaussianMixtures, fit_gaussian_mixtures
 
@@ -148,7 +148,7 @@ class TWFRGMM(Detector):
 
     def _mixtures(self, clips: Clips, r: Sequence[float]) -> GaussianMixtures:
         if len(clips) < self.n_components:
-            raise ValueError(
+            raise TooFewClipsError(
                 f"{self.n_components} components need as many clips, found {len(clips)}"
             )
         clips = with_mixed_target_clips(clips, self.smote, self.smote_neighbours, self.seed)

@@ -1,0 +1,143 @@
+"""Settings of settings: reached by name as in scikit-learn, and written as JSON.
+
+What a detector is made of may be made of parts itself: frozen dataclasses (representations, front
+ends), scikit-learn estimators, mappings, and mappings of names to detectors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+
+def parts(value: Any) -> Mapping[str, Any]:
+    """Return what a setting is made of, by name; nothing for plain values.
+
+    >>> parts({"k": 1}), parts(3)
+    ({'k': 1}, {})
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, BaseEstimator):
+        return value.get_params(deep=False)
+    return {}
+
+
+def by_name(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield settings and all of their parts, ``setting__part__part``.
+
+    Estimators in a mapping of nothing else go by their own names, as in scikit-learn's ensembles.
+
+    >>> dict(by_name({"weights": {"knn": 0.5}}))
+    {'weights': {'knn': 0.5}, 'weights__knn': 0.5}
+    """
+    for name, value in settings.items():
+        yield f"{prefix}{name}", value
+        own = prefix if _is_named_estimators(value) else f"{prefix}{name}__"
+        yield from by_name(parts(value), own)
+
+
+def owner(settings: Mapping[str, Any], name: str) -> list[str]:
+    """Return the path to a setting, or to an estimator in a mapping, whose name is given first.
+
+    Raises:
+        KeyError: There is none.
+    """
+    if name in settings:
+        return [name]
+    for holder, value in settings.items():
+        if _is_named_estimators(value) and name in value:
+            return [holder, name]
+    raise KeyError(name)
+
+
+def replaced(value: Any, path: Sequence[str], new: Any) -> Any:
+    """Return a setting with one of its parts replaced.
+
+    Dataclasses and mappings are copied, estimators altered, as ``set_params`` does.
+
+    Raises:
+        ValueError: There is no such part.
+
+    >>> replaced({"a": 1, "b": 2}, ["b"], 3)
+    {'a': 1, 'b': 3}
+    """
+    if not path:
+        return new
+    if isinstance(value, BaseEstimator):
+        return value.set_params(**{"__".join(path): new})
+    first, *rest = path
+    own = parts(value)
+    if first not in own:
+        raise ValueError(
+            f"{type(value).__name__} has no parameter {first!r}: it has {', '.join(own)}"
+        )
+    part = replaced(own[first], rest, new)
+    if isinstance(value, Mapping):
+        return {**value, first: part}
+    return dataclasses.replace(value, **{first: part})
+
+
+def described(value: Any, name: str = "") -> Any:
+    """Return JSON of which ``made`` makes the same again.
+
+    Raises:
+        TypeError: It is no JSON, and neither a dataclass nor an estimator.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (list, tuple)):
+        return [described(item, name) for item in value]
+    if isinstance(value, Mapping):
+        return {key: described(item, f"{name}.{key}") for key, item in value.items()}
+    kind = type(value)
+    if not _is_part(kind):
+        raise TypeError(
+            f"parameter {name}={value!r} cannot be saved: expected JSON, a dataclass or an "
+            "estimator"
+        )
+    params = {
+        key: described(item, f"{name}.{key}".lstrip(".")) for key, item in parts(value).items()
+    }
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", "params": params}
+
+
+def made(about: Any) -> Any:
+    """Return what ``described`` was given.
+
+    Raises:
+        ValueError: A class is named that is neither a dataclass nor an estimator.
+    """
+    if isinstance(about, list):
+        return [made(item) for item in about]
+    if not isinstance(about, Mapping):
+        return about
+    if set(about) != {"class", "params"}:
+        return {key: made(item) for key, item in about.items()}
+    module, _, name = about["class"].rpartition(".")
+    kind = getattr(importlib.import_module(module), name)
+    # A file may name anything that can be called; only settings are made of it.
+    if not _is_part(kind):
+        raise ValueError(f"{about['class']} is neither a detector nor a part of one: not loaded")
+    return kind(**{key: made(item) for key, item in about["params"].items()})
+
+
+def _is_part(kind: Any) -> bool:
+    return isinstance(kind, type) and (
+        issubclass(kind, BaseEstimator) or dataclasses.is_dataclass(kind)
+    )
+
+
+def _is_named_estimators(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(part, BaseEstimator) for part in value.values())
