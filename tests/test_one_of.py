@@ -9,6 +9,7 @@ from fsasd.data.metadata import MetadataError
 from fsasd.detectors.base import Detector, load
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.one_of import OneOf
+from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.twfr_gmm import TWFRGMM
 
 
@@ -52,10 +53,10 @@ def test_a_path_over_several_detectors_is_that_of_each(either, train, test_clips
         {"use": "knn", "knn__k": 2},
         {"use": "gmm", "gmm__r": 0.5},
         {"gmm__r": 1.1},
-        {"use": "knn", "knn__pool": "max"},
+        {"use": "knn", "knn__representation__pool_by": "max"},
     ]
     rows = either.score_path(grid, train, test_clips)
-    alone = [KNN(k=2), TWFRGMM(r=0.5), TWFRGMM(r=1.1), KNN(pool="max")]
+    alone = [KNN(k=2), TWFRGMM(r=0.5), TWFRGMM(r=1.1), KNN(TimeStatistics(pool_by="max"))]
     for row, params, one in zip(rows, grid, alone, strict=True):
         np.testing.assert_allclose(row, one.fit(train).score(test_clips), rtol=1e-9)
         nested = clone(either).set_params(**params).fit(train)
@@ -77,7 +78,9 @@ def test_each_detector_scores_its_part_of_the_grid_at_once(train, test_clips, mo
 
 
 def test_what_is_saved_scores_the_same(either, train, test_clips, tmp_path):
-    either.set_params(use="knn", knn__pool="max", gmm__r=0.25).fit(train).save(tmp_path)
+    either.set_params(use="knn", knn__representation__pool_by="max", gmm__r=0.25).fit(train).save(
+        tmp_path
+    )
     loaded = load(tmp_path)
     np.testing.assert_allclose(loaded.score(test_clips), either.score(test_clips), rtol=1e-6)
     assert loaded.detectors["gmm"].r == 0.25
