@@ -261,7 +261,7 @@ def test_one_clip_to_learn_from_leaves_the_gap_unknown(train, test_clips):
 
 
 def test_other_errors_are_not_taken_for_too_few_clips(train, test_clips):
-    with pytest.raises(ValueError, match="pool 'median'"):
+    with pytest.raises(ValueError, match="pool_by 'median'"):
         choose(
             KNN(),
             Selector(NO_POOLS),

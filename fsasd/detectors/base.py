@@ -162,9 +162,11 @@ def load(folder: str | Path) -> Detector:
     about = json.loads((folder / "detector.json").read_text())
     inner = about.pop("detectors", {})
     tree: dict[str, Any] = {}
+    for name in inner:
+        _branch(tree, name.split("/"))  # safetensors keeps no order, and detectors may have one
     for name, array in load_file(folder / "detector.safetensors").items():
         *path, last = name.split("/")
-        functools.reduce(lambda branch, key: branch.setdefault(key, {}), path, tree)[last] = array
+        _branch(tree, path)[last] = array
     return _restored(tree, {"": about, **inner}, "")
 
 
@@ -195,6 +197,10 @@ def _saved(value: Any, name: str = "") -> tuple[dict[str, np.ndarray], dict[str,
         arrays |= found
         about |= inner
     return arrays, about
+
+
+def _branch(tree: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    return functools.reduce(lambda branch, key: branch.setdefault(key, {}), path, tree)
 
 
 def _restored(branch: Any, about: Mapping[str, Any], name: str) -> Any:
