@@ -10,9 +10,9 @@ references alone.
     python -m benchmarks.validation factory --generators transforms audioldm_nano
     python -m benchmarks.validation path/to/dcase-layout --generators transforms audioldm_nano
 
-Settings beyond that are given behind ``--``, with a ``--name`` that tells their results apart:
+Any setting can be given beside that, with a ``--name`` that tells the results apart:
 
-    python -m benchmarks.validation factory --name calibrated -- selection.calibrate=true
+    python -m benchmarks.validation factory --name calibrated --set selection.calibrate=true
 
 Means are over machines, after the mean over seeds; intervals are over machines and clips. Written
 are ``<out>/<data>/<name>-<generator>.csv``, everything per machine, and ``.md``, the table.
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", default="")
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--out", default="outputs/validation")
-    parser.add_argument("overrides", nargs="*", help="behind --")
+    parser.add_argument("--set", nargs="+", default=[], help="of fsasd's configuration")
     return parser
 
 
@@ -84,7 +84,7 @@ def _runs(
 ) -> Iterator[tuple[Path, int, str | None]]:
     """Yield the folder and seed of each run, and the one reference that counts in it, if one."""
     store = Path(options.out).resolve() / "store"
-    data = [f"store={store}", f"generator={generator}", *_data(options.data), *options.overrides]
+    data = [f"store={store}", f"generator={generator}", *_data(options.data), *options.set]
     for seed in options.seeds:
         if not options.strict:
             yield _run(folder / f"seed{seed}", [*data, f"seed={seed}"]), seed, None

@@ -92,8 +92,8 @@ class Selector:
     all settings would have by chance: the bootstrap of the *largest* gain, in standard errors
     (Hansen, "A test for superior predictive ability", Journal of Business and Economic Statistics
     23(4), 2005). The interval of the one difference would not do, since it is the largest of many:
-    with 56 settings that are equally good it lets another setting win in 19 % of cases, where this
-    does in about 5 %.
+    with 56 settings that are equally good it lets another setting win in 18 % of cases, where this
+    does in 4 % (``python -m benchmarks.doubt``).
 
     Args:
         grid: Parameter to the values to try; all combinations are tried. A list of such grids is
