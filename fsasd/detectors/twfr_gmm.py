@@ -17,7 +17,8 @@ from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.audio import Clips, LogMel
-from fsasd.detectors.base import Detector, Params, TooFewClipsError
+from fsasd.detectors.base import Detector, Params
+from fsasd.detectors.domains import with_mixed_target_clips
 from fsasd.detectors.gaussian_mixture import Covariance, GaussianMixtures, fit_gaussian_mixtures
 
 
@@ -65,7 +66,10 @@ class TWFRGMM(Detector):
         covariance: ``full`` (the paper's), or ``shrunk`` where clips are fewer than mel bins.
         reg_covar: Added to the covariances' diagonals.
         max_seconds: What lies behind is not heard.
-        seed: Of the k-means start.
+        seed: Of the k-means start, and SMOTE's.
+        smote: Target clips for each source clip that there shall be, the missing ones made by
+            SMOTE of waveforms (SMOTE-TWFR-GMM has 0.2); 0 makes none.
+        smote_neighbours: SMOTE's.
     """
 
     def __init__(
@@ -76,6 +80,8 @@ class TWFRGMM(Detector):
         reg_covar: float = 1e-6,
         max_seconds: float = 10.0,
         seed: int = 0,
+        smote: float = 0.0,
+        smote_neighbours: int = 3,
     ) -> None:
         self.r = r
         self.n_components = n_components
@@ -83,6 +89,8 @@ class TWFRGMM(Detector):
         self.reg_covar = reg_covar
         self.max_seconds = max_seconds
         self.seed = seed
+        self.smote = smote
+        self.smote_neighbours = smote_neighbours
 
     def fit(self, clips: Clips) -> Self:
         """Fit the mixture.
@@ -143,6 +151,7 @@ class TWFRGMM(Detector):
             raise TooFewClipsError(
                 f"{self.n_components} components need as many clips, found {len(clips)}"
             )
+        clips = with_mixed_target_clips(clips, self.smote, self.smote_neighbours, self.seed)
         tenths, nearest = np.unique(np.round(r, 1), return_inverse=True)
         between = np.flatnonzero(tenths[nearest] != r)
         *represented, average = self._represent(clips, [*tenths, *np.take(r, between), 1.0])

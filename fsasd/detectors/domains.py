@@ -1,0 +1,131 @@
+"""Source and target domain: banks of their own, and more of the rare one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+from fsasd.data.audio import SAMPLE_RATE, Clips, FeatureCache, FrontEnd
+from fsasd.data.metadata import Clip
+
+Domains = Literal["pooled", "separate"]
+"""``pooled``: all normal clips are one bank; ``separate``: a clip is as anomalous as the domain
+that it fits better says (a machine without clips of one domain has one bank)."""
+
+
+def banks(clips: Clips, domains: str) -> np.ndarray:
+    """Return (n,) the number of each clip's bank, counted from 0.
+
+    Raises:
+        ValueError: ``domains`` is neither ``pooled`` nor ``separate``.
+    """
+    if domains not in ("pooled", "separate"):
+        raise ValueError(f"domains '{domains}': expected 'pooled' or 'separate'")
+    if domains == "pooled":
+        return np.zeros(len(clips), dtype=np.int64)
+    return np.unique(clips.domains, return_inverse=True)[1]
+
+
+def smote(points: np.ndarray, count: int, neighbours: int, seed: int) -> np.ndarray:
+    """Return (count, d) new points, each somewhere between a point and one of its neighbours.
+
+    Chawla et al., "SMOTE: Synthetic minority over-sampling technique" (JAIR 16, 2002).
+
+    Args:
+        points: (n, d), at least 2.
+        count: How many to make.
+        neighbours: Nearest neighbours to draw from; all others where there are fewer.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: There are fewer than 2 points to mix.
+
+    >>> smote(np.array([[0.0], [1.0]]), 3, neighbours=2, seed=0).shape
+    (3, 1)
+    """
+    pairs, shares = _mixtures(points, count, neighbours, seed)
+    return points[pairs[:, 0]] + shares[:, None] * (points[pairs[:, 1]] - points[pairs[:, 0]])
+
+
+def missing(domains: np.ndarray, ratio: float) -> int:
+    """Return how many target clips lack for there to be ``ratio`` of them to each source clip.
+
+    Raises:
+        ValueError: ``ratio`` is negative.
+
+    >>> missing(np.array(["source"] * 50 + ["target"]), 0.2)
+    9
+    """
+    if ratio < 0:
+        raise ValueError(f"ratio of target to source clips: expected 0 or more, found {ratio}")
+    target = int(np.sum(domains == "target"))
+    return max(int(ratio * np.sum(domains == "source")) - target, 0) if target else 0
+
+
+def with_mixed_target_clips(clips: Clips, ratio: float, neighbours: int, seed: int) -> Clips:
+    """Return the clips and as many more of the target domain, SMOTE of waveforms, as lack.
+
+    As SMOTE-TWFR-GMM does (github.com/liuyoude/TWFR-GMM, ``extractor.py``: the first 10 s). Its
+    clips are of one length; of others the longer of two is cut.
+
+    Args:
+        clips: Normal clips of one machine.
+        ratio: Target clips for each source clip that there shall be; 0 adds none.
+        neighbours: Nearest waveforms to mix a waveform with.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: There is one target clip, which has none to be mixed with.
+    """
+    count = missing(clips.domains, ratio)
+    if not count:
+        return clips
+    target = clips.where(domain="target")
+    waveforms = [clips.cache.read(clip)[: 10 * SAMPLE_RATE] for clip in target]
+    shortest = min(map(len, waveforms))
+    pairs, shares = _mixtures(
+        np.stack([waveform[:shortest] for waveform in waveforms]), count, neighbours, seed
+    )
+    cache = _Mixed(clips.cache)
+    for i, ((one, other), share) in enumerate(zip(pairs, shares, strict=True)):
+        length = min(len(waveforms[one]), len(waveforms[other]))
+        first, second = waveforms[one][:length], waveforms[other][:length]
+        clip = replace(target[int(one)], path=Path(f"smote-{i}"))
+        cache.waveforms[clip.path] = first + np.float32(share) * (second - first)
+        cache.clips.append(clip)
+    return Clips([*clips, *cache.clips], cache)
+
+
+class _Mixed(FeatureCache):
+    """A cache that also holds clips that are in no file."""
+
+    def __init__(self, other: FeatureCache) -> None:
+        super().__init__()
+        self.other = other
+        self.waveforms: dict[Path, np.ndarray] = {}
+        self.clips: list[Clip] = []
+
+    def read(self, clip: Clip) -> np.ndarray:
+        return self.waveforms[clip.path] if clip.path in self.waveforms else self.other.read(clip)
+
+    def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
+        if clip.path in self.waveforms:
+            return front_end(self.waveforms[clip.path])
+        return self.other.get(front_end, clip)
+
+
+def _mixtures(
+    points: np.ndarray, count: int, neighbours: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    if len(points) < 2:
+        raise ValueError(f"SMOTE mixes at least 2 target clips, found {len(points)}")
+    nearest = NearestNeighbors(n_neighbors=min(neighbours, len(points) - 1)).fit(points)
+    others = nearest.kneighbors(return_distance=False)
+    rng = np.random.default_rng(seed)
+    one = rng.integers(len(points), size=count)
+    other = others[one, rng.integers(others.shape[1], size=count)]
+    return np.stack([one, other], axis=1), rng.uniform(size=count)

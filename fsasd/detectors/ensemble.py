@@ -1,0 +1,102 @@
+"""Several detectors as one: their scores, made comparable and put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Self
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from fsasd.data.audio import Clips
+from fsasd.detectors.base import Detector
+from fsasd.evaluation.thresholds import held_out_scores
+
+_COMBINE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "mean": lambda scores, weights: weights @ scores / weights.sum(),
+    "max": lambda scores, weights: scores[weights > 0].max(axis=0),
+    "min": lambda scores, weights: scores[weights > 0].min(axis=0),
+}
+
+
+class Ensemble(Detector):
+    """Detectors whose scores are standardised on held-out normal training clips, then combined.
+
+    A detector's scores get the mean 0 and the standard deviation 1 that they have on training
+    clips which it was not fitted on (``held_out_scores``): its own training clips it knows too
+    well.
+
+    Args:
+        detectors: Name to detector.
+        combine: ``mean`` (weighted), ``max`` or ``min``.
+        weights: Name to weight, 0 or more; 1 for those not named. A detector of weight 0 is left
+            out of ``max`` and ``min`` as well.
+        folds: Of the held-out scores; each costs a fit of every detector.
+        seed: Of the folds.
+    """
+
+    only_scored: ClassVar[frozenset[str]] = frozenset({"combine", "weights"})
+
+    def __init__(
+        self,
+        detectors: Mapping[str, Detector],
+        combine: str = "mean",
+        weights: Mapping[str, float] | None = None,
+        folds: int = 5,
+        seed: int = 0,
+    ) -> None:
+        self.detectors = detectors
+        self.combine = combine
+        self.weights = weights
+        self.folds = folds
+        self.seed = seed
+
+    def fit(self, clips: Clips) -> Self:
+        """Fit every detector, once for each fold and once to all clips.
+
+        Raises:
+            ValueError: There are no detectors, fewer than 2 clips, or a setting is not known.
+        """
+        self._weights()
+        mean, spread = {}, {}
+        for name, detector in self.detectors.items():
+            held_out = held_out_scores(detector, clips, self.folds, self.seed)
+            mean[name], spread[name] = held_out.mean(), held_out.std()
+        self.members_ = {name: clone(d).fit(clips) for name, d in self.detectors.items()}
+        self.mean_ = mean
+        # Scores that do not differ on normal clips keep their unit.
+        self.spread_ = {name: value or np.float64(1.0) for name, value in spread.items()}
+        return self
+
+    def score(self, clips: Clips) -> np.ndarray:
+        """Return the combined standardised scores."""
+        check_is_fitted(self)
+        weights = self._weights()
+        scores = [
+            (member.score(clips) - self.mean_[name]) / self.spread_[name]
+            for name, member in self.members_.items()
+        ]
+        return _COMBINE[self.combine](np.stack(scores), weights)
+
+    def n_parameters(self) -> int:
+        """Return the sum of the detectors' own."""
+        check_is_fitted(self)
+        return sum(member.n_parameters() for member in self.members_.values())
+
+    def _weights(self) -> np.ndarray:
+        if self.combine not in _COMBINE:
+            raise ValueError(f"combine '{self.combine}': expected one of {', '.join(_COMBINE)}")
+        given = dict(self.weights or {})
+        if unknown := set(given) - set(self.detectors):
+            raise ValueError(
+                f"weights of {', '.join(sorted(unknown))}: expected some of "
+                f"{', '.join(self.detectors) or '(no detectors)'}"
+            )
+        weights = np.array([given.get(name, 1.0) for name in self.detectors], dtype=float)
+        if not np.all(weights >= 0) or not weights.sum() > 0:
+            raise ValueError(
+                f"weights: expected numbers of 0 or more, at least one above, found {given} for "
+                f"detectors {', '.join(self.detectors) or '(none)'}"
+            )
+        return weights

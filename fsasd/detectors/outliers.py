@@ -1,0 +1,106 @@
+"""scikit-learn's outlier models as detectors: one adapter for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.covariance import LedoitWolf
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted
+
+from fsasd.data.audio import Clips
+from fsasd.detectors.base import Detector
+from fsasd.detectors.domains import Domains, banks
+from fsasd.detectors.representations import TimeStatistics
+
+
+class Outliers(Detector):
+    """An outlier or density model of scikit-learn on any representation.
+
+    The score is the negated ``score_samples`` (``GaussianMixture``, ``KernelDensity``,
+    ``LocalOutlierFactor`` with ``novelty=True``, ``OneClassSVM``, ``IsolationForest``,
+    ``EllipticEnvelope``, ``PCA``), or the Mahalanobis distance (``EmpiricalCovariance`` and its
+    well-conditioned kin); with ``domains="separate"`` that is the selective Mahalanobis distance
+    of DCASE's baseline. What is saved are the representations of the normal clips; loading fits
+    the model to them again.
+
+    Args:
+        model: An unfitted scikit-learn estimator.
+        representation: What makes a vector of a clip.
+        standardise: Scale each dimension to zero mean and unit variance over the normal clips;
+            what depends on distances needs it.
+        domains: ``pooled``, or ``separate``: a model for each domain, and the lower score counts.
+        seed: For a model whose ``random_state`` is not set.
+    """
+
+    def __init__(
+        self,
+        model: BaseEstimator = LedoitWolf(),  # noqa: B008
+        representation: Callable[[Clips], np.ndarray] = TimeStatistics(),  # noqa: B008
+        standardise: bool = False,
+        domains: Domains = "pooled",
+        seed: int = 0,
+    ) -> None:
+        self.model = model
+        self.representation = representation
+        self.standardise = standardise
+        self.domains = domains
+        self.seed = seed
+
+    def fit(self, clips: Clips) -> Self:
+        """Fit the model to the representations of normal clips.
+
+        Raises:
+            ValueError: A bank has fewer than 2 clips, or too few for the model.
+            TypeError: The model gives no score.
+        """
+        if not hasattr(self.model, "score_samples") and not hasattr(self.model, "mahalanobis"):
+            raise TypeError(
+                f"{self.model!r} has neither score_samples nor mahalanobis: expected an outlier "
+                "or density model (LocalOutlierFactor only scores others with novelty=True)"
+            )
+        bank = banks(clips, self.domains)
+        order = np.argsort(bank, kind="stable")
+        self.points_ = self.representation(clips)[order]
+        self.sizes_ = np.bincount(bank, minlength=1)
+        self._fit_models()
+        return self
+
+    def score(self, clips: Clips) -> np.ndarray:
+        """Return the negated log-likelihood or its like, or the Mahalanobis distance."""
+        check_is_fitted(self)
+        points = self._scaler.transform(self.representation(clips))
+        return np.min([_score(model, points) for model in self._models], axis=0)
+
+    def _restored(self) -> None:
+        self._fit_models()
+
+    def _fit_models(self) -> None:
+        self._scaler = StandardScaler(with_mean=self.standardise, with_std=self.standardise)
+        points = self._scaler.fit_transform(self.points_)
+        own = np.split(points, np.cumsum(self.sizes_)[:-1])
+        self._models = [self._fitted(of_bank) for of_bank in own]
+
+    def _fitted(self, points: np.ndarray) -> Any:
+        model: Any = clone(self.model)
+        name = type(model).__name__
+        if len(points) < 2:
+            raise ValueError(f"{name} is fitted to at least 2 clips, found {len(points)}")
+        free = [k for k, v in model.get_params().items() if k.endswith("random_state") and v is None]
+        model.set_params(**dict.fromkeys(free, self.seed))
+        try:
+            return model.fit(points)
+        except ValueError as error:
+            raise ValueError(
+                f"{name} could not be fitted to {len(points)} clips of {points.shape[1]} "
+                f"dimensions: {error}"
+            ) from error
+
+
+def _score(model: Any, points: np.ndarray) -> np.ndarray:
+    if hasattr(model, "score_samples"):
+        return -model.score_samples(points)
+    return np.sqrt(model.mahalanobis(points))

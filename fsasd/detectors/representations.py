@@ -1,0 +1,118 @@
+"""Representations: a front end and a pooling that make one vector of each clip.
+
+A representation is a parameter of the detectors that take one (``representation``, a config group
+of its own). It is a frozen dataclass: its ``repr`` says all its settings, it can be saved as JSON,
+and a grid reaches its fields (``representation__r``). Front ends go through the feature cache;
+pooling is cheap and done anew.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fsasd.data.audio import Clips, FrontEnd, LogMel
+from fsasd.detectors.base import stack
+from fsasd.detectors.twfr_gmm import twfr
+
+
+@dataclass(frozen=True)
+class Representation(abc.ABC):
+    """A front end and what makes one vector of its features.
+
+    Args:
+        front_end: Waveform -> (bands, frames).
+    """
+
+    front_end: FrontEnd = LogMel.twfr()
+
+    def __call__(self, clips: Clips) -> np.ndarray:
+        """Return (n, d) float64, a row for each clip."""
+        return stack(self.pool(features) for features in clips.features(self.front_end))
+
+    @abc.abstractmethod
+    def pool(self, features: np.ndarray) -> np.ndarray:
+        """Return the vector of one clip's features."""
+
+
+@dataclass(frozen=True)
+class TimeStatistics(Representation):
+    """Statistics of each band over time, one after the other.
+
+    Args:
+        front_end: Waveform -> (bands, frames).
+        pool_by: ``mean``, ``max``, ``min``, ``std``, or several joined by ``+``.
+
+    Raises:
+        ValueError: A statistic is not known.
+
+    >>> TimeStatistics(pool_by="mean+max").pool(np.array([[1.0, 3.0], [0.0, 0.0]]))
+    array([2., 0., 3., 0.])
+    """
+
+    pool_by: str = "mean+std"
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.pool_by.split("+")) - set(_STATISTICS):
+            raise ValueError(
+                f"pool_by '{self.pool_by}': expected one or several of {', '.join(_STATISTICS)} "
+                f"joined by +, found {', '.join(sorted(unknown))}"
+            )
+
+    def pool(self, features: np.ndarray) -> np.ndarray:
+        """Return (statistics x bands,)."""
+        return np.concatenate([_STATISTICS[name](features) for name in self.pool_by.split("+")])
+
+
+_STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mean": lambda features: features.mean(axis=1),
+    "max": lambda features: features.max(axis=1),
+    "min": lambda features: features.min(axis=1),
+    "std": lambda features: features.std(axis=1),
+}
+
+
+@dataclass(frozen=True)
+class TimeWeighted(Representation):
+    """Each band's frames in falling order, weighted by r^n (TWFR; see ``twfr_gmm``).
+
+    Args:
+        front_end: Waveform -> (bands, frames).
+        r: 0 is the maximum, 1 the mean.
+
+    >>> TimeWeighted(r=0.0).pool(np.array([[1.0, 3.0], [0.0, 0.0]]))
+    array([3., 0.])
+    """
+
+    r: float = 1.0
+
+    def pool(self, features: np.ndarray) -> np.ndarray:
+        """Return (bands,)."""
+        return twfr(features, self.r)[0]
+
+
+@dataclass(frozen=True)
+class Patches(Representation):
+    """The spectrogram averaged in a grid of patches, flattened: keeps what happens when.
+
+    Args:
+        front_end: Waveform -> (bands, frames).
+        bands: Patches over frequency.
+        segments: Patches over time, whatever the clip's length.
+
+    >>> Patches(bands=1, segments=2).pool(np.array([[1.0, 3.0, 5.0, 5.0], [0.0, 0.0, 0.0, 0.0]]))
+    array([1. , 2.5])
+    """
+
+    bands: int = 32
+    segments: int = 8
+
+    def pool(self, features: np.ndarray) -> np.ndarray:
+        """Return (bands x segments,)."""
+        spectrogram = torch.from_numpy(features)[None]
+        grid = torch.nn.functional.adaptive_avg_pool2d(spectrogram, (self.bands, self.segments))
+        return grid.flatten().numpy()
