@@ -136,12 +136,13 @@ def test_without_a_grid_the_detector_keeps_its_own_setting(train, test_clips):
 
 def test_another_detector_is_chosen_and_run_the_same_way(train, test_clips):
     selector = Selector(
-        {"k": [1, 3], "pool": ["mean", "max"]}, baselines=[{"k": 1, "pool": "mean"}], abstain=False
+        {"k": [1, 3], "representation__pool_by": ["mean", "max"]},
+        baselines=[{"k": 1, "representation__pool_by": "mean"}],
     )
     found = detect(KNN(), selector, train, test_clips, test_clips[::2])
     assert found.choice.selection.params in selector.settings()
     assert found.detector.get_params().items() >= found.choice.selection.params.items()
-    assert found.choice.settings["setting"].tolist()[0] == "k=1, pool=mean"
+    assert found.choice.settings["setting"].tolist()[0] == "k=1, representation__pool_by=mean"
 
 
 def test_without_usable_synthetic_clips_the_detector_keeps_its_own_setting(

@@ -1,35 +1,87 @@
-"""Every detector of the config group passes the same checks; then what is particular to each."""
+"""Every detector of the config group keeps every rule; then the base class, and TWFR-GMM."""
 
-import inspect
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import hydra
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_module
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from omegaconf import OmegaConf
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.exceptions import NotFittedError
+from sklearn.mixture import GaussianMixture
 
+import fsasd.conf
+import fsasd.main  # noqa: F401 (the resolvers that the configuration uses)
 from fsasd.data.audio import Clips, LogMel
 from fsasd.data.metadata import Clip, read_clips
-from fsasd.detectors.base import Detector, TooFewClipsError, load
+from fsasd.detectors import available
+from fsasd.detectors.base import Detector, load
+from fsasd.detectors.ensemble import Ensemble
 from fsasd.detectors.gaussian_mixture import fit_gaussian_mixtures
 from fsasd.detectors.knn import KNN
+from fsasd.detectors.outliers import Outliers
+from fsasd.detectors.representations import TimeWeighted
 from fsasd.detectors.twfr_gmm import TWFRGMM, time_weights, twfr
+from fsasd.testing import DetectorCase, detector_checks
 
-CONF = Path(__file__).parents[1] / "conf" / "detector"
+TINY = {
+    "ensemble": ["detector.folds=2"],
+}
+"""What makes a detector of the config group quick to try; the yaml's settings are for use."""
 
 
-@pytest.fixture(scope="module", params=sorted(path.stem for path in CONF.glob("*.yaml")))
-def fitted(request, train):
-    """What the config group names, so that a new detector is checked by its file alone."""
-    cfg = OmegaConf.merge({"seed": 0}, OmegaConf.load(CONF / f"{request.param}.yaml"))
-    return hydra.utils.instantiate(cfg["detector"], _convert_="all").fit(train)
+def composed(name, *overrides):
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        return compose("config", [f"detector={name}", *TINY.get(name, []), *overrides])
+
+
+def configured(name, *overrides):
+    return hydra.utils.instantiate(composed(name, *overrides).detector, _convert_="all")
+
+
+@pytest.fixture(scope="module", params=available())
+def case(request, factory_clips, tmp_path_factory):
+    clips = factory_clips.where(machine="bearing")
+    return DetectorCase(configured(request.param), clips, tmp_path_factory.mktemp(request.param))
+
+
+@pytest.mark.parametrize("check", detector_checks(), ids=lambda check: check.__name__)
+def test_every_detector_keeps_every_rule(case, check):
+    check(case)
+
+
+def test_what_is_available_is_the_config_group():
+    assert {"knn", "lof", "twfr_gmm"} <= set(available())
+    assert available() == sorted(available())
+
+
+REPRESENTATIONS = sorted(
+    path.stem for path in (Path(fsasd.conf.__file__).parent / "representation").glob("*.yaml")
+)
+
+
+@pytest.mark.parametrize("representation", REPRESENTATIONS)
+def test_a_detector_takes_any_representation(representation, train, test_clips):
+    cfg = composed("lof", f"representation={representation}")
+    detector = hydra.utils.instantiate(cfg.detector, _convert_="all")
+    assert type(detector.representation).__name__ in cfg.representation._target_
+    selector = hydra.utils.instantiate(cfg.selection, _convert_="all")
+    selector.check(detector)
+    assert any(key.startswith("representation__") for key in selector.grid)
+    assert np.isfinite(detector.fit(train).score(test_clips)).all()
+
+
+def test_a_representation_that_the_detector_does_not_take_is_told():
+    cfg = composed("twfr_gmm", "representation=patches")
+    selector = hydra.utils.instantiate(cfg.selection, _convert_="all")
+    with pytest.raises(ValueError, match="TWFRGMM has no parameter representation__segments"):
+        selector.check(TWFRGMM())
 
 
 @pytest.fixture(scope="module")
@@ -42,127 +94,7 @@ def test_clips(factory_clips):
     return factory_clips.where(machine="bearing", split="test")
 
 
-def learnt(value, path=""):
-    """Everything a detector holds, and the detectors within it."""
-    if isinstance(value, (Detector, dict)):
-        parts = vars(value) if isinstance(value, Detector) else value
-        found = {}
-        for key, part in parts.items():
-            found |= learnt(part, f"{path}.{key}")
-        return found
-    return {path: np.array(value)}
-
-
-def settings(detector):
-    """A detector's settings, those of detectors within it under their own names."""
-    return {
-        key: value
-        for key, value in detector.get_params().items()
-        if not isinstance(value, (Detector, dict))
-    }
-
-
-def assert_same_state(detector, before):
-    after = learnt(detector)
-    assert after.keys() == before.keys()
-    for key, value in before.items():
-        np.testing.assert_array_equal(after[key], value, err_msg=key)
-
-
-# Every detector
-
-
-def test_scores_are_finite_numbers_one_for_each_clip(fitted, test_clips):
-    scores = fitted.score(test_clips)
-    assert scores.shape == (len(test_clips),)
-    assert np.isfinite(scores).all()
-
-
-def test_a_white_noise_is_more_anomalous_than_the_machine(fitted, test_clips, make_wav):
-    noise = Clip(make_wav("noise.wav", seconds=1.0), "bearing")
-    alien = fitted.score(Clips([noise]))[0]
-    assert alien > fitted.score(test_clips.where(label="normal")).max()
-
-
-def test_fitting_returns_the_detector_and_keeps_its_settings(fitted, train):
-    fresh = clone(fitted)
-    before = settings(fresh)
-    assert fresh.fit(train) is fresh
-    assert settings(fresh) == before
-
-
-def test_two_fits_are_equal(fitted, train, test_clips):
-    again = clone(fitted).fit(train)
-    np.testing.assert_array_equal(again.score(test_clips), fitted.score(test_clips))
-
-
-def test_fitting_anew_forgets_the_first_clips(fitted, train, test_clips, factory_clips):
-    other = clone(fitted).fit(factory_clips.where(machine="fan", split="train"))
-    other.fit(train)
-    np.testing.assert_array_equal(other.score(test_clips), fitted.score(test_clips))
-
-
-def test_scoring_changes_nothing(fitted, test_clips):
-    before = learnt(fitted)
-    fitted.score(test_clips)
-    assert_same_state(fitted, before)
-
-
-def test_a_score_does_not_depend_on_the_clips_beside_it(fitted, test_clips):
-    scores = fitted.score(test_clips)
-    order = np.random.default_rng(0).permutation(len(test_clips))
-    np.testing.assert_allclose(fitted.score(test_clips[order]), scores[order], rtol=1e-9)
-    np.testing.assert_allclose(fitted.score(test_clips[[3]]), scores[[3]], rtol=1e-9)
-
-
-def test_labels_and_domains_are_not_looked_at_to_score(fitted, test_clips):
-    hidden = Clips([Clip(clip.path, clip.machine) for clip in test_clips], test_clips.cache)
-    np.testing.assert_array_equal(fitted.score(hidden), fitted.score(test_clips))
-
-
-def test_scoring_before_fitting_is_an_error(fitted, test_clips):
-    fresh = clone(fitted)
-    with pytest.raises(NotFittedError, match=type(fresh).__name__):
-        fresh.score(test_clips)
-
-
-def test_the_constructor_stores_its_arguments_unchanged(fitted):
-    given = fitted.get_params(deep=False)
-    assert given.keys() == inspect.signature(type(fitted)).parameters.keys()
-    made = vars(type(fitted)(**given))
-    assert made.keys() == given.keys()
-    assert all(made[key] is value for key, value in given.items())
-
-
-def test_a_saved_detector_scores_the_same(fitted, test_clips, tmp_path):
-    fitted.save(tmp_path / "model")
-    loaded = load(tmp_path / "model")
-    assert type(loaded) is type(fitted)
-    assert settings(loaded) == settings(fitted)
-    np.testing.assert_allclose(loaded.score(test_clips), fitted.score(test_clips), rtol=1e-6)
-    assert loaded.n_parameters() == fitted.n_parameters()
-
-
-def test_what_is_saved_is_json_and_arrays(fitted, tmp_path):
-    fitted.save(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "detector.json",
-        "detector.safetensors",
-    ]
-    about = json.loads((tmp_path / "detector.json").read_text())
-    assert about["params"].keys() == fitted.get_params(deep=False).keys()
-    assert (
-        about["params"].items()
-        >= {key: value for key, value in settings(fitted).items() if "__" not in key}.items()
-    )
-
-
-def test_a_score_path_of_its_own_setting_is_the_score(fitted, train, test_clips):
-    fresh = clone(fitted)
-    rows = fresh.score_path([{}, fitted.get_params()], train, test_clips)
-    for row in rows:
-        np.testing.assert_allclose(row, fitted.score(test_clips), rtol=1e-9)
-    assert_same_state(fresh, learnt(clone(fitted)))
+# The base class
 
 
 GRIDS = {
@@ -174,7 +106,13 @@ GRIDS = {
         {"r": 0.46, "n_components": 1},
         {"r": 0.97, "covariance": "shrunk"},
     ],
-    KNN: [{"k": 2, "pool": "max"}, {"pool": "mean"}, {"k": 3}],
+    KNN: [
+        {"k": 2, "representation__pool_by": "max"},
+        {"representation": TimeWeighted(r=0.9)},
+        {"k": 3},
+        {"density": 2, "k": 2},
+        {"k": 2},
+    ],
 }
 
 
@@ -190,6 +128,16 @@ def test_a_score_path_equals_fitting_one_by_one(kind, train, test_clips):
         detector.score(test_clips)
 
 
+def test_settings_that_only_scoring_looks_at_share_a_fit(train, test_clips, monkeypatch):
+    fits = []
+    fit = KNN.fit
+    monkeypatch.setattr(
+        KNN, "fit", lambda self, clips: fits.append(self.density) or fit(self, clips)
+    )
+    KNN(k=3).score_path([{}, {"k": 1}, {"density": 2}, {"k": 1, "density": 2}], train, test_clips)
+    assert fits == [0, 2]
+
+
 def test_the_fallback_of_the_base_class_gives_the_same_path(train, test_clips):
     grid = GRIDS[TWFRGMM]
     np.testing.assert_allclose(
@@ -197,6 +145,83 @@ def test_the_fallback_of_the_base_class_gives_the_same_path(train, test_clips):
         TWFRGMM().score_path(grid, train, test_clips),
         rtol=1e-9,
     )
+
+
+@dataclass(frozen=True)
+class Nested:
+    inner: TimeWeighted = field(default_factory=TimeWeighted)
+
+
+class Loose(Detector):
+    """A detector of settings only."""
+
+    def __init__(self, part=None):
+        self.part = part
+
+    def fit(self, clips):
+        self.learnt_ = np.zeros(1)
+        return self
+
+    def score(self, clips):
+        return np.zeros(len(clips))
+
+
+def test_parameters_of_parts_are_reached_by_two_underscores():
+    detector = Loose({"a": Nested(), "b": GaussianMixture(3)})
+    params = detector.get_params()
+    assert params["part__a__inner__r"] == 1.0
+    assert params["part__b__n_components"] == 3
+    before = detector.part
+    detector.set_params(part__a__inner__r=0.5, part__b__n_components=2)
+    assert detector.get_params()["part__a__inner__r"] == 0.5
+    assert detector.part["b"].n_components == 2
+    assert before["a"] == Nested(), "frozen parts are replaced, not altered"
+    assert "part__a" not in detector.get_params(deep=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("parts", "Loose has no parameter 'parts': it has part"),
+        ("part__x", "dict has no parameter 'x': it has a"),
+        ("part__a__x", "TimeWeighted has no parameter 'x': it has front_end, r"),
+    ],
+)
+def test_an_unknown_parameter_of_a_part_is_told_the_known_ones(name, said):
+    with pytest.raises(ValueError, match=said):
+        Loose({"a": TimeWeighted()}).set_params(**{name: 1})
+
+
+def test_what_a_detector_is_made_of_is_saved_with_it(train, tmp_path):
+    parts = {"part": [Nested(TimeWeighted(r=0.25)), GaussianMixture(3), None, {"b": (1, True)}]}
+    Loose(**parts).fit(train).save(tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.part[0] == Nested(TimeWeighted(r=0.25))
+    assert loaded.part[1].get_params() == GaussianMixture(3).get_params()
+    assert loaded.part[2:] == [None, {"b": [1, True]}]
+
+
+def test_detectors_within_detectors_are_saved(train, test_clips, tmp_path):
+    inner = Ensemble({"knn": KNN(), "outliers": Outliers()}, folds=2)
+    outer = Ensemble({"inner": inner, "knn": KNN(k=2)}, folds=2).fit(train)
+    outer.save(tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.members_["inner"].members_["knn"].k == 1
+    np.testing.assert_array_equal(loaded.score(test_clips), outer.score(test_clips))
+
+
+def test_a_parameter_that_is_no_json_is_named(train, tmp_path):
+    with pytest.raises(TypeError, match=r"parameter part\.f=<.*> cannot be saved: expected JSON"):
+        Loose({"f": len}).fit(train).save(tmp_path)
+
+
+def test_only_parts_of_detectors_are_made_from_a_file(train, tmp_path):
+    Loose(None).fit(train).save(tmp_path)
+    about = json.loads((tmp_path / "detector.json").read_text())
+    about["params"]["part"] = {"class": "os.system", "params": {}}
+    (tmp_path / "detector.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"os\.system is neither a detector nor a part of one"):
+        load(tmp_path)
 
 
 def test_loading_from_a_folder_without_a_detector_names_it(tmp_path):
@@ -211,45 +236,6 @@ def test_a_detector_without_both_methods_cannot_be_made():
 
     with pytest.raises(TypeError, match="score"):
         Deaf()
-
-
-# k-NN
-
-
-def test_the_distance_to_the_neighbour_is_the_score(make_wav):
-    """One noise at levels 6.02 dB apart: every mel bin moves by that step."""
-    noise = np.random.default_rng(0).uniform(-1, 1, 8000)
-    clips = Clips(
-        [
-            Clip(make_wav(f"{level}.wav", level * noise, subtype="FLOAT"), "fan")
-            for level in (0.8, 0.4, 0.2, 0.1)
-        ]
-    )
-    step = 20 * np.log10(2) * np.sqrt(128)
-    for k in (1, 2, 3):
-        score = KNN(k=k, pool="mean").fit(clips[:3]).score(clips[[3]])
-        np.testing.assert_allclose(score, k * step, rtol=1e-4)
-    # The spread over time does not change with the level.
-    both = KNN(k=1, pool="mean+std").fit(clips[:3]).score(clips[[3]])
-    np.testing.assert_allclose(both, step, rtol=1e-4)
-
-
-def test_a_training_clip_has_no_distance_to_itself(train):
-    np.testing.assert_allclose(KNN().fit(train).score(train), 0, atol=1e-5)
-
-
-def test_fewer_clips_than_neighbours_are_told(train):
-    with pytest.raises(TooFewClipsError, match=r"k=4 neighbours need as many clips, found 3"):
-        KNN(k=4).fit(train[:3])
-
-
-def test_an_unknown_pooling_is_told_the_known_ones(train):
-    with pytest.raises(ValueError, match=r"pool 'median': expected one of mean, max, mean\+std"):
-        KNN(pool="median").fit(train)
-
-
-def test_the_bank_is_what_knn_holds(train):
-    assert KNN(pool="mean+std").fit(train).n_parameters() == len(train) * 256
 
 
 # TWFR-GMM
@@ -319,6 +305,24 @@ def test_a_longer_clip_than_max_seconds_is_heard_in_part(train, make_wav):
     )
     scores = detector.score(Clips([quiet, loud]))
     assert scores[0] == scores[1]
+
+
+def test_mixed_waveforms_join_the_target_domain(train, test_clips):
+    """4 target clips to 12 source clips; one each makes 8 more, so other covariances."""
+    plain, mixed = (TWFRGMM(n_components=1, smote=share).fit(train) for share in (0.0, 1.0))
+    target, source = (train.where(domain=domain) for domain in ("target", "source"))
+    share = len(source) / len(train)
+    means = [
+        np.mean([twfr(x, 1.0)[0] for x in clips.features(LogMel.twfr())], axis=0)
+        for clips in (source, target)
+    ]
+    expected = share * means[0] + (1 - share) * means[1]
+    np.testing.assert_allclose(plain.means_[0, 0], expected)
+    towards = (mixed.means_[0, 0] - expected) @ (means[1] - means[0])
+    assert towards > 0
+    fewer = train.where(domain="source")
+    scores = [TWFRGMM(smote=share).fit(fewer).score(test_clips) for share in (0.0, 0.2)]
+    np.testing.assert_array_equal(*scores)
 
 
 def test_the_seed_is_that_of_the_start(train, test_clips):

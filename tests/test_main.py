@@ -116,7 +116,9 @@ def test_another_detector_neither_trains_nor_synthesises(chain):
     app.Run(configure(*TINY, store, "detector=knn"), root / "knn")()
     new = set(artifacts(root)) - set(before)
     assert [stage for stage, _ in new] == ["detect"]
-    assert {"k", "pool"} <= set(pd.read_csv(root / "knn" / "selection.csv").columns)
+    assert {"k", "density", "representation__pool_by"} <= set(
+        pd.read_csv(root / "knn" / "selection.csv").columns
+    )
 
 
 STGRAM = [

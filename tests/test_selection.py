@@ -11,7 +11,7 @@ from fsasd.data.audio import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
-from fsasd.detectors.one_of import OneOf
+from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.metrics import harmonic_mean, section_metrics
 from fsasd.selection import Selector, title
@@ -84,10 +84,10 @@ def test_a_better_setting_wins_over_a_nearer_one():
 
 
 def test_of_equals_that_are_words_the_detectors_own_is_chosen():
-    selector = paper({"pool": ["mean", "max", "mean+std"], "k": [1, 2]})
+    selector = Selector({"representation__pool_by": ["mean", "max", "mean+std"], "k": [1, 2]})
     scores = np.tile(separated(1), (6, 1))
-    chosen = selector.select(KNN(k=2, pool="max"), LABELS, scores).params
-    assert chosen == {"pool": "max", "k": 2}
+    chosen = selector.select(KNN(TimeStatistics(pool_by="max"), k=2), LABELS, scores).params
+    assert chosen == {"representation__pool_by": "max", "k": 2}
 
 
 def test_every_combination_has_a_row():

@@ -89,7 +89,9 @@ class Outliers(Detector):
         name = type(model).__name__
         if len(points) < 2:
             raise ValueError(f"{name} is fitted to at least 2 clips, found {len(points)}")
-        free = [k for k, v in model.get_params().items() if k.endswith("random_state") and v is None]
+        free = [
+            k for k, v in model.get_params().items() if k.endswith("random_state") and v is None
+        ]
         model.set_params(**dict.fromkeys(free, self.seed))
         try:
             return model.fit(points)

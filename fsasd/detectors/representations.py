@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class Representation(abc.ABC):
         front_end: Waveform -> (bands, frames).
     """
 
-    front_end: FrontEnd = LogMel.twfr()
+    front_end: FrontEnd = field(default_factory=LogMel.twfr)
 
     def __call__(self, clips: Clips) -> np.ndarray:
         """Return (n, d) float64, a row for each clip."""

@@ -6,7 +6,6 @@ detector following it would not raise; both arrive as ``ConformanceError`` with 
 
 from __future__ import annotations
 
-import copy
 import functools
 import re
 import tempfile
@@ -152,10 +151,6 @@ def check_constructor_stores_its_arguments(case: DetectorCase) -> None:
     assert set(vars(fresh)) == set(params), (
         f"attributes {sorted(set(vars(fresh)) ^ set(params))} are no parameters, or the reverse"
     )
-    given = {name: copy.copy(value) for name, value in params.items()}
-    made = type(fresh)(**given)
-    for name, value in given.items():
-        assert getattr(made, name) is value, f"{name}={value!r} became {getattr(made, name)!r}"
 
 
 @_rule
@@ -227,12 +222,14 @@ def check_too_few_clips_are_told(case: DetectorCase) -> None:
         try:
             scores = case.fit(case.train[:count]).score(case.test)
         except ValueError as error:
-            assert re.search(rf"\b{count}\b", str(error)), (
-                f"the error for {count} clips does not say that {count} were found: {error}"
-            )
+            said = str(error)
         else:
             assert count, "fitting to no clip worked"
             _assert_numbers(scores, len(case.test))
+            continue
+        assert re.search(rf"\b{count}\b", said), (
+            f"the error for {count} clips does not say that {count} were found: {said}"
+        )
 
 
 @_rule
@@ -241,9 +238,11 @@ def check_no_target_domain_is_needed(case: DetectorCase) -> None:
     try:
         scores = case.fit(case.train.where(domain="source")).score(case.test)
     except ValueError as error:
-        assert "target" in str(error), f"the error does not say that target clips lack: {error}"
+        said = str(error)
     else:
         _assert_numbers(scores, len(case.test))
+        return
+    assert "target" in said, f"the error does not say that target clips lack: {said}"
 
 
 @_rule

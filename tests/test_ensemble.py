@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+
+from fsasd.detectors.base import Detector
+from fsasd.detectors.ensemble import Ensemble
+from fsasd.detectors.knn import KNN
+from fsasd.detectors.outliers import Outliers
+from fsasd.detectors.twfr_gmm import TWFRGMM
+from fsasd.evaluation.thresholds import held_out_scores
+from fsasd.selection import Selector
+
+MEMBERS = {"gmm": TWFRGMM(n_components=1), "knn": KNN()}
+
+
+@pytest.fixture(scope="module")
+def train(factory_clips):
+    return factory_clips.where(machine="bearing", split="train")
+
+
+@pytest.fixture(scope="module")
+def test_clips(factory_clips):
+    return factory_clips.where(machine="bearing", split="test")
+
+
+@pytest.fixture(scope="module")
+def standardised(train, test_clips):
+    """(2, n) from the definition: mean and spread of held-out training scores."""
+    rows = []
+    for detector in MEMBERS.values():
+        held_out = held_out_scores(detector, train, folds=3, seed=1)
+        scores = detector.fit(train).score(test_clips)
+        rows.append((scores - held_out.mean()) / held_out.std())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({}, lambda rows: rows.mean(axis=0)),
+        ({"combine": "max"}, lambda rows: rows.max(axis=0)),
+        ({"combine": "min"}, lambda rows: rows.min(axis=0)),
+        ({"weights": {"gmm": 3.0}}, lambda rows: (3 * rows[0] + rows[1]) / 4),
+        ({"weights": {"gmm": 0.0}, "combine": "max"}, lambda rows: rows[1]),
+    ],
+)
+def test_scores_are_standardised_on_held_out_clips_and_combined(
+    setting, expected, standardised, train, test_clips
+):
+    ensemble = Ensemble(MEMBERS, folds=3, seed=1, **setting).fit(train)
+    np.testing.assert_allclose(ensemble.score(test_clips), expected(standardised), rtol=1e-9)
+
+
+def test_weights_are_a_grid_that_costs_one_fit(train, test_clips, monkeypatch):
+    fits = []
+    fit = Ensemble.fit
+    monkeypatch.setattr(Ensemble, "fit", lambda self, clips: fits.append(1) or fit(self, clips))
+    selector = Selector({"weights__knn": [0.0, 1.0], "combine": ["mean", "max"]})
+    ensemble = Ensemble(MEMBERS, weights={"gmm": 1.0, "knn": 0.5}, folds=2)
+    selector.check(ensemble)
+    rows = ensemble.score_path(selector.settings(), train, test_clips)
+    assert len(fits) == 1
+    assert selector.settings()[0] == {"combine": "mean", "weights__knn": 0.0}
+    np.testing.assert_allclose(rows[0], rows[2])  # of k-NN's weight nothing is left
+    assert not np.allclose(rows[1], rows[3])
+    selection = selector.select(ensemble, test_clips.labels, rows)
+    assert set(selection.params) == {"weights__knn", "combine"}
+
+
+def test_settings_of_a_member_are_a_grid(train, test_clips):
+    ensemble = Ensemble({"knn": KNN()}, folds=2)
+    rows = ensemble.score_path(
+        [{"detectors__knn__k": 2, "detectors__knn__representation__pool_by": "max"}, {}],
+        train,
+        test_clips,
+    )
+    assert not np.allclose(rows[0], rows[1])
+    assert ensemble.detectors["knn"].k == 1
+
+
+def test_the_detectors_that_were_given_stay_unfitted(train):
+    members = {"knn": KNN()}
+    Ensemble(members, folds=2).fit(train)
+    assert not hasattr(members["knn"], "points_")
+
+
+class Same(Detector):
+    """Scores every normal clip alike."""
+
+    def fit(self, clips):
+        self.value_ = np.array(2.5)
+        return self
+
+    def score(self, clips):
+        return np.full(len(clips), float(self.value_))
+
+
+def test_scores_that_never_differ_keep_their_unit(train, test_clips):
+    ensemble = Ensemble({"same": Same()}, folds=2).fit(train)
+    np.testing.assert_array_equal(ensemble.score(test_clips), 0)
+
+
+def test_parameters_are_those_of_the_members(train):
+    ensemble = Ensemble({"knn": KNN(), "outliers": Outliers()}, folds=2).fit(train)
+    expected = sum(d.fit(train).n_parameters() for d in (KNN(), Outliers()))
+    assert ensemble.n_parameters() == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"combine": "median"}, "combine 'median': expected one of mean, max, min"),
+        ({"weights": {"lof": 1.0}}, "weights of lof: expected some of gmm, knn"),
+        ({"weights": {"gmm": -1.0}}, "expected numbers of 0 or more, at least one above, found"),
+        ({"weights": {"gmm": 0, "knn": 0}}, "at least one above, found .* for detectors gmm, knn"),
+    ],
+)
+def test_a_setting_that_says_nothing_is_refused(setting, said, train):
+    with pytest.raises(ValueError, match=said):
+        Ensemble(MEMBERS, **setting).fit(train)
+
+
+def test_no_detector_makes_no_ensemble(train):
+    with pytest.raises(ValueError, match=r"for detectors \(none\)"):
+        Ensemble({}).fit(train)

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+from scipy.spatial.distance import mahalanobis
+from sklearn.covariance import EmpiricalCovariance, LedoitWolf
+from sklearn.ensemble import IsolationForest
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity, LocalOutlierFactor
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import OneClassSVM
+
+from fsasd.detectors.base import load
+from fsasd.detectors.outliers import Outliers
+from fsasd.detectors.representations import Patches, TimeStatistics
+
+FEW = Patches(bands=2, segments=1)
+"""Two numbers to a clip, so that few clips have a covariance."""
+
+
+@pytest.fixture(scope="module")
+def train(factory_clips):
+    return factory_clips.where(machine="bearing", split="train")
+
+
+@pytest.fixture(scope="module")
+def test_clips(factory_clips):
+    return factory_clips.where(machine="bearing", split="test")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LocalOutlierFactor(n_neighbors=4, novelty=True),
+        GaussianMixture(2, reg_covar=1e-2, random_state=3),
+        OneClassSVM(nu=0.2),
+        IsolationForest(n_estimators=10, random_state=3),
+        KernelDensity(bandwidth=2.0),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_the_score_is_the_models_own_negated(model, train, test_clips):
+    representation = TimeStatistics(pool_by="mean")
+    expected = -model.fit(representation(train)).score_samples(representation(test_clips))
+    scores = Outliers(model, representation).fit(train).score(test_clips)
+    np.testing.assert_allclose(scores, expected, rtol=1e-9)
+
+
+def test_the_selective_mahalanobis_distance_is_scipys_least(train, test_clips):
+    points = FEW(train)
+    inverse = {}
+    for domain in ("source", "target"):
+        own = points[train.domains == domain]
+        inverse[domain] = own.mean(axis=0), np.linalg.inv(np.cov(own.T, bias=True))
+    expected = [
+        min(mahalanobis(x, mean, precision) for mean, precision in inverse.values())
+        for x in FEW(test_clips)
+    ]
+    detector = Outliers(EmpiricalCovariance(), FEW, domains="separate").fit(train)
+    np.testing.assert_allclose(detector.score(test_clips), expected, rtol=1e-9)
+
+
+def test_standardised_points_have_one_scale_for_both_domains(train, test_clips):
+    scaler = StandardScaler().fit(FEW(train))
+    expected = np.inf
+    for domain in ("source", "target"):
+        own = scaler.transform(FEW(train.where(domain=domain)))
+        model = KernelDensity().fit(own)
+        expected = np.minimum(expected, -model.score_samples(scaler.transform(FEW(test_clips))))
+    detector = Outliers(KernelDensity(), FEW, standardise=True, domains="separate").fit(train)
+    np.testing.assert_allclose(detector.score(test_clips), expected, rtol=1e-9)
+
+
+def test_the_seed_is_the_models_where_it_has_none(train, test_clips):
+    one, same, other = (
+        Outliers(IsolationForest(n_estimators=5), FEW, seed=seed).fit(train).score(test_clips)
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert not np.allclose(one, other)
+    fixed, again = (
+        Outliers(IsolationForest(n_estimators=5, random_state=0), FEW, seed=seed)
+        .fit(train)
+        .score(test_clips)
+        for seed in (0, 1)
+    )
+    np.testing.assert_array_equal(fixed, again)
+    np.testing.assert_array_equal(fixed, one)
+
+
+def test_the_model_that_was_given_stays_unfitted(train):
+    model = LedoitWolf()
+    Outliers(model).fit(train)
+    assert not hasattr(model, "covariance_")
+
+
+def test_the_bank_is_what_is_saved(train, test_clips, tmp_path):
+    detector = Outliers(IsolationForest(n_estimators=5), FEW, domains="separate", seed=4).fit(train)
+    assert detector.n_parameters() == 2 * len(train) + 2
+    detector.save(tmp_path)
+    np.testing.assert_array_equal(load(tmp_path).score(test_clips), detector.score(test_clips))
+
+
+def test_a_model_without_a_score_is_refused(train):
+    with pytest.raises(
+        TypeError, match=r"LocalOutlierFactor\(\) has neither score_samples nor mah"
+    ):
+        Outliers(LocalOutlierFactor()).fit(train)
+
+
+def test_too_few_clips_for_the_model_are_told(train):
+    with pytest.raises(
+        ValueError, match=r"GaussianMixture could not be fitted to 3 clips of 2 dim"
+    ):
+        Outliers(GaussianMixture(5), FEW).fit(train[:3])
+    with pytest.raises(ValueError, match="LedoitWolf is fitted to at least 2 clips, found 1"):
+        Outliers().fit(train[:1])

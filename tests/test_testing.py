@@ -1,0 +1,316 @@
+"""A plain detector keeps every rule, and for each rule there is one that breaks it."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from fsasd.data.audio import Clips, LogMel
+from fsasd.detectors.base import Detector, stack
+from fsasd.detectors.knn import KNN
+from fsasd.testing import ConformanceError, DetectorCase, check_detector, detector_checks
+
+
+class Plain(Detector):
+    """How far the mean log-mel is from that of normal clips."""
+
+    def __init__(self, power=2.0):
+        self.power = power
+
+    def fit(self, clips):
+        self.usual_ = self.means(clips).mean(axis=0)
+        return self
+
+    def score(self, clips):
+        check_is_fitted(self)
+        return (np.abs(self.means(clips) - self.usual_) ** self.power).mean(axis=1)
+
+    def means(self, clips):
+        return stack(log_mel.mean(axis=1) for log_mel in clips.features(LogMel.twfr()))
+
+
+class KeepsMore(Plain):
+    def __init__(self, power=2.0):
+        self.power = power
+        self.cache = {}
+
+
+class Converts(Plain):
+    def __init__(self, power=2.0):
+        self.power = np.float32(power)
+
+
+class RemembersInAClass(Plain):
+    known = None
+
+    def fit(self, clips):
+        RemembersInAClass.known = self.means(clips).mean(axis=0)
+        return self
+
+    def score(self, clips):
+        return np.abs(self.means(clips) - self.known).mean(axis=1)
+
+
+class TakesAnySetting(Plain):
+    def set_params(self, **params):
+        vars(self).update(params)
+        return self
+
+
+class ReturnsNothing(Plain):
+    def fit(self, clips):
+        super().fit(clips)
+
+
+class ChangesItsSettings(Plain):
+    def fit(self, clips):
+        self.power += 1
+        return super().fit(clips)
+
+
+class DrawsAnew(Plain):
+    def fit(self, clips):
+        super().fit(clips)
+        self.usual_ += np.random.normal(size=self.usual_.shape)  # noqa: NPY002
+        return self
+
+
+class LearnsOn(Plain):
+    def fit(self, clips):
+        before = getattr(self, "usual_", 0.0)
+        super().fit(clips)
+        self.usual_ = self.usual_ + 0.1 * before
+        return self
+
+
+class TakesNoClip(Plain):
+    def means(self, clips):
+        return super().means(clips) if len(clips) else np.zeros((1, 128))
+
+
+class SaysNoCount(Plain):
+    def fit(self, clips):
+        if len(clips) < 2:
+            raise ValueError("not enough data")
+        return super().fit(clips)
+
+
+class DividesByTheSpread(Plain):
+    """Of one clip there is none."""
+
+    def fit(self, clips):
+        self.spread_ = self.means(clips).std(axis=0)
+        return super().fit(clips)
+
+    def score(self, clips):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return super().score(clips) / self.spread_.mean()
+
+
+class NeedsTarget(Plain):
+    def fit(self, clips):
+        target = clips.where(domain="target")
+        if len(clips) > 1 and not len(target):
+            raise ValueError("math domain error")
+        return super().fit(clips)
+
+
+class NeedsOneLength(Plain):
+    def fit(self, clips):
+        if len(clips):
+            stack(clips.features(LogMel.twfr()))
+        return super().fit(clips)
+
+
+class ScoresUnfitted(Plain):
+    def score(self, clips):
+        usual = getattr(self, "usual_", np.zeros(128))
+        return ((self.means(clips) - usual) ** self.power).mean(axis=1)
+
+
+class ScoresInAColumn(Plain):
+    def score(self, clips):
+        return super().score(clips)[:, None]
+
+
+class ScoresWholeNumbers(Plain):
+    def score(self, clips):
+        return super().score(clips).astype(int)
+
+
+class LearnsAsItScores(Plain):
+    def score(self, clips):
+        scores = super().score(clips)
+        self.usual_ = 0.999 * self.usual_ + 0.001 * self.means(clips).mean(axis=0)
+        return scores
+
+
+class NormalisesInPlace(Plain):
+    def means(self, clips):
+        rows = []
+        for log_mel in clips.features(LogMel.twfr()):
+            rows.append(log_mel.mean(axis=1))
+            log_mel /= 2
+        return stack(rows)
+
+
+class SortsItsScores(Plain):
+    def score(self, clips):
+        return np.sort(super().score(clips))
+
+
+class NormalisesOverTheBatch(Plain):
+    def score(self, clips):
+        scores = super().score(clips)
+        return scores - scores.mean()
+
+
+class PeeksAtLabels(Plain):
+    def score(self, clips):
+        return super().score(clips) + np.array([clip.label == "anomaly" for clip in clips])
+
+
+class HigherIsNormal(Plain):
+    def score(self, clips):
+        return -super().score(clips)
+
+
+class DividesByTheLevel(Plain):
+    def means(self, clips):
+        def front_end(waveform):
+            with np.errstate(invalid="ignore"):
+                return LogMel.twfr()(waveform / np.float32(np.abs(waveform).max()))
+
+        return stack(log_mel.mean(axis=1) for log_mel in clips.features(front_end))
+
+
+class ReadsByItself(Plain):
+    def means(self, clips):
+        import soundfile
+
+        return stack(LogMel.twfr()(soundfile.read(clip.path, dtype="float32")[0]).mean(axis=1)
+                     for clip in clips)  # fmt: skip
+
+
+class ShortensThePath(Plain):
+    def score_path(self, grid, fit_clips, score_clips):
+        return super().score_path(grid, fit_clips, score_clips)[:, ::-1]
+
+
+class ForgetsToSave(Plain):
+    def fit(self, clips):
+        super().fit(clips)
+        self._scale = 1 + len(clips)
+        return self
+
+    def score(self, clips):
+        check_is_fitted(self)
+        return super().score(clips) / getattr(self, "_scale", 1)
+
+
+class HoldsNothing(Plain):
+    def n_parameters(self):
+        return 0
+
+
+class DependsOnTheProcess(Plain):
+    def fit(self, clips):
+        super().fit(clips)
+        self.usual_ = self.usual_ + hash(str(clips[0].machine)) % 1000
+        return self
+
+
+BREAKS = {
+    KeepsMore: ("constructor_stores_its_arguments", r"attributes \['cache'\] are no parameters"),
+    Converts: ("constructor_stores_its_arguments", "does not set or modifies parameter power"),
+    RemembersInAClass: ("clone_is_unfitted", "the clone of a fitted detector scores"),
+    TakesAnySetting: ("settings_can_be_set", "an unknown parameter was taken"),
+    ReturnsNothing: ("fit_returns_the_detector", "fit did not return self"),
+    ChangesItsSettings: ("fit_returns_the_detector", r"parameters changed from .*2\.0.* to .*3\.0"),
+    DrawsAnew: ("two_fits_are_equal", "a second fit: scores differ by up to"),
+    LearnsOn: ("fitting_anew_forgets", "a detector that was fitted before: scores differ"),
+    TakesNoClip: ("too_few_clips_are_told", "fitting to no clip worked"),
+    SaysNoCount: (
+        "too_few_clips_are_told",
+        "error for 0 clips does not say that 0 were found: not",
+    ),
+    DividesByTheSpread: ("too_few_clips_are_told", r"scores are \[inf"),
+    NeedsTarget: ("no_target_domain", "does not say that target clips lack: math domain error"),
+    NeedsOneLength: ("clips_of_different_lengths", "all input arrays must have the same shape"),
+    ScoresUnfitted: ("unfitted_detector_does_not_score", "scored before it was fitted"),
+    ScoresInAColumn: ("scores_are_finite_numbers", r"clips have scores of shape \(\d+, 1\)"),
+    ScoresWholeNumbers: ("scores_are_finite_numbers", "scores are int64"),
+    LearnsAsItScores: ("scoring_changes_nothing", "what the detector holds changed"),
+    NormalisesInPlace: ("inputs_are_not_altered", "features were changed in place: LogMel"),
+    SortsItsScores: ("order_does_not_matter", "another order: scores differ"),
+    NormalisesOverTheBatch: ("clips_beside_do_not_matter", "scoring one by one: scores differ"),
+    PeeksAtLabels: ("only_the_sound_is_scored", "hiding what is known of the clips: scores"),
+    HigherIsNormal: ("obvious_anomaly_scores_higher", "noise scores .*, normal clips up to"),
+    DividesByTheLevel: ("extreme_clips", "silence scores nan"),
+    ReadsByItself: ("another_sampling_rate", "a clip at 24 kHz scores"),
+    ShortensThePath: ("score_path", "score_path: scores differ"),
+    ForgetsToSave: ("saved_detector_scores_the_same", "the loaded detector: scores differ"),
+    HoldsNothing: ("parameter_count", "it is 0"),
+    DependsOnTheProcess: ("two_processes_agree", "fitting in another process: scores differ"),
+}
+
+
+@pytest.fixture(scope="module")
+def clips(factory_clips):
+    return factory_clips.where(machine="bearing")
+
+
+def broken_by(detector, check, clips, folder):
+    with pytest.raises(ConformanceError) as error:
+        check(DetectorCase(detector, clips, folder))
+    return str(error.value)
+
+
+def test_a_plain_detector_keeps_every_rule(clips):
+    check_detector(Plain(), clips)
+
+
+@pytest.mark.parametrize("kind", BREAKS, ids=lambda kind: kind.__name__)
+def test_a_rule_that_is_broken_is_named(kind, clips, tmp_path):
+    rule, seen = BREAKS[kind]
+    (check,) = [check for check in detector_checks() if rule in check.__name__]
+    with pytest.raises(ConformanceError, match=seen) as error:
+        check(DetectorCase(kind(), clips, tmp_path))
+    sentence = check.__doc__.strip()
+    assert str(error.value).startswith(f"{kind.__name__} breaks {check.__name__} ({sentence})")
+
+
+def test_every_rule_has_a_detector_that_breaks_it():
+    rules = {rule for rule, _ in BREAKS.values()}
+    unbroken = [c.__name__ for c in detector_checks() if not any(r in c.__name__ for r in rules)]
+    assert not unbroken
+
+
+def test_all_rules_that_are_broken_are_told_at_once(clips):
+    with pytest.raises(ConformanceError) as error:
+        check_detector(SortsItsScores(), clips)
+    lines = str(error.value).splitlines()
+    assert len(lines) > 1
+    assert any("check_order_does_not_matter" in line for line in lines)
+    assert all(line.startswith("SortsItsScores breaks check_") for line in lines)
+
+
+def test_without_clips_it_is_tried_on_simulated_ones(tmp_path):
+    case = DetectorCase(Plain(), None, tmp_path)
+    assert {clip.machine for clip in case.train} == {"fan"}
+    assert set(case.train.domains) == {"source", "target"}
+    assert set(case.test.labels) == {0, 1}
+
+
+def test_the_detector_that_is_given_stays_unfitted(clips, tmp_path):
+    detector = Plain()
+    DetectorCase(detector, clips, tmp_path).fitted  # noqa: B018
+    assert vars(detector) == vars(clone(detector))
+
+
+def test_clips_that_lack_a_domain_are_told(clips, tmp_path):
+    source = Clips([clip for clip in clips if clip.domain == "source"], clips.cache)
+    with pytest.raises(
+        ValueError, match="at least 2 normal training clips of the target domain, f"
+    ):
+        DetectorCase(KNN(), source, tmp_path)
