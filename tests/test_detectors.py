@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import fsasd.conf
 import hydra
 import numpy as np
 import pytest
@@ -16,8 +17,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 
-import fsasd.conf
-import fsasd.main  # noqa: F401 (the resolvers that the configuration uses)
+import fsasd.main
 from fsasd.data.audio import Clips, LogMel
 from fsasd.data.metadata import Clip, read_clips
 from fsasd.detectors import available
