@@ -21,12 +21,12 @@ import fsasd.main
 from fsasd.data.audio import Clips, LogMel
 from fsasd.data.metadata import Clip, read_clips
 from fsasd.detectors import available
-from fsasd.detectors.base import Detector, load
+from fsasd.detectors.base import Detector, TooFewClipsError, load
 from fsasd.detectors.ensemble import Ensemble
 from fsasd.detectors.gaussian_mixture import fit_gaussian_mixtures
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.outliers import Outliers
-from fsasd.detectors.representations import TimeWeighted
+from fsasd.detectors.representations import TimeStatistics, TimeWeighted
 from fsasd.detectors.twfr_gmm import TWFRGMM, time_weights, twfr
 from fsasd.testing import DetectorCase, detector_checks
 
@@ -183,6 +183,7 @@ def test_parameters_of_parts_are_reached_by_two_underscores():
     ("name", "said"),
     [
         ("parts", "Loose has no parameter 'parts': it has part"),
+        ("b__x", "Loose has no parameter 'b': it has part"),
         ("part__x", "dict has no parameter 'x': it has a"),
         ("part__a__x", "TimeWeighted has no parameter 'x': it has front_end, r"),
     ],
@@ -190,6 +191,43 @@ def test_parameters_of_parts_are_reached_by_two_underscores():
 def test_an_unknown_parameter_of_a_part_is_told_the_known_ones(name, said):
     with pytest.raises(ValueError, match=said):
         Loose({"a": TimeWeighted()}).set_params(**{name: 1})
+
+
+def test_detectors_in_a_mapping_go_by_their_names():
+    detector = Ensemble(
+        {"near": KNN(), "inner": Ensemble({"far": KNN(k=3)})}, weights={"near": 2.0}
+    )
+    params = detector.get_params()
+    assert params["near__k"] == 1
+    assert params["inner__far__k"] == 3
+    assert params["weights__near"] == 2.0
+    detector.set_params(near__k=2, inner__far__representation__pool_by="max", weights__near=0.5)
+    assert detector.detectors["near"].k == 2
+    assert detector.get_params()["inner__far__representation"] == TimeStatistics(pool_by="max")
+    detector.set_params(near=TWFRGMM(r=0.5))
+    assert detector.get_params()["near__r"] == 0.5
+
+
+class Shared(Loose):
+    """Learns something of all machines."""
+
+    def recipe(self):
+        return {"part": self.part}
+
+    def prepare(self, clips, folder, trainer=None):
+        folder.mkdir(parents=True)
+        (folder / "heard").write_text(str(len(clips)))
+        return self
+
+
+def test_detectors_within_are_prepared_in_folders_of_their_own(train, tmp_path):
+    detector = Ensemble({"a": Shared(1), "knn": KNN(), "in": Ensemble({"b": Shared(2)})})
+    assert detector.recipe() == {"a": {"part": 1}, "in": {"b": {"part": 2}}}
+    assert detector.prepare(train, tmp_path) is detector
+    assert [p.relative_to(tmp_path).as_posix() for p in sorted(tmp_path.rglob("heard"))] == [
+        "a/heard",
+        "in/b/heard",
+    ]
 
 
 def test_what_a_detector_is_made_of_is_saved_with_it(train, tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fsasd.data.audio import Clips, LogMel, read
 from fsasd.data.metadata import Clip
+from fsasd.detectors.base import TooFewClipsError
 from fsasd.detectors.domains import banks, missing, smote, with_mixed_target_clips
 
 
@@ -99,5 +100,5 @@ def test_banks_are_the_domains_that_there_are(clips):
 
 def test_one_target_waveform_cannot_be_mixed(clips):
     few = Clips([*clips[:5], clips.where(domain="target")[0]])
-    with pytest.raises(ValueError, match="SMOTE mixes at least 2 target clips, found 1"):
+    with pytest.raises(TooFewClipsError, match="SMOTE mixes at least 2 target clips, found 1"):
         with_mixed_target_clips(few, 1.0, 3, 0)

@@ -69,7 +69,7 @@ def test_weights_are_a_grid_that_costs_one_fit(train, test_clips, monkeypatch):
 def test_settings_of_a_member_are_a_grid(train, test_clips):
     ensemble = Ensemble({"knn": KNN()}, folds=2)
     rows = ensemble.score_path(
-        [{"detectors__knn__k": 2, "detectors__knn__representation__pool_by": "max"}, {}],
+        [{"knn__k": 2, "knn__representation__pool_by": "max"}, {}],
         train,
         test_clips,
     )

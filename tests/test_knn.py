@@ -4,6 +4,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from fsasd.data.audio import Clips
 from fsasd.data.metadata import Clip
+from fsasd.detectors.base import TooFewClipsError
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.representations import TimeStatistics
 
@@ -144,18 +145,20 @@ def test_large_banks_are_scored_in_parts(train, test_clips, monkeypatch):
 
 
 def test_fewer_clips_than_neighbours_are_told(train):
-    with pytest.raises(ValueError, match=r"k=4 neighbours need as many clips, found 3"):
+    with pytest.raises(TooFewClipsError, match=r"k=4 neighbours need as many clips, found 3"):
         KNN(k=4).fit(train[:3])
     with pytest.raises(
         ValueError, match=r"k=5 neighbours need as many clips in each domain, f.* 4"
     ):
         KNN(k=5, domains="separate").fit(train)
-    with pytest.raises(ValueError, match=r"density=3 neighbours of a normal clip need more cl.* 3"):
+    with pytest.raises(
+        TooFewClipsError, match=r"density=3 neighbours of a normal clip need more cl.* 3"
+    ):
         KNN(density=3).fit(train[:3])
 
 
 def test_more_neighbours_than_were_fitted_are_told(train):
-    with pytest.raises(ValueError, match=r"k=4 neighbours need as many clips, found 3"):
+    with pytest.raises(TooFewClipsError, match=r"k=4 neighbours need as many clips, found 3"):
         KNN(k=1).fit(train[:3]).set_params(k=4).score(train)
 
 
@@ -174,5 +177,5 @@ def test_an_unknown_setting_is_told_the_known_ones(train, setting, said):
 
 def test_one_target_clip_cannot_be_mixed(train):
     source, target = train.where(domain="source"), train.where(domain="target")
-    with pytest.raises(ValueError, match="SMOTE mixes at least 2 target clips, found 1"):
+    with pytest.raises(TooFewClipsError, match="SMOTE mixes at least 2 target clips, found 1"):
         KNN(smote=0.5).fit(Clips([*source, target[0]]))

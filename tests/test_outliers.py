@@ -8,7 +8,7 @@ from sklearn.neighbors import KernelDensity, LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
-from fsasd.detectors.base import load
+from fsasd.detectors.base import TooFewClipsError, load
 from fsasd.detectors.outliers import Outliers
 from fsasd.detectors.representations import Patches, TimeStatistics
 
@@ -111,5 +111,5 @@ def test_too_few_clips_for_the_model_are_told(train):
         ValueError, match=r"GaussianMixture could not be fitted to 3 clips of 2 dim"
     ):
         Outliers(GaussianMixture(5), FEW).fit(train[:3])
-    with pytest.raises(ValueError, match="LedoitWolf is fitted to at least 2 clips, found 1"):
+    with pytest.raises(TooFewClipsError, match="LedoitWolf is fitted to at least 2 clips, found 1"):
         Outliers().fit(train[:1])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 import functools
-import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,13 +26,13 @@ class TooFewClipsError(ValueError):
 class Detector(BaseEstimator, abc.ABC):
     """An anomaly detector of one machine's sounds.
 
-    A subclass stores its constructor's arguments unchanged (scikit-learn's rule), learns arrays,
-    or other detectors, in ``fit`` under names that end in an underscore (also in dicts), and never
+    A subclass stores its constructor's arguments unchanged (scikit-learn's rule), learns arrays or
+    other detectors, also in dicts, in ``fit`` under names that end in an underscore, and never
     changes when it scores. It becomes ``detector=<name>`` by a file ``<name>.yaml`` in the config
     group ``detector``.
 
-    Parameters of parameters are reached as in scikit-learn, by two underscores, also those of
-    representations (frozen dataclasses) and of dicts: ``representation__r``.
+    Parameters of parameters are reached by two underscores, also those of representations and of
+    dicts (``representation__r``); those of detectors in a mapping by the detectors' names.
     """
 
     only_scored: ClassVar[frozenset[str]] = frozenset()
@@ -85,7 +83,7 @@ class Detector(BaseEstimator, abc.ABC):
         rows: dict[int, np.ndarray] = {}
         for members in self._sharing_a_fit(grid):
             fitted = clone(self).set_params(**grid[members[0]]).fit(fit_clips)
-            own = {key: self.get_params(deep=False).get(key) for key in self.only_scored}
+            own = {key: self.get_params(deep=False)[key] for key in self.only_scored}
             for row in members:
                 asked = {k: v for k, v in grid[row].items() if self._is_only_scored(k)}
                 fitted.set_params(**own).set_params(**asked)
@@ -94,12 +92,12 @@ class Detector(BaseEstimator, abc.ABC):
 
     def n_parameters(self) -> int:
         """Return how many numbers the fitted detector holds."""
-        return sum(array.size for array in self._saved().arrays.values())
+        return sum(array.size for array in _saved(self)[0].values())
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the constructor's arguments; ``deep`` adds those of their parts."""
         params = super().get_params(deep=False)
-        return dict(_with_parts(params)) if deep else params
+        return dict(by_name(params)) if deep else params
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name, ``part__name`` for those of a part.
@@ -107,37 +105,38 @@ class Detector(BaseEstimator, abc.ABC):
         Raises:
             ValueError: There is no parameter of that name.
         """
-        own = self.get_params(deep=False)
         for name, value in params.items():
-            first, *path = name.split("__")
-            if first not in own:
+            own = self.get_params(deep=False)
+            first, *inner = name.split("__")
+            try:
+                holder, *path = [*owner(own, first), *inner]
+            except KeyError:
                 raise ValueError(
                     f"{type(self).__name__} has no parameter {first!r}: it has {', '.join(own)}"
-                )
-            own[first] = _replaced(own[first], path, value)
-            setattr(self, first, own[first])
+                ) from None
+            setattr(self, holder, replaced(own[holder], path, value))
         return self
 
     def save(self, folder: str | Path) -> None:
         """Write ``detector.json`` (classes and settings) and ``detector.safetensors`` (arrays).
 
         Raises:
-            TypeError: A parameter can be neither JSON nor rebuilt from JSON.
+            TypeError: A parameter can be neither JSON nor made again from JSON.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        saved = self._saved()
-        about = {**_about(self), "parts": saved.parts} if saved.parts else _about(self)
+        arrays, inner = _saved(self)
+        about = {**described(self), **({"detectors": inner} if inner else {})}
         (folder / "detector.json").write_text(json.dumps(about, indent=2) + "\n")
-        save_file(saved.arrays, folder / "detector.safetensors")
-
-    def _saved(self) -> _Saved:
-        saved = _Saved({}, {})
-        _collect(self, "", saved)
-        return saved
+        save_file(arrays, folder / "detector.safetensors")
 
     def _restored(self) -> None:
         """Called when ``load`` has set what was saved."""
+
+    def _detectors(self) -> Iterator[tuple[str, Detector]]:
+        for key, value in self.get_params(deep=False).items():
+            parts = value if isinstance(value, Mapping) else {key: value}
+            yield from ((name, part) for name, part in parts.items() if isinstance(part, Detector))
 
     def _is_only_scored(self, name: str) -> bool:
         return name.split("__")[0] in self.only_scored
@@ -161,138 +160,51 @@ def load(folder: str | Path) -> Detector:
     if not (folder / "detector.json").is_file():
         raise FileNotFoundError(f"{folder} holds no saved detector (detector.json)")
     about = json.loads((folder / "detector.json").read_text())
-    parts = about.get("parts", {})
+    inner = about.pop("detectors", {})
     tree: dict[str, Any] = {}
     for name, array in load_file(folder / "detector.safetensors").items():
         *path, last = name.split("/")
         functools.reduce(lambda branch, key: branch.setdefault(key, {}), path, tree)[last] = array
-    return _detector(about, tree, parts, "")
+    return _restored(tree, {"": about, **inner}, "")
 
 
 def stack(features: Iterable[np.ndarray]) -> np.ndarray:
     """Return float64 (n, ...) of equally shaped features.
 
     Raises:
-        ValueError: There are none.
+        TooFewClipsError: There are none.
     """
     rows = list(features)
     if not rows:
-        raise ValueError("expected at least 1 clip, found 0")
+        raise TooFewClipsError("expected at least 1 clip, found 0")
     return np.stack(rows).astype(np.float64)
 
 
-# Parameters of parameters.
-
-
-def _parts(value: Any) -> Mapping[str, Any]:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return value
-    if isinstance(value, BaseEstimator):
-        return value.get_params(deep=False)
-    return {}
-
-
-def _with_parts(params: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in params.items():
-        yield f"{prefix}{name}", value
-        yield from _with_parts(_parts(value), f"{prefix}{name}__")
-
-
-def _replaced(value: Any, path: Sequence[str], new: Any) -> Any:
-    if not path:
-        return new
-    parts = _parts(value)
-    if path[0] not in parts:
-        raise ValueError(
-            f"{type(value).__name__} has no parameter {path[0]!r}: it has {', '.join(parts)}"
-        )
-    part = _replaced(parts[path[0]], path[1:], new)
-    if isinstance(value, Mapping):
-        return {**value, path[0]: part}
-    if isinstance(value, BaseEstimator):
-        return value.set_params(**{path[0]: part})
-    return dataclasses.replace(value, **{path[0]: part})
-
-
-# What is saved: JSON from which the objects can be made again, and arrays.
-
-
-@dataclasses.dataclass
-class _Saved:
-    arrays: dict[str, np.ndarray]
-    parts: dict[str, Any]
-
-
-def _about(value: Any) -> dict[str, Any]:
-    kind = type(value)
-    params = {name: _plain(part, name) for name, part in _parts(value).items()}
-    return {"class": f"{kind.__module__}.{kind.__qualname__}", "params": params}
-
-
-def _plain(value: Any, name: str) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, name) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(item, f"{name}.{key}") for key, item in value.items()}
-    if dataclasses.is_dataclass(value) or isinstance(value, BaseEstimator):
-        return _about(value)
-    raise TypeError(
-        f"parameter {name}={value!r} cannot be saved: expected JSON, a dataclass or an estimator"
-    )
-
-
-def _made(plain: Any) -> Any:
-    if isinstance(plain, list):
-        return [_made(item) for item in plain]
-    if not isinstance(plain, dict):
-        return plain
-    if set(plain) != {"class", "params"}:
-        return {key: _made(item) for key, item in plain.items()}
-    module, _, name = plain["class"].rpartition(".")
-    kind = getattr(importlib.import_module(module), name)
-    # The file names what is called: nothing but settings may be made of it.
-    if not (isinstance(kind, type) and (issubclass(kind, BaseEstimator) or _is_dataclass(kind))):
-        raise ValueError(f"{plain['class']} is neither a detector nor a part of one: not loaded")
-    return kind(**{key: _made(item) for key, item in plain["params"].items()})
-
-
-def _is_dataclass(kind: type) -> bool:
-    return dataclasses.is_dataclass(kind)
-
-
-def _collect(value: Any, name: str, saved: _Saved) -> None:
+def _saved(value: Any, name: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return what was learnt: arrays by their path, and settings of detectors by theirs."""
     if isinstance(value, Detector):
-        if name:
-            saved.parts[name] = _about(value)
-        learnt = {k: v for k, v in vars(value).items() if k.endswith("_") and k[0] != "_"}
+        about = {name: described(value)} if name else {}
+        value = {k: v for k, v in vars(value).items() if k.endswith("_") and not k.startswith("_")}
     elif isinstance(value, Mapping):
-        learnt = dict(value)
+        about = {}
     else:
-        saved.arrays[name] = np.array(value, order="C")
-        return
-    for key, item in learnt.items():
-        _collect(item, f"{name}/{key}".lstrip("/"), saved)
+        return {name: np.array(value, order="C")}, {}
+    arrays: dict[str, np.ndarray] = {}
+    for key, part in value.items():
+        found, inner = _saved(part, f"{name}/{key}" if name else key)
+        arrays |= found
+        about |= inner
+    return arrays, about
 
 
-def _detector(
-    about: Mapping[str, Any], tree: Mapping[str, Any], parts: Mapping[str, Any], name: str
-) -> Detector:
-    detector = _made({key: about[key] for key in ("class", "params")})
-    for key, branch in tree.items():
-        setattr(detector, key, _learnt(branch, parts, f"{name}/{key}".lstrip("/")))
-    detector._restored()
-    return detector
-
-
-def _learnt(branch: Any, parts: Mapping[str, Any], name: str) -> Any:
+def _restored(branch: Any, about: Mapping[str, Any], name: str) -> Any:
     if not isinstance(branch, dict):
         return branch
-    if name in parts:
-        return _detector(parts[name], branch, parts, name)
-    return {key: _learnt(item, parts, f"{name}/{key}") for key, item in branch.items()}
+    learnt = {k: _restored(v, about, f"{name}/{k}" if name else k) for k, v in branch.items()}
+    if name not in about:
+        return learnt
+    detector = made(about[name])
+    for key, value in learnt.items():
+        setattr(detector, key, value)
+    detector._restored()
+    return detector

@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from fsasd.data.audio import SAMPLE_RATE, Clips, FeatureCache, FrontEnd
 from fsasd.data.metadata import Clip
+from fsasd.detectors.base import TooFewClipsError
 
 Domains = Literal["pooled", "separate"]
 """``pooled``: all normal clips are one bank; ``separate``: a clip is as anomalous as the domain
@@ -42,7 +43,7 @@ def smote(points: np.ndarray, count: int, neighbours: int, seed: int) -> np.ndar
         seed: Of the draws.
 
     Raises:
-        ValueError: There are fewer than 2 points to mix.
+        TooFewClipsError: There are fewer than 2 points to mix.
 
     >>> smote(np.array([[0.0], [1.0]]), 3, neighbours=2, seed=0).shape
     (3, 1)
@@ -79,7 +80,7 @@ def with_mixed_target_clips(clips: Clips, ratio: float, neighbours: int, seed: i
         seed: Of the draws.
 
     Raises:
-        ValueError: There is one target clip, which has none to be mixed with.
+        TooFewClipsError: There is one target clip, which has none to be mixed with.
     """
     count = missing(clips.domains, ratio)
     if not count:
@@ -122,7 +123,7 @@ def _mixtures(
     points: np.ndarray, count: int, neighbours: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     if len(points) < 2:
-        raise ValueError(f"SMOTE mixes at least 2 target clips, found {len(points)}")
+        raise TooFewClipsError(f"SMOTE mixes at least 2 target clips, found {len(points)}")
     nearest = NearestNeighbors(n_neighbors=min(neighbours, len(points) - 1)).fit(points)
     others = nearest.kneighbors(return_distance=False)
     rng = np.random.default_rng(seed)

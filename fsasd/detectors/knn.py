@@ -10,7 +10,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.audio import Clips
-from fsasd.detectors.base import Detector
+from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.domains import Domains, banks, missing, smote
 from fsasd.detectors.representations import TimeStatistics
 
@@ -65,8 +65,8 @@ class KNN(Detector):
         """Remember the representations of normal clips.
 
         Raises:
-            ValueError: There are too few clips for ``k``, ``density`` or SMOTE, or a setting is
-                not known.
+            TooFewClipsError: There are too few for ``k``, ``density`` or SMOTE.
+            ValueError: A setting is not known.
         """
         if self.metric not in ("euclidean", "cosine"):
             raise ValueError(f"metric '{self.metric}': expected 'euclidean' or 'cosine'")
@@ -88,7 +88,7 @@ class KNN(Detector):
         """Return the distances to the k-th neighbours.
 
         Raises:
-            ValueError: ``k`` was raised above the number of normal clips.
+            TooFewClipsError: ``k`` was raised above the number of normal clips.
         """
         check_is_fitted(self)
         self._require_neighbours()
@@ -119,7 +119,7 @@ class KNN(Detector):
         if not self.density:
             return np.ones(len(self.points_))
         if self.density >= len(self.points_):
-            raise ValueError(
+            raise TooFewClipsError(
                 f"density={self.density} neighbours of a normal clip need more clips, found "
                 f"{len(self.points_)}"
             )
@@ -152,6 +152,6 @@ class KNN(Detector):
     def _require_neighbours(self) -> None:
         if not 1 <= self.k <= self.sizes_.min():
             where = "" if len(self.sizes_) == 1 else " in each domain"
-            raise ValueError(
+            raise TooFewClipsError(
                 f"k={self.k} neighbours need as many clips{where}, found {self.sizes_.min()}"
             )

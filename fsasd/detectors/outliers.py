@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.audio import Clips
-from fsasd.detectors.base import Detector
+from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.domains import Domains, banks
 from fsasd.detectors.representations import TimeStatistics
 
@@ -54,7 +54,7 @@ class Outliers(Detector):
         """Fit the model to the representations of normal clips.
 
         Raises:
-            ValueError: A bank has fewer than 2 clips, or too few for the model.
+            TooFewClipsError: A bank has fewer than 2 clips, or the model refuses so few.
             TypeError: The model gives no score.
         """
         if not hasattr(self.model, "score_samples") and not hasattr(self.model, "mahalanobis"):
@@ -88,7 +88,7 @@ class Outliers(Detector):
         model: Any = clone(self.model)
         name = type(model).__name__
         if len(points) < 2:
-            raise ValueError(f"{name} is fitted to at least 2 clips, found {len(points)}")
+            raise TooFewClipsError(f"{name} is fitted to at least 2 clips, found {len(points)}")
         free = [
             k for k, v in model.get_params().items() if k.endswith("random_state") and v is None
         ]
@@ -96,7 +96,7 @@ class Outliers(Detector):
         try:
             return model.fit(points)
         except ValueError as error:
-            raise ValueError(
+            raise TooFewClipsError(
                 f"{name} could not be fitted to {len(points)} clips of {points.shape[1]} "
                 f"dimensions: {error}"
             ) from error
