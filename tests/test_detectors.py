@@ -31,6 +31,11 @@ from fsasd.detectors.twfr_gmm import TWFRGMM, time_weights, twfr
 from fsasd.testing import DetectorCase, detector_checks
 
 TINY = {
+    "autoencoder": [
+        "detector.epochs=12",
+        "detector.batch_size=32",
+        "detector.learning_rate=1e-2",
+    ],
     "ensemble": ["detector.folds=2"],
 }
 """What makes a detector of the config group quick to try; the yaml's settings are for use."""

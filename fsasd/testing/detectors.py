@@ -48,6 +48,7 @@ class DetectorCase:
     def __init__(self, detector: Detector, clips: Clips | None, folder: str | Path) -> None:
         self.detector = detector
         self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
         clips = _simulated(self.folder) if clips is None else clips
         self.train = clips.where(split="train", label="normal")
         self.test = clips.where(split="test")
