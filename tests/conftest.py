@@ -1,12 +1,23 @@
 """What several test modules need: a tiny simulated factory, real reference material, wav files."""
 
 import csv
+import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+from transformers import (
+    ASTFeatureExtractor,
+    AutoConfig,
+    AutoModel,
+    ClapAudioModelWithProjection,
+    ClapFeatureExtractor,
+    Wav2Vec2FeatureExtractor,
+)
 
 from fsasd.data.audio import Clips, FeatureCache
 from fsasd.data.metadata import read_clips
@@ -76,3 +87,56 @@ def make_wav(tmp_path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_encoders(tmp_path_factory) -> Callable[[str], Path]:
+    """Encoders of two blocks with random weights, saved as pretrained ones are.
+
+    CLAP hears one second at a time, the exported one half a second.
+    """
+
+    @functools.cache
+    def make(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp(kind)
+        torch.manual_seed(0)
+        if kind == "exported":
+            frames = torch.nn.Sequential(torch.nn.Unflatten(1, (-1, 100)), torch.nn.Linear(100, 8))
+            program = torch.export.export(frames, (torch.zeros(1, 8000),))
+            torch.export.save(program, folder / "encoder.pt2")
+            return folder / "encoder.pt2"
+        extractor, model, config = _tiny(kind)
+        extractor.save_pretrained(folder)
+        model(AutoConfig.for_model(**config)).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+def _tiny(kind: str) -> tuple[Any, Callable, dict]:
+    size = {"hidden_size": 16, "num_hidden_layers": 2}
+    if kind.startswith("clap"):
+        extractor = ClapFeatureExtractor(
+            feature_size=16,
+            max_length_s=1,
+            truncation="fusion" if kind == "clap_fused" else "rand_trunc",
+        )
+        config = size | {
+            "model_type": "clap_audio_model", "patch_embeds_hidden_size": 8, "projection_dim": 12,
+            "depths": [1, 1], "num_attention_heads": [1, 1], "spec_size": 64, "num_mel_bins": 16,
+            "window_size": 4, "enable_fusion": kind == "clap_fused",
+        }  # fmt: skip
+        return extractor, ClapAudioModelWithProjection, config
+    size |= {"num_attention_heads": 2, "intermediate_size": 16}
+    if kind == "ast":
+        config = size | {
+            "model_type": "audio-spectrogram-transformer", "max_length": 64, "num_mel_bins": 64,
+            "patch_size": 10, "frequency_stride": 10, "time_stride": 10,
+        }  # fmt: skip
+        extractor = ASTFeatureExtractor(max_length=64, num_mel_bins=64)
+        return extractor, AutoModel.from_config, config
+    config = size | {
+        "model_type": kind, "conv_dim": [16, 16], "conv_kernel": [40, 8], "conv_stride": [20, 4],
+        "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+    }  # fmt: skip
+    return Wav2Vec2FeatureExtractor(), AutoModel.from_config, config

@@ -41,6 +41,19 @@ TINY = {
 """What makes a detector of the config group quick to try; the yaml's settings are for use."""
 
 
+ENCODERS = ("ast", "clap", "exported", "hubert", "wav2vec2", "wavlm")
+
+
+def small(representation, tiny_encoders):
+    """Overrides that put an encoder with random weights in the place of a pretrained one."""
+    if representation not in ENCODERS:
+        return []
+    where = "path" if representation == "exported" else "checkpoint"
+    path = tiny_encoders(representation)
+    shorter = ["representation.front_end.seconds=0.5"] if representation == "exported" else []
+    return [f"representation.front_end.{where}={path}", "representation.layer=-1", *shorter]
+
+
 def composed(name, *overrides):
     with initialize_config_module("fsasd.conf", version_base="1.3"):
         return compose("config", [f"detector={name}", *TINY.get(name, []), *overrides])
@@ -51,9 +64,11 @@ def configured(name, *overrides):
 
 
 @pytest.fixture(scope="module", params=available())
-def case(request, factory_clips, tmp_path_factory):
+def case(request, factory_clips, tiny_encoders, tmp_path_factory):
+    overrides = small("ast", tiny_encoders) if request.param == "pretrained" else []
+    detector = configured(request.param, *overrides)
     clips = factory_clips.where(machine="bearing")
-    return DetectorCase(configured(request.param), clips, tmp_path_factory.mktemp(request.param))
+    return DetectorCase(detector, clips, tmp_path_factory.mktemp(request.param))
 
 
 @pytest.mark.parametrize("check", detector_checks(), ids=lambda check: check.__name__)
@@ -72,8 +87,9 @@ REPRESENTATIONS = sorted(
 
 
 @pytest.mark.parametrize("representation", REPRESENTATIONS)
-def test_a_detector_takes_any_representation(representation, train, test_clips):
-    cfg = composed("lof", f"representation={representation}")
+def test_a_detector_takes_any_representation(representation, train, test_clips, tiny_encoders):
+    overrides = small(representation, tiny_encoders)
+    cfg = composed("lof", f"representation={representation}", *overrides)
     detector = hydra.utils.instantiate(cfg.detector, _convert_="all")
     assert type(detector.representation).__name__ in cfg.representation._target_
     selector = hydra.utils.instantiate(cfg.selection, _convert_="all")

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from fsasd.data.audio import Clips
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.domains import Domains, banks, missing, smote
-from fsasd.detectors.representations import TimeStatistics
+from fsasd.detectors.representations import TimeStatistics, learnt_by
 
 _CHUNK = 2**24
 """Distances held at a time."""
@@ -96,6 +96,10 @@ class KNN(Detector):
         rows = max(1, _CHUNK // len(self.points_))
         chunks = [self._nearest(points[i : i + rows]) for i in range(0, len(points), rows)]
         return np.concatenate(chunks) if chunks else np.empty(0)
+
+    def n_parameters(self) -> int:
+        """Return how many numbers are saved, and how many an encoder holds beside them."""
+        return super().n_parameters() + learnt_by(self.representation)
 
     def _nearest(self, points: np.ndarray) -> np.ndarray:
         roughly = euclidean_distances(points, self.points_, squared=True)

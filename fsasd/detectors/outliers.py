@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from fsasd.data.audio import Clips
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.domains import Domains, banks
-from fsasd.detectors.representations import TimeStatistics
+from fsasd.detectors.representations import TimeStatistics, learnt_by
 
 
 class Outliers(Detector):
@@ -74,6 +74,10 @@ class Outliers(Detector):
         check_is_fitted(self)
         points = self._scaler.transform(self.representation(clips))
         return np.min([_score(model, points) for model in self._models], axis=0)
+
+    def n_parameters(self) -> int:
+        """Return how many numbers are saved, and how many an encoder holds beside them."""
+        return super().n_parameters() + learnt_by(self.representation)
 
     def _restored(self) -> None:
         self._fit_models()

@@ -38,6 +38,19 @@ class Representation(abc.ABC):
     def pool(self, features: np.ndarray) -> np.ndarray:
         """Return the vector of one clip's features."""
 
+    def n_parameters(self) -> int:
+        """Return how many numbers the front end holds that were learnt."""
+        return 0
+
+
+def learnt_by(representation: object) -> int:
+    """Return a representation's own ``n_parameters``; 0 of a plain function.
+
+    >>> learnt_by(TimeStatistics()), learnt_by(len)
+    (0, 0)
+    """
+    return representation.n_parameters() if isinstance(representation, Representation) else 0
+
 
 @dataclass(frozen=True)
 class TimeStatistics(Representation):

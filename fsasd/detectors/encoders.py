@@ -1,0 +1,324 @@
+"""Pretrained audio encoders, frozen, as front ends: a clip becomes what their layers say of it.
+
+AST, CLAP's audio side, wav2vec 2.0, HuBERT, WavLM and data2vec come from transformers, the speech
+models also from torchaudio, and any other as a file that its user exported. No weights ship with
+the package; a checkpoint is a folder or a hub id.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchaudio
+from torchaudio.functional import resample
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    ClapAudioModelWithProjection,
+)
+
+from fsasd.data.audio import SAMPLE_RATE, identity
+from fsasd.detectors.representations import Representation
+
+_LEAST = 0.1
+"""Seconds that a convolutional encoder needs to say anything."""
+
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class FrozenEncoder(abc.ABC):
+    """A front end: waveform -> (layers, dim), each layer's states averaged over time.
+
+    A clip that is longer than what the encoder hears is heard in several pieces that overlap just
+    so as to cover it, a shorter one is repeated: nothing is cropped at random or padded.
+
+    Args:
+        bands: Keep apart what the encoder says of different frequency bands, if it does; their
+            states follow one another. Without, they are averaged, too.
+        spread: Follow the averages over time by the standard deviations.
+        device: Where to compute; by default on a GPU if there is one.
+    """
+
+    bands: bool = field(default=True, kw_only=True)
+    spread: bool = field(default=False, kw_only=True)
+    device: str = field(default="auto", kw_only=True, compare=False, repr=False)
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """Return (layers, dim) float32 of a (samples,) waveform at 16 kHz."""
+        model = self.model
+        samples = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
+        if model.rate != SAMPLE_RATE:
+            samples = resample(samples, SAMPLE_RATE, model.rate)
+        with torch.inference_mode():
+            heard = [model(piece) for piece in _pieces(samples, model.rate, model.window)]
+        layers = [torch.cat(states, dim=1) for states in zip(*heard, strict=True)]
+        return np.stack([self._pooled(states.float()).cpu().numpy() for states in layers])
+
+    def n_parameters(self) -> int:
+        """Return how many numbers the encoder holds."""
+        return sum(p.numel() for p in self.model.network.parameters())
+
+    @property
+    @abc.abstractmethod
+    def model(self) -> Model:
+        """The encoder itself, loaded once."""
+
+    @abc.abstractmethod
+    def _files(self) -> list[Path]:
+        """Return the files on this machine that it is made of."""
+
+    def __repr__(self) -> str:
+        # The key of the feature cache: other weights in the same place are another front end.
+        settings = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.repr)
+        weights = hashlib.sha256("\n".join(map(identity, self._files())).encode()).hexdigest()
+        return f"{type(self).__name__}({settings}, weights={weights[:12]})"
+
+    def _pooled(self, states: torch.Tensor) -> torch.Tensor:
+        if not self.bands:
+            states = states.mean(dim=0, keepdim=True)
+        parts = [states.mean(dim=1)]
+        if self.spread:
+            parts.append(states.std(dim=1, correction=0))
+        return torch.cat(parts).flatten()
+
+    def _where(self) -> str:
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True, repr=False)
+class Encoder(FrozenEncoder):
+    """A pretrained encoder of transformers or torchaudio.
+
+    Args:
+        checkpoint: A hub id, a folder in transformers' layout, or ``torchaudio:`` and the name of
+            a pipeline, such as ``torchaudio:WAVLM_BASE_PLUS``.
+
+    AST's layers say something of 12 frequency bands each; layer 0 is what goes into the first
+    block, as in transformers' ``hidden_states`` (torchaudio has none). CLAP has one layer, the
+    projected embedding.
+    """
+
+    checkpoint: str
+
+    @property
+    def model(self) -> Model:
+        with _loading:
+            return _load(self.checkpoint, self._where(), repr(self))
+
+    def _files(self) -> list[Path]:
+        folder = Path(self.checkpoint)
+        return sorted(path for path in folder.glob("*") if path.is_file())
+
+
+@dataclass(frozen=True, repr=False)
+class ExportedEncoder(FrozenEncoder):
+    """An encoder that its user exported, such as BEATs.
+
+    Args:
+        path: What ``torch.jit.save`` (``.pt``) or ``torch.export.save`` (``.pt2``) wrote: a
+            function of (1, samples) waveforms that returns (1, dim), (1, frames, dim) or
+            (1, layers, frames, dim).
+        rate: Hz that it expects.
+        seconds: Length that it expects, for one exported with a fixed shape; any length without.
+    """
+
+    path: str
+    rate: int = SAMPLE_RATE
+    seconds: float | None = None
+
+    @property
+    def model(self) -> Model:
+        with _loading:
+            return _load_exported(self.path, self.rate, self.seconds, self._where(), repr(self))
+
+    def _files(self) -> list[Path]:
+        if not Path(self.path).is_file():
+            raise FileNotFoundError(f"exported encoder {self.path} does not exist")
+        return [Path(self.path)]
+
+
+@dataclass(frozen=True)
+class Layer(Representation):
+    """One layer of an encoder, or several, one after the other.
+
+    Args:
+        front_end: Waveform -> (layers, dim).
+        layer: Its number, from the end where it is negative; or several numbers.
+
+    >>> Layer(abs, layer=-1).pool(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([3., 4.])
+    """
+
+    layer: int | tuple[int, ...] = -1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, int):
+            object.__setattr__(self, "layer", tuple(self.layer))
+
+    def pool(self, features: np.ndarray) -> np.ndarray:
+        """Return (dim,), or (layers x dim,).
+
+        Raises:
+            ValueError: The encoder has no such layer.
+        """
+        asked = [self.layer] if isinstance(self.layer, int) else list(self.layer)
+        count = len(features)
+        if wrong := [number for number in asked if not -count <= number < count]:
+            raise ValueError(f"layer {wrong[0]}: the encoder has {count}, 0 to {count - 1}")
+        return features[asked].flatten()
+
+    def n_parameters(self) -> int:
+        """Return how many numbers the encoder holds."""
+        return self.front_end.n_parameters() if isinstance(self.front_end, FrozenEncoder) else 0
+
+
+# What is loaded: (samples,) at its own rate -> (bands, frames, dim) of each layer.
+
+
+class Model(abc.ABC):
+    """A loaded encoder.
+
+    Attributes:
+        network: The network.
+        rate: Hz.
+        window: Samples that it hears at a time; ``None`` if any number.
+    """
+
+    network: Any
+    rate: int
+    window: int | None = None
+
+    @abc.abstractmethod
+    def __call__(self, samples: torch.Tensor) -> list[torch.Tensor]:
+        """Return the states of each layer."""
+
+
+class _Transformers(Model):
+    def __init__(self, checkpoint: str, device: str) -> None:
+        self.extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
+        self.network = self._network(checkpoint).to(device).eval().requires_grad_(False)
+        self.rate = self.extractor.sampling_rate
+
+    def _network(self, checkpoint: str) -> torch.nn.Module:
+        return AutoModel.from_pretrained(checkpoint)
+
+    def _inputs(self, samples: torch.Tensor) -> dict[str, torch.Tensor]:
+        inputs = self.extractor(samples.numpy(), sampling_rate=self.rate, return_tensors="pt")
+        return {name: value.to(self.network.device) for name, value in inputs.items()}
+
+    def __call__(self, samples: torch.Tensor) -> list[torch.Tensor]:
+        return list(self.network(**self._inputs(samples), output_hidden_states=True).hidden_states)
+
+
+class _AST(_Transformers):
+    def __init__(self, checkpoint: str, device: str) -> None:
+        super().__init__(checkpoint, device)
+        # Frames of 25 ms, 10 ms apart.
+        self.window = (self.extractor.max_length - 1) * self.rate // 100 + self.rate // 40
+
+    def __call__(self, samples: torch.Tensor) -> list[torch.Tensor]:
+        bands, frames = self.network.embeddings.get_shape(self.network.config)
+        # Two tokens that are no patches come first.
+        return [states[0, 2:].unflatten(0, (bands, frames)) for states in super().__call__(samples)]
+
+
+class _Clap(_Transformers):
+    def __init__(self, checkpoint: str, device: str) -> None:
+        super().__init__(checkpoint, device)
+        # Of longer pieces its extractor would crop at random.
+        self.window = self.extractor.nb_max_samples
+
+    def _network(self, checkpoint: str) -> torch.nn.Module:
+        return ClapAudioModelWithProjection.from_pretrained(checkpoint)
+
+    def __call__(self, samples: torch.Tensor) -> list[torch.Tensor]:
+        return [self.network(**self._inputs(samples)).audio_embeds[None]]
+
+
+class _Torchaudio(Model):
+    def __init__(self, name: str, device: str) -> None:
+        bundle = getattr(torchaudio.pipelines, name, None)
+        if not isinstance(bundle, torchaudio.pipelines.Wav2Vec2Bundle):
+            raise ValueError(
+                f"torchaudio has no encoder {name!r}: expected one such as HUBERT_BASE"
+            )
+        self.network = bundle.get_model().to(device).requires_grad_(False)
+        self.rate = int(bundle.sample_rate)
+
+    def __call__(self, samples: torch.Tensor) -> list[torch.Tensor]:
+        device = next(self.network.parameters()).device
+        return self.network.extract_features(samples[None].to(device))[0]
+
+
+class _Exported(Model):
+    def __init__(self, path: Path, rate: int, seconds: float | None, device: str) -> None:
+        if path.suffix == ".pt2":
+            self.network = torch.export.load(path).module().to(device)
+        else:
+            self.network = torch.jit.load(path, map_location=device).eval()
+        self.path = path
+        self.device = device
+        self.rate = rate
+        self.window = None if seconds is None else round(seconds * rate)
+
+    def __call__(self, samples: torch.Tensor) -> list[torch.Tensor]:
+        states = self.network(samples[None].to(self.device))
+        if not isinstance(states, torch.Tensor) or not 2 <= states.ndim <= 4 or len(states) != 1:
+            found = tuple(states.shape) if isinstance(states, torch.Tensor) else type(states)
+            raise ValueError(
+                f"{self.path}: expected (1, dim), (1, frames, dim) or (1, layers, frames, dim) of "
+                f"(1, samples), found {found}"
+            )
+        layers = states[0] if states.ndim == 4 else states.reshape(1, -1, states.shape[-1])
+        return [layer[None] for layer in layers]
+
+
+@functools.lru_cache(maxsize=4)
+def _load(checkpoint: str, device: str, key: str) -> Model:
+    if checkpoint.startswith("torchaudio:"):
+        return _Torchaudio(checkpoint.removeprefix("torchaudio:"), device)
+    kind = AutoConfig.from_pretrained(checkpoint).model_type
+    if kind not in _KINDS:
+        raise ValueError(f"{checkpoint} is a {kind} model: expected one of {', '.join(_KINDS)}")
+    return _KINDS[kind](checkpoint, device)
+
+
+@functools.lru_cache(maxsize=4)
+def _load_exported(path: str, rate: int, seconds: float | None, device: str, key: str) -> Model:
+    return _Exported(Path(path), rate, seconds, device)
+
+
+_KINDS: dict[str, type[_Transformers]] = {
+    "audio-spectrogram-transformer": _AST,
+    "clap": _Clap,
+    "clap_audio_model": _Clap,
+    "data2vec-audio": _Transformers,
+    "hubert": _Transformers,
+    "wav2vec2": _Transformers,
+    "wavlm": _Transformers,
+}
+
+
+def _pieces(samples: torch.Tensor, rate: int, window: int | None) -> Iterator[torch.Tensor]:
+    least = window or round(_LEAST * rate)
+    if len(samples) < least:
+        samples = samples.repeat(-(-least // len(samples)))[:least]
+    if window is None:
+        yield samples
+        return
+    count = -(-len(samples) // window)
+    for start in np.linspace(0, len(samples) - window, count).round().astype(int).tolist():
+        yield samples[start : start + window]
