@@ -37,6 +37,12 @@ TINY = {
         "detector.learning_rate=1e-2",
     ],
     "ensemble": ["detector.folds=2"],
+    "flow": [
+        "detector.blocks=2",
+        "detector.hidden=64",
+        "detector.epochs=4",
+        "detector.batch_size=64",
+    ],
 }
 """What makes a detector of the config group quick to try; the yaml's settings are for use."""
 
@@ -65,7 +71,7 @@ def configured(name, *overrides):
 
 @pytest.fixture(scope="module", params=available())
 def case(request, factory_clips, tiny_encoders, tmp_path_factory):
-    overrides = small("ast", tiny_encoders) if request.param == "pretrained" else []
+    overrides = small("ast", tiny_encoders) if request.param == "genrep" else []
     detector = configured(request.param, *overrides)
     clips = factory_clips.where(machine="bearing")
     return DetectorCase(detector, clips, tmp_path_factory.mktemp(request.param))

@@ -1,0 +1,249 @@
+"""Normalising flows: how likely a clip's frames are, made less likely for other machines' sounds.
+
+After Dohi et al., "Flow-based self-supervised density estimation for anomalous sound detection"
+(ICASSP 2021), of which the abstract was available.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Self
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+from torch.nn import functional as F
+
+from fsasd.data.audio import Clips, LogMel
+from fsasd.detectors.base import Detector, Params
+from fsasd.detectors.windows import Windows, arrays, train, windows, with_arrays
+
+FRONT_END = LogMel.twfr()
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer some of whose weights are 0.
+
+    Args:
+        mask: (out, in), 1 where there is a weight.
+    """
+
+    mask: torch.Tensor
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.register_buffer("mask", mask.float(), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (n, out)."""
+        return F.linear(x, self.weight * self.mask, self.bias)
+
+
+class MADE(nn.Module):
+    """An affine change of each dimension by what the dimensions before it say.
+
+    Germain et al., "MADE: Masked autoencoder for distribution estimation" (ICML 2015).
+
+    Args:
+        size: Dimensions.
+        hidden: Units of its one hidden layer.
+
+    >>> u, log_det = MADE(3, 8)(torch.zeros(5, 3))
+    >>> u.shape, log_det.shape
+    (torch.Size([5, 3]), torch.Size([5]))
+    """
+
+    def __init__(self, size: int, hidden: int) -> None:
+        super().__init__()
+        place = torch.arange(size)
+        reach = torch.arange(hidden) % max(size - 1, 1)
+        self.inner = MaskedLinear(reach[:, None] >= place)
+        self.shift = MaskedLinear(place[:, None] > reach)
+        self.scale = MaskedLinear(place[:, None] > reach)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what x, (n, size), becomes, and (n,) logarithms of the determinants."""
+        hidden = F.relu(self.inner(x))
+        # No dimension is stretched more than e^3-fold: silence stays finite.
+        log_scale = 3 * torch.tanh(self.scale(hidden) / 3)
+        return (x - self.shift(hidden)) * log_scale.exp(), log_scale.sum(dim=1)
+
+
+class MaskedAutoregressiveFlow(nn.Module):
+    """MADEs one after the other, each going through the dimensions in the other direction.
+
+    Papamakarios et al., "Masked autoregressive flow for density estimation" (NeurIPS 2017).
+
+    Args:
+        size: Dimensions.
+        blocks: MADEs.
+        hidden: Units of each.
+    """
+
+    mean: torch.Tensor
+    spread: torch.Tensor
+
+    def __init__(self, size: int, blocks: int, hidden: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(MADE(size, hidden) for _ in range(blocks))
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("spread", torch.ones(size))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (n,) negative log densities of x, (n, size), in nats per dimension."""
+        u = (x - self.mean) / self.spread
+        log_det = -self.spread.log().sum()
+        for block in self.blocks:
+            u, change = block(u.flip(1))
+            log_det = log_det + change
+        squares = u.square().sum(dim=1)
+        return (0.5 * squares - log_det) / u.shape[1] + 0.5 * math.log(2 * math.pi)
+
+
+class FlowTraining(L.LightningModule):
+    """Likely normal frames, and other machines' frames told apart by how unlikely they are.
+
+    Args:
+        flow: What is trained.
+        outliers: Windows of other machines; ``None`` for likelihood alone.
+        share: Weight of telling apart.
+        learning_rate: Of Adam.
+    """
+
+    def __init__(
+        self,
+        flow: MaskedAutoregressiveFlow,
+        outliers: Windows | None,
+        share: float,
+        learning_rate: float,
+    ) -> None:
+        super().__init__()
+        self.flow = flow
+        self.outliers = outliers
+        self.share = share
+        self.learning_rate = learning_rate
+        self.border = nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        own = self.flow(batch.flatten(1))
+        loss = own.mean()
+        if self.outliers is not None:
+            drawn = torch.randint(len(self.outliers), (len(batch),)).tolist()
+            others = self.flow(self.outliers.__getitems__(drawn).flatten(1).to(batch.device))
+            # log p is the logit of a classifier: bounded, where log p of outliers is not.
+            apart = F.softplus(own - self.border).mean() + F.softplus(self.border - others).mean()
+            loss = loss + self.share * apart
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), self.learning_rate)
+
+
+class Flow(Detector):
+    """Mean negative log-likelihood of a clip's frames under a masked autoregressive flow.
+
+    Other machines' normal clips, where ``prepare`` was given some, are outliers in training: the
+    negative log-likelihood is the logit of a classifier that tells them from the machine's own.
+
+    Deviations: the paper's loss, its sizes and its Glow are not known to us. Its outliers are other
+    machines of the same type; in a first-shot task there are none, and all other machines serve.
+
+    Args:
+        frames: Of a window.
+        blocks: Of the flow.
+        hidden: Units of a block.
+        outliers: Weight of telling other machines apart; 0 does without them.
+        epochs: Passes over all windows.
+        batch_size: Windows in a step.
+        learning_rate: Of Adam.
+        seed: Of the weights, the order and the outliers.
+    """
+
+    # No argument of the constructor: that other machines are known is no setting.
+    _others: Clips | None = None
+
+    def __init__(
+        self,
+        frames: int = 2,
+        blocks: int = 4,
+        hidden: int = 256,
+        outliers: float = 1.0,
+        epochs: int = 20,
+        batch_size: int = 256,
+        learning_rate: float = 1e-3,
+        seed: int = 0,
+    ) -> None:
+        self.frames = frames
+        self.blocks = blocks
+        self.hidden = hidden
+        self.outliers = outliers
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.seed = seed
+
+    def recipe(self) -> dict[str, Any]:
+        """Return that clips of other machines are wanted, if they are."""
+        return {"class": f"{type(self).__module__}.Flow"} if self.outliers else {}
+
+    def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
+        """Remember the clips of all machines; a flow is each machine's own, trained by ``fit``."""
+        self._others = clips[[clip.label != "anomaly" for clip in clips]]
+        return self
+
+    def __sklearn_clone__(self) -> Self:
+        copy = super().__sklearn_clone__()
+        copy._others = self._others
+        return copy
+
+    def fit(self, clips: Clips) -> Self:
+        """Train the flow.
+
+        Raises:
+            TooFewClipsError: There are no clips.
+        """
+        own = Windows(clips, FRONT_END, self.frames)
+        outliers = self._outliers(clips)
+        with isolate_rng():
+            torch.manual_seed(self.seed)
+            flow = self._flow()
+        # Of the frames, so that a window's dimensions keep their relations.
+        mean, spread = _moments(own)
+        flow.mean.copy_(mean.repeat(self.frames))
+        flow.spread.copy_(spread.repeat(self.frames))
+        training = FlowTraining(flow, outliers, self.outliers, self.learning_rate)
+        train(training, own, epochs=self.epochs, batch_size=self.batch_size, seed=self.seed)
+        self.flow_ = arrays(flow)
+        return self
+
+    def score(self, clips: Clips) -> np.ndarray:
+        """Return the mean negative log-likelihoods, in nats per dimension."""
+        check_is_fitted(self)
+        flow = with_arrays(self._flow(), self.flow_)
+        with torch.inference_mode():
+            parts = (windows(x, self.frames).flatten(1) for x in clips.features(FRONT_END))
+            return np.array([float(flow(part).double().mean()) for part in parts])
+
+    def n_parameters(self) -> int:
+        """Return how many weights the flow has."""
+        check_is_fitted(self)
+        return sum(parameter.numel() for parameter in self._flow().parameters())
+
+    def _flow(self) -> MaskedAutoregressiveFlow:
+        return MaskedAutoregressiveFlow(self.frames * FRONT_END.n_mels, self.blocks, self.hidden)
+
+    def _outliers(self, clips: Clips) -> Windows | None:
+        if not self.outliers or self._others is None or not len(clips):
+            return None
+        machine = clips[0].machine
+        others = self._others[[clip.machine != machine for clip in self._others]]
+        return Windows(others, FRONT_END, self.frames) if len(others) else None
+
+
+def _moments(examples: Windows) -> tuple[torch.Tensor, torch.Tensor]:
+    frames = examples.__getitems__(range(len(examples)))[:, 0].double()
+    return frames.mean(dim=0).float(), frames.std(dim=0, correction=0).clamp(min=1e-3).float()
