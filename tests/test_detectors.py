@@ -36,6 +36,15 @@ TINY = {
         "detector.batch_size=32",
         "detector.learning_rate=1e-2",
     ],
+    "cmae": [
+        "detector.frames=32",
+        "detector.dim=32",
+        "detector.depth=2",
+        "detector.epochs=3",
+        "detector.class_epochs=1",
+        "detector.batch_size=8",
+        "detector.learning_rate=2e-3",
+    ],
     "ensemble": ["detector.folds=2"],
     "flow": [
         "detector.blocks=2",

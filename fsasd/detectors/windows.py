@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import numpy as np
@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from fsasd.data.audio import Clips, FrontEnd
 from fsasd.detectors.base import TooFewClipsError
+
+N = TypeVar("N", bound=nn.Module)
 
 
 def windows(spectrogram: np.ndarray, frames: int) -> torch.Tensor:
@@ -70,12 +72,17 @@ class Windows(Dataset[torch.Tensor]):
 
 
 def train(
-    network: L.LightningModule, examples: Dataset, *, epochs: int, batch_size: int, seed: int
+    network: L.LightningModule,
+    examples: Dataset,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    trainer: Mapping[str, Any] | None = None,
 ) -> None:
     """Train a network where Lightning finds the fastest device, and leave it on the CPU.
 
-    Nothing is written; the caller's random state stays as it is. Networks that all machines share
-    are trained elsewhere, with checkpoints (``Detector.prepare``).
+    Nothing is written; the caller's random state stays as it is.
 
     Args:
         network: How it is trained, and with what; put into evaluation mode.
@@ -83,7 +90,16 @@ def train(
         epochs: Passes over the examples.
         batch_size: Examples in a step.
         seed: Of their order, and of what the network draws.
+        trainer: Where to train: arguments of ``lightning.Trainer`` such as ``devices``.
     """
+    options: dict[str, Any] = {
+        "accelerator": "auto",
+        "devices": 1,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        **(trainer or {}),
+    }
     count = len(examples)  # type: ignore[arg-type]
     loader: DataLoader = DataLoader(
         examples,
@@ -96,17 +112,9 @@ def train(
     )
     with isolate_rng():
         torch.manual_seed(seed)
-        trainer = L.Trainer(
-            accelerator="auto",
-            devices=1,
-            max_epochs=epochs,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(network, loader)
-    if trainer.interrupted:
+        run = L.Trainer(max_epochs=epochs, enable_checkpointing=False, **options)
+        run.fit(network, loader)
+    if run.interrupted:
         raise KeyboardInterrupt
     network.cpu().eval().requires_grad_(False)
 
@@ -116,7 +124,7 @@ def arrays(network: nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
 
 
-def with_arrays(network: nn.Module, learnt: Mapping[str, np.ndarray]) -> nn.Module:
+def with_arrays(network: N, learnt: Mapping[str, np.ndarray]) -> N:
     """Give an untrained network the weights that ``arrays`` returned; ready to score."""
     network.load_state_dict({name: torch.from_numpy(array) for name, array in learnt.items()})
     return network.eval().requires_grad_(False)

@@ -1,0 +1,343 @@
+"""A contrastive masked autoencoder: what cannot be guessed, or is like nothing known, is anomalous.
+
+After Zahedi et al., "Regularized contrastive masked autoencoder model for machinery anomaly
+detection using diffusion-based data augmentation" (Algorithms 16(9), 2023), of which the abstract
+was available.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from safetensors.numpy import load_file, save_file
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from fsasd.data.audio import Clips, LogMel
+from fsasd.data.metadata import Clip
+from fsasd.detectors.base import Detector, Params, TooFewClipsError
+from fsasd.detectors.masked import MaskedAutoencoder, hidden_error
+from fsasd.detectors.windows import arrays, train, with_arrays
+from fsasd.store import rank
+
+FILE = "network.safetensors"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A front end: the log-mel of a clip's beginning, with as many frames whatever its length.
+
+    >>> Image(32)(np.zeros(3000, np.float32)).shape
+    (128, 32)
+    """
+
+    frames: int
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """Return (128, frames); a shorter clip's frames are repeated."""
+        log_mel = LogMel.twfr(None)(waveform[: (self.frames + 1) * 512])
+        return np.resize(log_mel.T, (self.frames, log_mel.shape[0])).T
+
+
+def contrast(views: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the supervised contrastive loss: views of one label near, of others far.
+
+    Khosla et al., "Supervised contrastive learning" (NeurIPS 2020), eq. 2; with a label of its own
+    for each recording it is SimCLR's.
+
+    Args:
+        views: (n, dim).
+        labels: (n,).
+        temperature: Of the softmax.
+
+    >>> same, other = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    >>> labels = torch.tensor([0, 0, 1, 1])
+    >>> near = contrast(torch.stack([same, same, other, other]), labels, 0.1)
+    >>> far = contrast(torch.stack([same, other, same, other]), labels, 0.1)
+    >>> bool(near < 0.01 < far)
+    True
+    """
+    unit = F.normalize(views, dim=1)
+    itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
+    logits = (unit @ unit.T / temperature).masked_fill(itself, -torch.inf)
+    log_share = logits - logits.logsumexp(dim=1, keepdim=True)
+    alike = (labels[:, None] == labels) & ~itself
+    sums = torch.where(alike, log_share, torch.zeros_like(log_share)).sum(dim=1)
+    counted = alike.any(dim=1)
+    return -(sums[counted] / alike.sum(dim=1)[counted]).sum() / max(len(views), 1)
+
+
+def collapse(embeddings: torch.Tensor) -> torch.Tensor:
+    """Return how far dimensions are from unit spread and from saying different things.
+
+    The variance and covariance terms of Bardes et al., "VICReg" (ICLR 2022).
+
+    >>> spread = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    >>> collapse(2 * spread) < collapse(torch.zeros(4, 2))
+    tensor(True)
+    """
+    centred = embeddings - embeddings.mean(dim=0)
+    count, dim = embeddings.shape
+    covariance = centred.T @ centred / max(count - 1, 1)
+    deviation = (covariance.diagonal() + 1e-4).sqrt()
+    between = covariance - torch.diag(covariance.diagonal())
+    return F.relu(1 - deviation).mean() + between.square().sum() / dim
+
+
+class Images(Dataset):
+    """Spectrograms and the numbers of their classes, in batches."""
+
+    def __init__(self, clips: Clips, front_end: Image) -> None:
+        names = [_class(clip) for clip in clips]
+        numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+        self.clips = clips
+        self.front_end = front_end
+        self.labels = torch.tensor([numbers[name] for name in names])
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (batch, bands, frames) and (batch,)."""
+        images = list(self.clips[list(indices)].features(self.front_end))
+        return torch.from_numpy(np.stack(images)), self.labels[list(indices)]
+
+
+class CMAETraining(L.LightningModule):
+    """Guessing what is hidden, and telling recordings, later classes, apart.
+
+    Args:
+        network: What is trained.
+        seen: Share of the patches that is not hidden.
+        weight: Of the contrast and of what keeps embeddings from collapsing.
+        classes_from: The epoch from which views of one class are to be near, not only those of one
+            recording.
+        learning_rate: Of AdamW.
+        temperature: Of the contrast.
+    """
+
+    def __init__(
+        self,
+        network: MaskedAutoencoder,
+        *,
+        seen: float,
+        weight: float,
+        classes_from: int,
+        learning_rate: float,
+        temperature: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        dim = network.embed.out_features
+        self.project = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 64))
+        self.seen = seen
+        self.weight = weight
+        self.classes_from = classes_from
+        self.learning_rate = learning_rate
+        self.temperature = temperature
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> torch.Tensor:
+        images, labels = batch
+        guessing, embeddings = [], []
+        for _ in range(2):
+            # Views differ in where they begin and in what is hidden.
+            view = images.roll(int(torch.randint(images.shape[2], ())), dims=2)
+            seen = self.network.seen_at_random(len(view), self.seen, view.device)
+            states, guessed = self.network(view, seen)
+            guessing.append(hidden_error(guessed, self.network.patches(view), seen).mean())
+            embeddings.append(states.mean(dim=1))
+        if self.current_epoch < self.classes_from:
+            labels = torch.arange(len(labels), device=labels.device)
+        both = torch.cat(embeddings)
+        apart = contrast(self.project(both), labels.repeat(2), self.temperature)
+        return sum(guessing) / 2 + self.weight * (apart + collapse(both))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), self.learning_rate)
+
+
+class CMAE(Detector):
+    """How badly hidden patches of a clip are guessed, and how far it is from normal clips.
+
+    A masked autoencoder is trained on all machines' normal clips (``prepare``), first with the two
+    views of a recording near each other, then with all those of a machine and its attributes. A
+    clip's score is the sum of two numbers, each in units of its spread over the machine's normal
+    clips: the mean squared error of its patches, each guessed with most others hidden, too; and the
+    cosine distance of its embedding to the nearest normal clip's.
+
+    The paper augments with clips that AudioLDM makes: give ``prepare`` synthetic normal clips
+    beside the real ones. Deviations: network, losses' weights and the score are our reading of the
+    abstract.
+
+    Args:
+        guessing: Share of the first number in the score, in [0, 1].
+        frames: Of a spectrogram, 32 ms each; a multiple of ``patch``.
+        patch: Bands and frames of a patch.
+        dim: Of the encoder.
+        depth: Blocks of the encoder.
+        heads: Of its attention.
+        seen: Share of the patches that is not hidden.
+        weight: Of the contrast in training.
+        epochs: Passes over the clips with a recording's views near each other.
+        class_epochs: Passes after these with a class's views near each other.
+        batch_size: Clips in a step.
+        learning_rate: Of AdamW.
+        seed: Of the weights, the order, the views and what is hidden.
+    """
+
+    only_scored: ClassVar[frozenset[str]] = frozenset({"guessing"})
+
+    # No argument of the constructor: that it is prepared is no setting.
+    _prepared: Path | None = None
+
+    def __init__(
+        self,
+        guessing: float = 0.5,
+        frames: int = 304,
+        patch: int = 16,
+        dim: int = 192,
+        depth: int = 6,
+        heads: int = 4,
+        seen: float = 0.25,
+        weight: float = 0.1,
+        epochs: int = 50,
+        class_epochs: int = 20,
+        batch_size: int = 64,
+        learning_rate: float = 5e-4,
+        seed: int = 0,
+    ) -> None:
+        self.guessing = guessing
+        self.frames = frames
+        self.patch = patch
+        self.dim = dim
+        self.depth = depth
+        self.heads = heads
+        self.seen = seen
+        self.weight = weight
+        self.epochs = epochs
+        self.class_epochs = class_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.seed = seed
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the settings that the network depends on."""
+        settings = {k: v for k, v in self.get_params().items() if k not in self.only_scored}
+        return {"class": f"{type(self).__module__}.CMAE", **settings}
+
+    def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
+        """Train the network on normal clips of all machines, or find it trained."""
+        path = Path(folder) / FILE
+        if not path.is_file():
+            network = self._trained(clips[[c.label != "anomaly" for c in clips]], trainer)
+            if rank() == 0:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save_file(arrays(network), path.with_suffix(".partial"))
+                path.with_suffix(".partial").rename(path)
+        self._prepared = path
+        return self
+
+    def __sklearn_clone__(self) -> Self:
+        copy = super().__sklearn_clone__()
+        copy._prepared = self._prepared
+        return copy
+
+    def fit(self, clips: Clips) -> Self:
+        """Learn what is usual of one machine; without ``prepare``, train the network on it first.
+
+        Raises:
+            TooFewClipsError: There are fewer than 2 clips.
+        """
+        if len(clips) < 2:
+            raise TooFewClipsError(
+                f"a clip's distance to the nearest other one needs 2 clips, found {len(clips)}"
+            )
+        if self._prepared is None:
+            self.network_ = arrays(self._trained(clips, None))
+        else:
+            self.network_ = load_file(self._prepared)
+        errors, self.bank_ = self._heard(clips)
+        distances = 1 - self.bank_ @ self.bank_.T
+        np.fill_diagonal(distances, np.inf)
+        numbers = np.stack([errors, distances.min(axis=1)])
+        spread = numbers.std(axis=1)
+        self.usual_ = np.stack([numbers.mean(axis=1), np.where(spread > 0, spread, 1.0)])
+        return self
+
+    def score(self, clips: Clips) -> np.ndarray:
+        """Return the weighted sum of both numbers, standardised."""
+        check_is_fitted(self)
+        errors, points = self._heard(clips)
+        numbers = np.stack([errors, (1 - points @ self.bank_.T).min(axis=1)])
+        guessing, distance = (numbers - self.usual_[0][:, None]) / self.usual_[1][:, None]
+        return self.guessing * guessing + (1 - self.guessing) * distance
+
+    def n_parameters(self) -> int:
+        """Return how many numbers the network and the bank hold."""
+        check_is_fitted(self)
+        weights = sum(parameter.numel() for parameter in self._network().parameters())
+        return weights + self.bank_.size
+
+    def _network(self) -> MaskedAutoencoder:
+        return MaskedAutoencoder(
+            128,
+            self.frames,
+            patch=self.patch,
+            dim=self.dim,
+            depth=self.depth,
+            heads=self.heads,
+        )
+
+    def _trained(self, clips: Clips, trainer: Params | None) -> MaskedAutoencoder:
+        with isolate_rng():
+            torch.manual_seed(self.seed)
+            network = self._network()
+            training = CMAETraining(
+                network,
+                seen=self.seen,
+                weight=self.weight,
+                classes_from=self.epochs,
+                learning_rate=self.learning_rate,
+            )
+        images = np.stack(list(clips[: 10 * self.batch_size].features(Image(self.frames))))
+        network.mean.fill_(float(images.mean()))
+        network.spread.fill_(max(float(images.std()), 1e-3))
+        train(
+            training,
+            Images(clips, Image(self.frames)),
+            epochs=self.epochs + self.class_epochs,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            trainer=trainer,
+        )
+        return network
+
+    def _heard(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+        """Return (n,) errors of guessing and (n, dim) embeddings of length 1."""
+        network = with_arrays(self._network(), self.network_)
+        turns = network.seen_in_turn(self.seen)
+        everything = torch.arange(network.n_patches)[None]
+        errors, points = [], []
+        with torch.inference_mode():
+            for image in clips.features(Image(self.frames)):
+                batch = torch.from_numpy(np.ascontiguousarray(image))[None]
+                patches = network.patches(batch)
+                guessed = [hidden_error(network(batch, seen)[1], patches, seen) for seen in turns]
+                errors.append(torch.cat(guessed).double().mean().item())
+                states = network.encode(patches, everything).double().mean(dim=1)
+                points.append(F.normalize(states, dim=1)[0].numpy())
+        return np.array(errors), np.stack(points)
+
+
+def _class(clip: Clip) -> str:
+    state = sorted(clip.attributes.items()) or clip.raw_label
+    return f"{clip.machine}|{clip.section}|{state}"
