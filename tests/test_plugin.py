@@ -1,0 +1,59 @@
+"""The README's detector of one's own: a package beside ours, found, checked and swept with ours."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fsasd.testing import check_detector
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    """A folder with the files that the README shows, under the names that they begin with."""
+    folder = tmp_path_factory.mktemp("plugin")
+    blocks = re.findall(r"```(?:python|yaml)\n# (my_\S+)\n(.*?)```", README.read_text(), re.DOTALL)
+    for name, text in blocks:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    assert [name for name, _ in blocks] == [
+        "my_package/loudness.py",
+        "my_conf/detector/loudness.yaml",
+    ]
+    return folder
+
+
+def test_it_keeps_every_rule(plugin, factory_clips, monkeypatch):
+    monkeypatch.syspath_prepend(plugin)
+    loudness = importlib.import_module("my_package.loudness")
+    check_detector(loudness.Loudness(), factory_clips.where(machine="bearing"))
+
+
+@pytest.mark.slow
+def test_it_is_swept_together_with_ours(plugin):
+    done = subprocess.run(
+        [
+            *[sys.executable, "-m", "fsasd.main", "-m", "--config-dir", "my_conf"],
+            *["detector=knn,loudness", "experiment=tiny", "generator=transforms"],
+            *["hydra.sweep.dir=sweep", "trainer.enable_progress_bar=false"],
+        ],
+        cwd=plugin,
+        env=os.environ | {"PYTHONPATH": str(plugin)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    knn, loudness = (pd.read_csv(plugin / f"sweep/{job}/selection.csv") for job in (0, 1))
+    assert {"k", "density"} <= set(knn.columns)
+    assert loudness["quantile"].tolist() == [0.1, 0.5, 0.9]
+    assert (plugin / "sweep/1/models/pump/section_00/detector.json").is_file()
+    made = [path.name for path in (plugin / "outputs/store/synthesise").iterdir() if path.is_dir()]
+    assert len(made) == 1, "both choose on the same synthetic clips"
