@@ -236,14 +236,32 @@ def test_five_clips_are_enough_where_every_setting_can_be_fitted(train, test_cli
 
 
 def test_one_clip_to_learn_from_leaves_the_gap_unknown(train, test_clips):
-    choice = choose(KNN(), Selector({"pool": ["mean", "max"]}), train[:1], test_clips, test_clips)
+    choice = choose(
+        KNN(),
+        Selector({"representation__pool_by": ["mean", "max"]}),
+        train[:1],
+        test_clips,
+        test_clips,
+    )
     assert choice.gap is None
     sourced = copies(test_clips, told=True)
     sourced = Clips([replace(c, label=o.label) for c, o in zip(sourced, test_clips, strict=True)])
-    choice = choose(KNN(), Selector({"pool": ["mean", "max"]}), train[:1], test_clips, sourced)
+    choice = choose(
+        KNN(),
+        Selector({"representation__pool_by": ["mean", "max"]}),
+        train[:1],
+        test_clips,
+        sourced,
+    )
     assert "cross-fitting needs 2 clips at least" in choice.selection.reason
 
 
 def test_other_errors_are_not_taken_for_too_few_clips(train, test_clips):
-    with pytest.raises(ValueError, match="pool 'median'"):
-        choose(KNN(), Selector({"pool": ["median", "max"]}), train, test_clips, test_clips)
+    with pytest.raises(ValueError, match="pool_by 'median'"):
+        choose(
+            KNN(),
+            Selector({"representation__pool_by": ["median", "max"]}),
+            train,
+            test_clips,
+            test_clips,
+        )

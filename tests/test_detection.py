@@ -138,6 +138,7 @@ def test_another_detector_is_chosen_and_run_the_same_way(train, test_clips):
     selector = Selector(
         {"k": [1, 3], "representation__pool_by": ["mean", "max"]},
         baselines=[{"k": 1, "representation__pool_by": "mean"}],
+        abstain=False,
     )
     found = detect(KNN(), selector, train, test_clips, test_clips[::2])
     assert found.choice.selection.params in selector.settings()

@@ -11,6 +11,7 @@ from fsasd.data.audio import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
+from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.metrics import harmonic_mean, section_metrics
@@ -84,7 +85,7 @@ def test_a_better_setting_wins_over_a_nearer_one():
 
 
 def test_of_equals_that_are_words_the_detectors_own_is_chosen():
-    selector = Selector({"representation__pool_by": ["mean", "max", "mean+std"], "k": [1, 2]})
+    selector = paper({"representation__pool_by": ["mean", "max", "mean+std"], "k": [1, 2]})
     scores = np.tile(separated(1), (6, 1))
     chosen = selector.select(KNN(TimeStatistics(pool_by="max"), k=2), LABELS, scores).params
     assert chosen == {"representation__pool_by": "max", "k": 2}
@@ -171,7 +172,7 @@ def test_several_grids_are_tried_one_after_the_other():
     selector = paper(
         [
             {"use": ["gmm"], "gmm__r": [0.0, 1.0]},
-            {"use": ["knn"], "knn__k": [1, 2], "knn__pool": ["max"]},
+            {"use": ["knn"], "knn__k": [1, 2], "knn__representation__pool_by": ["max"]},
         ],
         baselines=[{"use": "knn", "knn__k": 2}],
     )
@@ -179,7 +180,7 @@ def test_several_grids_are_tried_one_after_the_other():
     assert selector.candidates(either) == selector.settings()
     assert selector.own(either) == {"use": "gmm", "gmm__r": 1.0}
     selection = selector.select(either, LABELS, separated(0, 1, 0, 3))
-    assert selection.params == {"use": "knn", "knn__k": 2, "knn__pool": "max"}
+    assert selection.params == {"use": "knn", "knn__k": 2, "knn__representation__pool_by": "max"}
     table = selection.curve
     assert table["knn__k"].tolist()[2:] == [1, 2]
     assert table["knn__k"].isna().tolist() == [True, True, False, False]
