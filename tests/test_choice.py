@@ -31,10 +31,6 @@ class Recited(Detector):
         return np.array([float(clip.path.stem.split("_")[self.which]) for clip in clips])
 
 
-POOLS = {"representation__pool_by": ["mean", "max"]}
-NO_POOLS = {"representation__pool_by": ["median", "max"]}
-
-
 def recited(label, scores, **known):
     """Clips that get these (settings, n) scores."""
     return Clips([Clip(Path(f"{a}_{b}_{i}.wav"), "fan", label=label, **known)
@@ -242,7 +238,7 @@ def test_five_clips_are_enough_where_every_setting_can_be_fitted(train, test_cli
 def test_one_clip_to_learn_from_leaves_the_gap_unknown(train, test_clips):
     choice = choose(
         KNN(),
-        Selector(POOLS),
+        Selector({"representation__pool_by": ["mean", "max"]}),
         train[:1],
         test_clips,
         test_clips,
@@ -252,7 +248,7 @@ def test_one_clip_to_learn_from_leaves_the_gap_unknown(train, test_clips):
     sourced = Clips([replace(c, label=o.label) for c, o in zip(sourced, test_clips, strict=True)])
     choice = choose(
         KNN(),
-        Selector(POOLS),
+        Selector({"representation__pool_by": ["mean", "max"]}),
         train[:1],
         test_clips,
         sourced,
@@ -264,7 +260,7 @@ def test_other_errors_are_not_taken_for_too_few_clips(train, test_clips):
     with pytest.raises(ValueError, match="pool_by 'median'"):
         choose(
             KNN(),
-            Selector(NO_POOLS),
+            Selector({"representation__pool_by": ["median", "max"]}),
             train,
             test_clips,
             test_clips,

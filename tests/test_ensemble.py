@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fsasd.detectors.base import Detector
+from fsasd.detectors.base import Detector, load
 from fsasd.detectors.ensemble import Ensemble
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.outliers import Outliers
@@ -103,6 +103,15 @@ def test_parameters_are_those_of_the_members(train):
     ensemble = Ensemble({"knn": KNN(), "outliers": Outliers()}, folds=2).fit(train)
     expected = sum(d.fit(train).n_parameters() for d in (KNN(), Outliers()))
     assert ensemble.n_parameters() == expected
+
+
+def test_what_is_loaded_weighs_the_same_detectors(train, test_clips, tmp_path):
+    members = {"z": TWFRGMM(n_components=1), "a": KNN(), "m": KNN(k=3)}
+    ensemble = Ensemble(members, weights={"z": 5.0, "a": 1.0, "m": 0.0}, folds=2).fit(train)
+    ensemble.save(tmp_path)
+    loaded = load(tmp_path)
+    assert list(loaded.members_) == ["z", "a", "m"]
+    np.testing.assert_array_equal(loaded.score(test_clips), ensemble.score(test_clips))
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,8 @@ class Detector(BaseEstimator, abc.ABC):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         arrays, inner = _saved(self)
-        about = {**described(self), **({"detectors": inner} if inner else {})}
+        # The file of arrays forgets their order, and so that of the detectors which hold them.
+        about = {**described(self), "detectors": inner, "arrays": list(arrays)}
         (folder / "detector.json").write_text(json.dumps(about, indent=2) + "\n")
         save_file(arrays, folder / "detector.safetensors")
 
@@ -160,13 +161,13 @@ def load(folder: str | Path) -> Detector:
     if not (folder / "detector.json").is_file():
         raise FileNotFoundError(f"{folder} holds no saved detector (detector.json)")
     about = json.loads((folder / "detector.json").read_text())
-    inner = about.pop("detectors", {})
+    inner, names = about.pop("detectors"), about.pop("arrays")
+    arrays = load_file(folder / "detector.safetensors")
     tree: dict[str, Any] = {}
-    for name in inner:
-        _branch(tree, name.split("/"))  # safetensors keeps no order, and detectors may have one
-    for name, array in load_file(folder / "detector.safetensors").items():
+    for name in names:
         *path, last = name.split("/")
-        _branch(tree, path)[last] = array
+        branch = functools.reduce(lambda branch, key: branch.setdefault(key, {}), path, tree)
+        branch[last] = arrays[name]
     return _restored(tree, {"": about, **inner}, "")
 
 
@@ -197,10 +198,6 @@ def _saved(value: Any, name: str = "") -> tuple[dict[str, np.ndarray], dict[str,
         arrays |= found
         about |= inner
     return arrays, about
-
-
-def _branch(tree: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
-    return functools.reduce(lambda branch, key: branch.setdefault(key, {}), path, tree)
 
 
 def _restored(branch: Any, about: Mapping[str, Any], name: str) -> Any:

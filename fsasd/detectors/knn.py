@@ -79,6 +79,7 @@ class KNN(Detector):
         # Banks lie one after the other.
         order = np.argsort(bank, kind="stable")
         self.points_ = points[order]
+        self.squares_ = np.sum(self.points_**2, axis=1)
         self.sizes_ = np.bincount(bank)
         self._require_neighbours()
         self.density_ = self._local_density()
@@ -98,14 +99,18 @@ class KNN(Detector):
         return np.concatenate(chunks) if chunks else np.empty(0)
 
     def n_parameters(self) -> int:
-        """Return how many numbers are saved, and how many an encoder holds beside them."""
-        return super().n_parameters() + learnt_by(self.representation)
+        """Return how many numbers the bank holds, and an encoder beside it."""
+        check_is_fitted(self)
+        return self.points_.size + learnt_by(self.representation)
 
     def _nearest(self, points: np.ndarray) -> np.ndarray:
-        roughly = euclidean_distances(points, self.points_, squared=True)
-        if self.metric == "euclidean":
-            np.sqrt(roughly, out=roughly)
-        roughly /= self.density_
+        # Squares have the order of distances; what all neighbours of a clip share is left out.
+        roughly = points @ self.points_.T
+        roughly *= -2
+        roughly += self.squares_
+        if self.density:
+            roughly += np.sum(points**2, axis=1, keepdims=True)
+            roughly /= self.density_ if self.metric == "cosine" else self.density_**2
         scores = np.full(len(points), np.inf)
         for start, stop in self._spans():
             of_bank = roughly[:, start:stop]

@@ -76,8 +76,9 @@ class Outliers(Detector):
         return np.min([_score(model, points) for model in self._models], axis=0)
 
     def n_parameters(self) -> int:
-        """Return how many numbers are saved, and how many an encoder holds beside them."""
-        return super().n_parameters() + learnt_by(self.representation)
+        """Return how many numbers the bank holds, and an encoder beside it."""
+        check_is_fitted(self)
+        return self.points_.size + learnt_by(self.representation)
 
     def _restored(self) -> None:
         self._fit_models()

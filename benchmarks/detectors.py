@@ -1,0 +1,285 @@
+"""docs/detectors.md: every detector of the config group, what it is and what was measured of it.
+
+    python -m benchmarks.detectors                         # the page anew from what was measured
+    python -m benchmarks.detectors --factory --real FOLDER  # measure, then the page
+
+Each detector runs on its own settings, without synthetic clips, on each target machine. Rows of
+``docs/detectors.csv`` that are measured anew are replaced, the others stay. Times are of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import inspect
+import os
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pandas as pd
+import torch
+from hydra import compose, initialize_config_module
+from sklearn.base import clone
+from threadpoolctl import threadpool_limits
+
+import fsasd.main  # noqa: F401  the resolvers that configurations use
+from fsasd.data.audio import Clips, FeatureCache
+from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.detection import sections
+from fsasd.detectors import available
+from fsasd.detectors.base import Detector
+from fsasd.evaluation.metrics import Section, metrics_table, section_metrics
+from fsasd.evaluation.uncertainty import bootstrap_official
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, TABLE = DOCS / "detectors.md", DOCS / "detectors.csv"
+KEY = ["data", "detector", "seed"]
+
+
+def main() -> None:
+    """Measure what is asked for, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--factory", action="store_true", help="measure on the simulated factory")
+    parser.add_argument("--real", metavar="FOLDER", help="measure on recordings in DCASE's layout")
+    parser.add_argument("--detectors", nargs="+", default=available(), metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--overrides", nargs="*", default=[], help="of the configuration")
+    args = parser.parse_args()
+    data = {"factory": ["data=factory"]} if args.factory else {}
+    if args.real:
+        data["real"] = ["data=dcase", f"data.root={args.real}"]
+    # One core, as the aims are stated; the libraries ask these when they start threads.
+    os.environ |= {"LOKY_MAX_CPU_COUNT": "1", "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    for name, overrides in data.items():
+        for detector in args.detectors:
+            for seed in args.seeds:
+                asked = [f"detector={detector}", f"seed={seed}", *overrides, *args.overrides]
+                row = {"data": name, "detector": detector, "seed": seed} | measure(asked)
+                print(row, flush=True)
+                _keep(row)
+    PAGE.write_text(page())
+
+
+# Measuring.
+
+
+def measure(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return parameters, times and metrics of one detector on all target machines.
+
+    Training time is that of all of them together; a detector whose pretrained weights are not at
+    hand has a ``note`` instead.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        with initialize_config_module("fsasd.conf", version_base="1.3"):
+            cfg = compose("config", [f"store={folder}/store", *overrides])
+        data = hydra.utils.instantiate(cfg.data, _convert_="all")
+        detector = hydra.utils.instantiate(cfg.detector, _convert_="all")
+        try:
+            with threadpool_limits(1):
+                return _measured(detector, data, Path(folder))
+        except OSError:
+            return {"note": "its weights are not at hand"}
+
+
+def _measured(detector: Detector, data: FirstShotDataModule, folder: Path) -> dict[str, Any]:
+    training = scoring = 0.0
+    scored, known, count = [], {}, 0
+    if detector.recipe():
+        normals = data.clips.where(split="train", label="normal")
+        training += _seconds(detector.prepare, normals, folder / "prepared")
+    for machine in data.targets:
+        for section, own in sections(data.machine(machine)):
+            # Each from audio: nothing that was computed before is at hand.
+            train, test = (
+                Clips(list(own.where(split=split)), FeatureCache()) for split in ("train", "test")
+            )
+            fitted = clone(detector)
+            training += _seconds(fitted.fit, train)
+            started = time.perf_counter()
+            scores = fitted.score(test)
+            scoring += time.perf_counter() - started
+            count += len(test)
+            scored.append(Section(test.labels, test.domains, scores))
+            known[machine, section] = section_metrics(test.labels, test.domains, scores)
+    interval = bootstrap_official(scored)
+    table = metrics_table(known, (interval.low, interval.high))
+    mean = table.set_index("machine").loc["arithmetic mean"]
+    official = table.set_index("machine").loc["official score", "official_score"]
+    return {
+        "parameters": fitted.n_parameters(),
+        "training_seconds": round(training, 2),
+        "scoring_ms": round(1e3 * scoring / count, 2),
+        **{name: round(float(mean[name]), 4) for name in ("auc_source", "auc_target", "pauc")},
+        "official": round(float(official), 4),
+        "low": round(interval.low, 4),
+        "high": round(interval.high, 4),
+    }
+
+
+def _keep(row: dict[str, Any]) -> None:
+    table = pd.DataFrame([row])
+    if TABLE.is_file():
+        table = pd.concat([pd.read_csv(TABLE), table]).drop_duplicates(KEY, keep="last")
+    table.sort_values(KEY).to_csv(TABLE, index=False)
+
+
+def _seconds(call, *args) -> float:
+    started = time.perf_counter()
+    call(*args)
+    return time.perf_counter() - started
+
+
+# The page.
+
+# Guan et al., "Title" (ICASSP 2023), with or without what follows the year.
+_CITED = re.compile(r'([A-Z][\w-]+(?: et al\.| and \w+)?), "[^"]+" \((.*? \d{4}|.*?\), \d{4})\b')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the page says of a detector: all of it stands in its yaml and in its docstrings."""
+
+    name: str
+    comment: str
+    kind: type
+    grid: dict[str, Any]
+
+    @classmethod
+    @functools.cache
+    def of(cls, name: str) -> Entry:
+        """Read the yaml and find the class."""
+        with initialize_config_module("fsasd.conf", version_base="1.3"):
+            cfg = compose("config", [f"detector={name}"])
+        text = (resources.files("fsasd.conf") / "detector" / f"{name}.yaml").read_text()
+        head = re.match(r"# @package _global_\n((?:#.*\n)*)", text)
+        comment = " ".join(line.lstrip("# ") for line in (head[1] if head else "").splitlines())
+        kind = hydra.utils.get_class(cfg.detector._target_)
+        grid = cfg.selection.grid
+        grids = grid if isinstance(grid, list) else [grid or {}]
+        return cls(name, comment, kind, {k: list(v) for part in grids for k, v in part.items()})
+
+    @property
+    def about(self) -> str:
+        """What the class says of itself, without its arguments."""
+        return inspect.cleandoc(self.kind.__doc__ or "").split("\nArgs:")[0].strip()
+
+    @property
+    def source(self) -> str:
+        """What the module says of itself."""
+        return inspect.cleandoc(inspect.getmodule(self.kind).__doc__ or "").strip()
+
+    @property
+    def paper(self) -> str:
+        """The first that is cited."""
+        for text in (self.comment, self.about, self.source):
+            flat = " ".join(text.split())
+            if found := re.search(_CITED, flat):
+                return f"{found[1]}, {found[2]}"
+            if found := re.search(r"arXiv \d{4}\.\d{5}", flat):
+                return found[0]
+        return ""
+
+
+def page() -> str:
+    """Return docs/detectors.md."""
+    entries = [Entry.of(name) for name in available()]
+    measured = pd.read_csv(TABLE) if TABLE.is_file() else pd.DataFrame(columns=KEY)
+    parts = [
+        "# Detectors",
+        "Written by `python -m benchmarks.detectors` from the config group, the docstrings and "
+        "`docs/detectors.csv`; do not edit. `detector=<name>` chooses one, "
+        "`fsasd -m experiment=detectors 'detector=glob(*)'` runs all of them.",
+    ]
+    for data, title in _TITLES.items():
+        rows = measured[measured["data"] == data]
+        parts += [f"## {title}", _MEASURED[data], _results(rows, entries)]
+    parts.append("## What each is")
+    parts += [_described(entry) for entry in entries]
+    return "\n\n".join(parts) + "\n"
+
+
+_TITLES = {"real": "On real recordings", "factory": "On the simulated factory"}
+_ONE_CORE = (
+    "Each detector on its own settings, without synthetic clips. Means over machines and seeds, "
+    "in percent; official score with its spread over seeds, where there is any, and the 95 % "
+    "bootstrap interval over clips. Training is that of all machines together, scoring that of a "
+    "clip from audio, both on one core."
+)
+_MEASURED = {
+    "real": f"The target of a small first-shot set cut from MIMII, DCASE 2020 and A2212 motors "
+    f"(26 training clips, 60 test clips of one machine). {_ONE_CORE}\n\n"
+    "```sh\npython -m benchmarks.detectors --real path/to/firstshot-real\n```",
+    "factory": f"A simulation: it says how the detectors differ, not how good they are. {_ONE_CORE}"
+    "\n\n```sh\npython -m benchmarks.detectors --factory\n```",
+}
+
+
+def _results(rows: pd.DataFrame, entries: Sequence[Entry]) -> str:
+    lines = [
+        "| detector | paper | parameters | training | scoring | AUC source | AUC target | pAUC "
+        "| official score |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for entry in entries:
+        own = rows[rows["detector"] == entry.name]
+        link = f"[{entry.name}](#{entry.name})"
+        if "official" in own and own["official"].notna().any():
+            own = own[own["official"].notna()]
+            cells = _cells(own)
+        else:
+            cells = [next(iter(own.get("note", pd.Series(dtype=str)).dropna()), "not yet measured")]
+            cells += [""] * 6
+        lines.append(f"| {' | '.join([link, entry.paper, *cells])} |")
+    return "\n".join(lines)
+
+
+def _cells(own: pd.DataFrame) -> list[str]:
+    mean = own.mean(numeric_only=True)
+    spread = own["official"].std(ddof=0) if len(own) > 1 else 0.0
+    give_or_take = f" ± {100 * spread:.1f}" if spread > 5e-4 else ""
+    return [
+        f"{int(mean['parameters']):,}",
+        f"{mean['training_seconds']:.1f} s",
+        f"{mean['scoring_ms']:.1f} ms",
+        *(f"{100 * mean[name]:.1f}" for name in ("auc_source", "auc_target", "pauc")),
+        f"{100 * mean['official']:.1f}{give_or_take} "
+        f"({100 * mean['low']:.1f} to {100 * mean['high']:.1f})",
+    ]
+
+
+def _described(entry: Entry) -> str:
+    kind = entry.kind
+    tried = ", ".join(f"`{name}`: {_values(values)}" for name, values in entry.grid.items())
+    parts = [
+        f"### {entry.name}",
+        entry.comment,
+        _prose(entry.about),
+        _prose(entry.source),
+        f"`{kind.__module__}.{kind.__qualname__}`; chosen on synthetic clips: {tried}.",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _prose(text: str) -> str:
+    return text.replace("``", "`")
+
+
+def _values(values: Sequence[Any]) -> str:
+    if len(values) > 12:
+        return f"{values[0]} to {values[-1]}, {len(values)} values"
+    return ", ".join(map(str, np.array(values, dtype=object)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""Nearest neighbours among 100,000 clips: what a ten-second clip costs beyond its front end.
+
+One thread. The bank is drawn at random around real representations: what a distance costs does not
+depend on where the points lie.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from benchmarks.recordings import write_recordings
+from fsasd.data.audio import Clips
+from fsasd.data.metadata import Clip
+from fsasd.detectors.knn import KNN
+
+BANK, SCORED = 100_000, 50
+
+
+def main() -> None:
+    """Print the front end's time and what is beyond it, of clips together and one by one."""
+    with tempfile.TemporaryDirectory() as name, threadpool_limits(1):
+        clips = [Clip(path, "fan") for path in write_recordings(Path(name) / "wav", SCORED)]
+        for setting in ({}, {"metric": "cosine"}, {"density": 4}):
+            detector = KNN(**setting).fit(Clips(clips))
+            _fill(detector)
+            heard = Clips(clips)
+            front_end = _seconds(detector._points, heard) / SCORED
+            # The features are in memory now.
+            pooling = _seconds(detector._points, heard) / SCORED
+            together = _seconds(detector.score, heard) / SCORED - pooling
+            alone = np.median([_seconds(detector.score, heard[[i]]) for i in range(10)]) - pooling
+            print(
+                f"{setting or 'euclidean'}: front end {1e3 * front_end:.1f} ms a clip; beyond it "
+                f"{1e3 * together:.1f} ms of {SCORED} clips together, {1e3 * alone:.1f} ms of one",
+                flush=True,
+            )
+
+
+def _fill(detector: KNN) -> None:
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(detector.points_), size=BANK)
+    noise = rng.normal(scale=detector.points_.std(axis=0), size=(BANK, detector.points_.shape[1]))
+    detector.points_ = detector._normalised(detector.points_[drawn] + noise)
+    detector.squares_ = np.sum(detector.points_**2, axis=1)
+    detector.sizes_ = np.array([BANK])
+    detector.density_ = rng.uniform(1, 2, BANK) if detector.density else np.ones(BANK)
+
+
+def _seconds(call, *args) -> float:
+    started = time.perf_counter()
+    call(*args)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
