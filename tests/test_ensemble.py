@@ -55,7 +55,7 @@ def test_weights_are_a_grid_that_costs_one_fit(train, test_clips, monkeypatch):
     fit = Ensemble.fit
     monkeypatch.setattr(Ensemble, "fit", lambda self, clips: fits.append(1) or fit(self, clips))
     selector = Selector({"weights__knn": [0.0, 1.0], "combine": ["mean", "max"]})
-    ensemble = Ensemble(MEMBERS, weights={"gmm": 1.0, "knn": 0.5}, folds=2)
+    ensemble = Ensemble(MEMBERS, weights={"gmm": 1.0, "knn": 1.0}, folds=2)
     selector.check(ensemble)
     rows = ensemble.score_path(selector.settings(), train, test_clips)
     assert len(fits) == 1

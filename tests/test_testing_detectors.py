@@ -240,7 +240,7 @@ BREAKS = {
     ScoresUnfitted: ("unfitted_detector_does_not_score", "scored before it was fitted"),
     ScoresInAColumn: ("scores_are_finite_numbers", r"clips have scores of shape \(\d+, 1\)"),
     ScoresWholeNumbers: ("scores_are_finite_numbers", "scores are int64"),
-    LearnsAsItScores: ("scoring_changes_nothing", "what the detector holds changed"),
+    LearnsAsItScores: ("scoring_changes_nothing", "what is saved of the detector changed"),
     NormalisesInPlace: ("inputs_are_not_altered", "features were changed in place: LogMel"),
     SortsItsScores: ("order_does_not_matter", "another order: scores differ"),
     NormalisesOverTheBatch: ("clips_beside_do_not_matter", "scoring one by one: scores differ"),
