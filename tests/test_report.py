@@ -692,6 +692,20 @@ def test_curve_marks_the_chosen_setting():
     assert [text.get_text() for text in axis.texts] == ["chosen r = 0.9"]
 
 
+@pytest.mark.parametrize("length", [0, 20, 60])
+def test_settings_are_named_above_their_dots_however_long_their_names(length):
+    scores = {"r=0": 0.5, "r=1": 0.6, "synthetic": 0.7, "argmax": 0.6, "oracle": 0.8}
+    settings = _settings({f"{name}{'x' * length}" if "=" in name else name: score
+                          for name, score in scores.items()})  # fmt: skip
+    figure = figures.settings_dots(settings)
+    # matplotlib warns, which is an error here, when it finds no room for the axes.
+    figures.svg(figure, "settings")
+    (axis,) = figure.axes
+    assert axis.get_window_extent().height > 30
+    # All of them have the same r here, so what is used is the paper's choice, too.
+    assert len(axis.get_legend().get_texts()) == 4
+
+
 def test_histogram_counts_every_clip_once():
     clips = _clips().query("machine == 'pump'")
     axes = figures.score_histogram(clips).axes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from typing import Any
 
@@ -205,8 +206,11 @@ def settings_dots(settings: pd.DataFrame) -> Figure:
     many = settings.groupby("machine")["section"].nunique().max() > 1
     markers = iter("sv^<>Pph")
     labels = [" ".join(map(str, unit if many else unit[:1])) for unit, _ in units]
+    # Settings of several parameters have long names; a line of the legend holds some 60 letters.
+    abreast = min(max(60 // (max(map(len, names)) + 5), 1), len(names))
+    above = 0.2 * (math.ceil(len(names) / abreast) - 1)
     with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(4.2, 0.95 + 0.3 * len(units)), layout="constrained")
+        figure = Figure(figsize=(4.2, 0.95 + above + 0.3 * len(units)), layout="constrained")
         axis = figure.subplots()
         rows = np.arange(len(units))
         axis.hlines(rows, 0, 1, color=LINE, linewidth=0.6, zorder=0,
@@ -233,7 +237,7 @@ def settings_dots(settings: pd.DataFrame) -> Figure:
         )
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)
-        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), handletextpad=0.2)
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=abreast, handletextpad=0.2)
     return figure
 
 
