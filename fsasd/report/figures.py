@@ -206,7 +206,10 @@ def settings_dots(settings: pd.DataFrame) -> Figure:
     markers = iter("sv^<>Pph")
     labels = [" ".join(map(str, unit if many else unit[:1])) for unit, _ in units]
     with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(4.2, 0.95 + 0.3 * len(units)), layout="constrained")
+        # Long names stand below each other.
+        columns = len(names) if len("".join(names)) < 50 else 1
+        height = 0.75 + 0.3 * len(units) + 0.2 * len(names) / columns
+        figure = Figure(figsize=(4.2, height), layout="constrained")
         axis = figure.subplots()
         rows = np.arange(len(units))
         axis.hlines(rows, 0, 1, color=LINE, linewidth=0.6, zorder=0,
@@ -233,7 +236,7 @@ def settings_dots(settings: pd.DataFrame) -> Figure:
         )
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)
-        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names), handletextpad=0.2)
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, handletextpad=0.2)
     return figure
 
 
