@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
@@ -165,9 +166,9 @@ class Entry:
         head = re.match(r"# @package _global_\n((?:#.*\n)*)", text)
         comment = " ".join(line.lstrip("# ") for line in (head[1] if head else "").splitlines())
         kind = hydra.utils.get_class(cfg.detector._target_)
-        grid = cfg.selection.grid
+        grid = OmegaConf.to_container(cfg.selection, resolve=True)["grid"]
         grids = grid if isinstance(grid, list) else [grid or {}]
-        return cls(name, comment, kind, {k: list(v) for part in grids for k, v in part.items()})
+        return cls(name, comment, kind, {k: v for part in grids for k, v in part.items()})
 
     @property
     def about(self) -> str:

@@ -74,6 +74,9 @@ _RUNTIME = {
     "data": {"num_workers", "cache", "store"},
 }  # fmt: skip
 
+# Settings of detectors that ask for synthetic clips to train on, and of which label.
+_HEARD = {"outlier_exposure": "anomaly", "synthetic_normals": "normal"}
+
 
 def _now() -> str:
     # Lightning starts other ranks by running the command line again, and jobs of a sweep resolve
@@ -137,7 +140,7 @@ class Run:
             "version": VERSIONS["train"],
             "detector": recipe,
             "precision": self.cfg.trainer.precision,
-            "synthesise": self._synthesised() if self._hears_outliers(recipe) else None,
+            "synthesise": self._synthesised() if _hears(recipe) else None,
             "clips": self._heard_digest,
         }
 
@@ -255,11 +258,12 @@ class Run:
     def train(self, folder: Path, synthetic: Path | None) -> None:
         """Train the detector's networks on the normal training clips of all machines."""
         heard = self._heard()
-        if self._hears_outliers(self.detector.recipe()):
+        if asked := _hears(self.detector.recipe()):
             if synthetic is None:
-                raise ValueError("outlier_exposure needs synthetic anomalies: choose a generator")
+                raise ValueError(f"{', '.join(asked)} needs synthetic clips: choose a generator")
             _require(synthetic, "synthesise")
-            made = Clips(read_manifest(synthetic), self.data.cache).where(label="anomaly")
+            labels = {_HEARD[setting] for setting in asked}
+            made = [clip for clip in read_manifest(synthetic) if clip.label in labels]
             heard = Clips([*heard, *made], self.data.cache)
         options = hydra.utils.instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
         # How long and how, the detector's own settings say.
@@ -468,10 +472,6 @@ class Run:
     def _synthesised(self) -> dict[str, Any] | None:
         return self.synthesise_recipe() if self.cfg.generator._target_ else None
 
-    def _hears_outliers(self, recipe: Mapping[str, Any]) -> bool:
-        inner = [value for value in recipe.values() if isinstance(value, dict)]
-        return bool(recipe.get("outlier_exposure")) or any(map(self._hears_outliers, inner))
-
     def _plain(self, group: str) -> Any:
         plain = OmegaConf.to_container(self.cfg[group], resolve=True) if self.cfg[group] else None
         if isinstance(plain, dict):
@@ -509,6 +509,12 @@ class Run:
                 ignore=shutil.ignore_patterns("recipe.json"),
                 dirs_exist_ok=True,
             )
+
+
+def _hears(recipe: Mapping[str, Any]) -> list[str]:
+    """Return the settings, of a detector or of those within it, that ask for synthetic clips."""
+    inner = [_hears(value) for value in recipe.values() if isinstance(value, dict)]
+    return sorted({name for name in _HEARD if recipe.get(name)}.union(*inner))
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -297,13 +297,20 @@ def row_of(setting: Mapping[str, Any], settings: Sequence[Mapping[str, Any]]) ->
 def title(setting: Mapping[Any, Any]) -> str:
     """Write a setting as the tables do; parameters that it lacks are left out.
 
-    >>> title({"k": 2, "pool": "mean", "r": 0.5, "q": float("nan")})
-    'k=2, pool=mean, r=0.5'
+    Parameters of parts go by their last name where no other has it.
+
+    >>> title({"k": 2, "representation__pool_by": "mean", "r": 0.5, "q": float("nan")})
+    'k=2, pool_by=mean, r=0.5'
     """
+    # NaN is not equal to itself.
+    given = {str(k): v for k, v in setting.items() if v is not pd.NA and v == v}
+    last = [key.rpartition("__")[2] for key in given]
+    names = [
+        short if last.count(short) == 1 else key for key, short in zip(given, last, strict=True)
+    ]
     return ", ".join(
-        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-        for key, value in setting.items()
-        if value is not pd.NA and value == value  # NaN is not
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in zip(names, given.values(), strict=True)
     )
 
 

@@ -143,7 +143,7 @@ def test_another_detector_is_chosen_and_run_the_same_way(train, test_clips):
     found = detect(KNN(), selector, train, test_clips, test_clips[::2])
     assert found.choice.selection.params in selector.settings()
     assert found.detector.get_params().items() >= found.choice.selection.params.items()
-    assert found.choice.settings["setting"].tolist()[0] == "k=1, representation__pool_by=mean"
+    assert found.choice.settings["setting"].tolist()[0] == "k=1, pool_by=mean"
 
 
 def test_without_usable_synthetic_clips_the_detector_keeps_its_own_setting(

@@ -151,10 +151,13 @@ def test_fewer_clips_than_neighbours_are_told(train):
         ValueError, match=r"k=5 neighbours need as many clips in each domain, f.* 4"
     ):
         KNN(k=5, domains="separate").fit(train)
-    with pytest.raises(
-        TooFewClipsError, match=r"density=3 neighbours of a normal clip need more cl.* 3"
-    ):
-        KNN(density=3).fit(train[:3])
+    with pytest.raises(TooFewClipsError, match="density around a normal clip needs 2 clips, found"):
+        KNN(density=3).fit(train[:1])
+
+
+def test_where_there_are_fewer_clips_all_others_make_the_density(train, test_clips):
+    some, more = (KNN(density=density).fit(train[:4]) for density in (3, 9))
+    np.testing.assert_array_equal(some.score(test_clips), more.score(test_clips))
 
 
 def test_more_neighbours_than_were_fitted_are_told(train):

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_module
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 import fsasd.main as app
+from fsasd.detectors.cmae import CMAE
 from fsasd.evaluation.submission import evaluate
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.audioldm import AudioLDM
@@ -169,7 +170,7 @@ def test_outliers_that_a_network_hears_are_the_synthetic_anomalies(chain):
         configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true", "generator=none"),
         root / "none",
     )
-    with pytest.raises(ValueError, match="outlier_exposure needs synthetic anomalies"):
+    with pytest.raises(ValueError, match="outlier_exposure needs synthetic clips: choose a gen"):
         none()
 
 
@@ -193,6 +194,59 @@ def test_every_network_runs_by_name(chain, name):
     score = app.Run(configure(*TINY, store, *overrides), root / name)()
     assert 0 <= score <= 1
     assert pd.read_csv(root / name / "selection.csv")["chosen"].sum() == 1
+
+
+CLASSICAL = {
+    "autoencoder": ["epochs=1"],
+    "cmae": ["frames=32", "dim=16", "depth=2", "epochs=1", "class_epochs=1"],
+    "ensemble": ["folds=2"],
+    "flow": ["blocks=1", "hidden=16", "epochs=1"],
+    "gmm": [],
+    "iforest": [],
+    "lof": ["model.n_neighbors=2"],
+    "mahalanobis": [],
+    "ocsvm": [],
+    "twfr_gmm_max": [],
+    "twfr_gmm_mean": [],
+    "twfr_gmm_smote": [],
+}
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_every_classical_detector_runs_by_name(chain, name):
+    root, store, _ = chain
+    overrides = [f"detector={name}", *(f"detector.{setting}" for setting in CLASSICAL[name])]
+    score = app.Run(configure(*TINY, store, *overrides), root / name)()
+    assert 0 <= score <= 1
+    assert pd.read_csv(root / name / "selection.csv")["chosen"].sum() == 1
+
+
+def test_frozen_embeddings_run_by_name(chain, tiny_encoders):
+    root, store, _ = chain
+    encoder = f"representation.front_end.checkpoint={tiny_encoders('ast')}"
+    asked = ["detector=genrep", encoder, "selection.grid.representation__layer=[0,2]"]
+    score = app.Run(configure(*TINY, store, *asked, "representation.layer=2"), root / "genrep")()
+    assert 0 <= score <= 1
+    assert set(pd.read_csv(root / "genrep" / "selection.csv")["representation__layer"]) == {0, 2}
+
+
+def test_normal_clips_that_a_network_hears_may_be_synthetic(chain, monkeypatch):
+    root, store, _ = chain
+    heard = []
+    prepare = CMAE.prepare
+    monkeypatch.setattr(
+        CMAE,
+        "prepare",
+        lambda self, clips, *args: heard.append(clips) or prepare(self, clips, *args),
+    )
+    settings = [f"detector.{setting}" for setting in CLASSICAL["cmae"]]
+    asked = [*TINY, store, "detector=cmae", "detector.synthetic_normals=true", *settings]
+    run = app.Run(configure(*asked), root / "augmented")
+    assert run.train_recipe()["synthesise"] == run.synthesise_recipe()
+    run()
+    assert {clip.label for clip in heard[0]} == {"normal"}
+    assert len(heard[0]) > len(heard[1]), "the stage detect finds it trained"
+    assert {clip.machine for clip in heard[0][len(heard[1]) :]} == {"pump"}
 
 
 @pytest.mark.parametrize("name", ["anopatch", "lv_huakong", "guan_heu_attributes"])

@@ -186,7 +186,7 @@ def test_several_grids_are_tried_one_after_the_other():
     assert table["knn__k"].isna().tolist() == [True, True, False, False]
     written = pd.read_csv(io.StringIO(table[["use", "gmm__r", "knn__k"]].to_csv(index=False)))
     assert [title(row) for row in written.to_dict("records")] == [
-        "use=gmm, gmm__r=0", "use=gmm, gmm__r=1", "use=knn, knn__k=1", "use=knn, knn__k=2",
+        "use=gmm, r=0", "use=gmm, r=1", "use=knn, k=1", "use=knn, k=2",
     ]  # fmt: skip
     # Of equals, the own detector's own setting.
     assert selector.select(either, LABELS, separated(1, 1, 1, 1)).params == selector.own(either)

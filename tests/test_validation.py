@@ -264,4 +264,4 @@ def test_a_trial_of_several_detectors_names_the_oracles_parameters_only(fan):
     trials = {("fan", "00"): Trial(choice, True)}
     scores = choice.scores.assign(machine="fan", section="00")
     table = summarise(trials, compare(scores, resamples=20))
-    assert table["oracle"][0] in ("use=knn, knn__k=1", "use=knn, knn__k=2", "use=gmm, gmm__r=1")
+    assert table["oracle"][0] in ("use=knn, k=1", "use=knn, k=2", "use=gmm, r=1")

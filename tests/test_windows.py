@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 
 from fsasd.data.audio import Clips, LogMel
 from fsasd.data.metadata import Clip
+from fsasd.detectors.autoencoder import Autoencoder
 from fsasd.detectors.base import TooFewClipsError
+from fsasd.detectors.cmae import CMAE
+from fsasd.detectors.flow import Flow
 from fsasd.detectors.windows import Windows, arrays, train, windows, with_arrays
 
 
@@ -120,3 +123,19 @@ def test_an_interrupted_training_is_no_fit():
 
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         train(Interrupted(), Numbers(4), epochs=1, batch_size=2, seed=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["autoencoder", "flow", "cmae"])
+def test_networks_are_trained_on_a_gpu_and_score_on_the_cpu(kind, factory_clips, tmp_path):
+    clips = factory_clips.where(split="train", label="normal")
+    detector = {
+        "autoencoder": Autoencoder(epochs=1),
+        "flow": Flow(epochs=1, blocks=1, hidden=16),
+        "cmae": CMAE(frames=32, dim=16, depth=2, epochs=1, class_epochs=1),
+    }[kind].prepare(clips, tmp_path)
+    torch.cuda.reset_peak_memory_stats()
+    scores = detector.fit(clips.where(machine="bearing")).score(clips[:3])
+    assert np.isfinite(scores).all()
+    assert kind == "cmae" or torch.cuda.max_memory_allocated() > 0

@@ -174,9 +174,10 @@ class CMAE(Detector):
     clips: the mean squared error of its patches, each guessed with most others hidden, too; and the
     cosine distance of its embedding to the nearest normal clip's.
 
-    The paper augments with clips that AudioLDM makes: give ``prepare`` synthetic normal clips
-    beside the real ones. Deviations: network, losses' weights and the score are our reading of the
-    abstract.
+    The paper augments with clips that AudioLDM makes, and so does ``synthetic_normals``: the stage
+    ``train`` then gives ``prepare`` the generator's normal clips beside the real ones.
+
+    Deviations: network, losses' weights and the score are our reading of the abstract.
 
     Args:
         guessing: Share of the first number in the score, in [0, 1].
@@ -189,6 +190,7 @@ class CMAE(Detector):
         weight: Of the contrast in training.
         epochs: Passes over the clips with a recording's views near each other.
         class_epochs: Passes after these with a class's views near each other.
+        synthetic_normals: Ask for synthetic normal clips to be trained on, too.
         batch_size: Clips in a step.
         learning_rate: Of AdamW.
         seed: Of the weights, the order, the views and what is hidden.
@@ -211,6 +213,7 @@ class CMAE(Detector):
         weight: float = 0.1,
         epochs: int = 50,
         class_epochs: int = 20,
+        synthetic_normals: bool = False,
         batch_size: int = 64,
         learning_rate: float = 5e-4,
         seed: int = 0,
@@ -225,6 +228,7 @@ class CMAE(Detector):
         self.weight = weight
         self.epochs = epochs
         self.class_epochs = class_epochs
+        self.synthetic_normals = synthetic_normals
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.seed = seed

@@ -32,7 +32,8 @@ class KNN(Detector):
         metric: ``euclidean``, or ``cosine``: 1 - cos.
         domains: ``pooled``, or ``separate``: the k-th neighbour is looked for in each domain, and
             the nearer one counts. With k=1 it makes no difference.
-        density: K of the local density normalisation; 0 does without.
+        density: K of the local density normalisation, all other clips where there are fewer; 0
+            does without.
         smote: Target clips for each source clip that there shall be, the missing ones made by
             SMOTE of the representations; 0 makes none, 0.2 is usual.
         smote_neighbours: SMOTE's.
@@ -127,18 +128,16 @@ class KNN(Detector):
     def _local_density(self) -> np.ndarray:
         if not self.density:
             return np.ones(len(self.points_))
-        if self.density >= len(self.points_):
-            raise TooFewClipsError(
-                f"density={self.density} neighbours of a normal clip need more clips, found "
-                f"{len(self.points_)}"
-            )
+        count = min(self.density, len(self.points_) - 1)
+        if not count:
+            raise TooFewClipsError("the density around a normal clip needs 2 clips, found 1")
         density = np.empty(len(self.points_))
         rows = max(1, _CHUNK // len(self.points_))
         for start in range(0, len(density), rows):
             points = self.points_[start : start + rows]
             squared = euclidean_distances(points, self.points_, squared=True)
             squared[np.arange(len(points)), start + np.arange(len(points))] = np.inf
-            nearest = squared.argpartition(self.density - 1, axis=1)[:, : self.density]
+            nearest = squared.argpartition(count - 1, axis=1)[:, :count]
             distances = [self._distance(points, self.points_[column]) for column in nearest.T]
             density[start : start + rows] = np.mean(distances, axis=0)
         # A clip that is in the bank several times has no distance to its neighbours.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -132,6 +133,7 @@ class Results:
         saved = self.folder / "models" / machine / f"section_{section}" / "detector.json"
         own = json.loads(saved.read_text())["params"] if saved.is_file() else {}
         own = own or self._group("detector")
+        own = dict(_by_name(own))
         grids = self._group("selection").get("grid") or {}
         keys = [key for grid in ([grids] if isinstance(grids, dict) else grids) for key in grid]
         return title({key: own[key] for key in keys if key in own}) or "its own"
@@ -165,6 +167,13 @@ def parameters(curve: pd.DataFrame) -> list[str]:
     ['r']
     """
     return [column for column in curve.columns if column not in _NOT_PARAMETERS]
+
+
+def _by_name(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in params.items():
+        yield f"{prefix}{name}", value
+        if isinstance(value, dict):
+            yield from _by_name(value.get("params", value), f"{prefix}{name}__")
 
 
 def is_path(curve: pd.DataFrame) -> bool:
