@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -418,9 +419,15 @@ def check_two_processes_agree(case: DetectorCase) -> None:
     asked = clone(case.detector), list(case.train), list(case.test), case.train.cache.channel
     # One other process serves all checks: most of its time goes into starting.
     executor = get_reusable_executor(max_workers=1, timeout=600)
+    # It may have started before the module of this detector could be imported.
+    executor.submit(_import_from, list(sys.path)).result()
     fitted, loaded = executor.submit(_elsewhere, *asked, folder).result()
     _assert_close(fitted, case.scores, "fitting in another process")
     _assert_close(loaded, case.scores, "loading in another process", 1e-6)
+
+
+def _import_from(path: list[str]) -> None:
+    sys.path[:] = path
 
 
 def _elsewhere(
