@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ class Contrast(TwoStage):
         return supervised_contrastive(embeddings, targets, self.temperature)
 
 
+@dataclass(eq=False, repr=False)
 class CLPSCF(Discriminative):
     """Contrastive learning pre-training and a self-supervised classifier's fine-tuning.
 
@@ -50,37 +52,20 @@ class CLPSCF(Discriminative):
             ``Discriminative``.
     """
 
-    def __init__(
-        self,
-        width: float = 1.0,
-        first_epochs: int = 100,
-        temperature: float = 0.05,
-        margin: float = 0.7,
-        scale: float = 30.0,
-        learning_rate: float = 5e-4,
-        classes: str = "machine+section",
-        seconds: float = 10.0,
-        epochs: int = 300,
-        batch_size: int = 128,
-        outlier_exposure: bool = False,
-        back_end: str = "probability",
-        k: int = 1,
-        seed: int = 0,
-    ) -> None:
-        self.width = width
-        self.first_epochs = first_epochs
-        self.temperature = temperature
-        self.margin = margin
-        self.scale = scale
-        self.learning_rate = learning_rate
-        self.classes = classes
-        self.seconds = seconds
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.outlier_exposure = outlier_exposure
-        self.back_end = back_end
-        self.k = k
-        self.seed = seed
+    width: float = 1.0
+    first_epochs: int = 100
+    temperature: float = 0.05
+    margin: float = 0.7
+    scale: float = 30.0
+    learning_rate: float = 5e-4
+    classes: str = "machine+section"
+    seconds: float = 10.0
+    epochs: int = 300
+    batch_size: int = 128
+    outlier_exposure: bool = False
+    back_end: str = "probability"
+    k: int = 1
+    seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:
         """Return the network, trained in two stages."""

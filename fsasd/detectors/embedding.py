@@ -7,6 +7,7 @@ classifiers when they are trained: waveform -> embeddings, a front end like any 
 
 from __future__ import annotations
 
+import abc
 import copy
 import hashlib
 import os
@@ -270,7 +271,7 @@ def train(
         raise KeyboardInterrupt
 
 
-class TwoStage(Classifier):
+class TwoStage(Classifier, abc.ABC):
     """A classifier whose embeddings another loss shapes first.
 
     Args:
@@ -282,9 +283,9 @@ class TwoStage(Classifier):
         super().__init__(network, head, **options)
         self.first_epochs = first_epochs
 
+    @abc.abstractmethod
     def first_loss(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the first stage's loss of a batch."""
-        raise NotImplementedError
 
     def loss(self, waveforms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the loss of the stage that the present epoch is in."""

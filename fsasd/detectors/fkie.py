@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -40,6 +42,7 @@ class DualBranch(nn.Module):
         return self.spectrogram(spectrograms - spectrograms.mean(dim=2, keepdim=True))
 
 
+@dataclass(eq=False, repr=False)
 class FKIE(Discriminative):
     """Wilkinghoff_FKIE, the system of Fraunhofer FKIE (github.com/wilkinghoff/DCASE2023_task2).
 
@@ -64,41 +67,22 @@ class FKIE(Discriminative):
             ``Discriminative``. No clip of DCASE exceeds 18 seconds.
     """
 
-    def __init__(
-        self,
-        networks: int = 10,
-        dim: int = 128,
-        channels: int = 16,
-        clusters: int = 16,
-        mixup: float = 0.5,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 2e-5,
-        classes: str = "machine+section+attributes+domain",
-        seconds: float = 18.0,
-        epochs: int = 10,
-        batch_size: int = 64,
-        outlier_exposure: bool = False,
-        back_end: str = "nearest",
-        k: int = 16,
-        pool: str = "max",
-        seed: int = 0,
-    ) -> None:
-        self.networks = networks
-        self.dim = dim
-        self.channels = channels
-        self.clusters = clusters
-        self.mixup = mixup
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.classes = classes
-        self.seconds = seconds
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.outlier_exposure = outlier_exposure
-        self.back_end = back_end
-        self.k = k
-        self.pool = pool
-        self.seed = seed
+    networks: int = 10
+    dim: int = 128
+    channels: int = 16
+    clusters: int = 16
+    mixup: float = 0.5
+    learning_rate: float = 1e-3
+    weight_decay: float = 2e-5
+    classes: str = "machine+section+attributes+domain"
+    seconds: float = 18.0
+    epochs: int = 10
+    batch_size: int = 64
+    outlier_exposure: bool = False
+    back_end: str = "nearest"
+    k: int = 16
+    pool: str = "max"
+    seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:
         """Return both branches and AdaCos."""

@@ -6,6 +6,7 @@ rows that sum to one: one-hot, or mixed (see ``augment.mixup``).
 
 from __future__ import annotations
 
+import abc
 import math
 
 import torch
@@ -13,9 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 
-class Head(nn.Module):
+class Head(nn.Module, abc.ABC):
     """Logits of classes, and the cross-entropy that trains them."""
 
+    @abc.abstractmethod
     def logits(self, embeddings: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         """Return (batch, classes) logits.
 
@@ -24,7 +26,6 @@ class Head(nn.Module):
             own: (batch, classes) or (classes,), positive for the classes that an example is said
                 to be of; heads with a margin ask more of these.
         """
-        raise NotImplementedError
 
     def forward(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the (batch,) cross-entropies of (batch, classes) targets."""

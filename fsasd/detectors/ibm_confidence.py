@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ class Transformed(Classifier):
         return self.head(self.network(transform(waveforms, kinds)), done).mean()
 
 
+@dataclass(eq=False, repr=False)
 class IBMConfidence(Discriminative):
     """Two classifiers that are sure of normal sounds: of the machine, and of the transform.
 
@@ -60,31 +62,17 @@ class IBMConfidence(Discriminative):
 
     networks = 2
 
-    def __init__(
-        self,
-        width: float = 1.0,
-        learning_rate: float = 1e-3,
-        classes: str = "machine+section",
-        seconds: float = 10.0,
-        epochs: int = 50,
-        batch_size: int = 64,
-        outlier_exposure: bool = False,
-        back_end: str = "confidence",
-        k: int = 1,
-        pool: str = "mean",
-        seed: int = 0,
-    ) -> None:
-        self.width = width
-        self.learning_rate = learning_rate
-        self.classes = classes
-        self.seconds = seconds
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.outlier_exposure = outlier_exposure
-        self.back_end = back_end
-        self.k = k
-        self.pool = pool
-        self.seed = seed
+    width: float = 1.0
+    learning_rate: float = 1e-3
+    classes: str = "machine+section"
+    seconds: float = 10.0
+    epochs: int = 50
+    batch_size: int = 64
+    outlier_exposure: bool = False
+    back_end: str = "confidence"
+    k: int = 1
+    pool: str = "mean"
+    seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:
         """Return the classifier of machines, or that of transforms."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -24,6 +26,7 @@ class BlendDomains(nn.Module):
         return mix_statistics(maps, self.probability) if self.training else maps
 
 
+@dataclass(eq=False, repr=False)
 class MDAM(Discriminative):
     """Jie_IESEFPT of DCASE 2023: a network that attends to times, frequencies and channels.
 
@@ -45,37 +48,20 @@ class MDAM(Discriminative):
             ``Discriminative``.
     """
 
-    def __init__(
-        self,
-        channels: int = 32,
-        dim: int = 128,
-        blend: float = 0.5,
-        margin: float = 0.5,
-        scale: float = 30.0,
-        learning_rate: float = 1e-3,
-        classes: str = "machine+section+attributes+domain",
-        seconds: float = 10.0,
-        epochs: int = 50,
-        batch_size: int = 64,
-        outlier_exposure: bool = False,
-        back_end: str = "knn",
-        k: int = 1,
-        seed: int = 0,
-    ) -> None:
-        self.channels = channels
-        self.dim = dim
-        self.blend = blend
-        self.margin = margin
-        self.scale = scale
-        self.learning_rate = learning_rate
-        self.classes = classes
-        self.seconds = seconds
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.outlier_exposure = outlier_exposure
-        self.back_end = back_end
-        self.k = k
-        self.seed = seed
+    channels: int = 32
+    dim: int = 128
+    blend: float = 0.5
+    margin: float = 0.5
+    scale: float = 30.0
+    learning_rate: float = 1e-3
+    classes: str = "machine+section+attributes+domain"
+    seconds: float = 10.0
+    epochs: int = 50
+    batch_size: int = 64
+    outlier_exposure: bool = False
+    back_end: str = "knn"
+    k: int = 1
+    seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:
         """Return the network and ArcFace."""

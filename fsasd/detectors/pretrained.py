@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,7 @@ class FineTuned(Classifier):
         return {k: v for k, v in super().kept().items() if k not in self._fixed}
 
 
+@dataclass(eq=False, repr=False)
 class Pretrained(Discriminative):
     """A pretrained encoder that is fine-tuned on attributes, and neighbours of its embeddings.
 
@@ -189,43 +191,23 @@ class Pretrained(Discriminative):
             ``Discriminative``.
     """
 
-    def __init__(
-        self,
-        encoder: str = "MIT/ast-finetuned-audioset-10-10-0.4593",
-        layer: int = -1,
-        steps: str = "mean",
-        tuning: str = "lora",
-        rank: int = 16,
-        dim: int = 256,
-        mask_bins: int = 0,
-        mask_frames: int = 0,
-        learning_rate: float = 1e-4,
-        classes: str = "machine+section+attributes+domain",
-        seconds: float = 10.0,
-        epochs: int = 20,
-        batch_size: int = 16,
-        outlier_exposure: bool = False,
-        back_end: str = "knn",
-        k: int = 1,
-        seed: int = 0,
-    ) -> None:
-        self.encoder = encoder
-        self.layer = layer
-        self.steps = steps
-        self.tuning = tuning
-        self.rank = rank
-        self.dim = dim
-        self.mask_bins = mask_bins
-        self.mask_frames = mask_frames
-        self.learning_rate = learning_rate
-        self.classes = classes
-        self.seconds = seconds
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.outlier_exposure = outlier_exposure
-        self.back_end = back_end
-        self.k = k
-        self.seed = seed
+    encoder: str = "MIT/ast-finetuned-audioset-10-10-0.4593"
+    layer: int = -1
+    steps: str = "mean"
+    tuning: str = "lora"
+    rank: int = 16
+    dim: int = 256
+    mask_bins: int = 0
+    mask_frames: int = 0
+    learning_rate: float = 1e-4
+    classes: str = "machine+section+attributes+domain"
+    seconds: float = 10.0
+    epochs: int = 20
+    batch_size: int = 16
+    outlier_exposure: bool = False
+    back_end: str = "knn"
+    k: int = 1
+    seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:
         """Return the encoder, what is trained of it, and ArcFace.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,6 +58,7 @@ class Exchanging(Classifier):
         return (known + told).mean()
 
 
+@dataclass(eq=False, repr=False)
 class StatEx(Discriminative):
     """Representation learning with simulated anomalies.
 
@@ -85,45 +87,24 @@ class StatEx(Discriminative):
             ``Discriminative``.
     """
 
-    def __init__(
-        self,
-        statex: float = 0.5,
-        featex: float = 0.5,
-        networks: int = 5,
-        dim: int = 128,
-        channels: int = 16,
-        clusters: int = 16,
-        mixup: float = 0.5,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 2e-5,
-        classes: str = "machine+section+attributes+domain",
-        seconds: float = 18.0,
-        epochs: int = 10,
-        batch_size: int = 64,
-        outlier_exposure: bool = False,
-        back_end: str = "nearest",
-        k: int = 16,
-        pool: str = "mean",
-        seed: int = 0,
-    ) -> None:
-        self.statex = statex
-        self.featex = featex
-        self.networks = networks
-        self.dim = dim
-        self.channels = channels
-        self.clusters = clusters
-        self.mixup = mixup
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.classes = classes
-        self.seconds = seconds
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.outlier_exposure = outlier_exposure
-        self.back_end = back_end
-        self.k = k
-        self.pool = pool
-        self.seed = seed
+    statex: float = 0.5
+    featex: float = 0.5
+    networks: int = 5
+    dim: int = 128
+    channels: int = 16
+    clusters: int = 16
+    mixup: float = 0.5
+    learning_rate: float = 1e-3
+    weight_decay: float = 2e-5
+    classes: str = "machine+section+attributes+domain"
+    seconds: float = 18.0
+    epochs: int = 10
+    batch_size: int = 64
+    outlier_exposure: bool = False
+    back_end: str = "nearest"
+    k: int = 16
+    pool: str = "mean"
+    seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:
         """Return both branches, and AdaCos for classes and exchanges."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -30,6 +32,7 @@ class STgram(nn.Module):
         return self.mobilefacenet(torch.stack(pair, dim=1))
 
 
+@dataclass(eq=False, repr=False)
 class STgramMFN(Discriminative):
     """STgram-MFN: how unsure is a network that tells machines apart that a clip is of its own?
 
@@ -49,33 +52,18 @@ class STgramMFN(Discriminative):
             ``Discriminative``. The original scores by ``probability`` or ``gmm``.
     """
 
-    def __init__(
-        self,
-        width: float = 1.0,
-        margin: float = 0.7,
-        scale: float = 30.0,
-        learning_rate: float = 1e-4,
-        classes: str = "machine+section",
-        seconds: float = 10.0,
-        epochs: int = 300,
-        batch_size: int = 128,
-        outlier_exposure: bool = False,
-        back_end: str = "probability",
-        k: int = 1,
-        seed: int = 0,
-    ) -> None:
-        self.width = width
-        self.margin = margin
-        self.scale = scale
-        self.learning_rate = learning_rate
-        self.classes = classes
-        self.seconds = seconds
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.outlier_exposure = outlier_exposure
-        self.back_end = back_end
-        self.k = k
-        self.seed = seed
+    width: float = 1.0
+    margin: float = 0.7
+    scale: float = 30.0
+    learning_rate: float = 1e-4
+    classes: str = "machine+section"
+    seconds: float = 10.0
+    epochs: int = 300
+    batch_size: int = 128
+    outlier_exposure: bool = False
+    back_end: str = "probability"
+    k: int = 1
+    seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:
         """Return the network and ArcFace."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import nn
 
 from fsasd.detectors.backbones import LogMelSpectrogram, ResNet
@@ -10,6 +12,7 @@ from fsasd.detectors.embedding import Classifier
 from fsasd.detectors.heads import ArcFace
 
 
+@dataclass(eq=False, repr=False)
 class THUEE(Discriminative):
     """Jiang_THUEE of DCASE 2023, as far as it is known: attribute classification, then k-NN.
 
@@ -29,37 +32,20 @@ class THUEE(Discriminative):
             ``Discriminative``.
     """
 
-    def __init__(
-        self,
-        channels: int = 48,
-        dim: int = 128,
-        mixup: float = 0.5,
-        margin: float = 0.5,
-        scale: float = 30.0,
-        learning_rate: float = 1e-3,
-        classes: str = "machine+section+attributes",
-        seconds: float = 10.0,
-        epochs: int = 50,
-        batch_size: int = 64,
-        outlier_exposure: bool = False,
-        back_end: str = "knn",
-        k: int = 1,
-        seed: int = 0,
-    ) -> None:
-        self.channels = channels
-        self.dim = dim
-        self.mixup = mixup
-        self.margin = margin
-        self.scale = scale
-        self.learning_rate = learning_rate
-        self.classes = classes
-        self.seconds = seconds
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.outlier_exposure = outlier_exposure
-        self.back_end = back_end
-        self.k = k
-        self.seed = seed
+    channels: int = 48
+    dim: int = 128
+    mixup: float = 0.5
+    margin: float = 0.5
+    scale: float = 30.0
+    learning_rate: float = 1e-3
+    classes: str = "machine+section+attributes"
+    seconds: float = 10.0
+    epochs: int = 50
+    batch_size: int = 64
+    outlier_exposure: bool = False
+    back_end: str = "knn"
+    k: int = 1
+    seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:
         """Return the network and ArcFace."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,6 +71,7 @@ class MachinesFirst(TwoStage):
         return self.machines(embeddings, targets @ self.machine).mean()
 
 
+@dataclass(eq=False, repr=False)
 class Zeng(Discriminative):
     """A MobileFaceNet told machines apart first, then what is known of their states.
 
@@ -92,39 +94,21 @@ class Zeng(Discriminative):
             ``Discriminative``.
     """
 
-    def __init__(
-        self,
-        high_pass: float = 200.0,
-        width: float = 1.0,
-        dim: int = 128,
-        first_epochs: int = 25,
-        margin: float = 0.5,
-        scale: float = 30.0,
-        learning_rate: float = 1e-3,
-        classes: str = "machine+section+attributes+domain",
-        seconds: float = 10.0,
-        epochs: int = 50,
-        batch_size: int = 64,
-        outlier_exposure: bool = False,
-        back_end: str = "mahalanobis",
-        k: int = 1,
-        seed: int = 0,
-    ) -> None:
-        self.high_pass = high_pass
-        self.width = width
-        self.dim = dim
-        self.first_epochs = first_epochs
-        self.margin = margin
-        self.scale = scale
-        self.learning_rate = learning_rate
-        self.classes = classes
-        self.seconds = seconds
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.outlier_exposure = outlier_exposure
-        self.back_end = back_end
-        self.k = k
-        self.seed = seed
+    high_pass: float = 200.0
+    width: float = 1.0
+    dim: int = 128
+    first_epochs: int = 25
+    margin: float = 0.5
+    scale: float = 30.0
+    learning_rate: float = 1e-3
+    classes: str = "machine+section+attributes+domain"
+    seconds: float = 10.0
+    epochs: int = 50
+    batch_size: int = 64
+    outlier_exposure: bool = False
+    back_end: str = "mahalanobis"
+    k: int = 1
+    seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:
         """Return the network, trained in two stages."""
