@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from fsasd.data.audio import Clips, LogMel
 from fsasd.detectors.base import TooFewClipsError, load
-from fsasd.detectors.cmae import CMAE, CMAETraining, Image, Images, collapse, contrast
+from fsasd.detectors.cmae import CMAE, CMAETraining, Image, Images, collapse
+from fsasd.detectors.heads import supervised_contrastive
 from fsasd.detectors.masked import MaskedAutoencoder
 from fsasd.detectors.windows import with_arrays
 
@@ -72,13 +73,14 @@ def test_the_contrast_is_the_papers_formula(labels):
         total -= sum(torch.log(torch.exp(unit[i] @ unit[p] / 0.2) / below) for p in alike) / len(
             alike
         )
-    found = contrast(views, torch.tensor(labels), 0.2)
+    found = supervised_contrastive(views, F.one_hot(torch.tensor(labels)).double(), 0.2)
     torch.testing.assert_close(found, total / 6)
 
 
 def test_a_view_that_nothing_is_like_has_no_contrast():
     views = torch.randn(3, 4)
-    assert torch.isfinite(contrast(views, torch.tensor([0, 0, 1]), 0.1))
+    targets = F.one_hot(torch.tensor([0, 0, 1])).float()
+    assert torch.isfinite(supervised_contrastive(views, targets, 0.1))
 
 
 def test_dimensions_that_say_the_same_or_nothing_are_penalised():

@@ -25,6 +25,7 @@ from torch.utils.data import Dataset
 from fsasd.data.audio import Clips, LogMel
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
+from fsasd.detectors.heads import supervised_contrastive
 from fsasd.detectors.masked import MaskedAutoencoder, hidden_error
 from fsasd.detectors.windows import arrays, train, with_arrays
 from fsasd.store import rank
@@ -46,34 +47,6 @@ class Image:
         """Return (128, frames); a shorter clip's frames are repeated."""
         log_mel = LogMel.twfr(None)(waveform[: (self.frames + 1) * 512])
         return np.resize(log_mel.T, (self.frames, log_mel.shape[0])).T
-
-
-def contrast(views: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the supervised contrastive loss: views of one label near, of others far.
-
-    Khosla et al., "Supervised contrastive learning" (NeurIPS 2020), eq. 2; with a label of its own
-    for each recording it is SimCLR's.
-
-    Args:
-        views: (n, dim).
-        labels: (n,).
-        temperature: Of the softmax.
-
-    >>> same, other = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    >>> labels = torch.tensor([0, 0, 1, 1])
-    >>> near = contrast(torch.stack([same, same, other, other]), labels, 0.1)
-    >>> far = contrast(torch.stack([same, other, same, other]), labels, 0.1)
-    >>> bool(near < 0.01 < far)
-    True
-    """
-    unit = F.normalize(views, dim=1)
-    itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
-    logits = (unit @ unit.T / temperature).masked_fill(itself, -torch.inf)
-    log_share = logits - logits.logsumexp(dim=1, keepdim=True)
-    alike = (labels[:, None] == labels) & ~itself
-    sums = torch.where(alike, log_share, torch.zeros_like(log_share)).sum(dim=1)
-    counted = alike.any(dim=1)
-    return -(sums[counted] / alike.sum(dim=1)[counted]).sum() / max(len(views), 1)
 
 
 def collapse(embeddings: torch.Tensor) -> torch.Tensor:
@@ -158,7 +131,9 @@ class CMAETraining(L.LightningModule):
         if self.current_epoch < self.classes_from:
             labels = torch.arange(len(labels), device=labels.device)
         both = torch.cat(embeddings)
-        apart = contrast(self.project(both), labels.repeat(2), self.temperature)
+        # With a label of its own for each recording it is SimCLR's.
+        targets = F.one_hot(labels.repeat(2)).float()
+        apart = supervised_contrastive(self.project(both), targets, self.temperature)
         return sum(guessing) / 2 + self.weight * (apart + collapse(both))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
