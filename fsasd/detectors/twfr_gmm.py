@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
 
 from fsasd.data.audio import Clips, LogMel
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
@@ -142,8 +143,10 @@ class TWFRGMM(Detector):
     def _represent(self, clips: Clips, r: Sequence[float]) -> np.ndarray:
         front_end = LogMel.twfr(self.max_seconds)
         found = np.empty((len(r), len(clips), front_end.n_mels))
-        for i, log_mel in enumerate(clips.features(front_end)):
-            found[:, i] = twfr(log_mel, r)
+        # Recordings are read on all cores meanwhile: BLAS's own threads would fight theirs.
+        with threadpool_limits(1, "blas"):
+            for i, log_mel in enumerate(clips.features(front_end)):
+                found[:, i] = twfr(log_mel, r)
         return found
 
     def _mixtures(self, clips: Clips, r: Sequence[float]) -> GaussianMixtures:
