@@ -244,16 +244,19 @@ class Run:
         prompts = generator.prepare(with_candidates(asked, options["candidates"]))
         judge = functools.partial(options["filters"], real=real)
         remaining = SynthesisFolder(folder).remaining(prompts)
-        writer = SynthesisWriter(folder, prompts, options["cleaning"], judge)
-        trainer = self._trainer(folder, callbacks=[writer], logger=False)
-        # Ranks are dealt whole batches, which are the same for any number of them.
-        whole = batches(prompts, remaining, options["batch_size"], trainer.world_size)
-        loader: DataLoader = DataLoader(
-            whole,  # type: ignore[arg-type]
-            batch_size=1,
-            collate_fn=itemgetter(0),
-        )
-        trainer.predict(generator, loader, return_predictions=False)
+        if remaining:
+            writer = SynthesisWriter(folder, prompts, options["cleaning"], judge)
+            trainer = self._trainer(folder, callbacks=[writer], logger=False)
+            # Ranks are dealt whole batches, which are the same for any number of them.
+            loader: DataLoader = DataLoader(
+                batches(prompts, remaining, options["batch_size"], trainer.world_size),  # type: ignore[arg-type]
+                batch_size=1,
+                collate_fn=itemgetter(0),
+            )
+            trainer.predict(generator, loader, return_predictions=False)
+        elif rank() == 0:
+            # A run that was killed after its last clip has all to list and none to generate.
+            SynthesisFolder(folder).close(prompts, judge)
         if rank() == 0:
             quality = quality_table(read_table(folder), folder, real, options["encoders"])
             quality.to_csv(folder / QUALITY, index=False)
