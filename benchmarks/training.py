@@ -68,7 +68,7 @@ class TrainingStep:
         channels = module.unet.config.in_channels
         shape = (channels, self.frames, LATENT_BINS)
         chance = Chance.draw(draws, shape, 1000, module.device)
-        condition = module.condition(batch, chance.uniform)
+        condition = module._condition(batch, chance.uniform)
         loss = module.loss(batch, chance.timesteps, chance.noise, chance.posterior, condition)
         loss.mean().backward()
         torch.nn.utils.clip_grad_norm_(module.trained_weights(), 1.0)

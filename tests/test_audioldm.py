@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -18,7 +19,8 @@ from fsasd.data.draws import Draw
 from fsasd.data.metadata import read_clips
 from fsasd.generation import checkpoint
 from fsasd.generation.adaptation import Lora, Parts
-from fsasd.generation.audioldm import AudioLDM, TrainingError
+from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.finite import LossWatch, TrainingError
 from fsasd.generation.optimizing import optimizer_steps
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.sampling import Sampler
@@ -167,31 +169,11 @@ def test_the_empty_caption_is_the_unconditional_embedding():
     torch.testing.assert_close(model.embed([""])[0], model.unconditional)
 
 
-def test_conditions_are_dropped_and_exchanged_per_example(data):
-    model = nano(condition_dropout=0.2)
-    model.audio_share = 0.31
-    batch = examples(model, data, 4)
-    batch["audio"] = torch.randn_like(batch["embedding"])
-    uniform = torch.tensor([[0.1, 0.1], [0.3, 0.9], [0.9, 0.3], [0.19, 0.9]])
-    found = model.condition(batch, uniform)
-    dropped = model.unconditional
-    wanted = [dropped, batch["embedding"][1], batch["audio"][2], dropped]
-    assert torch.equal(found, torch.stack(wanted))
-    n = 4000
-    many = {"embedding": torch.zeros(n, 64), "audio": torch.ones(n, 64)}
-    generator = torch.Generator().manual_seed(0)
-    kinds = model.condition(many, torch.rand(n, 2, generator=generator))
-    unconditional = (kinds == dropped).all(1)
-    assert float(unconditional.float().mean()) == pytest.approx(0.2, abs=0.02)
-    heard = float((kinds[~unconditional] == 1).all(1).float().mean())
-    assert heard == pytest.approx(0.31, abs=0.03)
-
-
 def test_without_its_caption_an_example_is_unconditional(data):
     model = nano()
     batch = examples(model, data, 4)
     timesteps, noise = torch.full((4,), 500), torch.zeros(4, 4, 16, 16)
-    everything = model.condition(batch, torch.zeros(4, 2))
+    everything = model.unconditional.expand(4, -1)
     dropped = model.loss(batch, timesteps, noise, embeddings=everything)
     assert not torch.allclose(model.loss(batch, timesteps, noise), dropped)
 
@@ -411,8 +393,11 @@ def test_less_memory_by_gradient_checkpointing_and_the_same_step(data, tmp_path)
 
 def test_half_precision_trains(data, tmp_path):
     model = nano(learning_rate=1e-3)
-    run = trainer(tmp_path, precision="bf16-mixed", enable_checkpointing=False)
+    # A fused optimizer would not let its gradients be clipped.
+    options = {"precision": "bf16-mixed", "gradient_clip_val": 1.0, "enable_checkpointing": False}
+    run = trainer(tmp_path, **options)
     run.fit(model, data)
+    assert not getattr(run.optimizers[0], "_step_supports_amp_scaling", False)
     assert float(run.callback_metrics["val/loss"]) < 2
     assert next(model.unet.parameters()).dtype == torch.float32
 
@@ -423,11 +408,44 @@ def test_whole_clips_can_be_trained_on(data, tmp_path):
     assert data.train_set[Draw(0, 0)]["moments"].shape == (8, 25, 16)
 
 
+@pytest.mark.parametrize("seconds", [0.7, 0.05])
+def test_a_crop_of_any_length_can_be_trained_on(data, tmp_path, seconds):
+    model = AudioLDM("nano", crop_seconds=seconds)
+    trainer(tmp_path, max_steps=1, enable_checkpointing=False).fit(model, data)
+    assert data.train_set[Draw(0, 0)]["moments"].shape[1] == int(seconds / 0.04)
+
+
+def test_a_crop_that_is_no_frame_is_an_error():
+    with pytest.raises(ValueError, match=r"crop_seconds must be 0\.04 or more, found 0\.01"):
+        AudioLDM("nano", crop_seconds=0.01)
+
+
+def test_the_average_is_that_of_the_original(data, tmp_path):
+    """min(0.9999, (1 + n) / (10 + n)) for the n-th step after the first."""
+    model = nano()
+    model.begin_training()
+    for n in (1, 10, 1000, 10**6):
+        assert model.ema.get_decay(n + 1) == min(0.9999, (1 + n) / (10 + n))
+
+
+def test_the_learning_rate_rises_and_falls(data, tmp_path):
+    rates = []
+    watch = L.pytorch.callbacks.LambdaCallback(
+        on_train_batch_start=lambda run, *_: rates.append(run.optimizers[0].param_groups[0]["lr"])
+    )
+    model = AudioLDM("nano", crop_seconds=0.64, learning_rate=1e-3, warmup_steps=2)
+    options = {"max_steps": 6, "limit_val_batches": 0, "enable_checkpointing": False}
+    trainer(tmp_path, callbacks=[watch], **options).fit(model, data)
+    wanted = [0, 0.5, 1, *(0.5 + 0.5 * np.cos(np.pi * n / 4) for n in (1, 2, 3))]
+    assert rates == pytest.approx([1e-3 * share for share in wanted])
+
+
 def test_the_loss_can_be_weighted(data, tmp_path):
     plain, weighted = nano(), nano(min_snr=5.0)
     batch = examples(plain, data, 4)
     for model in (plain, weighted):
         model.log = lambda *_, **__: None
+        model.trainer = SimpleNamespace(global_step=0, log_every_n_steps=50, world_size=1)
     whole, less = (float(m.training_step(batch, 0).detach()) for m in (plain, weighted))
     assert 0 < less < whole
 
@@ -437,14 +455,15 @@ def test_compiling_leaves_the_names_of_the_weights(monkeypatch):
     model = nano(compile_unet=True, channels_last=True)
     names = list(model.unet.state_dict())
     monkeypatch.setattr(AudioLDM, "device", torch.device("cuda"))
-    monkeypatch.setattr(type(model), "_choose_heads", lambda *_: None)
-    model.ema = type("Average", (), {"to": lambda *_: None})()
     model.attention_heads = "checkpoint"
+    model.begin_training()
+    model.ema.to = lambda *_: None
     model.on_fit_start()
     assert model.unet._compiled_call_impl is not None
     assert list(model.unet.state_dict()) == names
     weight = model.unet.conv_in.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert model.ema.shadow_params[0].stride() == next(model.unet.parameters()).stride()
 
 
 # What goes wrong
@@ -471,11 +490,27 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_batch(data, tmp_p
     assert all(torch.isfinite(weight).all() for weight in state["state_dict"].values())
 
 
+def test_losses_on_an_accelerator_are_looked_at_together():
+    clips = [SimpleNamespace(path=f"{i}.wav") for i in range(8)]
+    run = SimpleNamespace(datamodule=SimpleNamespace(train_clips=clips), checkpoint_callback=None)
+    watch = LossWatch(several=3)
+
+    class OnAccelerator(torch.Tensor):
+        device = torch.device("cuda")
+
+    losses = [torch.tensor(x).as_subclass(OnAccelerator) for x in (1.0, float("nan"), 2.0)]
+    for i, loss in enumerate(losses[:2]):
+        watch.note(loss, [Draw(i, 0)], run)
+    with pytest.raises(TrainingError, match=r"became nan with the batch of 1\.wav\. Training"):
+        watch.note(losses[2], [Draw(2, 0)], run)
+    assert watch.unseen == []
+
+
 def test_nothing_is_saved_that_is_not_finite(data, tmp_path):
     model = nano()
     run = trainer(tmp_path, max_steps=1, enable_checkpointing=False)
     run.fit(model, data)
-    model._unchecked = [(torch.tensor(float("inf")), [Draw(0, 0)])]
+    model._watch.unseen = [(torch.tensor(float("inf")), [Draw(0, 0)])]
     with pytest.raises(
         TrainingError, match=r"the loss became inf .*last good checkpoint: none yet"
     ):

@@ -90,7 +90,7 @@ def test_captions_that_are_too_close_are_warned_of(parts, random_encoder, caplog
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_closeness_is_a_matrix_of_cosines():
+def test_closeness_is_a_matrix_of_cosines(tmp_path):
     angles = torch.tensor([0.0, 0.1, 1.5])
     points = torch.stack([angles.cos(), angles.sin()], dim=1)
     found = clap.closeness(["c", "a", "b"], points)
@@ -98,6 +98,9 @@ def test_closeness_is_a_matrix_of_cosines():
     np.testing.assert_allclose(np.diag(found.cosines), 1, atol=1e-6)
     assert (found.pair, found.too_close) == (("a", "c"), 1)
     assert found.closest == pytest.approx(np.cos(0.1))
+    clap.report_closeness(found, tmp_path)
+    matrix = pd.read_csv(tmp_path / "caption_cosines.csv", index_col=0)
+    assert matrix.loc["a", "c"] == pytest.approx(np.cos(0.1), abs=1e-4)
     assert clap.closeness(["a", "a"], points[:2]).too_close == 0
 
 

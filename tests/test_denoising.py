@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from fsasd.data.draws import Draw
 from fsasd.generation.checkpoint import build_scheduler
-from fsasd.generation.denoising import Chance, denoising_loss, min_snr_weight, sample_posterior
+from fsasd.generation.denoising import (
+    Chance,
+    choose_condition,
+    denoising_loss,
+    min_snr_weight,
+    sample_posterior,
+)
 
 TIMESTEPS = torch.tensor([10, 300, 600, 990])
 SHAPE = (4, 16, 16)
@@ -70,6 +76,32 @@ def test_the_posterior_is_sampled_with_its_spread():
     drawn = sample_posterior(moments, torch.ones(1, 4, 8, 8))
     torch.testing.assert_close(drawn, torch.full((1, 4, 8, 8), 4.0), atol=1e-4, rtol=0)
 
+
+# Condition
+
+
+def test_conditions_are_dropped_and_exchanged_per_example():
+    captions, recordings = torch.zeros(4, 3), torch.ones(4, 3)
+    nothing = torch.full((3,), 9.0)
+    uniform = torch.tensor([[0.1, 0.1], [0.3, 0.9], [0.9, 0.3], [0.19, 0.9]])
+    found = choose_condition(captions, recordings, nothing, uniform, 0.2, 0.31)
+    assert found[:, 0].tolist() == [9, 0, 1, 9]
+    found = choose_condition(captions, None, nothing, uniform, 0.2, 0.31)
+    assert found[:, 0].tolist() == [9, 0, 0, 9]
+
+
+def test_the_mix_is_that_of_the_authors():
+    """69 % text, 31 % audio, and 19 % of all without a condition."""
+    n = 20_000
+    uniform = torch.rand(n, 2, generator=torch.Generator().manual_seed(0))
+    found = choose_condition(
+        torch.zeros(n, 1), torch.ones(n, 1), torch.tensor([9.0]), uniform, 0.19, 0.31
+    )[:, 0]
+    assert float((found == 9).float().mean()) == pytest.approx(0.19, abs=0.01)
+    assert float(found[found != 9].mean()) == pytest.approx(0.31, abs=0.01)
+
+
+# Chance
 
 CPU = torch.device("cpu")
 

@@ -61,7 +61,8 @@ def trainer(folder, devices, strategy, **options):
     return L.Trainer(
         accelerator="cpu", devices=devices, strategy=strategy,
         max_steps=STEPS, max_epochs=-1, check_val_every_n_epoch=None, num_sanity_val_steps=0,
-        val_check_interval=STEPS, logger=False, enable_progress_bar=False, gradient_clip_val=1.0,
+        val_check_interval=STEPS, log_every_n_steps=1, logger=False,
+        enable_progress_bar=False, gradient_clip_val=1.0,
         enable_model_summary=False, enable_checkpointing=False, default_root_dir=folder, **options,
     )  # fmt: skip
 

@@ -107,8 +107,17 @@ def closeness(captions: Sequence[str], embeddings: torch.Tensor, most: int = 200
     )
 
 
-def report_closeness(found: Closeness) -> None:
-    """Say how close captions are, as a warning where some are too close to be told apart."""
+def report_closeness(found: Closeness, folder: Path | None = None) -> None:
+    """Say how close captions are, as a warning where some are too close to be told apart.
+
+    Args:
+        found: What ``closeness`` returned.
+        folder: Gets the whole matrix as ``caption_cosines.csv``.
+    """
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        matrix = pd.DataFrame(found.cosines, found.captions, found.captions)
+        matrix.round(4).to_csv(folder / "caption_cosines.csv")
     log.info("%d captions; cosine of the closest two: %.3f", len(found.captions), found.closest)
     if found.too_close:
         log.warning(
@@ -152,6 +161,13 @@ class ClapAudio:
 
     def __init__(self, checkpoint: str | Path) -> None:
         self.checkpoint = str(checkpoint)
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> None:
+        """Say where to compute; a model that is not loaded yet will be loaded to there."""
+        self.device = torch.device(device)
+        if "model" in vars(self):
+            self.model.to(self.device)
 
     def __repr__(self) -> str:
         return f"ClapAudio({self.checkpoint})"
@@ -159,7 +175,7 @@ class ClapAudio:
     @functools.cached_property
     def model(self) -> ClapModel:
         """CLAP, loaded when it is first needed."""
-        return _load(ClapModel, self.checkpoint).eval()
+        return _load(ClapModel, self.checkpoint).eval().to(self.device)
 
     @functools.cached_property
     def extractor(self) -> ClapFeatureExtractor:

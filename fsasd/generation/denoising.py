@@ -88,6 +88,30 @@ def sample_posterior(moments: torch.Tensor, noise: torch.Tensor | None) -> torch
     return mean + torch.exp(0.5 * log_variance.clamp(-30, 20)) * noise
 
 
+def choose_condition(
+    captions: torch.Tensor,
+    recordings: torch.Tensor | None,
+    unconditional: torch.Tensor,
+    uniform: torch.Tensor,
+    dropout: float,
+    audio_share: float,
+) -> torch.Tensor:
+    """Return the (batch, dim) condition of each example: caption, recording or nothing.
+
+    Args:
+        captions: (batch, dim) embeddings.
+        recordings: (batch, dim) embeddings, where there are any.
+        unconditional: (dim,) of the empty caption.
+        uniform: (batch, 2) in [0, 1), by which it is decided.
+        dropout: Share of examples without a condition, for guidance.
+        audio_share: Share of the others that are conditioned on their recording.
+    """
+    dropped, heard = (uniform < uniform.new_tensor([dropout, audio_share])).T
+    if recordings is not None:
+        captions = torch.where(heard[:, None], recordings, captions)
+    return torch.where(dropped[:, None], unconditional, captions)
+
+
 def denoising_loss(
     denoise: Denoiser,
     scheduler: DDIMScheduler,

@@ -19,8 +19,8 @@ def build_optimizer(
         ValueError: The name is unknown, or what it needs is not installed.
     """
     if name == "adamw":
-        fused = all(parameter.is_cuda for parameter in parameters)
-        return torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay, fused=fused)
+        # Not fused: Lightning refuses to clip gradients then, wherever precision is mixed.
+        return torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
     if name != "adamw_8bit":
         raise ValueError(f"optimizer must be 'adamw' or 'adamw_8bit', found '{name}'")
     try:
