@@ -568,6 +568,8 @@ def test_a_saved_model_tells_what_it_has_heard(data, tmp_path):
     assert '"learning_rate": 0.001' in card
     assert f"| val/loss | {state['metrics']['val/loss']:.5g} |" in card
     assert "MIT licence" in card
+    # Griffin-Lim is nothing that the pipeline of diffusers could use.
+    assert "AudioLDMPipeline" not in card
     assert str(tmp_path) not in card
 
 
@@ -588,6 +590,7 @@ def test_a_fine_tuned_model_loads_in_the_pipeline_of_diffusers(data, tmp_path):
     trainer(tmp_path, max_steps=2, enable_checkpointing=False).fit(model, data)
     model.save(tmp_path / "model")
     pipeline = AudioLDMPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
+    assert "AudioLDMPipeline.from_pretrained" in (tmp_path / "model" / "README.md").read_text()
     index = json.loads((tmp_path / "model" / "model_index.json").read_text())
     assert index["vocoder"] == ["transformers", "SpeechT5HifiGan"]
     with model.averaged_weights():

@@ -19,7 +19,7 @@ from fsasd.generation.sharding import FullySharded
 from fsasd.generation.synthesis import SynthesisFolder
 
 GLOBAL_BATCH = 8
-STEPS = 6
+STEPS = 4
 
 
 class Curve(L.Callback):
@@ -80,7 +80,7 @@ def main(root: Path, folder: Path, devices: int, strategy: str) -> None:
         curve = Curve(folder)
         if strategy == "fsdp":
             # Also interrupted and resumed.
-            half, halt = folder / "half.ckpt", Halt(3)
+            half, halt = folder / "half.ckpt", Halt(2)
             first = trainer(folder, devices, FullySharded(), callbacks=[curve, halt])
             first.fit(tuned(), data)
             second = trainer(folder, devices, FullySharded(), callbacks=[curve])

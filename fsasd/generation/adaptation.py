@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.utils import logging
 from peft import LoraConfig
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -103,7 +104,13 @@ class Lora(Full):
 
     def save_alone(self, unet: UNet2DConditionModel, folder: Path) -> None:
         """Write the adapters alone, for ``load_adapters`` and everyone's ``load_lora_adapter``."""
-        unet.save_lora_adapter(folder / "lora", safe_serialization=True)
+        # It would warn of a list of modules that is empty here.
+        level = logging.get_verbosity()
+        logging.set_verbosity_error()
+        try:
+            unet.save_lora_adapter(folder / "lora", safe_serialization=True)
+        finally:
+            logging.set_verbosity(level)
 
 
 def load_adapters(unet: UNet2DConditionModel, folder: str | Path) -> None:

@@ -22,6 +22,7 @@ from fsasd.generation.latents import LatentExamples, VaeMoments
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.sampling import Sampler
 from fsasd.generation.threads import in_pieces, one_thread
+from fsasd.generation.vocoder import GriffinLim
 
 MEL_HOP = 160
 LATENT_BINS = 16
@@ -212,6 +213,7 @@ class AudioLDM(FineTuned):
             [data.captions(clip) for clip in data.captioned] if data else [],
             self._settings(),
             self.metrics,
+            pipeline=not isinstance(self.parts.vocoder, GriffinLim),
         )
         with self.averaged_weights():
             unet = self.train_what.merged(self.unet)

@@ -19,12 +19,23 @@ _LICENCES = {
 }
 
 
+_PIPELINE = """
+
+```python
+from diffusers import AudioLDMPipeline
+
+pipeline = AudioLDMPipeline.from_pretrained("path/to/this/folder")
+audio = pipeline(caption, audio_length_in_s=10.0, guidance_scale=2.5).audios[0]
+```"""
+
+
 def model_card(
     start: str,
     clips: Clips | None,
     captions: Sequence[str],
     settings: Mapping[str, Any],
     metrics: Mapping[str, float],
+    pipeline: bool = True,
 ) -> str:
     """Return the text of a model's ``README.md``.
 
@@ -34,6 +45,7 @@ def model_card(
         captions: One per clip.
         settings: Of the training.
         metrics: At the checkpoint that was kept.
+        pipeline: Whether diffusers' pipeline can use it; it cannot use Griffin-Lim.
 
     >>> text = model_card("cvssp/audioldm-s-full-v2", None, [], {"learning_rate": 3e-5}, {})
     >>> "base_model: cvssp/audioldm-s-full-v2" in text, "non-commercial" in text
@@ -55,10 +67,7 @@ def model_card(
     parts = [
         f"---\n{front}\n---\n",
         f"# AudioLDM, fine-tuned on machine sounds\n\nStart: {base}. Made with fsasd.\n",
-        "## Use\n\n```python\nfrom diffusers import AudioLDMPipeline\n\n"
-        'pipeline = AudioLDMPipeline.from_pretrained("path/to/this/folder")\n'
-        "audio = pipeline(caption, audio_length_in_s=10.0, guidance_scale=2.5).audios[0]\n```\n\n"
-        "or `generator.checkpoint=path/to/this/folder` in fsasd.\n",
+        f"## Use\n\nIn fsasd: `generator.checkpoint=path/to/this/folder`.{_PIPELINE * pipeline}\n",
         _data(clips, captions),
         f"## Licence\n\n{_LICENCES[kind]} The recordings' own licence holds beside it.\n",
         f"## Settings\n\n```json\n{json.dumps(settings, indent=2, default=str)}\n```\n",
