@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-MODULES = ("data", "features", "simulate", "selection", "knn", "networks", "demo")
+MODULES = ("data", "features", "simulate", "selection", "knn", "networks", "audioldm", "demo")
 
 if __name__ == "__main__":
     for name in MODULES:

@@ -13,10 +13,12 @@ import math
 import os
 import shutil
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ from fsasd.data.metadata import require_known
 from fsasd.detection import Detection, detect, sections, tell, write
 from fsasd.detectors.base import Detector
 from fsasd.generation import checkpoint as checkpoints
+from fsasd.generation.batches import batches
+from fsasd.generation.cost import memory_advice
 from fsasd.generation.embedding import RealClips
 from fsasd.generation.nano import pretrain_parts
 from fsasd.generation.prompts import make_prompts, with_candidates
@@ -60,7 +64,7 @@ from fsasd.validation import Trial, play_target, write_validation
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 1, "finetune": 1, "synthesise": 2, "train": 1, "detect": 2}
+VERSIONS = {"pretrain": 2, "finetune": 2, "synthesise": 3, "train": 1, "detect": 2}
 """To be raised when a stage, given the same recipe, gives another result."""
 
 STAGES = ("check", "pretrain", "finetune", "synthesise", "train", "detect", "report")
@@ -72,6 +76,8 @@ _RUNTIME = {
         "enable_model_summary", "log_every_n_steps", "profiler", "num_sanity_val_steps",
     },
     "data": {"num_workers", "cache", "store"},
+    "generator": {"gradient_checkpointing", "compile_unet", "channels_last"},
+    "callbacks": {"cost", "monitor"},
 }  # fmt: skip
 
 # Settings of detectors that ask for synthetic clips to train on, and of which label.
@@ -195,10 +201,11 @@ class Run:
         callbacks = self._callbacks(folder)
         trainer = self._trainer(folder, callbacks=callbacks, logger=self._logger(folder))
         last = folder / "checkpoints" / "last.ckpt"
-        # Only what this program wrote is loaded here, and optimizers are more than tensors.
-        trainer.fit(
-            generator, self.data, ckpt_path=last if last.is_file() else None, weights_only=False
-        )
+        with memory_advice(self.data.batch_size):
+            # Only what this program wrote is loaded here, and optimizers are more than tensors.
+            trainer.fit(
+                generator, self.data, ckpt_path=last if last.is_file() else None, weights_only=False
+            )
         if trainer.interrupted:
             raise KeyboardInterrupt
         checkpoint = trainer.checkpoint_callback
@@ -210,8 +217,8 @@ class Run:
                     "at least once (trainer.val_check_interval), or use callbacks=none"
                 )
             state = torch.load(best, map_location="cpu", weights_only=False)
-            generator.load_state_dict(state["state_dict"])
             generator.on_load_checkpoint(state)
+            generator.load_state_dict(state["state_dict"])
             step, monitor = state["global_step"], checkpoint.monitor
             log.info("using the checkpoint of step %d, the best by %s", step, monitor)
 
@@ -237,16 +244,15 @@ class Run:
         prompts = generator.prepare(with_candidates(asked, options["candidates"]))
         judge = functools.partial(options["filters"], real=real)
         remaining = SynthesisFolder(folder).remaining(prompts)
-        # Clips of one length are drawn together.
-        remaining.sort(key=lambda prompt: prompt.seconds)
         if remaining:
             writer = SynthesisWriter(folder, prompts, options["cleaning"], judge)
-            loader: DataLoader = DataLoader(
-                remaining,  # type: ignore[arg-type]
-                options["batch_size"],
-                collate_fn=list,
-            )
             trainer = self._trainer(folder, callbacks=[writer], logger=False)
+            # Ranks are dealt whole batches, which are the same for any number of them.
+            loader: DataLoader = DataLoader(
+                batches(prompts, remaining, options["batch_size"], trainer.world_size),  # type: ignore[arg-type]
+                batch_size=1,
+                collate_fn=itemgetter(0),
+            )
             trainer.predict(generator, loader, return_predictions=False)
         elif rank() == 0:
             # A run that was killed after its last clip has all to list and none to generate.
@@ -517,6 +523,23 @@ def _hears(recipe: Mapping[str, Any]) -> list[str]:
     return sorted({name for name in _HEARD if recipe.get(name)}.union(*inner))
 
 
+def _leave_with_the_first_rank() -> None:
+    """End this process, one of the others, when the one that started it is gone.
+
+    Kernels that wait for a killed rank may wait for long: NCCL's for ten minutes.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        log.error("the first rank is gone: rank %d leaves, too", rank())
+        os._exit(1)
+
+    if rank() > 0:
+        threading.Thread(target=watch, daemon=True).start()
+
+
 def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -537,6 +560,9 @@ def _link_or_copy(source: str, target: str) -> None:
 
 
 def _only_what_matters_on_screen() -> None:
+    if rank() > 0:
+        # The first rank has said it.
+        logging.disable(logging.INFO)
     # Lightning's tips, and bars for files of a few megabytes.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     diffusers.utils.logging.disable_progress_bar()
@@ -549,6 +575,7 @@ def _only_what_matters_on_screen() -> None:
 def main(cfg: DictConfig) -> float | None:
     """Run fsasd."""
     _only_what_matters_on_screen()
+    _leave_with_the_first_rank()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     np.set_printoptions(precision=4)
     try:

@@ -1,19 +1,30 @@
 """Fine-tuning: what is trained, what is kept, what is the same when done again."""
 
+import json
+import logging
+import sys
+from collections import Counter
+from types import SimpleNamespace
+
 import lightning as L
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.deprecated.audioldm.pipeline_audioldm import AudioLDMPipeline
+from safetensors.torch import load_file
 
-from fsasd.data.audio import Clips, LogMel, read
+from fsasd.data.audio import Clips, LogMel
 from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.draws import Draw
 from fsasd.data.metadata import read_clips
 from fsasd.generation import checkpoint
+from fsasd.generation.adaptation import Lora, Parts
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.latents import VaeMoments, embed_captions, heard_mel, normalise
+from fsasd.generation.finite import LossWatch, TrainingError
+from fsasd.generation.optimizing import optimizer_steps
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.sampling import Sampler
-from fsasd.generation.vocoder import GriffinLim
+from fsasd.generation.validation import SplitLosses
 
 CAPTIONS = ["This is the normal sound of a fan.", "This is the anomaly sound of a fan."]
 
@@ -60,7 +71,7 @@ def test_training_lowers_the_loss(data, tmp_path):
 def examples(model, data, n=8):
     clips = data.captioned[:n]
     made = model.examples(clips, [data.captions(c) for c in clips], train=False)
-    return torch.utils.data.default_collate([made[i] for i in range(n)])
+    return made.collate([made[Draw(i, i)] for i in range(n)])
 
 
 @torch.no_grad()
@@ -81,21 +92,6 @@ def test_only_the_unet_is_trained_and_saved(data, tmp_path):
     assert not all(torch.equal(a, b) for a, b in zip(unet, model.unet.parameters(), strict=True))
     saved = torch.load(run.checkpoint_callback.best_model_path, weights_only=False)["state_dict"]
     assert {key.split(".")[0] for key in saved} == {"unet"}
-
-
-def test_validation_is_the_same_when_done_again(data, tmp_path):
-    model = nano()
-    run = trainer(tmp_path, max_steps=1, enable_checkpointing=False)
-    run.fit(model, data)
-    first = float(run.callback_metrics["val/loss"])
-    batch = next(iter(data.val_dataloader()))
-    logged = []
-    model.log = lambda name, value, **_: logged.append(float(value))
-    with torch.no_grad():
-        model.validation_step(batch, 0)
-        model.validation_step(batch, 0)
-    assert logged[0] == logged[1]
-    assert first > 0
 
 
 class StopAt(L.Callback):
@@ -130,7 +126,7 @@ def distance(one, other):
 
 def test_the_average_follows_the_weights_and_gives_them_back(data):
     model = nano(ema_decay=0.5)
-    model.setup("fit")
+    model.begin_training()
     weight = next(model.unet.parameters()).detach()
     with torch.no_grad():
         for value in (1.0, 3.0):
@@ -144,7 +140,7 @@ def test_the_average_follows_the_weights_and_gives_them_back(data):
 
 def test_saved_weights_are_the_averaged_ones(tmp_path):
     model = nano(ema_decay=0.5)
-    model.setup("fit")
+    model.begin_training()
     weight = next(model.unet.parameters()).detach()
     with torch.no_grad():
         model.ema.step(model.unet.parameters())
@@ -157,28 +153,15 @@ def test_saved_weights_are_the_averaged_ones(tmp_path):
     assert 0 < float(moved.mean()) < 1
 
 
-def test_condition_dropout_gives_the_unconditional_embedding(data):
+def test_nan_free_at_every_timestep(data):
     model = nano()
-    batch = examples(model, data, 4)
-    timesteps, noise = torch.full((4,), 500), torch.zeros(4, 4, 16, 16)
-    dropped = model.loss(batch, timesteps, noise, keep_condition=torch.zeros(4, dtype=bool))
-    empty = {**batch, "embedding": model.unconditional.expand(4, -1)}
-    torch.testing.assert_close(dropped, model.loss(empty, timesteps, noise))
-    kept = model.loss(batch, timesteps, noise, keep_condition=torch.ones(4, dtype=bool))
-    assert not torch.allclose(kept, dropped)
+    batch = examples(model, data, 8)
+    timesteps = torch.tensor([0, 1, 5, 50, 200, 500, 900, 999])
+    losses = model.loss(batch, timesteps, torch.randn(8, 4, 16, 16))
+    assert torch.isfinite(losses).all()
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_a_perfect_prediction_has_no_loss(data, prediction):
-    model = nano()
-    model.parts.scheduler = checkpoint.build_scheduler(prediction)
-    batch, noise = examples(model, data, 4), torch.randn(4, 4, 16, 16)
-    timesteps = torch.tensor([10, 300, 600, 990])
-    alpha = model.parts.scheduler.alphas_cumprod[timesteps].reshape(4, 1, 1, 1)
-    latents = batch["moments"].chunk(2, dim=1)[0] * model.parts.vae.config.scaling_factor
-    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-    model.denoise = lambda *_: noise if prediction == "epsilon" else velocity
-    assert float(model.loss(batch, timesteps, noise).max()) < 1e-9
+# Condition
 
 
 def test_the_empty_caption_is_the_unconditional_embedding():
@@ -186,61 +169,435 @@ def test_the_empty_caption_is_the_unconditional_embedding():
     torch.testing.assert_close(model.embed([""])[0], model.unconditional)
 
 
-def test_embeddings_do_not_depend_on_padding():
-    parts = checkpoint.load("nano")
-    together = embed_captions(parts.text_encoder, parts.tokenizer, [*CAPTIONS, "A fan."])
-    alone = embed_captions(parts.text_encoder, parts.tokenizer, ["A fan."])
-    torch.testing.assert_close(together[2], alone[0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(together.norm(dim=1), torch.ones(3))
-
-
-def test_captions_that_differ_in_one_word_are_far_enough_apart():
-    first, second = nano().embed(CAPTIONS)
-    assert float(first @ second) < 0.98
-
-
-def test_short_clips_are_repeated_and_never_padded_with_silence():
-    vae = checkpoint.load("nano").vae
-    sound = np.sin(np.arange(8000) * 0.3).astype(np.float32)
-    moments = VaeMoments(vae, 2.56)(sound)
-    assert moments.shape == (8, 64, 16)
-    whole = VaeMoments(vae, 0.1)(np.tile(sound, 6)[:40960])
-    np.testing.assert_allclose(moments, whole, atol=1e-2)
-
-
-def test_normalisation_removes_mean_and_gain_restores_the_level():
-    sound = np.array([0.1, 0.3, 0.1, -0.1], np.float32)
-    heard, gain = normalise(sound)
-    assert np.abs(heard).max() == pytest.approx(0.5)
-    np.testing.assert_allclose(heard / gain, sound - 0.1, atol=1e-7)
-
-
-def test_griffin_lim_gives_back_the_mel_it_was_given(factory):
-    path = next((factory / "dev_data" / "fan" / "train").glob("*.wav"))
-    mel = heard_mel(read(path))
-    waveform = GriffinLim()(torch.from_numpy(mel)[None])[0].numpy()
-    again = LogMel.audioldm()(waveform).T
-    assert len(waveform) == len(mel) * 160
-    assert np.abs(again - mel[: len(again)]).mean() < 0.25
-
-
-def test_decoded_latents_sound_like_the_clip(factory):
-    parts = checkpoint.load("nano")
-    path = next((factory / "dev_data" / "fan" / "train").glob("*.wav"))
-    mel = torch.from_numpy(heard_mel(read(path)))[None, None, :96]
-    with torch.no_grad():
-        latents = parts.vae.encode(mel).latent_dist.mean
-        error = (parts.vae.decode(latents).sample - mel).abs().mean()
-    assert float(error) < 0.6
-    assert float((latents * parts.vae.config.scaling_factor).std()) == pytest.approx(1, abs=0.5)
-
-
-def test_nan_free_at_every_timestep(data):
+def test_without_its_caption_an_example_is_unconditional(data):
     model = nano()
-    batch = examples(model, data, 8)
-    timesteps = torch.tensor([0, 1, 5, 50, 200, 500, 900, 999])
-    losses = model.loss(batch, timesteps, torch.randn(8, 4, 16, 16))
-    assert torch.isfinite(losses).all()
+    batch = examples(model, data, 4)
+    timesteps, noise = torch.full((4,), 500), torch.zeros(4, 4, 16, 16)
+    everything = model.unconditional.expand(4, -1)
+    dropped = model.loss(batch, timesteps, noise, embeddings=everything)
+    assert not torch.allclose(model.loss(batch, timesteps, noise), dropped)
+
+
+def test_recordings_can_be_a_condition(data, tmp_path, whole_clap):
+    model = nano(audio_clap=str(whole_clap), audio_share=0.5)
+    made = model.examples(data.captioned[:3], ["a", "b", "c"], train=True)
+    batch = made.collate([made[Draw(i, i)] for i in range(3)])
+    clips = data.captioned[:3]
+    wanted = torch.stack([torch.from_numpy(model.audio(clips.cache.read(c))) for c in clips])
+    torch.testing.assert_close(batch["audio"], wanted)
+    trainer(tmp_path, max_steps=1, enable_checkpointing=False).fit(model, data)
+
+
+def test_whitened_captions_are_saved_with_the_model(data, tmp_path):
+    model = nano(whiten_captions=True)
+    plain = model.embed(["This is the normal sound of a fan."])
+    trainer(tmp_path, max_steps=1, enable_checkpointing=False).fit(model, data)
+    spread = model.embed(["This is the normal sound of a fan."])
+    assert not torch.allclose(plain, spread, atol=0.1)
+    torch.testing.assert_close(model.unconditional, model.embed([""])[0])
+    model.save(tmp_path / "model")
+    again = AudioLDM(str(tmp_path / "model"), whiten_captions=True)
+    found = again.embed(["This is the normal sound of a fan."])
+    torch.testing.assert_close(found, spread, atol=1e-5, rtol=0)
+
+
+# The same in any number of processes
+
+
+def test_batches_that_are_accumulated_are_one_batch(data, tmp_path):
+    """Half a batch at a time, as two processes would have it: the same losses and weights."""
+    data.clips = Clips([c for c in data.clips if c.machine == "fan"][:32])
+
+    def fit(batch_size, **options):
+        model = nano(learning_rate=1e-3, noise_offset=0.1)
+        part = FirstShotDataModule(data.clips, batch_size=batch_size, val_share=0)
+        losses = LossCurve()
+        options = {"callbacks": [losses], "limit_val_batches": 0, **options}
+        run = trainer(tmp_path, enable_checkpointing=False, **options)
+        run.fit(model, part)
+        return model, losses.curve
+
+    whole, curve = fit(8, max_steps=3)
+    parts, halves = fit(4, max_steps=3, accumulate_grad_batches=2)
+    assert len(curve) == 3
+    means = [sum(halves[i : i + 2]) / 2 for i in range(0, 6, 2)]
+    assert curve == pytest.approx(means, rel=1e-5)
+    for one, other in zip(whole.unet.parameters(), parts.unet.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-3)
+
+
+class LossCurve(L.Callback):
+    def __init__(self):
+        self.curve = []
+
+    def on_train_batch_end(self, trainer, *_):
+        self.curve.append(float(trainer.callback_metrics["train/loss"]))
+
+
+def test_a_resumed_run_ends_where_one_without_a_stop_does(data, tmp_path):
+    def fit(model, **options):
+        run = trainer(tmp_path, max_steps=4, enable_checkpointing=False, **options.pop("with_", {}))
+        run.fit(model, data, weights_only=False, **options)
+        return run
+
+    whole, first, second = (nano(learning_rate=1e-3) for _ in range(3))
+    fit(whole)
+    fit(first, with_={"callbacks": [StopAt(2)]}).save_checkpoint(tmp_path / "last.ckpt")
+    fit(second, ckpt_path=tmp_path / "last.ckpt")
+    for one, other in zip(whole.unet.parameters(), second.unet.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    for one, other in zip(whole.ema.shadow_params, second.ema.shadow_params, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+# Validation
+
+
+def test_validation_is_split_by_machine_label_and_role(data, tmp_path):
+    model = nano(learning_rate=1e-3)
+    run = trainer(tmp_path, max_steps=2, val_check_interval=2, enable_checkpointing=False)
+    run.fit(model, data)
+    found = {name: float(value) for name, value in run.callback_metrics.items()}
+    counts = Counter(clip.machine for clip in data.val_clips)
+    assert set(counts) == {"fan", "valve", "bearing"}
+    for kind in ("val", "val_raw"):
+        total = sum(n * found[f"{kind}/machine/{name}"] for name, n in counts.items())
+        assert total / sum(counts.values()) == pytest.approx(found[f"{kind}/loss"])
+    assert found["val/role/target"] == pytest.approx(found["val/machine/bearing"])
+    assert {"val/label/normal", "val/label/anomaly", "val/role/reference"} <= found.keys()
+    # After one step of this size the weights have left their average behind.
+    assert found["val/loss"] != found["val_raw/loss"]
+
+
+def test_a_clip_that_two_processes_had_counts_once(data):
+    clips = data.captioned[:3]
+    alone, one, two = (SplitLosses(clips, ["val"]) for _ in range(3))
+    alone.add([0, 1, 2], torch.tensor([[1.0, 2.0, 4.0]]))
+    one.add([0, 2], torch.tensor([[1.0, 4.0]]))
+    two.add([1, 0], torch.tensor([[2.0, 1.0]]))
+    one.sums += two.sums
+    assert one.means() == pytest.approx(alone.means())
+    assert one.means()["val/loss"] == pytest.approx(7 / 3)
+
+
+def test_validation_asks_the_same_at_every_step(data, tmp_path):
+    model = nano(learning_rate=0.0)
+    losses = []
+    keep = L.pytorch.callbacks.LambdaCallback(
+        on_validation_end=lambda trainer, _: losses.append(
+            float(trainer.callback_metrics["val/loss"])
+        )
+    )
+    trainer(tmp_path, max_steps=2, enable_checkpointing=False, callbacks=[keep]).fit(model, data)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    # Not by chance: batches of another size ask the same, too.
+    data = FirstShotDataModule(data.clips, batch_size=7, val_share=0.2)
+    trainer(tmp_path, max_steps=1, enable_checkpointing=False, callbacks=[keep]).fit(model, data)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+
+
+# Attention heads
+
+
+@pytest.fixture
+def eight_heads(tmp_path):
+    """The nano model as the hub would describe it: eight heads at every level."""
+    parts = checkpoint.load("nano")
+    parts.unet.register_to_config(attention_head_dim=8)
+    checkpoint.save(parts, tmp_path / "eight")
+    return str(tmp_path / "eight")
+
+
+def test_the_heads_that_denoise_better_are_found_and_said(data, tmp_path, eight_heads, caplog):
+    model = AudioLDM(eight_heads, crop_seconds=0.64)
+    assert checkpoint.heads_of(model.unet) == (8, 8, 8)
+    with caplog.at_level(logging.INFO, "fsasd.generation.checkpoint"):
+        run = trainer(tmp_path, max_steps=1, enable_checkpointing=False)
+        run.fit(model, data)
+    assert checkpoint.heads_of(model.unet) == (1, 2, 3)
+    (told,) = [r.getMessage() for r in caplog.records if "attention heads per level" in r.msg]
+    assert told.count("denoising loss") == 1
+    assert "the checkpoint says (8, 8, 8)" in told
+    assert told.endswith("using (1, 2, 3)")
+    model.save(tmp_path / "model")
+    assert checkpoint.heads_of(checkpoint.load(tmp_path / "model").unet) == (1, 2, 3)
+
+
+def test_heads_can_be_said(eight_heads):
+    original = AudioLDM(eight_heads, attention_heads="original")
+    assert checkpoint.heads_of(original.unet) == (1, 2, 3)
+    assert checkpoint.heads_of(AudioLDM(eight_heads, attention_heads="checkpoint").unet)[0] == 8
+
+
+def test_a_model_without_an_original_has_no_original_heads(tmp_path):
+    parts = checkpoint.load("nano")
+    sizes = checkpoint.SIZES["nano"]
+    parts.unet = checkpoint.build_unet(checkpoint.Size(**{**vars(sizes), "channels": (32, 32, 64)}))
+    checkpoint.save(parts, tmp_path / "model")
+    with pytest.raises(checkpoint.CheckpointError, match=r"no original .* channels \[32, 32, 64\]"):
+        AudioLDM(str(tmp_path / "model"), attention_heads="original")
+
+
+# What is trained
+
+
+def test_adapters_are_all_that_a_checkpoint_holds_and_go_on_from_it(data, tmp_path):
+    def model():
+        return nano(learning_rate=1e-2, train=Lora(rank=2, alpha=8))
+
+    first, second, whole = model(), model(), model()
+    trainer(tmp_path, max_steps=4, enable_checkpointing=False).fit(whole, data)
+    run = trainer(tmp_path, max_steps=4, enable_checkpointing=False, callbacks=[StopAt(2)])
+    run.fit(first, data)
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    assert all(".lora_" in name for name in kept["state_dict"])
+    assert len(kept["ema"]["shadow_params"]) == len(kept["state_dict"])
+    trainer(tmp_path, max_steps=4, enable_checkpointing=False).fit(
+        second, data, ckpt_path=tmp_path / "last.ckpt", weights_only=False
+    )
+    for one, other in zip(whole.unet.parameters(), second.unet.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_adapters_are_saved_merged_and_alone(data, tmp_path):
+    model = nano(learning_rate=1e-2, train=Lora(rank=2, alpha=8))
+    trainer(tmp_path, max_steps=3, enable_checkpointing=False).fit(model, data)
+    batch = examples(model, data)
+    with model.averaged_weights():
+        wanted = loss_of(model, batch)
+    model.save(tmp_path / "model")
+    assert [path.name for path in (tmp_path / "model" / "lora").iterdir()] == [Lora.WEIGHTS]
+    merged = AudioLDM(str(tmp_path / "model"), crop_seconds=0.64)
+    assert not any("lora" in name for name in merged.unet.state_dict())
+    torch.testing.assert_close(loss_of(merged, batch), wanted, atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(loss_of(nano(), batch), wanted, rtol=1e-4)
+
+
+def test_only_the_parts_that_are_named_move(data, tmp_path):
+    model = nano(learning_rate=1e-2, train=Parts(["class_embedding.*"]))
+    before = {name: p.detach().clone() for name, p in model.unet.named_parameters()}
+    trainer(tmp_path, max_steps=2, enable_checkpointing=False).fit(model, data)
+    moved = {n for n, p in model.unet.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {"class_embedding.weight", "class_embedding.bias"}
+
+
+def test_less_memory_by_gradient_checkpointing_and_the_same_step(data, tmp_path):
+    plain, frugal = nano(learning_rate=1e-3), nano(learning_rate=1e-3, gradient_checkpointing=True)
+    for model in (plain, frugal):
+        trainer(tmp_path, max_steps=1, enable_checkpointing=False).fit(model, data)
+    assert frugal.unet.is_gradient_checkpointing
+    for one, other in zip(plain.unet.parameters(), frugal.unet.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_half_precision_trains(data, tmp_path):
+    model = nano(learning_rate=1e-3)
+    # A fused optimizer would not let its gradients be clipped.
+    options = {"precision": "bf16-mixed", "gradient_clip_val": 1.0, "enable_checkpointing": False}
+    run = trainer(tmp_path, **options)
+    run.fit(model, data)
+    assert not getattr(run.optimizers[0], "_step_supports_amp_scaling", False)
+    assert float(run.callback_metrics["val/loss"]) < 2
+    assert next(model.unet.parameters()).dtype == torch.float32
+
+
+def test_whole_clips_can_be_trained_on(data, tmp_path):
+    model = AudioLDM("nano", crop_seconds=None)
+    trainer(tmp_path, max_steps=1, enable_checkpointing=False).fit(model, data)
+    assert data.train_set[Draw(0, 0)]["moments"].shape == (8, 25, 16)
+
+
+@pytest.mark.parametrize("seconds", [0.7, 0.05])
+def test_a_crop_of_any_length_can_be_trained_on(data, tmp_path, seconds):
+    model = AudioLDM("nano", crop_seconds=seconds)
+    trainer(tmp_path, max_steps=1, enable_checkpointing=False).fit(model, data)
+    assert data.train_set[Draw(0, 0)]["moments"].shape[1] == int(seconds / 0.04)
+
+
+def test_a_crop_that_is_no_frame_is_an_error():
+    with pytest.raises(ValueError, match=r"crop_seconds must be 0\.04 or more, found 0\.01"):
+        AudioLDM("nano", crop_seconds=0.01)
+
+
+def test_the_average_is_that_of_the_original(data, tmp_path):
+    """min(0.9999, (1 + n) / (10 + n)) for the n-th step after the first."""
+    model = nano()
+    model.begin_training()
+    for n in (1, 10, 1000, 10**6):
+        assert model.ema.get_decay(n + 1) == min(0.9999, (1 + n) / (10 + n))
+
+
+def test_the_learning_rate_rises_and_falls(data, tmp_path):
+    rates = []
+    watch = L.pytorch.callbacks.LambdaCallback(
+        on_train_batch_start=lambda run, *_: rates.append(run.optimizers[0].param_groups[0]["lr"])
+    )
+    model = AudioLDM("nano", crop_seconds=0.64, learning_rate=1e-3, warmup_steps=2)
+    options = {"max_steps": 6, "limit_val_batches": 0, "enable_checkpointing": False}
+    trainer(tmp_path, callbacks=[watch], **options).fit(model, data)
+    wanted = [0, 0.5, 1, *(0.5 + 0.5 * np.cos(np.pi * n / 4) for n in (1, 2, 3))]
+    assert rates == pytest.approx([1e-3 * share for share in wanted])
+
+
+def test_the_loss_can_be_weighted(data, tmp_path):
+    plain, weighted = nano(), nano(min_snr=5.0)
+    batch = examples(plain, data, 4)
+    for model in (plain, weighted):
+        model.log = lambda *_, **__: None
+        model.trainer = SimpleNamespace(global_step=0, log_every_n_steps=50, world_size=1)
+    whole, less = (float(m.training_step(batch, 0).detach()) for m in (plain, weighted))
+    assert 0 < less < whole
+
+
+def test_compiling_leaves_the_names_of_the_weights(monkeypatch):
+    """`torch.compile(unet)` would put `_orig_mod.` before each, and the checkpoint load nowhere."""
+    model = nano(compile_unet=True, channels_last=True)
+    names = list(model.unet.state_dict())
+    monkeypatch.setattr(AudioLDM, "device", torch.device("cuda"))
+    model.attention_heads = "checkpoint"
+    model.begin_training()
+    model.ema.to = lambda *_: None
+    model.on_fit_start()
+    assert model.unet._compiled_call_impl is not None
+    assert list(model.unet.state_dict()) == names
+    weight = model.unet.conv_in.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert model.ema.shadow_params[0].stride() == next(model.unet.parameters()).stride()
+
+
+# What goes wrong
+
+
+def test_a_loss_that_is_no_number_stops_training_and_names_the_batch(data, tmp_path):
+    class Breaks(L.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            if trainer.global_step == 2:
+                batch["moments"][:] = float("nan")
+
+    run = trainer(tmp_path, max_steps=4, callbacks=[Breaks()])
+    with pytest.raises(TrainingError) as error:
+        run.fit(nano(), data)
+    told = str(error.value)
+    assert told.startswith("the loss became nan with the batch of ")
+    named = told.partition(" of ")[2].partition(". Training stopped")[0].split(", ")
+    assert len(named) == data.batch_size
+    assert set(named) <= {str(clip.path) for clip in data.train_clips}
+    assert "learning_rate" in told
+    (kept,) = tmp_path.rglob("*.ckpt")
+    state = torch.load(kept, weights_only=False)
+    assert state["global_step"] == 2
+    assert all(torch.isfinite(weight).all() for weight in state["state_dict"].values())
+
+
+def test_losses_on_an_accelerator_are_looked_at_together():
+    clips = [SimpleNamespace(path=f"{i}.wav") for i in range(8)]
+    run = SimpleNamespace(datamodule=SimpleNamespace(train_clips=clips), checkpoint_callback=None)
+    watch = LossWatch(several=3)
+
+    class OnAccelerator(torch.Tensor):
+        device = torch.device("cuda")
+
+    losses = [torch.tensor(x).as_subclass(OnAccelerator) for x in (1.0, float("nan"), 2.0)]
+    for i, loss in enumerate(losses[:2]):
+        watch.note(loss, [Draw(i, 0)], run)
+    with pytest.raises(TrainingError, match=r"became nan with the batch of 1\.wav\. Training"):
+        watch.note(losses[2], [Draw(2, 0)], run)
+    assert watch.unseen == []
+
+
+def test_nothing_is_saved_that_is_not_finite(data, tmp_path):
+    model = nano()
+    run = trainer(tmp_path, max_steps=1, enable_checkpointing=False)
+    run.fit(model, data)
+    model._watch.unseen = [(torch.tensor(float("inf")), [Draw(0, 0)])]
+    with pytest.raises(
+        TrainingError, match=r"the loss became inf .*last good checkpoint: none yet"
+    ):
+        run.save_checkpoint(tmp_path / "bad.ckpt")
+    assert not (tmp_path / "bad.ckpt").exists()
+
+
+def test_an_optimizer_that_is_not_there(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    run = trainer(tmp_path, enable_checkpointing=False)
+    with pytest.raises(ValueError, match=r"needs bitsandbytes: pip install 'fsasd\[8bit\]'"):
+        run.fit(nano(optimizer="adamw_8bit"), data)
+    with pytest.raises(ValueError, match="'adamw' or 'adamw_8bit', found 'sgd'"):
+        run.fit(nano(optimizer="sgd"), data)
+
+
+def test_training_without_an_end_is_an_error(data, tmp_path):
+    with pytest.raises(ValueError, match=r"set trainer\.max_steps or trainer\.max_epochs"):
+        trainer(tmp_path, max_steps=-1, enable_checkpointing=False).fit(nano(), data)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"max_steps": 7}, 7),
+        ({"max_epochs": 2, "max_steps": -1}, 2 * 16),
+        ({"max_epochs": 2, "max_steps": 9}, 9),
+        ({"max_epochs": 2, "max_steps": -1, "accumulate_grad_batches": 3}, 2 * 6),
+        ({"max_epochs": 2, "max_steps": -1, "limit_train_batches": 5}, 10),
+        ({"max_epochs": 2, "max_steps": -1, "limit_train_batches": 0.5}, 16),
+    ],
+)
+def test_the_learning_rate_falls_to_zero_at_the_last_step(options, steps):
+    run = L.Trainer(
+        **{"max_epochs": -1, **options}, logger=False, enable_checkpointing=False, accelerator="cpu"
+    )
+    run.datamodule = type("Data", (), {"batches_per_epoch": 16})
+    assert optimizer_steps(run) == steps
+
+
+# What is left
+
+
+def test_a_saved_model_tells_what_it_has_heard(data, tmp_path):
+    model = nano(learning_rate=1e-3)
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(model, data)
+    state = torch.load(run.checkpoint_callback.best_model_path, weights_only=False)
+    model.on_load_checkpoint(state)
+    model.save(tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| fan | reference | anomaly | 8 |" in card
+    assert "| bearing | target | normal | 16 |" in card
+    assert "This is the normal sound of a bearing" in card
+    assert '"learning_rate": 0.001' in card
+    assert f"| val/loss | {state['metrics']['val/loss']:.5g} |" in card
+    assert "MIT licence" in card
+    # Griffin-Lim is nothing that the pipeline of diffusers could use.
+    assert "AudioLDMPipeline" not in card
+    assert str(tmp_path) not in card
+
+
+def test_a_card_tells_no_paths_of_the_machine_and_the_hubs_licence(tmp_path):
+    parts = checkpoint.load("nano")
+    checkpoint.save(parts, tmp_path / "start")
+    model = AudioLDM(str(tmp_path / "start"))
+    model.save(tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert str(tmp_path) not in card
+    assert "Start: a local checkpoint" in card
+    assert "license: cc-by-nc-sa-4.0" in card
+
+
+def test_a_fine_tuned_model_loads_in_the_pipeline_of_diffusers(data, tmp_path):
+    model = nano(learning_rate=1e-3)
+    model.parts.vocoder = checkpoint.build_hifigan(channels=64).eval()
+    trainer(tmp_path, max_steps=2, enable_checkpointing=False).fit(model, data)
+    model.save(tmp_path / "model")
+    pipeline = AudioLDMPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
+    assert "AudioLDMPipeline.from_pretrained" in (tmp_path / "model" / "README.md").read_text()
+    index = json.loads((tmp_path / "model" / "model_index.json").read_text())
+    assert index["vocoder"] == ["transformers", "SpeechT5HifiGan"]
+    with model.averaged_weights():
+        state = model.unet.state_dict()
+    averaged = load_file(tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert state.keys() == averaged.keys() == pipeline.unet.state_dict().keys()
+    assert all(torch.equal(averaged[key], w) for key, w in pipeline.unet.state_dict().items())
 
 
 # Negative prompts

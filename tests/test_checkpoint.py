@@ -1,14 +1,20 @@
-"""AudioLDM's components: sizes, folder layout, loud loading."""
+"""AudioLDM's components: sizes, folder layout, the original's files, loud loading."""
 
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.deprecated.audioldm.pipeline_audioldm import AudioLDMPipeline
+from original_audioldm import OriginalAudioLDM
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from transformers import RobertaTokenizer
 
 from fsasd.generation import checkpoint
-from fsasd.generation.checkpoint import CheckpointError, build, load, save
+from fsasd.generation.checkpoint import CheckpointError, build, heads_of, load, original, save
+from fsasd.generation.checkpoint.components import build_hifigan
 
 MILLIONS = {"s": 185.0, "m": 416.0, "l": 739.1}
 
@@ -106,3 +112,311 @@ def test_an_unreachable_hub_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"give its path as generator\.checkpoint"):
         load("cvssp/audioldm-s-full-v2")
+
+
+# Folders of others
+
+
+@pytest.fixture
+def broken(folder, tmp_path):
+    """A copy of the folder, and a way to alter the weights of a part."""
+
+    def alter(part, change):
+        (path,) = (tmp_path / "broken" / part).glob("*.safetensors")
+        weights = load_file(path)
+        change(weights)
+        save_file(weights, path, metadata={"format": "pt"})
+
+    return shutil.copytree(folder, tmp_path / "broken"), alter
+
+
+def misfit(weights):
+    weights["conv_inn.weight"] = weights.pop("conv_in.weight")
+    weights["conv_out.bias"] = torch.zeros(3)
+
+
+def test_all_that_does_not_fit_is_in_one_error(broken):
+    path, alter = broken
+    alter("unet", misfit)
+    alter("text_encoder", lambda w: w.pop("text_projection.linear1.bias"))
+    with pytest.raises(CheckpointError) as error:
+        load(path)
+    told = str(error.value)
+    assert "2 missing: unet.conv_in.weight, text_encoder.text_projection.linear1.bias" in told
+    assert "1 unexpected: unet.conv_inn.weight" in told
+    assert "1 of another shape: unet.conv_out.bias [3] instead of [4]" in told
+    assert "generator.allow=[...]" in told
+
+
+def test_what_is_allowed_by_name_is_no_error(broken):
+    path, alter = broken
+    alter("unet", misfit)
+    with pytest.raises(CheckpointError, match=r"1 of another shape: unet\.conv_out\.bias"):
+        load(path, allow=["unet.conv_in*.weight"])
+    parts = load(path, allow=["unet.conv_in*.weight", "unet.conv_out.bias"])
+    assert parts.unet.conv_out.bias.shape == (4,)
+
+
+def test_old_names_files_and_buffers_are_understood(folder, tmp_path):
+    """Folders of 2023: pickled weights, VAE attention under other names, position ids."""
+    torch.manual_seed(1)
+    sizes = checkpoint.Size(
+        (32, 64), (1, 2), (False, True), (32, 64), layers=1, latents=4, embedding=64
+    )
+    parts = build("nano")
+    parts.vae = checkpoint.build_vae(sizes)
+    save(parts, tmp_path / "old")
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for part, stem in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "pytorch_model"),
+    ):
+        (path,) = (tmp_path / "old" / part).glob("*.safetensors")
+        weights = load_file(path)
+        path.unlink()
+        if part == "vae":
+            for new, old in names.items():
+                weights = {key.replace(f".{new}.", f".{old}."): w for key, w in weights.items()}
+            assert any("proj_attn" in key for key in weights)
+        if part == "text_encoder":
+            weights["text_model.embeddings.position_ids_old_position_ids"] = torch.arange(5)
+        torch.save(weights, path.with_name(f"{stem}.bin"))
+    again = load(tmp_path / "old")
+    for name in ("unet", "vae", "text_encoder"):
+        was, is_ = getattr(parts, name).state_dict(), getattr(again, name).state_dict()
+        assert all(torch.equal(was[key], is_[key]) for key in was)
+
+
+def test_a_tokenizer_of_vocabulary_and_merges_reads_as_before(folder, tmp_path):
+    """Hub folders of 2023 have `vocab.json` and `merges.txt`, which transformers 5 can drop."""
+    old = shutil.copytree(folder, tmp_path / "old")
+    whole = json.loads((old / "tokenizer" / "tokenizer.json").read_text())["model"]
+    (old / "tokenizer" / "tokenizer.json").unlink()
+    (old / "tokenizer" / "vocab.json").write_text(json.dumps(whole["vocab"]))
+    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in whole["merges"]]
+    (old / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    text = "This is the normal sound of a fan."
+    assert load(old).tokenizer(text).input_ids == load(folder).tokenizer(text).input_ids
+
+
+def test_a_tokenizer_without_words_is_an_error(folder, tmp_path):
+    bare = shutil.copytree(folder, tmp_path / "bare")
+    for path in (bare / "tokenizer").iterdir():
+        path.unlink()
+    special = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4}
+    RobertaTokenizer(vocab=special, merges=[]).save_pretrained(bare / "tokenizer")
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer .*could not be loaded \(it has no words: no vocab\.json"
+    ):
+        load(bare)
+
+
+def test_the_pipeline_of_diffusers_loads_what_is_saved(tmp_path):
+    torch.manual_seed(0)
+    parts = build("nano")
+    parts.vocoder = build_hifigan(channels=64).eval()
+    save(parts, tmp_path / "model", card="# A model\n")
+    pipeline = AudioLDMPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    audio = pipeline("a fan", audio_length_in_s=0.64, num_inference_steps=1).audios
+    assert audio.shape == (1, 10_240)
+    assert np.isfinite(audio).all()
+    assert (tmp_path / "model" / "README.md").read_text() == "# A model\n"
+
+
+# Attention heads
+
+
+def test_heads_that_are_set_are_those_of_a_unet_built_with_them():
+    torch.manual_seed(0)
+    unet = build("nano").unet.eval()
+    sizes = checkpoint.SIZES["nano"]
+    other = checkpoint.build_unet(checkpoint.Size(**{**vars(sizes), "heads": (8, 8, 8)})).eval()
+    other.load_state_dict(unet.state_dict())
+    x, e = torch.randn(1, 4, 16, 16), torch.randn(1, 64)
+
+    def predict(model):
+        with torch.no_grad():
+            return model(x, 500, encoder_hidden_states=None, class_labels=e).sample
+
+    before = predict(unet)
+    assert not torch.allclose(before, predict(other), atol=1e-5)
+    checkpoint.set_heads(unet, (8, 8, 8))
+    assert torch.equal(predict(unet), predict(other))
+    assert heads_of(unet) == (8, 8, 8)
+    checkpoint.set_heads(unet, checkpoint.original_heads(unet))
+    assert torch.equal(predict(unet), before)
+
+
+def test_heads_that_do_not_divide_the_channels():
+    with pytest.raises(CheckpointError, match="level 1: 64 channels for 5 attention heads"):
+        checkpoint.set_heads(build("nano").unet, (1, 5, 3))
+
+
+@pytest.mark.parametrize("size", MILLIONS)
+def test_the_hubs_eight_heads_are_not_the_originals(size):
+    with torch.device("meta"):
+        unet = build(size).unet
+    unet.register_to_config(attention_head_dim=8)
+    assert heads_of(unet) == (8, 8, 8, 8)
+    assert checkpoint.original_heads(unet) == tuple(checkpoint.SIZES[size].heads)
+
+
+# Files of the original
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    torch.manual_seed(2)
+    return OriginalAudioLDM().eval()
+
+
+@pytest.fixture(scope="module")
+def ckpt(theirs, tmp_path_factory):
+    path = tmp_path_factory.mktemp("original") / "audioldm.ckpt"
+    torch.save({"state_dict": theirs.state_dict(), "global_step": 1}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def converted(ckpt):
+    return load(ckpt, tokenizer=str(checkpoint.NANO))
+
+
+def test_an_original_unet_predicts_the_same(theirs, converted):
+    x, t, e = torch.randn(2, 4, 16, 16), torch.tensor([3, 800]), F.normalize(torch.randn(2, 16))
+    with torch.no_grad():
+        wanted = theirs.model.diffusion_model(x, t, e)
+        found = converted.unet(x, t, encoder_hidden_states=None, class_labels=e).sample
+        torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+        # Weights are as good as any with the wrong heads; the prediction is not.
+        checkpoint.set_heads(converted.unet, (8, 8, 8))
+        wrong = converted.unet(x, t, encoder_hidden_states=None, class_labels=e).sample
+        checkpoint.set_heads(converted.unet, (1, 2, 3))
+    assert (wrong - wanted).abs().max() > 1e-3
+
+
+def test_an_original_vae_encodes_and_decodes_the_same(theirs, converted):
+    vae, mel = theirs.first_stage_model, torch.randn(1, 1, 32, 16)
+    with torch.no_grad():
+        moments = vae.quant_conv(vae.encoder(mel))
+        found = converted.vae.encode(mel).latent_dist
+        torch.testing.assert_close(found.parameters, moments, atol=1e-5, rtol=1e-4)
+        wanted = vae.decoder(vae.post_quant_conv(found.mean))
+        torch.testing.assert_close(
+            converted.vae.decode(found.mean).sample, wanted, atol=1e-5, rtol=1e-4
+        )
+    assert converted.vae.config.scaling_factor == pytest.approx(0.9227)
+
+
+def test_an_original_text_branch_and_vocoder_compute_the_same(theirs, converted):
+    tokens = converted.tokenizer(["a fan", "a pump runs"], padding=True, return_tensors="pt")
+    mel = torch.randn(1, 8, 64)
+    with torch.no_grad():
+        wanted = theirs.cond_stage_model.model(**tokens)
+        found = converted.text_encoder(**tokens).text_embeds
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+        wave = theirs.first_stage_model.vocoder(mel.mT)[:, 0]
+        torch.testing.assert_close(converted.vocoder(mel), wave, atol=1e-6, rtol=1e-4)
+
+
+def test_names_of_the_published_small_model():
+    """Spot checks of names and shapes that the published `audioldm-s-full` file has."""
+    with torch.device("meta"):
+        parts = build("s")
+    names = original.original_names(parts)
+    theirs = {
+        name: tuple(getattr(parts, part).state_dict()[key].shape)
+        for part, keys in names.items()
+        for key, name in keys.items()
+    }
+    unet = "model.diffusion_model."
+    assert theirs[f"{unet}input_blocks.3.0.op.weight"] == (128, 128, 3, 3)
+    assert theirs[f"{unet}input_blocks.4.1.transformer_blocks.0.attn1.to_q.weight"] == (256, 256)
+    assert theirs[f"{unet}input_blocks.11.0.in_layers.2.weight"] == (640, 640, 3, 3)
+    assert theirs[f"{unet}middle_block.1.transformer_blocks.0.ff.net.0.proj.weight"] == (5120, 640)
+    assert theirs[f"{unet}output_blocks.2.2.conv.weight"] == (640, 640, 3, 3)
+    assert theirs[f"{unet}output_blocks.11.0.skip_connection.weight"] == (128, 256, 1, 1)
+    assert theirs[f"{unet}film_emb.weight"] == (512, 512)
+    assert theirs[f"{unet}input_blocks.1.0.emb_layers.1.weight"] == (128, 1024)
+    assert theirs["first_stage_model.encoder.down.1.block.0.nin_shortcut.weight"][0] == 256
+    assert theirs["first_stage_model.decoder.up.2.upsample.conv.weight"] == (512, 512, 3, 3)
+    assert theirs["first_stage_model.vocoder.ups.0.weight"] == (1024, 512, 16)
+    assert theirs["cond_stage_model.model.text_projection.2.weight"] == (512, 512)
+    assert "cond_stage_model.model.text_branch.pooler.dense.weight" in theirs
+    assert len(theirs) == sum(map(len, names.values()))
+
+
+def test_the_average_of_the_unet_is_preferred(theirs, tmp_path):
+    state = theirs.state_dict()
+    prefix = "model.diffusion_model."
+    for key in [key for key in state if key.startswith(prefix)]:
+        state["model_ema." + key.removeprefix("model.").replace(".", "")] = state[key] + 1
+    state["model_ema.decay"] = torch.tensor(0.9999)
+    torch.save({"state_dict": state}, tmp_path / "ema.ckpt")
+    parts = load(tmp_path / "ema.ckpt", tokenizer=str(checkpoint.NANO))
+    torch.testing.assert_close(parts.unet.conv_in.bias, state[prefix + "input_blocks.0.0.bias"] + 1)
+
+
+def test_what_an_original_file_lacks_or_has_too_much_is_listed(theirs, tmp_path):
+    state = theirs.state_dict()
+    del state["model.diffusion_model.out.0.bias"]
+    state["model.diffusion_model.input_blocks.4.2.norm.weight"] = torch.zeros(64)
+    state["first_stage_model.quant_conv.bias"] = torch.zeros(3)
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError) as error:
+        load(tmp_path / "odd.pth", tokenizer=str(checkpoint.NANO))
+    told = str(error.value)
+    assert "1 missing: unet.conv_norm_out.bias" in told
+    unexpected = "original.model.diffusion_model.input_blocks.4.2.norm.weight"
+    assert f"1 unexpected: {unexpected}" in told
+    assert "1 of another shape: vae.quant_conv.bias [3] instead of [8]" in told
+
+
+def test_a_file_of_another_model(tmp_path):
+    torch.save({"encoder.weight": torch.zeros(2)}, tmp_path / "vae.pth")
+    with pytest.raises(CheckpointError, match=r"lacks .*film_emb\.weight.*scale_factor"):
+        load(tmp_path / "vae.pth", tokenizer=str(checkpoint.NANO))
+
+
+def test_another_noise_schedule_is_an_error(theirs, tmp_path):
+    state = {**theirs.state_dict(), "alphas_cumprod": torch.linspace(1, 0, 1000)}
+    torch.save(state, tmp_path / "schedule.ckpt")
+    with pytest.raises(CheckpointError, match="trained with another noise schedule"):
+        load(tmp_path / "schedule.ckpt", tokenizer=str(checkpoint.NANO))
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    torch.save({"state_dict": {}, "callbacks": Unpickled()}, tmp_path / "code.ckpt")
+    with pytest.raises(CheckpointError, match=r"tensors alone, found a \S+\. .*weights_only=False"):
+        load(tmp_path / "code.ckpt", tokenizer=str(checkpoint.NANO))
+
+
+class Unpickled:
+    def __reduce__(self):
+        return pytest.fail, ("code of a checkpoint was run",)
+
+
+def test_an_original_file_without_its_tokenizer_says_how_to_give_one(ckpt, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"roberta-base.*path as generator\.tokenizer"):
+        load(ckpt)
+
+
+def test_a_tokenizer_of_another_model_is_an_error(theirs, tmp_path):
+    state = theirs.state_dict()
+    words = "cond_stage_model.model.text_branch.embeddings.word_embeddings.weight"
+    torch.save({**state, words: state[words][:100]}, tmp_path / "few.ckpt")
+    with pytest.raises(CheckpointError, match=r"knows 100 words, the tokenizer \d+"):
+        load(tmp_path / "few.ckpt", tokenizer=str(checkpoint.NANO))
+
+
+def test_half_a_file_is_named(ckpt, tmp_path):
+    (tmp_path / "half.ckpt").write_bytes(ckpt.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"half\.ckpt: expected a file of tensors alone"):
+        load(tmp_path / "half.ckpt", tokenizer=str(checkpoint.NANO))
+
+
+def test_a_file_is_its_own_recipe(ckpt):
+    assert checkpoint.files(ckpt) == [ckpt]

@@ -26,14 +26,15 @@ class Examples(Dataset):
     def __len__(self):
         return len(self.rows)
 
-    def __getitem__(self, index):
-        return self.rows[index]
+    def __getitem__(self, draw):
+        return self.rows[draw.clip]
 
 
-def fitted(data, step=0):
-    generator = SimpleNamespace(examples=Examples)
-    data.trainer = SimpleNamespace(lightning_module=generator, global_step=step)
+def fitted(data):
+    data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(examples=Examples))
     data.setup("fit")
+    # Without a trainer each iteration is the next epoch; with one, test_draws.py.
+    data.trainer = None
     return data
 
 
@@ -183,8 +184,8 @@ def test_balance_lies_between_clips_and_machines(factory_clips, balance, share):
     data = FirstShotDataModule(factory_clips, val_share=0, balance=balance, batch_size=8)
     machines = drawn(data, epochs=40)
     found = machines.count("bearing") / len(machines)
-    # 3200 draws: a standard deviation is below 0.009.
-    assert found == pytest.approx(share, abs=0.03)
+    # Each clip comes as often as it is due, so nothing is left to luck but the rounding.
+    assert found == pytest.approx(share, abs=0.01)
 
 
 def test_the_seed_fixes_the_order(factory_clips):
@@ -193,15 +194,6 @@ def test_the_seed_fixes_the_order(factory_clips):
     )
     assert first == again
     assert first != other
-
-
-def test_a_resumed_run_draws_other_examples_than_at_its_start(data):
-    orders = [
-        [text for batch in fitted(data, step).train_dataloader() for text in batch[1]]
-        for step in (0, 20, 20)
-    ]
-    assert orders[0] != orders[1]
-    assert orders[1] == orders[2]
 
 
 def test_two_epochs_are_drawn_differently(data):

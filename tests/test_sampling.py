@@ -3,49 +3,67 @@
 import numpy as np
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 from diffusers.pipelines.deprecated.audioldm.pipeline_audioldm import AudioLDMPipeline
-from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fsasd.data.audio import LogMel
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.checkpoint import build_scheduler
+from fsasd.generation.batches import batches
+from fsasd.generation.checkpoint import build_hifigan, build_scheduler
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.sampling import Sampler
+from fsasd.generation.threads import in_pieces
 
 
 def prompt(seed=0, seconds=0.64, caption="This is the normal sound of a fan."):
     return Prompt(f"{seed}.wav", "fan", "00", "source", "normal", caption, seconds, 1.0, seed)
 
 
-def test_equals_the_pipeline_of_diffusers():
+@pytest.fixture(scope="module")
+def with_vocoder():
+    """The nano model with a small HiFi-GAN, which the pipeline can use."""
     torch.manual_seed(0)
-    model = AudioLDM("nano", sampler=Sampler(steps=4, scheduler="ddim", eta=0.0))
-    config = SpeechT5HifiGanConfig(
-        model_in_dim=64,
-        upsample_initial_channel=64,
-        upsample_rates=[5, 4, 2, 2, 2],
-        upsample_kernel_sizes=[16, 16, 8, 4, 4],
-        normalize_before=False,
-    )
-    model.parts.vocoder = SpeechT5HifiGan(config).eval()
-    model.eval()
+    model = AudioLDM("nano").eval()
+    model.parts.vocoder = build_hifigan(channels=64).eval()
+    return model
+
+
+PRESETS = {
+    "ddim without noise": Sampler(steps=4, scheduler="ddim", eta=0.0),
+    "the paper's, in few steps": Sampler(steps=4, scheduler="ddim", eta=1.0),
+    "no guidance": Sampler(steps=3, scheduler="ddim", eta=0.0, guidance=1.0),
+    "dpm": Sampler(steps=4),
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_equals_the_pipeline_of_diffusers(with_vocoder, preset):
+    model, sampler = with_vocoder, PRESETS[preset]
+    model.sampler = sampler
     parts = model.parts
+    schedule = parts.scheduler
+    if sampler.scheduler == "dpm++":
+        schedule = DPMSolverMultistepScheduler.from_config(schedule.config, use_karras_sigmas=True)
     pipeline = AudioLDMPipeline(
-        parts.vae, parts.text_encoder, parts.tokenizer, parts.unet, parts.scheduler, parts.vocoder
+        parts.vae, parts.text_encoder, parts.tokenizer, parts.unet, schedule, parts.vocoder
     )
     pipeline.set_progress_bar_config(disable=True)
     prompts = [prompt(1), prompt(2, caption="This is the anomaly sound of a fan.")]
     ours = model.generate(prompts)
-    noise = torch.stack(
-        [torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(s)) for s in (1, 2)]
-    )
+    generators = [torch.Generator().manual_seed(s) for s in (1, 2)]
     theirs = pipeline(
         [p.caption for p in prompts],
         audio_length_in_s=0.64,
-        num_inference_steps=4,
-        guidance_scale=2.5,
-        latents=noise,
-        eta=0.0,
+        num_inference_steps=sampler.steps,
+        guidance_scale=sampler.guidance,
+        # Its own start has another shape than (channels, frames, bins) of one clip after another.
+        latents=torch.stack([torch.randn(4, 16, 16, generator=g) for g in generators]),
+        generator=generators,
+        eta=sampler.eta,
     ).audios
     # An untrained vocoder whispers: compared are shares of its loudest sample.
     loudest = np.abs(theirs).max()
@@ -84,19 +102,93 @@ def test_recovers_the_spread_of_a_known_distribution(sampler, prediction):
     assert found.tolist() == pytest.approx([1.0, 1.0, 1.0], abs=0.12)
 
 
-def test_a_clip_does_not_depend_on_its_batch():
-    model = AudioLDM("nano", sampler=Sampler(steps=3))
+def test_a_clip_does_not_depend_on_its_batch(with_vocoder):
+    with_vocoder.sampler = Sampler(steps=3)
     prompts = [prompt(1), prompt(2), prompt(3, seconds=0.32)]
+    for wanted, waveform in zip(prompts, with_vocoder.generate(prompts), strict=True):
+        torch.testing.assert_close(
+            with_vocoder.generate([wanted])[0], waveform, atol=1e-6, rtol=1e-4
+        )
+
+
+def test_through_griffin_lim_a_clip_of_another_batch_sounds_the_same():
+    model = AudioLDM("nano", sampler=Sampler(steps=3))
+    prompts = [prompt(1), prompt(2)]
     for wanted, waveform in zip(prompts, model.generate(prompts), strict=True):
         alone = model.generate([wanted])[0]
-        # Griffin-Lim turns the last bit of a sum, which batching changes, into another phase.
+        # It turns the last bit of a sum, which batching changes, into another phase.
         difference = LogMel.audioldm()(alone.numpy()) - LogMel.audioldm()(waveform.numpy())
         assert np.abs(difference).mean() < 0.05
 
 
-def test_lengths_are_those_asked_for():
-    model = AudioLDM("nano", sampler=Sampler(steps=1))
-    assert [len(w) for w in model.generate([prompt(1, 0.5), prompt(2, 1.234)])] == [8000, 19744]
+def test_bits_do_not_depend_on_the_number_of_threads():
+    prompts = [prompt(seed) for seed in range(6)]
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(AudioLDM("nano", sampler=Sampler(steps=2)).generate(prompts))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_lengths_are_those_asked_for(with_vocoder):
+    """The hub's `sample_size` would give 5.12 s, and HiFi-GAN gives back 32 samples too many."""
+    prompts = [prompt(1, 0.5), prompt(2, 1.234), prompt(3, 11.0)]
+    for model in (AudioLDM("nano"), with_vocoder):
+        model.sampler = Sampler(steps=1)
+        assert [len(w) for w in model.generate(prompts)] == [8000, 19744, 176_000]
+
+
+def test_autocast_reaches_the_threads(with_vocoder):
+    seen = []
+    with torch.autocast("cpu", torch.bfloat16):
+        in_pieces(lambda piece: seen.append(torch.is_autocast_enabled("cpu")) or piece, [1, 2], 1)
+    assert seen == [True, True]
+
+
+# Batches
+
+
+def named(seconds):
+    return [prompt(seed, length) for seed, length in enumerate(seconds)]
+
+
+@given(
+    lengths=st.lists(st.sampled_from([1.0, 2.0, 10.0]), min_size=1, max_size=30),
+    size=st.integers(1, 8),
+    data=st.data(),
+)
+def test_interrupted_batches_are_taken_up_again_as_they_were(lengths, size, data):
+    prompts = named(lengths)
+    whole = batches(prompts, prompts, size)
+    assert sorted(p.seed for batch in whole for p in batch) == list(range(len(prompts)))
+    assert all(len({p.seconds for p in batch}) == 1 and len(batch) <= size for batch in whole)
+    done = data.draw(st.sets(st.sampled_from(prompts)))
+    rest = [p for p in prompts if p not in done]
+    resumed = [batch for batch in batches(prompts, rest, size) if batch]
+    assert all(batch in whole for batch in resumed)
+    assert set(rest) <= {p for batch in resumed for p in batch}
+    assert all(any(p in rest for p in batch) for batch in resumed)
+
+
+def test_every_rank_gets_a_batch():
+    prompts = named([1.0] * 5)
+    assert batches(prompts, prompts[4:], 2, ranks=3) == [prompts[4:], [], []]
+    assert AudioLDM("nano").generate([]) == []
+
+
+# Configuration
+
+
+def test_the_papers_preset_is_a_choice_of_the_sampler():
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        cfg = compose("config", ["generator=audioldm_s", "generator/sampler=paper"])
+    sampler = instantiate(cfg.generator.sampler)
+    assert sampler == Sampler(steps=200, guidance=2.5, scheduler="ddim", eta=1.0)
 
 
 def test_unknown_scheduler():

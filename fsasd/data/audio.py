@@ -169,21 +169,41 @@ class FeatureCache:
 
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         """Return ``front_end(waveform)`` of a clip, computed only if it is not yet there."""
-        key = f"{front_end!r}, channel {self.channel}", identity(clip.path)
+        key = self._key(front_end, clip)
         if self.folder is None:
             if key not in self._memory:
                 self._memory[key] = front_end(self.read(clip))
             return self._memory[key]
-        path = self.folder / _digest(key[0]) / f"{_digest(key[1])}.npy"
+        path = self._path(key)
         if path.is_file():
             return np.load(path)
         features = front_end(self.read(clip))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
-        with partial.open("wb") as file:
-            np.save(file, features)
-        partial.replace(path)
+        try:
+            with partial.open("wb") as file:
+                np.save(file, features)
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise OSError(
+                error.errno,
+                f"features could not be written to {self.folder} ({error.strerror}): make room, or "
+                "give another folder as data.cache; what is there already is used again",
+            ) from error
         return features
+
+    def holds(self, front_end: FrontEnd, clip: Clip) -> bool:
+        """Say whether the features of a clip, as it is now, are there."""
+        key = self._key(front_end, clip)
+        return key in self._memory if self.folder is None else self._path(key).is_file()
+
+    def _key(self, front_end: FrontEnd, clip: Clip) -> tuple[str, str]:
+        return f"{front_end!r}, channel {self.channel}", identity(clip.path)
+
+    def _path(self, key: tuple[str, str]) -> Path:
+        assert self.folder is not None
+        return self.folder / _digest(key[0]) / f"{_digest(key[1])}.npy"
 
 
 class Clips(Sequence[Clip]):

@@ -13,10 +13,11 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fsasd.data.audio import Clips, FeatureCache
 from fsasd.data.captions import Captions, default_captions
+from fsasd.data.draws import BalancedDraws, Draw, InOrder
 from fsasd.data.manifest import read_folders, read_manifest
 from fsasd.data.metadata import Clip, MetadataError, read_clips
 from fsasd.data.simulate import FACTORY_VERSION, write_factory
@@ -199,30 +200,53 @@ class FirstShotDataModule(L.LightningDataModule):
             self.val_set = generator.examples(self.val_clips, [texts[i] for i in val], train=False)
         log.info("training on %d clips, validating on %d", len(train), len(val))
 
+    @property
+    def batches_per_epoch(self) -> int:
+        """Of each process."""
+        return self._draws().batches
+
     def train_dataloader(self) -> DataLoader:
-        """Return the training examples, machines balanced, in an order fixed by seed and step."""
-        counts = Counter(clip.machine for clip in self.train_clips)
-        weights = [counts[clip.machine] ** -self.balance for clip in self.train_clips]
-        # A resumed run draws on from its step, and does not hear its first examples again.
-        step = self.trainer.global_step if self.trainer else 0
-        generator = torch.Generator().manual_seed(self.seed + 1_000_003 * step)
-        sampler = WeightedRandomSampler(
-            weights, max(len(weights), self.batch_size), generator=generator
-        )
-        return self._loader(self.train_set, sampler=sampler, drop_last=True)
+        """Return the training examples, machines balanced, in an order fixed by the seed."""
+        return self._loader(self.train_set, self._draws())
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the validation examples; with too few clips to keep some back, none."""
-        return self._loader(self.val_set) if len(self.val_clips) else []
+        if not len(self.val_clips):
+            return []
+        ranks, rank = self._processes()
+        return self._loader(self.val_set, InOrder(len(self.val_clips), ranks=ranks, rank=rank))
 
-    def _loader(self, examples: Dataset, **options: Any) -> DataLoader:
+    def _draws(self) -> BalancedDraws:
+        counts = Counter(clip.machine for clip in self.train_clips)
+        ranks, rank = self._processes()
+        return BalancedDraws(
+            [counts[clip.machine] ** -self.balance for clip in self.train_clips],
+            self.batch_size,
+            ranks=ranks,
+            rank=rank,
+            seed=self.seed,
+            heard=self._heard if self.trainer else None,
+        )
+
+    def _loader(self, examples: Dataset, draws: Sampler[Draw]) -> DataLoader:
         return DataLoader(
             examples,
             self.batch_size,
+            sampler=draws,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            **options,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=getattr(examples, "collate", None),
         )
+
+    def _processes(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _heard(self) -> int:
+        """Return how many batches the run has trained on, before an interruption, too."""
+        assert self.trainer is not None
+        loop: Any = self.trainer.fit_loop.epoch_loop
+        return loop.batch_progress.total.processed
 
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
         groups: dict[tuple[str, str | None], list[int]] = {}

@@ -2,218 +2,166 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from diffusers.training_utils import EMAModel
-from torch.nn import functional as F
-from transformers import get_cosine_schedule_with_warmup
+from lightning.pytorch.trainer.states import TrainerFn
 
 from fsasd.data.audio import SAMPLE_RATE, Clips
 from fsasd.generation import checkpoint as checkpoints
-from fsasd.generation.base import Generator
-from fsasd.generation.latents import Example, LatentExamples, VaeMoments, embed_captions
+from fsasd.generation import clap
+from fsasd.generation.adaptation import Full
+from fsasd.generation.checkpoint.card import model_card
+from fsasd.generation.finetuning import FineTuned
+from fsasd.generation.finite import TrainingError
+from fsasd.generation.latents import LatentExamples, VaeMoments
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.sampling import Sampler
+from fsasd.generation.threads import in_pieces, one_thread
+from fsasd.generation.vocoder import GriffinLim
 
 MEL_HOP = 160
 LATENT_BINS = 16
 """64 mels, halved twice by the VAE."""
 
 
-class AudioLDM(Generator):
+class AudioLDM(FineTuned):
     """A text-to-audio latent diffusion model whose UNet is fine-tuned.
 
     Only the UNet is a submodule. VAE, text encoder and vocoder are never trained: they stay out of
     the optimizer, the checkpoints and, during training, the accelerator's memory.
 
     Args:
-        checkpoint: ``nano``, ``random:<size>``, a folder or a hub id (``checkpoint.load``).
-        crop_seconds: Length of a training example; shorter clips are repeated up to it.
-        learning_rate: Of AdamW, reached after the warm-up, falling to 0 along a cosine.
+        checkpoint: ``nano``, ``random:<size>``, a folder, a hub id or a file of the original
+            project (``checkpoint.load``).
+        tokenizer: For a file of the original, which holds none: a folder or a hub id.
+        allow: Names of weights that the checkpoint may lack or have too many of.
+        attention_heads: ``original`` or ``checkpoint``, where these differ (the hub's do); ``auto``
+            compares how well both denoise a few of the clips and keeps the better.
+        crop_seconds: Length of a training example; shorter clips are repeated up to it. ``None``
+            trains on whole clips: in a batch, what is beyond a clip's end does not count.
+        train: What of the UNet is trained (``adaptation``); all by default.
+        learning_rate: Reached after the warm-up, falling to 0 along a cosine.
         warmup_steps: Optimizer steps of linear warm-up.
         weight_decay: Of AdamW.
-        condition_dropout: Share of examples trained without their caption, for guidance.
+        optimizer: ``adamw``, or ``adamw_8bit``, which needs the extra ``8bit``.
+        condition_dropout: Share of examples trained without their condition, for guidance.
+        audio_clap: All of CLAP, a folder or a hub id, to train on embeddings of recordings, too.
+        audio_share: Share of examples whose condition is the recording's embedding, not the
+            caption's, where there is such a CLAP. AudioLDM's authors had 0.31.
         ema_decay: Upper bound of the weights' moving average, min(decay, (1 + n) / (10 + n)).
+        min_snr: Upper bound of the signal-to-noise ratio by which the loss is weighted (Hang et
+            al., 2023: 5); ``None`` is AudioLDM's plain loss.
+        noise_offset: Noise that is the same all over a latent, added with this standard deviation.
+        whiten_captions: Spread the captions' embeddings (``clap.whiten``); for captions that are
+            nearly the same to CLAP. A pre-trained UNet has to get used to it.
+        gradient_checkpointing: Compute activations anew instead of keeping them: less memory for a
+            third more time.
+        compile_unet: ``torch.compile`` it for training; on CUDA only.
+        channels_last: Memory layout of the UNet; on CUDA only.
         sampler: How latents are drawn.
     """
-
-    unconditional: torch.Tensor
 
     def __init__(
         self,
         checkpoint: str = "nano",
         *,
-        crop_seconds: float = 10.24,
+        tokenizer: str = "roberta-base",
+        allow: Sequence[str] = (),
+        attention_heads: Literal["auto", "original", "checkpoint"] = "auto",
+        crop_seconds: float | None = 10.24,
+        train: Full | None = None,
         learning_rate: float = 3e-5,
         warmup_steps: int = 500,
         weight_decay: float = 1e-2,
+        optimizer: Literal["adamw", "adamw_8bit"] = "adamw",
         condition_dropout: float = 0.1,
+        audio_clap: str | None = None,
+        audio_share: float = 0.31,
         ema_decay: float = 0.9999,
+        min_snr: float | None = None,
+        noise_offset: float = 0.0,
+        whiten_captions: bool = False,
+        gradient_checkpointing: bool = False,
+        compile_unet: bool = False,
+        channels_last: bool = False,
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__()
-        self.parts = checkpoints.load(checkpoint)
+        self.save_hyperparameters(ignore=["checkpoint", "tokenizer", "allow", "train", "sampler"])
+        self.checkpoint = str(checkpoint)
+        self.parts = checkpoints.load(checkpoint, allow=allow, tokenizer=tokenizer)
         self.unet = self.parts.unet.train()
+        self.attention_heads = attention_heads
+        if attention_heads == "original":
+            checkpoints.set_heads(self.unet, checkpoints.require_original_heads(self.unet))
         self.crop_seconds = crop_seconds
+        if self.example_frames < 1:
+            raise ValueError(f"crop_seconds must be 0.04 or more, found {crop_seconds}")
+        self.train_what = train or Full()
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
         self.weight_decay = weight_decay
+        self.optimizer_name = optimizer
         self.condition_dropout = condition_dropout
+        self.audio = None if audio_clap is None else clap.ClapAudio(audio_clap)
+        self.audio_share = audio_share if audio_clap else 0.0
         self.ema_decay = ema_decay
-        self.ema: EMAModel | None = None
+        self.min_snr = min_snr
+        self.noise_offset = noise_offset
+        self.whiten_captions = whiten_captions
+        self.gradient_checkpointing = gradient_checkpointing
+        self.compile_unet = compile_unet
+        self.channels_last = channels_last
         self.sampler = sampler or Sampler()
         for module in self.parts.frozen():
             module.requires_grad_(False).eval()
-        self.register_buffer("unconditional", self.embed([""])[0], persistent=False)
-
-    # What the data module asks for.
+        self.register_buffer("unconditional", self._embed_nothing(), persistent=False)
 
     def embed(self, captions: Sequence[str]) -> torch.Tensor:
         """Return the (n, dim) caption embeddings."""
-        return embed_captions(self.parts.text_encoder, self.parts.tokenizer, captions)
+        return clap.embed_captions(self.parts.text_encoder, self.parts.tokenizer, captions)
 
     def examples(self, clips: Clips, captions: Sequence[str], *, train: bool) -> LatentExamples:
         """Turn captioned clips into training examples: cached latents, embedded captions."""
-        # Asked for before Lightning moves the module to where it trains.
-        device = self.trainer.strategy.root_device if self._trainer else self.device
-        frozen = self.parts.vae, self.parts.text_encoder
-        for module in frozen:
-            module.to(device)
+        device = self._where
+        share = (self.trainer.global_rank, self.trainer.world_size) if self._trainer else (0, 1)
+        used = [self.parts.vae, self.parts.text_encoder, *([self.audio] if self.audio else [])]
+        for part in used:
+            part.to(device)
+        texts = sorted(set(captions))
+        if train and self.whiten_captions:
+            clap.whiten(self.parts.text_encoder, self.parts.tokenizer, texts)
+            self.unconditional.copy_(self._embed_nothing())
+        embeddings = self.embed(texts)
+        if train and share[0] == 0:
+            folder = Path(self.trainer.default_root_dir) if self._trainer else None
+            clap.report_closeness(clap.closeness(texts, embeddings), folder)
         found = LatentExamples(
             clips,
-            self.embed(captions),
+            captions,
+            dict(zip(texts, embeddings, strict=True)),
             VaeMoments(self.parts.vae, self.crop_seconds),
-            frames=round(self.crop_seconds * SAMPLE_RATE) // self._latent_samples,
+            frames=None if self.crop_seconds is None else self.example_frames,
             random_crop=train,
+            audio=self.audio,
+            share=share,
         )
-        for module in frozen:
-            module.to("cpu")
+        if self._trainer:
+            # Each process reads what any of them has computed.
+            self.trainer.strategy.barrier("latents")
+        for part in used:
+            part.to("cpu")
         return found
 
-    # Training.
-
-    def denoise(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor
-    ) -> torch.Tensor:
-        """Return what the UNet finds in latents (batch, channels, frames, bins): their noise."""
-        return self.unet(
-            latents, timesteps, encoder_hidden_states=None, class_labels=embeddings
-        ).sample
-
-    def loss(
-        self,
-        batch: Example,
-        timesteps: torch.Tensor,
-        noise: torch.Tensor,
-        posterior_noise: torch.Tensor | None = None,
-        keep_condition: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return the (batch,) squared errors of the predicted noise (AudioLDM, equation 4).
-
-        A checkpoint whose scheduler says so predicts the velocity instead, as the nano model does.
-
-        Args:
-            batch: Examples.
-            timesteps: (batch,) of the 1000 of the schedule.
-            noise: Added to the latents.
-            posterior_noise: Of the VAE's posterior; its mean is used without.
-            keep_condition: (batch,) False where the caption is left out.
-        """
-        mean, log_variance = batch["moments"].chunk(2, dim=1)
-        latents = mean
-        if posterior_noise is not None:
-            spread = torch.exp(0.5 * log_variance.clamp(-30, 20))
-            latents = mean + spread * posterior_noise
-        latents = latents * self.parts.vae.config.scaling_factor
-        scheduler = self.parts.scheduler
-        noisy = scheduler.add_noise(latents, noise, timesteps)
-        target = noise
-        if scheduler.config.prediction_type == "v_prediction":
-            target = scheduler.get_velocity(latents, noise, timesteps)
-        embeddings = batch["embedding"]
-        if keep_condition is not None:
-            embeddings = torch.where(keep_condition[:, None], embeddings, self.unconditional)
-        predicted = self.denoise(noisy, timesteps, embeddings)
-        return F.mse_loss(predicted.float(), target.float(), reduction="none").mean((1, 2, 3))
-
-    def training_step(self, batch: Example, batch_idx: int) -> torch.Tensor:
-        mean = batch["moments"].chunk(2, dim=1)[0]
-        timesteps = torch.randint(self._n_timesteps, (len(mean),), device=self.device)
-        loss = self.loss(
-            batch,
-            timesteps=timesteps,
-            noise=torch.randn_like(mean),
-            posterior_noise=torch.randn_like(mean),
-            keep_condition=torch.rand(len(mean), device=self.device) >= self.condition_dropout,
-        ).mean()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(mean))
-        return loss
-
-    def validation_step(self, batch: Example, batch_idx: int) -> None:
-        """Log the loss at fixed noise and timesteps, so that two epochs can be compared."""
-        mean = batch["moments"].chunk(2, dim=1)[0]
-        indices = torch.as_tensor(batch["index"]).tolist()
-        noise = torch.stack(
-            [
-                torch.randn(mean.shape[1:], generator=torch.Generator().manual_seed(i))
-                for i in indices
-            ]
-        )
-        # The golden ratio spreads any number of examples evenly over the schedule.
-        phase = [(i * (math.sqrt(5) - 1) / 2 + 0.5) % 1 for i in indices]
-        timesteps = torch.tensor([int(p * self._n_timesteps) for p in phase])
-        with self.averaged_weights():
-            losses = self.loss(batch, timesteps.to(self.device), noise.to(mean))
-        self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(indices), sync_dist=True)
-
-    def setup(self, stage: str) -> None:
-        if stage == "fit" and self.ema is None:
-            self.ema = EMAModel(self.unet.parameters(), decay=self.ema_decay)
-
-    def on_fit_start(self) -> None:
-        self._average.to(self.device)
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.unet.parameters(), self.learning_rate, weight_decay=self.weight_decay
-        )
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = get_cosine_schedule_with_warmup(
-            optimizer, min(self.warmup_steps, steps // 2), steps
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        self._average.step(self.unet.parameters())
-
-    @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """Use the moving average of the weights; without a training step there is none."""
-        if self.ema is None or not self.ema.optimization_step:
-            yield
-            return
-        self.ema.store(self.unet.parameters())
-        self.ema.copy_to(self.unet.parameters())
-        try:
-            yield
-        finally:
-            self.ema.restore(self.unet.parameters())
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["ema"] = self._average.state_dict()
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._average.load_state_dict(checkpoint["ema"])
+    @property
+    def example_frames(self) -> int:
+        """Latent frames of a training example; of whole clips, of 10.24 s of them."""
+        return round((self.crop_seconds or 10.24) * SAMPLE_RATE) // self._latent_samples
 
     # Synthesis.
 
@@ -227,38 +175,83 @@ class AudioLDM(Generator):
 
         Raises:
             ValueError: There is a negative prompt, but no guidance through which it could act.
+            TrainingError: The weights are divided among processes, of which all had to take part.
         """
+        if self.divided:
+            raise TrainingError(
+                "trainer=fsdp divides the weights among processes, so that one of them alone "
+                "cannot generate while training goes on: use '~callbacks.evaluation' and "
+                "callbacks.monitor.samples_every_n_steps=0, or trainer=ddp"
+            )
+        for module in self.parts.frozen():
+            module.to(self.device)
         waveforms: dict[str, torch.Tensor] = {}
         for seconds in sorted({prompt.seconds for prompt in prompts}):
             group = [prompt for prompt in prompts if prompt.seconds == seconds]
-            for prompt, waveform in zip(group, self._generate(group, seconds), strict=True):
-                waveforms[prompt.wav] = waveform
+            # Not in the threads, of which only one at a time could use the tokenizer.
+            with one_thread():
+                embeddings = self.embed([prompt.caption for prompt in group]).to(self.device)
+                given = list(zip(group, embeddings, self._led_away_from(group), strict=True))
+            on_cpu = self.device.type == "cpu"
+            found = in_pieces(self._draw, given) if on_cpu else self._draw(given)
+            waveforms |= zip((prompt.wav for prompt in group), found, strict=True)
+        if self._trainer and self.trainer.state.fn == TrainerFn.FITTING:
+            # While training goes on, the accelerator's memory is the UNet's.
+            for module in self.parts.frozen():
+                module.to("cpu")
         return [waveforms[prompt.wav] for prompt in prompts]
 
     def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write the model, with the averaged weights, in the diffusers layout."""
-        with self.averaged_weights():
-            checkpoints.save(replace(self.parts, unet=self.unet), folder, dtype)
+        """Write the model, with the averaged weights, in the diffusers layout.
 
-    def _generate(self, prompts: Sequence[Prompt], seconds: float) -> torch.Tensor:
-        vae, vocoder = self.parts.vae.to(self.device), self.parts.vocoder.to(self.device)
-        samples = round(seconds * SAMPLE_RATE)
+        Adapters are merged into the weights, and written to ``lora`` for themselves, too.
+        """
+        data = getattr(self._trainer, "datamodule", None)
+        card = model_card(
+            self.checkpoint,
+            data.captioned if data else None,
+            [data.captions(clip) for clip in data.captioned] if data else [],
+            self._settings(),
+            self.metrics,
+            pipeline=not isinstance(self.parts.vocoder, GriffinLim),
+        )
+        with self.averaged_weights():
+            unet = self.train_what.merged(self.unet)
+            checkpoints.save(replace(self.parts, unet=unet), folder, dtype, card)
+            self.train_what.save_alone(self.unet, Path(folder))
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            **self.hparams,
+            "attention_heads": list(checkpoints.heads_of(self.unet)),
+            "train": {type(self.train_what).__name__.lower(): vars(self.train_what)},
+        }
+
+    def _draw(
+        self, given: Sequence[tuple[Prompt, torch.Tensor, torch.Tensor]]
+    ) -> list[torch.Tensor]:
+        prompts, vae = [prompt for prompt, _, _ in given], self.parts.vae
+        samples = round(prompts[0].seconds * SAMPLE_RATE)
         frames = math.ceil(samples / self._latent_samples)
         latents = self.sampler(
             self.denoise,
             self.parts.scheduler,
-            self.embed([prompt.caption for prompt in prompts]).to(self.device),
-            self._led_away_from(prompts),
+            torch.stack([embedding for _, embedding, _ in given]),
+            torch.stack([away for _, _, away in given]),
             (self.unet.config.in_channels, frames, LATENT_BINS),
             [prompt.seed for prompt in prompts],
         )
         mel = vae.decode(latents / vae.config.scaling_factor).sample
-        # The vocoder gives back a few samples more than frames * hop.
-        return vocoder(mel[:, 0])[:, :samples].float().cpu()
+        # HiFi-GAN gives back 32 samples more than frames * hop.
+        return list(self.parts.vocoder(mel[:, 0])[:, :samples].float().cpu())
+
+    def _embed_nothing(self) -> torch.Tensor:
+        with one_thread():
+            return self.embed([""])[0]
 
     def _led_away_from(self, prompts: Sequence[Prompt]) -> torch.Tensor:
         if not any(prompt.negative for prompt in prompts):
-            return self.unconditional
+            return self.unconditional.expand(len(prompts), -1)
         if self.sampler.guidance == 1.0:
             raise ValueError(
                 "negative prompts act through guidance, and a sampler with guidance 1 has none: "
@@ -276,15 +269,5 @@ class AudioLDM(Generator):
         )
 
     @property
-    def _average(self) -> EMAModel:
-        if self.ema is None:
-            raise RuntimeError("the weights' average exists from the start of fitting on")
-        return self.ema
-
-    @property
     def _latent_samples(self) -> int:
         return MEL_HOP * 2 ** (len(self.parts.vae.config.block_out_channels) - 1)
-
-    @property
-    def _n_timesteps(self) -> int:
-        return self.parts.scheduler.config.num_train_timesteps

@@ -1,14 +1,15 @@
-"""What AudioLDM is trained on, computed once: VAE moments of clips and embeddings of captions.
+"""What AudioLDM is trained on, computed once: the moments of the VAE's posterior of each clip.
 
-The VAE and the text encoder never change during fine-tuning, so their outputs are kept: the mean
-and log-variance rather than a sample, so that the posterior is still sampled anew in every step.
+The VAE never changes during fine-tuning, so its outputs are kept: the mean and log-variance rather
+than a sample, so that the posterior is still sampled anew in every step, and of the whole clip, so
+that other crops of it are heard in other steps.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -16,9 +17,9 @@ from diffusers import AutoencoderKL
 from rich.progress import track
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import ClapTextModelWithProjection, RobertaTokenizer
 
-from fsasd.data.audio import SAMPLE_RATE, Clips, LogMel
+from fsasd.data.audio import SAMPLE_RATE, Clips, FrontEnd, LogMel
+from fsasd.data.draws import Draw
 
 PEAK = 0.5
 """AudioLDM hears every waveform scaled to this peak."""
@@ -32,8 +33,23 @@ class Example(TypedDict):
     moments: torch.Tensor
     """(2 * channels, frames, bins): mean and log-variance of the posterior."""
     embedding: torch.Tensor
-    """(dim,)"""
-    index: int
+    """(dim,) of the caption."""
+    audio: NotRequired[torch.Tensor]
+    """(dim,) of the recording, where a CLAP with an audio branch was given."""
+    draw: Draw
+
+
+class Batch(TypedDict):
+    """Examples, stacked; all but their draws are tensors."""
+
+    moments: torch.Tensor
+    """(batch, 2 * channels, frames, bins)"""
+    embedding: torch.Tensor
+    """(batch, dim)"""
+    audio: NotRequired[torch.Tensor]
+    frames: torch.Tensor
+    """(batch,) how many latent frames are the clip's own; what follows repeats it."""
+    draws: list[Draw]
 
 
 def normalise(waveform: np.ndarray) -> tuple[np.ndarray, float]:
@@ -61,10 +77,11 @@ class VaeMoments:
     Args:
         vae: The frozen VAE.
         seconds: Shorter recordings are repeated up to this length, never padded with silence,
-            which the model would learn and the detector would hear.
+            which the model would learn and the detector would hear. ``None`` leaves them as they
+            are.
     """
 
-    def __init__(self, vae: AutoencoderKL, seconds: float) -> None:
+    def __init__(self, vae: AutoencoderKL, seconds: float | None) -> None:
         self.vae = vae
         self.seconds = seconds
         self._weights = fingerprint(vae)
@@ -75,7 +92,7 @@ class VaeMoments:
     @torch.no_grad()
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """Return (2 * channels, frames, bins) float16 of a (samples,) waveform."""
-        short = round(self.seconds * SAMPLE_RATE) - len(waveform)
+        short = round((self.seconds or 0) * SAMPLE_RATE) - len(waveform)
         if short > 0:
             waveform = np.pad(waveform, (0, short), mode="wrap")
         mel = torch.from_numpy(heard_mel(waveform))[None, None]
@@ -85,66 +102,117 @@ class VaeMoments:
         return encoded.parameters[0].to("cpu", torch.float16).numpy()
 
 
+class Computed:
+    """A front end whose features are all in the cache: it names them, and can compute none.
+
+    Training reads them in worker processes, which need no VAE; and where a recording is altered
+    while training goes on, its features are no longer found, and this says so.
+    """
+
+    def __init__(self, front_end: FrontEnd) -> None:
+        self.name = repr(front_end)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        raise RuntimeError(
+            "a recording was altered, or the cache emptied, after training had begun: its latents "
+            "are no longer those of the recording. Begin the run anew"
+        )
+
+
 class LatentExamples(Dataset[Example]):
     """Captioned clips as training examples: a crop of the moments and the caption's embedding.
 
+    The moments are computed now, or found in the clips' cache. In memory there is nothing of them
+    where that cache has a folder: each is read when it is drawn (131 kB for ten seconds).
+
     Args:
-        clips: The recordings; their moments are computed now, or found in the clips' cache.
-        embeddings: (n, dim), one per clip.
+        clips: The recordings.
+        captions: One per clip.
+        embeddings: Of each distinct caption.
         moments: The front end.
-        frames: Latent frames per example.
+        frames: Latent frames per example; ``None`` for whole clips.
         random_crop: Crop anywhere (training) or in the middle (validation).
+        audio: Front end of CLAP's audio branch, where there is one.
+        share: (this process, processes) that compute the features together, each its part.
     """
 
     def __init__(
         self,
         clips: Clips,
-        embeddings: torch.Tensor,
+        captions: Sequence[str],
+        embeddings: dict[str, torch.Tensor],
         moments: VaeMoments,
-        frames: int,
+        frames: int | None,
         random_crop: bool,
+        audio: FrontEnd | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        computed = track(clips.features(moments), "VAE moments", len(clips), transient=True)
-        # Float16 moments of a ten-second clip take 131 kB in AudioLDM-S: 1000 clips, 131 MB.
-        self.moments = [torch.from_numpy(features) for features in computed]
+        compute(clips, moments, "VAE moments", share)
+        if audio is not None:
+            compute(clips, audio, "CLAP embeddings", share)
+        self.clips = clips
+        self.captions = list(captions)
         self.embeddings = embeddings
+        self.moments = Computed(moments)
         self.frames = frames
         self.random_crop = random_crop
+        self.audio = None if audio is None else Computed(audio)
 
     def __len__(self) -> int:
-        return len(self.moments)
+        return len(self.clips)
 
-    def __getitem__(self, index: int) -> Example:
-        moments = self.moments[index]
-        room = moments.shape[1] - self.frames
-        start = int(torch.randint(room + 1, ())) if self.random_crop else room // 2
-        return Example(
-            moments=moments[:, start : start + self.frames].float(),
-            embedding=self.embeddings[index],
-            index=index,
+    def __getitem__(self, draw: Draw) -> Example:
+        clip = self.clips[draw.clip]
+        moments = torch.from_numpy(self.clips.cache.get(self.moments, clip))
+        room = 0 if self.frames is None else moments.shape[1] - self.frames
+        start = room // 2
+        if self.random_crop and room:
+            # Another generator than the noise's, lest crop and noise go together.
+            generator = torch.Generator().manual_seed(draw.seed + 1)
+            start = int(torch.randint(room + 1, (), generator=generator))
+        stop = None if self.frames is None else start + self.frames
+        example = Example(
+            moments=moments[:, start:stop].float(),
+            embedding=self.embeddings[self.captions[draw.clip]],
+            draw=draw,
         )
+        if self.audio is not None:
+            example["audio"] = torch.from_numpy(self.clips.cache.get(self.audio, clip))
+        return example
+
+    @staticmethod
+    def collate(examples: Sequence[Example]) -> Batch:
+        """Stack examples; shorter ones are repeated up to the longest, which ``frames`` tells."""
+        lengths = [example["moments"].shape[1] for example in examples]
+        repeated = [
+            example["moments"].repeat(1, -(-max(lengths) // length), 1)[:, : max(lengths)]
+            for example, length in zip(examples, lengths, strict=True)
+        ]
+        batch = Batch(
+            moments=torch.stack(repeated),
+            embedding=torch.stack([example["embedding"] for example in examples]),
+            frames=torch.tensor(lengths),
+            draws=[example["draw"] for example in examples],
+        )
+        if "audio" in examples[0]:
+            batch["audio"] = torch.stack([example["audio"] for example in examples])
+        return batch
 
 
-@torch.no_grad()
-def embed_captions(
-    text_encoder: ClapTextModelWithProjection,
-    tokenizer: RobertaTokenizer,
-    captions: Sequence[str],
-    batch: int = 64,
-) -> torch.Tensor:
-    """Return the (n, dim) L2-normalised CLAP embeddings of captions.
+def compute(clips: Clips, front_end: FrontEnd, what: str, share: tuple[int, int] = (0, 1)) -> None:
+    """Fill the clips' cache with their features, each process its part of what is missing.
 
-    Each distinct caption is computed once, and padded to the longest of its batch only: the result
-    is that of padding to the tokenizer's limit.
+    Without a folder to share, each process computes all of them for itself.
     """
-    distinct = sorted(set(captions), key=len)
-    found: dict[str, torch.Tensor] = {}
-    for start in range(0, len(distinct), batch):
-        texts = distinct[start : start + batch]
-        tokens = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        states = text_encoder(**tokens.to(text_encoder.device)).text_embeds
-        found |= dict(zip(texts, nn.functional.normalize(states, dim=-1).cpu(), strict=True))
-    return torch.stack([found[caption] for caption in captions])
+    rank, ranks = share if clips.cache.folder is not None else (0, 1)
+    mine = clips[rank::ranks]
+    missing = mine[[not clips.cache.holds(front_end, clip) for clip in mine]]
+    found = missing.features(front_end)
+    for _ in track(found, what, len(missing), transient=True, disable=not len(missing)):
+        pass
 
 
 def fingerprint(module: nn.Module) -> str:

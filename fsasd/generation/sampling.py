@@ -58,7 +58,7 @@ class Sampler:
             denoise: The UNet.
             noise_schedule: The schedule it was trained with.
             embeddings: (batch, dim) of the captions.
-            unconditional: (dim,) of the empty caption.
+            unconditional: (dim,) or (batch, dim), what guidance leads away from.
             shape: (channels, frames, bins) of a latent.
             seeds: One per clip: its noise does not depend on the rest of the batch.
 

@@ -10,6 +10,7 @@ import torchaudio
 from torch import nn
 
 from fsasd.data.audio import SAMPLE_RATE, LogMel
+from fsasd.generation.threads import one_thread
 
 
 class GriffinLim(nn.Module):
@@ -45,7 +46,8 @@ class GriffinLim(nn.Module):
                 front_end.norm,
                 front_end.scale,
             )
-            self.register_buffer("inverse_mel", torch.linalg.pinv(mel), persistent=False)
+            with one_thread():
+                self.register_buffer("inverse_mel", torch.linalg.pinv(mel), persistent=False)
             self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
 
     def forward(self, log_mel: torch.Tensor) -> torch.Tensor:

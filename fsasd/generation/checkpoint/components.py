@@ -1,20 +1,11 @@
-"""AudioLDM's components: random, from a folder or the hub, and back into a folder.
-
-The folder is the diffusers layout (``unet/ vae/ text_encoder/ tokenizer/ vocoder/ scheduler/
-model_index.json``), so that everyone's tools load what is saved here.
-"""
+"""The parts of an AudioLDM, their published sizes, and how they are built with random weights."""
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
-from typing import Any
 
-import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import (
@@ -109,75 +100,10 @@ def build(size: str) -> Components:
         unet=build_unet(sizes),
         vae=build_vae(sizes),
         text_encoder=text_encoder.eval(),
-        tokenizer=_load_tokenizer(Path(str(NANO)) / "tokenizer"),
-        vocoder=GriffinLim() if size == "nano" else _build_hifigan(),
+        tokenizer=RobertaTokenizer.from_pretrained(str(NANO / "tokenizer")),
+        vocoder=GriffinLim() if size == "nano" else build_hifigan(),
         scheduler=build_scheduler("v_prediction" if size == "nano" else "epsilon"),
     )
-
-
-def load(source: str | Path) -> Components:
-    """Load components.
-
-    Args:
-        source: ``nano`` (ships with the package), ``random:<size>``, a folder in the diffusers
-            layout, or the id of one on the Hugging Face hub.
-
-    Raises:
-        CheckpointError: Parts of the folder are missing, weights are missing or superfluous, or
-            the hub cannot be reached.
-    """
-    source = str(source)
-    if source.startswith("random:"):
-        return build(source.removeprefix("random:"))
-    folder = str(NANO) if source == "nano" else source
-    if Path(folder).is_dir():
-        _require_parts(Path(folder))
-    elif folder.count("/") != 1 or folder.startswith((".", "/")):
-        raise CheckpointError(f"checkpoint folder {folder} does not exist")
-    try:
-        return Components(
-            unet=_load_module(UNet2DConditionModel, folder, "unet"),
-            vae=_load_module(AutoencoderKL, folder, "vae"),
-            text_encoder=_load_module(ClapTextModelWithProjection, folder, "text_encoder"),
-            tokenizer=_load_tokenizer(folder),
-            vocoder=_load_vocoder(folder),
-            scheduler=DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
-        )
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder}: could not be loaded ({error}). Without a way to the hub, copy the model's "
-            "folder to this machine and give its path as generator.checkpoint"
-        ) from error
-
-
-def files(source: str | Path) -> list[Path]:
-    """Return the files that a checkpoint is loaded from; of random weights and the hub's, none."""
-    folder = Path(str(NANO)) if str(source) == "nano" else Path(source)
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def save(components: Components, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write components in the diffusers layout, weights as safetensors."""
-    folder = Path(folder)
-    index: dict[str, Any] = {"_class_name": "AudioLDMPipeline"}
-    for field in fields(components):
-        part = getattr(components, field.name)
-        if isinstance(part, nn.Module):
-            # The models' own `to` warns of a list that is empty here.
-            part = nn.Module.to(copy.deepcopy(part), device="cpu", dtype=dtype)
-        part.save_pretrained(folder / field.name)
-        _forget_origin(folder / field.name / "config.json")
-        library = type(part).__module__.split(".")[0]
-        index[field.name] = [library, type(part).__name__]
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-
-
-def _forget_origin(config: Path) -> None:
-    # Where a part was loaded from is a path of this machine, and nobody else's business.
-    if config.is_file():
-        known = json.loads(config.read_text())
-        known.pop("_name_or_path", None)
-        config.write_text(json.dumps(known, indent=2) + "\n")
 
 
 def build_nano_text_encoder(vocabulary: int) -> ClapTextModelWithProjection:
@@ -258,50 +184,14 @@ def build_vae(size: Size) -> AutoencoderKL:
     ).eval()
 
 
-def _build_hifigan() -> SpeechT5HifiGan:
+def build_hifigan(channels: int = 1024) -> SpeechT5HifiGan:
+    """Build AudioLDM's vocoder, a HiFi-GAN (Kong et al., 2020), with random weights."""
     config = SpeechT5HifiGanConfig(
         model_in_dim=64,
         sampling_rate=16_000,
-        upsample_initial_channel=1024,
+        upsample_initial_channel=channels,
         upsample_rates=[5, 4, 2, 2, 2],
         upsample_kernel_sizes=[16, 16, 8, 4, 4],
         normalize_before=False,
     )
     return SpeechT5HifiGan(config).eval()
-
-
-def _load_module(kind: Any, folder: str, part: str) -> Any:
-    module, found = kind.from_pretrained(
-        folder, subfolder=part, dtype=torch.float32, output_loading_info=True
-    )
-    problems = {
-        what: keys
-        for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        # Older transformers saved this buffer; it is the numbers 0, 1, 2, ...
-        if (keys := [k for k in found.get(what, ()) if not str(k).endswith("position_ids")])
-    }
-    if problems:
-        listed = "; ".join(f"{what}: {keys}" for what, keys in problems.items())
-        raise CheckpointError(f"{folder}/{part} does not fit {kind.__name__}: {listed}")
-    return module.eval()
-
-
-def _load_tokenizer(folder: str | Path) -> RobertaTokenizer:
-    if (Path(folder) / "tokenizer").is_dir():
-        folder = Path(folder) / "tokenizer"
-    if Path(folder).is_dir():
-        return RobertaTokenizer.from_pretrained(folder)
-    return RobertaTokenizer.from_pretrained(folder, subfolder="tokenizer")
-
-
-def _load_vocoder(folder: str) -> SpeechT5HifiGan | GriffinLim:
-    config = Path(folder) / "vocoder" / GriffinLim.CONFIG
-    if config.is_file():
-        return GriffinLim.from_pretrained(config.parent).eval()
-    return _load_module(SpeechT5HifiGan, folder, "vocoder")
-
-
-def _require_parts(folder: Path) -> None:
-    missing = [f.name for f in fields(Components) if not (folder / f.name).is_dir()]
-    if missing:
-        raise CheckpointError(f"{folder}: no folder {', '.join(missing)} (diffusers layout)")

@@ -1,0 +1,127 @@
+"""Which weights of the UNet fine-tuning changes: all, low-rank adapters, or parts by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.utils import logging
+from peft import LoraConfig
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+EVERYWHERE = (
+    *ATTENTION,
+    *("proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
+    *("conv1", "conv2", "time_emb_proj", "class_embedding"),
+)
+"""All layers that LoRA can adapt; ``class_embedding`` is where the caption comes in."""
+
+
+class Full:
+    """Every weight of the UNet."""
+
+    def apply(self, unet: UNet2DConditionModel) -> None:
+        """Say which weights are trained."""
+        unet.requires_grad_(True)
+
+    def merged(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
+        """Return a UNet without adapters that computes the same."""
+        return unet
+
+    def save_alone(self, unet: UNet2DConditionModel, folder: Path) -> None:
+        """Write what was trained, where it can stand apart from the rest."""
+
+
+class Parts(Full):
+    """The weights whose names match, e.g. ``class_embedding*``, ``*.attentions.*``.
+
+    Args:
+        names: Patterns; ``*`` stands for anything.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+
+    def apply(self, unet: UNet2DConditionModel) -> None:
+        """Say which weights are trained.
+
+        Raises:
+            ValueError: A pattern matches nothing.
+        """
+        known = [name for name, _ in unet.named_parameters()]
+        for pattern in self.names:
+            if not any(fnmatchcase(name, pattern) for name in known):
+                blocks = sorted({name.split(".")[0] for name in known})
+                raise ValueError(
+                    f"no weight of the UNet is named '{pattern}': there are {', '.join(blocks)}"
+                )
+        for name, parameter in unet.named_parameters():
+            parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in self.names))
+
+
+class Lora(Full):
+    """Low-rank adapters (Hu et al., 2022) beside frozen weights.
+
+    Args:
+        rank: Of each adapter's two matrices.
+        alpha: The adapters' sum is scaled by alpha / rank.
+        layers: ``attention``, ``all``, or the layers' names as peft matches them.
+    """
+
+    WEIGHTS = "pytorch_lora_weights.safetensors"
+
+    def __init__(
+        self, rank: int = 16, alpha: int = 16, layers: str | Sequence[str] = "all"
+    ) -> None:
+        if rank < 1:
+            raise ValueError(f"LoRA needs a rank of at least 1, found {rank}")
+        presets = {"attention": ATTENTION, "all": EVERYWHERE}
+        if isinstance(layers, str) and layers not in presets:
+            raise ValueError(f"LoRA layers: expected attention, all or a list, found '{layers}'")
+        self.rank = rank
+        self.alpha = alpha
+        self.layers = list(presets[layers] if isinstance(layers, str) else layers)
+
+    def apply(self, unet: UNet2DConditionModel) -> None:
+        """Add adapters, which do nothing yet, and freeze all else."""
+        unet.requires_grad_(False)
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=self.layers)
+        # Random at first, but in all processes alike.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            unet.add_adapter(config)
+
+    def merged(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
+        """Return a UNet without adapters that computes the same."""
+        one = copy.deepcopy(unet)
+        one.fuse_lora()
+        one.unload_lora()
+        return one
+
+    def save_alone(self, unet: UNet2DConditionModel, folder: Path) -> None:
+        """Write the adapters alone, for ``load_adapters`` and everyone's ``load_lora_adapter``."""
+        # It would warn of a list of modules that is empty here.
+        level = logging.get_verbosity()
+        logging.set_verbosity_error()
+        try:
+            unet.save_lora_adapter(folder / "lora", safe_serialization=True)
+        finally:
+            logging.set_verbosity(level)
+
+
+def load_adapters(unet: UNet2DConditionModel, folder: str | Path) -> None:
+    """Put saved adapters beside the weights of the UNet that they were trained on.
+
+    Raises:
+        FileNotFoundError: The folder holds none.
+    """
+    path = Path(folder) / Lora.WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no adapters ({Lora.WEIGHTS})")
+    # Without the file's name diffusers looks for another; given the weights themselves, it would
+    # forget their scale.
+    unet.load_lora_adapter(folder, prefix=None, weight_name=Lora.WEIGHTS)

@@ -1,0 +1,45 @@
+"""AudioLDM's components: random, from a folder, the hub or the original's file, and back."""
+
+from fsasd.generation.checkpoint.attention_heads import (
+    heads_of,
+    keep_better_heads,
+    original_heads,
+    require_original_heads,
+    set_heads,
+)
+from fsasd.generation.checkpoint.components import (
+    NANO,
+    SIZES,
+    CheckpointError,
+    Components,
+    Size,
+    build,
+    build_hifigan,
+    build_nano_text_encoder,
+    build_scheduler,
+    build_unet,
+    build_vae,
+)
+from fsasd.generation.checkpoint.folder import files, load, save
+
+__all__ = [
+    "NANO",
+    "SIZES",
+    "CheckpointError",
+    "Components",
+    "Size",
+    "build",
+    "build_hifigan",
+    "build_nano_text_encoder",
+    "build_scheduler",
+    "build_unet",
+    "build_vae",
+    "files",
+    "heads_of",
+    "keep_better_heads",
+    "load",
+    "original_heads",
+    "require_original_heads",
+    "save",
+    "set_heads",
+]

@@ -1,0 +1,254 @@
+"""CLAP: captions, and where a user has its audio branch recordings, as points on one sphere.
+
+Hub folders of AudioLDM carry CLAP's text branch only. With all of CLAP (a folder, or a hub id such
+as ``laion/clap-htsat-unfused``) AudioLDM can also be trained on embeddings of the recordings, as
+its authors did, and candidates can be ranked by how well they fit their captions.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torchaudio
+from torch import nn
+from torch.nn import functional as F
+from transformers import (
+    ClapFeatureExtractor,
+    ClapModel,
+    ClapTextModelWithProjection,
+    RobertaTokenizer,
+)
+
+from fsasd.data.audio import SAMPLE_RATE, Clips
+
+log = logging.getLogger(__name__)
+
+TOO_CLOSE = 0.98
+"""Cosine above which a UNet hardly learns to tell two captions apart."""
+
+CLAP_RATE = 48_000
+"""Hz"""
+
+
+def embed_captions(
+    text_encoder: ClapTextModelWithProjection,
+    tokenizer: RobertaTokenizer,
+    captions: Sequence[str],
+) -> torch.Tensor:
+    """Return the (n, dim) L2-normalised CLAP embeddings of captions.
+
+    Each distinct caption is computed once, and padded to the longest of its batch only: the result
+    is that of padding to the tokenizer's limit. What is longer than CLAP can read is cut off there,
+    with a warning.
+    """
+    distinct = sorted(set(captions), key=lambda text: (len(text), text))
+    states = F.normalize(_project(text_encoder, tokenizer, distinct), dim=-1).cpu()
+    places = {text: i for i, text in enumerate(distinct)}
+    return states[[places[caption] for caption in captions]]
+
+
+def longest_text(text_encoder: ClapTextModelWithProjection, tokenizer: RobertaTokenizer) -> int:
+    """Return how many tokens the text encoder reads, whatever the tokenizer believes."""
+    config = text_encoder.config
+    # RoBERTa counts positions from the padding's number on.
+    return min(tokenizer.model_max_length, config.max_position_embeddings - config.pad_token_id - 1)
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How close captions are to one another.
+
+    Attributes:
+        cosines: (n, n) of the distinct captions.
+        captions: The distinct captions.
+        closest: The largest cosine of two captions.
+        pair: Those two.
+        too_close: How many pairs are above ``TOO_CLOSE``.
+    """
+
+    cosines: np.ndarray
+    captions: list[str]
+    closest: float
+    pair: tuple[str, str]
+    too_close: int
+
+
+def closeness(captions: Sequence[str], embeddings: torch.Tensor, most: int = 2000) -> Closeness:
+    """Compare captions by their embeddings.
+
+    Args:
+        captions: One per embedding, also repeatedly.
+        embeddings: (n, dim), normalised.
+        most: Distinct captions that are compared; of more, these many evenly from all.
+
+    >>> found = closeness(["a", "b", "a"], torch.tensor([[1.0, 0.0], [0.6, 0.8], [1.0, 0.0]]))
+    >>> round(found.closest, 3), found.pair, found.too_close
+    (0.6, ('a', 'b'), 0)
+    """
+    first = {caption: i for i, caption in reversed(list(enumerate(captions)))}
+    texts = sorted(first)[:: -(-len(first) // most)]
+    found = embeddings[[first[text] for text in texts]].float().cpu()
+    cosines = (found @ found.T).numpy()
+    upper = np.triu(np.ones_like(cosines, dtype=bool), k=1)
+    if not upper.any():
+        return Closeness(cosines, texts, 0.0, (texts[0], texts[0]), 0)
+    a, b = np.unravel_index(np.argmax(np.where(upper, cosines, -2)), cosines.shape)
+    pair = texts[int(a)], texts[int(b)]
+    return Closeness(
+        cosines, texts, float(cosines[a, b]), pair, int((cosines > TOO_CLOSE)[upper].sum())
+    )
+
+
+def report_closeness(found: Closeness, folder: Path | None = None) -> None:
+    """Say how close captions are, as a warning where some are too close to be told apart.
+
+    Args:
+        found: What ``closeness`` returned.
+        folder: Gets the whole matrix as ``caption_cosines.csv``.
+    """
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        matrix = pd.DataFrame(found.cosines, found.captions, found.captions)
+        matrix.round(4).to_csv(folder / "caption_cosines.csv")
+    log.info("%d captions; cosine of the closest two: %.3f", len(found.captions), found.closest)
+    if found.too_close:
+        log.warning(
+            "%d pairs of captions have a cosine above %.2f; a model hardly learns to tell them "
+            "apart: '%s' and '%s' (%.4f). Say more in the captions, or set "
+            "generator.whiten_captions=true",
+            found.too_close, TOO_CLOSE, *found.pair, found.closest,
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def whiten(
+    text_encoder: ClapTextModelWithProjection, tokenizer: RobertaTokenizer, captions: Sequence[str]
+) -> None:
+    """Scale and shift the text projection so that captions differ as much in every dimension.
+
+    The last layer's rows are divided by the standard deviation over the distinct captions, and its
+    bias is shifted by their mean. It is part of the weights: any tool that loads them has it.
+
+    Raises:
+        ValueError: There are fewer than two distinct captions.
+    """
+    distinct = sorted(set(captions))
+    if len(distinct) < 2:
+        raise ValueError(f"whiten_captions needs two captions or more, found {distinct}")
+    embedded = _project(text_encoder, tokenizer, distinct)
+    mean, std = embedded.mean(0), embedded.std(0)
+    # A dimension in which no two captions differ has nothing to be scaled up.
+    std = std.clamp(min=1e-4 * float(std.max()))
+    last: nn.Linear = text_encoder.text_projection.linear2
+    last.weight.div_(std[:, None])
+    last.bias.sub_(mean).div_(std)
+
+
+class ClapAudio:
+    """The front end of CLAP's audio branch: waveform -> (dim,) normalised embedding.
+
+    Args:
+        checkpoint: A folder with all of CLAP (``transformers.ClapModel``), or a hub id.
+    """
+
+    def __init__(self, checkpoint: str | Path) -> None:
+        self.checkpoint = str(checkpoint)
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> None:
+        """Say where to compute; a model that is not loaded yet will be loaded to there."""
+        self.device = torch.device(device)
+        if "model" in vars(self):
+            self.model.to(self.device)
+
+    def __repr__(self) -> str:
+        return f"ClapAudio({self.checkpoint})"
+
+    @functools.cached_property
+    def model(self) -> ClapModel:
+        """CLAP, loaded when it is first needed."""
+        return _load(ClapModel, self.checkpoint).eval().to(self.device)
+
+    @functools.cached_property
+    def extractor(self) -> ClapFeatureExtractor:
+        """What turns waveforms into what CLAP hears."""
+        return _load(ClapFeatureExtractor, self.checkpoint)
+
+    @torch.no_grad()
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """Return the (dim,) embedding of a (samples,) waveform at 16 kHz."""
+        heard = torchaudio.functional.resample(torch.from_numpy(waveform), SAMPLE_RATE, CLAP_RATE)
+        inputs = self.extractor(heard.numpy(), sampling_rate=CLAP_RATE, return_tensors="pt")
+        found = self.model.get_audio_features(**inputs.to(self.model.device)).pooler_output
+        return F.normalize(found[0], dim=-1).cpu().numpy()
+
+
+class ClapScorer:
+    """Score clips by the cosine of their CLAP embedding and their caption's, as AudioLDM does.
+
+    Args:
+        checkpoint: A folder with all of CLAP, or a hub id.
+    """
+
+    def __init__(self, checkpoint: str | Path) -> None:
+        self.audio = ClapAudio(checkpoint)
+        self.tokenizer = _load(RobertaTokenizer, str(checkpoint))
+
+    @torch.no_grad()
+    def __call__(self, clips: Clips, rows: pd.DataFrame, real: object = None) -> np.ndarray:
+        """Return (n,) cosines of clips and the captions of their rows in the manifest."""
+        heard = torch.from_numpy(np.stack(list(clips.features(self.audio))))
+        texts = list(rows["caption"])
+        tokens = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        wanted = F.normalize(self.audio.model.get_text_features(**tokens).pooler_output, dim=-1)
+        return (heard * wanted).sum(1).numpy()
+
+
+@torch.no_grad()
+def _project(
+    text_encoder: ClapTextModelWithProjection,
+    tokenizer: RobertaTokenizer,
+    texts: Sequence[str],
+    batch: int = 64,
+) -> torch.Tensor:
+    limit = longest_text(text_encoder, tokenizer)
+    too_long = [
+        text
+        for text, tokens in zip(texts, tokenizer(list(texts)).input_ids, strict=True)
+        if len(tokens) > limit
+    ]
+    if too_long:
+        log.warning(
+            "%d of %d captions are longer than the %d tokens that the text encoder reads, and are "
+            "cut off there, e.g. '%s'",
+            len(too_long), len(texts), limit, too_long[-1],
+        )  # fmt: skip
+    found = []
+    for start in range(0, len(texts), batch):
+        tokens = tokenizer(
+            list(texts[start : start + batch]),
+            padding=True,
+            truncation=True,
+            max_length=limit,
+            return_tensors="pt",
+        )
+        found.append(text_encoder(**tokens.to(text_encoder.device)).text_embeds)
+    return torch.cat(found)
+
+
+def _load(kind: Any, checkpoint: str) -> Any:
+    try:
+        return kind.from_pretrained(checkpoint)
+    except OSError as error:
+        raise ValueError(
+            f"CLAP {checkpoint}: could not be loaded ({error}). Without a way to the hub, copy its "
+            "folder to this machine and give its path"
+        ) from error

@@ -1,0 +1,125 @@
+"""What fine-tuning will cost: counted on a copy of the UNet that has shapes and no numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
+
+from fsasd.generation.adaptation import Full
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a training step on one device.
+
+    Attributes:
+        trained: Parameters that are trained.
+        total: Parameters of the UNet, adapters included.
+        flops: Floating-point operations, forward and backward, of a step.
+        state: Bytes of weights, gradients, moments of the optimizer, and the weights' average.
+        activations: Bytes that the forward pass keeps for the backward pass.
+    """
+
+    trained: int
+    total: int
+    flops: float
+    state: int
+    activations: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes at least; kernels' workspaces and fragmentation come on top."""
+        return self.state + self.activations
+
+    def __str__(self) -> str:
+        return (
+            f"{self.trained / 1e6:.1f} of {self.total / 1e6:.1f} million parameters are trained; "
+            f"a step is {self.flops / 1e12:.3g} TFLOP and needs about {self.memory / GIB:.1f} GiB "
+            f"({self.state / GIB:.1f} for weights, gradients, optimizer and average, "
+            f"{self.activations / GIB:.1f} for activations)"
+        )
+
+
+def training_cost(
+    unet: UNet2DConditionModel,
+    train: Full,
+    batch_size: int,
+    frames: int,
+    *,
+    gradient_checkpointing: bool = False,
+    half_precision: bool = False,
+    moment_bytes: int = 8,
+) -> Cost:
+    """Count what a training step costs, without making one.
+
+    Args:
+        unet: Before anything was added to it, or after; only its configuration is read.
+        train: What of it is trained.
+        batch_size: On one device.
+        frames: Of a latent.
+        gradient_checkpointing: Whether activations are computed anew in the backward pass.
+        half_precision: Whether activations take two bytes a number rather than four.
+        moment_bytes: Of the optimizer, per trained parameter: 8 for AdamW, 2 for its 8-bit form.
+
+    >>> from fsasd.generation.checkpoint import SIZES, build_unet
+    >>> cost = training_cost(build_unet(SIZES["nano"]), Full(), batch_size=16, frames=64)
+    >>> cost.trained == cost.total, round(cost.flops / 1e9)
+    (True, 34)
+    """
+    with torch.device("meta"):
+        copy = UNet2DConditionModel.from_config(unet.config).train()
+        train.apply(copy)
+        if gradient_checkpointing:
+            copy.enable_gradient_checkpointing()
+        latents = torch.zeros(batch_size, unet.config.in_channels, frames, 16)
+        timesteps = torch.zeros(batch_size)
+        embeddings = torch.zeros(batch_size, unet.config.projection_class_embeddings_input_dim)
+    weights = {p.untyped_storage()._cdata for p in copy.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with FlopCounterMode(display=False) as counter:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found = copy(latents, timesteps, encoder_hidden_states=None, class_labels=embeddings)
+        activations = sum(kept.values())
+        found.sample.sum().backward()
+    total = sum(p.numel() for p in copy.parameters())
+    trained = sum(p.numel() for p in copy.parameters() if p.requires_grad)
+    return Cost(
+        trained=trained,
+        total=total,
+        flops=counter.get_total_flops(),
+        # Four bytes each for a weight, and for a trained one its gradient and its average.
+        state=4 * total + (4 + 4 + moment_bytes) * trained,
+        activations=activations // 2 if half_precision else activations,
+    )
+
+
+@contextlib.contextmanager
+def memory_advice(batch_size: int) -> Iterator[None]:
+    """Say what to lower where an accelerator's memory does not suffice.
+
+    Raises:
+        ValueError: In the place of PyTorch's error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"the accelerator's memory does not suffice ({str(error).partition('. ')[0]}). Lower "
+            f"data.batch_size (now {batch_size}) and raise trainer.accumulate_grad_batches as much;"
+            " generator.gradient_checkpointing=true; trainer.precision=bf16-mixed; "
+            "generator/train=lora; generator.optimizer=adamw_8bit; generator.crop_seconds"
+        ) from error

@@ -1,0 +1,303 @@
+"""How a generator's UNet is fine-tuned: what a Lightning Trainer asks for."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.training_utils import EMAModel
+from lightning.pytorch.trainer.states import TrainerFn
+from transformers import get_cosine_schedule_with_warmup
+
+from fsasd.data.draws import Draw
+from fsasd.generation import checkpoint as checkpoints
+from fsasd.generation.adaptation import Full
+from fsasd.generation.base import Generator
+from fsasd.generation.denoising import (
+    Chance,
+    choose_condition,
+    denoising_loss,
+    min_snr_weight,
+    sample_posterior,
+)
+from fsasd.generation.finite import LossWatch
+from fsasd.generation.latents import Batch, LatentExamples
+from fsasd.generation.optimizing import build_optimizer, optimizer_steps
+from fsasd.generation.sharding import divided_like, shard, whole
+from fsasd.generation.validation import SplitLosses, fixed_noise, fixed_timesteps
+
+log = logging.getLogger(__name__)
+
+
+class FineTuned(Generator):
+    """A generator whose UNet learns to denoise latents; ``AudioLDM`` says with which settings.
+
+    Only the UNet is trained and saved in checkpoints, and of it only what ``train_what`` chooses.
+    """
+
+    parts: checkpoints.Components
+    unet: UNet2DConditionModel
+    unconditional: torch.Tensor
+    train_what: Full
+    attention_heads: str
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    optimizer_name: str
+    condition_dropout: float
+    audio_share: float
+    ema_decay: float
+    min_snr: float | None
+    noise_offset: float
+    gradient_checkpointing: bool
+    compile_unet: bool
+    channels_last: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ema: EMAModel | None = None
+        self.metrics: dict[str, float] = {}
+        """Of the checkpoint that the weights are from."""
+        self.divided = False
+        """Whether the weights are divided among processes: then none alone can generate."""
+        self._watch = LossWatch()
+
+    def denoise(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor
+    ) -> torch.Tensor:
+        """Return what the UNet finds in latents (batch, channels, frames, bins): their noise."""
+        # Compiled for one shape, that of training; each other would be compiled for anew.
+        unet = self.unet if self.training or not self.compile_unet else self.unet.forward
+        return unet(latents, timesteps, encoder_hidden_states=None, class_labels=embeddings).sample
+
+    def loss(
+        self,
+        batch: Batch,
+        timesteps: torch.Tensor,
+        noise: torch.Tensor,
+        posterior_noise: torch.Tensor | None = None,
+        embeddings: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the (batch,) squared errors of what is predicted (see ``denoising_loss``).
+
+        Args:
+            batch: Examples.
+            timesteps: (batch,) of the 1000 of the schedule.
+            noise: Added to the latents.
+            posterior_noise: Of the VAE's posterior; its mean is used without.
+            embeddings: (batch, dim) of the condition; the captions' by default.
+        """
+        latents = sample_posterior(batch["moments"], posterior_noise)
+        return denoising_loss(
+            self.denoise,
+            self.parts.scheduler,
+            latents * self.parts.vae.config.scaling_factor,
+            batch["embedding"] if embeddings is None else embeddings,
+            timesteps,
+            noise,
+            batch["frames"],
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        chance = Chance.draw(
+            batch["draws"], self._latent_shape(batch), self._n_timesteps, self.device
+        )
+        losses = self.loss(
+            batch,
+            chance.timesteps,
+            chance.noise + self.noise_offset * chance.offset,
+            chance.posterior,
+            self._condition(batch, chance.uniform),
+        )
+        self._watch.note(losses.mean(), batch["draws"], self.trainer)
+        self.log("train/loss", self._mean_over_ranks(losses), prog_bar=True)
+        if self.min_snr is not None:
+            losses = losses * min_snr_weight(self.parts.scheduler, chance.timesteps, self.min_snr)
+        return losses.mean()
+
+    def on_validation_start(self) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self._split = SplitLosses(data.val_clips, ["val", "val_raw"])
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Find the loss at fixed noise and timesteps, with and without the weights' average."""
+        indices = [draw.clip for draw in batch["draws"]]
+        noise = fixed_noise(indices, self._latent_shape(batch)).to(batch["moments"])
+        timesteps = fixed_timesteps(indices, self._n_timesteps).to(self.device)
+        raw = self.loss(batch, timesteps, noise)
+        with self.averaged_weights():
+            averaged = self.loss(batch, timesteps, noise)
+        self._split.add(indices, torch.stack([averaged, raw]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log val/loss, and val/<machine, label, role>/...; val_raw/... without the average."""
+        found = self._split.sums.to(self.device)
+        self._split.sums = self.trainer.strategy.reduce(found, reduce_op="sum").cpu()
+        means = self._split.means()
+        total = means.pop("val/loss", None)
+        if total is not None:
+            # All ranks know the same numbers, of which sync_dist takes the mean.
+            self.log("val/loss", total, prog_bar=True, sync_dist=True)
+            self.log_dict(means, sync_dist=True)
+
+    def configure_model(self) -> None:
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.begin_training()
+
+    def begin_training(self) -> None:
+        """Choose the weights that are trained, divide them if need be, and begin their average."""
+        if self.ema is not None:
+            return
+        self.train_what.apply(self.unet)
+        if self.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        if self.device_mesh is not None:
+            shard(self.unet, self.device_mesh["data_parallel"])
+            self.divided = True
+            # What is frozen is not in the checkpoints, and so far Lightning asks for all.
+            self.strict_loading = False
+        if self.channels_last and self._where.type == "cuda":
+            self.unet.to(memory_format=torch.channels_last)
+        # Divided tensors cannot be copied for many at once.
+        self.ema = EMAModel(self.trained_weights(), decay=self.ema_decay, foreach=not self.divided)
+
+    def on_fit_start(self) -> None:
+        self._average.to(self.device)
+        if self.attention_heads == "auto":
+            self._choose_heads(self.trainer.datamodule.train_set)  # type: ignore[attr-defined]
+        if self.device.type != "cuda":
+            if self.compile_unet or self.channels_last:
+                log.info("compile_unet and channels_last are for CUDA, and not used on a CPU")
+            return
+        if self.compile_unet:
+            # In place: the weights keep their names.
+            self.unet.compile()
+
+    def trained_weights(self) -> list[torch.nn.Parameter]:
+        """Return the weights that are trained."""
+        return [parameter for parameter in self.unet.parameters() if parameter.requires_grad]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(
+            self.optimizer_name, self.trained_weights(), self.learning_rate, self.weight_decay
+        )
+        self.total_steps = steps = optimizer_steps(self.trainer)
+        schedule = get_cosine_schedule_with_warmup(
+            optimizer, min(self.warmup_steps, steps // 2), steps
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self._average.step(self.trained_weights())
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Use the moving average of the weights; without a training step there is none."""
+        if self.ema is None or not self.ema.optimization_step:
+            yield
+            return
+        self.ema.store(self.trained_weights())
+        self.ema.copy_to(self.trained_weights())
+        try:
+            yield
+        finally:
+            self.ema.restore(self.trained_weights())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was learnt: not the frozen weights, and nothing that is not finite."""
+        self._watch.check(self.trainer)
+        frozen = self._frozen_weights()
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {key: state[key] for key in state if key not in frozen}
+        average = self._average.state_dict()
+        checkpoint["ema"] = {**average, "shadow_params": [*map(whole, average["shadow_params"])]}
+        checkpoint["attention_heads"] = checkpoints.heads_of(self.unet)
+        numbers = self.trainer.callback_metrics.items()
+        checkpoint["metrics"] = {name: float(number) for name, number in numbers}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Where weights are divided, Lightning has loaded them by now.
+        if "state_dict" in checkpoint:
+            checkpoint["state_dict"] = {**self._frozen_weights(), **checkpoint["state_dict"]}
+        average = checkpoint["ema"]
+        shadows = zip(average["shadow_params"], self.trained_weights(), strict=True)
+        placed = [divided_like(shadow, weight) for shadow, weight in shadows]
+        self._average.load_state_dict({**average, "shadow_params": placed})
+        checkpoints.set_heads(self.unet, checkpoint["attention_heads"])
+        self.attention_heads = "checkpoint"
+        self.metrics = checkpoint["metrics"]
+
+    def on_fit_end(self) -> None:
+        """Put together what was divided among processes."""
+        if not self.divided:
+            return
+        state = {name: whole(weight) for name, weight in self.unet.state_dict().items()}
+        self._average.shadow_params = [*map(whole, self._average.shadow_params)]
+        self.unet = type(self.parts.unet).from_config(self.unet.config)
+        self.train_what.apply(self.unet)
+        self.unet.load_state_dict(state)
+        self.divided = False
+
+    @torch.no_grad()
+    def _choose_heads(self, examples: LatentExamples) -> None:
+        # Clips are sorted by machine: eight from all of them.
+        indices = range(0, len(examples), -(-len(examples) // 8))
+        batch = examples.collate([examples[Draw(i, i)] for i in indices])
+        batch = self.transfer_batch_to_device(batch, self.device, 0)
+        noise = fixed_noise(indices, self._latent_shape(batch)).to(batch["moments"])
+        timesteps = fixed_timesteps(indices, self._n_timesteps).to(self.device)
+        checkpoints.keep_better_heads(
+            self.unet, lambda: float(self.loss(batch, timesteps, noise).mean())
+        )
+        # On all ranks alike, whatever their last bits.
+        chosen = self.trainer.strategy.broadcast(checkpoints.heads_of(self.unet))
+        checkpoints.set_heads(self.unet, chosen)
+
+    def _condition(self, batch: Batch, uniform: torch.Tensor) -> torch.Tensor:
+        return choose_condition(
+            batch["embedding"], batch.get("audio"), self.unconditional, uniform,
+            self.condition_dropout, self.audio_share,
+        )  # fmt: skip
+
+    def _mean_over_ranks(self, losses: torch.Tensor) -> torch.Tensor:
+        mean = losses.detach().mean()
+        # Only where it is logged: to ask the other ranks is to wait for them.
+        logged = (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if logged and self.trainer.world_size > 1:
+            mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
+        return mean
+
+    def _frozen_weights(self) -> dict[str, torch.Tensor]:
+        return {
+            f"unet.{name}": parameter.detach()
+            for name, parameter in self.unet.named_parameters()
+            if not parameter.requires_grad
+        }
+
+    @property
+    def _where(self) -> torch.device:
+        """Where it trains, also before Lightning has moved it there."""
+        return self.trainer.strategy.root_device if self._trainer else self.device
+
+    @property
+    def _average(self) -> EMAModel:
+        if self.ema is None:
+            raise RuntimeError("the weights' average exists from the start of fitting on")
+        return self.ema
+
+    @staticmethod
+    def _latent_shape(batch: Batch) -> tuple[int, int, int]:
+        channels, frames, bins = batch["moments"].shape[1:]
+        return channels // 2, frames, bins
+
+    @property
+    def _n_timesteps(self) -> int:
+        return self.parts.scheduler.config.num_train_timesteps

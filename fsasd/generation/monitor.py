@@ -1,0 +1,255 @@
+"""Callbacks that tell of a training run: what it will cost, how it goes, how it sounds."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import matplotlib as mpl
+import numpy as np
+import soundfile
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from matplotlib import image
+
+from fsasd.data.audio import SAMPLE_RATE, LogMel
+from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.cost import GIB, training_cost
+from fsasd.generation.prompts import Prompt, make_prompts
+
+log = logging.getLogger(__name__)
+
+
+class CostReport(L.Callback):
+    """Say what the run will cost: before it begins what is counted, then what is measured.
+
+    Args:
+        steps: Batches after which the rest of the run is estimated; the first, which warm up, do
+            not count.
+    """
+
+    def __init__(self, steps: int = 10) -> None:
+        self.steps = steps
+        self.cost: Any = None
+        """``generation.cost.Cost`` of a step, once fitting has begun."""
+        self.hours: float | None = None
+        """What the whole run will take, once it is known."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero or not isinstance(pl_module, AudioLDM):
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self.cost = training_cost(
+            pl_module.unet,
+            pl_module.train_what,
+            data.batch_size,
+            pl_module.example_frames,
+            gradient_checkpointing=pl_module.gradient_checkpointing,
+            half_precision=str(trainer.precision).startswith(("bf16", "16")),
+            moment_bytes=2 if pl_module.optimizer_name == "adamw_8bit" else 8,
+        )
+        batch = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        log.info(
+            "%s on each of %d devices. %d steps of %d examples (%d x %d devices x %d accumulated)",
+            self.cost, trainer.world_size, pl_module.total_steps, batch, data.batch_size,
+            trainer.world_size, trainer.accumulate_grad_batches,
+        )  # fmt: skip
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Start the clock, and stop it."""
+        if self.cost is None or self.hours is not None:
+            return
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.ready - self._first
+        if done == 2:
+            _wait_for(pl_module.device)
+            self._begin = time.monotonic()
+        elif done == 2 + self.steps:
+            _wait_for(pl_module.device)
+            self._report(trainer, pl_module, (time.monotonic() - self._begin) / self.steps)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._first = trainer.fit_loop.epoch_loop.batch_progress.total.ready
+
+    def _report(self, trainer: L.Trainer, pl_module: Any, seconds: float) -> None:
+        batches = pl_module.total_steps * trainer.accumulate_grad_batches
+        self.hours = batches * seconds / 3600
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        memory = (
+            f", {torch.cuda.max_memory_allocated() / GIB:.1f} GiB at most"
+            if pl_module.device.type == "cuda"
+            else ""
+        )
+        log.info(
+            "measured: %.3g s a batch (%.3g clips/s, %.3g TFLOP/s a device%s); about %s for the "
+            "whole run of %d steps, validation not counted",
+            seconds, data.batch_size * trainer.world_size / seconds,
+            self.cost.flops / seconds / 1e12, memory, _duration(3600 * self.hours),
+            pl_module.total_steps,
+        )  # fmt: skip
+
+
+class TrainingMonitor(L.Callback):
+    """Log learning rate, gradient norm, clips/s, GPU memory, and now and then what it sounds like.
+
+    Sounds go to every logger in its own form: to W&B and TensorBoard as audio, image and text; for
+    others (CSV) as files in ``samples/<step>/`` of their folder.
+
+    Args:
+        samples_every_n_steps: Optimizer steps between sounds; 0 for none.
+        samples: Prompts: normal and anomalous in turn, of one target machine after the other.
+    """
+
+    def __init__(self, samples_every_n_steps: int = 500, samples: int = 4) -> None:
+        self.samples_every_n_steps = samples_every_n_steps
+        self.samples = samples
+        self._step = 0
+        self._restart()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.samples_every_n_steps and getattr(pl_module, "divided", False):
+            # Now, and not hours later, when it is time for the first sounds.
+            raise ValueError(
+                "with trainer=fsdp there are no sounds while training goes on: set "
+                "callbacks.monitor.samples_every_n_steps=0"
+            )
+        self._restart()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._restart()
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Log the gradient's norm before it is clipped, and the learning rate."""
+        if not self._is_logged(trainer, trainer.global_step + 1):
+            return
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        pl_module.log("train/gradient_norm", norm)
+        pl_module.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Log speed and memory, and sounds when it is time."""
+        self._clips += len(batch["draws"]) * trainer.world_size
+        stepped = trainer.global_step != self._step
+        self._step = trainer.global_step
+        if not stepped:
+            return
+        if self._is_logged(trainer, trainer.global_step):
+            pl_module.log("train/clips_per_second", self._clips / (time.monotonic() - self._begin))
+            if pl_module.device.type == "cuda":
+                used = torch.cuda.max_memory_allocated() / GIB
+                pl_module.log("train/gpu_memory_gib", used)
+            self._restart()
+        every = self.samples_every_n_steps
+        if every and trainer.global_step % every == 0 and trainer.is_global_zero:
+            self.sound(trainer, pl_module)
+            self._restart()
+
+    def sound(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Generate the samples with the averaged weights, and give them to every logger."""
+        prompts = self._prompts(trainer.datamodule)  # type: ignore[attr-defined]
+        if not prompts:
+            return
+        pl_module.eval()
+        with pl_module.averaged_weights(), torch.no_grad():
+            waveforms = [found.numpy() for found in pl_module.generate(prompts)]
+        pl_module.train()
+        for logger in trainer.loggers:
+            give_samples(logger, prompts, waveforms, trainer.global_step)
+
+    def _prompts(self, data: Any) -> list[Prompt]:
+        clips = data.captioned.where(label="normal")
+        targets = clips[[clip.role == "target" for clip in clips]]
+        chosen = targets if len(targets) else clips
+        # A caption of each machine: as many of them as there are samples.
+        first = {clip.machine: i for i, clip in reversed(list(enumerate(chosen)))}
+        some = chosen[sorted(first.values())[: -(-self.samples // 2)]]
+        prompts = make_prompts(some, [data.captions(clip) for clip in some], 1)
+        return prompts[: self.samples]
+
+    @staticmethod
+    def _is_logged(trainer: Any, step: int) -> bool:
+        return step % trainer.log_every_n_steps == 0
+
+    def _restart(self) -> None:
+        self._begin, self._clips = time.monotonic(), 0
+
+
+def give_samples(
+    logger: Any, prompts: Sequence[Prompt], waveforms: Sequence[np.ndarray], step: int
+) -> None:
+    """Give sounds, their spectrograms and captions to a logger."""
+    pictures = [spectrogram(waveform) for waveform in waveforms]
+    captions = [prompt.caption for prompt in prompts]
+    if isinstance(logger, WandbLogger):
+        rates = [SAMPLE_RATE] * len(captions)
+        logger.log_audio(
+            "samples", list(waveforms), step, sample_rate=rates, caption=list(captions)
+        )
+        logger.log_image("spectrograms", pictures, step, caption=captions)
+    elif isinstance(logger, TensorBoardLogger):
+        for prompt, waveform, picture in zip(prompts, waveforms, pictures, strict=True):
+            name = f"samples/{prompt.wav.removesuffix('.wav')}"
+            sound = torch.from_numpy(waveform)[None]
+            logger.experiment.add_audio(name, sound, step, SAMPLE_RATE)
+            logger.experiment.add_image(name, picture, step, dataformats="HWC")
+            logger.experiment.add_text(name, prompt.caption, step)
+    elif logger.log_dir:
+        _write_samples(Path(logger.log_dir) / "samples" / f"{step:06d}", prompts, waveforms)
+
+
+def spectrogram(waveform: np.ndarray) -> np.ndarray:
+    """Return a picture (64, frames, 3) of a waveform's log-mel, high frequencies above.
+
+    >>> spectrogram(np.sin(np.arange(16_000) / 5).astype(np.float32)).shape
+    (64, 100, 3)
+    """
+    mel = LogMel.audioldm()(waveform.astype(np.float32))[::-1]
+    scaled = (mel - mel.min()) / max(float(np.ptp(mel)), 1e-6)
+    return (mpl.colormaps["magma"](scaled)[..., :3] * 255).astype(np.uint8)
+
+
+def _write_samples(
+    folder: Path, prompts: Sequence[Prompt], waveforms: Sequence[np.ndarray]
+) -> None:
+    for prompt, waveform in zip(prompts, waveforms, strict=True):
+        path = folder / prompt.wav
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, waveform.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16")
+        image.imsave(path.with_suffix(".png"), spectrogram(waveform))
+    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["wav", "caption"])
+        writer.writerows([prompt.wav, prompt.caption] for prompt in prompts)
+
+
+def _duration(seconds: float) -> str:
+    """Return a time that is quick to read.
+
+    >>> _duration(90), _duration(5400), _duration(400_000)
+    ('1.5 min', '1.5 h', '4.6 days')
+    """
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= (1.5 * length if unit == "days" else length):
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

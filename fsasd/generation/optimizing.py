@@ -1,0 +1,55 @@
+"""Optimizers, and how many of their steps a training run has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import torch
+
+
+def build_optimizer(
+    name: str, parameters: Sequence[torch.nn.Parameter], learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Build AdamW (Loshchilov and Hutter, 2019), or its relative with 8-bit moments.
+
+    Raises:
+        ValueError: The name is unknown, or what it needs is not installed.
+    """
+    if name == "adamw":
+        # Not fused: Lightning refuses to clip gradients then, wherever precision is mixed.
+        return torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
+    if name != "adamw_8bit":
+        raise ValueError(f"optimizer must be 'adamw' or 'adamw_8bit', found '{name}'")
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ValueError(
+            "optimizer=adamw_8bit needs bitsandbytes: pip install 'fsasd[8bit]', or use adamw"
+        ) from error
+    return AdamW8bit(parameters, learning_rate, weight_decay=weight_decay)
+
+
+def optimizer_steps(trainer: L.Trainer) -> int:
+    """Return how often the optimizer will step.
+
+    Lightning's own estimate would begin to load data before it knows where a resumed run goes on.
+
+    Raises:
+        ValueError: The run has no end, so its learning rate could not fall to zero.
+    """
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
+    if trainer.max_epochs not in (None, -1):
+        batches = data.batches_per_epoch
+        if isinstance(trainer.limit_train_batches, int):
+            batches = min(batches, trainer.limit_train_batches)
+        else:
+            batches = int(batches * trainer.limit_train_batches)
+        per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+        steps = min(steps, per_epoch * trainer.max_epochs)
+    if steps == math.inf:
+        raise ValueError("training needs an end: set trainer.max_steps or trainer.max_epochs")
+    return int(steps)

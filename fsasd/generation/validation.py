@@ -1,0 +1,74 @@
+"""How well a generator denoises each machine, label and role: the same question at every step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from fsasd.data.audio import Clips
+
+
+def fixed_noise(indices: Sequence[int], shape: tuple[int, int, int]) -> torch.Tensor:
+    """Return (n, channels, frames, bins) of noise, of each clip its own."""
+    return torch.stack(
+        [torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in indices]
+    )
+
+
+def fixed_timesteps(indices: Sequence[int], n_timesteps: int) -> torch.Tensor:
+    """Return (n,) timesteps; the golden ratio spreads any number of clips evenly over them.
+
+    >>> fixed_timesteps(range(5), 1000)
+    tensor([500, 118, 736, 354, 972])
+    """
+    phase = [(i * (math.sqrt(5) - 1) / 2 + 0.5) % 1 for i in indices]
+    return torch.tensor([int(p * n_timesteps) for p in phase])
+
+
+class SplitLosses:
+    """The mean loss over all clips, and of each machine, label and role.
+
+    Each process fills in the clips that it has; summed over processes, ``sums`` holds all. A clip
+    that several had counts once.
+
+    Args:
+        clips: What is validated on.
+        kinds: Names of the losses of a clip.
+
+    >>> from pathlib import Path
+    >>> from fsasd.data.metadata import Clip
+    >>> clips = Clips([Clip(Path("a.wav"), "fan", "target", label="normal")])
+    >>> losses = SplitLosses(clips, ["val"])
+    >>> losses.add([0], torch.tensor([[0.5]]))
+    >>> losses.means()
+    {'val/loss': 0.5, 'val/machine/fan': 0.5, 'val/label/normal': 0.5, 'val/role/target': 0.5}
+    """
+
+    def __init__(self, clips: Clips, kinds: Sequence[str]) -> None:
+        self.kinds = list(kinds)
+        self.groups: dict[str, list[int]] = {"loss": list(range(len(clips)))}
+        for field in ("machine", "label", "role"):
+            values = [getattr(clip, field) for clip in clips]
+            for value in sorted({value for value in values if value}):
+                own = [i for i, found in enumerate(values) if found == value]
+                self.groups[f"{field}/{value}"] = own
+        # The last row counts.
+        self.sums = torch.zeros(len(self.kinds) + 1, len(clips))
+
+    def add(self, indices: Sequence[int], losses: torch.Tensor) -> None:
+        """Fill in the (kinds, n) losses of some clips."""
+        self.sums[:-1, list(indices)] = losses.detach().float().cpu()
+        self.sums[-1, list(indices)] = 1
+
+    def means(self) -> dict[str, float]:
+        """Return ``<kind>/<group>`` -> mean, of the groups of which a clip was heard."""
+        times = self.sums[-1]
+        heard = {name: [i for i in own if times[i]] for name, own in self.groups.items()}
+        return {
+            f"{kind}/{name}": float((row[own] / times[own]).mean())
+            for kind, row in zip(self.kinds, self.sums[:-1], strict=True)
+            for name, own in heard.items()
+            if own
+        }

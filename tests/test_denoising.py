@@ -1,0 +1,129 @@
+"""The loss: perfect predictions, weights, masks; chance that is each example's own."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsasd.data.draws import Draw
+from fsasd.generation.checkpoint import build_scheduler
+from fsasd.generation.denoising import (
+    Chance,
+    choose_condition,
+    denoising_loss,
+    min_snr_weight,
+    sample_posterior,
+)
+
+TIMESTEPS = torch.tensor([10, 300, 600, 990])
+SHAPE = (4, 16, 16)
+
+
+@pytest.fixture
+def latents():
+    return torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+def perfect(scheduler, latents, noise):
+    alpha = scheduler.alphas_cumprod[TIMESTEPS].reshape(4, 1, 1, 1)
+    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+    return noise if scheduler.config.prediction_type == "epsilon" else velocity
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_perfect_prediction_has_no_loss(latents, prediction):
+    scheduler, noise = build_scheduler(prediction), torch.randn(4, *SHAPE)
+    right = perfect(scheduler, latents, noise)
+    found = denoising_loss(lambda *_: right, scheduler, latents, None, TIMESTEPS, noise)
+    assert float(found.max()) < 1e-9
+    off = denoising_loss(lambda *_: right + 0.1, scheduler, latents, None, TIMESTEPS, noise)
+    torch.testing.assert_close(off, torch.full((4,), 0.01))
+
+
+def test_what_is_beyond_a_clips_end_does_not_count(latents):
+    scheduler, noise = build_scheduler(), torch.randn(4, *SHAPE)
+    frames = torch.tensor([16, 8, 4, 1])
+    wrong = noise.clone()
+    for i, own in enumerate(frames):
+        wrong[i, :, own:] += 100
+        wrong[i, :, :own] += 0.1
+    found = denoising_loss(lambda *_: wrong, scheduler, latents, None, TIMESTEPS, noise, frames)
+    torch.testing.assert_close(found, torch.full((4,), 0.01))
+
+
+def test_whole_clips_count_as_without_a_mask(latents):
+    scheduler, noise = build_scheduler(), torch.randn(4, *SHAPE)
+    whole = torch.full((4,), 16)
+    guess = torch.randn(4, *SHAPE)
+    args = (lambda *_: guess, scheduler, latents, None, TIMESTEPS, noise)
+    torch.testing.assert_close(denoising_loss(*args, whole), denoising_loss(*args))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_weight_bounds_what_small_noise_counts(prediction):
+    """Both weigh the same error of the latent alike (Hang et al., 2023, table 1)."""
+    scheduler, timesteps = build_scheduler(prediction), torch.arange(1000)
+    alpha = scheduler.alphas_cumprod
+    snr = alpha / (1 - alpha)
+    found = min_snr_weight(scheduler, timesteps, 5.0)
+    per_latent = {"epsilon": snr, "v_prediction": snr + 1}[prediction]
+    torch.testing.assert_close(found * per_latent, snr.clamp(max=5.0))
+
+
+def test_the_posterior_is_sampled_with_its_spread():
+    moments = torch.cat([torch.full((1, 4, 8, 8), 2.0), torch.full((1, 4, 8, 8), 2 * 0.693147)], 1)
+    assert torch.equal(sample_posterior(moments, None), torch.full((1, 4, 8, 8), 2.0))
+    drawn = sample_posterior(moments, torch.ones(1, 4, 8, 8))
+    torch.testing.assert_close(drawn, torch.full((1, 4, 8, 8), 4.0), atol=1e-4, rtol=0)
+
+
+# Condition
+
+
+def test_conditions_are_dropped_and_exchanged_per_example():
+    captions, recordings = torch.zeros(4, 3), torch.ones(4, 3)
+    nothing = torch.full((3,), 9.0)
+    uniform = torch.tensor([[0.1, 0.1], [0.3, 0.9], [0.9, 0.3], [0.19, 0.9]])
+    found = choose_condition(captions, recordings, nothing, uniform, 0.2, 0.31)
+    assert found[:, 0].tolist() == [9, 0, 1, 9]
+    found = choose_condition(captions, None, nothing, uniform, 0.2, 0.31)
+    assert found[:, 0].tolist() == [9, 0, 0, 9]
+
+
+def test_the_mix_is_that_of_the_authors():
+    """69 % text, 31 % audio, and 19 % of all without a condition."""
+    n = 20_000
+    uniform = torch.rand(n, 2, generator=torch.Generator().manual_seed(0))
+    found = choose_condition(
+        torch.zeros(n, 1), torch.ones(n, 1), torch.tensor([9.0]), uniform, 0.19, 0.31
+    )[:, 0]
+    assert float((found == 9).float().mean()) == pytest.approx(0.19, abs=0.01)
+    assert float(found[found != 9].mean()) == pytest.approx(0.31, abs=0.01)
+
+
+# Chance
+
+CPU = torch.device("cpu")
+
+
+@given(seeds=st.lists(st.integers(0, 2**62 - 1), min_size=2, max_size=6, unique=True))
+def test_chance_belongs_to_the_example_and_not_to_its_batch(seeds):
+    draws = [Draw(i, seed) for i, seed in enumerate(seeds)]
+    together = Chance.draw(draws, SHAPE, 1000, CPU)
+    for i, draw in enumerate(draws):
+        alone = Chance.draw([draw], SHAPE, 1000, CPU)
+        for name in vars(together):
+            assert torch.equal(getattr(together, name)[i], getattr(alone, name)[0]), name
+
+
+def test_chance_is_what_it_should_be():
+    chance = Chance.draw([Draw(0, seed) for seed in range(2000)], (1, 4, 4), 1000, CPU)
+    for name in ("noise", "posterior", "offset"):
+        drawn = getattr(chance, name)
+        assert float(drawn.mean()) == pytest.approx(0, abs=0.1)
+        assert float(drawn.std()) == pytest.approx(1, abs=0.05)
+    assert float(chance.timesteps.float().mean()) == pytest.approx(499.5, abs=25)
+    assert (int(chance.timesteps.min()), int(chance.timesteps.max())) <= (5, 999)
+    assert chance.uniform.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.03)
+    both = torch.stack([chance.noise.flatten(), chance.posterior.flatten()])
+    assert abs(float(torch.corrcoef(both)[0, 1])) < 0.03

@@ -1,0 +1,174 @@
+"""One process or two: the same loss curve, weights and, byte for byte, synthetic clips."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+pytestmark = pytest.mark.slow
+
+
+def run(*arguments):
+    found = subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True,
+        check=False, timeout=500,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr[-5000:]
+
+
+def left_behind(parent, child, seconds):
+    """Kill a process, and say within how many seconds the other one is gone."""
+    os.kill(parent, signal.SIGKILL)
+    begin = time.monotonic()
+    gone, _ = psutil.wait_procs([psutil.Process(child)], timeout=seconds)
+    assert gone, f"still there after {seconds} s"
+    return time.monotonic() - begin
+
+
+@pytest.fixture(scope="module")
+def runs(factory, tmp_path_factory):
+    """What one and two processes leave."""
+    folders = {devices: tmp_path_factory.mktemp(f"of-{devices}") for devices in (1, 2)}
+    for devices, folder in folders.items():
+        run(factory, folder, devices, "ddp" if devices > 1 else "auto")
+    return folders
+
+
+def test_two_processes_have_the_loss_curve_of_one(runs):
+    (one, found_one), (two, found_two) = (
+        json.loads((folder / "losses.json").read_text()) for folder in runs.values()
+    )
+    assert len(one) == 4
+    assert two == pytest.approx(one, rel=1e-4)
+    assert found_two == pytest.approx(found_one, rel=1e-3)
+    assert {"val/loss", "val/machine/fan", "val_raw/label/anomaly"} <= found_one.keys()
+
+
+def test_two_processes_have_the_weights_of_one(runs):
+    (one, average_one), (two, average_two) = (
+        torch.load(folder / "weights.pt") for folder in runs.values()
+    )
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-4, rtol=1e-2, msg=name)
+    for a, b in zip(average_one, average_two, strict=True):
+        torch.testing.assert_close(b, a, atol=1e-4, rtol=1e-2)
+
+
+def test_latents_are_computed_once_by_all_together(runs):
+    names = [sorted(p.name for p in folder.rglob("features/*/*.npy")) for folder in runs.values()]
+    assert names[0] == names[1]
+    assert len(names[0]) == len(set(names[0]))
+    for path in runs[1].rglob("features/*/*.npy"):
+        other = runs[2] / path.relative_to(runs[1])
+        np.testing.assert_allclose(np.load(path), np.load(other), atol=0.02)
+
+
+def test_two_processes_write_the_clips_of_one_byte_for_byte(runs):
+    manifests = [pd.read_csv(folder / "synthetic/manifest.csv") for folder in runs.values()]
+    pd.testing.assert_frame_equal(*manifests)
+    assert len(manifests[0]) == 12
+    for wav in manifests[0]["wav"]:
+        one, two = ((folder / "synthetic" / wav).read_bytes() for folder in runs.values())
+        assert one == two, wav
+    assert not list(runs[2].glob("synthetic/rows-*.csv"))
+
+
+def test_clips_are_the_same_when_a_killed_run_is_resumed(runs, factory, tmp_path):
+    """Killed after some clip: of the batches one is whole, one is not, the rest not begun."""
+    folder = tmp_path / "synthetic"
+    rows = (runs[1] / "synthetic/manifest.csv").read_text().splitlines(keepends=True)
+    (folder / "bearing").mkdir(parents=True)
+    (folder / "rows-1.csv").write_text("".join(rows[:5]))
+    run(factory, tmp_path, 2, "ddp")
+    manifest = pd.read_csv(folder / "manifest.csv")
+    assert len(manifest) == manifest["wav"].nunique() == 12
+    for wav in [path.relative_to(folder) for path in folder.rglob("*.wav")]:
+        assert (folder / wav).read_bytes() == (runs[1] / "synthetic" / wav).read_bytes()
+
+
+# Divided weights
+
+
+def test_weights_that_are_divided_learn_the_same(runs, factory, tmp_path):
+    run(factory, tmp_path, 2, "fsdp")
+    one, found_one = json.loads((runs[1] / "losses.json").read_text())
+    two, found_two = json.loads((tmp_path / "losses.json").read_text())
+    assert two == pytest.approx(one, rel=1e-4)
+    assert found_two == pytest.approx(found_one, rel=1e-3)
+    (one, average_one), (two, average_two) = (
+        torch.load(folder / "weights.pt") for folder in (runs[1], tmp_path)
+    )
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, atol=1e-4, rtol=1e-2, msg=name)
+    for a, b in zip(average_one, average_two, strict=True):
+        torch.testing.assert_close(b, a, atol=1e-4, rtol=1e-2)
+
+
+# Killed ranks
+
+
+def fine_tune(store):
+    """Two processes that fine-tune for a while."""
+    return [
+        sys.executable, "-m", "fsasd.main", "experiment=tiny", "trainer=ddp_cpu",
+        "trainer.enable_progress_bar=false", "trainer.max_steps=30", "trainer.val_check_interval=5",
+        "callbacks.evaluation.every_n_validations=100", "stages=[finetune]", f"store={store}",
+        f"hydra.run.dir={store / 'run'}", "hydra.job_logging.root.level=INFO",
+    ]  # fmt: skip
+
+
+def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
+    store = tmp_path / "store"
+    process = subprocess.Popen(
+        fine_tune(store), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    )
+    deadline = time.monotonic() + 200
+    while not (found := list(store.glob("finetune/*.partial/checkpoints/last.ckpt"))):
+        assert process.poll() is None, "ended before its first checkpoint"
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    (other,) = [
+        child
+        for child in psutil.Process(process.pid).children()
+        if "fsasd.main" in " ".join(child.cmdline())
+    ]
+    assert left_behind(other.pid, process.pid, seconds=60) < 60
+    process.wait(60)
+    assert not list(store.glob("finetune/*/model"))
+    before = torch.load(found[0], weights_only=False)["global_step"]
+    assert 5 <= before < 30
+
+    again = subprocess.run(fine_tune(store), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert len(list(store.glob("finetune/*/model"))) == 1
+    rows = pd.read_csv(next(store.glob("finetune/*/log/metrics.csv")))
+    assert rows["step"].min() >= before
+    assert rows["step"].max() == 29
+
+
+def test_a_rank_leaves_with_the_process_that_started_it(tmp_path):
+    """Also where its kernels would wait on, as NCCL's do."""
+    wait = (
+        "import os, time; os.environ['LOCAL_RANK'] = '1'; import fsasd.main as app; "
+        "app._leave_with_the_first_rank(); print('ready', flush=True); time.sleep(600)"
+    )
+    start = (
+        f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {wait!r}], "
+        "stdout=subprocess.PIPE, text=True); p.stdout.readline(); print(p.pid, flush=True); "
+        "p.wait()"
+    )
+    command = [sys.executable, "-c", start]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        assert left_behind(parent.pid, child, seconds=30) < 30

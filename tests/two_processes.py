@@ -1,0 +1,103 @@
+"""Fine-tunes and synthesises with so many processes; run by test_processes.py."""
+
+import json
+import sys
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from fsasd.callbacks import SynthesisWriter
+from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.metadata import read_clips
+from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.batches import batches
+from fsasd.generation.prompts import make_prompts
+from fsasd.generation.sampling import Sampler
+from fsasd.generation.sharding import FullySharded
+from fsasd.generation.synthesis import SynthesisFolder
+
+GLOBAL_BATCH = 8
+STEPS = 4
+
+
+class Curve(L.Callback):
+    """The loss of every step, and what is known at the end."""
+
+    def __init__(self, folder):
+        self.folder, self.losses, self.computed = folder, [], 0
+
+    def on_train_batch_end(self, trainer, *_):
+        self.losses.append(float(trainer.callback_metrics["train/loss"]))
+
+    def on_fit_end(self, trainer, module):
+        # Before the module's own hook, which gathers what is divided.
+        module.on_fit_end()
+        if trainer.is_global_zero:
+            found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            (self.folder / "losses.json").write_text(json.dumps([self.losses, found]))
+            weights = {name: p.detach() for name, p in module.unet.named_parameters()}
+            torch.save([weights, module.ema.shadow_params], self.folder / "weights.pt")
+
+
+class Halt(L.Callback):
+    """Saves a checkpoint and ends the run."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "half.ckpt")
+            trainer.should_stop = True
+
+
+def tuned():
+    return AudioLDM(crop_seconds=0.64, learning_rate=1e-3, warmup_steps=1)
+
+
+def trainer(folder, devices, strategy, **options):
+    return L.Trainer(
+        accelerator="cpu", devices=devices, strategy=strategy,
+        max_steps=STEPS, max_epochs=-1, check_val_every_n_epoch=None, num_sanity_val_steps=0,
+        val_check_interval=STEPS, log_every_n_steps=1, logger=False,
+        enable_progress_bar=False, gradient_clip_val=1.0,
+        enable_model_summary=False, enable_checkpointing=False, default_root_dir=folder, **options,
+    )  # fmt: skip
+
+
+def main(root: Path, folder: Path, devices: int, strategy: str) -> None:
+    # Both know how many threads an idle machine of two cores would give them.
+    torch.set_num_threads(2 // devices)
+    data = FirstShotDataModule(
+        read_clips(root),
+        batch_size=GLOBAL_BATCH // devices,
+        val_share=0.2,
+        cache=folder / "features",
+    )
+    if not (folder / "synthetic").exists():
+        curve = Curve(folder)
+        if strategy == "fsdp":
+            # Also interrupted and resumed.
+            half, halt = folder / "half.ckpt", Halt(2)
+            first = trainer(folder, devices, FullySharded(), callbacks=[curve, halt])
+            first.fit(tuned(), data)
+            second = trainer(folder, devices, FullySharded(), callbacks=[curve])
+            second.fit(tuned(), data, ckpt_path=half, weights_only=False)
+            return
+        trainer(folder, devices, strategy, callbacks=[curve]).fit(tuned(), data)
+
+    model = AudioLDM(sampler=Sampler(steps=2))
+    normal = data.captioned.where(machine="bearing", label="normal")
+    prompts = make_prompts(normal, [data.captions(clip) for clip in normal], 6)
+    prompts = [p._replace(seconds=0.5 + 0.25 * (i % 3 == 0)) for i, p in enumerate(prompts)]
+    out = folder / "synthetic"
+    rest = batches(prompts, SynthesisFolder(out).remaining(prompts), 3, devices)
+    loader = DataLoader(rest, batch_size=1, collate_fn=lambda found: found[0])
+    predict = trainer(folder, devices, strategy, callbacks=[SynthesisWriter(out, prompts)])
+    predict.predict(model, loader, return_predictions=False)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
