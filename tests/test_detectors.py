@@ -200,7 +200,8 @@ def test_a_score_path_equals_fitting_one_by_one(kind, train, test_clips):
     assert rows.shape == (len(grid), len(test_clips))
     for row, params in zip(rows, grid, strict=True):
         one = clone(detector).set_params(**params).fit(train)
-        np.testing.assert_allclose(row, one.score(test_clips), rtol=1e-9)
+        # So few clips make covariances nearly singular, which magnifies rounding.
+        np.testing.assert_allclose(row, one.score(test_clips), rtol=1e-7)
     with pytest.raises(NotFittedError):
         detector.score(test_clips)
 
@@ -220,7 +221,7 @@ def test_the_fallback_of_the_base_class_gives_the_same_path(train, test_clips):
     np.testing.assert_allclose(
         Detector.score_path(TWFRGMM(), grid, train, test_clips),
         TWFRGMM().score_path(grid, train, test_clips),
-        rtol=1e-9,
+        rtol=1e-7,
     )
 
 
@@ -459,7 +460,7 @@ def test_scores_from_audio_equal_the_original(shared, real, machine):
         np.testing.assert_allclose(scores, golden[key], rtol=1e-6, err_msg=key)
 
 
-def test_every_r_starts_from_the_partition_of_the_means(make_wav):
+def test_the_partition_of_the_means_is_followed_to_the_maxima(make_wav):
     """Clips fall in two groups by their mean level, and in two others by their loudest frame."""
     rng = np.random.default_rng(0)
 
@@ -476,12 +477,12 @@ def test_every_r_starts_from_the_partition_of_the_means(make_wav):
     assert 0.3 < np.mean(own == partition) < 0.7
     expected = fit_gaussian_mixtures(loudest[None], 2, start=partition)
     scores = -expected.component_log_density(loudest[None])[0].max(axis=1)
-    np.testing.assert_allclose(TWFRGMM(r=0.0).fit(clips).score(clips), scores, rtol=1e-9)
+    np.testing.assert_allclose(TWFRGMM(r=0.0).fit(clips).score(clips), scores, rtol=1e-7)
     other = fit_gaussian_mixtures(loudest[None], 2, start=own)
     assert not np.allclose(-other.component_log_density(loudest[None])[0].max(axis=1), scores)
 
 
-def test_between_the_tenths_em_starts_from_the_partition_found_at_the_nearest(make_wav):
+def test_a_mixture_starts_where_that_of_the_step_before_ended(make_wav):
     rng = np.random.default_rng(0)
     clips = Clips(
         [
@@ -489,8 +490,10 @@ def test_between_the_tenths_em_starts_from_the_partition_found_at_the_nearest(ma
             for i in range(16)
         ]
     )
-    tenth, near = np.stack([twfr(x, [0.9, 0.93]) for x in clips.features(LogMel.twfr())], axis=1)
-    at_tenth = TWFRGMM(r=0.9).fit(clips).mixture
-    expected = fit_gaussian_mixtures(near[None], 2, start=at_tenth.partition(tenth[None]))
-    scores = -expected.component_log_density(near[None])[0].max(axis=1)
-    np.testing.assert_allclose(TWFRGMM(r=0.93).fit(clips).score(clips), scores, rtol=1e-9)
+    log_mels = clips.features(LogMel.twfr())
+    X = np.stack([twfr(x, [1.0, 0.95, 0.9, 0.93]) for x in log_mels], axis=1)
+    start = KMeans(2, n_init=1, random_state=0).fit_predict(X[0])
+    expected = fit_gaussian_mixtures(X, 2, start=start, after=[None, 0, 1, 1])
+    scores = -expected.component_log_density(X).max(axis=-1)
+    for r, own in ((0.9, scores[2]), (0.93, scores[3])):
+        np.testing.assert_allclose(TWFRGMM(r=r).fit(clips).score(clips), own, rtol=1e-7)

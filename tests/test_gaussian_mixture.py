@@ -239,14 +239,31 @@ def test_scoring_names_a_different_grid():
         mixtures.component_log_density(nan_at(2, 1))
 
 
-def test_partition_and_append_keep_each_grid_point_apart():
+def test_em_after_an_earlier_point_starts_from_its_responsibilities():
+    """Blobs that move: labels that are right at the first point say nothing of the last."""
     rng = np.random.default_rng(0)
-    apart = np.repeat([[-9.0, 0.0], [9.0, 0.0]], 30, axis=0)
-    X = apart + rng.normal(size=(2, 60, 2))
-    side = (np.arange(60) >= 30).astype(int)
-    first = fit_gaussian_mixtures(X[:1], 2, start=side)
-    second = fit_gaussian_mixtures(X[1:], 2, start=1 - side)
-    both = first.append(second)
-    assert len(both) == 2
-    np.testing.assert_array_equal(both.partition(X), [side, 1 - side])
-    np.testing.assert_array_equal(both[np.array([1, 0])].partition(X[::-1]), [1 - side, side])
+    side = np.repeat([-4.0, 4.0], 40)[:, None]
+    noise = rng.normal(size=(80, 2))
+    X = np.stack([side * (np.cos(angle), np.sin(angle)) + noise for angle in (0.0, 0.6, 1.2)])
+    wrong = rng.integers(2, size=80)
+    start = np.stack([(side[:, 0] > 0).astype(int), wrong, wrong])
+    followed = fit_gaussian_mixtures(X, 2, start=start, after=[None, 0, 1])
+    left, right = followed.means.transpose(1, 0, 2)
+    expected = 4 * np.array([[np.cos(angle), np.sin(angle)] for angle in (0.0, 0.6, 1.2)])
+    np.testing.assert_allclose(right, expected, atol=0.5)
+    np.testing.assert_allclose(left, -expected, atol=0.5)
+    assert (followed.n_iter < fit_gaussian_mixtures(X, 2, start=start).n_iter)[1:].all()
+
+
+@pytest.mark.parametrize("after", [[None], [None, 1], [0, None], [None, -1]])
+def test_a_point_follows_only_earlier_ones(after):
+    X = np.random.default_rng(0).normal(size=(2, 30, 3))
+    with pytest.raises(ValueError, match="expected after to name an earlier grid point or None"):
+        fit_gaussian_mixtures(X, 2, after=after)
+
+
+def test_a_point_that_cannot_be_fitted_is_named_and_not_its_followers():
+    X = np.random.default_rng(0).normal(size=(3, 30, 3))
+    X[1] = X[1, :1]
+    with pytest.raises(ValueError, match="grid point 1: the covariance of component 0"):
+        fit_gaussian_mixtures(X, 1, reg_covar=0, after=[None, 0, 1])

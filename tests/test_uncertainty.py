@@ -121,6 +121,19 @@ def test_official_interval_holds_the_score_and_narrows_with_more_machines():
     assert wide.high > interval.high
 
 
+def test_an_interval_over_other_machines_is_wide_where_machines_differ():
+    alike = [make_section(seed) for seed in range(6)]
+    differing = [make_section(seed, shift=0.5 + seed) for seed in range(6)]
+
+    def widening(sections: list[Section]) -> float:
+        clips, machines = (bootstrap_official(sections, draw_sections=over) for over in (0, 1))
+        return (machines.high - machines.low) / (clips.high - clips.low)
+
+    assert widening(differing) > 2
+    assert widening(alike) < 1.8
+    assert bootstrap_official(alike[:1], draw_sections=True).low > 0.5
+
+
 def test_undefined_cells_are_left_out_of_the_interval():
     whole = make_section(0)
     keep = (whole.labels == 1) | (whole.domains == "source")

@@ -8,10 +8,11 @@ clip belongs to one component, so a covariance is summed only over the clips tha
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Literal, TypeVar
+from typing import Literal
 
 import joblib
 import numpy as np
@@ -23,12 +24,13 @@ from threadpoolctl import threadpool_limits
 
 Array = NDArray[np.float64]
 Covariance = Literal["full", "shrunk"]
-T = TypeVar("T")
 
 # scikit-learn's guard against 0 / 0: an emptied component gets mean 0 and covariance reg_covar.
 _EMPTY = 10 * np.finfo(np.float64).eps
 # Responsibilities below this change no sum in float64, not even beside _EMPTY.
 _NEGLIGIBLE = math.exp(-80)
+# Columns at a time of a triangular factor: fewer cost more calls than they spare zeros.
+_BLOCK = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +67,6 @@ class GaussianMixtures:
         points = np.atleast_1d(np.arange(len(self))[index])
         return GaussianMixtures(*(getattr(self, field.name)[points] for field in fields(self)))
 
-    def append(self, other: "GaussianMixtures") -> "GaussianMixtures":
-        """Return the mixtures of both grids, the other's behind."""
-        names = [field.name for field in fields(self)]
-        both = (np.concatenate([getattr(self, n), getattr(other, n)]) for n in names)
-        return GaussianMixtures(*both)
-
-    def partition(self, X: ArrayLike) -> NDArray[np.int64]:
-        """Return (G, m), the component that each clip of X (G, m, d) most likely belongs to."""
-        joint = self.component_log_density(X) + np.log(self.weights)[:, None]
-        return joint.argmax(axis=-1)
-
     @property
     def n_parameters(self) -> int:
         """Parameters of one mixture as the paper counts them: K (d² + d + 1)."""
@@ -102,8 +93,9 @@ class GaussianMixtures:
             raise ValueError(
                 f"expected X of shape ({n_points}, clips, {n_bins}) as fitted, got {X.shape}"
             )
-        densities = _on_threads(_log_density, X, self.means, self.precision_cholesky)
-        return np.stack([density.T for density in densities])
+        with _threads() as threads:
+            densities = threads.map(_log_density, X, self.means, self.precision_cholesky)
+            return np.stack([density.T for density in densities])
 
 
 def fit_gaussian_mixtures(
@@ -111,6 +103,7 @@ def fit_gaussian_mixtures(
     n_components: int,
     *,
     start: ArrayLike | None = None,
+    after: Sequence[int | None] | None = None,
     tol: float = 1e-6,
     reg_covar: float = 1e-6,
     max_iter: int = 100,
@@ -137,6 +130,8 @@ def fit_gaussian_mixtures(
         n_components: K.
         start: labels in 0..K-1 of the first M-step, (n,) for all grid points or (G, n);
             by default each grid point's own k-means, as scikit-learn starts.
+        after: for each grid point an earlier one, from whose last responsibilities EM starts
+            instead; ``None`` where it starts from ``start``.
         tol: stop when the mean log-likelihood of a clip changes by less than this.
         reg_covar: added to the covariances' diagonals.
         max_iter: EM iterations at most; a grid point that needs more is reported in a
@@ -164,14 +159,23 @@ def fit_gaussian_mixtures(
     if covariance not in ("full", "shrunk"):
         raise ValueError(f"expected covariance 'full' or 'shrunk', got {covariance!r}")
     starts = None if start is None else _starts(start, X.shape[:2], n_components)
+    after = [None] * len(X) if after is None else list(after)
+    if len(after) != len(X) or any(p is not None and not 0 <= p < i for i, p in enumerate(after)):
+        raise ValueError(f"expected after to name an earlier grid point or None, got {after}")
 
-    def fit(point: int) -> _Fit:
+    def begin(point: int) -> Array:
+        if (earlier := after[point]) is not None:
+            # It was begun earlier, so that waiting for it never waits for ever.
+            return fits[earlier].result()[-1]
         if starts is None:
             kmeans = KMeans(n_components, n_init=1, random_state=seed)
             labels = kmeans.fit(X[point]).labels_
         else:
             labels = starts[point]
-        responsibility = (labels == np.arange(n_components)[:, None]).astype(np.float64)
+        return (labels == np.arange(n_components)[:, None]).astype(np.float64)
+
+    def fit(point: int) -> _Fit:
+        responsibility = begin(point)
         try:
             return _expectation_maximisation(
                 X[point], responsibility, tol, reg_covar, max_iter, covariance
@@ -182,7 +186,12 @@ def fit_gaussian_mixtures(
                 "n_components or use covariance='shrunk'"
             ) from error
 
-    mixtures = GaussianMixtures(*map(np.array, zip(*_on_threads(fit, range(len(X))), strict=True)))
+    fits: list[Future[_Fit]] = []
+    with _threads() as threads:
+        for point in range(len(X)):
+            fits.append(threads.submit(fit, point))
+    *found, _ = zip(*(future.result() for future in fits), strict=True)
+    mixtures = GaussianMixtures(*map(np.array, found))
     if not mixtures.converged.all():
         late = np.flatnonzero(~mixtures.converged)
         warnings.warn(
@@ -194,7 +203,8 @@ def fit_gaussian_mixtures(
     return mixtures
 
 
-_Fit = tuple[Array, Array, Array, bool, int, float]  # GaussianMixtures' fields at one grid point
+# GaussianMixtures' fields at one grid point, and the responsibilities (K, n) that they are from.
+_Fit = tuple[Array, Array, Array, bool, int, float, Array]
 
 
 class _NotPositiveDefiniteError(ValueError):
@@ -221,8 +231,8 @@ def _expectation_maximisation(
         lower_bound = float(np.mean(peak + np.log(total)))
         weights, means, factors = _m_step(x, responsibility, reg_covar, covariance)
         if abs(lower_bound - previous) < tol:
-            return weights, means, factors, True, n_iter, lower_bound
-    return weights, means, factors, False, max_iter, lower_bound
+            return weights, means, factors, True, n_iter, lower_bound, responsibility
+    return weights, means, factors, False, max_iter, lower_bound, responsibility
 
 
 def _m_step(
@@ -265,27 +275,29 @@ def _shrink(covariance: Array, count: float) -> Array:
 def _log_density(x: Array, means: Array, factors: Array) -> Array:
     """(K, n) from x (n, d), means (K, d) and Cholesky factors of the precisions (K, d, d)."""
     n_bins = x.shape[1]
-    half = n_bins // 2
     density = np.empty((len(means), len(x)))
     whitened = np.empty_like(x)
     for k, (mean, factor) in enumerate(zip(means, factors, strict=True)):
-        # The factor is upper triangular: its first half of columns has nothing below the middle.
-        np.matmul(x[:, :half], factor[:half, :half], out=whitened[:, :half])
-        np.matmul(x, factor[:, half:], out=whitened[:, half:])
+        # The factor is upper triangular: of its columns up to stop, nothing is below row stop.
+        for start in range(0, n_bins, _BLOCK):
+            stop = min(start + _BLOCK, n_bins)
+            columns = factor[:stop, start:stop]
+            np.matmul(x[:, :stop], columns, out=whitened[:, start:stop])
         whitened -= mean @ factor
         density[k] = -0.5 * np.einsum("nd,nd->n", whitened, whitened)
         density[k] += np.log(factor.diagonal()).sum() - 0.5 * n_bins * math.log(2 * math.pi)
     return density
 
 
-def _on_threads(function: Callable[..., T], *iterables: Iterable) -> list[T]:
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
     # Many small problems: one BLAS thread for each beats all threads on one at a time. BLAS's
     # limit holds for the process and is undone on leaving; OpenMP's (k-means) holds for a thread.
     with (
         threadpool_limits(1, "blas"),
         ThreadPoolExecutor(joblib.cpu_count(), "gmm", threadpool_limits, (1, "openmp")) as threads,
     ):
-        return list(threads.map(function, *iterables))
+        yield threads
 
 
 def _grid(X: ArrayLike) -> Array:

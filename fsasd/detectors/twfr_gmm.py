@@ -52,14 +52,18 @@ def _time_weights(r: tuple[float, ...], frames: int) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
+STEP = 0.05
+"""Along r, from one mixture to the next that starts where it ended."""
+
+
 class TWFRGMM(Detector):
     """Negative log-likelihood, under a Gaussian mixture, of a clip's time-weighted log-mel.
 
     The score is that of the original: the highest log density of any component, negated, mixture
-    weights left out. At r = 0, 0.1, 0.2 ... EM starts from one k-means partition of the clips, that
-    of their averages (r=1, where this is the original's start); between these, from the partition
-    that EM found at the nearest. With a k-means of its own for each r, the curve over r jumps
-    between optima, and the choice of r is in part that of a seed; and EM takes twice the steps.
+    weights left out. At r=1 EM starts from k-means, as the original does; from there the mixture is
+    followed along r in steps of 0.05, each starting where the last ended, and any other r starts
+    from the step next to it. With a k-means of its own for each r, the curve over r jumps between
+    optima, of which most are worse, and the choice of r is in part that of a seed.
 
     Args:
         r: Time weight.
@@ -129,7 +133,7 @@ class TWFRGMM(Detector):
         """Score a whole grid of time weights at the cost of little more than one.
 
         Each clip's frames are sorted once, all r are one matrix product, and the mixtures of all r
-        are fitted together, the tenths first.
+        are fitted together.
         """
         rows: dict[int, np.ndarray] = {}
         for others, members in _group_by_r(grid):
@@ -155,27 +159,45 @@ class TWFRGMM(Detector):
                 f"{self.n_components} components need as many clips, found {len(clips)}"
             )
         clips = with_mixed_target_clips(clips, self.smote, self.smote_neighbours, self.seed)
-        tenths, nearest = np.unique(np.round(r, 1), return_inverse=True)
-        between = np.flatnonzero(tenths[nearest] != r)
-        *represented, average = self._represent(clips, [*tenths, *np.take(r, between), 1.0])
-        coarse, fine = np.split(np.stack(represented), [len(tenths)])
-        start = KMeans(self.n_components, n_init=1, random_state=self.seed).fit(average).labels_
-        mixtures = self._fit_mixtures(coarse, start)
-        place = nearest.copy()
-        if len(between):
-            start = mixtures.partition(coarse)[nearest[between]]
-            mixtures = mixtures.append(self._fit_mixtures(fine, start))
-            place[between] = len(tenths) + np.arange(len(between))
-        return mixtures[place]
-
-    def _fit_mixtures(self, representations: np.ndarray, start: np.ndarray) -> GaussianMixtures:
-        return fit_gaussian_mixtures(
-            representations,
+        points, after = _path(r)
+        represented = self._represent(clips, points)
+        start = KMeans(self.n_components, n_init=1, random_state=self.seed).fit(represented[0])
+        mixtures = fit_gaussian_mixtures(
+            represented,
             self.n_components,
-            start=start,
+            start=start.labels_,
+            after=after,
             covariance=self.covariance,
             reg_covar=self.reg_covar,
         )
+        return mixtures[np.array([points.index(value) for value in r])]
+
+
+def _path(r: Sequence[float]) -> tuple[list[float], list[int | None]]:
+    """Return the points to fit, r=1 first, and for each the index of the one that it follows.
+
+    >>> _path([0.93, 1.0])
+    ([1.0, 0.95, 0.93], [None, 0, 1])
+    """
+    depth: dict[float, int] = {}
+    for value in r:
+        way = [value]
+        while way[-1] != 1.0:
+            way.append(_before(way[-1]))
+        depth |= {point: i for i, point in enumerate(reversed(way))}
+    # What others follow comes first, so that threads need not wait for one another.
+    points = sorted(depth, key=lambda point: (depth[point], _nearest_step(point) != point))
+    return points, [None if r == 1.0 else points.index(_before(r)) for r in points]
+
+
+def _before(r: float) -> float:
+    """Return the point before r on the way from 1: the nearest step, or the one before that."""
+    step = _nearest_step(r)
+    return step if step != r else _nearest_step(r + STEP if r < 1 else r - STEP)
+
+
+def _nearest_step(r: float) -> float:
+    return round(1 + STEP * round((r - 1) / STEP), 10)
 
 
 def _scores(mixtures: GaussianMixtures, representations: np.ndarray) -> np.ndarray:

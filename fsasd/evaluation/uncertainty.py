@@ -3,8 +3,8 @@
 Clips are drawn with replacement within each label and domain of each section, so every resample
 has the test set's own numbers of normal and anomalous clips per domain, and the interval is the
 percentile interval over resamples (Efron and Tibshirani, An Introduction to the Bootstrap, 1993).
-It speaks of other clips of the same machines, not of other machines. A stratum of one clip never
-varies, so intervals of very small test sets are too narrow.
+It speaks of other clips of the same machines, and of other machines only where these are drawn,
+too. A stratum of one clip never varies, so intervals of very small test sets are too narrow.
 
 The public evaluator's ``official score ci95`` is not this: it divides its jackknife's variance by
 N (N - 1) where (N - 1) / N is due, and so is too small by a factor of about N - 1.
@@ -72,7 +72,11 @@ class PairedDifference:
 
 
 def bootstrap_official(
-    sections: Sequence[Section], n: int = 1000, level: float = 0.95, seed: Seed = 0
+    sections: Sequence[Section],
+    n: int = 1000,
+    level: float = 0.95,
+    seed: Seed = 0,
+    draw_sections: bool = False,
 ) -> Interval:
     """Confidence interval of the official score.
 
@@ -81,6 +85,8 @@ def bootstrap_official(
         n: Resamples.
         level: Coverage, in (0, 1).
         seed: Seed, or a generator to draw from.
+        draw_sections: Whether sections are drawn with replacement, too: then the interval speaks
+            of other machines.
 
     Returns:
         Low and high end, fractions. Cells that are undefined are left out, as in the score itself.
@@ -94,8 +100,11 @@ def bootstrap_official(
     """
     _check(sections, n, level)
     rng = np.random.default_rng(seed)
-    cells = [_metrics(section, _draws(section, n, rng)) for section in sections]
-    return percentile_interval(_official(np.concatenate(cells)), level)
+    cells = np.stack([_metrics(section, _draws(section, n, rng)) for section in sections])
+    if draw_sections:
+        drawn = rng.integers(len(cells), size=(len(cells), n))
+        cells = np.take_along_axis(cells, drawn[:, None], axis=0)
+    return percentile_interval(_official(cells.reshape(-1, n)), level)
 
 
 def bootstrap_section(
@@ -316,8 +325,6 @@ def _partial(
 
 def _official(cells: NDArray[np.float64]) -> NDArray[np.float64]:
     """Harmonic mean over the defined cells, (cells, resamples) -> (resamples,)."""
-    defined = cells[~np.isnan(cells[:, 0])]
-    if not len(defined):
-        return np.full(cells.shape[1], np.nan)
-    with np.errstate(divide="ignore"):  # a cell of 0 makes the mean 1 / inf = 0, as it should be
-        return len(defined) / (1 / defined).sum(axis=0)
+    # A cell of 0 makes the mean 1 / inf = 0, as it should be; no cell at all NaN.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (~np.isnan(cells)).sum(axis=0) / np.nansum(1 / cells, axis=0)
