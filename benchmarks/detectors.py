@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +65,14 @@ def main() -> None:
     os.environ |= {"LOKY_MAX_CPU_COUNT": "1", "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    for name, overrides in data.items():
-        for detector in args.detectors:
-            for seed in args.seeds:
-                asked = [f"detector={detector}", f"seed={seed}", *overrides, *args.overrides]
-                row = {"data": name, "detector": detector, "seed": seed} | measure(asked)
-                print(row, flush=True)
-                _keep(row)
+    # The factory is written once, for all of them.
+    with tempfile.TemporaryDirectory() as store:
+        for (name, overrides), detector, seed in product(data.items(), args.detectors, args.seeds):
+            asked = [f"store={store}", f"detector={detector}", f"seed={seed}"]
+            row = {"data": name, "detector": detector, "seed": seed}
+            row |= measure([*asked, *overrides, *args.overrides])
+            print(row, flush=True)
+            _keep(row)
     PAGE.write_text(page())
 
 
