@@ -20,8 +20,6 @@ from fsasd.selection import Curve, Selection, Selector, row_of, title
 log = logging.getLogger(__name__)
 
 FOLDS = 5
-WIDE_GAP = 0.75
-"""AUC of synthetic against real normals whose interval beyond this is warned of."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,13 @@ class DomainGap:
     synthetic: int
     real: int
 
-    @property
-    def is_wide(self) -> bool:
-        """Whether the gap is surely more than ``WIDE_GAP``, in either direction."""
-        return self.low > WIDE_GAP or self.high < 1 - WIDE_GAP
+    def exceeds(self, limit: float) -> bool:
+        """Say whether the AUC is surely above the limit, or below 1 minus the limit.
+
+        >>> DomainGap(auc=0.9, low=0.8, high=0.95, synthetic=64, real=100).exceeds(0.75)
+        True
+        """
+        return self.low > limit or self.high < 1 - limit
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +214,8 @@ def _select(
         if len(train) > 1:
             held, made = crossfit(detector, [own], train, synthetic[normal])
             gap = _gap(held[0], made[0], groups[normal])
-        return selector.select(detector, labels, scores, domains, groups=groups), gap
+        doubt = _doubt(selector, gap)
+        return selector.select(detector, labels, scores, domains, groups=groups, doubt=doubt), gap
     held, made = crossfit(detector, settings, train, synthetic)
     row = settings.index(own)
     gap = _gap(held[row], made[row, normal], groups[normal])
@@ -222,7 +224,22 @@ def _select(
         anomalous = np.setdiff1d(np.arange(len(synthetic)), normal)
         domains = np.concatenate([train.domains, domains[anomalous]])
         groups = np.concatenate([_groups(train), groups[anomalous]])
-    return selector.select(detector, labels, made, domains, groups=groups), gap
+    doubt = _doubt(selector, gap)
+    return selector.select(detector, labels, made, domains, groups=groups, doubt=doubt), gap
+
+
+def _doubt(selector: Selector, gap: DomainGap | None) -> str:
+    """Say why nothing is to be chosen on clips with such a gap to real ones, if so."""
+    limit = selector.max_gap
+    if not selector.abstain or selector.calibrate or limit is None or not gap:
+        return ""
+    if not gap.exceeds(limit):
+        return ""
+    return (
+        f"synthetic normal clips alone are told from real ones: AUC {gap.auc:.2f} (95 % interval "
+        f"{gap.low:.2f} to {gap.high:.2f}; 0.5: not told), surely beyond {limit:.2f} or below "
+        f"{1 - limit:.2f}, so that what they choose is chosen for other sounds than the machine's"
+    )
 
 
 def _gap(held: NDArray, made: NDArray, groups: NDArray) -> DomainGap:

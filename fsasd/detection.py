@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from fsasd.choice import WIDE_GAP, Choice, choose
+from fsasd.choice import Choice, choose
 from fsasd.data.audio import Clips
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import Section, SectionMetrics, metrics_table, section_metrics
 from fsasd.evaluation.submission import write_decisions, write_scores
 from fsasd.evaluation.thresholds import gamma_threshold, held_out_scores
 from fsasd.evaluation.uncertainty import bootstrap_official
-from fsasd.selection import Curve, Selector, title
+from fsasd.selection import WIDE_GAP, Curve, Selector, title
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +93,11 @@ def detect(
 def tell(choice: Choice, machine: str, section: str) -> None:
     """Log what was chosen, why the own setting was kept, and a gap between the domains."""
     selection, gap = choice.selection, choice.gap
-    if gap and gap.is_wide:
+    if gap and gap.exceeds(WIDE_GAP) and not selection.reason:
         log.warning(
             "%s section %s: synthetic normal clips are told from real ones: AUC %.2f (95 %% "
-            "interval %.2f to %.2f; 0.5: not told, above %.2f or below %.2f: a wide gap). What is "
-            "chosen on them may not hold for real clips; selection.calibrate=true takes it away",
-            machine, section, gap.auc, gap.low, gap.high, WIDE_GAP, 1 - WIDE_GAP,
+            "interval %.2f to %.2f; 0.5: not told). What is chosen on them may not hold for real "
+            "clips", machine, section, gap.auc, gap.low, gap.high,
         )  # fmt: skip
     if selection.reason:
         log.info("%s section %s: keeps %s, since %s", machine, section, title(selection.params),

@@ -24,6 +24,9 @@ Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
 MIN_CLIPS = 5
 """Of each label; resamples of fewer clips say little about other clips."""
 
+WIDE_GAP = 0.75
+"""AUC of synthetic against real normal clips: surely beyond it, they are other sounds."""
+
 _EQUAL = 1e-9  # AUCs of n clips move in steps of 1 / n^2: what differs by less is equal.
 
 
@@ -101,8 +104,11 @@ class Selector:
         objective: ``mean`` of AUC and pAUC, ``auc``, ``pauc`` or ``official``, the harmonic mean of
             AUC (source), AUC (target) and pAUC.
         baselines: Settings of the grid to report beside the chosen one.
-        abstain: Keep the detector's own setting where no other is better beyond chance, or where
-            there are too few clips to tell; false is the paper's rule.
+        abstain: Keep the detector's own setting where no other is better beyond chance, where
+            there are too few clips to tell, or where ``max_gap`` says so; false is the paper's
+            rule.
+        max_gap: AUC of synthetic against real normals beyond which (or below 1 minus which)
+            nothing is chosen on them, unless they are calibrated; ``None`` sets no limit.
         calibrate: Remove the gap between synthetic and real normals first (see
             ``choice.calibrated``).
         level: Of the intervals, and of how sure a gain must be.
@@ -124,6 +130,7 @@ class Selector:
         objective: str = "mean",
         baselines: Sequence[Mapping[str, Any]] = (),
         abstain: bool = True,
+        max_gap: float | None = WIDE_GAP,
         calibrate: bool = False,
         level: float = 0.95,
         resamples: int = 200,
@@ -143,6 +150,7 @@ class Selector:
         self.objective = objective
         self.baselines = [dict(setting) for setting in baselines]
         self.abstain = abstain
+        self.max_gap = max_gap
         self.calibrate = calibrate
         self.level = level
         self.resamples = resamples
@@ -237,6 +245,7 @@ class Selector:
         domains: ArrayLike | None = None,
         *,
         groups: ArrayLike | None = None,
+        doubt: str = "",
     ) -> Selection:
         """Choose a setting; of equals, that nearest the detector's own.
 
@@ -246,6 +255,7 @@ class Selector:
             scores: (candidates, n) of detectors fitted on real normal clips.
             domains: (n,) of the synthetic clips; all source by default.
             groups: (n,) what a clip was made of.
+            doubt: Why nothing is to be chosen on these clips, if so: the own setting is kept.
         """
         settings = self.candidates(detector)
         curve = self.curve(labels, scores, domains, groups=groups, detector=detector)
@@ -254,8 +264,8 @@ class Selector:
         resampled = curve.resampled - curve.resampled[own]
         tried = slice(len(self.settings()))
         chance = _gain_by_chance(gains[tried], resampled[tried], best, self.level)
-        reason = ""
-        if self.abstain:
+        reason = doubt
+        if self.abstain and not doubt:
             units = [_units(np.asarray(labels) == label, groups) for label in (0, 1)]
             chances = gains[best], chance, len(self.settings())
             reason = _doubt(settings[best], settings[own], units, *chances)

@@ -134,7 +134,7 @@ def test_synthetic_normals_like_real_ones_leave_no_gap():
     train, synthetic = recited("normal", drawn(0, 0)), both(drawn(0, 0), drawn(1, 1))
     gap = choose(Recited(), WHICH, train, train, synthetic).gap
     assert gap.low < 0.5 < gap.high
-    assert not gap.is_wide
+    assert not gap.exceeds(0.75)
     assert (gap.synthetic, gap.real) == (40, 40)
 
 
@@ -143,8 +143,29 @@ def test_synthetic_normals_that_sound_otherwise_are_a_wide_gap(shift):
     """By the detector's own setting alone, in which they do."""
     train, synthetic = recited("normal", drawn(0, 0)), both(drawn(0, shift), drawn(0, 0))
     gaps = [choose(Recited(which), WHICH, train, train, synthetic).gap for which in (0, 1)]
-    assert [gap.is_wide for gap in gaps] == [False, True]
+    assert [gap.exceeds(0.75) for gap in gaps] == [False, True]
     assert gaps[1].auc == pytest.approx(stats.norm.cdf(shift / 2**0.5), abs=0.01)
+
+
+@pytest.mark.parametrize("shift", [-3, 0, 3])
+@pytest.mark.parametrize("max_gap", [0.75, None])
+def test_clips_of_another_sound_choose_nothing(shift, max_gap):
+    """Setting 1 tells the anomalies; the own setting, 0, hears the generator."""
+    train, synthetic = recited("normal", drawn(0, 0)), both(drawn(shift, 0), drawn(shift, 3))
+    selector = Selector({"which": [0, 1]}, "auc", max_gap=max_gap)
+    selection = choose(Recited(0), selector, train, train, synthetic).selection
+    assert selection.argmax == {"which": 1}
+    if shift and max_gap:
+        assert selection.params == {"which": 0}
+        assert selection.reason.startswith("synthetic normal clips alone are told from real ones")
+    else:
+        assert (selection.params, selection.reason) == ({"which": 1}, "")
+
+
+def test_the_papers_rule_knows_no_gap():
+    train, synthetic = recited("normal", drawn(0, 0)), both(drawn(3, 0), drawn(3, 3))
+    selector = Selector({"which": [0, 1]}, "auc", abstain=False)
+    assert choose(Recited(0), selector, train, train, synthetic).selection.params == {"which": 1}
 
 
 def test_real_normals_of_the_gap_are_held_out(noises):
@@ -155,12 +176,15 @@ def test_real_normals_of_the_gap_are_held_out(noises):
     assert gap.low < 0.5 < gap.high
 
 
-def calibrated_or_not(train, synthetic):
-    return [
-        choose(Recited(), Selector({"which": [0, 1]}, "auc", calibrate=calibrate), train, train,
-               synthetic).selection
-        for calibrate in (False, True)
-    ]  # fmt: skip
+def calibrated_or_not(train, synthetic, own=1):
+    selectors = [Selector({"which": [0, 1]}, "auc", calibrate=c) for c in (False, True)]
+    return [choose(Recited(own), s, train, train, synthetic).selection for s in selectors]
+
+
+def test_calibrated_clips_choose_whatever_the_gap_was():
+    train, synthetic = recited("normal", drawn(0, 0)), both(drawn(8, 0), drawn(8, 2))
+    plain, calibrated_ = calibrated_or_not(train, synthetic, own=0)
+    assert (plain.params, calibrated_.params) == ({"which": 0}, {"which": 1})
 
 
 def test_calibration_does_not_take_the_generator_for_an_anomaly():

@@ -16,7 +16,6 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from fsasd.choice import WIDE_GAP
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.evaluation.metrics import OFFICIAL
 from fsasd.report import figures, listening
@@ -38,6 +37,7 @@ from fsasd.report.results import (
     top_settings,
 )
 from fsasd.report.tables import readable
+from fsasd.selection import WIDE_GAP
 
 PAGE = "report.html"
 _FILES = {
