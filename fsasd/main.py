@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
@@ -40,7 +41,7 @@ from fsasd.callbacks import SynthesisWriter
 from fsasd.data.audio import Clips, identity
 from fsasd.data.check import check
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.data.metadata import require_known
+from fsasd.data.metadata import Clip, require_known
 from fsasd.detection import Detection, detect, sections, tell, write
 from fsasd.detectors.base import Detector
 from fsasd.generation import checkpoint as checkpoints
@@ -158,8 +159,8 @@ class Run:
             "synthesise": self._synthesised(),
             "detector": self._plain("detector"),
             "selection": self._plain("selection"),
-            "clips": _digest(
-                f"{identity(clip.path)}|{clip.label}|{clip.domain}"
+            "clips": self._known(
+                clip
                 for clip in self.data.clips
                 if clip.role == "target" or self.cfg.synthesis.references
             ),
@@ -453,7 +454,7 @@ class Run:
     def _captioned(self) -> dict[str, str]:
         # Once per run: with a hundred thousand clips, asking the disk about each takes seconds.
         return {
-            "files": _digest(identity(clip.path) for clip in self.data.captioned),
+            "clips": self._known(self.data.captioned),
             "captions": _digest(self.data.captions(clip) for clip in self.data.captioned),
         }
 
@@ -470,9 +471,14 @@ class Run:
 
     @cached_property
     def _heard_digest(self) -> str:
+        # Networks that all machines share do not know which of them are targets.
+        return self._known(replace(clip, role=None) for clip in self._heard())
+
+    def _known(self, clips: Iterable[Clip]) -> str:
+        """Digest all that a stage can know of recordings: a manifest may change any of it."""
         return _digest(
-            f"{identity(clip.path)}|{clip.section}|{clip.domain}|{clip.attributes}|{clip.raw_label}"
-            for clip in self._heard()
+            f"{identity(clip.path)}|{self.data.cache.channel}|{replace(clip, path=Path())}"
+            for clip in clips
         )
 
     def _synthesised(self) -> dict[str, Any] | None:

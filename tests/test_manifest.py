@@ -332,20 +332,55 @@ def test_the_configurations_read_what_they_name(factory, tmp_path):
     assert hydra.utils.instantiate(cfg.data, _convert_="all").targets == ["press"]
 
 
-@pytest.mark.slow
+def recipes(*overrides):
+    options = ["generator=none", "detector=stgram_mfn", "data=manifest", *overrides]
+    run = app.Run(configure(*options), Path("nowhere"))
+    return run.train_recipe()["clips"], run.detect_recipe()["clips"]
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(1, "lathe"), (2, "test"), (3, ""), (4, "target"), (5, "01"), (6, "1300"), (7, "")],
+)
+def test_a_stage_is_run_anew_when_the_manifest_says_something_else(table, place, value):
+    rows = [ROWS[0], *ROWS[3:]]
+    path = table(*rows)
+    before = recipes(f"data.manifest={path}")
+    assert before == recipes(f"data.manifest={path}")
+    cells = rows[0].split(",")
+    cells[place] = value
+    after = recipes(f"data.manifest={table(','.join(cells), *rows[1:])}")
+    assert all(one != other for one, other in zip(before, after, strict=True))
+
+
+def test_a_stage_is_run_anew_for_another_channel(table):
+    path = table(*ROWS)
+    near, far = (
+        recipes(f"data.manifest={path}", "data.targets=[mill]", f"data.channel={channel}")
+        for channel in ("near", "far")
+    )
+    assert all(one != other for one, other in zip(near, far, strict=True))
+
+
 def test_a_manifest_gives_the_scores_of_the_dcase_layout(real, tmp_path):
-    manifest = write_manifest(tmp_path / "clips.csv", read_clips(real, ["pump", "BLDCMotor"]))
-    layout = ["data=dcase", f"data.root={real}", "data.machines=[pump,BLDCMotor]"]
-    expected = _run(tmp_path, "layout", *layout)
-    found = _run(tmp_path, "manifest", "data=manifest", f"data.manifest={manifest}")
-    pd.testing.assert_frame_equal(found, expected)
+    machines = ["pump", "BLDCMotor"]
+    manifest = write_manifest(tmp_path / "clips.csv", read_clips(real, machines))
+    layout = first_shot(
+        tmp_path / "layout", "data=dcase", f"data.root={real}", f"data.machines=[{','.join(machines)}]"
+    )
+    listed = first_shot(tmp_path / "listed", "data=manifest", f"data.manifest={manifest}")
+    for name in ("captions.csv", "synthetic/manifest.csv", "selection.csv", "clips.csv"):
+        expected, found = (pd.read_csv(folder / name) for folder in (layout, listed))
+        # A manifest has no labels to split; its paths are as it writes them.
+        told = [column for column in found if column not in ("raw_label", "path", "source")]
+        pd.testing.assert_frame_equal(found[told], expected[told])
     assert len(found) == 60
     assert set(found["label"]) == {"normal", "anomaly"}
+    assert found["score"].nunique() > 30
 
 
-def _run(folder, name, *overrides):
-    tiny = ["experiment=tiny", "~data.factory", *overrides, "trainer.enable_progress_bar=false"]
-    L.seed_everything(0, verbose=False)
-    app.Run(configure(*tiny, f"store={folder / name}_store"), folder / name)()
-    assert (folder / name / "selection.csv").is_file()
-    return pd.read_csv(folder / name / "clips.csv")
+def first_shot(folder, *overrides):
+    options = ["generator=transforms", "synthesis.clips_per_label=6", *overrides]
+    options += ["trainer.enable_progress_bar=false", f"store={folder}_store"]
+    app.Run(configure("experiment=first_shot", *options), folder)()
+    return folder
