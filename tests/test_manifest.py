@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import hydra
-import lightning as L
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_module
@@ -349,7 +348,8 @@ def test_a_stage_is_run_anew_when_the_manifest_says_something_else(table, place,
     assert before == recipes(f"data.manifest={path}")
     cells = rows[0].split(",")
     cells[place] = value
-    after = recipes(f"data.manifest={table(','.join(cells), *rows[1:])}")
+    path.write_text("\n".join([HEADER, ",".join(cells), *rows[1:]]) + "\n")
+    after = recipes(f"data.manifest={path}")
     assert all(one != other for one, other in zip(before, after, strict=True))
 
 
@@ -366,7 +366,10 @@ def test_a_manifest_gives_the_scores_of_the_dcase_layout(real, tmp_path):
     machines = ["pump", "BLDCMotor"]
     manifest = write_manifest(tmp_path / "clips.csv", read_clips(real, machines))
     layout = first_shot(
-        tmp_path / "layout", "data=dcase", f"data.root={real}", f"data.machines=[{','.join(machines)}]"
+        tmp_path / "layout",
+        "data=dcase",
+        f"data.root={real}",
+        f"data.machines=[{','.join(machines)}]",
     )
     listed = first_shot(tmp_path / "listed", "data=manifest", f"data.manifest={manifest}")
     for name in ("captions.csv", "synthetic/manifest.csv", "selection.csv", "clips.csv"):
