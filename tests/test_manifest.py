@@ -128,15 +128,39 @@ def test_every_bad_row_is_told_with_its_line(table):
 
 
 def test_of_very_many_bad_rows_all_are_counted(table):
-    with pytest.raises(MetadataError, match=r"300 rows, 300 problems(?s:.*)\.\.\. and 280 more$"):
+    with pytest.raises(
+        MetadataError, match=r"300 rows, 300 problems(?s:.*)\.\.\. and 280 more, in lines 22-301$"
+    ):
         read_manifest(table(*(f"press/{i}x.wav,press,train,normal,,,," for i in range(300))))
+
+
+@given(st.sets(st.integers(0, 90), min_size=1))
+def test_the_lines_of_all_bad_rows_are_told(tmp_path_factory, bad):
+    folder = tmp_path_factory.mktemp("rows")
+    rows = []
+    for i in range(91):
+        (folder / f"{i}.wav").touch()
+        rows.append(f"{i}.wav,press,{'trian' if i in bad else 'train'},normal")
+    (folder / "clips.csv").write_text("\n".join(["path,machine,split,label", *rows]))
+    with pytest.raises(MetadataError) as caught:
+        read_manifest(folder / "clips.csv")
+    *words, last = str(caught.value).splitlines()[1:]
+    lines = [int(line.split()[1].rstrip(":")) for line in [*words, last] if ": " in line]
+    if "more" in last:
+        for run in last.rpartition("in lines ")[2].split(", "):
+            first, _, end = run.partition("-")
+            lines += range(int(first), int(end or first) + 1)
+    assert lines == [i + 2 for i in sorted(bad)]
 
 
 @pytest.mark.parametrize(
     ("header", "message"),
     [
         ("path,machine,label,speed", r"missing: split; found: path, machine, label, speed"),
-        ("path;machine;split;label", r"missing: path, .*; found: path;machine;split;label"),
+        (
+            "path;machine;split;label",
+            r"missing: path, .*; found: path;machine;split;label\. Save it with commas",
+        ),
         ("path,machine,split,label,load,load", r"a name of its own .* found: .*load, load"),
         ("path,machine,split,label,,", r"a name of its own for each column"),
     ],
@@ -177,6 +201,13 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "clips.parquet").touch()
     with pytest.raises(MetadataError, match=r"needs pyarrow.*pip install 'fsasd\[parquet\]'"):
+        read_manifest(tmp_path / "clips.parquet")
+
+
+def test_what_is_no_parquet_file_is_told(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "clips.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(MetadataError, match=r"clips\.parquet: expected a Parquet file: "):
         read_manifest(tmp_path / "clips.parquet")
 
 
@@ -239,6 +270,11 @@ def test_a_machine_has_one_role():
 def test_a_mistyped_target_is_told_the_near_miss():
     with pytest.raises(MetadataError, match=r"'pres' is not among the machines: press\. Did you"):
         with_roles([clip()], ["pres"])
+
+
+def test_a_word_is_no_list_of_targets():
+    with pytest.raises(MetadataError, match=r"list of machines, found 'press': write \[press\]"):
+        with_roles([clip()], "press")
 
 
 # Folders

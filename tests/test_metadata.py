@@ -541,6 +541,12 @@ def test_roles_may_be_given_by_name(factory, caplog):
     assert "not asked for, and left out: valve" in caplog.text
 
 
+@pytest.mark.parametrize("names", ["machines", "references", "targets"])
+def test_a_word_is_no_list_of_machines(factory, names):
+    with pytest.raises(MetadataError, match=rf"list of {names}.*, found 'fan': write \[fan\]"):
+        read_clips(factory, **{names: "fan"})
+
+
 def test_a_subset_is_one_of_the_machines_with_roles(factory):
     with pytest.raises(MetadataError, match="'valve' is not among the references and targets: fan"):
         read_clips(factory, ["valve"], references=["fan"])
