@@ -317,8 +317,8 @@ def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> n
     if isinstance(index, int) and 0 <= index < n_channels:
         return np.ascontiguousarray(samples[:, index])
     raise AudioError(
-        f"{path}: expected mono, found {n_channels} channels, and channel={channel} chooses none of "
-        f"them: say data.channel=near, far, mean or an index below {n_channels}"
+        f"{path}: expected mono, found {n_channels} channels, and channel={channel} chooses none "
+        f"of them: say data.channel=near, far, mean or an index below {n_channels}"
     )
 
 
