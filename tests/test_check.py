@@ -379,13 +379,36 @@ def test_overrides_stay_together(monkeypatch, given, expected):
     assert sys.argv == ["fsasd-check", *expected]
 
 
+@pytest.mark.parametrize(
+    ("place", "reader", "key"),
+    [
+        ("plant", "from_folder", "root"),
+        ("it's dcase", "from_dcase", "root"),
+        ("gone/plant", "from_folder", "root"),
+        ("clips.csv", "from_manifest", "manifest"),
+        ("dcase2023", "from_dcase", None),
+    ],
+)
+def test_data_are_a_folder_a_table_or_an_edition(monkeypatch, tmp_path, place, reader, key):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plant/press").mkdir(parents=True)
+    (tmp_path / "it's dcase/eval_data").mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["fsasd-check", "--data", place, "data.targets=[press]"])
+    monkeypatch.setattr(app, "main", lambda: None)
+    app.check_main()
+    data = configure(*sys.argv[1:]).data
+    assert data._target_.endswith(reader)
+    assert data.targets == ["press"]
+    assert data[key or "root"] == (place if key else "data/dcase2023")
+
+
 def test_the_command_prints_json_and_fails_on_errors(make_wav, tmp_path):
     make_wav("press/train/normal/a.wav")
     (tmp_path / "press/test").mkdir()
     (tmp_path / "press/test/b.wav").write_bytes(b"no audio")
     found = subprocess.run(
         [sys.executable, "-c", "from fsasd.main import check_main; check_main()",
-         "--json", "data=folder", f"data.root={tmp_path}", f"hydra.run.dir={tmp_path / 'run'}"],
+         "--json", "--data", str(tmp_path), f"hydra.run.dir={tmp_path / 'run'}"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert found.returncode == 1, found.stderr
