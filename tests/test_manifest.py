@@ -294,6 +294,7 @@ def test_folders_say_machine_split_and_label(tmp_path):
         "press/train/normal/a.FLAC",
         "press/train/anomaly/c.wav",
         "press/test/d.wav",
+        "press/test/._d.wav",
         "press/notes.txt",
         ".cache/x/y.wav",
         "readme.txt",

@@ -210,7 +210,9 @@ def test_the_layout_of_2020_is_read(tmp_path):
 
 
 def test_the_raw_folder_of_the_baselines_is_read(tmp_path):
-    touch(tmp_path, "dev_data/raw/fan/train/section_00_source_train_normal_0000_m-n_W.wav")
+    name = "section_00_source_train_normal_0000_m-n_W.wav"
+    # macOS leaves files beside files.
+    touch(tmp_path, f"dev_data/raw/fan/train/{name}", f"dev_data/raw/fan/train/._{name}")
     assert only(read_clips(tmp_path)).machine == "fan"
 
 

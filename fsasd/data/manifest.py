@@ -18,7 +18,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsasd.data.metadata import AUDIO_SUFFIXES, Clip, MetadataError, require_known
+from fsasd.data.metadata import (
+    AUDIO_SUFFIXES,
+    Clip,
+    MetadataError,
+    is_recording,
+    require_known,
+)
 
 REQUIRED = ("path", "machine", "split", "label")
 OPTIONAL = ("domain", "section", "role")
@@ -297,9 +303,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _recordings(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES)
+    return sorted(p for p in folder.iterdir() if is_recording(p)) if folder.is_dir() else []
 
 
 def _misnamed(folder: Path, expected: Sequence[str]) -> list[str]:

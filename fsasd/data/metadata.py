@@ -220,6 +220,17 @@ def split_label(raw_label: str, form: str | None = None) -> dict[str, str]:
     return _attributes(parts)
 
 
+def is_recording(path: Path) -> bool:
+    """Say whether a file is a recording, by its name.
+
+    What macOS leaves beside files on foreign disks, ``._a.wav``, is none.
+
+    >>> is_recording(Path("a.WAV")), is_recording(Path("._a.wav")), is_recording(Path("a.txt"))
+    (True, False, False)
+    """
+    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+
+
 def require_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
     """Raise for a name that is not known, with the near miss, and for a name that is no list.
 
@@ -297,7 +308,7 @@ def _with_roles(
 
 def _machine_clips(folder: _MachineFolder, form: str | None) -> list[Clip]:
     found = {
-        name: sorted(p for p in folder.path.glob(f"{name}/*") if p.suffix.lower() in AUDIO_SUFFIXES)
+        name: sorted(p for p in folder.path.glob(f"{name}/*") if is_recording(p))
         for name in _SPLITS
     }
     if found["test"]:
