@@ -420,7 +420,7 @@ def test_a_manifest_gives_the_scores_of_the_dcase_layout(real, tmp_path):
 
 
 def first_shot(folder, *overrides):
-    options = ["generator=transforms", "synthesis.clips_per_label=6", *overrides]
-    options += ["trainer.enable_progress_bar=false", f"store={folder}_store"]
+    options = ["generator=transforms", "stages=[synthesise,detect]", "synthesis.clips_per_label=6"]
+    options += [*overrides, "trainer.enable_progress_bar=false", f"store={folder}_store"]
     app.Run(configure("experiment=first_shot", *options), folder)()
     return folder
