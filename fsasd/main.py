@@ -6,6 +6,7 @@ the store under a key of all that determines its result.
 
 from __future__ import annotations
 
+import argparse
 import functools
 import hashlib
 import logging
@@ -17,6 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
@@ -40,7 +42,7 @@ from fsasd.callbacks import SynthesisWriter
 from fsasd.data.audio import Clips, identity
 from fsasd.data.check import check
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.data.metadata import require_known
+from fsasd.data.metadata import ROLES, Clip, require_known
 from fsasd.detection import Detection, detect, sections, tell, write
 from fsasd.detectors.base import Detector
 from fsasd.generation import checkpoint as checkpoints
@@ -158,8 +160,8 @@ class Run:
             "synthesise": self._synthesised(),
             "detector": self._plain("detector"),
             "selection": self._plain("selection"),
-            "clips": _digest(
-                f"{identity(clip.path)}|{clip.label}|{clip.domain}"
+            "clips": self._known(
+                clip
                 for clip in self.data.clips
                 if clip.role == "target" or self.cfg.synthesis.references
             ),
@@ -453,7 +455,7 @@ class Run:
     def _captioned(self) -> dict[str, str]:
         # Once per run: with a hundred thousand clips, asking the disk about each takes seconds.
         return {
-            "files": _digest(identity(clip.path) for clip in self.data.captioned),
+            "clips": self._known(self.data.captioned),
             "captions": _digest(self.data.captions(clip) for clip in self.data.captioned),
         }
 
@@ -470,9 +472,14 @@ class Run:
 
     @cached_property
     def _heard_digest(self) -> str:
+        # Networks that all machines share do not know which of them are targets.
+        return self._known(replace(clip, role=None) for clip in self._heard())
+
+    def _known(self, clips: Iterable[Clip]) -> str:
+        """Digest all that a stage can know of recordings: a manifest may change any of it."""
         return _digest(
-            f"{identity(clip.path)}|{clip.section}|{clip.domain}|{clip.attributes}|{clip.raw_label}"
-            for clip in self._heard()
+            f"{identity(clip.path)}|{self.data.cache.channel}|{replace(clip, path=Path())}"
+            for clip in clips
         )
 
     def _synthesised(self) -> dict[str, Any] | None:
@@ -590,22 +597,36 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def check_main() -> None:
-    """Run ``fsasd-check``: ``fsasd`` with the stage ``check`` alone, and two options for it."""
-    options = {
-        "--headers-only": ["check.headers_only=true"],
+    """Run ``fsasd-check``: ``fsasd`` with the stage ``check`` alone, and three options for it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--data")
+    parser.add_argument("--headers-only", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options, given = parser.parse_known_args()
+    added = ["stages=[check]", *(_data_at(options.data) if options.data else [])]
+    if options.headers_only:
+        added.append("check.headers_only=true")
+    if options.json:
         # Standard output is the report's, and nothing else's.
-        "--json": [
+        added += [
             "check.json=true",
             "hydra.job_logging.handlers.console.stream=ext://sys.stderr",
-        ],
-    }
-    added = ["stages=[check]", *(word for name in options if name in sys.argv
-                                 for word in options[name])]  # fmt: skip
-    given = [argument for argument in sys.argv[1:] if argument not in options]
+        ]
     # Hydra wants all overrides in one place, which options like --config-dir must not divide.
     place = next((i for i, a in enumerate(given) if "=" in a and a[0] != "-"), len(given))
     sys.argv[1:] = [*given[:place], *added, *given[place:]]
     main()
+
+
+def _data_at(place: str) -> list[str]:
+    """Say what a table, a folder or an edition is called in the configuration."""
+    path, quoted = Path(place), "'" + place.replace("'", "\\'") + "'"
+    if path.suffix and not path.is_dir():
+        return ["data=manifest", f"data.manifest={quoted}"]
+    if path.is_dir() or len(path.parts) > 1:
+        layout = "dcase" if any((path / part).is_dir() for part in ROLES) else "folder"
+        return [f"data={layout}", f"data.root={quoted}"]
+    return [f"data={place}"]
 
 
 if __name__ == "__main__":

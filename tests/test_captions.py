@@ -239,6 +239,12 @@ def test_a_name_with_places_says_attributes_there_and_not_again():
     )
 
 
+def test_braces_in_a_value_are_no_place():
+    assert PRESS(press(speed="{load}", load="{x}")) == (
+        "This is the normal sound of a press running at {load} under load {x}."
+    )
+
+
 def test_a_clip_without_an_attribute_of_the_template_is_named():
     with pytest.raises(MetadataError, match=r"p\.wav: the caption of press.*\{load\}, found speed"):
         PRESS(press(speed="1"))

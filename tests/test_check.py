@@ -44,6 +44,17 @@ def found(report, kind):
     return [finding for finding in report.findings if finding.kind == kind]
 
 
+def printed(report):
+    text = io.StringIO()
+    report.print(Console(width=140, file=text))
+    return text.getvalue()
+
+
+def row_of(report, machine):
+    (row,) = [x for x in printed(report).splitlines() if x.startswith(f"│ {machine} ")]
+    return [cell.strip() for cell in row.strip("│").split("│")]
+
+
 def only(findings):
     (finding,) = findings
     return finding
@@ -90,14 +101,25 @@ def test_the_report_is_json_and_text(factory_report):
     said = json.loads(factory_report.to_json())
     assert said["machines"] == factory_report.machines
     assert (said["clips"], said["errors"], said["warnings"]) == (96, 0, 0)
-    text = io.StringIO()
-    factory_report.print(Console(width=140, file=text))
-    text = text.getvalue()
-    (row,) = [line for line in text.splitlines() if line.startswith("│ bearing")]
-    assert [cell.strip() for cell in row.strip("│").split("│")][:5] == [
-        "bearing", "target", "16/0", "8/8/0", "20/12",
-    ]  # fmt: skip
-    assert text.endswith("96 clips read (all samples): 0 errors, 0 warnings\n")
+    expected = ["bearing", "target", "16/0", "8/8/0", "20/12"]
+    assert row_of(factory_report, "bearing")[:5] == expected
+    assert printed(factory_report).endswith("96 clips read (all samples): 0 errors, 0 warnings\n")
+
+
+def test_clips_without_label_or_domain_are_counted(planted):
+    unknown = {"split": "test", "label": None}
+    report = check(planted((None, {}), (None, TEST), (None, unknown), (None, unknown)))
+    assert json.loads(report.to_json())["machines"]["press"]["counts"] == [
+        {"split": "test", "label": "anomaly", "domain": None, "clips": 1},
+        {"split": "test", "label": None, "domain": None, "clips": 2},
+        {"split": "train", "label": "normal", "domain": None, "clips": 1},
+    ]
+    assert row_of(report, "press")[:5] == ["press", "target", "1/0", "0/1/2", ""]
+
+
+def test_a_machine_without_a_role_has_none_in_json(planted):
+    said = json.loads(check(planted((None, {"role": None}))).to_json())
+    assert said["machines"]["press"]["role"] is None
 
 
 def test_headers_alone_say_as_much_but_what_samples_tell(factory, factory_report):
@@ -357,13 +379,36 @@ def test_overrides_stay_together(monkeypatch, given, expected):
     assert sys.argv == ["fsasd-check", *expected]
 
 
+@pytest.mark.parametrize(
+    ("place", "reader", "key"),
+    [
+        ("plant", "from_folder", "root"),
+        ("it's dcase", "from_dcase", "root"),
+        ("gone/plant", "from_folder", "root"),
+        ("clips.csv", "from_manifest", "manifest"),
+        ("dcase2023", "from_dcase", None),
+    ],
+)
+def test_data_are_a_folder_a_table_or_an_edition(monkeypatch, tmp_path, place, reader, key):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plant/press").mkdir(parents=True)
+    (tmp_path / "it's dcase/eval_data").mkdir(parents=True)
+    monkeypatch.setattr(sys, "argv", ["fsasd-check", "--data", place, "data.targets=[press]"])
+    monkeypatch.setattr(app, "main", lambda: None)
+    app.check_main()
+    data = configure(*sys.argv[1:]).data
+    assert data._target_.endswith(reader)
+    assert data.targets == ["press"]
+    assert data[key or "root"] == (place if key else "data/dcase2023")
+
+
 def test_the_command_prints_json_and_fails_on_errors(make_wav, tmp_path):
     make_wav("press/train/normal/a.wav")
     (tmp_path / "press/test").mkdir()
     (tmp_path / "press/test/b.wav").write_bytes(b"no audio")
     found = subprocess.run(
         [sys.executable, "-c", "from fsasd.main import check_main; check_main()",
-         "--json", "data=folder", f"data.root={tmp_path}", f"hydra.run.dir={tmp_path / 'run'}"],
+         "--json", "--data", str(tmp_path), f"hydra.run.dir={tmp_path / 'run'}"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert found.returncode == 1, found.stderr

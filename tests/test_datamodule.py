@@ -99,6 +99,7 @@ def test_nothing_to_train_on_is_an_error(factory_clips):
         ({"machine": "fan", "label": "anomaly"}, lambda c: c.path.match("fan/test/*anomaly*")),
         ({"machine": "fan", "spd": 1500}, lambda c: c.path.match("fan/*/*_spd_1500_*")),
         ({"load": "2"}, lambda c: "_load_2_" in c.path.name),
+        ({"split": "test", "section": "00"}, lambda c: c.path.parent.name == "test"),
     ],
 )
 def test_held_out_clips_are_not_trained_on(factory_clips, rule, gone):
@@ -117,10 +118,17 @@ def test_of_several_rules_each_holds_out_its_own(factory_clips):
 def test_a_rule_that_matches_no_clip_is_an_error(factory_clips):
     rules = [{"machine": "fan", "volt": "3.0"}]
     with pytest.raises(MetadataError, match=r"hold_out: no clip is .*'volt': '3.0'"):
-        _ = FirstShotDataModule(factory_clips, hold_out=rules).captioned
+        FirstShotDataModule(factory_clips, hold_out=rules)
 
 
 # Split
+
+
+@pytest.mark.parametrize("wrong", [{"val_share": 1}, {"val_share": -0.1}, {"batch_size": 0}])
+def test_what_would_leave_nothing_to_train_on_is_an_error(factory_clips, wrong):
+    (value,) = wrong.values()
+    with pytest.raises(ValueError, match=rf"val_share from 0 .* found .*{value}"):
+        FirstShotDataModule(factory_clips, **wrong)
 
 
 def test_the_split_is_disjoint_and_complete(data):

@@ -210,7 +210,9 @@ def test_the_layout_of_2020_is_read(tmp_path):
 
 
 def test_the_raw_folder_of_the_baselines_is_read(tmp_path):
-    touch(tmp_path, "dev_data/raw/fan/train/section_00_source_train_normal_0000_m-n_W.wav")
+    name = "section_00_source_train_normal_0000_m-n_W.wav"
+    # macOS leaves files beside files.
+    touch(tmp_path, f"dev_data/raw/fan/train/{name}", f"dev_data/raw/fan/train/._{name}")
     assert only(read_clips(tmp_path)).machine == "fan"
 
 
@@ -539,6 +541,12 @@ def test_roles_may_be_given_by_name(factory, caplog):
         clips = read_clips(factory, references=["bearing", "fan"], targets=["fan"])
     assert {(c.machine, c.role) for c in clips} == {("bearing", "reference"), ("fan", "target")}
     assert "not asked for, and left out: valve" in caplog.text
+
+
+@pytest.mark.parametrize("names", ["machines", "references", "targets"])
+def test_a_word_is_no_list_of_machines(factory, names):
+    with pytest.raises(MetadataError, match=rf"list of {names}.*, found 'fan': write \[fan\]"):
+        read_clips(factory, **{names: "fan"})
 
 
 def test_a_subset_is_one_of_the_machines_with_roles(factory):

@@ -305,18 +305,20 @@ def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> n
         AudioError: It does not say which; names ``path``.
     """
     n_channels = samples.shape[1]
+    index = CHANNELS.get(channel, channel) if isinstance(channel, str) else channel
+    if n_channels == 1 and isinstance(index, int) and index > 0:
+        raise AudioError(
+            f"{path}: expected several channels, of which to take {channel}, found mono"
+        )
     if n_channels == 1:
-        if channel == "far":
-            raise AudioError(f"{path}: expected a second channel, the far microphone's, found mono")
         return samples[:, 0]
     if channel == "mean":
         return samples.mean(axis=1)
-    index = CHANNELS.get(channel, channel) if isinstance(channel, str) else channel
     if isinstance(index, int) and 0 <= index < n_channels:
         return np.ascontiguousarray(samples[:, index])
     raise AudioError(
-        f"{path}: expected mono, found {n_channels} channels, and channel={channel!r} chooses none "
-        f"of them: say 'near', 'far', 'mean' or an index below {n_channels}"
+        f"{path}: expected mono, found {n_channels} channels, and channel={channel} chooses none "
+        f"of them: say data.channel=near, far, mean or an index below {n_channels}"
     )
 
 

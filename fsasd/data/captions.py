@@ -67,8 +67,9 @@ class Captions:
         """
         places = self.places.get(clip.machine, [])
         name = self.names.get(clip.machine) or _generic_name(clip.machine)
-        for place in places:
-            name = name.replace(f"{{{place}}}", _value(clip, place))
+        if places:
+            # All at once: a value may have braces, too.
+            name = _PLACE.sub(lambda place: _value(clip, place[1]), name)
         phrases = self.phrases.get(clip.machine, self.attributes)
         features, clauses = [], ""
         for key, written in clip.attributes.items():

@@ -84,7 +84,7 @@ class Report:
             "machines": self.machines,
             "findings": [asdict(finding) for finding in self.findings],
         }
-        return json.dumps(report, indent=2, ensure_ascii=False)
+        return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
 
     def print(self, console: Console | None = None) -> None:
         """Print the report for people."""
@@ -336,18 +336,22 @@ def _finding(level: str, machine: Any, kind: str, message: str, clips: pd.DataFr
 def _summary(
     data: FirstShotDataModule, machine: str, own: pd.DataFrame, captions: pd.DataFrame
 ) -> dict[str, Any]:
-    counts = own.fillna({"split": "", "label": "", "domain": ""})
-    counts = counts.groupby(["split", "label", "domain"]).size().rename("clips").reset_index()
     seconds = own["seconds"].dropna()
     said = captions["caption"].drop_duplicates()
+    counts: Counter[tuple[str | None, ...]] = Counter()
     values: dict[str, set[str]] = {}
-    for clip in data.machine(machine):
+    clips = data.machine(machine)
+    for clip in clips:
+        counts[clip.split, clip.label, clip.domain] += 1
         for key, value in clip.attributes.items():
             values.setdefault(key, set()).add(value)
     return {
-        "role": own["role"].iloc[0],
+        "role": clips[0].role,
         "clips": len(own),
-        "counts": counts.replace("", None).to_dict("records"),
+        "counts": [
+            {"split": split, "label": label, "domain": domain, "clips": count}
+            for (split, label, domain), count in sorted(counts.items(), key=str)
+        ],
         "seconds": {
             name: round(float(getattr(seconds, name)()), 3) if len(seconds) else None
             for name in ("min", "median", "max", "sum")
@@ -391,7 +395,7 @@ def _table(machines: dict[str, dict[str, Any]]) -> Table:
         low, high = found["seconds"]["min"], found["seconds"]["max"]
         table.add_row(
             machine,
-            found["role"],
+            found["role"] or "none",
             _slashed(found, [{"split": "train", "label": x} for x in ("normal", "anomaly")]),
             _slashed(found, [{"split": "test", "label": x} for x in ("normal", "anomaly", None)]),
             _slashed(found, [{"domain": x} for x in ("source", "target")]),

@@ -25,6 +25,8 @@ from fsasd.store import Store
 
 log = logging.getLogger(__name__)
 
+_FIELDS = ("machine", "section", "split", "domain", "label")
+
 
 class FirstShotDataModule(L.LightningDataModule):
     """The recordings of a first-shot task, and the captions by which they are told apart.
@@ -37,18 +39,20 @@ class FirstShotDataModule(L.LightningDataModule):
         clips: What ``read_clips`` found.
         captions: Clip to caption.
         batch_size: Examples per step and process.
-        val_share: Share of the captioned clips of each machine and label kept for validation.
+        val_share: Share of the captioned clips of each machine and label kept for validation, from
+            0 to below 1.
         balance: Machines are drawn with probability proportional to (clips ** (1 - balance)): 0
             draws every clip alike, 1 every machine alike.
-        hold_out: Clips that must not be trained on: mappings of fields or attributes to values.
+        hold_out: Clips that no generator may hear: mappings of fields or attributes to values.
         num_workers: Processes that load training examples.
         cache: Folder of the feature cache.
         channel: What to take of recordings with several channels (see ``audio.read``).
         seed: Of the split and of the order.
 
     Raises:
-        MetadataError: There is nothing to train on, a machine is both reference and target, or
-            its caption names an attribute that it does not have.
+        MetadataError: A machine is both reference and target, its caption names an attribute that
+            it does not have, or a rule of ``hold_out`` fits no clip.
+        ValueError: ``batch_size`` or ``val_share`` is out of range.
     """
 
     def __init__(
@@ -76,10 +80,18 @@ class FirstShotDataModule(L.LightningDataModule):
                 "to 2022 have the same machine types in both: use data=dcase2020 (2021, 2022), or "
                 "say data.references=[...] and data.targets=[...]"
             )
+        if batch_size < 1 or not 0 <= val_share < 1:
+            raise ValueError(
+                "expected a batch_size of 1 or more and a val_share from 0 to below 1, found "
+                f"{batch_size} and {val_share}"
+            )
         self.batch_size = batch_size
         self.val_share = val_share
         self.balance = balance
         self.hold_out = [dict(rule) for rule in hold_out]
+        for rule in self.hold_out:
+            if not any(_matches(clip, rule) for clip in self.clips):
+                raise MetadataError(f"hold_out: no clip is {rule}, so nothing would be held out")
         self.num_workers = num_workers
         self.seed = seed
 
@@ -138,10 +150,11 @@ class FirstShotDataModule(L.LightningDataModule):
 
     @cached_property
     def captioned(self) -> Clips:
-        """The clips that a generator may be trained on."""
-        for rule in self.hold_out:
-            if not any(_matches(clip, rule) for clip in self.clips):
-                raise MetadataError(f"hold_out: no clip is {rule}, so nothing would be held out")
+        """The clips that a generator may be trained on, of which there must be some.
+
+        Raises:
+            MetadataError: There is none.
+        """
         if not self.trainable:
             raise MetadataError("no clip to train a generator on: none is labelled and trainable")
         return self.trainable
@@ -260,8 +273,7 @@ class FirstShotDataModule(L.LightningDataModule):
 
 
 def _matches(clip: Clip, rule: Mapping[str, Any]) -> bool:
-    known = {"machine": clip.machine, "label": clip.label, "domain": clip.domain}
-    known |= clip.attributes
+    known = {**clip.attributes, **{field: getattr(clip, field) for field in _FIELDS}}
     return all(known.get(key) == str(value) for key, value in rule.items())
 
 

@@ -18,7 +18,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsasd.data.metadata import AUDIO_SUFFIXES, Clip, MetadataError, require_known
+from fsasd.data.metadata import (
+    AUDIO_SUFFIXES,
+    Clip,
+    MetadataError,
+    is_recording,
+    require_known,
+)
 
 REQUIRED = ("path", "machine", "split", "label")
 OPTIONAL = ("domain", "section", "role")
@@ -31,7 +37,7 @@ _ALLOWED = {
 }
 _UNIT = re.compile(r"(?P<name>.+?)\s*[\[(](?P<unit>[^\])]+)[\])]")
 _TOLD = 20
-"""Bad rows that an error lists; it counts them all."""
+"""Problems that an error tells in words; of others it gives the number, and the lines."""
 
 
 def read_manifest(path: str | Path, targets: Sequence[str] | None = None) -> list[Clip]:
@@ -47,8 +53,8 @@ def read_manifest(path: str | Path, targets: Sequence[str] | None = None) -> lis
 
     Raises:
         FileNotFoundError: There is no such file.
-        MetadataError: A column is missing, rows are wrong (all are counted and the first 20
-            listed), a machine's role is open.
+        MetadataError: A column is missing, rows are wrong (the lines of all are given, and what is
+            wrong with the first 20), a machine's role is open.
     """
     path = Path(path)
     if not path.is_file():
@@ -58,13 +64,17 @@ def read_manifest(path: str | Path, targets: Sequence[str] | None = None) -> lis
     _, header = next(rows, (1, []))
     reader = _RowReader(path.parent, _columns(path, header), "row" if is_parquet else "line")
     clips: list[Clip] = []
-    problems: list[str] = []
+    problems: list[tuple[int, str]] = []
     for number, cells in rows:
         clip, wrong = reader(number, cells)
         clips.append(clip)
-        problems += wrong
+        problems += [(number, problem) for problem in wrong]
     if problems:
-        raise MetadataError(_list(f"{path}: {len(clips)} rows", problems))
+        told = [f"{reader.place} {number}: {problem}" for number, problem in problems]
+        others = _ranges(number for number, _ in problems[_TOLD:])
+        raise MetadataError(
+            _list(f"{path}: {len(clips)} rows", told, f", in {reader.place}s {others}")
+        )
     if not clips:
         raise MetadataError(f"{path}: expected a row per recording, found none below the header")
     return with_roles(clips, targets)
@@ -166,7 +176,7 @@ class _RowReader:
     def __call__(self, number: int, cells: Sequence[str]) -> tuple[Clip, list[str]]:
         if len(cells) != self.n_columns:
             wrong = f"expected {self.n_columns} cells as in the header, found {len(cells)}"
-            return Clip(Path(), ""), [f"{self.place} {number}: {wrong}"]
+            return Clip(Path(), ""), [wrong]
         cells = [cell.strip() for cell in cells]
         values = tuple([cells[i] for i in self.field_indices])
         if values not in self.known:
@@ -182,7 +192,7 @@ class _RowReader:
         path = self.folder / cells[self.path]
         problems = [*problems, *self._wrong_path(str(path), cells[self.path], number)]
         clip = Clip(path, attributes=self.attributed[values], **fields)  # type: ignore[arg-type]
-        return clip, [f"{self.place} {number}: {problem}" for problem in problems]
+        return clip, problems
 
     def _fields(self, values: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:
         known = dict(zip(self.fields, values, strict=True))
@@ -235,6 +245,8 @@ def _parquet(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
             f"{path}: Parquet needs pyarrow, which is not installed: pip install 'fsasd[parquet]', "
             "or save the table as CSV"
         ) from error
+    except (ValueError, OSError) as error:
+        raise MetadataError(f"{path}: expected a Parquet file: {error}") from error
     yield 0, [str(column) for column in frame.columns]
     # Whole numbers stay whole beside empty cells, which become "".
     texts = frame.astype("string").fillna("")
@@ -245,9 +257,10 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     names = [name.strip() for name in header]
     found = ", ".join(names) or "none"
     if missing := [name for name in REQUIRED if name not in names]:
+        hint = ". Save it with commas between cells" if len(names) == 1 and ";" in found else ""
         raise MetadataError(
             f"{path}: expected the columns {', '.join(REQUIRED)}; missing: {', '.join(missing)}; "
-            f"found: {found}"
+            f"found: {found}{hint}"
         )
     twice = [name or "(no name)" for name, count in Counter(names).items() if count > 1]
     if twice or "" in names:
@@ -290,17 +303,25 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _recordings(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES)
+    return sorted(p for p in folder.iterdir() if is_recording(p)) if folder.is_dir() else []
 
 
 def _misnamed(folder: Path, expected: Sequence[str]) -> list[str]:
     return [] if folder.name in expected else [f"{folder}: expected {' or '.join(expected)}"]
 
 
-def _list(what: str, problems: Sequence[str]) -> str:
+def _list(what: str, problems: Sequence[str], others: str = "") -> str:
     more = len(problems) - _TOLD
-    lines = [*problems[:_TOLD], *([f"... and {more} more"] if more > 0 else [])]
+    lines = [*problems[:_TOLD], *([f"... and {more} more{others}"] if more > 0 else [])]
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     return f"{what}, {count}:\n  " + "\n  ".join(lines)
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number <= runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, run)) for run in runs)

@@ -122,6 +122,8 @@ def read_clips(
     """
     root = Path(root)
     folders = _machine_folders(root)
+    _require_list(references, "references")
+    _require_list(targets, "targets")
     if references is not None or targets is not None:
         roles = dict.fromkeys(references or (), "reference") | dict.fromkeys(
             targets or (), "target"
@@ -218,8 +220,19 @@ def split_label(raw_label: str, form: str | None = None) -> dict[str, str]:
     return _attributes(parts)
 
 
+def is_recording(path: Path) -> bool:
+    """Say whether a file is a recording, by its name.
+
+    What macOS leaves beside files on foreign disks, ``._a.wav``, is none.
+
+    >>> is_recording(Path("a.WAV")), is_recording(Path("._a.wav")), is_recording(Path("a.txt"))
+    (True, False, False)
+    """
+    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+
+
 def require_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Raise for a name that is not known, with the near miss.
+    """Raise for a name that is not known, with the near miss, and for a name that is no list.
 
     Raises:
         MetadataError: Lists what is known and suggests what may have been meant.
@@ -229,6 +242,7 @@ def require_known(names: Iterable[str], known: Iterable[str], what: str) -> None
     ...
     fsasd.data.metadata.MetadataError: 'fann' is not among the machines: fan. Did you mean 'fan'?
     """
+    _require_list(names, what)
     known = sorted(known)
     for name in names:
         if name not in known:
@@ -237,6 +251,12 @@ def require_known(names: Iterable[str], known: Iterable[str], what: str) -> None
             hint = f". Did you mean '{lower[near[0]]}'?" if near else ""
             there = ", ".join(known) or "none"
             raise MetadataError(f"'{name}' is not among the {what}: {there}{hint}")
+
+
+def _require_list(names: Iterable[str] | None, what: str) -> None:
+    # A word is a list of letters.
+    if isinstance(names, str):
+        raise MetadataError(f"expected a list of {what}, found '{names}': write [{names}]")
 
 
 class _MachineFolder(NamedTuple):
@@ -288,7 +308,7 @@ def _with_roles(
 
 def _machine_clips(folder: _MachineFolder, form: str | None) -> list[Clip]:
     found = {
-        name: sorted(p for p in folder.path.glob(f"{name}/*") if p.suffix.lower() in AUDIO_SUFFIXES)
+        name: sorted(p for p in folder.path.glob(f"{name}/*") if is_recording(p))
         for name in _SPLITS
     }
     if found["test"]:

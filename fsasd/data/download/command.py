@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fsasd-download",
         description="Download an edition of DCASE Task 2 from Zenodo, verified, into folders that "
-        "fsasd reads (data=dcase data.root=DIR). What is there is not downloaded again; what was "
+        "fsasd reads (data=EDITION data.root=DIR). What is there is not downloaded again; what was "
         "interrupted goes on.",
     )
     parser.add_argument("edition", nargs="?", metavar="EDITION", help=f"{', '.join(editions())}")
