@@ -490,6 +490,15 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_batch(data, tmp_p
     assert all(torch.isfinite(weight).all() for weight in state["state_dict"].values())
 
 
+def test_weights_that_one_step_has_spoilt_are_not_kept(data, tmp_path):
+    """The loss of that step was fine, and so would be the checkpoint's; only validation tells."""
+    run = trainer(tmp_path, max_steps=4, callbacks=[StopAt(4)])
+    model = AudioLDM("nano", crop_seconds=0.64, learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(TrainingError, match=r"val/loss became nan\. .*checkpoint: none yet"):
+        run.fit(model, data)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_losses_on_an_accelerator_are_looked_at_together():
     clips = [SimpleNamespace(path=f"{i}.wav") for i in range(8)]
     run = SimpleNamespace(datamodule=SimpleNamespace(train_clips=clips), checkpoint_callback=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,7 @@ from fsasd.generation.denoising import (
     min_snr_weight,
     sample_posterior,
 )
-from fsasd.generation.finite import LossWatch
+from fsasd.generation.finite import LossWatch, stop
 from fsasd.generation.latents import Batch, LatentExamples
 from fsasd.generation.optimizing import build_optimizer, optimizer_steps
 from fsasd.generation.sharding import divided_like, shard, whole
@@ -138,6 +139,10 @@ class FineTuned(Generator):
         found = self._split.sums.to(self.device)
         self._split.sums = self.trainer.strategy.reduce(found, reduce_op="sum").cpu()
         means = self._split.means()
+        # Before a checkpoint is kept: one step can spoil weights whose training loss was fine.
+        for name, loss in means.items():
+            if not math.isfinite(loss):
+                stop(f"{name} became {loss}", self.trainer)
         total = means.pop("val/loss", None)
         if total is not None:
             # All ranks know the same numbers, of which sync_dist takes the mean.
