@@ -186,6 +186,12 @@ class FineTuned(Generator):
         """Return the weights that are trained."""
         return [parameter for parameter in self.unet.parameters() if parameter.requires_grad]
 
+    @property
+    def examples_per_step(self) -> int:
+        """Of the optimizer, on all devices together."""
+        batch = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        return batch * self.trainer.world_size * self.trainer.accumulate_grad_batches
+
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(
             self.optimizer_name, self.trained_weights(), self.learning_rate, self.weight_decay
@@ -238,7 +244,7 @@ class FineTuned(Generator):
         self._average.load_state_dict({**average, "shadow_params": placed})
         checkpoints.set_heads(self.unet, checkpoint["attention_heads"])
         self.attention_heads = "checkpoint"
-        self.metrics = checkpoint["metrics"]
+        self.metrics = {"step": checkpoint["global_step"], **checkpoint["metrics"]}
 
     def on_fit_end(self) -> None:
         """Put together what was divided among processes."""

@@ -53,10 +53,10 @@ class CostReport(L.Callback):
             half_precision=str(trainer.precision).startswith(("bf16", "16")),
             moment_bytes=2 if pl_module.optimizer_name == "adamw_8bit" else 8,
         )
-        batch = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         log.info(
             "%s on each of %d devices. %d steps of %d examples (%d x %d devices x %d accumulated)",
-            self.cost, trainer.world_size, pl_module.total_steps, batch, data.batch_size,
+            self.cost, trainer.world_size, pl_module.total_steps, pl_module.examples_per_step,
+            data.batch_size,
             trainer.world_size, trainer.accumulate_grad_batches,
         )  # fmt: skip
 
