@@ -127,6 +127,18 @@ class DetectorEvaluation(L.Callback):
         self.selector = selector or Selector({"r": r}, abstain=False)
         self._validations = 0
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check that one process will be able to generate.
+
+        Raises:
+            ValueError: The weights are divided among processes.
+        """
+        if getattr(pl_module, "divided", False):
+            raise ValueError(
+                "with trainer=fsdp no process can generate alone, as DetectorEvaluation does: use "
+                "'~callbacks.evaluation', or trainer=ddp"
+            )
+
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate on the first rank, and log the same number on all."""
         if trainer.sanity_checking:
@@ -156,7 +168,7 @@ class DetectorEvaluation(L.Callback):
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 synthetic = self._synthesise(generator, data, train, folder)
-                choice = play_target(self.detector, self.selector, clips, synthetic)
+                choice = play_target(self.detector, self.selector, clips, synthetic, with_gap=False)
             if choice is None:
                 continue
             if np.isnan(choice.selection.gain):

@@ -74,7 +74,13 @@ class Choice:
 
 
 def choose(
-    detector: Detector, selector: Selector, train: Clips, test: Clips, synthetic: Clips
+    detector: Detector,
+    selector: Selector,
+    train: Clips,
+    test: Clips,
+    synthetic: Clips,
+    *,
+    with_gap: bool = True,
 ) -> Choice:
     """Choose the detector's setting (step 5 of the method) on synthetic clips.
 
@@ -90,6 +96,8 @@ def choose(
         synthetic: Synthetic normal and anomalous clips. Without both, or where a setting needs
             more clips than ``train`` has, the detector keeps its own setting, and the reason is
             told.
+        with_gap: Also measure how far synthetic normals are from real ones, which where the choice
+            needs no cross-fitting takes five fits of its own.
     """
     settings = selector.candidates(detector)
     known = test if _has_both_labels(test) else test[[]]
@@ -99,7 +107,12 @@ def choose(
         pool = Clips([*([] if crossed else synthetic), *known], train.cache)
         scores = detector.score_path(settings, train, pool) if len(pool) else np.empty((1, 0))
         selection, gap = _select(
-            detector, selector, train, synthetic, None if crossed else scores[:, : len(synthetic)]
+            detector,
+            selector,
+            train,
+            synthetic,
+            None if crossed else scores[:, : len(synthetic)],
+            with_gap,
         )
     except TooFewClipsError as error:
         return Choice(selector.keep(detector, f"a setting cannot be fitted: {error}"))
@@ -198,6 +211,7 @@ def _select(
     train: Clips,
     synthetic: Clips,
     scores: NDArray[np.float64] | None,
+    with_gap: bool,
 ) -> tuple[Selection, DomainGap | None]:
     """Select from scores of one fit, or from cross-fitted ones where there are none."""
     settings, own = selector.candidates(detector), selector.own(detector)
@@ -211,7 +225,7 @@ def _select(
         return selector.keep(detector, reason), None
     if scores is not None:
         gap = None
-        if len(train) > 1:
+        if with_gap and len(train) > 1:
             held, made = crossfit(detector, [own], train, synthetic[normal])
             gap = _gap(held[0], made[0], groups[normal])
         doubt = _doubt(selector, gap)

@@ -106,6 +106,9 @@ class Run:
 
     def __init__(self, cfg: DictConfig, folder: Path) -> None:
         self.cfg = cfg
+        # An experiment may set something of a callback that another choice of them lacks.
+        chosen = {name: c for name, c in (cfg.callbacks or {}).items() if c and "_target_" in c}
+        cfg.callbacks = chosen
         self.folder = folder
         self.store = Store(cfg.store)
         self.data: FirstShotDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
@@ -203,6 +206,8 @@ class Run:
         callbacks = self._callbacks(folder)
         trainer = self._trainer(folder, callbacks=callbacks, logger=self._logger(folder))
         last = folder / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            log.info("going on from %s", last)
         with memory_advice(self.data.batch_size):
             # Only what this program wrote is loaded here, and optimizers are more than tensors.
             trainer.fit(
@@ -492,11 +497,11 @@ class Run:
         return plain
 
     def _sounds_choose_the_checkpoint(self) -> bool:
-        monitors = [c.get("monitor") for c in (self._plain("callbacks") or {}).values()]
+        monitors = [c.get("monitor") for c in self.cfg.callbacks.values()]
         return any(str(monitor).startswith("first_shot/") for monitor in monitors)
 
     def _callbacks(self, folder: Path) -> list[L.Callback]:
-        callbacks = list(hydra.utils.instantiate(self.cfg.callbacks or {}).values())
+        callbacks = list(hydra.utils.instantiate(self.cfg.callbacks).values())
         for callback in callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(folder / "checkpoints")
@@ -505,7 +510,10 @@ class Run:
     def _logger(self, folder: Path) -> Any:
         if not self.cfg.logger:
             return False
-        return hydra.utils.instantiate(self.cfg.logger, save_dir=str(folder))
+        options = {}
+        if OmegaConf.is_missing(self.cfg.logger, "save_dir"):
+            options["save_dir"] = str(folder)
+        return hydra.utils.instantiate(self.cfg.logger, **options)
 
     def _trainer(self, folder: Path, **options: Any) -> L.Trainer:
         return hydra.utils.instantiate(

@@ -440,14 +440,17 @@ def test_the_learning_rate_rises_and_falls(data, tmp_path):
     assert rates == pytest.approx([1e-3 * share for share in wanted])
 
 
-def test_the_loss_can_be_weighted(data, tmp_path):
-    plain, weighted = nano(), nano(min_snr=5.0)
-    batch = examples(plain, data, 4)
-    for model in (plain, weighted):
+def test_the_loss_can_be_weighted_and_its_noise_shifted(data, tmp_path):
+    models = [nano(), nano(min_snr=None, noise_offset=0.0), nano(min_snr=5.0), nano(noise_offset=1)]
+    batch = examples(models[0], data, 4)
+    for model in models:
         model.log = lambda *_, **__: None
         model.trainer = SimpleNamespace(global_step=0, log_every_n_steps=50, world_size=1)
-    whole, less = (float(m.training_step(batch, 0).detach()) for m in (plain, weighted))
-    assert 0 < less < whole
+    plain, both_off, weighted, shifted = (float(m.training_step(batch, 0).detach()) for m in models)
+    assert plain == both_off
+    assert 0 < weighted < plain
+    # Noise that is alike all over is nothing that the model has heard.
+    assert shifted > plain
 
 
 def test_compiling_leaves_the_names_of_the_weights(monkeypatch):
@@ -488,6 +491,15 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_batch(data, tmp_p
     state = torch.load(kept, weights_only=False)
     assert state["global_step"] == 2
     assert all(torch.isfinite(weight).all() for weight in state["state_dict"].values())
+
+
+def test_weights_that_one_step_has_spoilt_are_not_kept(data, tmp_path):
+    """The loss of that step was fine, and so would be the checkpoint's; only validation tells."""
+    run = trainer(tmp_path, max_steps=4, callbacks=[StopAt(4)])
+    model = AudioLDM("nano", crop_seconds=0.64, learning_rate=1e30, warmup_steps=0)
+    with pytest.raises(TrainingError, match=r"val/loss became nan\. .*checkpoint: none yet"):
+        run.fit(model, data)
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 def test_losses_on_an_accelerator_are_looked_at_together():
@@ -565,7 +577,10 @@ def test_a_saved_model_tells_what_it_has_heard(data, tmp_path):
     assert "| fan | reference | anomaly | 8 |" in card
     assert "| bearing | target | normal | 16 |" in card
     assert "This is the normal sound of a bearing" in card
-    assert '"learning_rate": 0.001' in card
+    settings = json.loads(card.partition("```json")[2].partition("```")[0])
+    assert settings["learning_rate"] == 0.001
+    assert (settings["steps"], settings["batch_size"], settings["seed"]) == (1, 4, 0)
+    assert "| step | 1 |" in card
     assert f"| val/loss | {state['metrics']['val/loss']:.5g} |" in card
     assert "MIT licence" in card
     # Griffin-Lim is nothing that the pipeline of diffusers could use.
@@ -573,13 +588,15 @@ def test_a_saved_model_tells_what_it_has_heard(data, tmp_path):
     assert str(tmp_path) not in card
 
 
-def test_a_card_tells_no_paths_of_the_machine_and_the_hubs_licence(tmp_path):
+def test_a_card_tells_no_paths_of_the_machine_and_the_hubs_licence(tmp_path, whole_clap):
     parts = checkpoint.load("nano")
     checkpoint.save(parts, tmp_path / "start")
-    model = AudioLDM(str(tmp_path / "start"))
+    model = AudioLDM(str(tmp_path / "start"), audio_clap=str(whole_clap))
     model.save(tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text()
     assert str(tmp_path) not in card
+    assert str(whole_clap) not in card
+    assert '"audio_clap": "a local folder"' in card
     assert "Start: a local checkpoint" in card
     assert "license: cc-by-nc-sa-4.0" in card
 

@@ -104,7 +104,10 @@ def test_the_first_shot_number_is_logged_for_checkpoints_to_monitor(data, tmp_pa
     assert (tmp_path / "kept" / "best.ckpt").is_file()
 
 
-def test_evaluation_leaves_the_random_state_to_training(data, tmp_path):
+def test_evaluation_leaves_the_random_state_to_training_and_fits_nothing_for_a_gap(
+    data, monkeypatch
+):
+    monkeypatch.setattr("fsasd.choice.crossfit", None)
     callback = DetectorEvaluation(
         clips_per_label=2, max_seconds=0.64, detector=KNN(), selector=Selector({"k": [1]})
     )
@@ -144,6 +147,13 @@ def test_a_generator_that_hears_the_anomalies_has_less_regret_than_one_that_hear
         found["real"]["auc"] + found["real"]["pauc"]
         > found["noise"]["auc"] + found["noise"]["pauc"]
     )
+
+
+def test_weights_that_are_divided_are_an_error_before_training():
+    model = nano()
+    model.divided = True
+    with pytest.raises(ValueError, match=r"no process can generate alone.*~callbacks\.evaluation"):
+        DetectorEvaluation().on_train_start(None, model)
 
 
 def test_without_labelled_references_there_is_nothing_to_log(data):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import hydra
+import lightning as L
 import pandas as pd
 import pytest
 import torch
@@ -91,6 +92,21 @@ def test_a_run_leaves_what_the_design_lists(chain):
 def _from_submission(root):
     (truth,) = (root / "store" / "factory").glob("*/data/ground_truth")
     return evaluate(root / "run" / "scores", truth, bootstrap=0)
+
+
+@pytest.mark.parametrize("name", [name for group, name in CHOICES if group == "callbacks"])
+def test_what_an_experiment_says_of_a_callback_that_is_not_chosen_is_nothing(chain, name):
+    root, store, _ = chain
+    run = app.Run(configure(*TINY, store, f"callbacks={name}"), root / "run")
+    assert set(run.finetune_recipe()["callbacks"]) <= set(configure(f"callbacks={name}").callbacks)
+    assert all(isinstance(callback, L.Callback) for callback in run._callbacks(root))
+
+
+@pytest.mark.parametrize("name", [name for group, name in CHOICES if group == "logger"])
+def test_logs_go_where_they_are_asked_to(chain, tmp_path, name):
+    root, store, _ = chain
+    cfg = configure(*TINY, store, f"logger={name}", f"logger.save_dir={tmp_path}")
+    assert app.Run(cfg, root / "run")._logger(root).save_dir == str(tmp_path)
 
 
 def test_selection_curve_has_one_chosen_row_per_machine(chain):

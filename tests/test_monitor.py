@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
-from fsasd.generation import checkpoint
+from fsasd.generation import checkpoint, monitor
 from fsasd.generation.adaptation import Full, Lora, Parts
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.cost import memory_advice, training_cost
@@ -135,6 +135,15 @@ def test_sounds_go_to_files_beside_the_csv(data, tmp_path):
         waveform, rate = soundfile.read(folder / wav)
         assert (rate, len(waveform)) == (16_000, 16_000)
         assert (folder / wav).with_suffix(".png").stat().st_size > 500
+
+
+def test_sounds_are_cut_off_where_a_file_would(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(AudioLDM, "generate", lambda *_: [torch.tensor([-3.0, 0.5, 3.0])] * 2)
+    given = []
+    monkeypatch.setattr(monitor, "give_samples", lambda *found: given.append(found))
+    sounds(tmp_path, data, CSVLogger(tmp_path))
+    ((_, _, waveforms, _),) = given
+    assert [list(waveform) for waveform in waveforms] == [[-1, 0.5, 1]] * 2
 
 
 def test_sounds_go_to_tensorboard(data, tmp_path):

@@ -13,13 +13,21 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+import two_processes
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
+SCRIPT = Path(two_processes.__file__)
 
 pytestmark = pytest.mark.slow
 
 
-def run(*arguments):
+def run(root, folder, devices, strategy):
+    if devices == 1:
+        # Without Python's start and all imports, which take longer than the run.
+        threads = torch.get_num_threads()
+        two_processes.main(root, folder, devices, strategy)
+        torch.set_num_threads(threads)
+        return
+    arguments = (root, folder, devices, strategy)
     found = subprocess.run(
         [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True,
         check=False, timeout=500,
@@ -89,12 +97,15 @@ def test_clips_are_the_same_when_a_killed_run_is_resumed(runs, factory, tmp_path
     folder = tmp_path / "synthetic"
     rows = (runs[1] / "synthetic/manifest.csv").read_text().splitlines(keepends=True)
     (folder / "bearing").mkdir(parents=True)
+    # Of one of two processes; one alone goes on.
     (folder / "rows-1.csv").write_text("".join(rows[:5]))
-    run(factory, tmp_path, 2, "ddp")
+    run(factory, tmp_path, 1, "auto")
     manifest = pd.read_csv(folder / "manifest.csv")
     assert len(manifest) == manifest["wav"].nunique() == 12
-    for wav in [path.relative_to(folder) for path in folder.rglob("*.wav")]:
-        assert (folder / wav).read_bytes() == (runs[1] / "synthetic" / wav).read_bytes()
+    made = [path.relative_to(folder) for path in folder.rglob("*.wav")]
+    assert made
+    for wav in made:
+        assert (folder / wav).read_bytes() == (runs[2] / "synthetic" / wav).read_bytes()
 
 
 # Divided weights
@@ -152,9 +163,14 @@ def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
     again = subprocess.run(fine_tune(store), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr[-3000:]
     assert len(list(store.glob("finetune/*/model"))) == 1
-    rows = pd.read_csv(next(store.glob("finetune/*/log/metrics.csv")))
-    assert rows["step"].min() >= before
-    assert rows["step"].max() == 29
+    assert "going on from" in again.stdout
+    # What was logged before is kept.
+    first, second = (
+        pd.read_csv(next(store.glob(f"finetune/*/log/version_{attempt}/metrics.csv")))["step"]
+        for attempt in range(2)
+    )
+    assert first.min() < before <= second.min()
+    assert second.max() == 29
 
 
 def test_a_rank_leaves_with_the_process_that_started_it(tmp_path):

@@ -221,11 +221,22 @@ class AudioLDM(FineTuned):
             self.train_what.save_alone(self.unet, Path(folder))
 
     def _settings(self) -> dict[str, Any]:
-        return {
+        settings = {
             **self.hparams,
             "attention_heads": list(checkpoints.heads_of(self.unet)),
             "train": {type(self.train_what).__name__.lower(): vars(self.train_what)},
         }
+        if self.audio is not None and Path(self.audio.checkpoint).is_dir():
+            settings["audio_clap"] = "a local folder"
+        if self._trainer and self.ema is not None:
+            settings |= {
+                "steps": self.total_steps,
+                "batch_size": self.examples_per_step,
+                "precision": self.trainer.precision,
+                "gradient_clip_val": self.trainer.gradient_clip_val,
+                "seed": self.trainer.datamodule.seed,  # type: ignore[attr-defined]
+            }
+        return settings
 
     def _draw(
         self, given: Sequence[tuple[Prompt, torch.Tensor, torch.Tensor]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,7 @@ from fsasd.generation.denoising import (
     min_snr_weight,
     sample_posterior,
 )
-from fsasd.generation.finite import LossWatch
+from fsasd.generation.finite import LossWatch, stop
 from fsasd.generation.latents import Batch, LatentExamples
 from fsasd.generation.optimizing import build_optimizer, optimizer_steps
 from fsasd.generation.sharding import divided_like, shard, whole
@@ -138,6 +139,10 @@ class FineTuned(Generator):
         found = self._split.sums.to(self.device)
         self._split.sums = self.trainer.strategy.reduce(found, reduce_op="sum").cpu()
         means = self._split.means()
+        # Before a checkpoint is kept: one step can spoil weights whose training loss was fine.
+        for name, loss in means.items():
+            if not math.isfinite(loss):
+                stop(f"{name} became {loss}", self.trainer)
         total = means.pop("val/loss", None)
         if total is not None:
             # All ranks know the same numbers, of which sync_dist takes the mean.
@@ -180,6 +185,12 @@ class FineTuned(Generator):
     def trained_weights(self) -> list[torch.nn.Parameter]:
         """Return the weights that are trained."""
         return [parameter for parameter in self.unet.parameters() if parameter.requires_grad]
+
+    @property
+    def examples_per_step(self) -> int:
+        """Of the optimizer, on all devices together."""
+        batch = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        return batch * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(
@@ -233,7 +244,7 @@ class FineTuned(Generator):
         self._average.load_state_dict({**average, "shadow_params": placed})
         checkpoints.set_heads(self.unet, checkpoint["attention_heads"])
         self.attention_heads = "checkpoint"
-        self.metrics = checkpoint["metrics"]
+        self.metrics = {"step": checkpoint["global_step"], **checkpoint["metrics"]}
 
     def on_fit_end(self) -> None:
         """Put together what was divided among processes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -44,10 +44,19 @@ class LossWatch:
             return
         loss, draws = unseen[finite.index(False)]
         clips = trainer.datamodule.train_clips
-        kept = getattr(trainer.checkpoint_callback, "last_model_path", "") or "none yet"
-        raise TrainingError(
-            f"the loss became {float(loss)} with the batch of "
-            f"{', '.join(str(clips[draw.clip].path) for draw in draws)}. Training stopped; the "
-            f"last good checkpoint: {kept}. Lower generator.learning_rate or trainer."
-            "gradient_clip_val; with 16-mixed precision use bf16-mixed; look at these recordings"
-        )
+        batch = ", ".join(str(clips[draw.clip].path) for draw in draws)
+        stop(f"the loss became {float(loss)} with the batch of {batch}", trainer)
+
+
+def stop(why: str, trainer: Any) -> NoReturn:
+    """End the training.
+
+    Raises:
+        TrainingError: Says why, and how to go on.
+    """
+    kept = getattr(trainer.checkpoint_callback, "last_model_path", "") or "none yet"
+    raise TrainingError(
+        f"{why}. Training stopped; the last good checkpoint: {kept}. Lower generator.learning_rate "
+        "or trainer.gradient_clip_val; with 16-mixed precision use bf16-mixed; look at the "
+        "recordings"
+    )

@@ -53,10 +53,10 @@ class CostReport(L.Callback):
             half_precision=str(trainer.precision).startswith(("bf16", "16")),
             moment_bytes=2 if pl_module.optimizer_name == "adamw_8bit" else 8,
         )
-        batch = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         log.info(
             "%s on each of %d devices. %d steps of %d examples (%d x %d devices x %d accumulated)",
-            self.cost, trainer.world_size, pl_module.total_steps, batch, data.batch_size,
+            self.cost, trainer.world_size, pl_module.total_steps, pl_module.examples_per_step,
+            data.batch_size,
             trainer.world_size, trainer.accumulate_grad_batches,
         )  # fmt: skip
 
@@ -167,7 +167,8 @@ class TrainingMonitor(L.Callback):
             return
         pl_module.eval()
         with pl_module.averaged_weights(), torch.no_grad():
-            waveforms = [found.numpy() for found in pl_module.generate(prompts)]
+            found = pl_module.generate(prompts)
+        waveforms = [waveform.clamp(-1, 1).numpy() for waveform in found]
         pl_module.train()
         for logger in trainer.loggers:
             give_samples(logger, prompts, waveforms, trainer.global_step)
@@ -230,7 +231,7 @@ def _write_samples(
     for prompt, waveform in zip(prompts, waveforms, strict=True):
         path = folder / prompt.wav
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, waveform.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16")
+        soundfile.write(path, waveform, SAMPLE_RATE, subtype="PCM_16")
         image.imsave(path.with_suffix(".png"), spectrogram(waveform))
     with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -26,6 +26,17 @@ from fsasd.generation.vocoder import GriffinLim
 # Older transformers saved this buffer; it is the numbers 0, 1, 2, ...
 _HARMLESS = ("text_encoder.*position_ids",)
 
+_MODEL = (("config.json",), ("*.safetensors", "*.bin"))
+# Of each part the files that it needs: of several names, one.
+_FILES = {
+    "unet": _MODEL,
+    "vae": _MODEL,
+    "text_encoder": _MODEL,
+    "tokenizer": (("tokenizer.json", "vocab.json"),),
+    "vocoder": (("config.json", GriffinLim.CONFIG), ("*.safetensors", "*.bin", GriffinLim.CONFIG)),
+    "scheduler": (("scheduler_config.json",),),
+}
+
 
 def load(
     source: str | Path, *, allow: Sequence[str] = (), tokenizer: str = "roberta-base"
@@ -160,7 +171,12 @@ def _load_vocoder(folder: str, misfits: Misfits) -> SpeechT5HifiGan | GriffinLim
     return _load_module(SpeechT5HifiGan, folder, "vocoder", misfits)
 
 
-def _not_loaded(source: str, why: object, option: str = "generator.checkpoint") -> CheckpointError:
+def _not_loaded(
+    source: str, why: str | BaseException, option: str = "generator.checkpoint"
+) -> CheckpointError:
+    # Of a hub that is out of reach the libraries say, last of all, that it lacks a file.
+    while isinstance(why, BaseException) and (cause := why.__cause__ or why.__context__):
+        why = cause
     return CheckpointError(
         f"{source}: could not be loaded ({why}). Without a way to the hub, copy its folder to "
         f"this machine and give its path as {option}"
@@ -168,6 +184,14 @@ def _not_loaded(source: str, why: object, option: str = "generator.checkpoint") 
 
 
 def _require_parts(folder: Path) -> None:
-    missing = [f.name for f in fields(Components) if not (folder / f.name).is_dir()]
+    missing = [
+        f"{part}/{' or '.join(names)}"
+        for part, files in _FILES.items()
+        for names in files
+        if not any(any((folder / part).glob(name)) for name in names)
+    ]
     if missing:
-        raise CheckpointError(f"{folder}: no folder {', '.join(missing)} (diffusers layout)")
+        raise CheckpointError(
+            f"{folder}: expected a folder in the diffusers layout, but it has no "
+            f"{', '.join(missing)}"
+        )
