@@ -11,8 +11,9 @@ READY := $(VENV)/.fsasd-test
 demo: $(VENV)/.fsasd
 	$(BIN)/fsasd experiment=demo
 
+# Two processes of one thread each: on two cores, half the time, and no machine is too small.
 test: $(READY) lint
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 	$(BIN)/python tests/wheel_smoke.py
 	$(BIN)/python tests/run_notebooks.py
 

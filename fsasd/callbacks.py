@@ -109,6 +109,7 @@ class DetectorEvaluation(L.Callback):
         detector: Whose setting is chosen; TWFR-GMM by default.
         selector: The settings to choose from; r in 0, 0.05, ..., 1.10 by default, without
             abstaining: what a few clips choose is no evidence yet, but moves with the generator.
+            Its ``max_gap`` is ``None``, since a gap would be measured and not logged.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class DetectorEvaluation(L.Callback):
         self.max_seconds = max_seconds
         self.detector = detector or TWFRGMM()
         r = np.arange(0, 1.101, 0.05).round(2).tolist()
-        self.selector = selector or Selector({"r": r}, abstain=False)
+        self.selector = selector or Selector({"r": r}, abstain=False, max_gap=None)
         self._validations = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -168,7 +169,7 @@ class DetectorEvaluation(L.Callback):
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 synthetic = self._synthesise(generator, data, train, folder)
-                choice = play_target(self.detector, self.selector, clips, synthetic, with_gap=False)
+                choice = play_target(self.detector, self.selector, clips, synthetic)
             if choice is None:
                 continue
             if np.isnan(choice.selection.gain):

@@ -79,8 +79,6 @@ def choose(
     train: Clips,
     test: Clips,
     synthetic: Clips,
-    *,
-    with_gap: bool = True,
 ) -> Choice:
     """Choose the detector's setting (step 5 of the method) on synthetic clips.
 
@@ -96,8 +94,6 @@ def choose(
         synthetic: Synthetic normal and anomalous clips. Without both, or where a setting needs
             more clips than ``train`` has, the detector keeps its own setting, and the reason is
             told.
-        with_gap: Also measure how far synthetic normals are from real ones, which where the choice
-            needs no cross-fitting takes five fits of its own.
     """
     settings = selector.candidates(detector)
     known = test if _has_both_labels(test) else test[[]]
@@ -107,12 +103,7 @@ def choose(
         pool = Clips([*([] if crossed else synthetic), *known], train.cache)
         scores = detector.score_path(settings, train, pool) if len(pool) else np.empty((1, 0))
         selection, gap = _select(
-            detector,
-            selector,
-            train,
-            synthetic,
-            None if crossed else scores[:, : len(synthetic)],
-            with_gap,
+            detector, selector, train, synthetic, None if crossed else scores[:, : len(synthetic)]
         )
     except TooFewClipsError as error:
         return Choice(selector.keep(detector, f"a setting cannot be fitted: {error}"))
@@ -211,7 +202,6 @@ def _select(
     train: Clips,
     synthetic: Clips,
     scores: NDArray[np.float64] | None,
-    with_gap: bool,
 ) -> tuple[Selection, DomainGap | None]:
     """Select from scores of one fit, or from cross-fitted ones where there are none."""
     settings, own = selector.candidates(detector), selector.own(detector)
@@ -225,7 +215,7 @@ def _select(
         return selector.keep(detector, reason), None
     if scores is not None:
         gap = None
-        if with_gap and len(train) > 1:
+        if selector.max_gap is not None and len(train) > 1:
             held, made = crossfit(detector, [own], train, synthetic[normal])
             gap = _gap(held[0], made[0], groups[normal])
         doubt = _doubt(selector, gap)
@@ -245,9 +235,9 @@ def _select(
 def _doubt(selector: Selector, gap: DomainGap | None) -> str:
     """Say why nothing is to be chosen on clips with such a gap to real ones, if so."""
     limit = selector.max_gap
-    if not selector.abstain or selector.calibrate or limit is None or not gap:
+    if not selector.abstain or selector.calibrate or limit is None:
         return ""
-    if not gap.exceeds(limit):
+    if gap is None or not gap.exceeds(limit):
         return ""
     return (
         f"synthetic normal clips alone are told from real ones: AUC {gap.auc:.2f} (95 % interval "

@@ -53,12 +53,7 @@ class Trial:
 
 
 def play_target(
-    detector: Detector,
-    selector: Selector,
-    clips: Clips,
-    synthetic: Clips,
-    *,
-    with_gap: bool = True,
+    detector: Detector, selector: Selector, clips: Clips, synthetic: Clips
 ) -> Choice | None:
     """Choose a setting for a machine with known anomalies as if they were not known.
 
@@ -67,7 +62,6 @@ def play_target(
         selector: The settings to choose from, and by what.
         clips: All clips of the machine, or of one section.
         synthetic: Synthetic normal and anomalous clips.
-        with_gap: See ``choose``.
 
     Returns:
         The choice and what it was worth; ``None`` without normal training clips or without test
@@ -77,7 +71,7 @@ def play_target(
     test = clips[[clip.split == "test" and clip.label is not None for clip in clips]]
     if not len(train) or len(set(test.labels.tolist())) < 2:
         return None
-    choice = choose(detector, selector, train, test, synthetic, with_gap=with_gap)
+    choice = choose(detector, selector, train, test, synthetic)
     return choice if choice.settings is not None else None
 
 

@@ -109,8 +109,12 @@ def test_evaluation_leaves_the_random_state_to_training_and_fits_nothing_for_a_g
 ):
     monkeypatch.setattr("fsasd.choice.crossfit", None)
     callback = DetectorEvaluation(
-        clips_per_label=2, max_seconds=0.64, detector=KNN(), selector=Selector({"k": [1]})
+        clips_per_label=2,
+        max_seconds=0.64,
+        detector=KNN(),
+        selector=Selector({"k": [1]}, max_gap=None),
     )
+    assert DetectorEvaluation().selector.max_gap is None
     torch.manual_seed(0)
     state = torch.get_rng_state()
     callback.evaluate(nano(), data)
