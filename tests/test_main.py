@@ -102,6 +102,12 @@ def test_what_an_experiment_says_of_a_callback_that_is_not_chosen_is_nothing(cha
     assert all(isinstance(callback, L.Callback) for callback in run._callbacks(root))
 
 
+@pytest.mark.parametrize("name", ["tiny", "demo", "first_shot", "validate", "detectors", "table2"])
+def test_an_experiment_runs_on_other_data_than_its_own(factory, tmp_path, name):
+    cfg = configure(f"experiment={name}", "data=dcase", f"data.root={factory}")
+    assert app.Run(cfg, tmp_path).data.targets == ["bearing"]
+
+
 @pytest.mark.parametrize("name", [name for group, name in CHOICES if group == "logger"])
 def test_logs_go_where_they_are_asked_to(chain, tmp_path, name):
     root, store, _ = chain
