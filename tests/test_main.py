@@ -522,7 +522,8 @@ def test_the_command_fails_with_one_line_and_a_code(tmp_path):
     found = command("data=dcase", "data.root=absent", cwd=tmp_path)
     assert found.returncode == 1
     said = [line for line in (found.stdout + found.stderr).splitlines() if line]
-    assert said[-1].endswith("- data root absent does not exist (HYDRA_FULL_ERROR=1 shows where)")
+    expected = "data root absent does not exist (fsasd-download fetches DCASE's)"
+    assert said[-1].endswith(f"- {expected} (HYDRA_FULL_ERROR=1 shows where)")
     assert "Traceback" not in found.stdout + found.stderr
 
 

@@ -267,7 +267,7 @@ class _MachineFolder(NamedTuple):
 
 def _machine_folders(root: Path) -> list[_MachineFolder]:
     if not root.is_dir():
-        raise FileNotFoundError(f"data root {root} does not exist")
+        raise FileNotFoundError(f"data root {root} does not exist (fsasd-download fetches DCASE's)")
     folders = []
     for part, role in ROLES.items():
         # The DCASE baselines keep the archives' contents one level further down, in raw/.
