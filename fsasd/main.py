@@ -14,9 +14,7 @@ import math
 import os
 import shutil
 import sys
-import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -24,12 +22,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import hydra
 import lightning as L
 import numpy as np
 import torch
-import transformers
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
@@ -59,6 +55,7 @@ from fsasd.generation.synthesis import (
     read_table,
     rejections,
 )
+from fsasd.processes import leave_with_the_first_rank, say_only_what_matters
 from fsasd.report import console, write_report, write_tables
 from fsasd.selection import Selector
 from fsasd.store import Store, rank
@@ -538,23 +535,6 @@ def _hears(recipe: Mapping[str, Any]) -> list[str]:
     return sorted({name for name in _HEARD if recipe.get(name)}.union(*inner))
 
 
-def _leave_with_the_first_rank() -> None:
-    """End this process, one of the others, when the one that started it is gone.
-
-    Kernels that wait for a killed rank may wait for long: NCCL's for ten minutes.
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(2)
-        log.error("the first rank is gone: rank %d leaves, too", rank())
-        os._exit(1)
-
-    if rank() > 0:
-        threading.Thread(target=watch, daemon=True).start()
-
-
 def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -574,23 +554,11 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _only_what_matters_on_screen() -> None:
-    if rank() > 0:
-        # The first rank has said it.
-        logging.disable(logging.INFO)
-    # Lightning's tips, and bars for files of a few megabytes.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
-    warnings.filterwarnings("ignore", ".* does not have many workers")
-
-
 @hydra.main(config_path="pkg://fsasd.conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     """Run fsasd."""
-    _only_what_matters_on_screen()
-    _leave_with_the_first_rank()
+    say_only_what_matters()
+    leave_with_the_first_rank()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     np.set_printoptions(precision=4)
     try:

@@ -176,8 +176,8 @@ def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
 def test_a_rank_leaves_with_the_process_that_started_it(tmp_path):
     """Also where its kernels would wait on, as NCCL's do."""
     wait = (
-        "import os, time; os.environ['LOCAL_RANK'] = '1'; import fsasd.main as app; "
-        "app._leave_with_the_first_rank(); print('ready', flush=True); time.sleep(600)"
+        "import os, time; os.environ['LOCAL_RANK'] = '1'; import fsasd.processes as p; "
+        "p.leave_with_the_first_rank(); print('ready', flush=True); time.sleep(600)"
     )
     start = (
         f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {wait!r}], "

@@ -116,13 +116,8 @@ def fit_gaussian_mixtures(
     ``sklearn.mixture.GaussianMixture(n_components, tol=tol, reg_covar=reg_covar,
     max_iter=max_iter, random_state=seed)`` fitted on it, iterations included.
 
-    With ``covariance="shrunk"`` each M-step shrinks every component's covariance S towards
-    (tr S / d) I by the oracle-approximating amount of Chen, Wiesel, Eldar and Hero, "Shrinkage
-    algorithms for MMSE covariance estimation" (IEEE TSP 58(10), 2010), eq. 23, without its 2/d
-    terms as in ``sklearn.covariance.oas``, the clip count being the sum of the component's
-    responsibilities. Of the well-conditioned estimators it is the one that assumes Gaussian data,
-    as the mixture does, and that needs only what an M-step has: S and that count. Use it where a
-    component has fewer clips than there are mel bins. EM then no longer climbs the likelihood in
+    With ``covariance="shrunk"`` each M-step shrinks every component's covariance (``_shrink``): for
+    components with fewer clips than there are mel bins. EM then no longer climbs the likelihood in
     every step; the stopping rule is the same.
 
     Args:
@@ -192,8 +187,7 @@ def fit_gaussian_mixtures(
             fits.append(threads.submit(fit, point))
     *found, _ = zip(*(future.result() for future in fits), strict=True)
     mixtures = GaussianMixtures(*map(np.array, found))
-    if not mixtures.converged.all():
-        late = np.flatnonzero(~mixtures.converged)
+    if len(late := np.flatnonzero(~mixtures.converged)):
         warnings.warn(
             f"{len(late)} of {len(X)} grid points did not converge in {max_iter} iterations "
             f"(first: {late[0]}); raise max_iter or tol",
@@ -264,6 +258,13 @@ def _m_step(
 
 
 def _shrink(covariance: Array, count: float) -> Array:
+    """Shrink a covariance S of that many clips towards (tr S / d) I.
+
+    By the oracle-approximating amount of Chen, Wiesel, Eldar and Hero, "Shrinkage algorithms for
+    MMSE covariance estimation" (IEEE TSP 58(10), 2010), eq. 23, without its 2/d terms as in
+    ``sklearn.covariance.oas``. Of the well-conditioned estimators it is the one that assumes
+    Gaussian data, as the mixture does, and that needs only what an M-step has.
+    """
     n_bins = len(covariance)
     scale = np.trace(covariance) / n_bins
     power = np.mean(covariance**2)
