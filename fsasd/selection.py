@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import ParameterGrid
 
 from fsasd.detectors.base import Detector
-from fsasd.evaluation.uncertainty import Areas, resample, resampled_areas
+from fsasd.evaluation.uncertainty import Areas, harmonic_mean, resample, resampled_areas
 
 Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
 
@@ -30,17 +30,13 @@ WIDE_GAP = 0.75
 _EQUAL = 1e-9  # AUCs of n clips move in steps of 1 / n^2: what differs by less is equal.
 
 
-def _official(areas: Areas) -> NDArray[np.float64]:
-    cells = np.stack([areas.auc_source, areas.auc_target, areas.pauc])
-    with np.errstate(divide="ignore"):  # a cell of 0 makes the mean 0, as it should be
-        return np.sum(~np.isnan(cells), axis=0) / np.nansum(1 / cells, axis=0)
-
-
 OBJECTIVES: dict[str, Callable[[Areas], NDArray[np.float64]]] = {
     "mean": lambda areas: (areas.auc + areas.pauc) / 2,
     "auc": lambda areas: areas.auc,
     "pauc": lambda areas: areas.pauc,
-    "official": _official,
+    "official": lambda areas: harmonic_mean(
+        np.stack([areas.auc_source, areas.auc_target, areas.pauc])
+    ),
 }
 
 
