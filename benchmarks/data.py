@@ -10,6 +10,7 @@ import csv
 import os
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 
 import soundfile
@@ -38,7 +39,13 @@ def main() -> None:
             f"({floor:.2f} s); {grown:.0f} MB"
         )
         seconds, _ = _processor_seconds(FirstShotDataModule, clips)
-        print(f"data module of them: {seconds:.2f} s")
+        tracemalloc.start()
+        kept = FirstShotDataModule(clips)
+        megabytes = tracemalloc.get_traced_memory()[0] / 1e6
+        tracemalloc.stop()
+        print(
+            f"data module of them: {seconds:.2f} s, keeps {megabytes:.1f} MB of {len(kept.clips)}"
+        )
         caption = default_captions()
         seconds, _ = _processor_seconds(lambda: [caption(clip) for clip in clips])
         print(f"captions: {ROWS / seconds:.0f} a second")

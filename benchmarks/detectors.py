@@ -43,6 +43,7 @@ from fsasd.detectors import available
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import Section, metrics_table, section_metrics
 from fsasd.evaluation.uncertainty import bootstrap_official
+from fsasd.processes import keep_freed_memory
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, TABLE = DOCS / "detectors.md", DOCS / "detectors.csv"
@@ -65,6 +66,7 @@ def main() -> None:
     os.environ |= {"LOKY_MAX_CPU_COUNT": "1", "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    keep_freed_memory()
     # The factory is written once, for all of them.
     with tempfile.TemporaryDirectory() as store:
         for (name, overrides), detector, seed in product(data.items(), args.detectors, args.seeds):

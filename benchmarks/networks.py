@@ -24,6 +24,7 @@ from fsasd.detectors.embedding import Recordings, train
 from fsasd.detectors.fkie import FKIE
 from fsasd.detectors.mdam import MDAM
 from fsasd.detectors.stgram_mfn import STgramMFN
+from fsasd.processes import keep_freed_memory
 
 FILES, CLIPS = 50, 1000
 LOADING, STEPPING = "[_TrainingEpochLoop].train_dataloader_next", "run_training_batch"
@@ -38,6 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.INFO)
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = write_recordings(folder / "wav", FILES)

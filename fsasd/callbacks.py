@@ -163,7 +163,7 @@ class DetectorEvaluation(L.Callback):
         rows = []
         for machine in data.references:
             # A cache of its own: synthetic clips of this moment are never asked for again.
-            clips = Clips(data.machine(machine).clips, FeatureCache(channel=data.cache.channel))
+            clips = Clips(data.machine(machine), FeatureCache(channel=data.cache.channel))
             train = clips.where(split="train", label="normal")
             if not len(train):
                 continue

@@ -55,7 +55,7 @@ from fsasd.generation.synthesis import (
     read_table,
     rejections,
 )
-from fsasd.processes import leave_with_the_first_rank, say_only_what_matters
+from fsasd.processes import keep_freed_memory, leave_with_the_first_rank, say_only_what_matters
 from fsasd.report import console, write_report, write_tables
 from fsasd.selection import Selector
 from fsasd.store import Store, rank
@@ -161,9 +161,9 @@ class Run:
             "detector": self._plain("detector"),
             "selection": self._plain("selection"),
             "clips": self._known(
-                clip
-                for clip in self.data.clips
-                if clip.role == "target" or self.cfg.synthesis.references
+                self.data.clips
+                if self.cfg.synthesis.references
+                else self.data.clips.where(role="target")
             ),
         }
 
@@ -434,14 +434,8 @@ class Run:
     def _normals(self) -> Clips:
         roles = ("target", "reference") if self.cfg.synthesis.references else ("target",)
         # Test clips are there to judge by.
-        return Clips(
-            [
-                c
-                for c in self.data.captioned
-                if c.role in roles and c.label == "normal" and c.split == "train"
-            ],
-            self.data.cache,
-        )
+        normals = self.data.captioned.where(label="normal", split="train")
+        return normals.that(lambda clip: clip.role in roles)
 
     def _generator_parameters(self) -> int | None:
         if not self.cfg.generator._target_ or not self._is_trained:
@@ -558,6 +552,7 @@ def _link_or_copy(source: str, target: str) -> None:
 def main(cfg: DictConfig) -> float | None:
     """Run fsasd."""
     say_only_what_matters()
+    keep_freed_memory()
     leave_with_the_first_rank()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     np.set_printoptions(precision=4)

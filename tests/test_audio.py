@@ -355,7 +355,7 @@ def test_an_integer_gives_the_clip_itself(clips, index):
 
 
 def test_an_index_beyond_the_end_raises(clips):
-    with pytest.raises(IndexError, match="out of range"):
+    with pytest.raises(IndexError, match="out of bounds"):
         clips[3]
     with pytest.raises(IndexError, match="out of bounds"):
         clips[[3]]

@@ -161,5 +161,5 @@ def test_weights_that_are_divided_are_an_error_before_training():
 
 
 def test_without_labelled_references_there_is_nothing_to_log(data):
-    data.clips.clips = [clip for clip in data.clips if clip.role == "target"]
+    data.clips = data.clips.where(role="target")
     assert DetectorEvaluation().evaluate(nano(), data) == {}

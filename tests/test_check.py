@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_module
 from rich.console import Console
 
 import fsasd.main as app
+from fsasd.data.audio import Clips
 from fsasd.data.captions import Captions
 from fsasd.data.check import check, inspect
 from fsasd.data.datamodule import FirstShotDataModule
@@ -353,8 +354,9 @@ def test_the_stage_reports_and_leaves_its_report(run, tmp_path, capsys):
 
 def test_errors_in_the_data_stop_the_run(run, monkeypatch):
     checked = run("stages=[check,detect]", "check.headers_only=true")
-    first = checked.data.clips.clips[0]
-    checked.data.clips.clips[0] = replace(first, path=first.path.with_name("gone.wav"))
+    first, *others = checked.data.clips
+    gone = replace(first, path=first.path.with_name("gone.wav"))
+    checked.data.clips = Clips([gone, *others])
     monkeypatch.setattr(checked, "detect", lambda *_: pytest.fail("went on"))
     with pytest.raises(ValueError, match=r"the data have errors: see .*check\.json"):
         checked()

@@ -145,7 +145,7 @@ def test_processes_each_compute_their_share(clips, vae):
 
 
 def test_without_a_folder_to_share_each_process_computes_all(clips, vae):
-    alone, moments = Clips(clips.clips, FeatureCache()), VaeMoments(vae, 0.64)
+    alone, moments = Clips(clips, FeatureCache()), VaeMoments(vae, 0.64)
     compute(alone, moments, "moments", share=(1, 2))
     assert all(alone.cache.holds(moments, clip) for clip in alone)
 

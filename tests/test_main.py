@@ -170,7 +170,7 @@ def test_what_a_network_hears_is_in_its_key(chain):
     assert run.train_recipe() == again.train_recipe()
     heard = run.train_recipe()["clips"]
     fewer = app.Run(configure(*TINY, store, *STGRAM), root / "x")
-    fewer.data.clips.clips = fewer.data.clips.clips[1:]
+    fewer.data.clips = fewer.data.clips[1:]
     assert fewer.train_recipe()["clips"] != heard
     exposed = app.Run(
         configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true"), root / "x"

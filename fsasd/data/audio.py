@@ -9,11 +9,11 @@ import os
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import joblib
 import numpy as np
@@ -23,8 +23,11 @@ import torchaudio
 from threadpoolctl import threadpool_limits
 
 from fsasd.data.metadata import Clip
+from fsasd.data.table import ClipTable
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SAMPLE_RATE = 16_000
 """Hz; every DCASE Task 2 edition and AudioLDM use it."""
@@ -209,19 +212,26 @@ class FeatureCache:
 class Clips(Sequence[Clip]):
     """Recordings with their metadata and features: what a detector is given.
 
-    Indexing with an int gives a ``Clip``; a slice, a mask or a list of indices gives ``Clips``.
+    Indexing with an int gives a ``Clip``; a slice, a mask or a list of indices gives ``Clips``,
+    which are rows of the same table.
 
     >>> clips = Clips([Clip(Path("a.wav"), "fan"), Clip(Path("b.wav"), "pump")])
     >>> [clip.machine for clip in clips[[1]]]
     ['pump']
     """
 
-    def __init__(self, clips: Sequence[Clip], cache: FeatureCache | None = None) -> None:
-        self.clips = list(clips)
+    def __init__(self, clips: Iterable[Clip], cache: FeatureCache | None = None) -> None:
+        self._table: ClipTable
+        self._rows: np.ndarray
+        if isinstance(clips, Clips):
+            self._table, self._rows = clips._table, clips._rows
+        else:
+            self._table = ClipTable(clips)
+            self._rows = np.arange(len(self._table))
         self.cache = cache or FeatureCache()
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self._rows)
 
     @overload
     def __getitem__(self, index: int) -> Clip: ...
@@ -229,9 +239,10 @@ class Clips(Sequence[Clip]):
     def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> Clips: ...
     def __getitem__(self, index):
         if isinstance(index, (int, np.integer)):
-            return self.clips[index]
-        chosen = np.arange(len(self))[index]
-        return Clips([self.clips[i] for i in chosen], self.cache)
+            return self._table[self._rows[index]]
+        chosen = Clips(self, self.cache)
+        chosen._rows = self._rows[index]
+        return chosen
 
     def features(self, front_end: FrontEnd) -> Iterator[np.ndarray]:
         """Yield each recording's features in order, so that a detector keeps only what it needs.
@@ -242,7 +253,7 @@ class Clips(Sequence[Clip]):
         ahead: deque[Future[np.ndarray]] = deque()
         # One clip is too small to share: an OpenMP thread for each of several clips is faster.
         with ThreadPoolExecutor(workers, "features", threadpool_limits, (1, "openmp")) as threads:
-            for clip in self.clips:
+            for clip in self:
                 ahead.append(threads.submit(self.cache.get, front_end, clip))
                 if len(ahead) > 2 * workers:
                     yield ahead.popleft().result()
@@ -251,9 +262,23 @@ class Clips(Sequence[Clip]):
 
     def where(self, **known: str | None) -> Clips:
         """Return the clips whose fields equal ``known``, e.g. ``where(split="train")``."""
-        return Clips(
-            [c for c in self.clips if all(getattr(c, k) == v for k, v in known.items())], self.cache
-        )
+        return self.that(lambda clip: all(getattr(clip, k) == v for k, v in known.items()))
+
+    def that(self, fit: Callable[[Clip], bool]) -> Clips:
+        """Return the clips that fit, by anything but their paths (see ``by_kind``)."""
+        return self[np.array(self.by_kind(fit), dtype=bool)]
+
+    @property
+    def kinds(self) -> list[Clip]:
+        """The different clips there are, if they had no path."""
+        return self._table.kinds(self._rows)
+
+    def by_kind(self, say: Callable[[Clip], T]) -> list[T]:
+        """Return what ``say`` says of each clip, of which it sees everything but the path.
+
+        Clips that differ in nothing else are one question, however many they are.
+        """
+        return self._table.by_kind(say, self._rows)
 
     @property
     def labels(self) -> np.ndarray:
@@ -262,14 +287,16 @@ class Clips(Sequence[Clip]):
         Raises:
             ValueError: A clip has no label.
         """
-        if unknown := next((c for c in self.clips if c.label is None), None):
+        labels = self.by_kind(lambda clip: clip.label)
+        if None in labels:
+            unknown = self[labels.index(None)]
             raise ValueError(f"{unknown.path} has no label: no ground truth was found for it")
-        return np.array([clip.label == "anomaly" for clip in self.clips], dtype=int)
+        return np.array([label == "anomaly" for label in labels], dtype=int)
 
     @property
     def domains(self) -> np.ndarray:
         """(n,) ``source`` or ``target``; clips of editions without domains count as source."""
-        return np.array([clip.domain or "source" for clip in self.clips])
+        return np.array(self.by_kind(lambda clip: clip.domain or "source"))
 
 
 def identity(path: Path) -> str:

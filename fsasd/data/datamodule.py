@@ -73,7 +73,7 @@ class FirstShotDataModule(L.LightningDataModule):
         self.cache = FeatureCache(cache, channel)
         self.clips = Clips(clips, self.cache)
         self.captions = captions or default_captions()
-        self.captions.check(self.clips)
+        self.captions.check(self.clips.kinds)
         if both := sorted(set(self.references) & set(self.targets)):
             raise MetadataError(
                 f"{', '.join(both)}: both reference (dev_data) and target (eval_data). DCASE 2020 "
@@ -90,7 +90,7 @@ class FirstShotDataModule(L.LightningDataModule):
         self.balance = balance
         self.hold_out = [dict(rule) for rule in hold_out]
         for rule in self.hold_out:
-            if not any(_matches(clip, rule) for clip in self.clips):
+            if not any(_matches(kind, rule) for kind in self.clips.kinds):
                 raise MetadataError(f"hold_out: no clip is {rule}, so nothing would be held out")
         self.num_workers = num_workers
         self.seed = seed
@@ -162,24 +162,24 @@ class FirstShotDataModule(L.LightningDataModule):
     @cached_property
     def trainable(self) -> Clips:
         """The clips that first-shot rules and ``hold_out`` let a generator hear; maybe none."""
-        return Clips(
-            [
-                clip
-                for clip in self.clips
-                if is_trainable(clip) and not any(_matches(clip, rule) for rule in self.hold_out)
-            ],
-            self.cache,
+        return self.clips.that(
+            lambda clip: (
+                is_trainable(clip) and not any(_matches(clip, rule) for rule in self.hold_out)
+            )
         )
 
     @property
     def references(self) -> list[str]:
         """Machines of which anomalies may be known."""
-        return sorted({clip.machine for clip in self.clips if clip.role == "reference"})
+        return self._machines("reference")
 
     @property
     def targets(self) -> list[str]:
         """Machines of which only normal clips are known."""
-        return sorted({clip.machine for clip in self.clips if clip.role == "target"})
+        return self._machines("target")
+
+    def _machines(self, role: str) -> list[str]:
+        return sorted({kind.machine for kind in self.clips.where(role=role).kinds})
 
     def machine(self, name: str) -> Clips:
         """Return all clips of a machine."""
@@ -230,10 +230,11 @@ class FirstShotDataModule(L.LightningDataModule):
         return self._loader(self.val_set, InOrder(len(self.val_clips), ranks=ranks, rank=rank))
 
     def _draws(self) -> BalancedDraws:
-        counts = Counter(clip.machine for clip in self.train_clips)
+        machines = self.train_clips.by_kind(lambda clip: clip.machine)
+        counts = Counter(machines)
         ranks, rank = self._processes()
         return BalancedDraws(
-            [counts[clip.machine] ** -self.balance for clip in self.train_clips],
+            [counts[machine] ** -self.balance for machine in machines],
             self.batch_size,
             ranks=ranks,
             rank=rank,
@@ -263,8 +264,9 @@ class FirstShotDataModule(L.LightningDataModule):
 
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
         groups: dict[tuple[str, str | None], list[int]] = {}
-        for i, clip in enumerate(self.captioned):
-            groups.setdefault((clip.machine, clip.label), []).append(i)
+        kinds = self.captioned.by_kind(lambda clip: (clip.machine, clip.label))
+        for i, kind in enumerate(kinds):
+            groups.setdefault(kind, []).append(i)
         rng = np.random.default_rng(self.seed)
         held = [rng.permutation(g)[: round(self.val_share * len(g))] for g in groups.values()]
         val = np.sort(np.concatenate(held)).astype(int)

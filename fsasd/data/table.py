@@ -1,0 +1,72 @@
+"""What is known of many clips, in columns: no larger in memory than the table it was read from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from operator import attrgetter
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from fsasd.data.metadata import Clip
+
+T = TypeVar("T")
+
+_fields = [field.name for field in fields(Clip)]
+_but_path = attrgetter(*_fields[1:])
+_hashable = attrgetter(*[name for name in _fields[1:] if name != "attributes"])
+
+
+class ClipTable:
+    """Clips as three columns: their folder, their name, and their *kind*, which is all the rest.
+
+    A data set has many recordings, and few machines, states and labels of them. Columns are arrays:
+    processes that load examples share their memory, where each would soon have its own copy of a
+    list of objects, since to look at one is to count a reference to it
+    (github.com/pytorch/pytorch/issues/13246).
+
+    Args:
+        clips: In their order.
+
+    >>> table = ClipTable(Clip(Path(f"fan/{i}.wav"), "fan") for i in range(1000))
+    >>> table[1].path.as_posix(), len(table), len(table.kinds(np.arange(1000)))
+    ('fan/1.wav', 1000, 1)
+    """
+
+    def __init__(self, clips: Iterable[Clip]) -> None:
+        names: list[str] = []
+        place: list[int] = []
+        kind: list[int] = []
+        folders: dict[Path, int] = {}
+        kinds: dict[tuple, int] = {}
+        self._kinds: list[Clip] = []
+        for clip in clips:
+            known = _hashable(clip), tuple(clip.attributes.items())
+            kind.append(kinds.setdefault(known, len(kinds)))
+            if len(self._kinds) < len(kinds):
+                self._kinds.append(Clip(Path(), *_but_path(clip)))
+            place.append(folders.setdefault(clip.path.parent, len(folders)))
+            names.append(clip.path.name)
+        self._folders = list(folders)
+        self._names = np.array(names, dtype=np.dtypes.StringDType())
+        self._place = np.array(place, dtype=np.int32)
+        self._kind = np.array(kind, dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self._kind)
+
+    def __getitem__(self, row: int) -> Clip:
+        path = self._folders[self._place[row]] / self._names[row]
+        return Clip(path, *_but_path(self._kinds[self._kind[row]]))
+
+    def kinds(self, rows: np.ndarray) -> list[Clip]:
+        """Return the different clips there are in these rows, without their paths."""
+        return [self._kinds[kind] for kind in np.unique(self._kind[rows])]
+
+    def by_kind(self, say: Callable[[Clip], T], rows: np.ndarray) -> list[T]:
+        """Return what ``say`` says of the clips in these rows; each kind is asked for once."""
+        kinds, place = np.unique(self._kind[rows], return_inverse=True)
+        said = [say(self._kinds[kind]) for kind in kinds]
+        return [said[i] for i in place]

@@ -1,0 +1,77 @@
+"""ClipTable: what goes in comes out, however much of it, and it takes no more room than it must."""
+
+import pickle
+import tracemalloc
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+from hypothesis import given
+
+from fsasd.data.metadata import Clip
+from fsasd.data.table import ClipTable
+
+words = st.text(max_size=8)
+names = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1)
+clips = st.builds(
+    Clip,
+    path=st.lists(names, min_size=1, max_size=3).map(lambda parts: Path("/".join(parts))),
+    machine=words,
+    role=st.sampled_from([None, "reference", "target"]),
+    split=st.sampled_from([None, "train", "test"]),
+    section=st.none() | words,
+    domain=st.sampled_from([None, "source", "target"]),
+    label=st.sampled_from([None, "normal", "anomaly"]),
+    attributes=st.dictionaries(words, words, max_size=2),
+    raw_label=words,
+    source=st.none() | names.map(Path),
+)
+
+
+@given(st.lists(clips, max_size=6))
+def test_every_clip_comes_out_as_it_went_in(several):
+    table = ClipTable(several)
+    assert [table[i] for i in range(len(table))] == several
+    # What captions are made of: equal dictionaries may differ in it.
+    for i, clip in enumerate(several):
+        assert list(table[i].attributes.items()) == list(clip.attributes.items())
+
+
+@given(st.lists(clips, max_size=6))
+def test_a_table_is_sent_to_another_process(several):
+    table = pickle.loads(pickle.dumps(ClipTable(several)))
+    assert [table[i] for i in range(len(table))] == several
+
+
+def test_each_kind_is_asked_for_once_and_no_kind_of_other_rows():
+    table = ClipTable(
+        [
+            Clip(Path(f"{machine}/{i}.wav"), machine)
+            for i in range(3)
+            for machine in ("fan", "pump", "valve")
+        ]
+    )
+    asked = []
+
+    def say(clip):
+        asked.append(clip)
+        return clip.machine.upper()
+
+    assert table.by_kind(say, np.array([8, 0, 3])) == ["VALVE", "FAN", "FAN"]
+    assert sorted(clip.machine for clip in asked) == ["fan", "valve"]
+    assert table.by_kind(say, np.array([], dtype=int)) == []
+
+
+def test_ten_thousand_clips_take_one_megabyte():
+    def read():
+        for i in range(10_000):
+            state = {"speed": f"{i % 9} rpm", "mic": str(i % 3)}
+            path = Path(f"/recordings/fan/section_00_source_train_normal_{i:06d}.wav")
+            yield Clip(path, "fan", "target", "train", "00", "source", "normal", state)
+
+    tracemalloc.start()
+    table = ClipTable(read())
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(table.kinds(np.arange(len(table)))) == 9
+    assert kept < 1e6
