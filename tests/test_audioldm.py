@@ -234,14 +234,22 @@ class LossCurve(L.Callback):
         self.curve.append(float(trainer.callback_metrics["train/loss"]))
 
 
-def test_a_resumed_run_ends_where_one_without_a_stop_does(data, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
+def test_a_resumed_run_ends_where_one_without_a_stop_does(data, tmp_path, optimizer):
     def fit(model, **options):
         run = trainer(tmp_path, max_steps=4, enable_checkpointing=False, **options.pop("with_", {}))
         run.fit(model, data, weights_only=False, **options)
         return run
 
-    whole, first, second = (nano(learning_rate=1e-3) for _ in range(3))
-    fit(whole)
+    whole, first, second = (nano(learning_rate=1e-3, optimizer=optimizer) for _ in range(3))
+    state = fit(whole).optimizers[0].state
+    moments = {
+        kept.dtype
+        for of_parameter in state.values()
+        for kept in of_parameter.values()
+        if isinstance(kept, torch.Tensor) and kept.numel() > 1e5
+    }
+    assert moments == {torch.float32 if optimizer == "adamw" else torch.uint8}
     fit(first, with_={"callbacks": [StopAt(2)]}).save_checkpoint(tmp_path / "last.ckpt")
     fit(second, ckpt_path=tmp_path / "last.ckpt")
     for one, other in zip(whole.unet.parameters(), second.unet.parameters(), strict=True):
