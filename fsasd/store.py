@@ -59,11 +59,12 @@ class Store:
             recipe: All that determines the result; JSON, other values by their ``str``.
             build: Fills the folder that it is given.
             force: Build anew, also when it is there.
-            alone: Only this process asks: there are no other ranks to tell.
+            alone: One process builds it, whichever of the ranks asks first; otherwise all ranks
+                ask together, and build together.
         """
         path = self.path(stage, recipe)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if rank() > 0:
+        if rank() > 0 and not alone:
             return self._beside(path, build, force)
         with _locked(path):
             present = path.is_dir()

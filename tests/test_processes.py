@@ -173,6 +173,42 @@ def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
     assert second.max() == 29
 
 
+# Ranks that are started from outside
+
+
+def test_slurm_starts_all_ranks_at_once(tmp_path):
+    """As ``srun --ntasks=2`` does: no rank waits for another to have made the data."""
+    told = {
+        "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "fsasd", "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1",
+        "FSASD_NOW": "together",
+    }  # fmt: skip
+    command = [
+        sys.executable, "-m", "fsasd.main", "experiment=tiny", "trainer=ddp_cpu",
+        "stages=[finetune,synthesise]", f"store={tmp_path / 'store'}",
+    ]  # fmt: skip
+    ranks = [
+        subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, **told, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=400)[0] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    assert [process.returncode for process in ranks] == [0, 0], said
+    assert "GLOBAL_RANK: 0, MEMBER: 1/2" in said[0]
+    (run,) = (tmp_path / "outputs").glob("together*")
+    manifest = pd.read_csv(run / "synthetic" / "manifest.csv")
+    assert len(manifest) == 8
+    assert all((run / "synthetic" / wav).is_file() for wav in manifest["wav"])
+    assert len(list(tmp_path.glob("store/finetune/*/model"))) == 1
+    assert not list(tmp_path.glob("store/*/*.partial"))
+
+
 def test_a_rank_leaves_with_the_process_that_started_it(tmp_path):
     """Also where its kernels would wait on, as NCCL's do."""
     wait = (

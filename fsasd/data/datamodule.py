@@ -144,7 +144,7 @@ class FirstShotDataModule(L.LightningDataModule):
         """
         recipe = {"version": FACTORY_VERSION, **factory}
         made = Store(store).make(
-            "factory", recipe, lambda folder: write_factory(folder / "data", **factory)
+            "factory", recipe, lambda folder: write_factory(folder / "data", **factory), alone=True
         )
         return cls(read_clips(made / "data"), **options)
 
