@@ -158,7 +158,7 @@ def test_what_one_process_builds_is_published_by_any_rank_and_used_by_the_others
     for rank in ("1", "0", "2"):
         monkeypatch.setenv("RANK", rank)
         assert store.make("stage", {}, build, alone=True) == store.path("stage", {})
-    assert build.calls == 1
+    assert build.runs == 1
 
 
 def test_another_rank_builds_beside_the_first_and_publishes_nothing(store, monkeypatch):
