@@ -104,7 +104,8 @@ class Selector:
             there are too few clips to tell, or where ``max_gap`` says so; false is the paper's
             rule.
         max_gap: AUC of synthetic against real normals beyond which (or below 1 minus which)
-            nothing is chosen on them, unless they are calibrated; with ``None``, the gap is not
+            nothing is chosen on them, nor where there are too few to tell
+            (``choice.TELLING_CLIPS``), unless they are calibrated; with ``None``, the gap is not
             measured where that would take fits of its own.
         calibrate: Remove the gap between synthetic and real normals first (see
             ``choice.calibrated``).

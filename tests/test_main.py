@@ -447,6 +447,9 @@ def test_every_stage_works_with_five_clips_and_no_reference(chain, caplog):
     }  # fmt: skip
     assert (root / "five" / "metrics.csv").is_file()
     assert "no reference machine" not in caplog.text
+    curve = pd.read_csv(root / "five" / "selection.csv")
+    assert curve.loc[curve["chosen"], "r"].tolist() == [1.0]
+    assert "5 real and 5 synthetic, at least 13" in curve.loc[curve["chosen"], "reason"].item()
 
 
 def test_without_real_anomalies_a_trained_generator_says_what_that_means(chain, caplog):
