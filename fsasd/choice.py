@@ -255,7 +255,7 @@ def _doubt(selector: Selector, gap: DomainGap | None, telling: tuple[int, int]) 
         return ""
     if min(telling) < TELLING_CLIPS:
         return (
-            f"too few independent normal clips to tell whether synthetic ones sound like real ones: "
+            "too few independent normal clips to tell whether synthetic ones sound like real ones: "
             f"{telling[0]} real and {telling[1]} synthetic, at least {TELLING_CLIPS} of each are "
             "needed"
         )
