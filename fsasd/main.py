@@ -46,7 +46,7 @@ from fsasd.generation.batches import batches
 from fsasd.generation.cost import memory_advice
 from fsasd.generation.embedding import RealClips
 from fsasd.generation.nano import pretrain_parts
-from fsasd.generation.prompts import make_prompts, with_candidates
+from fsasd.generation.prompts import check_wording, make_prompts, with_candidates
 from fsasd.generation.quality import QUALITY, quality_table
 from fsasd.generation.synthesis import (
     MANIFEST,
@@ -385,6 +385,11 @@ class Run:
             if wanted:
                 log.info("generator=none: detectors keep their own settings")
             return None
+        if "synthesise" in stages:
+            # Hours of fine-tuning would come before.
+            normal = self._normals()
+            wording = hydra.utils.instantiate(self.cfg.synthesis.prompts, _convert_="all")
+            check_wording(normal, [self.data.captions(clip) for clip in normal], wording)
         model = None
         if self._is_trained:
             finetuned = self.store.path("finetune", self.finetune_recipe())

@@ -15,10 +15,12 @@ from hydra import compose, initialize_config_module
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 import fsasd.main as app
+from fsasd.data.captions import Captions
 from fsasd.detectors.cmae import CMAE
 from fsasd.evaluation.submission import evaluate
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.prompts import Wording
 from fsasd.generation.synthesis import SynthesisFolder
 from fsasd.generation.transforms import FaultTransforms
 
@@ -458,6 +460,29 @@ def test_without_real_anomalies_a_trained_generator_says_what_that_means(chain, 
     app.Run(configure(*alone), root / "alone")()
     assert "cannot learn what 'anomaly' sounds like" in caplog.text
     assert "generator=transforms needs none" in caplog.text
+
+
+def test_captions_without_the_word_to_replace_are_told_before_training(chain, monkeypatch):
+    root, store, _ = chain
+    monkeypatch.setattr(Captions, "__call__", lambda self, clip: f"The hum of a {clip.machine}.")
+    before = artifacts(root)
+    run = app.Run(configure(*TINY, store, "trainer.max_steps=1"), root / "hum")
+    with pytest.raises(ValueError, match=r"\.wav: caption has no word 'normal' .*hum of a pump"):
+        run()
+    assert artifacts(root) == before
+    # A set of prompts of one's own may do without it.
+    own = f"synthesis.prompts={{_target_: {__name__}.Broken}}"
+    app.Run(configure(*TINY, store, "generator=transforms", own), root / "broken")()
+    manifest = pd.read_csv(root / "broken" / "synthetic" / "manifest.csv")
+    anomalous = manifest.loc[manifest["label"] == "anomaly", "caption"]
+    assert anomalous.str.startswith("A broken pump, with").all()
+
+
+class Broken:
+    """A set of prompts of a user's own."""
+
+    def __call__(self, clip, caption, rng):
+        return Wording(f"A broken {clip.machine}.")
 
 
 def test_prompts_and_what_is_kept_are_part_of_the_recipe(chain):
