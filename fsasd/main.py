@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import inspect
 import logging
 import math
 import os
@@ -126,6 +127,7 @@ class Run:
             "version": VERSIONS["finetune"],
             "seed": self.cfg.seed,
             **parts,
+            **_own_code(self.cfg.generator._target_),
             "checkpoint": _digest(map(identity, checkpoints.files(start))) if start else None,
             **self._captioned,
         }
@@ -147,6 +149,7 @@ class Run:
         return {
             "version": VERSIONS["train"],
             "detector": recipe,
+            **_own_code(self.cfg.detector._target_),
             "precision": self.cfg.trainer.precision,
             "synthesise": self._synthesised() if _hears(recipe) else None,
             "clips": self._heard_digest,
@@ -159,6 +162,7 @@ class Run:
             "train": self.train_recipe(),
             "synthesise": self._synthesised(),
             "detector": self._plain("detector"),
+            **_own_code(self.cfg.detector._target_),
             "selection": self._plain("selection"),
             "clips": self._known(
                 self.data.clips
@@ -534,6 +538,14 @@ def _hears(recipe: Mapping[str, Any]) -> list[str]:
     return sorted({name for name in _HEARD if recipe.get(name)}.union(*inner))
 
 
+def _own_code(target: str | None) -> dict[str, str]:
+    """Digest the file of a user's own class: no version of ours says when it changes."""
+    if not target or target.startswith("fsasd."):
+        return {}
+    file = inspect.getsourcefile(hydra.utils.get_object(target))
+    return {"code": _digest([Path(file).read_text("utf-8")])} if file else {}
+
+
 def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -563,7 +575,7 @@ def main(cfg: DictConfig) -> float | None:
     np.set_printoptions(precision=4)
     try:
         return Run(cfg, Path(HydraConfig.get().runtime.output_dir))()
-    except (ValueError, OSError, InstantiationException) as error:
+    except (ValueError, OSError, ImportError, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") or HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         # What a constructor says is clearer than that Hydra called it.
