@@ -322,8 +322,11 @@ class Run:
                 mine = made.where(machine=machine, section=own[0].section)
                 choice = play_target(detector, selector, own, mine)
                 if choice is None:
-                    log.info("%s section %s: cannot play the target, for want of normal training "
-                             "clips or of test clips of both labels", machine, section)  # fmt: skip
+                    log.warning(
+                        "%s section %s: cannot play the target, for want of test clips of both "
+                        "labels, or of normal training clips to fit every setting on", machine,
+                        section,
+                    )  # fmt: skip
                     continue
                 tell(choice, f"reference {machine}", section)
                 strict = not self._is_trained or machine not in heard

@@ -169,6 +169,8 @@ def test_a_wide_gap_between_synthetic_and_real_normals_is_told(
     assert "keeps r=1, since synthetic normal clips alone are told from real ones" in caplog.text
     caplog.clear()
     caplog.set_level(logging.WARNING)
+    detect(TWFRGMM(), Selector({"r": R}, abstain=False), train, test_clips, test_clips[::2])
+    assert not caplog.records
     detect(TWFRGMM(), Selector({"r": R}, abstain=False), train, test_clips, another)
     (message,) = warned(caplog)
     assert "bearing section 00: synthetic normal clips are told from real ones: AUC 1.0" in message

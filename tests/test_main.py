@@ -382,8 +382,18 @@ def test_reference_machines_play_the_target(chain, caplog):
     assert table["machine"].tolist() == ["fan", "mean"]
     assert str(table["strict"][0]) == "False"
     assert "reference fan section 00:" in caplog.text
+    assert "cannot play the target" not in caplog.text
+    assert "too few synthetic clips were kept" not in caplog.text
     assert set(pd.read_csv(root / "valid" / "selection.csv")["machine"]) == {"pump"}
     assert set(pd.read_csv(root / "valid" / "validation" / "selection.csv")["machine"]) == {"fan"}
+
+
+def test_a_reference_that_cannot_play_the_target_is_told(chain, caplog):
+    root, store, _ = chain
+    options = [*TINY, store, "synthesis.references=true", "generator=transforms", "detector=knn"]
+    app.Run(configure(*options, "selection.grid.k=[1,64]"), root / "idle")()
+    assert "fan section 00: cannot play the target, for want of test clips of both" in caplog.text
+    assert not (root / "idle" / "validation.csv").exists()
 
 
 def test_a_machine_whose_anomalies_are_held_out_is_validated_strictly(chain):
@@ -456,8 +466,10 @@ def test_every_stage_works_with_five_clips_and_no_reference(chain, caplog):
 
 def test_without_real_anomalies_a_trained_generator_says_what_that_means(chain, caplog):
     root, store, _ = chain
-    alone = [*TINY, store, "data.factory.references=[]", "stages=[finetune]"]
-    app.Run(configure(*alone), root / "alone")()
+    alone = [*TINY, store, "stages=[finetune]", "seed=8"]
+    app.Run(configure(*alone), root / "heard")()
+    assert "cannot learn what" not in caplog.text
+    app.Run(configure(*alone, "data.factory.references=[]"), root / "alone")()
     assert "cannot learn what 'anomaly' sounds like" in caplog.text
     assert "generator=transforms needs none" in caplog.text
 

@@ -374,6 +374,7 @@ def test_settings_that_lie_on_no_line_are_a_sorted_table(run, data, capsys, undr
 
 
 def test_a_choice_at_chance_is_called_so(run, undrawn):
+    assert "Hardly a choice" not in _page(run).text
     _edit(run / "selection.csv", lambda curve: curve.assign(objective=0.52))
     assert "Hardly a choice" in _page(run).text
 
