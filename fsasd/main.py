@@ -545,8 +545,8 @@ def _own_code(target: str | None) -> dict[str, str]:
     """Digest the file of a user's own class: no version of ours says when it changes."""
     if not target or target.startswith("fsasd."):
         return {}
-    file = inspect.getsourcefile(hydra.utils.get_object(target))
-    return {"code": _digest([Path(file).read_text("utf-8")])} if file else {}
+    file = getattr(inspect.getmodule(hydra.utils.get_object(target)), "__file__", None)
+    return {"code": hashlib.sha256(Path(file).read_bytes()).hexdigest()} if file else {}
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -77,7 +77,8 @@ def test_clips_of_ones_own_generator_are_made_anew_when_its_file_changes(own):
     with initialize_config_module("fsasd.conf", version_base="1.3"):
         asked = ["experiment=tiny", f"store={own}/store"]
         ours = compose("config", [*asked, "generator=transforms"])
-        mine = compose("config", [*asked, "generator=none", "generator._target_=my_package.hum.Hum"])
+        named = ["generator=none", "generator._target_=my_package.hum.Hum"]
+        mine = compose("config", [*asked, *named])
     recipe = app.Run(mine, own / "run").synthesise_recipe()
     assert app.Run(mine, own / "run").synthesise_recipe() == recipe
     file = own / "my_package" / "hum.py"
