@@ -46,6 +46,7 @@ from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.batches import batches
 from fsasd.generation.cost import memory_advice
 from fsasd.generation.embedding import RealClips
+from fsasd.generation.filters import Filters
 from fsasd.generation.nano import pretrain_parts
 from fsasd.generation.prompts import check_wording, make_prompts, with_candidates
 from fsasd.generation.quality import QUALITY, quality_table
@@ -393,10 +394,7 @@ class Run:
                 log.info("generator=none: detectors keep their own settings")
             return None
         if "synthesise" in stages:
-            # Hours of fine-tuning would come before.
-            normal = self._normals()
-            wording = hydra.utils.instantiate(self.cfg.synthesis.prompts, _convert_="all")
-            check_wording(normal, [self.data.captions(clip) for clip in normal], wording)
+            self._check_synthesis()
         model = None
         if self._is_trained:
             finetuned = self.store.path("finetune", self.finetune_recipe())
@@ -416,6 +414,14 @@ class Run:
             _require(synthetic, "synthesise")
             self._leave(synthetic, self.folder / "synthetic")
         return synthetic
+
+    def _check_synthesis(self) -> None:
+        """Check that clips can be asked for and judged: hours of fine-tuning would come before."""
+        options = hydra.utils.instantiate(self.cfg.synthesis, _convert_="all")
+        normal = self._normals()
+        check_wording(normal, [self.data.captions(clip) for clip in normal], options["prompts"])
+        if isinstance(options["filters"], Filters):
+            options["filters"].check(self._real(), sorted({clip.machine for clip in normal}))
 
     def _train(self, stages: Sequence[str], synthetic: Path | None) -> None:
         recipe = self.train_recipe()

@@ -490,6 +490,16 @@ def test_captions_without_the_word_to_replace_are_told_before_training(chain, mo
     assert anomalous.str.startswith("A broken pump, with").all()
 
 
+def test_limits_without_real_clips_to_take_them_from_are_told_before_synthesis(chain):
+    root, store, _ = chain
+    alone = [*TINY, store, "generator=transforms", "data.factory.references=[]"]
+    run = app.Run(configure(*alone, "synthesis.filters.too_far=0.9"), root / "far")
+    before = artifacts(root)
+    with pytest.raises(ValueError, match=r"pump: too_far needs .*synthesis\.filters\.too_far=null"):
+        run()
+    assert artifacts(root) == before
+
+
 class Broken:
     """A set of prompts of a user's own."""
 
