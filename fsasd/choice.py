@@ -21,6 +21,15 @@ log = logging.getLogger(__name__)
 
 FOLDS = 5
 
+TELLING_CLIPS = 13
+"""Of real and of synthetic normal clips: the fewest that can be sure of a gap beyond ``WIDE_GAP``.
+
+Where the AUC is 0.75 and one kind is all alike, each clip of the other lies on the far side with a
+chance of 0.75; so n clips all do with ``0.75**n``, which is a chance below the 2.5 % that an
+interval leaves at that end from 13 on. (Five could all do where nothing is told, 0.5: in 3.1 %.)
+The bootstrap does not see that: of clips that all lie on one side every resample does, too.
+"""
+
 
 @dataclass(frozen=True)
 class DomainGap:
@@ -213,12 +222,13 @@ def _select(
             f"{len(labels) - len(normal)} anomalous (see synthetic/manifest.csv for why not)"
         )
         return selector.keep(detector, reason), None
+    telling = len(train), len(set(groups[normal].tolist()))
     if scores is not None:
         gap = None
         if selector.max_gap is not None and len(train) > 1:
             held, made = crossfit(detector, [own], train, synthetic[normal])
             gap = _gap(held[0], made[0], groups[normal])
-        doubt = _doubt(selector, gap)
+        doubt = _doubt(selector, gap, telling)
         return selector.select(detector, labels, scores, domains, groups=groups, doubt=doubt), gap
     held, made = crossfit(detector, settings, train, synthetic)
     row = settings.index(own)
@@ -228,15 +238,27 @@ def _select(
         anomalous = np.setdiff1d(np.arange(len(synthetic)), normal)
         domains = np.concatenate([train.domains, domains[anomalous]])
         groups = np.concatenate([_groups(train), groups[anomalous]])
-    doubt = _doubt(selector, gap)
+    doubt = _doubt(selector, gap, telling)
     return selector.select(detector, labels, made, domains, groups=groups, doubt=doubt), gap
 
 
-def _doubt(selector: Selector, gap: DomainGap | None) -> str:
-    """Say why nothing is to be chosen on clips with such a gap to real ones, if so."""
+def _doubt(selector: Selector, gap: DomainGap | None, telling: tuple[int, int]) -> str:
+    """Say why nothing is to be chosen on clips with such a gap to real ones, if so.
+
+    Args:
+        selector: Whether there is to be any doubt, and the limit.
+        gap: As measured, if it could be.
+        telling: Independent real and synthetic normal clips that it was measured on.
+    """
     limit = selector.max_gap
     if not selector.abstain or selector.calibrate or limit is None:
         return ""
+    if min(telling) < TELLING_CLIPS:
+        return (
+            "too few independent normal clips to tell whether synthetic ones sound like real ones: "
+            f"{telling[0]} real and {telling[1]} synthetic, at least {TELLING_CLIPS} of each are "
+            "needed"
+        )
     if gap is None or not gap.exceeds(limit):
         return ""
     return (

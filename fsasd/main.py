@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import inspect
 import logging
 import math
 import os
@@ -45,8 +46,9 @@ from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.batches import batches
 from fsasd.generation.cost import memory_advice
 from fsasd.generation.embedding import RealClips
+from fsasd.generation.filters import Filters
 from fsasd.generation.nano import pretrain_parts
-from fsasd.generation.prompts import make_prompts, with_candidates
+from fsasd.generation.prompts import check_wording, make_prompts, with_candidates
 from fsasd.generation.quality import QUALITY, quality_table
 from fsasd.generation.synthesis import (
     MANIFEST,
@@ -63,7 +65,7 @@ from fsasd.validation import Trial, play_target, write_validation
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 2, "finetune": 2, "synthesise": 3, "train": 1, "detect": 4}
+VERSIONS = {"pretrain": 2, "finetune": 2, "synthesise": 3, "train": 1, "detect": 5}
 """To be raised when a stage, given the same recipe, gives another result."""
 
 STAGES = ("check", "pretrain", "finetune", "synthesise", "train", "detect", "report")
@@ -126,6 +128,7 @@ class Run:
             "version": VERSIONS["finetune"],
             "seed": self.cfg.seed,
             **parts,
+            **_own_code(self.cfg.generator._target_),
             "checkpoint": _digest(map(identity, checkpoints.files(start))) if start else None,
             **self._captioned,
         }
@@ -147,6 +150,7 @@ class Run:
         return {
             "version": VERSIONS["train"],
             "detector": recipe,
+            **_own_code(self.cfg.detector._target_),
             "precision": self.cfg.trainer.precision,
             "synthesise": self._synthesised() if _hears(recipe) else None,
             "clips": self._heard_digest,
@@ -159,6 +163,7 @@ class Run:
             "train": self.train_recipe(),
             "synthesise": self._synthesised(),
             "detector": self._plain("detector"),
+            **_own_code(self.cfg.detector._target_),
             "selection": self._plain("selection"),
             "clips": self._known(
                 self.data.clips
@@ -318,8 +323,11 @@ class Run:
                 mine = made.where(machine=machine, section=own[0].section)
                 choice = play_target(detector, selector, own, mine)
                 if choice is None:
-                    log.info("%s section %s: cannot play the target, for want of normal training "
-                             "clips or of test clips of both labels", machine, section)  # fmt: skip
+                    log.warning(
+                        "%s section %s: cannot play the target, for want of test clips of both "
+                        "labels, or of normal training clips to fit every setting on", machine,
+                        section,
+                    )  # fmt: skip
                     continue
                 tell(choice, f"reference {machine}", section)
                 strict = not self._is_trained or machine not in heard
@@ -385,6 +393,8 @@ class Run:
             if wanted:
                 log.info("generator=none: detectors keep their own settings")
             return None
+        if "synthesise" in stages:
+            self._check_synthesis()
         model = None
         if self._is_trained:
             finetuned = self.store.path("finetune", self.finetune_recipe())
@@ -404,6 +414,14 @@ class Run:
             _require(synthetic, "synthesise")
             self._leave(synthetic, self.folder / "synthetic")
         return synthetic
+
+    def _check_synthesis(self) -> None:
+        """Check that clips can be asked for and judged: hours of fine-tuning would come before."""
+        options = hydra.utils.instantiate(self.cfg.synthesis, _convert_="all")
+        normal = self._normals()
+        check_wording(normal, [self.data.captions(clip) for clip in normal], options["prompts"])
+        if isinstance(options["filters"], Filters):
+            options["filters"].check(self._real(), sorted({clip.machine for clip in normal}))
 
     def _train(self, stages: Sequence[str], synthetic: Path | None) -> None:
         recipe = self.train_recipe()
@@ -529,6 +547,14 @@ def _hears(recipe: Mapping[str, Any]) -> list[str]:
     return sorted({name for name in _HEARD if recipe.get(name)}.union(*inner))
 
 
+def _own_code(target: str | None) -> dict[str, str]:
+    """Digest the file of a user's own class: no version of ours says when it changes."""
+    if not target or target.startswith("fsasd."):
+        return {}
+    file = getattr(inspect.getmodule(hydra.utils.get_object(target)), "__file__", None)
+    return {"code": hashlib.sha256(Path(file).read_bytes()).hexdigest()} if file else {}
+
+
 def _digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -558,7 +584,7 @@ def main(cfg: DictConfig) -> float | None:
     np.set_printoptions(precision=4)
     try:
         return Run(cfg, Path(HydraConfig.get().runtime.output_dir))()
-    except (ValueError, OSError, InstantiationException) as error:
+    except (ValueError, OSError, ImportError, InstantiationException) as error:
         if os.environ.get("HYDRA_FULL_ERROR") or HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         # What a constructor says is clearer than that Hydra called it.

@@ -104,7 +104,8 @@ class Selector:
             there are too few clips to tell, or where ``max_gap`` says so; false is the paper's
             rule.
         max_gap: AUC of synthetic against real normals beyond which (or below 1 minus which)
-            nothing is chosen on them, unless they are calibrated; with ``None``, the gap is not
+            nothing is chosen on them, nor where there are too few to tell
+            (``choice.TELLING_CLIPS``), unless they are calibrated; with ``None``, the gap is not
             measured where that would take fits of its own.
         calibrate: Remove the gap between synthetic and real normals first (see
             ``choice.calibrated``).
@@ -113,7 +114,7 @@ class Selector:
         seed: Of the bootstrap.
 
     Raises:
-        ValueError: The objective is not known.
+        ValueError: The objective is not known, or ``max_gap`` is no limit.
 
     >>> selector = Selector({"r": [0.9, 1.0, 1.1]})
     >>> scores = np.array([[1, 2, 0], [0, 1, 2], [0, 1, 2]])
@@ -135,6 +136,10 @@ class Selector:
     ) -> None:
         if objective not in OBJECTIVES:
             raise ValueError(f"objective '{objective}': expected one of {', '.join(OBJECTIVES)}")
+        if max_gap is not None and not 0.5 < max_gap < 1:
+            raise ValueError(
+                f"max_gap {max_gap}: expected an AUC above 0.5 and below 1, or null not to ask"
+            )
         grids = [grid] if isinstance(grid, Mapping) else list(grid or [])
         # NumPy's integers, of an arange, could not be saved with the detector they are chosen for.
         self.grids = [

@@ -153,6 +153,19 @@ def test_a_generator_that_hears_the_anomalies_has_less_regret_than_one_that_hear
     )
 
 
+@pytest.mark.parametrize("usable", [True, False])
+def test_machines_without_usable_clips_are_told_and_left_out(data, monkeypatch, caplog, usable):
+    def synthesise(generator, data, train, folder):
+        test = data.machine(train[0].machine).where(split="test")
+        return test if usable or train[0].machine == "fan" else test.where(label="anomaly")
+
+    callback = DetectorEvaluation(selector=Selector({"r": [0.0, 1.0]}, abstain=False))
+    monkeypatch.setattr(callback, "_synthesise", synthesise)
+    assert 0 < callback.evaluate(None, data)["auc"] <= 1
+    told = ["valve: no usable synthetic clips of both labels yet"] * (not usable)
+    assert [record.getMessage() for record in caplog.records] == told
+
+
 def test_weights_that_are_divided_are_an_error_before_training():
     model = nano()
     model.divided = True

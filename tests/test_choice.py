@@ -8,13 +8,13 @@ import pytest
 import soundfile
 from scipy import stats
 
-from fsasd.choice import calibrated, choose, crossfit
+from fsasd.choice import TELLING_CLIPS, calibrated, choose, crossfit
 from fsasd.data.audio import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.twfr_gmm import TWFRGMM
-from fsasd.selection import Selector
+from fsasd.selection import WIDE_GAP, Selector
 
 
 class Recited(Detector):
@@ -168,6 +168,60 @@ def test_the_papers_rule_knows_no_gap():
     assert choose(Recited(0), selector, train, train, synthetic).selection.params == {"which": 1}
 
 
+def test_thirteen_clips_are_the_fewest_that_can_tell_a_wide_gap():
+    """At the limit itself, all of fewer lie on one side of a generator of one sound too often."""
+    rng = np.random.default_rng(0)
+    beyond = rng.random((100_000, TELLING_CLIPS)) < WIDE_GAP
+    all_beyond = [beyond[:, :count].all(axis=1).mean() for count in range(1, TELLING_CLIPS + 1)]
+    assert all_beyond[-1] < 0.025 < all_beyond[-2]
+
+
+@pytest.mark.parametrize(
+    ("real", "synthetic", "told"),
+    [(40, 40, True), (13, 40, True), (40, 13, True), (12, 40, False), (40, 12, False)],
+)
+def test_what_cannot_be_told_apart_chooses_nothing(real, synthetic, told):
+    """Without a gap in either setting; setting 1 tells the anomalies, of which there are enough."""
+    train = recited("normal", drawn(0, 0, count=real))
+    made = both(drawn(0, 0, count=synthetic), drawn(0, 3))
+    choice = choose(Recited(0), WHICH, train, train, made)
+    assert not choice.gap.exceeds(WIDE_GAP)
+    assert choice.selection.argmax == {"which": 1}
+    if told:
+        assert (choice.selection.params, choice.selection.reason) == ({"which": 1}, "")
+    else:
+        assert choice.selection.params == {"which": 0}
+        assert choice.selection.reason == (
+            "too few independent normal clips to tell whether synthetic ones sound like real ones: "
+            f"{real} real and {synthetic} synthetic, at least 13 of each are needed"
+        )
+
+
+def test_a_gap_of_few_clips_is_not_called_sure():
+    """All on one side, so does every resample: the interval has no width, and means nothing."""
+    train = recited("normal", drawn(0, 0, count=4))
+    choice = choose(Recited(0), WHICH, train, train, both(drawn(8, 0), drawn(8, 3)))
+    assert (choice.gap.low, choice.gap.high) == (1, 1)
+    assert choice.selection.reason.startswith("too few independent normal clips to tell whether")
+
+
+@pytest.mark.parametrize("options", [{"abstain": False}, {"calibrate": True}, {"max_gap": None}])
+def test_who_asks_for_no_gap_is_not_asked_for_clips_to_tell_it(options):
+    train, made = recited("normal", drawn(0, 0, count=5)), both(drawn(0, 0), drawn(0, 3))
+    selection = choose(Recited(0), Selector({"which": [0, 1]}, **options), train, train, made)
+    assert selection.selection.params == {"which": 1}
+
+
+@pytest.mark.parametrize(("sources", "chosen"), [(13, 1), (12, 0)])
+def test_synthetic_clips_of_few_recordings_tell_no_gap(sources, chosen):
+    train = recited("normal", drawn(0, 0))
+    normal = recited("normal", drawn(0, 0))
+    normal = [replace(clip, source=Path(f"{i % sources}.wav")) for i, clip in enumerate(normal)]
+    made = Clips([*normal, *recited("anomaly", drawn(0, 3))])
+    selection = choose(Recited(0), WHICH, train, train, made).selection
+    assert selection.params == {"which": chosen}
+
+
 def test_real_normals_of_the_gap_are_held_out(noises):
     """Else every synthetic clip would be farther off than a training clip is from itself."""
     fresh = noises[1::2]
@@ -257,6 +311,9 @@ def test_five_clips_are_enough_where_every_setting_can_be_fitted(train, test_cli
     choice = choose(TWFRGMM(), Selector({"r": [0.0, 1.0]}), train[:5], test_clips, test_clips)
     assert choice.selection.curve["objective"].notna().all()
     assert choice.gap.real == 5
+    # ... but not to tell whether the clips that it was chosen on sound like the machine.
+    assert choice.selection.params == {"r": 1.0}
+    assert "5 real and" in choice.selection.reason
 
 
 def test_one_clip_to_learn_from_leaves_the_gap_unknown(train, test_clips):
@@ -268,6 +325,7 @@ def test_one_clip_to_learn_from_leaves_the_gap_unknown(train, test_clips):
         test_clips,
     )
     assert choice.gap is None
+    assert "1 real and" in choice.selection.reason
     sourced = copies(test_clips, told=True)
     sourced = Clips([replace(c, label=o.label) for c, o in zip(sourced, test_clips, strict=True)])
     choice = choose(

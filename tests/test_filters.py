@@ -147,6 +147,17 @@ def test_without_anomalies_of_a_reference_too_far_has_no_limit(world, synthesise
         Filters(too_far=0.9)(synthesised([sound(500, 1)]), tmp_path, normal)
 
 
+def test_what_limits_need_is_known_before_synthesis(world):
+    few = RealClips(world.clips[:2], world.captions[:2])
+    with pytest.raises(ValueError, match=r"fan: .* need 3 real normal clips .*, found 2"):
+        Filters(too_near=0.1).check(few, ["fan"])
+    with pytest.raises(ValueError, match="pump: too_far needs anomalous clips of another machine"):
+        Filters(too_far=0.9).check(world, ["fan", "pump"])
+    Filters(too_far=0.9, too_near=0.1).check(world, ["fan"])
+    Filters(too_near=0.1).check(world, ["fan", "pump"])
+    Filters().check(few, ["fan"])
+
+
 @pytest.mark.parametrize(("name", "value"), [("too_far", 1.0), ("too_near", 0.0), ("too_far", 3)])
 def test_a_quantile_lies_between_0_and_1(name, value):
     with pytest.raises(ValueError, match=f"{name} is a quantile, between 0 and 1, found {value}"):

@@ -15,10 +15,12 @@ from hydra import compose, initialize_config_module
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 import fsasd.main as app
+from fsasd.data.captions import Captions
 from fsasd.detectors.cmae import CMAE
 from fsasd.evaluation.submission import evaluate
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.prompts import Wording
 from fsasd.generation.synthesis import SynthesisFolder
 from fsasd.generation.transforms import FaultTransforms
 
@@ -380,8 +382,18 @@ def test_reference_machines_play_the_target(chain, caplog):
     assert table["machine"].tolist() == ["fan", "mean"]
     assert str(table["strict"][0]) == "False"
     assert "reference fan section 00:" in caplog.text
+    assert "cannot play the target" not in caplog.text
+    assert "too few synthetic clips were kept" not in caplog.text
     assert set(pd.read_csv(root / "valid" / "selection.csv")["machine"]) == {"pump"}
     assert set(pd.read_csv(root / "valid" / "validation" / "selection.csv")["machine"]) == {"fan"}
+
+
+def test_a_reference_that_cannot_play_the_target_is_told(chain, caplog):
+    root, store, _ = chain
+    options = [*TINY, store, "synthesis.references=true", "generator=transforms", "detector=knn"]
+    app.Run(configure(*options, "selection.grid.k=[1,64]"), root / "idle")()
+    assert "fan section 00: cannot play the target, for want of test clips of both" in caplog.text
+    assert not (root / "idle" / "validation.csv").exists()
 
 
 def test_a_machine_whose_anomalies_are_held_out_is_validated_strictly(chain):
@@ -447,14 +459,52 @@ def test_every_stage_works_with_five_clips_and_no_reference(chain, caplog):
     }  # fmt: skip
     assert (root / "five" / "metrics.csv").is_file()
     assert "no reference machine" not in caplog.text
+    curve = pd.read_csv(root / "five" / "selection.csv")
+    assert curve.loc[curve["chosen"], "r"].tolist() == [1.0]
+    assert "5 real and 5 synthetic, at least 13" in curve.loc[curve["chosen"], "reason"].item()
 
 
 def test_without_real_anomalies_a_trained_generator_says_what_that_means(chain, caplog):
     root, store, _ = chain
-    alone = [*TINY, store, "data.factory.references=[]", "stages=[finetune]"]
-    app.Run(configure(*alone), root / "alone")()
+    alone = [*TINY, store, "stages=[finetune]", "seed=8"]
+    app.Run(configure(*alone), root / "heard")()
+    assert "cannot learn what" not in caplog.text
+    app.Run(configure(*alone, "data.factory.references=[]"), root / "alone")()
     assert "cannot learn what 'anomaly' sounds like" in caplog.text
     assert "generator=transforms needs none" in caplog.text
+
+
+def test_captions_without_the_word_to_replace_are_told_before_training(chain, monkeypatch):
+    root, store, _ = chain
+    monkeypatch.setattr(Captions, "__call__", lambda self, clip: f"The hum of a {clip.machine}.")
+    before = artifacts(root)
+    run = app.Run(configure(*TINY, store, "trainer.max_steps=1"), root / "hum")
+    with pytest.raises(ValueError, match=r"\.wav: caption has no word 'normal' .*hum of a pump"):
+        run()
+    assert artifacts(root) == before
+    # A set of prompts of one's own may do without it.
+    own = f"synthesis.prompts={{_target_: {__name__}.Broken}}"
+    app.Run(configure(*TINY, store, "generator=transforms", own), root / "broken")()
+    manifest = pd.read_csv(root / "broken" / "synthetic" / "manifest.csv")
+    anomalous = manifest.loc[manifest["label"] == "anomaly", "caption"]
+    assert anomalous.str.startswith("A broken pump, with").all()
+
+
+def test_limits_without_real_clips_to_take_them_from_are_told_before_synthesis(chain):
+    root, store, _ = chain
+    alone = [*TINY, store, "generator=transforms", "data.factory.references=[]"]
+    run = app.Run(configure(*alone, "synthesis.filters.too_far=0.9"), root / "far")
+    before = artifacts(root)
+    with pytest.raises(ValueError, match=r"pump: too_far needs .*synthesis\.filters\.too_far=null"):
+        run()
+    assert artifacts(root) == before
+
+
+class Broken:
+    """A set of prompts of a user's own."""
+
+    def __call__(self, clip, caption, rng):
+        return Wording(f"A broken {clip.machine}.")
 
 
 def test_prompts_and_what_is_kept_are_part_of_the_recipe(chain):
@@ -521,7 +571,8 @@ def command(*overrides, cwd):
 def test_the_command_fails_with_one_line_and_a_code(tmp_path):
     found = command("data=dcase", "data.root=absent", cwd=tmp_path)
     assert found.returncode == 1
-    said = [line for line in (found.stdout + found.stderr).splitlines() if line]
+    # Libraries say on the other what they miss: bitsandbytes, where it is installed.
+    said = [line for line in found.stdout.splitlines() if line]
     expected = "data root absent does not exist (fsasd-download fetches DCASE's)"
     assert said[-1].endswith(f"- {expected} (HYDRA_FULL_ERROR=1 shows where)")
     assert "Traceback" not in found.stdout + found.stderr

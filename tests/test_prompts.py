@@ -1,5 +1,6 @@
 """What is asked of a generator, from which real clip, in which words."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fsasd.generation.prompts import (
     Wording,
     WordReplacement,
     asked_for,
+    check_wording,
     make_prompts,
     with_candidates,
 )
@@ -160,6 +162,15 @@ def test_a_caption_without_the_word_to_replace_is_named(factory_clips, words):
     clips = factory_clips.where(machine="fan", split="train")
     with pytest.raises(ValueError, match=r"no word 'normal' to replace: 'The hum of a fan\.'"):
         make_prompts(clips, ["The hum of a fan."] * len(clips), 1, wording=words)
+
+
+def test_what_cannot_be_worded_is_told_with_a_recording(normals):
+    captions = [f"The normal hum of {clip.machine}." for clip in normals]
+    check_wording(normals, captions, shipped("mixed"))
+    captions[-1] = "A hum."
+    path = re.escape(str(normals[-1].path))
+    with pytest.raises(ValueError, match=rf"{path}: .* no word 'normal' .*: 'A hum\.'\. The capt"):
+        check_wording(normals, captions, shipped("mixed"))
 
 
 # Words

@@ -14,6 +14,8 @@ from torchmetrics.image.kid import poly_mmd
 
 from fsasd.data.audio import SAMPLE_RATE, Clips, FeatureCache, LogMel
 from fsasd.data.metadata import Clip
+from fsasd.detectors.encoders import Encoder, Layer
+from fsasd.detectors.representations import TimeWeighted
 from fsasd.generation.embedding import RealClips
 from fsasd.generation.quality import frechet_distance, kernel_distance, quality_table
 
@@ -217,6 +219,21 @@ def test_every_encoder_has_a_row_that_names_it(made, real, tmp_path):
     assert table["encoder"].tolist() == ["mel 32", "mel 64"]
     assert table["front_end"].tolist() == [repr(LogMel(n_mels=n)) for n in (32, 64)]
     assert table["fad"].nunique() == 2
+
+
+def test_a_layer_of_a_pretrained_encoder_is_an_encoder(made, real, tiny_encoders, tmp_path):
+    """Not its mean over dimensions, which layers x dim would look like with frames in it."""
+    layers = Encoder(str(tiny_encoders("clap")))
+    encoders = {"clap": Layer(layers), "maxima": TimeWeighted(r=0.0)}
+    manifest = made(["low", "high"] * 4)
+    table = quality_table(manifest, tmp_path, real, encoders).set_index("encoder")
+    assert table["front_end"].tolist() == [repr(encoder) for encoder in encoders.values()]
+    assert "weights=" in table["front_end"]["clap"]
+    clips = Clips([Clip(tmp_path / wav, "fan") for wav in manifest["wav"]])
+    heard = [np.stack([layers(clips.cache.read(clip))[-1] for clip in part])
+             for part in (clips, real.normals("fan").clips)]  # fmt: skip
+    made_, known = [(points - heard[1].mean(axis=0)) / heard[1].std(axis=0) for points in heard]
+    assert table["fad"]["clap"] == pytest.approx(frechet_distance(made_, known), rel=1e-3)
 
 
 def test_what_is_undefined_is_empty(made, real, tmp_path):

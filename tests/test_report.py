@@ -374,6 +374,7 @@ def test_settings_that_lie_on_no_line_are_a_sorted_table(run, data, capsys, undr
 
 
 def test_a_choice_at_chance_is_called_so(run, undrawn):
+    assert "Hardly a choice" not in _page(run).text
     _edit(run / "selection.csv", lambda curve: curve.assign(objective=0.52))
     assert "Hardly a choice" in _page(run).text
 
@@ -567,10 +568,21 @@ def test_what_reference_machines_say_of_synthetic_clips_is_told(validated, capsy
     assert "bearing its anomalies were in the generator’s training" in parsed.text
     assert "pump its anomalies" not in parsed.text
     assert "pump 00: above on synthetic clips, below on real ones." in parsed.text
+    assert "Not followed" not in parsed.text
     console(validated)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "bearing r=0.9 +1.0 +1.0 to +1.0 +1.0 +0.25 the generator knows its anomalies" in lines
     assert "mean +1.0 +1.0 to +1.0 +1.0 +0.25" in lines
+
+
+def test_where_references_were_not_followed_is_told_with_the_reason(validated, undrawn):
+    _edit(
+        validated / "validation.csv",
+        lambda rows: rows.assign(reason=np.where(rows["machine"] == "pump", "too few clips", "")),
+    )
+    text = _page(validated).text
+    assert "Not followed, but kept at the detector’s own setting: pump 00: too few clips" in text
+    assert text.count("too few clips") == 1
 
 
 def test_harm_and_doubt_are_called_so():

@@ -130,6 +130,15 @@ def test_an_unknown_objective_is_told_the_known_ones():
         paper({"r": [1.0]}, "f1")
 
 
+@pytest.mark.parametrize("limit", [0.3, 0.5, 1, 75])
+def test_a_limit_of_the_gap_that_is_none_is_told(limit):
+    """Below 0.5 every gap would be beyond it, from 1 on none."""
+    Selector({"r": [1.0]}, max_gap=0.6)
+    Selector({"r": [1.0]}, max_gap=None)
+    with pytest.raises(ValueError, match=rf"max_gap {limit}: expected an AUC above 0\.5 and below"):
+        Selector({"r": [1.0]}, max_gap=limit)
+
+
 def test_a_parameter_that_the_detector_lacks_is_told_those_it_has():
     with pytest.raises(
         ValueError, match=r"TWFRGMM has no parameter k, pool: it has covariance, .*\br\b"

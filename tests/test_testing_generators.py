@@ -1,5 +1,6 @@
 """The rules of generators: kept by ours and by one of a user's own, and noticed when broken."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 
+import fsasd.main as app
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.base import Generator
 from fsasd.generation.sampling import Sampler
@@ -34,54 +36,31 @@ def test_the_nano_model_keeps_the_rules(scheduler):
 
 # A generator of a user's own: one file and one yaml
 
-OWN = '''
-import numpy as np
-import torch
-
-from fsasd.data.audio import SAMPLE_RATE
-from fsasd.generation.base import Generator
-
-
-class Hum(Generator):
-    """A tone of the machine's own; an anomaly hisses."""
-
-    trained = False
-
-    def __init__(self, hiss: float):
-        super().__init__()
-        self.hiss = hiss
-
-    def generate(self, prompts):
-        return [torch.from_numpy(self.hum(prompt)) for prompt in prompts]
-
-    def hum(self, prompt):
-        rng = np.random.default_rng(prompt.seed)
-        time = np.arange(round(prompt.seconds * SAMPLE_RATE)) / SAMPLE_RATE
-        noise = rng.standard_normal(len(time)) * (self.hiss if prompt.label == "anomaly" else 0.05)
-        return (0.1 * np.sin(2 * np.pi * 300 * time) + 0.1 * noise).astype(np.float32)
-'''
-
-YAML = "_target_: my_generator.Hum\nhiss: 0.5\n"
+DOCS = Path(__file__).parents[1] / "docs" / "generators.md"
 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A user's project: a module that can be imported, and a folder of configuration."""
-    (tmp_path / "my_generator.py").write_text(OWN)
-    (tmp_path / "conf" / "generator").mkdir(parents=True)
-    (tmp_path / "conf" / "generator" / "hum.yaml").write_text(YAML)
+    """A folder with the files that docs/generators.md shows, under the names they begin with."""
+    blocks = re.findall(r"```(?:python|yaml)\n# (my_\S+)\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    for name, text in blocks:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert [name for name, _ in blocks] == ["my_package/hum.py", "my_conf/generator/hum.yaml"]
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for name in ("my_package", "my_package.hum"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
 def test_one_of_ones_own_keeps_the_rules(own):
-    check_generator(hydra.utils.instantiate({"_target_": "my_generator.Hum", "hiss": 0.5}))
+    check_generator(hydra.utils.instantiate({"_target_": "my_package.hum.Hum", "hiss": 0.5}))
 
 
 def test_one_of_ones_own_is_found_by_its_configuration(own):
     command = [
-        *(sys.executable, "-m", "fsasd.main", "--config-dir", "conf", "generator=hum"),
+        *(sys.executable, "-m", "fsasd.main", "--config-dir", "my_conf", "generator=hum"),
         *("experiment=tiny", "stages=[finetune,synthesise]", "trainer.enable_progress_bar=false"),
         *("store=store", "hydra.run.dir=run"),
     ]
@@ -92,6 +71,33 @@ def test_one_of_ones_own_is_found_by_its_configuration(own):
     assert not manifest["derived"].any()
     assert not (own / "store" / "finetune").exists()
     assert (own / "run" / "synthetic" / "quality.csv").is_file()
+
+
+def test_clips_of_ones_own_generator_are_made_anew_when_its_file_changes(own):
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        asked = ["experiment=tiny", f"store={own}/store"]
+        ours = compose("config", [*asked, "generator=transforms"])
+        named = ["generator=none", "generator._target_=my_package.hum.Hum"]
+        mine = compose("config", [*asked, *named])
+    recipe = app.Run(mine, own / "run").synthesise_recipe()
+    assert app.Run(mine, own / "run").synthesise_recipe() == recipe
+    file = own / "my_package" / "hum.py"
+    file.write_text(file.read_text().replace("300", "400"))
+    assert app.Run(mine, own / "run").synthesise_recipe() != recipe
+    assert "code" not in app.Run(ours, own / "run").finetune_recipe()
+
+
+def test_a_generator_that_cannot_be_found_is_told_in_a_line(own, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH")
+    command = [sys.executable, "-P", "-m", "fsasd.main", "--config-dir", "my_conf"]
+    found = subprocess.run(
+        [*command, "generator=hum", "data=factory_tiny", "store=store", "hydra.run.dir=run"],
+        cwd=own, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 1
+    said = found.stdout + found.stderr
+    assert "Error loading 'my_package.hum.Hum'" in said
+    assert "Traceback" not in said
 
 
 # Rules, broken one at a time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -14,20 +15,35 @@ ENCODER = LogMel.twfr()
 """What distances are taken in unless said otherwise: log-mel statistics."""
 
 
-def embed(clips: Clips, front_end: FrontEnd = ENCODER) -> np.ndarray:
+@runtime_checkable
+class Pooled(Protocol):
+    """A front end and what makes one vector of its features: any representation of detectors."""
+
+    front_end: FrontEnd
+
+    def pool(self, features: np.ndarray) -> np.ndarray:
+        """Return (dim,) of a clip's features."""
+
+
+def embed(clips: Clips, front_end: FrontEnd | Pooled = ENCODER) -> np.ndarray:
     """Return (n, dim): each clip's features, or their mean and standard deviation over time.
 
     Args:
         clips: Recordings.
-        front_end: Waveform -> (dim,) or (dim, frames).
+        front_end: Waveform -> (dim,) or (dim, frames); or one that pools what it hears in its own
+            way, as a pretrained encoder's layers must be (``detectors.encoders.Layer``).
     """
-    rows = [
-        np.concatenate([features.mean(axis=-1), features.std(axis=-1)])
-        if features.ndim == 2
-        else features
-        for features in clips.features(front_end)
-    ]
+    if isinstance(front_end, Pooled):
+        rows = [front_end.pool(features) for features in clips.features(front_end.front_end)]
+    else:
+        rows = [_over_time(features) for features in clips.features(front_end)]
     return np.stack(rows).astype(np.float64)
+
+
+def _over_time(features: np.ndarray) -> np.ndarray:
+    if features.ndim == 1:
+        return features
+    return np.concatenate([features.mean(axis=-1), features.std(axis=-1)])
 
 
 @dataclass(frozen=True)
@@ -82,7 +98,7 @@ class Neighbourhood:
     ValueError: expected real normal clips to compare with, found none
     """
 
-    def __init__(self, real: RealClips, front_end: FrontEnd = ENCODER) -> None:
+    def __init__(self, real: RealClips, front_end: FrontEnd | Pooled = ENCODER) -> None:
         if not len(real.clips):
             raise ValueError("expected real normal clips to compare with, found none")
         self.front_end = front_end

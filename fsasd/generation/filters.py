@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,9 @@ from fsasd.data.audio import Clips
 from fsasd.data.metadata import Clip
 from fsasd.generation.embedding import Neighbourhood, RealClips
 from fsasd.generation.prompts import asked_for
+
+USUAL = 3
+"""Real normal clips: the fewest of which spacings have a median that one pair does not decide."""
 
 Scorer = Callable[[Clips, pd.DataFrame, RealClips], np.ndarray]
 """(clips, their rows of the manifest, real normal clips) of a machine -> (n,), higher is better."""
@@ -55,6 +58,23 @@ class Filters:
         self.too_near = too_near
         self.scorer = scorer or nearness
 
+    def check(self, real: RealClips, machines: Iterable[str]) -> None:
+        """Check that there are real clips to take limits from, before anything is synthesised.
+
+        Args:
+            real: What is known of real machines.
+            machines: Those to synthesise.
+
+        Raises:
+            ValueError: There are none for a machine.
+        """
+        if self.too_far is None and self.too_near is None:
+            return
+        for machine in machines:
+            _require_usual(machine, real.normals(machine))
+            if self.too_far is not None:
+                _with_anomalies(real, machine)
+
     def __call__(self, manifest: pd.DataFrame, folder: Path, real: RealClips) -> pd.DataFrame:
         """Return the manifest with reasons for what is not kept.
 
@@ -82,11 +102,7 @@ class Filters:
             return
         machine = rows["machine"].iloc[0]
         normals = real.normals(machine)
-        if len(normals.clips) < 3:
-            raise ValueError(
-                f"{machine}: too_far and too_near need 3 real normal clips to know what is usual, "
-                f"found {len(normals.clips)}: set both to null"
-            )
+        _require_usual(machine, normals)
         around = Neighbourhood(normals)
         usual = float(np.median(around.spacings()))
         points = around.place(recordings(rows, folder))
@@ -143,19 +159,11 @@ def far_limit(real: RealClips, machine: str, quantile: float) -> float:
         ValueError: No other machine has anomalous clips and normal clips to compare them with.
     """
     found: list[float] = []
-    for other in sorted({clip.machine for clip in real.clips} - {machine}):
-        normals, anomalies = real.normals(other), real.anomalies(other)
-        if len(normals.clips) < 3 or not len(anomalies.clips):
-            continue
-        around = Neighbourhood(normals)
-        points = around.place(anomalies.clips)
+    for other in _with_anomalies(real, machine):
+        around = Neighbourhood(real.normals(other))
+        points = around.place(real.anomalies(other).clips)
         nearest = around.distances(points, [None] * len(points)).min(axis=1)
         found += (nearest / np.median(around.spacings())).tolist()
-    if not found:
-        raise ValueError(
-            f"{machine}: too_far needs anomalous clips of another machine, found none: set "
-            "synthesis.filters.too_far=null"
-        )
     return float(np.quantile(found, quantile))
 
 
@@ -182,6 +190,28 @@ def recordings(rows: pd.DataFrame, folder: Path) -> Clips:
             )
         ]
     )
+
+
+def _require_usual(machine: str, normals: RealClips) -> None:
+    if len(normals.clips) < USUAL:
+        raise ValueError(
+            f"{machine}: too_far and too_near need {USUAL} real normal clips to know what is "
+            f"usual, found {len(normals.clips)}: set both to null"
+        )
+
+
+def _with_anomalies(real: RealClips, machine: str) -> list[str]:
+    others = [
+        other
+        for other in sorted({clip.machine for clip in real.clips} - {machine})
+        if len(real.normals(other).clips) >= USUAL and len(real.anomalies(other).clips)
+    ]
+    if not others:
+        raise ValueError(
+            f"{machine}: too_far needs anomalous clips of another machine, found none: set "
+            "synthesis.filters.too_far=null"
+        )
+    return others
 
 
 def _made_of(rows: pd.DataFrame) -> list[str | None]:

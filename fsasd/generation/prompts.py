@@ -251,6 +251,27 @@ def make_prompts(
     return prompts
 
 
+def check_wording(clips: Clips, captions: Sequence[str], wording: PromptSet) -> None:
+    """Word one anomalous clip of each caption, so that what cannot be worded is told early.
+
+    Args:
+        clips: Real normal training clips of the machines to synthesise.
+        captions: One per clip.
+        wording: How anomalous clips are asked for.
+
+    Raises:
+        ValueError: A caption cannot be worded; names a recording that has it.
+    """
+    for text, clip in dict(zip(captions, clips, strict=True)).items():
+        try:
+            wording(clip, text, np.random.default_rng(0))
+        except ValueError as error:
+            raise ValueError(
+                f"{clip.path}: {error}. The caption of a normal clip must hold it, or a set of "
+                "prompts of your own must do without (prompts=)"
+            ) from error
+
+
 def with_candidates(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
     """Ask for each clip so many times, with other noise; the first candidate is the prompt itself.
 

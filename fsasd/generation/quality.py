@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.spatial.distance import pdist
 
 from fsasd.data.audio import FrontEnd
-from fsasd.generation.embedding import ENCODER, Neighbourhood, RealClips
+from fsasd.generation.embedding import ENCODER, Neighbourhood, Pooled, RealClips
 from fsasd.generation.filters import recordings
 
 QUALITY = "quality.csv"
@@ -27,7 +27,7 @@ def quality_table(
     manifest: pd.DataFrame,
     folder: str | Path,
     real: RealClips,
-    encoders: Mapping[str, FrontEnd] | None = None,
+    encoders: Mapping[str, FrontEnd | Pooled] | None = None,
 ) -> pd.DataFrame:
     """Compare the synthetic clips that were kept with real ones.
 
@@ -36,7 +36,8 @@ def quality_table(
         folder: Where its recordings are.
         real: Labelled, captioned recordings. Synthetic clips are compared with the machine's
             normal training clips and, of machines whose anomalies are known, with these.
-        encoders: Name to front end; log-mel statistics by default.
+        encoders: Name to front end, or to one that pools in its own way (see ``embed``); log-mel
+            statistics by default.
 
     Returns:
         One row per machine, label, kind of real clips (``against``) and encoder: ``synthetic`` and

@@ -88,6 +88,7 @@ class TrustPart:
 
     table: pd.DataFrame
     verdict: str
+    kept: dict[str, str]
     curves: dict[str, Markup]
     dots: Markup
 
@@ -289,8 +290,11 @@ def _trust(results: Results) -> TrustPart:
             real = of(trials.real_curve, machine, section)
             drawing = figures.selection_curve(curve, real)
             curves[f"{machine} {section}"] = _svg(drawing, f"trial-{machine}-{section}")
+    kept = results.validation.dropna(subset=["reason"])
+    names = kept["machine"] + " " + kept["section"]
     return TrustPart(
-        results.validation, trust_verdict(results.validation), curves,
+        results.validation, trust_verdict(results.validation),
+        dict(zip(names, kept["reason"], strict=True)), curves,
         _svg(figures.settings_dots(trials.settings), "trials"),
     )  # fmt: skip
 
