@@ -23,8 +23,9 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from fsasd.data.audio import Clips, LogMel
-from fsasd.data.metadata import Clip
+from fsasd.detectors.bank import Bank
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
+from fsasd.detectors.embedding import class_name
 from fsasd.detectors.heads import supervised_contrastive
 from fsasd.detectors.masked import MaskedAutoencoder, hidden_error
 from fsasd.detectors.windows import arrays, train, with_arrays
@@ -70,7 +71,7 @@ class Images(Dataset):
     """Spectrograms and the numbers of their classes, in batches."""
 
     def __init__(self, clips: Clips, front_end: Image) -> None:
-        names = [_class(clip) for clip in clips]
+        names = [class_name(clip, "machine+section+attributes") for clip in clips]
         numbers = {name: number for number, name in enumerate(sorted(set(names)))}
         self.clips = clips
         self.front_end = front_end
@@ -245,9 +246,9 @@ class CMAE(Detector):
         else:
             self.network_ = load_file(self._prepared)
         errors, self.bank_ = self._heard(clips)
-        distances = 1 - self.bank_ @ self.bank_.T
-        np.fill_diagonal(distances, np.inf)
-        numbers = np.stack([errors, distances.min(axis=1)])
+        # The nearest is the clip itself.
+        distances = Bank(self.bank_).nearest(self.bank_, 2)[:, 1] / 2
+        numbers = np.stack([errors, distances])
         spread = numbers.std(axis=1)
         self.usual_ = np.stack([numbers.mean(axis=1), np.where(spread > 0, spread, 1.0)])
         return self
@@ -256,7 +257,7 @@ class CMAE(Detector):
         """Return the weighted sum of both numbers, standardised."""
         check_is_fitted(self)
         errors, points = self._heard(clips)
-        numbers = np.stack([errors, (1 - points @ self.bank_.T).min(axis=1)])
+        numbers = np.stack([errors, Bank(self.bank_).nearest(points, 1)[:, 0] / 2])
         guessing, distance = (numbers - self.usual_[0][:, None]) / self.usual_[1][:, None]
         return self.guessing * guessing + (1 - self.guessing) * distance
 
@@ -315,8 +316,3 @@ class CMAE(Detector):
                 states = network.encode(patches, everything).double().mean(dim=1)
                 points.append(F.normalize(states, dim=1)[0].numpy())
         return np.array(errors), np.stack(points)
-
-
-def _class(clip: Clip) -> str:
-    state = sorted(clip.attributes.items()) or clip.raw_label
-    return f"{clip.machine}|{clip.section}|{state}"
