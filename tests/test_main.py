@@ -511,6 +511,18 @@ def test_a_run_killed_after_its_last_clip_lists_what_it_has(chain, monkeypatch):
     assert (root / "late" / "synthetic" / "quality.csv").is_file()
 
 
+def test_synthesis_that_needs_too_much_memory_says_what_to_lower(chain, monkeypatch):
+    root, store, _ = chain
+
+    def large(self, prompts):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(FaultTransforms, "generate", large)
+    transforms = [*TINY, store, "generator=transforms", "stages=[synthesise]", "seed=6"]
+    with pytest.raises(ValueError, match=r"Lower synthesis\.batch_size \(now 16\)"):
+        app.Run(configure(*transforms), root / "large")()
+
+
 def command(*overrides, cwd):
     return subprocess.run(
         [sys.executable, "-m", "fsasd.main", *overrides], cwd=cwd, capture_output=True, text=True,

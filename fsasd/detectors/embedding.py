@@ -28,6 +28,7 @@ from fsasd.data.audio import SAMPLE_RATE, Clips
 from fsasd.data.metadata import Clip, require_known
 from fsasd.detectors.augment import mixup
 from fsasd.detectors.heads import Head
+from fsasd.memory import memory_advice
 
 CLASS_PARTS = ("machine", "section", "attributes", "domain")
 
@@ -265,8 +266,12 @@ def train(
     with warnings.catch_warnings():
         # To go on is what the folder is for.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-        # Only what this program wrote is loaded here, and optimizers are more than tensors.
-        run.fit(classifier, ckpt_path=last if last.is_file() else None, weights_only=False)
+        with memory_advice(
+            f"detector.batch_size (now {classifier.batch_size}) or detector.seconds; "
+            "trainer.precision=bf16-mixed"
+        ):
+            # Only what this program wrote is loaded here, and optimizers are more than tensors.
+            run.fit(classifier, ckpt_path=last if last.is_file() else None, weights_only=False)
     if run.interrupted:
         raise KeyboardInterrupt
 

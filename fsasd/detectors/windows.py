@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fsasd.data.audio import Clips, FrontEnd
 from fsasd.detectors.base import TooFewClipsError
+from fsasd.memory import memory_advice
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -113,7 +114,8 @@ def train(
     with isolate_rng():
         torch.manual_seed(seed)
         run = L.Trainer(max_epochs=epochs, enable_checkpointing=False, **options)
-        run.fit(network, loader)
+        with memory_advice(f"detector.batch_size (now {batch_size})"):
+            run.fit(network, loader)
     if run.interrupted:
         raise KeyboardInterrupt
     network.cpu().eval().requires_grad_(False)
