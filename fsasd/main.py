@@ -7,6 +7,7 @@ the store under a key of all that determines its result.
 from __future__ import annotations
 
 import argparse
+import atexit
 import functools
 import hashlib
 import logging
@@ -560,13 +561,34 @@ def main(cfg: DictConfig) -> float | None:
     np.set_printoptions(precision=4)
     try:
         return Run(cfg, Path(HydraConfig.get().runtime.output_dir))()
-    except (ValueError, OSError, InstantiationException) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") or HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
+    except Exception as error:
         # What a constructor says is clearer than that Hydra called it.
-        said = error.__cause__ if isinstance(error, InstantiationException) else error
+        said = error.__cause__ if isinstance(error, InstantiationException) else None
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            _leave_out(said or error)
+            raise
+        expected = isinstance(error, (ValueError, OSError, InstantiationException))
+        if os.environ.get("HYDRA_FULL_ERROR") or not expected:
+            raise
         log.error("%s (HYDRA_FULL_ERROR=1 shows where)", said or error)
         sys.exit(1)
+
+
+def _leave_out(error: BaseException) -> None:
+    """Say that a job of a sweep has no result: now, and beside all others at the end.
+
+    Hydra goes on with the other jobs, and at the end tells of the first that failed.
+    """
+    job = HydraConfig.get()
+    what = f"{' '.join(job.overrides.task)}: {error}"
+    log.error("left out: %s", what)
+    if not _left_out:
+        atexit.register(lambda: print(*_left_out, sep="\n  ", file=sys.stderr))
+        _left_out.append("\nThe sweep left out what follows; all other jobs have their results:")
+    _left_out.append(what)
+
+
+_left_out: list[str] = []
 
 
 def check_main() -> None:

@@ -548,6 +548,26 @@ def test_a_sweep_over_detectors_shares_the_generator(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_sweep_loses_only_the_detectors_that_cannot_run(tmp_path, monkeypatch):
+    """Weights that are not at hand, which without a network those of most encoders are."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = command(
+        *["-m", "experiment=detectors", "detector=anopatch,genrep,knn", "data=factory_tiny"],
+        *[f"store={tmp_path / 'store'}", f"hydra.sweep.dir={tmp_path}"],
+        cwd=tmp_path,
+    )
+    assert found.returncode == 1
+    assert (tmp_path / "2" / "metrics.csv").is_file()
+    _, left_out = found.stderr.split("The sweep left out what follows; all other jobs have their")
+    first, second = left_out.strip().splitlines()[1:]
+    assert "detector=anopatch" in first
+    assert "encoder 'MIT/ast-finetuned-audioset-10-10-0.4593' could not be read" in first
+    assert "detector=genrep" in second
+    assert second.endswith("without a network, give a folder")
+    assert "could not be read" in (tmp_path / "1" / "run.log").read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("generator", "models"), [("audioldm_nano_fast", 1), ("transforms", 0)])
 def test_two_processes_share_one_run(tmp_path, generator, models):
     store = tmp_path / "store"
