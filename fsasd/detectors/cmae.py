@@ -7,6 +7,8 @@ was available.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,9 @@ from fsasd.detectors.windows import arrays, train, with_arrays
 from fsasd.store import rank
 
 FILE = "network.safetensors"
+
+VERSION = 2
+"""To be raised when training, given the same recipe, gives another network."""
 
 
 @dataclass(frozen=True)
@@ -212,17 +217,22 @@ class CMAE(Detector):
     def recipe(self) -> dict[str, Any]:
         """Return the settings that the network depends on."""
         settings = {k: v for k, v in self.get_params().items() if k not in self.only_scored}
-        return {"class": f"{type(self).__module__}.CMAE", **settings}
+        return {"class": f"{type(self).__module__}.CMAE", "version": VERSION, **settings}
 
     def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
-        """Train the network on normal clips of all machines, or find it trained."""
+        """Train the network on normal clips of all machines, or find it trained.
+
+        Training that was cut goes on where the folder's last checkpoint is.
+        """
         path = Path(folder) / FILE
         if not path.is_file():
-            network = self._trained(clips[[c.label != "anomaly" for c in clips]], trainer)
+            heard = clips[[c.label != "anomaly" for c in clips]]
+            network = self._trained(heard, path.parent / "checkpoints", trainer)
             if rank() == 0:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 save_file(arrays(network), path.with_suffix(".partial"))
                 path.with_suffix(".partial").rename(path)
+                # Three times the size of what is kept, and of no further use.
+                shutil.rmtree(path.parent / "checkpoints")
         self._prepared = path
         return self
 
@@ -242,7 +252,8 @@ class CMAE(Detector):
                 f"a clip's distance to the nearest other one needs 2 clips, found {len(clips)}"
             )
         if self._prepared is None:
-            self.network_ = arrays(self._trained(clips, None))
+            with tempfile.TemporaryDirectory() as folder:
+                self.network_ = arrays(self._trained(clips, Path(folder), None))
         else:
             self.network_ = load_file(self._prepared)
         errors, self.bank_ = self._heard(clips)
@@ -277,7 +288,7 @@ class CMAE(Detector):
             heads=self.heads,
         )
 
-    def _trained(self, clips: Clips, trainer: Params | None) -> MaskedAutoencoder:
+    def _trained(self, clips: Clips, folder: Path, trainer: Params | None) -> MaskedAutoencoder:
         with isolate_rng():
             torch.manual_seed(self.seed)
             network = self._network()
@@ -298,6 +309,7 @@ class CMAE(Detector):
             batch_size=self.batch_size,
             seed=self.seed,
             trainer=trainer,
+            folder=folder,
         )
         return network
 
