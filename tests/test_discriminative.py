@@ -160,6 +160,12 @@ def test_another_machine_is_more_anomalous_than_the_own(name, heard, factory_cli
         assert np.median(detector.score(other)) > np.median(detector.score(own))
 
 
+@pytest.mark.parametrize(("kind", "millions"), [(MDAM, 3.0), (THUEE, 6.0)])
+def test_networks_are_as_large_as_the_systems_that_they_follow(kind, millions):
+    network = kind().classifier(0, 14).network
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(1e6 * millions, rel=0.12)
+
+
 # Preparing
 
 
