@@ -35,9 +35,6 @@ class Bank:
         self._squares = np.einsum("nd,nd->n", self._roughly, self._roughly)
         self._radius = float(np.sqrt(self._squares.max(initial=0.0)))
 
-    def __len__(self) -> int:
-        return len(self.points)
-
     def nearest(self, points: np.ndarray, k: int) -> np.ndarray:
         """Return (m, k) squared distances of (m, d) points to the nearest of the bank, rising.
 
