@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-MODULES = ("data", "features", "simulate", "selection", "knn", "networks", "audioldm", "demo")
+MODULES = ("data", "features", "simulate", "selection", "scoring", "networks", "audioldm", "demo")
 
 if __name__ == "__main__":
     for name in MODULES:

@@ -48,6 +48,7 @@ from fsasd.processes import keep_freed_memory
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, TABLE = DOCS / "detectors.md", DOCS / "detectors.csv"
 KEY = ["data", "detector", "seed"]
+NO_WEIGHTS = "its weights are not at hand"
 
 
 def main() -> None:
@@ -96,7 +97,7 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
             with threadpool_limits(1):
                 return _measured(detector, data, Path(folder))
         except OSError:
-            return {"note": "its weights are not at hand"}
+            return {"note": NO_WEIGHTS}
 
 
 def _measured(detector: Detector, data: FirstShotDataModule, folder: Path) -> dict[str, Any]:
@@ -153,18 +154,24 @@ def _seconds(call, *args) -> float:
 
 # The page.
 
-# Guan et al., "Title" (ICASSP 2023), with or without what follows the year.
-_CITED = re.compile(r'([A-Z][\w-]+(?: et al\.| and \w+)?), "[^"]+" \((.*? \d{4}|.*?\), \d{4})\b')
-
 
 @dataclass(frozen=True)
 class Entry:
-    """What the page says of a detector: all of it stands in its yaml and in its docstrings."""
+    """What the page says of a detector: all of it stands in its yaml and in its docstrings.
+
+    Attributes:
+        name: ``detector=<name>``.
+        comment: What the yaml begins with.
+        source: Whose idea it is, and what of it was at hand: the line ``# Source:`` of the yaml.
+        kind: Its class.
+        grids: What is chosen on synthetic clips.
+    """
 
     name: str
     comment: str
+    source: str
     kind: type
-    grid: dict[str, Any]
+    grids: list[dict[str, Any]]
 
     @classmethod
     @functools.cache
@@ -174,11 +181,12 @@ class Entry:
             cfg = compose("config", [f"detector={name}"])
         text = (resources.files("fsasd.conf") / "detector" / f"{name}.yaml").read_text()
         head = re.match(r"# @package _global_\n((?:#.*\n)*)", text)
-        comment = " ".join(line.lstrip("# ") for line in (head[1] if head else "").splitlines())
+        lines = [line.lstrip("# ") for line in (head[1] if head else "").splitlines()]
+        comment = " ".join(line for line in lines if not line.startswith("Source: "))
+        source = next((line[8:] for line in lines if line.startswith("Source: ")), "")
         kind = hydra.utils.get_class(cfg.detector._target_)
         grid = OmegaConf.to_container(cfg.selection, resolve=True)["grid"]
-        grids = grid if isinstance(grid, list) else [grid or {}]
-        return cls(name, comment, kind, {k: v for part in grids for k, v in part.items()})
+        return cls(name, comment, source, kind, grid if isinstance(grid, list) else [grid])
 
     @property
     def about(self) -> str:
@@ -186,73 +194,93 @@ class Entry:
         return inspect.cleandoc(self.kind.__doc__ or "").split("\nArgs:")[0].strip()
 
     @property
-    def source(self) -> str:
-        """What the module says of itself."""
-        return inspect.cleandoc(inspect.getmodule(self.kind).__doc__ or "").strip()
-
-    @property
-    def paper(self) -> str:
-        """The first that is cited."""
-        for text in (self.comment, self.about, self.source):
-            flat = " ".join(text.split())
-            if found := re.search(_CITED, flat):
-                return f"{found[1]}, {found[2]}"
-            if found := re.search(r"arXiv \d{4}\.\d{5}", flat):
-                return found[0]
-        return ""
+    def cited(self) -> str:
+        """What the module says of itself beyond its first sentence: the papers."""
+        return inspect.cleandoc(inspect.getmodule(self.kind).__doc__ or "").partition("\n\n")[2]
 
 
 def page() -> str:
     """Return docs/detectors.md."""
     entries = [Entry.of(name) for name in available()]
     measured = pd.read_csv(TABLE) if TABLE.is_file() else pd.DataFrame(columns=KEY)
-    parts = [
-        "# Detectors",
-        "Written by `python -m benchmarks.detectors` from the config group, the docstrings and "
-        "`docs/detectors.csv`; do not edit. `detector=<name>` chooses one, "
-        "`fsasd -m experiment=detectors 'detector=glob(*)'` runs all of them.",
-    ]
+    parts = ["# Detectors", _HEAD]
     for data, title in _TITLES.items():
         rows = measured[measured["data"] == data]
         parts += [f"## {title}", _MEASURED[data], _results(rows, entries)]
     parts.append("## What each is")
-    parts += [_described(entry) for entry in entries]
+    # What a class says stands with the detector of the shortest name.
+    first: dict[type, Entry] = {}
+    for entry in sorted(entries, key=lambda entry: len(entry.name)):
+        first.setdefault(entry.kind, entry)
+    parts += [_described(entry, first[entry.kind]) for entry in entries]
     return "\n\n".join(parts) + "\n"
 
 
+_HEAD = """\
+`detector=<name>` chooses one; `fsasd -m experiment=detectors 'detector=glob(*)'` runs all of them
+on the data that are chosen, and says at its end which could not run. What each is, how it deviates
+from its source and what is chosen on synthetic clips stands [below](#what-each-is).
+
+This page is written by `python -m benchmarks.detectors` from the config group, the docstrings and
+`docs/detectors.csv`: do not edit it."""
 _TITLES = {"real": "On real recordings", "factory": "On the simulated factory"}
-_ONE_CORE = (
-    "Each detector on its own settings, without synthetic clips; each machine plays the target. "
-    "Means over machines and seeds, in percent; official score with its spread over seeds, where "
-    "there is any, and the 95 % bootstrap interval over machines and clips. Training is that of "
-    "all machines together, scoring that of a clip from audio, both on one core."
-)
 _MEASURED = {
-    "real": f"A small set cut from MIMII, DCASE 2020 and A2212 motors: seven machines with 4 to 92 "
-    f"training clips and 8 to 69 test clips. {_ONE_CORE}\n\n"
-    "```sh\npython -m benchmarks.detectors --real path/to/firstshot-real\n```",
-    "factory": f"A simulation: it says how the detectors differ, not how good they are. {_ONE_CORE}"
-    "\n\n```sh\npython -m benchmarks.detectors --factory\n```",
+    "real": """\
+A small set cut from MIMII, DCASE 2020 and A2212 motors: seven machines with 4 to 92 training clips
+and 8 to 69 test clips. Each machine plays the target: a detector learns from normal clips alone.
+
+```sh
+python -m benchmarks.detectors --real path/to/firstshot-real
+```
+
+The best are first. Each detector is on its own settings, without synthetic clips. In parentheses:
+what of the source was at hand. Training is that of all machines together, scoring that of a clip
+from audio, both on one core. AUC, pAUC and official score are in percent, means over seeds; ± is
+the spread over seeds, in brackets is the 95 % bootstrap interval over machines and clips.""",
+    "factory": """\
+A simulation: it says how the detectors differ, not how good they are. The columns are those above.
+
+```sh
+python -m benchmarks.detectors --factory
+```""",
 }
+_SEEDS = 3
+"""Fewer say little of what is chance."""
 
 
 def _results(rows: pd.DataFrame, entries: Sequence[Entry]) -> str:
     lines = [
-        "| detector | paper | parameters | training | scoring | AUC source | AUC target | pAUC "
-        "| official score |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| detector | source | parameters | training | scoring | AUC source | AUC target | pAUC "
+        "| official score | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
+    found: dict[str, pd.DataFrame] = {}
+    without: dict[str, list[str]] = {}
     for entry in entries:
         own = rows[rows["detector"] == entry.name]
-        link = f"[{entry.name}](#{entry.name})"
         if "official" in own and own["official"].notna().any():
-            own = own[own["official"].notna()]
-            cells = _cells(own)
+            found[entry.name] = own[own["official"].notna()]
         else:
-            cells = [next(iter(own.get("note", pd.Series(dtype=str)).dropna()), "not yet measured")]
-            cells += [""] * 6
-        lines.append(f"| {' | '.join([link, entry.paper, *cells])} |")
-    return "\n".join(lines)
+            note = next(iter(own.get("note", pd.Series(dtype=str)).dropna()), "")
+            without.setdefault(_WITHOUT.get(note, note), []).append(_link(entry.name))
+    sources = {entry.name: entry.source for entry in entries}
+    for name in sorted(found, key=lambda name: -found[name]["official"].mean()):
+        lines.append(f"| {' | '.join([_link(name), sources[name], *_cells(found[name])])} |")
+    parts = ["\n".join(lines)] if found else []
+    if any(len(own) < _SEEDS for own in found.values()):
+        parts.append(f"† Fewer than {_SEEDS} seeds: how much of it is chance is not known.")
+    parts += [f"{why}: {', '.join(names)}." for why, names in without.items()]
+    return "\n\n".join(parts)
+
+
+_WITHOUT = {
+    "": "Not yet measured",
+    NO_WEIGHTS: "Not measured, for want of pretrained weights; tests run the code on random ones",
+}
+
+
+def _link(name: str) -> str:
+    return f"[{name}](#{name})"
 
 
 def _cells(own: pd.DataFrame) -> list[str]:
@@ -265,19 +293,27 @@ def _cells(own: pd.DataFrame) -> list[str]:
         f"{mean['scoring_ms']:.1f} ms",
         *(f"{100 * mean[name]:.1f}" for name in ("auc_source", "auc_target", "pauc")),
         f"{100 * mean['official']:.1f}{give_or_take} "
-        f"({100 * mean['low']:.1f} to {100 * mean['high']:.1f})",
+        f"[{100 * mean['low']:.1f} to {100 * mean['high']:.1f}]",
+        f"{len(own)}{'' if len(own) >= _SEEDS else ' †'}",
     ]
 
 
-def _described(entry: Entry) -> str:
+def _described(entry: Entry, first: Entry) -> str:
     kind = entry.kind
-    tried = ", ".join(f"`{name}`: {_values(values)}" for name, values in entry.grid.items())
+    tried = "; or ".join(
+        "; ".join(f"`{name}`: {_values(values)}" for name, values in grid.items())
+        for grid in entry.grids
+    )
+    of_class = [entry.about.replace("\nDeviations:", "\n**Deviations**:"), entry.cited]
+    if entry is not first:
+        of_class = [f"For what it does, and how it deviates, see {_link(first.name)}."]
     parts = [
         f"### {entry.name}",
         entry.comment,
-        _prose(entry.about),
-        _prose(entry.source),
-        f"`{kind.__module__}.{kind.__qualname__}`; chosen on synthetic clips: {tried}.",
+        *map(_prose, of_class),
+        f"**Source**: {entry.source}" if entry.source else "",
+        f"**Chosen on synthetic clips**: {tried}",
+        f"**Class**: `{kind.__module__}.{kind.__qualname__}`",
     ]
     return "\n\n".join(part for part in parts if part)
 

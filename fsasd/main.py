@@ -44,7 +44,7 @@ from fsasd.detection import Detection, detect, sections, tell, write
 from fsasd.detectors.base import Detector
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.batches import batches
-from fsasd.generation.cost import memory_advice
+from fsasd.generation.cost import what_to_lower
 from fsasd.generation.embedding import RealClips
 from fsasd.generation.filters import Filters
 from fsasd.generation.nano import pretrain_parts
@@ -57,7 +57,13 @@ from fsasd.generation.synthesis import (
     read_table,
     rejections,
 )
-from fsasd.processes import keep_freed_memory, leave_with_the_first_rank, say_only_what_matters
+from fsasd.memory import memory_advice
+from fsasd.processes import (
+    keep_freed_memory,
+    leave_out,
+    leave_with_the_first_rank,
+    say_only_what_matters,
+)
 from fsasd.report import console, write_report, write_tables
 from fsasd.selection import Selector
 from fsasd.store import Store, rank
@@ -210,7 +216,7 @@ class Run:
         last = folder / "checkpoints" / "last.ckpt"
         if last.is_file():
             log.info("going on from %s", last)
-        with memory_advice(self.data.batch_size):
+        with memory_advice(what_to_lower(self.data.batch_size)):
             # Only what this program wrote is loaded here, and optimizers are more than tensors.
             trainer.fit(
                 generator, self.data, ckpt_path=last if last.is_file() else None, weights_only=False
@@ -262,7 +268,8 @@ class Run:
                 batch_size=1,
                 collate_fn=itemgetter(0),
             )
-            trainer.predict(generator, loader, return_predictions=False)
+            with memory_advice(f"synthesis.batch_size (now {options['batch_size']})"):
+                trainer.predict(generator, loader, return_predictions=False)
         elif rank() == 0:
             # A run that was killed after its last clip has all to list and none to generate.
             SynthesisFolder(folder).close(prompts, judge)
@@ -584,11 +591,15 @@ def main(cfg: DictConfig) -> float | None:
     np.set_printoptions(precision=4)
     try:
         return Run(cfg, Path(HydraConfig.get().runtime.output_dir))()
-    except (ValueError, OSError, ImportError, InstantiationException) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") or HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise
+    except Exception as error:
         # What a constructor says is clearer than that Hydra called it.
-        said = error.__cause__ if isinstance(error, InstantiationException) else error
+        said = error.__cause__ if isinstance(error, InstantiationException) else None
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            leave_out(f"{' '.join(HydraConfig.get().overrides.task)}: {said or error}")
+            raise
+        expected = isinstance(error, (ValueError, OSError, ImportError, InstantiationException))
+        if os.environ.get("HYDRA_FULL_ERROR") or not expected:
+            raise
         log.error("%s (HYDRA_FULL_ERROR=1 shows where)", said or error)
         sys.exit(1)
 

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "fsasd"
 
 LAYERS = [
     {"store"},
-    {"data", "processes"},
+    {"data", "memory", "processes"},
     {"generation"},
     {"evaluation"},
     {"detectors"},

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from sklearn.base import clone
 from torch.nn import functional as F
 
@@ -175,6 +176,31 @@ def test_the_network_is_trained_once_for_all_machines(
         np.testing.assert_array_equal(array, one.network_[name])
     one.save(tmp_path / "saved")
     np.testing.assert_array_equal(load(tmp_path / "saved").score(test_clips), one.score(test_clips))
+
+
+def test_training_that_was_cut_goes_on_to_the_same_network(normals, tmp_path, monkeypatch):
+    settings = SMALL | {"epochs": 3}
+    CMAE(**settings).prepare(normals, tmp_path / "whole")
+
+    def cut(self):
+        if self.current_epoch == 2:
+            raise RuntimeError("power cut")
+
+    monkeypatch.setattr(CMAETraining, "on_train_epoch_start", cut)
+    with pytest.raises(RuntimeError, match="power cut"):
+        CMAE(**settings).prepare(normals, tmp_path / "cut")
+    assert (tmp_path / "cut/checkpoints/last.ckpt").is_file()
+    monkeypatch.undo()
+    heard = []
+    images = Images.__getitems__
+    monkeypatch.setattr(Images, "__getitems__", lambda *asked: heard.append(1) or images(*asked))
+    CMAE(**settings).prepare(normals, tmp_path / "cut")
+    batches = -(-len(normals) // settings["batch_size"])
+    assert len(heard) == (3 + SMALL["class_epochs"] - 2) * batches
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == ["network.safetensors"]
+    one, other = (load_file(tmp_path / name / "network.safetensors") for name in ("whole", "cut"))
+    for name, array in one.items():
+        np.testing.assert_array_equal(other[name], array)
 
 
 def test_other_machines_change_the_network(fitted, train, normals, tmp_path):

@@ -147,6 +147,18 @@ def test_a_seed_gives_the_same_network(examples, tmp_path):
         np.testing.assert_array_equal(two[name], array)
 
 
+def test_memory_that_does_not_suffice_says_what_to_lower(examples, tmp_path):
+    model = classifier(len(examples.classes))
+    model.hear(examples, batch_size=8, seed=0)
+
+    def large(waveforms, targets):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    model.loss = large
+    with pytest.raises(ValueError, match=r"detector\.batch_size \(now 8\) or detector\.seconds"):
+        train(model, tmp_path, 1, QUIET)
+
+
 def test_training_that_was_cut_goes_on_to_the_same_network(examples, tmp_path):
     whole = fitted(examples, tmp_path / "whole", epochs=4, mixup=0.5, final_rate=0.1).kept()
 

@@ -277,3 +277,9 @@ def test_what_is_no_encoder_is_told(tmp_path):
 def test_sounds_that_differ_have_embeddings_that_differ(checkpoint, test_clips):
     one, other = (Encoder(checkpoint)(read(clip.path)) for clip in test_clips[:2])
     assert np.linalg.norm(one - other) > 1e-3 * np.linalg.norm(one)
+
+
+def test_an_encoder_that_is_nowhere_is_told(tmp_path):
+    asked = r"encoder '.*nowhere' could not be read: expected a folder.*without a network, give a"
+    with pytest.raises(FileNotFoundError, match=asked):
+        Encoder(str(tmp_path / "nowhere"))(np.zeros(1600))

@@ -561,6 +561,18 @@ def test_a_run_killed_after_its_last_clip_lists_what_it_has(chain, monkeypatch):
     assert (root / "late" / "synthetic" / "quality.csv").is_file()
 
 
+def test_synthesis_that_needs_too_much_memory_says_what_to_lower(chain, monkeypatch):
+    root, store, _ = chain
+
+    def large(self, prompts):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(FaultTransforms, "generate", large)
+    transforms = [*TINY, store, "generator=transforms", "stages=[synthesise]", "seed=6"]
+    with pytest.raises(ValueError, match=r"Lower synthesis\.batch_size \(now 16\)"):
+        app.Run(configure(*transforms), root / "large")()
+
+
 def command(*overrides, cwd):
     return subprocess.run(
         [sys.executable, "-m", "fsasd.main", *overrides], cwd=cwd, capture_output=True, text=True,
@@ -584,6 +596,26 @@ def test_a_sweep_over_detectors_shares_the_generator(tmp_path):
     assert found.returncode == 0, found.stdout + found.stderr
     assert len(list((store / "finetune").glob("*/model"))) == 1
     assert len(list((store / "detect").glob("*/metrics.csv"))) == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_loses_only_the_detectors_that_cannot_run(tmp_path, monkeypatch):
+    """Weights that are not at hand, which without a network those of most encoders are."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = command(
+        *["-m", "experiment=detectors", "detector=anopatch,genrep,knn", "data=factory_tiny"],
+        *[f"store={tmp_path / 'store'}", f"hydra.sweep.dir={tmp_path}"],
+        cwd=tmp_path,
+    )
+    assert found.returncode == 1
+    assert (tmp_path / "2" / "metrics.csv").is_file()
+    _, left_out = found.stderr.split("The sweep left out what follows; all other jobs have their")
+    first, second = left_out.strip().splitlines()[1:]
+    assert "detector=anopatch" in first
+    assert "encoder 'MIT/ast-finetuned-audioset-10-10-0.4593' could not be read" in first
+    assert "detector=genrep" in second
+    assert second.endswith("without a network, give a folder")
+    assert "could not be read" in (tmp_path / "1" / "run.log").read_text()
 
 
 @pytest.mark.slow

@@ -17,9 +17,10 @@ from fsasd.data.metadata import read_clips
 from fsasd.generation import checkpoint, monitor
 from fsasd.generation.adaptation import Full, Lora, Parts
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.cost import memory_advice, training_cost
+from fsasd.generation.cost import training_cost, what_to_lower
 from fsasd.generation.monitor import CostReport, TrainingMonitor
 from fsasd.generation.sampling import Sampler
+from fsasd.memory import memory_advice
 
 
 @pytest.fixture
@@ -97,9 +98,9 @@ def test_the_cost_is_said_before_training_and_the_hours_once_measured(data, tmp_
 
 def test_memory_that_does_not_suffice_says_what_to_lower():
     advice = r"data\.batch_size \(now 64\).*gradient_checkpointing"
-    with pytest.raises(ValueError, match=advice), memory_advice(64):
+    with pytest.raises(ValueError, match=advice), memory_advice(what_to_lower(64)):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-    with pytest.raises(RuntimeError, match="else"), memory_advice(64):
+    with pytest.raises(RuntimeError, match="else"), memory_advice(what_to_lower(64)):
         raise RuntimeError("something else")
 
 

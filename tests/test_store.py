@@ -155,8 +155,8 @@ def test_what_one_process_builds_is_published_by_any_rank_and_used_by_the_others
     store, monkeypatch
 ):
     build = Build()
-    for rank in ("1", "0", "2"):
-        monkeypatch.setenv("RANK", rank)
+    for number in ("1", "0", "2"):
+        monkeypatch.setenv("RANK", number)
         assert store.make("stage", {}, build, alone=True) == store.path("stage", {})
     assert build.runs == 1
 

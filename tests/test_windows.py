@@ -125,6 +125,15 @@ def test_an_interrupted_training_is_no_fit():
         train(Interrupted(), Numbers(4), epochs=1, batch_size=2, seed=0)
 
 
+def test_memory_that_does_not_suffice_says_what_to_lower():
+    class Large(Seen):
+        def training_step(self, batch, index):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    with pytest.raises(ValueError, match=r"of memory\)\. Lower detector\.batch_size \(now 2\)"):
+        train(Large(), Numbers(4), epochs=1, batch_size=2, seed=0)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", ["autoencoder", "flow", "cmae"])

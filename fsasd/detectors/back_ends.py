@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.covariance import LedoitWolf
-from sklearn.neighbors import NearestNeighbors
 
+from fsasd.detectors.bank import Bank
 from fsasd.detectors.gaussian_mixture import GaussianMixtures, fit_gaussian_mixtures
 
 Arrays = dict[str, np.ndarray]
@@ -65,8 +65,7 @@ def fit_knn(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Array
 
 def score_knn(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
     """Return the mean cosine distances to the ``k`` nearest clips."""
-    neighbours = NearestNeighbors(n_neighbors=k, metric="cosine").fit(arrays["bank"])
-    return neighbours.kneighbors(unit(points))[0].mean(axis=1)
+    return Bank(arrays["bank"]).nearest(unit(points), k).mean(axis=1) / 2
 
 
 def fit_gmm(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:

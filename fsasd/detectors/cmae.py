@@ -7,6 +7,8 @@ was available.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +25,18 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from fsasd.data.audio import Clips, LogMel
-from fsasd.data.metadata import Clip
+from fsasd.detectors.bank import Bank
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
+from fsasd.detectors.embedding import class_name
 from fsasd.detectors.heads import supervised_contrastive
 from fsasd.detectors.masked import MaskedAutoencoder, hidden_error
 from fsasd.detectors.windows import arrays, train, with_arrays
 from fsasd.store import rank
 
 FILE = "network.safetensors"
+
+VERSION = 2
+"""To be raised when training, given the same recipe, gives another network."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Images(Dataset):
     """Spectrograms and the numbers of their classes, in batches."""
 
     def __init__(self, clips: Clips, front_end: Image) -> None:
-        names = [_class(clip) for clip in clips]
+        names = [class_name(clip, "machine+section+attributes") for clip in clips]
         numbers = {name: number for number, name in enumerate(sorted(set(names)))}
         self.clips = clips
         self.front_end = front_end
@@ -211,17 +217,22 @@ class CMAE(Detector):
     def recipe(self) -> dict[str, Any]:
         """Return the settings that the network depends on."""
         settings = {k: v for k, v in self.get_params().items() if k not in self.only_scored}
-        return {"class": f"{type(self).__module__}.CMAE", **settings}
+        return {"class": f"{type(self).__module__}.CMAE", "version": VERSION, **settings}
 
     def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
-        """Train the network on normal clips of all machines, or find it trained."""
+        """Train the network on normal clips of all machines, or find it trained.
+
+        Training that was cut goes on where the folder's last checkpoint is.
+        """
         path = Path(folder) / FILE
         if not path.is_file():
-            network = self._trained(clips[[c.label != "anomaly" for c in clips]], trainer)
+            heard = clips[[c.label != "anomaly" for c in clips]]
+            network = self._trained(heard, path.parent / "checkpoints", trainer)
             if rank() == 0:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 save_file(arrays(network), path.with_suffix(".partial"))
                 path.with_suffix(".partial").rename(path)
+                # Three times the size of what is kept, and of no further use.
+                shutil.rmtree(path.parent / "checkpoints")
         self._prepared = path
         return self
 
@@ -241,13 +252,14 @@ class CMAE(Detector):
                 f"a clip's distance to the nearest other one needs 2 clips, found {len(clips)}"
             )
         if self._prepared is None:
-            self.network_ = arrays(self._trained(clips, None))
+            with tempfile.TemporaryDirectory() as folder:
+                self.network_ = arrays(self._trained(clips, Path(folder), None))
         else:
             self.network_ = load_file(self._prepared)
         errors, self.bank_ = self._heard(clips)
-        distances = 1 - self.bank_ @ self.bank_.T
-        np.fill_diagonal(distances, np.inf)
-        numbers = np.stack([errors, distances.min(axis=1)])
+        # The nearest is the clip itself.
+        distances = Bank(self.bank_).nearest(self.bank_, 2)[:, 1] / 2
+        numbers = np.stack([errors, distances])
         spread = numbers.std(axis=1)
         self.usual_ = np.stack([numbers.mean(axis=1), np.where(spread > 0, spread, 1.0)])
         return self
@@ -256,7 +268,7 @@ class CMAE(Detector):
         """Return the weighted sum of both numbers, standardised."""
         check_is_fitted(self)
         errors, points = self._heard(clips)
-        numbers = np.stack([errors, (1 - points @ self.bank_.T).min(axis=1)])
+        numbers = np.stack([errors, Bank(self.bank_).nearest(points, 1)[:, 0] / 2])
         guessing, distance = (numbers - self.usual_[0][:, None]) / self.usual_[1][:, None]
         return self.guessing * guessing + (1 - self.guessing) * distance
 
@@ -276,7 +288,7 @@ class CMAE(Detector):
             heads=self.heads,
         )
 
-    def _trained(self, clips: Clips, trainer: Params | None) -> MaskedAutoencoder:
+    def _trained(self, clips: Clips, folder: Path, trainer: Params | None) -> MaskedAutoencoder:
         with isolate_rng():
             torch.manual_seed(self.seed)
             network = self._network()
@@ -297,6 +309,7 @@ class CMAE(Detector):
             batch_size=self.batch_size,
             seed=self.seed,
             trainer=trainer,
+            folder=folder,
         )
         return network
 
@@ -315,8 +328,3 @@ class CMAE(Detector):
                 states = network.encode(patches, everything).double().mean(dim=1)
                 points.append(F.normalize(states, dim=1)[0].numpy())
         return np.array(errors), np.stack(points)
-
-
-def _class(clip: Clip) -> str:
-    state = sorted(clip.attributes.items()) or clip.raw_label
-    return f"{clip.machine}|{clip.section}|{state}"

@@ -28,6 +28,8 @@ from fsasd.data.audio import SAMPLE_RATE, Clips
 from fsasd.data.metadata import Clip, require_known
 from fsasd.detectors.augment import mixup
 from fsasd.detectors.heads import Head
+from fsasd.detectors.windows import step_seed
+from fsasd.memory import memory_advice
 
 CLASS_PARTS = ("machine", "section", "attributes", "domain")
 
@@ -123,7 +125,7 @@ class RandomCuts(DistributedSampler):
     """
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
-        seed = _mixed(self.seed, self.epoch, self.rank)
+        seed = step_seed(self.seed, self.epoch, self.rank)
         places = torch.rand(self.num_samples, generator=torch.Generator().manual_seed(seed))
         return zip(super().__iter__(), places.tolist(), strict=True)
 
@@ -238,7 +240,7 @@ class Classifier(L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Let a resumed run draw the mixtures and masks of one that was not cut."""
-        torch.manual_seed(_mixed(self.seed, self.global_step, self.trainer.global_rank))
+        torch.manual_seed(step_seed(self.seed, self.global_step, self.trainer.global_rank))
 
 
 def train(
@@ -265,8 +267,12 @@ def train(
     with warnings.catch_warnings():
         # To go on is what the folder is for.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-        # Only what this program wrote is loaded here, and optimizers are more than tensors.
-        run.fit(classifier, ckpt_path=last if last.is_file() else None, weights_only=False)
+        with memory_advice(
+            f"detector.batch_size (now {classifier.batch_size}) or detector.seconds; "
+            "trainer.precision=bf16-mixed"
+        ):
+            # Only what this program wrote is loaded here, and optimizers are more than tensors.
+            run.fit(classifier, ckpt_path=last if last.is_file() else None, weights_only=False)
     if run.interrupted:
         raise KeyboardInterrupt
 
@@ -350,10 +356,6 @@ class Embedding:
     def n_parameters(self) -> int:
         """Return how many numbers the networks hold, without the heads."""
         return sum(p.numel() for member in self.members for p in member.network.parameters())
-
-
-def _mixed(seed: int, step: int, rank: int) -> int:
-    return seed + 1_000_003 * (step + 1) + 7919 * rank
 
 
 def _digest(members: Sequence[Classifier], settings: str) -> str:

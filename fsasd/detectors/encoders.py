@@ -8,6 +8,7 @@ the package; a checkpoint is a folder or a hub id.
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import hashlib
 import threading
@@ -286,14 +287,32 @@ class _Exported(Model):
         return [layer[None] for layer in layers]
 
 
+@contextlib.contextmanager
+def reading(checkpoint: str) -> Iterator[None]:
+    """Say what an encoder is expected to be where it cannot be read.
+
+    Raises:
+        FileNotFoundError: In the place of what the libraries say.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FileNotFoundError(
+            f"encoder '{checkpoint}' could not be read: expected a folder with config.json, weights"
+            " and preprocessor_config.json, or the id of such a one on the hub; without a network, "
+            "give a folder"
+        ) from error
+
+
 @functools.lru_cache(maxsize=4)
 def _load(checkpoint: str, device: str, key: str) -> Model:
-    if checkpoint.startswith("torchaudio:"):
-        return _Torchaudio(checkpoint.removeprefix("torchaudio:"), device)
-    kind = AutoConfig.from_pretrained(checkpoint).model_type
-    if kind not in _KINDS:
-        raise ValueError(f"{checkpoint} is a {kind} model: expected one of {', '.join(_KINDS)}")
-    return _KINDS[kind](checkpoint, device)
+    with reading(checkpoint):
+        if checkpoint.startswith("torchaudio:"):
+            return _Torchaudio(checkpoint.removeprefix("torchaudio:"), device)
+        kind = AutoConfig.from_pretrained(checkpoint).model_type
+        if kind not in _KINDS:
+            raise ValueError(f"{checkpoint} is a {kind} model: expected one of {', '.join(_KINDS)}")
+        return _KINDS[kind](checkpoint, device)
 
 
 @functools.lru_cache(maxsize=4)

@@ -6,16 +6,13 @@ from collections.abc import Callable
 from typing import ClassVar, Literal, Self
 
 import numpy as np
-from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.audio import Clips
+from fsasd.detectors.bank import Bank
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.domains import Domains, banks, missing, smote
 from fsasd.detectors.representations import TimeStatistics, learnt_by
-
-_CHUNK = 2**24
-"""Distances held at a time."""
 
 
 class KNN(Detector):
@@ -80,10 +77,10 @@ class KNN(Detector):
         # Banks lie one after the other.
         order = np.argsort(bank, kind="stable")
         self.points_ = points[order]
-        self.squares_ = np.sum(self.points_**2, axis=1)
         self.sizes_ = np.bincount(bank)
         self._require_neighbours()
         self.density_ = self._local_density()
+        self._restored()
         return self
 
     def score(self, clips: Clips) -> np.ndarray:
@@ -95,34 +92,17 @@ class KNN(Detector):
         check_is_fitted(self)
         self._require_neighbours()
         points = self._points(clips)
-        rows = max(1, _CHUNK // len(self.points_))
-        chunks = [self._nearest(points[i : i + rows]) for i in range(0, len(points), rows)]
-        return np.concatenate(chunks) if chunks else np.empty(0)
+        # The k-th neighbour of each bank, by distances in units of the density around it.
+        squared = [bank.nearest(points, self.k)[:, -1] for bank in self._banks]
+        return self._distance(np.min(squared, axis=0))
 
     def n_parameters(self) -> int:
         """Return how many numbers the bank holds, and an encoder beside it."""
         check_is_fitted(self)
         return self.points_.size + learnt_by(self.representation)
 
-    def _nearest(self, points: np.ndarray) -> np.ndarray:
-        # Squares have the order of distances; what all neighbours of a clip share is left out.
-        roughly = points @ self.points_.T
-        roughly *= -2
-        roughly += self.squares_
-        if self.density:
-            roughly += np.sum(points**2, axis=1, keepdims=True)
-            roughly /= self.density_ if self.metric == "cosine" else self.density_**2
-        scores = np.full(len(points), np.inf)
-        for start, stop in self._spans():
-            of_bank = roughly[:, start:stop]
-            neighbour = start + of_bank.argpartition(self.k - 1, axis=1)[:, self.k - 1]
-            # Fast distances are differences of large numbers, which depend on the clips beside.
-            distance = self._distance(points, self.points_[neighbour]) / self.density_[neighbour]
-            scores = np.minimum(scores, distance)
-        return scores
-
-    def _distance(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        squared = np.sum((one - other) ** 2, axis=1)
+    def _distance(self, squared: np.ndarray) -> np.ndarray:
+        # Of unit vectors, 1 - cos is half of the squared distance.
         return squared / 2 if self.metric == "cosine" else np.sqrt(squared)
 
     def _local_density(self) -> np.ndarray:
@@ -131,18 +111,18 @@ class KNN(Detector):
         count = min(self.density, len(self.points_) - 1)
         if not count:
             raise TooFewClipsError("the density around a normal clip needs 2 clips, found 1")
-        density = np.empty(len(self.points_))
-        rows = max(1, _CHUNK // len(self.points_))
-        for start in range(0, len(density), rows):
-            points = self.points_[start : start + rows]
-            squared = euclidean_distances(points, self.points_, squared=True)
-            squared[np.arange(len(points)), start + np.arange(len(points))] = np.inf
-            nearest = squared.argpartition(count - 1, axis=1)[:, :count]
-            distances = [self._distance(points, self.points_[column]) for column in nearest.T]
-            density[start : start + rows] = np.mean(distances, axis=0)
+        # The nearest of all is the clip itself, or one that is the same.
+        squared = Bank(self.points_).nearest(self.points_, count + 1)[:, 1:]
+        density = self._distance(squared).mean(axis=1)
         # A clip that is in the bank several times has no distance to its neighbours.
         positive = density[density > 0]
         return np.maximum(density, positive.min() if positive.size else 1.0)
+
+    def _restored(self) -> None:
+        units = self.density_ if self.metric == "cosine" else self.density_**2
+        stops = np.cumsum(self.sizes_)[:-1]
+        parts = zip(np.split(self.points_, stops), np.split(units, stops), strict=True)
+        self._banks = [Bank(points, unit) for points, unit in parts]
 
     def _points(self, clips: Clips) -> np.ndarray:
         return self._normalised(self.representation(clips))
@@ -152,10 +132,6 @@ class KNN(Detector):
             return points
         length = np.linalg.norm(points, axis=1, keepdims=True)
         return points / np.where(length > 0, length, 1.0)
-
-    def _spans(self) -> list[tuple[int, int]]:
-        stops = np.cumsum(self.sizes_).tolist()
-        return list(zip([0, *stops[:-1]], stops, strict=True))
 
     def _require_neighbours(self) -> None:
         if not 1 <= self.k <= self.sizes_.min():

@@ -17,6 +17,7 @@ from fsasd.data.audio import SAMPLE_RATE
 from fsasd.detectors.augment import spec_augment
 from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.embedding import Classifier
+from fsasd.detectors.encoders import reading
 from fsasd.detectors.heads import ArcFace
 
 AST = "audio-spectrogram-transformer"
@@ -248,7 +249,7 @@ def _fixed(classifier: Classifier) -> set[str]:
 
 
 def _read(source: str) -> tuple[Any, Any]:
-    try:
+    with reading(source):
         kind = AutoConfig.from_pretrained(source).model_type
         if kind not in FAMILIES:
             raise ValueError(
@@ -258,9 +259,3 @@ def _read(source: str) -> tuple[Any, Any]:
         # Layers, or stretches of states, that are left out by chance: not by several processes.
         model.config.update({"layerdrop": 0.0, "apply_spec_augment": False})
         return model, AutoFeatureExtractor.from_pretrained(source)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"encoder '{source}' could not be read: expected a folder with config.json, weights "
-            "and preprocessor_config.json, or the id of such a one on the hub; without a network, "
-            "give a folder"
-        ) from error

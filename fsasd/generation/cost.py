@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -107,19 +105,10 @@ def training_cost(
     )
 
 
-@contextlib.contextmanager
-def memory_advice(batch_size: int) -> Iterator[None]:
-    """Say what to lower where an accelerator's memory does not suffice.
-
-    Raises:
-        ValueError: In the place of PyTorch's error.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise ValueError(
-            f"the accelerator's memory does not suffice ({str(error).partition('. ')[0]}). Lower "
-            f"data.batch_size (now {batch_size}) and raise trainer.accumulate_grad_batches as much;"
-            " generator.gradient_checkpointing=true; trainer.precision=bf16-mixed; "
-            "generator/train=lora; generator.optimizer=adamw_8bit; generator.crop_seconds"
-        ) from error
+def what_to_lower(batch_size: int) -> str:
+    """Return what fine-tuning needs less memory with (see ``fsasd.memory``)."""
+    return (
+        f"data.batch_size (now {batch_size}) and raise trainer.accumulate_grad_batches as much; "
+        "generator.gradient_checkpointing=true; trainer.precision=bf16-mixed; "
+        "generator/train=lora; generator.optimizer=adamw_8bit; generator.crop_seconds"
+    )

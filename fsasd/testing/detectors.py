@@ -107,7 +107,8 @@ def check_detector(detector: Detector, clips: Clips | None = None) -> None:
     """Check that a detector keeps every rule.
 
     Args:
-        detector: Unfitted, with the settings that it is to be tried with (small ones).
+        detector: Unfitted, with the settings that it is to be tried with (small ones); already
+            prepared, if its network is to hear other machines than that of the clips.
         clips: Recordings of one machine, both splits, both domains; simulated ones by default.
 
     Raises:

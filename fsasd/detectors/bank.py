@@ -1,0 +1,72 @@
+"""A bank of normal clips' points, searched for the nearest: exactly, and as fast as memory is read.
+
+Squared distances to the whole bank are one matrix product in single precision, of points that are
+centred first, so that little is lost of their differences. Its error has a bound; the few points
+that it leaves in question are compared in double precision.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_CHUNK = 2**24
+"""Distances held at a time."""
+
+_ROUNDING = float(np.finfo(np.float32).eps) / 2
+
+
+class Bank:
+    """Points that others are compared with.
+
+    Args:
+        points: (n, d) float64.
+        units: (n,), what squared distances to each point are measured in; 1 without.
+
+    >>> bank = Bank(np.array([[0.0, 0.0], [3.0, 4.0]]))
+    >>> bank.nearest(np.array([[3.0, 3.0]]), k=2).tolist()
+    [[1.0, 18.0]]
+    """
+
+    def __init__(self, points: np.ndarray, units: np.ndarray | None = None) -> None:
+        self.points = points
+        self.units = np.ones(len(points)) if units is None else units
+        self._centre = points.mean(axis=0)
+        self._roughly = self._offsets(points)
+        self._squares = np.einsum("nd,nd->n", self._roughly, self._roughly)
+        self._radius = float(np.sqrt(self._squares.max(initial=0.0)))
+
+    def nearest(self, points: np.ndarray, k: int) -> np.ndarray:
+        """Return (m, k) squared distances of (m, d) points to the nearest of the bank, rising.
+
+        A row depends on its point alone, not on those beside it.
+        """
+        rows = max(1, _CHUNK // len(self.points))
+        found = np.empty((len(points), k))
+        for start in range(0, len(points), rows):
+            some = points[start : start + rows]
+            for row, candidates in enumerate(self._candidates(some, k)):
+                squared = np.square(self.points[candidates] - some[row]).sum(axis=1)
+                squared /= self.units[candidates]
+                found[start + row] = np.sort(np.partition(squared, k - 1)[:k])
+        return found
+
+    def _candidates(self, points: np.ndarray, k: int) -> list[np.ndarray]:
+        """Return the numbers of those that may be among the k nearest, for each point."""
+        offsets = self._offsets(points)
+        squares = np.einsum("md,md->m", offsets, offsets)[:, None]
+        squared = offsets @ self._roughly.T
+        squared *= -2
+        squared += self._squares
+        squared += squares
+        # Of sums of d products in any order, and of what was rounded before and after them.
+        reach = (np.sqrt(squares) + self._radius) ** 2
+        error = ((points.shape[1] + 16) * _ROUNDING * reach).astype(np.float32)
+        units = self.units.astype(np.float32)
+        limit = np.partition((squared + error) / units, k - 1, axis=1)[:, k - 1 : k]
+        limit *= 1 + 16 * _ROUNDING
+        squared -= error
+        # What is no number, of points too far apart for single precision, stays in question.
+        return [np.flatnonzero(row) for row in ~(squared > limit * units)]
+
+    def _offsets(self, points: np.ndarray) -> np.ndarray:
+        return (points - self._centre).astype(np.float32)
