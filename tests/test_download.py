@@ -1073,6 +1073,15 @@ def test_the_list_needs_no_network(capsys):
     assert "size on asking" in second
 
 
+def test_a_list_may_be_read_in_part():
+    script = "import sys, fsasd.data.download.command as c; sys.exit(c.main(['--list']))"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -249,6 +249,10 @@ class Clips(Sequence[Clip]):
 
         A few recordings are read ahead, one on each core.
         """
+        if len(self) == 1:
+            # Threads would take longer to start than it takes to read.
+            yield self.cache.get(front_end, self[0])
+            return
         workers = joblib.cpu_count()
         ahead: deque[Future[np.ndarray]] = deque()
         # One clip is too small to share: an OpenMP thread for each of several clips is faster.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -193,8 +194,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser, console: Console) -> int:
     if arguments.list:
-        for edition in [arguments.edition] if arguments.edition else editions():
-            _show(archives(edition, arguments.parts, arguments.machines))
+        chosen = [arguments.edition] if arguments.edition else editions()
+        listed = [archives(edition, arguments.parts, arguments.machines) for edition in chosen]
+        try:
+            for edition in listed:
+                _show(edition)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # `| head` has read enough; what is still to be written goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if arguments.edition is None or arguments.root is None:
         parser.error("expected an EDITION and --root DIR (or --list)")
