@@ -73,6 +73,8 @@ def main() -> None:
         for (name, overrides), detector, seed in product(data.items(), args.detectors, args.seeds):
             asked = [f"store={store}", f"detector={detector}", f"seed={seed}"]
             row = {"data": name, "detector": detector, "seed": seed}
+            # A network that trains for an hour and more may be measured with fewer epochs.
+            row["note"] = ", ".join(args.overrides) or None
             row |= measure([*asked, *overrides, *args.overrides])
             print(row, flush=True)
             _keep(row)
@@ -294,7 +296,8 @@ def _cells(own: pd.DataFrame) -> list[str]:
         *(f"{100 * mean[name]:.1f}" for name in ("auc_source", "auc_target", "pauc")),
         f"{100 * mean['official']:.1f}{give_or_take} "
         f"[{100 * mean['low']:.1f} to {100 * mean['high']:.1f}]",
-        f"{len(own)}{'' if len(own) >= _SEEDS else ' †'}",
+        f"{len(own)}{'' if len(own) >= _SEEDS else ' †'}"
+        + "".join(f" with {note}" for note in own["note"].dropna().unique()),
     ]
 
 
