@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import resource
 import tempfile
 import warnings
 from dataclasses import replace
@@ -36,10 +37,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--batch-size", type=int, help="each system's own by default")
     parser.add_argument("--precision", default="32-true")
+    parser.add_argument(
+        "--give-memory-back", action="store_true", help="what is freed is not kept, as fsasd has it"
+    )
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.INFO)
-    keep_freed_memory()
+    if not args.give_memory_back:
+        keep_freed_memory()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = write_recordings(folder / "wav", FILES)
@@ -51,6 +56,8 @@ def main() -> None:
             detector = kind()
             detector.batch_size = args.batch_size or detector.batch_size
             report(detector, Clips(clips), folder, args.steps, args.precision)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print(f"peak memory of the process: {peak:.1f} GB")
 
 
 def report(
