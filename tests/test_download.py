@@ -1133,7 +1133,7 @@ def test_ctrl_c_leaves_what_there_is_and_says_how_to_go_on(tmp_path, mirror, wav
     partial = tmp_path / "archives" / "dev_fan.zip.partial"
     wait_for(lambda: partial.exists() and partial.stat().st_size > 100_000)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert said == "Interrupted. What is there is kept: the same command goes on from here.\n"
     have = partial.stat().st_size
