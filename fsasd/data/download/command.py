@@ -194,8 +194,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser, console: Console) -> int:
     if arguments.list:
-        chosen = [arguments.edition] if arguments.edition else editions()
-        listed = [archives(edition, arguments.parts, arguments.machines) for edition in chosen]
+        wanted = [arguments.edition] if arguments.edition else editions()
+        listed = [archives(edition, arguments.parts, arguments.machines) for edition in wanted]
         try:
             for edition in listed:
                 _show(edition)
