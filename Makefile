@@ -11,9 +11,10 @@ READY := $(VENV)/.fsasd-test
 demo: $(VENV)/.fsasd
 	$(BIN)/fsasd experiment=demo
 
-# Two processes of one thread each: on two cores, half the time, and no machine is too small.
+# Two processes of one thread each: on two cores, half the time, and no machine is too small. Files in
+# their order: else those of few and slow tests come last, and one process waits for the other.
 test: $(READY) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python tests/wheel_smoke.py
 	$(BIN)/python tests/run_notebooks.py
 
