@@ -11,10 +11,10 @@ READY := $(VENV)/.fsasd-test
 demo: $(VENV)/.fsasd
 	$(BIN)/fsasd experiment=demo
 
-# Two processes of one thread each: on two cores, half the time, and no machine is too small. Files in
-# their order: else those of few and slow tests come last, and one process waits for the other.
+# Three processes of one thread each: some wait for what they start, and two cores are never idle.
+# Files in their order: else those of few and slow tests come last, and all wait for one process.
 test: $(READY) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python tests/wheel_smoke.py
 	$(BIN)/python tests/run_notebooks.py
 

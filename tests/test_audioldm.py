@@ -236,6 +236,9 @@ class LossCurve(L.Callback):
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
 def test_a_resumed_run_ends_where_one_without_a_stop_does(data, tmp_path, optimizer):
+    if optimizer == "adamw_8bit":
+        pytest.importorskip("bitsandbytes", reason="needs the extra 8bit")
+
     def fit(model, **options):
         run = trainer(tmp_path, max_steps=4, enable_checkpointing=False, **options.pop("with_", {}))
         run.fit(model, data, weights_only=False, **options)

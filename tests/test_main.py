@@ -619,12 +619,11 @@ def test_a_sweep_loses_only_the_detectors_that_cannot_run(tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("generator", "models"), [("audioldm_nano_fast", 1), ("transforms", 0)])
-def test_two_processes_share_one_run(tmp_path, generator, models):
+def test_two_processes_share_one_run(tmp_path):
     store = tmp_path / "store"
     found = command(
         *TINY,
-        f"generator={generator}",
+        "generator=transforms",
         "trainer=ddp_cpu",
         f"store={store}",
         f"hydra.run.dir={tmp_path / 'run'}",
@@ -635,7 +634,7 @@ def test_two_processes_share_one_run(tmp_path, generator, models):
     assert len(manifest) == 8
     assert (tmp_path / "run" / "synthetic" / "quality.csv").is_file()
     assert all((tmp_path / "run" / "synthetic" / wav).is_file() for wav in manifest["wav"])
-    assert len(list((store / "finetune").glob("*/model"))) == models
+    assert not (store / "finetune").exists()
     assert not list(store.glob("*/*.partial"))
     assert (tmp_path / "run" / "metrics.csv").is_file()
 

@@ -185,7 +185,7 @@ def test_slurm_starts_all_ranks_at_once(tmp_path):
     }  # fmt: skip
     command = [
         sys.executable, "-m", "fsasd.main", "experiment=tiny", "trainer=ddp_cpu",
-        "stages=[finetune,synthesise]", f"store={tmp_path / 'store'}",
+        "generator=audioldm_nano_fast", f"store={tmp_path / 'store'}",
     ]  # fmt: skip
     ranks = [
         subprocess.Popen(
@@ -205,6 +205,8 @@ def test_slurm_starts_all_ranks_at_once(tmp_path):
     manifest = pd.read_csv(run / "synthetic" / "manifest.csv")
     assert len(manifest) == 8
     assert all((run / "synthetic" / wav).is_file() for wav in manifest["wav"])
+    assert (run / "synthetic" / "quality.csv").is_file()
+    assert (run / "metrics.csv").is_file()
     assert len(list(tmp_path.glob("store/finetune/*/model"))) == 1
     assert not list(tmp_path.glob("store/*/*.partial"))
 
