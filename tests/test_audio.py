@@ -1,5 +1,6 @@
 import logging
 import os
+import time
 
 import numpy as np
 import pytest
@@ -380,6 +381,24 @@ def test_a_clip_without_a_label_is_named(clips, tmp_path):
 
 def test_without_a_domain_a_clip_counts_as_source(clips):
     assert clips.domains.tolist() == ["source", "target", "source"]
+
+
+def test_headers_of_features_are_read_one_at_a_time(make_wav, tmp_path, monkeypatch):
+    recordings = [Clip(make_wav(f"{i}.wav", np.full(100, i / 10)), "fan") for i in range(8)]
+    clips, front_end = Clips(recordings, FeatureCache(tmp_path / "cache")), Counting()
+    computed = list(clips.features(front_end))
+    reading, read_header = [], np.lib.format.read_array_header_1_0
+
+    def slowly(file):
+        reading.append(1)
+        assert len(reading) == 1
+        time.sleep(0.01)
+        reading.pop()
+        return read_header(file)
+
+    monkeypatch.setattr(np.lib.format, "read_array_header_1_0", slowly)
+    np.testing.assert_array_equal(np.stack(list(clips.features(front_end))), np.stack(computed))
+    assert front_end.calls == 8
 
 
 def test_features_come_in_the_clips_order_and_from_their_cache(make_wav):

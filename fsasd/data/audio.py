@@ -179,7 +179,7 @@ class FeatureCache:
             return self._memory[key]
         path = self._path(key)
         if path.is_file():
-            return np.load(path)
+            return _load(path)
         features = front_end(self.read(clip))
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
@@ -207,6 +207,20 @@ class FeatureCache:
     def _path(self, key: tuple[str, str]) -> Path:
         assert self.folder is not None
         return self.folder / _digest(key[0]) / f"{_digest(key[1])}.npy"
+
+
+# A header is a Python expression, and Python 3.11 may fail to parse several at a time
+# (github.com/python/cpython/issues/106905).
+_one_header = threading.Lock()
+
+
+def _load(path: Path) -> np.ndarray:
+    """Return what ``np.save`` wrote, in any number of threads."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        with _one_header:
+            shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+        return np.fromfile(file, dtype).reshape(shape, order="F" if by_column else "C")
 
 
 class Clips(Sequence[Clip]):
