@@ -5,10 +5,10 @@ from __future__ import annotations
 import resource
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 from benchmarks.recordings import write_recordings
+from benchmarks.timing import seconds
 from fsasd.data.audio import Clips, FeatureCache, LogMel, read
 from fsasd.data.metadata import Clip
 
@@ -21,8 +21,8 @@ def main() -> None:
         clips = [Clip(path, "fan") for path in write_recordings(folder / "wav", 200)]
         waveforms = [read(clip.path) for clip in clips[:50]]
         front_end(waveforms[0])
-        mel = statistics.median(_seconds(front_end, w) for w in waveforms)
-        wav = statistics.median(_seconds(read, clip.path) for clip in clips)
+        mel = statistics.median(seconds(front_end, w) for w in waveforms)
+        wav = statistics.median(seconds(read, clip.path) for clip in clips)
         print(f"read {1e3 * wav:.2f} ms, log-mel {1e3 * mel:.2f} ms per ten-second clip")
         cached = Clips(clips, FeatureCache(folder / "features"))
         _pass(cached[:20], front_end)
@@ -34,12 +34,6 @@ def main() -> None:
 def _pass(clips: Clips, front_end: LogMel) -> None:
     for features in clips.features(front_end):
         assert features.shape == (128, 313)
-
-
-def _seconds(call, *args) -> float:
-    started = time.perf_counter()
-    call(*args)
-    return time.perf_counter() - started
 
 
 def _peak_megabytes() -> float:

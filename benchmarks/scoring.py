@@ -15,6 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.recordings import write_recordings
+from benchmarks.timing import seconds
 from fsasd.data.audio import Clips, LogMel
 from fsasd.data.metadata import Clip
 from fsasd.detectors.knn import KNN
@@ -49,10 +50,10 @@ def _knn(clips: list[Clip]) -> None:
         detector = KNN(**setting).fit(Clips(clips))
         _fill(detector)
         heard = Clips(clips)
-        front_end = _seconds(detector._points, heard) / SCORED
+        front_end = seconds(detector._points, heard) / SCORED
         # The features are in memory now.
-        pooling = _seconds(detector._points, heard) / SCORED
-        together = _seconds(detector.score, heard) / SCORED - pooling
+        pooling = seconds(detector._points, heard) / SCORED
+        together = seconds(detector.score, heard) / SCORED - pooling
         alone = np.median([_beyond(detector, heard[[i]]) for i in range(SCORED)])
         print(
             f"k-NN, {setting or 'euclidean'}: front end {1e3 * front_end:.1f} ms a clip; beyond it "
@@ -63,12 +64,12 @@ def _knn(clips: list[Clip]) -> None:
 
 def _from_audio(call, clips: list[Clip]) -> float:
     # Of the processor, a clip: others that use the machine do not count. Nothing is at hand.
-    seconds = []
+    taken = []
     for _ in range(ROUNDS):
         heard, started = Clips(clips), time.process_time()
         call(heard)
-        seconds.append(time.process_time() - started)
-    return min(seconds) / len(clips)
+        taken.append(time.process_time() - started)
+    return min(taken) / len(clips)
 
 
 def _fill(detector: KNN) -> None:
@@ -83,13 +84,7 @@ def _fill(detector: KNN) -> None:
 
 def _beyond(detector: KNN, clips: Clips) -> float:
     # Each with its own time of the front end, of which threads that read are most here.
-    return _seconds(detector.score, clips) - _seconds(detector._points, clips)
-
-
-def _seconds(call, *args) -> float:
-    started = time.perf_counter()
-    call(*args)
-    return time.perf_counter() - started
+    return seconds(detector.score, clips) - seconds(detector._points, clips)
 
 
 if __name__ == "__main__":

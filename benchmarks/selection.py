@@ -9,7 +9,6 @@ single operating state are the hard case: there are no clusters, and EM takes lo
 from __future__ import annotations
 
 import tempfile
-import time
 import warnings
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,6 +17,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 
 from benchmarks.recordings import States, write_recordings
+from benchmarks.timing import seconds
 from fsasd.data.audio import Clips, LogMel, read
 from fsasd.data.metadata import Clip
 from fsasd.detectors.twfr_gmm import TWFRGMM, twfr
@@ -43,10 +43,10 @@ def _measure(folder: Path, states: States) -> None:
     ]
     floors, wholes = [], []
     for _ in range(3):
-        floors.append(_seconds(_floor, [*train, *made]))
-        wholes.append(_seconds(_choose, train, made))
+        floors.append(seconds(_floor, [*train, *made]))
+        wholes.append(seconds(_choose, train, made))
     floor, whole = min(floors), min(wholes)
-    rounds = [_seconds(_plain_round, train, made, r) for r in (0.5, 0.9, 1.0)]
+    rounds = [seconds(_plain_round, train, made, r) for r in (0.5, 0.9, 1.0)]
     plain = float(np.mean(rounds)) * len(_grid())
     print(f"  floor, reading and log-mels:  {floor:8.1f} s")
     print(f"  choosing r, everything:       {whole:8.1f} s = {whole / floor:.2f} x the floor")
@@ -85,12 +85,6 @@ def _plain_round(train: list[Clip], made: list[Clip], r: float) -> None:
     )
     mixture = GaussianMixture(2, tol=1e-6, reg_covar=1e-6, random_state=0).fit(fit)
     mixture.score_samples(score)
-
-
-def _seconds(call, *args) -> float:
-    started = time.perf_counter()
-    call(*args)
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":
