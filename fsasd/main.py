@@ -134,7 +134,7 @@ class Run:
             "version": VERSIONS["finetune"],
             "seed": self.cfg.seed,
             **parts,
-            **_own_code(self.cfg.generator._target_),
+            **_own_code(self._plain("generator")),
             "checkpoint": _digest(map(identity, checkpoints.files(start))) if start else None,
             **self._captioned,
         }
@@ -148,15 +148,13 @@ class Run:
             "synthesis": self._plain("synthesis"),
         }
 
-    def train_recipe(self) -> dict[str, Any] | None:
-        """Return what the detector's networks depend on; ``None`` if it has none to train."""
-        recipe = self.detector.recipe()
-        if not recipe:
-            return None
+    def train_recipe(self, part: Detector) -> dict[str, Any]:
+        """Return what the networks depend on of a detector, or of one within it."""
+        recipe = part.recipe()
         return {
             "version": VERSIONS["train"],
             "detector": recipe,
-            **_own_code(self.cfg.detector._target_),
+            **_own_code(self._plain("detector")),
             "precision": self.cfg.trainer.precision,
             "synthesise": self._synthesised() if _hears(recipe) else None,
             "clips": self._heard_digest,
@@ -166,10 +164,10 @@ class Run:
         """Return what the detections depend on."""
         return {
             "version": VERSIONS["detect"],
-            "train": self.train_recipe(),
+            "train": [self.train_recipe(part) for part in self.detector.to_prepare()],
             "synthesise": self._synthesised(),
             "detector": self._plain("detector"),
-            **_own_code(self.cfg.detector._target_),
+            **_own_code(self._plain("detector")),
             "selection": self._plain("selection"),
             "clips": self._known(
                 self.data.clips
@@ -277,10 +275,10 @@ class Run:
             quality = quality_table(read_table(folder), folder, real, options["encoders"])
             quality.to_csv(folder / QUALITY, index=False)
 
-    def train(self, folder: Path, synthetic: Path | None) -> None:
-        """Train the detector's networks on the normal training clips of all machines."""
+    def train(self, part: Detector, folder: Path, synthetic: Path | None) -> None:
+        """Train a detector's networks on the normal training clips of all machines."""
         heard = self._heard()
-        if asked := _hears(self.detector.recipe()):
+        if asked := _hears(part.recipe()):
             if synthetic is None:
                 raise ValueError(f"{', '.join(asked)} needs synthetic clips: choose a generator")
             _require(synthetic, "synthesise")
@@ -291,7 +289,7 @@ class Run:
         # How long and how, the detector's own settings say.
         where = {k: v for k, v in options.keywords.items() if k in _RUNTIME["trainer"]}
         where |= {"precision": self.cfg.trainer.precision, "logger": self._logger(folder)}
-        self.detector.prepare(heard, folder, where)
+        part.prepare(heard, folder, where)
 
     def detect(self, folder: Path, synthetic: Path | None) -> None:
         """Select, fit, score and evaluate each section of each target machine.
@@ -299,8 +297,8 @@ class Run:
         Reference machines for which clips were synthesised, too, play the target (``validation``).
         """
         detector = self.detector
-        if recipe := self.train_recipe():
-            detector.prepare(self._heard(), self.store.path("train", recipe))
+        for part in detector.to_prepare():
+            part.prepare(self._heard(), self.store.path("train", self.train_recipe(part)))
         selector = hydra.utils.instantiate(self.cfg.selection, _convert_="all")
         made = self._synthetic(synthetic) if synthetic else None
         found: list[Detection] = []
@@ -431,11 +429,13 @@ class Run:
             options["filters"].check(self._real(), sorted({clip.machine for clip in normal}))
 
     def _train(self, stages: Sequence[str], synthetic: Path | None) -> None:
-        recipe = self.train_recipe()
-        if recipe and "train" in stages:
-            self._make("train", recipe, lambda folder: self.train(folder, synthetic))
-        if recipe and "detect" in stages:
-            _require(self.store.path("train", recipe), "train")
+        for part in self.detector.to_prepare():
+            recipe = self.train_recipe(part)
+            if "train" in stages:
+                build = functools.partial(self.train, part, synthetic=synthetic)
+                self._make("train", recipe, build)
+            if "detect" in stages:
+                _require(self.store.path("train", recipe), "train")
 
     def _make(
         self,
@@ -549,17 +549,26 @@ class Run:
 
 
 def _hears(recipe: Mapping[str, Any]) -> list[str]:
-    """Return the settings, of a detector or of those within it, that ask for synthetic clips."""
-    inner = [_hears(value) for value in recipe.values() if isinstance(value, dict)]
-    return sorted({name for name in _HEARD if recipe.get(name)}.union(*inner))
+    """Return the settings of a detector that ask for synthetic clips."""
+    return sorted(name for name in _HEARD if recipe.get(name))
 
 
-def _own_code(target: str | None) -> dict[str, str]:
-    """Digest the file of a user's own class: no version of ours says when it changes."""
-    if not target or target.startswith("fsasd."):
-        return {}
-    file = getattr(inspect.getmodule(hydra.utils.get_object(target)), "__file__", None)
-    return {"code": hashlib.sha256(Path(file).read_bytes()).hexdigest()} if file else {}
+def _own_code(settings: Any) -> dict[str, str]:
+    """Digest the files of a user's own classes: no version of ours says when they change."""
+    own = sorted(name for name in set(_targets(settings)) if not name.startswith("fsasd."))
+    modules = [inspect.getmodule(hydra.utils.get_object(name)) for name in own]
+    files = [file for module in modules if (file := getattr(module, "__file__", None))]
+    return {"code": _digest(Path(file).read_bytes().hex() for file in files)} if files else {}
+
+
+def _targets(settings: Any) -> Iterator[str]:
+    if isinstance(settings, dict):
+        if name := settings.get("_target_"):
+            yield name
+        settings = list(settings.values())
+    if isinstance(settings, list):
+        for value in settings:
+            yield from _targets(value)
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -165,21 +165,25 @@ def test_a_network_is_trained_once_for_all_back_ends(chain):
     assert [stage for stage, _ in set(artifacts(root)) - before - new] == ["detect"]
 
 
+def train_recipes(run):
+    return [run.train_recipe(part) for part in run.detector.to_prepare()]
+
+
 def test_what_a_network_hears_is_in_its_key(chain):
     root, store, _ = chain
     run = app.Run(configure(*TINY, store, *STGRAM), root / "x")
     again = app.Run(configure(*TINY, store, *STGRAM, "trainer.devices=2", "seed=0"), root / "x")
-    assert run.train_recipe() == again.train_recipe()
-    heard = run.train_recipe()["clips"]
+    assert train_recipes(run) == train_recipes(again)
+    (heard,) = (recipe["clips"] for recipe in train_recipes(run))
     fewer = app.Run(configure(*TINY, store, *STGRAM), root / "x")
     fewer.data.clips = fewer.data.clips[1:]
-    assert fewer.train_recipe()["clips"] != heard
+    assert train_recipes(fewer)[0]["clips"] != heard
     exposed = app.Run(
         configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true"), root / "x"
     )
-    assert exposed.train_recipe()["synthesise"] == exposed.synthesise_recipe()
-    assert run.train_recipe()["synthesise"] is None
-    assert app.Run(configure(*TINY, store), root / "x").train_recipe() is None
+    assert train_recipes(exposed)[0]["synthesise"] == exposed.synthesise_recipe()
+    assert train_recipes(run)[0]["synthesise"] is None
+    assert train_recipes(app.Run(configure(*TINY, store), root / "x")) == []
 
 
 def test_outliers_that_a_network_hears_are_the_synthetic_anomalies(chain):
@@ -188,7 +192,8 @@ def test_outliers_that_a_network_hears_are_the_synthetic_anomalies(chain):
         configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true"), root / "exposed"
     )
     run()
-    found = (run.store.path("train", run.train_recipe()) / "classes.json").read_text()
+    (recipe,) = train_recipes(run)
+    found = (run.store.path("train", recipe) / "classes.json").read_text()
     assert "pump|00|anomaly" in found
     none = app.Run(
         configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true", "generator=none"),
@@ -266,27 +271,60 @@ def test_normal_clips_that_a_network_hears_may_be_synthetic(chain, monkeypatch):
     settings = [f"detector.{setting}" for setting in CLASSICAL["cmae"]]
     asked = [*TINY, store, "detector=cmae", "detector.synthetic_normals=true", *settings]
     run = app.Run(configure(*asked), root / "augmented")
-    assert run.train_recipe()["synthesise"] == run.synthesise_recipe()
+    assert train_recipes(run)[0]["synthesise"] == run.synthesise_recipe()
     run()
     assert {clip.label for clip in heard[0]} == {"normal"}
     assert len(heard[0]) > len(heard[1]), "the stage detect finds it trained"
     assert {clip.machine for clip in heard[0][len(heard[1]) :]} == {"pump"}
 
 
-@pytest.mark.parametrize("name", ["anopatch", "lv_huakong", "guan_heu_attributes"])
-def test_every_pretrained_encoder_runs_by_name(chain, name, tmp_path):
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ast")
     config = ASTConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
         max_length=64, num_mel_bins=32,
     )  # fmt: skip
     for part in (ASTModel(config), ASTFeatureExtractor(num_mel_bins=32, max_length=64)):
-        part.save_pretrained(tmp_path)
+        part.save_pretrained(folder)
+    return [f"encoder={folder}", "seconds=0.5", "epochs=1", "batch_size=8"]
+
+
+@pytest.mark.parametrize("name", ["anopatch", "lv_huakong", "guan_heu_attributes"])
+def test_every_pretrained_encoder_runs_by_name(chain, name, brief):
     root, store, _ = chain
-    settings = [f"encoder={tmp_path}", "seconds=0.5", "epochs=1", "batch_size=8", "layer=1"]
-    overrides = [f"detector={name}", *(f"detector.{setting}" for setting in settings)]
+    overrides = [f"detector={name}", *(f"detector.{setting}" for setting in brief)]
     score = app.Run(configure(*TINY, store, *overrides), root / name)()
     assert 0 <= score <= 1
     assert pd.read_csv(root / name / "selection.csv")["chosen"].sum() == 1
+
+
+def test_a_detector_within_an_ensemble_shares_its_networks_with_one_alone(chain, brief):
+    root, store, _ = chain
+    names = {"guan_heu": "detector.detectors.attributes", "guan_heu_attributes": "detector"}
+    made = []
+    for name, part in names.items():
+        settings = [f"{part}.{setting}" for setting in [*brief, "learning_rate=2e-5"]]
+        app.Run(configure(*TINY, store, f"detector={name}", *settings), root / f"shared_{name}")()
+        made.append({name for stage, name in artifacts(root) if stage == "train"})
+    assert made[0] == made[1]
+
+
+def test_a_users_own_class_within_a_detector_is_in_its_key(chain, tmp_path, monkeypatch):
+    root, store, _ = chain
+    own = tmp_path / "own_representation.py"
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def key(doc):
+        own.write_text(
+            f"from fsasd.detectors.representations import TimeStatistics\n\n\n"
+            f"class Own(TimeStatistics):\n    '{doc}'\n"
+        )
+        target = "representation._target_=own_representation.Own"
+        return app.Run(configure(*TINY, store, "detector=knn", target), root / "x").detect_recipe()
+
+    assert key("before") == key("before")
+    assert key("before") != key("after")
 
 
 def test_detection_without_its_networks_names_the_stage(chain):

@@ -371,7 +371,8 @@ def test_the_configurations_read_what_they_name(factory, tmp_path):
 def recipes(*overrides):
     options = ["generator=none", "detector=stgram_mfn", "data=manifest", *overrides]
     run = app.Run(configure(*options), Path("nowhere"))
-    return run.train_recipe()["clips"], run.detect_recipe()["clips"]
+    (network,) = run.detector.to_prepare()
+    return run.train_recipe(network)["clips"], run.detect_recipe()["clips"]
 
 
 @pytest.mark.parametrize(

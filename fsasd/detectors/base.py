@@ -72,6 +72,21 @@ class Detector(BaseEstimator, abc.ABC):
                 part.prepare(clips, Path(folder) / name, trainer)
         return self
 
+    def to_prepare(self) -> list[Detector]:
+        """Return what ``prepare`` trains: this detector or, of one made of others, some of those.
+
+        Whoever keeps what is learnt may prepare them one by one, those of one recipe in one folder.
+
+        >>> from fsasd.detectors.ensemble import Ensemble
+        >>> from fsasd.detectors.knn import KNN
+        >>> from fsasd.detectors.thuee import THUEE
+        >>> Ensemble({"knn": KNN(), "learnt": THUEE()}).to_prepare()
+        [THUEE()]
+        """
+        if type(self).recipe is not Detector.recipe:
+            return [self] if self.recipe() else []
+        return [inner for _, part in self._detectors() for inner in part.to_prepare()]
+
     def score_path(
         self, grid: Sequence[Params], fit_clips: Clips, score_clips: Clips
     ) -> np.ndarray:
