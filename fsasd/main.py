@@ -6,7 +6,6 @@ the store under a key of all that determines its result.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import hashlib
 import inspect
@@ -39,7 +38,7 @@ from fsasd.callbacks import SynthesisWriter
 from fsasd.data.audio import Clips, identity
 from fsasd.data.check import check
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.data.metadata import ROLES, Clip, require_known
+from fsasd.data.metadata import Clip, require_known
 from fsasd.detection import Detection, detect, sections, tell, write
 from fsasd.detectors.base import Detector
 from fsasd.generation import checkpoint as checkpoints
@@ -611,39 +610,6 @@ def main(cfg: DictConfig) -> float | None:
             raise
         log.error("%s (HYDRA_FULL_ERROR=1 shows where)", said or error)
         sys.exit(1)
-
-
-def check_main() -> None:
-    """Run ``fsasd-check``: ``fsasd`` with the stage ``check`` alone, and three options for it."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--data")
-    parser.add_argument("--headers-only", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    options, given = parser.parse_known_args()
-    added = ["stages=[check]", *(_data_at(options.data) if options.data else [])]
-    if options.headers_only:
-        added.append("check.headers_only=true")
-    if options.json:
-        # Standard output is the report's, and nothing else's.
-        added += [
-            "check.json=true",
-            "hydra.job_logging.handlers.console.stream=ext://sys.stderr",
-        ]
-    # Hydra wants all overrides in one place, which options like --config-dir must not divide.
-    place = next((i for i, a in enumerate(given) if "=" in a and a[0] != "-"), len(given))
-    sys.argv[1:] = [*given[:place], *added, *given[place:]]
-    main()
-
-
-def _data_at(place: str) -> list[str]:
-    """Say what a table, a folder or an edition is called in the configuration."""
-    path, quoted = Path(place), "'" + place.replace("'", "\\'") + "'"
-    if path.suffix and not path.is_dir():
-        return ["data=manifest", f"data.manifest={quoted}"]
-    if path.is_dir() or len(path.parts) > 1:
-        layout = "dcase" if any((path / part).is_dir() for part in ROLES) else "folder"
-        return [f"data={layout}", f"data.root={quoted}"]
-    return [f"data={place}"]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ LAYERS = [
     {"callbacks"},
     {"report"},
     {"main", "testing"},
+    {"check_command"},
 ]
 """Bottom first: a part may import itself and what lies below, not its neighbour in the layer."""
 

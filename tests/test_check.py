@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_module
 from rich.console import Console
 
 import fsasd.main as app
+from fsasd import check_command
 from fsasd.data.audio import Clips
 from fsasd.data.captions import Captions
 from fsasd.data.check import check, inspect
@@ -377,7 +378,7 @@ def test_errors_in_the_data_stop_the_run(run, monkeypatch):
 def test_overrides_stay_together(monkeypatch, given, expected):
     monkeypatch.setattr(sys, "argv", ["fsasd-check", *given])
     monkeypatch.setattr(app, "main", lambda: None)
-    app.check_main()
+    check_command.main()
     assert sys.argv == ["fsasd-check", *expected]
 
 
@@ -397,7 +398,7 @@ def test_data_are_a_folder_a_table_or_an_edition(monkeypatch, tmp_path, place, r
     (tmp_path / "it's dcase/eval_data").mkdir(parents=True)
     monkeypatch.setattr(sys, "argv", ["fsasd-check", "--data", place, "data.targets=[press]"])
     monkeypatch.setattr(app, "main", lambda: None)
-    app.check_main()
+    check_command.main()
     data = configure(*sys.argv[1:]).data
     assert data._target_.endswith(reader)
     assert data.targets == ["press"]
@@ -409,7 +410,7 @@ def test_the_command_prints_json_and_fails_on_errors(make_wav, tmp_path):
     (tmp_path / "press/test").mkdir()
     (tmp_path / "press/test/b.wav").write_bytes(b"no audio")
     found = subprocess.run(
-        [sys.executable, "-c", "from fsasd.main import check_main; check_main()",
+        [sys.executable, "-m", "fsasd.check_command",
          "--json", "--data", str(tmp_path), f"hydra.run.dir={tmp_path / 'run'}"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip

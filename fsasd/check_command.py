@@ -1,0 +1,47 @@
+"""The command ``fsasd-check``: ``fsasd`` with the stage ``check`` alone, and options of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import fsasd.main
+from fsasd.data.metadata import ROLES
+
+
+def main() -> None:
+    """Turn the options into overrides, and run ``fsasd`` with the stage ``check``."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--data")
+    parser.add_argument("--headers-only", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options, given = parser.parse_known_args()
+    added = ["stages=[check]", *(_data_at(options.data) if options.data else [])]
+    if options.headers_only:
+        added.append("check.headers_only=true")
+    if options.json:
+        # Standard output is the report's, and nothing else's.
+        added += [
+            "check.json=true",
+            "hydra.job_logging.handlers.console.stream=ext://sys.stderr",
+        ]
+    # Hydra wants all overrides in one place, which options like --config-dir must not divide.
+    place = next((i for i, a in enumerate(given) if "=" in a and a[0] != "-"), len(given))
+    sys.argv[1:] = [*given[:place], *added, *given[place:]]
+    fsasd.main.main()
+
+
+def _data_at(place: str) -> list[str]:
+    """Say what a table, a folder or an edition is called in the configuration."""
+    path, quoted = Path(place), "'" + place.replace("'", "\\'") + "'"
+    if path.suffix and not path.is_dir():
+        return ["data=manifest", f"data.manifest={quoted}"]
+    if path.is_dir() or len(path.parts) > 1:
+        layout = "dcase" if any((path / part).is_dir() for part in ROLES) else "folder"
+        return [f"data={layout}", f"data.root={quoted}"]
+    return [f"data={place}"]
+
+
+if __name__ == "__main__":
+    main()
