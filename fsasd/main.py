@@ -58,6 +58,7 @@ from fsasd.generation.synthesis import (
 )
 from fsasd.memory import memory_advice
 from fsasd.processes import (
+    give_back_memory,
     keep_freed_memory,
     leave_out,
     leave_with_the_first_rank,
@@ -443,7 +444,9 @@ class Run:
         build: Callable[[Path], None],
         alone: bool = False,
     ) -> Path:
-        return self.store.make(stage, recipe, build, force=stage in self.cfg.force, alone=alone)
+        made = self.store.make(stage, recipe, build, force=stage in self.cfg.force, alone=alone)
+        give_back_memory()
+        return made
 
     def _synthetic(self, folder: Path) -> Clips:
         clips = Clips(read_manifest(folder), self.data.cache)

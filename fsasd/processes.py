@@ -63,6 +63,15 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def give_back_memory() -> None:
+    """Give the system what ``keep_freed_memory`` had kept: to be called when a training is done.
+
+    The next one divides it otherwise, and would be kept beside it.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def leave_with_the_first_rank() -> None:
     """End this process, one of the others, when the one that started it is gone.
 

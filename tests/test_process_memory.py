@@ -25,10 +25,39 @@ print(faults())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's")
+_RESIDENT = """
+import os
+import torch
+from fsasd.processes import give_back_memory, keep_freed_memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+keep_freed_memory()
+some = [torch.ones(1_000_000) for _ in range(50)]
+# What lies on top is still in use.
+last = some.pop()
+del some
+before = resident()
+give_back_memory()
+print(before - resident())
+"""
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not GNU's")
+
+
+@glibc
 def test_memory_that_is_freed_is_not_asked_for_again(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     given, kept = map(int, subprocess.check_output([sys.executable, "-c", _FAULTS]).split())
     # Three times 40 MB in pages of 4 kB.
     assert given > 20_000
     assert kept < 100
+
+
+@glibc
+def test_memory_is_given_back_when_a_training_is_done(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    # 49 times 4 MB.
+    assert int(subprocess.check_output([sys.executable, "-c", _RESIDENT])) > 180e6

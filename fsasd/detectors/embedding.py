@@ -30,6 +30,7 @@ from fsasd.detectors.augment import mixup
 from fsasd.detectors.heads import Head
 from fsasd.detectors.windows import step_seed
 from fsasd.memory import memory_advice
+from fsasd.processes import give_back_memory
 
 CLASS_PARTS = ("machine", "section", "attributes", "domain")
 
@@ -273,6 +274,7 @@ def train(
         ):
             # Only what this program wrote is loaded here, and optimizers are more than tensors.
             run.fit(classifier, ckpt_path=last if last.is_file() else None, weights_only=False)
+    give_back_memory()
     if run.interrupted:
         raise KeyboardInterrupt
 
