@@ -134,7 +134,7 @@ class Run:
             "version": VERSIONS["finetune"],
             "seed": self.cfg.seed,
             **parts,
-            **_own_code(self._plain("generator")),
+            **_foreign_code(self._plain("generator")),
             "checkpoint": _digest(map(identity, checkpoints.files(start))) if start else None,
             **self._captioned,
         }
@@ -154,7 +154,7 @@ class Run:
         return {
             "version": VERSIONS["train"],
             "detector": recipe,
-            **_own_code(self._plain("detector")),
+            **_foreign_code(self._plain("detector")),
             "precision": self.cfg.trainer.precision,
             "synthesise": self._synthesised() if _hears(recipe) else None,
             "clips": self._heard_digest,
@@ -167,7 +167,7 @@ class Run:
             "train": [self.train_recipe(part) for part in self.detector.to_prepare()],
             "synthesise": self._synthesised(),
             "detector": self._plain("detector"),
-            **_own_code(self._plain("detector")),
+            **_foreign_code(self._plain("detector")),
             "selection": self._plain("selection"),
             "clips": self._known(
                 self.data.clips
@@ -555,10 +555,10 @@ def _hears(recipe: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in _HEARD if recipe.get(name))
 
 
-def _own_code(settings: Any) -> dict[str, str]:
-    """Digest the files of a user's own classes: no version of ours says when they change."""
-    own = sorted(name for name in set(_targets(settings)) if not name.startswith("fsasd."))
-    modules = [inspect.getmodule(hydra.utils.get_object(name)) for name in own]
+def _foreign_code(settings: Any) -> dict[str, str]:
+    """Digest the files of classes that are not ours: no version of ours says when they change."""
+    foreign = sorted(name for name in set(_targets(settings)) if not name.startswith("fsasd."))
+    modules = [inspect.getmodule(hydra.utils.get_object(name)) for name in foreign]
     files = [file for module in modules if (file := getattr(module, "__file__", None))]
     return {"code": _digest(Path(file).read_bytes().hex() for file in files)} if files else {}
 
