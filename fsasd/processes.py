@@ -53,8 +53,8 @@ _left_out: list[str] = []
 def keep_freed_memory() -> None:
     """Where a CPU trains, let the C library keep what one step frees for the next.
 
-    It gives large blocks back to the system and gets them anew, each page set to zero: up to two
-    thirds of the time of a step. What it keeps is up to half of the peak more (docs/speed.md).
+    It gives large blocks back to the system and gets them anew, each page set to zero: up to half
+    of the time of a step and more. What it keeps is up to half of the peak more (docs/speed.md).
     Other C libraries than GNU's are left as they are.
     """
     if platform.libc_ver()[0] == "glibc" and not torch.cuda.is_available():
