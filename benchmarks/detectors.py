@@ -44,6 +44,7 @@ from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import Section, metrics_table, section_metrics
 from fsasd.evaluation.uncertainty import bootstrap_official
 from fsasd.processes import keep_freed_memory
+from fsasd.sweep import cells
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, TABLE = DOCS / "detectors.md", DOCS / "detectors.csv"
@@ -220,7 +221,8 @@ def page() -> str:
 
 _HEAD = """\
 `detector=<name>` chooses one; `fsasd -m experiment=detectors 'detector=glob(*)'` runs all of them
-on the data that are chosen, and says at its end which could not run. What each is, how it deviates
+on the data that are chosen, and ends with the table below for them, and with those that could not
+run. What each is, how it deviates
 from its source and what is chosen on synthetic clips stands [below](#what-each-is).
 
 This page is written by `python -m benchmarks.detectors` from the config group, the docstrings and
@@ -267,7 +269,8 @@ def _results(rows: pd.DataFrame, entries: Sequence[Entry]) -> str:
             without.setdefault(_WITHOUT.get(note, note), []).append(_link(entry.name))
     sources = {entry.name: entry.source for entry in entries}
     for name in sorted(found, key=lambda name: -found[name]["official"].mean()):
-        lines.append(f"| {' | '.join([_link(name), sources[name], *_cells(found[name])])} |")
+        own = found[name]
+        lines.append(f"| {' | '.join([_link(name), sources[name], *cells(own), _seeds(own)])} |")
     parts = ["\n".join(lines)] if found else []
     if any(len(own) < _SEEDS for own in found.values()):
         parts.append(f"† Fewer than {_SEEDS} seeds: how much of it is chance is not known.")
@@ -285,20 +288,9 @@ def _link(name: str) -> str:
     return f"[{name}](#{name})"
 
 
-def _cells(own: pd.DataFrame) -> list[str]:
-    mean = own.mean(numeric_only=True)
-    spread = own["official"].std(ddof=0) if len(own) > 1 else 0.0
-    give_or_take = f" ± {100 * spread:.1f}" if spread > 5e-4 else ""
-    return [
-        f"{int(mean['parameters']):,}",
-        f"{mean['training_seconds']:.1f} s",
-        f"{mean['scoring_ms']:.1f} ms",
-        *(f"{100 * mean[name]:.1f}" for name in ("auc_source", "auc_target", "pauc")),
-        f"{100 * mean['official']:.1f}{give_or_take} "
-        f"[{100 * mean['low']:.1f} to {100 * mean['high']:.1f}]",
-        f"{len(own)}{'' if len(own) >= _SEEDS else ' †'}"
-        + "".join(f" with {note}" for note in own["note"].dropna().unique()),
-    ]
+def _seeds(own: pd.DataFrame) -> str:
+    few = "" if len(own) >= _SEEDS else " †"
+    return f"{len(own)}{few}" + "".join(f" with {note}" for note in own["note"].dropna().unique())
 
 
 def _described(entry: Entry, first: Entry) -> str:

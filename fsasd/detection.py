@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from fsasd.choice import Choice, choose
-from fsasd.data.audio import Clips
+from fsasd.data.audio import Clips, FeatureCache
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import Section, SectionMetrics, metrics_table, section_metrics
 from fsasd.evaluation.submission import write_decisions, write_scores
@@ -22,6 +23,24 @@ from fsasd.evaluation.uncertainty import bootstrap_official
 from fsasd.selection import WIDE_GAP, Curve, Selector, title
 
 log = logging.getLogger(__name__)
+
+_TIMED = 8
+"""Test clips of a section of which is measured how long a score takes."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the detector of a section costs, on the machine that the run had.
+
+    Attributes:
+        parameters: Numbers that it holds.
+        fit_seconds: Of fitting with its setting; features that were at hand are not in it.
+        score_ms: Milliseconds of scoring a clip from its recording, mean over a few together.
+    """
+
+    parameters: int
+    fit_seconds: float
+    score_ms: float
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,7 @@ class Detection:
         threshold: A clip scored above it is called anomalous.
         choice: What synthetic clips chose; ``None`` where none were to be made.
         metrics: ``None`` where the test labels are not known.
+        cost: In numbers and in time.
     """
 
     machine: str
@@ -47,6 +67,7 @@ class Detection:
     threshold: float
     choice: Choice | None
     metrics: SectionMetrics | None
+    cost: Cost
 
     @property
     def decisions(self) -> np.ndarray:
@@ -81,13 +102,16 @@ def detect(
         choice = choose(detector, selector, train, test, synthetic)
         tell(choice, machine, section)
         fitted.set_params(**choice.selection.params)
+    started = time.perf_counter()
     fitted.fit(train)
+    fit_seconds = time.perf_counter() - started
     scores = fitted.score(test)
     threshold = gamma_threshold(held_out_scores(fitted, train))
     metrics = None
     if _is_labelled(test):
         metrics = section_metrics(test.labels, test.domains, scores, scores > threshold)
-    return Detection(machine, section, fitted, test, scores, threshold, choice, metrics)
+    cost = Cost(fitted.n_parameters(), round(fit_seconds, 3), round(_score_ms(fitted, test), 3))
+    return Detection(machine, section, fitted, test, scores, threshold, choice, metrics, cost)
 
 
 def tell(choice: Choice, machine: str, section: str) -> None:
@@ -136,12 +160,18 @@ def evaluate(detections: Sequence[Detection], resamples: int = 1000) -> pd.DataF
     )
 
 
-def write(folder: Path, detections: Sequence[Detection]) -> None:
+def write(folder: Path, detections: Sequence[Detection], training_seconds: float = 0.0) -> None:
     """Write what a run leaves of its detections.
 
     ``scores/`` in submission form, ``clips.csv`` (score, decision and what is known of each test
-    clip), what ``write_choices`` writes, ``metrics.csv`` (where there are labels), and
-    ``models/<machine>/section_<nn>/``.
+    clip), what ``write_choices`` writes, ``metrics.csv`` (where there are labels), ``costs.csv``
+    and ``models/<machine>/section_<nn>/``.
+
+    Args:
+        folder: Gets them.
+        detections: Of all machines and sections.
+        training_seconds: What networks took that all of them share; a row of its own in
+            ``costs.csv``.
     """
     for d in detections:
         names = _file_names(d.test)
@@ -150,6 +180,12 @@ def write(folder: Path, detections: Sequence[Detection]) -> None:
         d.detector.save(folder / "models" / d.machine / f"section_{d.section}")
     if clips := [_titled(d.machine, d.section, _clip_table(d)) for d in detections]:
         pd.concat(clips).to_csv(folder / "clips.csv", index=False)
+    costs = [{"machine": d.machine, "section": d.section, **asdict(d.cost)} for d in detections]
+    if training_seconds:
+        costs.append({"machine": "all machines", "fit_seconds": training_seconds})
+    if detections:
+        table = pd.DataFrame(costs).astype({"parameters": "Int64"})
+        table.to_csv(folder / "costs.csv", index=False)
     write_choices(folder, {(d.machine, d.section): d.choice for d in detections if d.choice})
     metrics = evaluate(detections)
     if metrics is not None:
@@ -188,6 +224,14 @@ def _unit(train: Clips, test: Clips) -> tuple[str, str]:
             f"{len(test)}"
         )
     return train[0].machine, train[0].section or "00"
+
+
+def _score_ms(detector: Detector, test: Clips) -> float:
+    # As if nothing of them had been computed before.
+    few = Clips(list(test)[:_TIMED], FeatureCache(channel=test.cache.channel))
+    started = time.perf_counter()
+    detector.score(few)
+    return 1e3 * (time.perf_counter() - started) / len(few)
 
 
 def _missing(test: Clips) -> str:

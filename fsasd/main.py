@@ -60,18 +60,18 @@ from fsasd.memory import memory_advice
 from fsasd.processes import (
     give_back_memory,
     keep_freed_memory,
-    leave_out,
     leave_with_the_first_rank,
     say_only_what_matters,
 )
 from fsasd.report import console, write_report, write_tables
 from fsasd.selection import Selector
-from fsasd.store import Store, rank
+from fsasd.store import BESIDE, Store, rank
+from fsasd.sweep import LEFT_OUT, leave_out
 from fsasd.validation import Trial, play_target, write_validation
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 2, "finetune": 2, "synthesise": 3, "train": 1, "detect": 5}
+VERSIONS = {"pretrain": 2, "finetune": 2, "synthesise": 3, "train": 1, "detect": 6}
 """To be raised when a stage, given the same recipe, gives another result."""
 
 STAGES = ("check", "pretrain", "finetune", "synthesise", "train", "detect", "report")
@@ -296,9 +296,11 @@ class Run:
 
         Reference machines for which clips were synthesised, too, play the target (``validation``).
         """
-        detector = self.detector
+        detector, trained = self.detector, 0.0
         for part in detector.to_prepare():
-            part.prepare(self._heard(), self.store.path("train", self.train_recipe(part)))
+            recipe = self.train_recipe(part)
+            part.prepare(self._heard(), self.store.path("train", recipe))
+            trained += self.store.seconds("train", recipe)
         selector = hydra.utils.instantiate(self.cfg.selection, _convert_="all")
         made = self._synthetic(synthetic) if synthetic else None
         found: list[Detection] = []
@@ -311,7 +313,7 @@ class Run:
                 if made is not None:
                     mine = made.where(machine=machine, section=own[0].section)
                 found.append(detect(detector, selector, train, test, mine))
-        write(folder, found)
+        write(folder, found, trained)
         trials = {}
         if made is not None and self.cfg.synthesis.references and selector.grids:
             trials = dict(self._trials(detector, selector, made))
@@ -545,7 +547,7 @@ class Run:
                 made,
                 folder,
                 copy_function=_link_or_copy,
-                ignore=shutil.ignore_patterns("recipe.json"),
+                ignore=shutil.ignore_patterns(*BESIDE),
                 dirs_exist_ok=True,
             )
 
@@ -600,13 +602,15 @@ def main(cfg: DictConfig) -> float | None:
     leave_with_the_first_rank()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     np.set_printoptions(precision=4)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    (folder / LEFT_OUT).unlink(missing_ok=True)
     try:
-        return Run(cfg, Path(HydraConfig.get().runtime.output_dir))()
+        return Run(cfg, folder)()
     except Exception as error:
         # What a constructor says is clearer than that Hydra called it.
         said = error.__cause__ if isinstance(error, InstantiationException) else None
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            leave_out(f"{' '.join(HydraConfig.get().overrides.task)}: {said or error}")
+            leave_out(folder, str(said or error))
             raise
         expected = isinstance(error, (ValueError, OSError, ImportError, InstantiationException))
         if os.environ.get("HYDRA_FULL_ERROR") or not expected:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import logging
 import os
 import platform
-import sys
 import threading
 import time
 import warnings
@@ -33,21 +31,6 @@ def say_only_what_matters() -> None:
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
     warnings.filterwarnings("ignore", ".* does not have many workers")
-
-
-def leave_out(what: str) -> None:
-    """Say that a job of a sweep has no result: now, and beside all others at the end.
-
-    Hydra goes on with the other jobs, and at the end tells of the first that failed.
-    """
-    log.error("left out: %s", what)
-    if not _left_out:
-        atexit.register(lambda: print(*_left_out, sep="\n  ", file=sys.stderr))
-        _left_out.append("\nThe sweep left out what follows; all other jobs have their results:")
-    _left_out.append(what)
-
-
-_left_out: list[str] = []
 
 
 def keep_freed_memory() -> None:

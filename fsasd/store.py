@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ import torch.distributed as dist
 from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
+
+BESIDE = ("recipe.json", "built.json")
+"""What an artifact holds beside its result: what determines it, and how long it took."""
 
 
 class Store:
@@ -42,6 +46,10 @@ class Store:
         """Return where the artifact of a recipe lives, made or not."""
         text = json.dumps(recipe, sort_keys=True, default=str)
         return self.root / stage / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def seconds(self, stage: str, recipe: Mapping[str, Any]) -> float:
+        """Return how long an artifact took to build, all attempts together but those killed."""
+        return _seconds(self.path(stage, recipe))
 
     def make(
         self,
@@ -88,7 +96,14 @@ class Store:
         text = json.dumps(recipe, sort_keys=True, default=str, indent=2)
         (partial / "recipe.json").write_text(text + "\n")
         log.info("%s: building %s", path.parent.name, path)
-        build(partial)
+        before, started = _seconds(partial), time.monotonic()
+        try:
+            build(partial)
+        finally:
+            taken = round(before + time.monotonic() - started, 3)
+            # Where the disk is full, its own error says so.
+            with contextlib.suppress(OSError):
+                (partial / "built.json").write_text(json.dumps({"seconds": taken}) + "\n")
         if path.is_dir():
             shutil.rmtree(path)
         partial.rename(path)
@@ -101,6 +116,11 @@ class Store:
             build(path.with_name(f"{path.name}.partial"))
         _hear()
         return path
+
+
+def _seconds(artifact: Path) -> float:
+    told = artifact / "built.json"
+    return json.loads(told.read_text())["seconds"] if told.is_file() else 0.0
 
 
 def rank() -> int:

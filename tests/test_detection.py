@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from fsasd.data.audio import Clips
+from fsasd.data.audio import Clips, FeatureCache
 from fsasd.data.metadata import read_clips
 from fsasd.detection import detect, evaluate, sections, write
 from fsasd.detectors.base import load
@@ -250,7 +250,32 @@ def test_every_result_has_its_file(written):
         "setting_scores.csv",
         "gap.csv",
         "metrics.csv",
+        "costs.csv",
     }
+
+
+def test_costs_are_those_of_the_fitted_detector(detection, tmp_path):
+    write(tmp_path, [detection], training_seconds=12.5)
+    costs = pd.read_csv(tmp_path / "costs.csv", dtype={"section": str, "parameters": "Int64"})
+    assert costs.loc[0, ["machine", "section"]].tolist() == ["bearing", "00"]
+    assert costs["parameters"][0] == detection.detector.n_parameters() == 33_026
+    assert costs["score_ms"][0] > 0
+    assert costs["machine"][1] == "all machines"
+    assert costs["fit_seconds"][1] == 12.5
+    assert costs.loc[1, ["section", "parameters", "score_ms"]].isna().all()
+
+
+def test_scoring_is_timed_from_the_recordings(train, test_clips, monkeypatch):
+    """What is in the cache, or in that of another process, does not count."""
+    detector = TWFRGMM().fit(train)
+    detector.score(test_clips)
+    heard = []
+    read = FeatureCache.read
+    monkeypatch.setattr(
+        FeatureCache, "read", lambda self, clip: heard.append(clip.path) or read(self, clip)
+    )
+    detect(TWFRGMM(), Selector({}), train, test_clips)
+    assert sorted(heard) == sorted(clip.path for clip in test_clips[:8])
 
 
 def test_the_submission_evaluates_to_the_metrics_that_were_written(written, detection, factory):
@@ -388,7 +413,7 @@ def test_without_labels_scores_are_written_and_no_metrics(
     assert evaluate([found]) is None
     write(tmp_path, [found])
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        *("clips.csv", "gap.csv", "models", "scores", "selection.csv")
+        *("clips.csv", "costs.csv", "gap.csv", "models", "scores", "selection.csv")
     ]
     # Whoever has the labels can evaluate them.
     judged = submission.evaluate(tmp_path / "scores", factory / "ground_truth", bootstrap=0)

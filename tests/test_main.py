@@ -23,6 +23,7 @@ from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.prompts import Wording
 from fsasd.generation.synthesis import SynthesisFolder
 from fsasd.generation.transforms import FaultTransforms
+from fsasd.sweep import leave_out
 
 CONF = Path(__file__).parents[1] / "conf"
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
@@ -629,9 +630,20 @@ def test_the_command_fails_with_one_line_and_a_code(tmp_path):
 
 
 def test_a_sweep_over_detectors_shares_the_generator(tmp_path):
-    store = tmp_path / "store"
-    found = command("-m", "detector=twfr_gmm,knn", *TINY, f"store={store}", cwd=tmp_path)
+    store, folder = tmp_path / "store", tmp_path / "sweep"
+    # A job that was left out before, and now is run again.
+    (folder / "1").mkdir(parents=True)
+    leave_out(folder / "1", "weights are missing")
+    found = command(
+        *("-m", "detector=twfr_gmm,knn", *TINY, f"store={store}", f"hydra.sweep.dir={folder}"),
+        cwd=tmp_path,
+    )
     assert found.returncode == 0, found.stdout + found.stderr
+    jobs = pd.read_csv(folder / "sweep.csv")
+    assert jobs["detector"].tolist() == ["twfr_gmm", "knn"]
+    assert jobs["left_out"].isna().all()
+    assert jobs["official"].notna().all()
+    assert (jobs["scoring_ms"] > 0).all()
     assert len(list((store / "finetune").glob("*/model"))) == 1
     assert len(list((store / "detect").glob("*/metrics.csv"))) == 2
 
@@ -647,6 +659,8 @@ def test_a_sweep_loses_only_the_detectors_that_cannot_run(tmp_path, monkeypatch)
     )
     assert found.returncode == 1
     assert (tmp_path / "2" / "metrics.csv").is_file()
+    assert pd.read_csv(tmp_path / "sweep.csv")["detector"].tolist() == ["anopatch", "genrep", "knn"]
+    assert "The sweep, the best first" in found.stdout
     _, left_out = found.stderr.split("The sweep left out what follows; all other jobs have their")
     first, second = left_out.strip().splitlines()[1:]
     assert "detector=anopatch" in first

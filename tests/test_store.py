@@ -2,6 +2,7 @@ import json
 import logging
 import multiprocessing
 import shutil
+import time
 
 import pytest
 
@@ -110,7 +111,7 @@ def test_nothing_is_visible_before_it_is_complete(store):
         assert not path.exists()
 
     assert store.make("stage", {}, build) == path
-    assert sorted(p.name for p in path.iterdir()) == ["answer", "recipe.json"]
+    assert sorted(p.name for p in path.iterdir()) == ["answer", "built.json", "recipe.json"]
     assert not list(path.parent.glob("*.partial"))
 
 
@@ -132,7 +133,20 @@ def test_an_interrupted_build_goes_on_where_it_was(store):
         (folder / "rest").touch()
 
     made = store.make("stage", {}, go_on)
-    assert sorted(p.name for p in made.iterdir()) == ["half", "recipe.json", "rest"]
+    assert sorted(p.name for p in made.iterdir()) == ["built.json", "half", "recipe.json", "rest"]
+
+
+def test_the_time_of_all_attempts_is_kept(store):
+    def interrupted(folder):
+        time.sleep(0.3)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.make("stage", {}, interrupted)
+    store.make("stage", {}, lambda folder: time.sleep(0.2))
+    store.make("stage", {}, lambda folder: pytest.fail("built again"))
+    assert 0.5 <= store.seconds("stage", {}) < 5
+    assert store.seconds("stage", {"another": 1}) == 0
 
 
 def test_an_artifact_that_was_deleted_is_built_again(store):
@@ -237,4 +251,4 @@ def test_what_a_killed_job_has_made_is_found_again(store, other_job):
         assert (folder / "half").read_text() == "from the other job"
 
     made = store.make("stage", {}, go_on)
-    assert sorted(p.name for p in made.iterdir()) == ["half", "recipe.json"]
+    assert sorted(p.name for p in made.iterdir()) == ["built.json", "half", "recipe.json"]

@@ -48,6 +48,7 @@ _FILES = {
     "settings.csv": "baselines, the chosen setting and the oracle's",
     "setting_scores.csv": "the scores of every test clip with these settings",
     "gap.csv": "how far synthetic normal clips are from real ones",
+    "costs.csv": "the numbers that each detector holds, the time to fit it and to score a clip",
     "validation.csv": "what synthetic clips chose for machines whose anomalies are known",
     "validation": "what that was made of",
     **{f"table{n}.csv": f"table {n} of the paper beside this run’s numbers" for n in range(2, 7)},
@@ -80,6 +81,7 @@ class SectionPart:
     threshold: float
     clips: int
     alarms: int
+    cost: dict | None
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,7 @@ def _section(results: Results, machine: str, section: str) -> SectionPart:
     path = not curve.empty and is_path(curve)
     gap = of(results.gap, machine, section)
     no_roc = _no_roc(clips)
+    cost = of(results.costs, machine, section)
     return SectionPart(
         name=section,
         setting=results.setting(machine, section),
@@ -265,6 +268,7 @@ def _section(results: Results, machine: str, section: str) -> SectionPart:
         threshold=float(clips["threshold"].iloc[0]),
         clips=len(clips),
         alarms=int(clips["decision"].sum()),
+        cost=None if cost.empty else cost.iloc[0].to_dict(),
     )
 
 

@@ -61,6 +61,7 @@ class Results:
             # As in the metrics: editions without domains have nothing but source.
             self.clips["domain"] = self.clips["domain"].fillna("source")
         self.metrics = self._table("metrics.csv")
+        self.costs = self._table("costs.csv")
         self.selection = self._table("selection.csv")
         self.real_curve = self._table("real_curve.csv")
         self.settings = self._table("settings.csv")
