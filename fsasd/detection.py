@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -23,6 +24,9 @@ from fsasd.evaluation.uncertainty import bootstrap_official
 from fsasd.selection import WIDE_GAP, Curve, Selector, title
 
 log = logging.getLogger(__name__)
+
+DECISION = "decision.json"
+"""Beside a saved detector: the threshold, and the channel of recordings that it hears."""
 
 _TIMED = 8
 """Test clips of a section of which is measured how long a score takes."""
@@ -177,7 +181,10 @@ def write(folder: Path, detections: Sequence[Detection], training_seconds: float
         names = _file_names(d.test)
         write_scores(folder / "scores", d.machine, d.section, names, d.scores)
         write_decisions(folder / "scores", d.machine, d.section, names, d.decisions)
-        d.detector.save(folder / "models" / d.machine / f"section_{d.section}")
+        model = folder / "models" / d.machine / f"section_{d.section}"
+        d.detector.save(model)
+        decision = {"threshold": d.threshold, "channel": d.test.cache.channel}
+        (model / DECISION).write_text(json.dumps(decision) + "\n")
     if clips := [_titled(d.machine, d.section, _clip_table(d)) for d in detections]:
         pd.concat(clips).to_csv(folder / "clips.csv", index=False)
     costs = [{"machine": d.machine, "section": d.section, **asdict(d.cost)} for d in detections]

@@ -21,7 +21,7 @@ LAYERS = [
     {"validation"},
     {"callbacks"},
     {"report"},
-    {"sweep", "testing"},
+    {"sweep", "score_command", "testing"},
     {"main"},
     {"check_command"},
 ]

@@ -243,6 +243,7 @@ def test_every_result_has_its_file(written):
         "scores/decision_result_bearing_section_00_test.csv",
         "models/bearing/section_00/detector.json",
         "models/bearing/section_00/detector.safetensors",
+        "models/bearing/section_00/decision.json",
         "clips.csv",
         "selection.csv",
         "real_curve.csv",

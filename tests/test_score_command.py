@@ -1,0 +1,126 @@
+"""A saved detector scores recordings as it did in the run that left it."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from fsasd.detection import detect, write
+from fsasd.detectors.twfr_gmm import TWFRGMM
+from fsasd.score_command import main
+from fsasd.selection import Selector
+
+
+@pytest.fixture(scope="module")
+def detection(factory_clips):
+    own = factory_clips.where(machine="bearing")
+    return detect(TWFRGMM(), Selector({}), own.where(split="train"), own.where(split="test"))
+
+
+@pytest.fixture(scope="module")
+def models(detection, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    write(folder, [detection])
+    return folder / "models"
+
+
+def score(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def table(text):
+    return pd.read_csv(io.StringIO(text))
+
+
+def test_scores_and_decisions_are_those_of_the_run(models, detection, capsys):
+    paths = [clip.path for clip in detection.test]
+    assert score("--model", models / "bearing", *paths) == 0
+    out, err = capsys.readouterr()
+    found = table(out)
+    assert found["file"].tolist() == [str(path) for path in paths]
+    np.testing.assert_allclose(found["score"], detection.scores, rtol=1e-12)
+    assert found["decision"].tolist() == detection.decisions.astype(int).tolist()
+    assert 0 < found["decision"].sum() < len(found)
+    assert set(found["threshold"]) == {detection.threshold}
+    assert err == ""
+
+
+def test_a_folder_is_all_its_recordings(models, detection, tmp_path, capsys):
+    for name in ("b.wav", "a.wav", "inner/c.WAV"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(detection.test[0].path, tmp_path / name)
+    (tmp_path / "notes.txt").touch()
+    assert score("--model", models / "bearing/section_00", tmp_path) == 0
+    found = table(capsys.readouterr().out)
+    assert found["file"].tolist() == [str(tmp_path / n) for n in ("a.wav", "b.wav", "inner/c.WAV")]
+    assert found["score"].tolist() == pytest.approx([detection.scores[0]] * 3, rel=1e-12)
+
+
+def test_what_cannot_be_read_is_named_and_nothing_else_is_lost(models, detection, tmp_path, capsys):
+    broken, absent = tmp_path / "broken.wav", tmp_path / "absent.wav"
+    broken.write_bytes(b"RIFF....")
+    paths = [clip.path for clip in detection.test[:3]]
+    assert score("--model", models / "bearing", paths[0], broken, *paths[1:], absent) == 1
+    out, err = capsys.readouterr()
+    np.testing.assert_allclose(table(out)["score"], detection.scores[:3], rtol=1e-12)
+    first, second = err.strip().splitlines()
+    assert first.startswith(f"{broken}: not readable as audio")
+    assert second == f"recording {absent} does not exist"
+
+
+def test_it_hears_the_channel_that_the_run_heard(models, detection, tmp_path, capsys):
+    mono, rate = soundfile.read(detection.test[0].path, dtype="int16")
+    both = tmp_path / "both.wav"
+    soundfile.write(both, np.stack([mono[::-1], mono], axis=1), rate, subtype="PCM_16")
+    shutil.copytree(models / "bearing", tmp_path / "bearing")
+    decision = tmp_path / "bearing/section_00/decision.json"
+    assert json.loads(decision.read_text())["channel"] is None
+    assert score("--model", models / "bearing", both) == 1
+    assert "2 channels" in capsys.readouterr().err
+    decision.write_text(json.dumps(json.loads(decision.read_text()) | {"channel": 1}))
+    assert score("--model", tmp_path / "bearing", both) == 0
+    found = table(capsys.readouterr().out)
+    assert found["score"][0] == pytest.approx(detection.scores[0], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (lambda folder: shutil.rmtree(folder / "section_00"), "holds no saved detector"),
+        (lambda folder: (folder / "section_00/decision.json").unlink(), "decision.json is missing"),
+        (
+            lambda folder: shutil.copytree(folder / "section_00", folder / "section_01"),
+            "several sections: name one of section_00, section_01",
+        ),
+    ],
+)
+def test_a_model_that_is_not_there_or_not_one(models, detection, tmp_path, capsys, prepare, said):
+    folder = tmp_path / "bearing"
+    shutil.copytree(models / "bearing", folder)
+    prepare(folder)
+    assert score("--model", folder, detection.test[0].path) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert str(folder) in err
+    assert said in err
+
+
+def test_a_folder_without_recordings(models, tmp_path, capsys):
+    assert score("--model", models / "bearing", tmp_path) == 2
+    assert f"{tmp_path} holds no recordings (.wav, .flac)" in capsys.readouterr().err
+
+
+def test_the_command_prints_a_table_and_nothing_else(models, detection):
+    done = subprocess.run(
+        [sys.executable, "-m", "fsasd.score_command", "--model", models / "bearing",
+         detection.test[0].path],
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    assert len(table(done.stdout)) == 1
+    assert done.stderr == ""
