@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,20 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    rows = csv.writer(sys.stdout, lineterminator="\n")
-    rows.writerow(["file", "score", "threshold", "decision"])
-    failed = 0
-    groups = [paths[i : i + _TOGETHER] for i in range(0, len(paths), _TOGETHER)]
-    bar = Console(stderr=True)
-    for group in track(groups, "scoring", console=bar, transient=True, disable=not bar.is_terminal):
-        for path, score in _scored(model, group):
-            if isinstance(score, Exception):
-                print(score, file=sys.stderr)
-                failed += 1
-            else:
-                rows.writerow([path, score, model.threshold, int(score > model.threshold)])
-        sys.stdout.flush()
-    return int(failed > 0)
+    try:
+        return int(_tell(model, paths) > 0)
+    except BrokenPipeError:
+        # `| head` has read enough; what is still to be written goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def read_model(folder: Path) -> Model:
@@ -101,6 +94,24 @@ def read_model(folder: Path) -> Model:
     if not told.is_file():
         raise FileNotFoundError(f"{told} is missing: it holds the threshold of the detector")
     return Model(detector, **json.loads(told.read_text()))
+
+
+def _tell(model: Model, paths: Sequence[Path]) -> int:
+    """Print a row for each recording; return how many have none."""
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(["file", "score", "threshold", "decision"])
+    failed = 0
+    groups = [paths[i : i + _TOGETHER] for i in range(0, len(paths), _TOGETHER)]
+    bar = Console(stderr=True)
+    for group in track(groups, "scoring", console=bar, transient=True, disable=not bar.is_terminal):
+        for path, score in _scored(model, group):
+            if isinstance(score, Exception):
+                print(score, file=sys.stderr)
+                failed += 1
+            else:
+                rows.writerow([path, score, model.threshold, int(score > model.threshold)])
+        sys.stdout.flush()
+    return failed
 
 
 def _found(places: Iterable[Path]) -> Iterator[Path]:

@@ -124,3 +124,19 @@ def test_the_command_prints_a_table_and_nothing_else(models, detection):
     )  # fmt: skip
     assert len(table(done.stdout)) == 1
     assert done.stderr == ""
+
+
+def test_a_reader_that_has_enough_ends_it_in_peace(models, detection, tmp_path):
+    many = [str(clip.path) for clip in detection.test] * 12
+    command = [sys.executable, "-m", "fsasd.score_command", "--model", str(models / "bearing")]
+    said = tmp_path / "stderr"
+    with (
+        said.open("w") as stderr,
+        subprocess.Popen(
+            [*command, *many], stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as done,
+    ):
+        assert done.stdout.readline() == "file,score,threshold,decision\n"
+        done.stdout.close()
+        assert done.wait(timeout=300) == 0
+    assert said.read_text() == ""
