@@ -96,6 +96,7 @@ class Store:
         text = json.dumps(recipe, sort_keys=True, default=str, indent=2)
         (partial / "recipe.json").write_text(text + "\n")
         log.info("%s: building %s", path.parent.name, path)
+        _turn(path).write_text(_launch())
         before, started = _seconds(partial), time.monotonic()
         try:
             build(partial)
@@ -107,11 +108,16 @@ class Store:
         if path.is_dir():
             shutil.rmtree(path)
         partial.rename(path)
+        _turn(path).unlink()
 
     def _beside(self, path: Path, build: Callable[[Path], object], force: bool) -> Path:
-        # Lightning starts the other ranks from within the first rank's build; from then on the
-        # first rank tells them.
-        reuse = _hear() if dist.is_initialized() else path.is_dir() and not force
+        if dist.is_initialized():
+            reuse = _hear()
+        else:
+            # Lightning starts the other ranks from within the first rank's build. Where all are
+            # started at once, the first may yet have to wait for another job.
+            while not (reuse := path.is_dir() and not force) and not _is_our_turn(path):
+                time.sleep(1)
         if not reuse:
             build(path.with_name(f"{path.name}.partial"))
         _hear()
@@ -127,11 +133,21 @@ def rank() -> int:
     """Return this process's rank among those of one training run."""
     if dist.is_initialized():
         return dist.get_rank()
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or _local_rank())
+    if told := os.environ.get("RANK"):
+        return int(told)
+    # In an interactive SLURM job, processes that Lightning starts inherit the shell's SLURM_PROCID.
+    return max(int(os.environ.get(name) or 0) for name in ("SLURM_PROCID", "LOCAL_RANK"))
 
 
-def _local_rank() -> int:
-    return int(os.environ.get("LOCAL_RANK") or 0)
+def _launch() -> str:
+    """Return what ranks have in common that torchrun or SLURM start at once; empty for others."""
+    if os.environ.get("RANK"):
+        names = ["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT"]
+    elif rank() == int(os.environ.get("SLURM_PROCID") or -1):
+        names = ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"]
+    else:
+        return ""
+    return " ".join(f"{name}={os.environ.get(name, '')}" for name in names)
 
 
 @contextlib.contextmanager
@@ -146,6 +162,18 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _turn(path: Path) -> Path:
+    return path.with_name(f"{path.name}.turn")
+
+
+def _is_our_turn(path: Path) -> bool:
+    launch = _launch()
+    try:
+        return not launch or _turn(path).read_text() == launch
+    except FileNotFoundError:
+        return False
 
 
 def _tell(value: bool) -> None:

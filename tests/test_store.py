@@ -1,6 +1,8 @@
 import json
 import logging
 import multiprocessing
+import os
+import queue
 import shutil
 import time
 
@@ -176,7 +178,7 @@ def test_what_one_process_builds_is_published_by_any_rank_and_used_by_the_others
 
 
 def test_another_rank_builds_beside_the_first_and_publishes_nothing(store, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     path = store.path("stage", {})
     partial = path.with_name(f"{path.name}.partial")
     partial.mkdir(parents=True)
@@ -191,6 +193,12 @@ def test_another_rank_reuses_what_is_there(store, monkeypatch):
     build = Build()
     assert store.make("stage", {}, build) == made
     assert build.runs == 0
+
+
+def test_a_process_that_lightning_started_in_an_interactive_slurm_job_is_not_the_first(monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert rank() == 2
 
 
 def build_until(root, started, proceed):
@@ -252,3 +260,64 @@ def test_what_a_killed_job_has_made_is_found_again(store, other_job):
 
     made = store.make("stage", {}, go_on)
     assert sorted(p.name for p in made.iterdir()) == ["built.json", "half", "recipe.json"]
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+LAUNCHERS = [
+    ("SLURM_PROCID", {"SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0"}),
+    ("RANK", TORCHRUN),
+]
+
+
+def build_together(root, told, begun, heard):
+    """What a rank does that is started with the others: none is done before all have begun."""
+    os.environ.update(told)
+
+    def build(folder):
+        begun.wait(60)
+        heard.put("built")
+
+    try:
+        Store(root).make("stage", {}, build)
+        heard.put("has it")
+    except Exception as error:
+        heard.put(repr(error))
+
+
+@pytest.fixture(params=LAUNCHERS, ids=["slurm", "torchrun"])
+def ranks_of_one_job(store, other_job, request):
+    """Two ranks that are started at once, while another job builds what they need."""
+    name, told = request.param
+    begun, heard = SPAWN.Barrier(2), SPAWN.Queue()
+    ranks = [
+        SPAWN.Process(
+            target=build_together,
+            args=(store.root, told | {name: str(number)}, begun, heard),
+        )
+        for number in range(2)
+    ]
+    for process in ranks:
+        process.start()
+    with pytest.raises(queue.Empty):
+        heard.get(timeout=8)
+    yield heard
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == 0
+
+
+def test_ranks_that_are_started_at_once_wait_for_another_job_and_use_its_result(
+    ranks_of_one_job, other_job
+):
+    other_job[1].set()
+    assert [ranks_of_one_job.get(timeout=60) for _ in range(2)] == ["has it"] * 2
+
+
+def test_ranks_that_are_started_at_once_build_together_when_the_other_job_is_gone(
+    ranks_of_one_job, other_job, store
+):
+    other_job[0].kill()
+    found = [ranks_of_one_job.get(timeout=60) for _ in range(4)]
+    assert sorted(found) == ["built", "built", "has it", "has it"]
+    assert store.path("stage", {}).is_dir()
+    assert not list(store.root.glob("*/*.turn"))
