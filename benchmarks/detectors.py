@@ -240,7 +240,8 @@ python -m benchmarks.detectors --real path/to/firstshot-real
 The best are first. Each detector is on its own settings, without synthetic clips. In parentheses:
 what of the source was at hand. Training is that of all machines together, scoring that of a clip
 from audio, both on one core. AUC, pAUC and official score are in percent, means over seeds; ± is
-the spread over seeds, in brackets is the 95 % bootstrap interval over machines and clips.""",
+the spread over seeds, in brackets is the 95 % bootstrap interval over machines and clips. The
+official score is a harmonic mean: a single AUC of 0, as eight test clips may give, makes it 0.""",
     "factory": """\
 A simulation: it says how the detectors differ, not how good they are. The columns are those above.
 
