@@ -244,6 +244,8 @@ the spread over seeds, in brackets is the 95 % bootstrap interval over machines 
 official score is a harmonic mean: a single AUC of 0, as eight test clips may give, makes it 0.""",
     "factory": """\
 A simulation: it says how the detectors differ, not how good they are. The columns are those above.
+Networks that would train for long had fewer epochs than their own, as is noted with their seeds:
+what they reach with all of them is not known.
 
 ```sh
 python -m benchmarks.detectors --factory
