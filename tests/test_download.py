@@ -1128,8 +1128,10 @@ def test_ctrl_c_leaves_what_there_is_and_says_how_to_go_on(tmp_path, mirror, wav
     arguments = ["2024", "--root", str(tmp_path), "--machines", "fan", "--base-url", mirror.url]
     code = "import sys; from fsasd.data.download.command import main; sys.exit(main())"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True,
+        # What a shell starts in the background ignores it, and so would what we start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     partial = tmp_path / "archives" / "dev_fan.zip.partial"
     wait_for(lambda: partial.exists() and partial.stat().st_size > 100_000)
     process.send_signal(signal.SIGINT)
