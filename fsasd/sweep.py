@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 from hydra.experimental.callback import Callback
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fsasd.evaluation.metrics import OFFICIAL
+from fsasd.report.console import terminal, titled
 from fsasd.report.results import UNDEFINED, Results, headline, percent
 
 log = logging.getLogger(__name__)
@@ -68,9 +68,7 @@ def compare(folder: Path) -> None:
     done = table[table["left_out"] == ""]
     if len(done):
         table.to_csv(folder / "sweep.csv", index=False)
-        out = Console(highlight=False, markup=False)
-        if not out.is_terminal:
-            out = Console(highlight=False, markup=False, width=_WIDTH)
+        out = terminal(_WIDTH)
         out.print("", _printed(done))
         out.print(f"{'sweep:':<16} {folder / 'sweep.csv'}", soft_wrap=True)
     if len(absent := table[table["left_out"] != ""]):
@@ -147,8 +145,7 @@ def cells(own: pd.DataFrame) -> list[str]:
 def _printed(done: pd.DataFrame) -> Table:
     settings = [name for name in done.columns[2 : done.columns.get_loc(_FOUND[0])]
                 if name != "seed" and len(done[name].unique()) > 1]  # fmt: skip
-    table = Table(title=Text("The sweep, the best first", style="bold"), title_justify="left",
-                  box=None, pad_edge=False)  # fmt: skip
+    table = titled("The sweep, the best first")
     for name in settings or ["Job"]:
         table.add_column(name, overflow="fold")
     for head in [*_HEADS, "Jobs"]:

@@ -44,9 +44,7 @@ def console(folder: Path) -> float | None:
         detected or no metric is defined.
     """
     results = Results(folder)
-    out = Console(highlight=False, markup=False)
-    if not out.is_terminal:
-        out = Console(highlight=False, markup=False, width=_WIDTH)
+    out = terminal()
     found = headline(results.metrics)
     if results.units:
         out.print(_sections(results))
@@ -71,7 +69,7 @@ def console(folder: Path) -> float | None:
 
 
 def _sections(results: Results) -> Table:
-    table = _table("Per machine and section, %", "Machine", "Section", "Setting")
+    table = titled("Per machine and section, %", "Machine", "Section", "Setting")
     for name in ("AUC source", "AUC target", "pAUC", "F1 source", "F1 target"):
         table.add_column(name, justify="right")
     for machine, section in results.units:
@@ -100,7 +98,7 @@ def _official(found: Headline) -> Text:
 
 
 def _settings(comparison: pd.DataFrame) -> Table:
-    table = _table("Was the choice worth it? Official score, %", "Setting")
+    table = titled("Was the choice worth it? Official score, %", "Setting")
     table.add_column("Official", justify="right")
     table.add_column("To synthetic", justify="right")
     table.add_column("95 % interval", justify="right")
@@ -123,7 +121,7 @@ def _settings(comparison: pd.DataFrame) -> Table:
 
 
 def _validation(validation: pd.DataFrame) -> Table:
-    table = _table("Reference machines as targets: what synthetic clips chose", "Machine", "Chosen")
+    table = titled("Reference machines as targets: what synthetic clips chose", "Machine", "Chosen")
     for name in ("Gain", "95 % interval", "Regret", "Rank correlation"):
         table.add_column(name, justify="right")
     table.add_column("")
@@ -144,7 +142,7 @@ def _validation(validation: pd.DataFrame) -> Table:
 
 def _paper(number: int, made: pd.DataFrame) -> Table:
     text = readable(number, made)
-    table = _table(f"Table {number} of the paper", "Row", "Column")
+    table = titled(f"Table {number} of the paper", "Row", "Column")
     for name in text.columns[2:]:
         table.add_column(name, justify="right")
     for row in text.itertuples(index=False):
@@ -156,7 +154,14 @@ def _between(low: float, high: float) -> str:
     return UNDEFINED if math.isnan(low) else f"{points(low)} to {points(high)}"
 
 
-def _table(title: str, *columns: str) -> Table:
+def terminal(width: int = _WIDTH) -> Console:
+    """Return where to print to; what is no terminal is as wide as is said."""
+    out = Console(highlight=False, markup=False)
+    return out if out.is_terminal else Console(highlight=False, markup=False, width=width)
+
+
+def titled(title: str, *columns: str) -> Table:
+    """Return an empty table as all of them look."""
     table = Table(title=Text(title, style="bold"), title_justify="left", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column)
