@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 from fsasd.data.audio import AudioError, Clips, FeatureCache
-from fsasd.data.metadata import AUDIO_SUFFIXES, Clip
+from fsasd.data.metadata import AUDIO_SUFFIXES, Clip, is_recording
 from fsasd.detection import DECISION
 from fsasd.detectors.base import Detector, load
 
@@ -119,7 +119,7 @@ def _found(places: Iterable[Path]) -> Iterator[Path]:
         if not place.is_dir():
             yield place
             continue
-        inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
+        inside = sorted(filter(is_recording, place.rglob("*")))
         if not inside:
             raise FileNotFoundError(f"{place} holds no recordings ({', '.join(AUDIO_SUFFIXES)})")
         yield from inside

@@ -56,6 +56,7 @@ def test_a_folder_is_all_its_recordings(models, detection, tmp_path, capsys):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(detection.test[0].path, tmp_path / name)
     (tmp_path / "notes.txt").touch()
+    (tmp_path / "._a.wav").touch()
     assert score("--model", models / "bearing/section_00", tmp_path) == 0
     found = table(capsys.readouterr().out)
     assert found["file"].tolist() == [str(tmp_path / n) for n in ("a.wav", "b.wav", "inner/c.WAV")]
