@@ -7,7 +7,9 @@ from sklearn.cluster import KMeans
 from sklearn.covariance import ledoit_wolf
 from sklearn.mixture import GaussianMixture
 
-from fsasd.detectors.back_ends import BACK_ENDS, unit
+from fsasd.detectors.back_ends import BACK_ENDS
+from fsasd.detectors.bank import unit
+from fsasd.detectors.base import TooFewClipsError
 
 SOURCE, TARGET = 30, 6
 
@@ -91,11 +93,11 @@ def test_mahalanobis_is_that_of_scipy_to_the_nearer_domain(points, domains, othe
 
 
 def test_one_clip_has_no_covariance(points, domains):
-    with pytest.raises(ValueError, match="a covariance needs at least 2 clips, found 1"):
+    with pytest.raises(TooFewClipsError, match="a covariance needs at least 2 clips, found 1"):
         BACK_ENDS["mahalanobis"].fit(points[:1], domains[:1], 1, 0)
 
 
 @pytest.mark.parametrize(("name", "what"), [("knn", "neighbours"), ("gmm", "components")])
 def test_fewer_clips_than_k_are_told(name, what, points, domains):
-    with pytest.raises(ValueError, match=f"k=7 {what} need as many clips, found 3"):
+    with pytest.raises(TooFewClipsError, match=f"k=7 {what} need as many clips, found 3"):
         BACK_ENDS[name].fit(points[:3], domains[:3], 7, 0)

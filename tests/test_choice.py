@@ -13,6 +13,7 @@ from fsasd.data.audio import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.knn import KNN
+from fsasd.detectors.thuee import THUEE
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.selection import WIDE_GAP, Selector
 
@@ -305,6 +306,16 @@ def test_a_setting_that_needs_more_clips_is_a_reason(train, test_clips):
         "a setting cannot be fitted: k=8 neighbours need as many clips, found 5"
     )
     assert choice.settings is None
+
+
+def test_a_network_keeps_its_setting_where_its_back_end_needs_more_clips(train, test_clips):
+    detector = THUEE(channels=4, dim=8, seconds=0.5, epochs=1)
+    selector = Selector({"k": [1, 5]}, max_gap=None)
+    choice = choose(detector, selector, train[:4], test_clips, test_clips)
+    assert choice.selection.params == {"k": 1}
+    assert choice.selection.reason == (
+        "a setting cannot be fitted: k=5 neighbours need as many clips, found 4"
+    )
 
 
 def test_five_clips_are_enough_where_every_setting_can_be_fitted(train, test_clips):

@@ -126,12 +126,20 @@ def case(request, factory_clips, tiny_encoders, tmp_path_factory):
         overrides = [f"detector.encoder={tiny_encoders('ast')}"]
     if name == "guan_heu":
         overrides = [f"detector.detectors.attributes.encoder={tiny_encoders('ast')}"]
-    detector = configured(name, *overrides)
+    cfg = composed(name, *overrides)
+    detector = hydra.utils.instantiate(cfg.detector, _convert_="all")
+    settings = hydra.utils.instantiate(cfg.selection, _convert_="all").settings()
     folder = tmp_path_factory.mktemp(name)
     if detector.recipe():
         quiet = {"accelerator": "cpu", "enable_progress_bar": False}
         detector.prepare(factory_clips.where(split="train"), folder / "prepared", quiet)
-    return DetectorCase(detector, factory_clips.where(machine="bearing"), folder)
+    clips = factory_clips.where(machine="bearing")
+    # The small encoders have no layers but these.
+    grid = [
+        {key: min(value, 2) if key.endswith("__layer") else value for key, value in params.items()}
+        for params in (settings[0], settings[-1])
+    ]
+    return DetectorCase(detector, clips, folder, grid)
 
 
 @pytest.mark.parametrize("check", detector_checks(), ids=lambda check: check.__name__)

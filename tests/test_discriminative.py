@@ -160,7 +160,7 @@ def test_another_machine_is_more_anomalous_than_the_own(name, heard, factory_cli
         assert np.median(detector.score(other)) > np.median(detector.score(own))
 
 
-@pytest.mark.parametrize(("kind", "millions"), [(MDAM, 3.0), (THUEE, 6.0)])
+@pytest.mark.parametrize(("kind", "millions"), [(MDAM, 3.0), (THUEE, 6.0), (StatEx, 2.7)])
 def test_networks_are_as_large_as_the_systems_that_they_follow(kind, millions):
     network = kind().classifier(0, 14).network
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(1e6 * millions, rel=0.12)
@@ -424,11 +424,3 @@ def test_mdam_blends_domains_in_training_only(heard):
     assert torch.equal(blend.eval()(maps), maps)
     blended = blend.train()(maps)
     assert not torch.equal(blended, maps)
-
-
-def test_sizes_are_those_that_are_known():
-    for detector, low, high in (
-        (MDAM(), 2.5e6, 3.5e6), (THUEE(), 5.5e6, 6.5e6), (StatEx(), 2.6e6, 2.8e6)
-    ):  # fmt: skip
-        network = detector.classifier(0, 20).network
-        assert low < sum(p.numel() for p in network.parameters()) < high

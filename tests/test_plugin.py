@@ -37,7 +37,7 @@ def test_it_keeps_every_rule(plugin, factory_clips, monkeypatch):
     check_detector(KNN(), clips)
     monkeypatch.syspath_prepend(plugin)
     loudness = importlib.import_module("my_package.loudness")
-    check_detector(loudness.Loudness(), clips)
+    check_detector(loudness.Loudness(), clips, [{"quantile": 0.1}])
 
 
 @pytest.mark.slow

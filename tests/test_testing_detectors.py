@@ -197,6 +197,11 @@ class ShortensThePath(Plain):
         return super().score_path(grid, fit_clips, score_clips)[:, ::-1]
 
 
+class IgnoresTheGrid(Plain):
+    def score_path(self, grid, fit_clips, score_clips):
+        return super().score_path([{} for _ in grid], fit_clips, score_clips)
+
+
 class ForgetsToSave(Plain):
     def fit(self, clips):
         super().fit(clips)
@@ -248,11 +253,14 @@ BREAKS = {
     HigherIsNormal: ("obvious_anomaly_scores_higher", "noise scores .*, normal clips up to"),
     DividesByTheLevel: ("extreme_clips", "silence scores nan"),
     ReadsByItself: ("another_sampling_rate", "a clip at 24 kHz scores"),
-    ShortensThePath: ("score_path", "score_path: scores differ"),
+    ShortensThePath: ("score_path", "score_path at its own setting: scores differ"),
+    IgnoresTheGrid: ("score_path", "score_path at {'power': 1.0}: scores differ"),
     ForgetsToSave: ("saved_detector_scores_the_same", "the loaded detector: scores differ"),
     HoldsNothing: ("parameter_count", "it is 0"),
     DependsOnTheProcess: ("two_processes_agree", "fitting in another process: scores differ"),
 }
+
+GRID = [{"power": 1.0}]
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +275,7 @@ def broken_by(detector, check, clips, folder):
 
 
 def test_a_plain_detector_keeps_every_rule(clips):
-    check_detector(Plain(), clips)
+    check_detector(Plain(), clips, GRID)
 
 
 @pytest.mark.parametrize("kind", BREAKS, ids=lambda kind: kind.__name__)
@@ -275,7 +283,7 @@ def test_a_rule_that_is_broken_is_named(kind, clips, tmp_path):
     rule, seen = BREAKS[kind]
     (check,) = [check for check in detector_checks() if rule in check.__name__]
     with pytest.raises(ConformanceError, match=seen) as error:
-        check(DetectorCase(kind(), clips, tmp_path))
+        check(DetectorCase(kind(), clips, tmp_path, GRID))
     sentence = check.__doc__.strip()
     assert str(error.value).startswith(f"{kind.__name__} breaks {check.__name__} ({sentence})")
 

@@ -14,8 +14,9 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.covariance import LedoitWolf
 
-from fsasd.detectors.bank import Bank
-from fsasd.detectors.gaussian_mixture import GaussianMixtures, fit_gaussian_mixtures
+from fsasd.detectors.bank import Bank, unit
+from fsasd.detectors.base import TooFewClipsError
+from fsasd.detectors.gaussian_mixture import component_log_density, fit_gaussian_mixtures
 
 Arrays = dict[str, np.ndarray]
 
@@ -25,17 +26,6 @@ class BackEnd(NamedTuple):
 
     fit: Callable[[np.ndarray, np.ndarray, int, int], Arrays]
     score: Callable[[Arrays, np.ndarray, int], np.ndarray]
-
-
-def unit(embeddings: np.ndarray) -> np.ndarray:
-    """Return float64 vectors of length 1; one of length 0 stays.
-
-    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[0.6, 0.8], [0.0, 0.0]]
-    """
-    embeddings = embeddings.astype(np.float64)
-    lengths = np.linalg.norm(embeddings, axis=-1, keepdims=True)
-    return embeddings / np.where(lengths > 0, lengths, 1.0)
 
 
 def fit_nearest(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:
@@ -59,7 +49,7 @@ def score_nearest(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
 
 def fit_knn(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:
     """Keep every clip."""
-    _require(len(points) >= k, f"k={k} neighbours need as many clips, found {len(points)}")
+    _require(points, k, f"k={k} neighbours need as many clips")
     return {"bank": unit(points)}
 
 
@@ -70,22 +60,22 @@ def score_knn(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
 
 def fit_gmm(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:
     """Fit ``k`` Gaussians, as github.com/liuyoude/STgram-MFN does (full, 1e-3 on the diagonal)."""
-    _require(len(points) >= k, f"k={k} components need as many clips, found {len(points)}")
+    _require(points, k, f"k={k} components need as many clips")
     mixture = fit_gaussian_mixtures(unit(points)[None], k, tol=1e-3, reg_covar=1e-3, seed=seed)
     return {"means": mixture.means, "precision_cholesky": mixture.precision_cholesky}
 
 
 def score_gmm(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
     """Return -max_k log N_k."""
-    means, cholesky = arrays["means"], arrays["precision_cholesky"]
-    none = np.zeros(1)
-    mixture = GaussianMixtures(none, means, cholesky, none > 0, none.astype(np.int64), none)
-    return -mixture.component_log_density(unit(points)[None])[0].max(axis=1)
+    density = component_log_density(
+        arrays["means"], arrays["precision_cholesky"], unit(points)[None]
+    )
+    return -density[0].max(axis=1)
 
 
 def fit_mahalanobis(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:
     """Estimate a mean per domain, and the covariance about them, shrunk (Ledoit and Wolf)."""
-    _require(len(points) > 1, f"a covariance needs at least 2 clips, found {len(points)}")
+    _require(points, 2, "a covariance needs at least 2 clips")
     points = unit(points)
     names = np.unique(domains)
     means = np.stack([points[domains == name].mean(axis=0) for name in names])
@@ -109,6 +99,6 @@ BACK_ENDS = {
 }
 
 
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise ValueError(otherwise)
+def _require(points: np.ndarray, count: int, need: str) -> None:
+    if len(points) < count:
+        raise TooFewClipsError(f"{need}, found {len(points)}")

@@ -15,6 +15,17 @@ _CHUNK = 2**24
 _ROUNDING = float(np.finfo(np.float32).eps) / 2
 
 
+def unit(embeddings: np.ndarray) -> np.ndarray:
+    """Return float64 vectors of length 1; one of length 0 stays.
+
+    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
+    embeddings = embeddings.astype(np.float64)
+    lengths = np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    return embeddings / np.where(lengths > 0, lengths, 1.0)
+
+
 class Bank:
     """Points that others are compared with.
 

@@ -38,6 +38,9 @@ class Detector(BaseEstimator, abc.ABC):
     only_scored: ClassVar[frozenset[str]] = frozenset()
     """Parameters that ``fit`` does not look at: settings that differ in them share a fit."""
 
+    _prepared: Any = None
+    """What ``prepare`` found: kept by clones, but no setting, and not saved."""
+
     @abc.abstractmethod
     def fit(self, clips: Clips) -> Self:
         """Learn what is normal from normal clips of one machine.
@@ -60,7 +63,7 @@ class Detector(BaseEstimator, abc.ABC):
 
         Detectors of which ``recipe`` is empty have nothing to learn so. It may be called again with
         the same folder: what is there is used, and what was begun goes on. Copies that
-        ``sklearn.base.clone`` makes are prepared, too.
+        ``sklearn.base.clone`` makes are prepared, too, if what was found is in ``_prepared``.
 
         Args:
             clips: Normal clips of all machines.
@@ -86,6 +89,12 @@ class Detector(BaseEstimator, abc.ABC):
         if type(self).recipe is not Detector.recipe:
             return [self] if self.recipe() else []
         return [inner for _, part in self._detectors() for inner in part.to_prepare()]
+
+    def __sklearn_clone__(self) -> Self:
+        copy = super().__sklearn_clone__()
+        if self._prepared is not None:
+            copy._prepared = self._prepared
+        return copy
 
     def score_path(
         self, grid: Sequence[Params], fit_clips: Clips, score_clips: Clips

@@ -179,9 +179,6 @@ class CMAE(Detector):
 
     only_scored: ClassVar[frozenset[str]] = frozenset({"guessing"})
 
-    # No argument of the constructor: that it is prepared is no setting.
-    _prepared: Path | None = None
-
     def __init__(
         self,
         guessing: float = 0.5,
@@ -235,11 +232,6 @@ class CMAE(Detector):
                 shutil.rmtree(path.parent / "checkpoints")
         self._prepared = path
         return self
-
-    def __sklearn_clone__(self) -> Self:
-        copy = super().__sklearn_clone__()
-        copy._prepared = self._prepared
-        return copy
 
     def fit(self, clips: Clips) -> Self:
         """Learn what is usual of one machine; without ``prepare``, train the network on it first.

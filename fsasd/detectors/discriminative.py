@@ -26,7 +26,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.audio import Clips
 from fsasd.detectors.back_ends import BACK_ENDS, Arrays
-from fsasd.detectors.base import Detector, Params
+from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.embedding import Classifier, Embedding, Recordings, class_name, train
 from fsasd.store import rank
 
@@ -79,10 +79,9 @@ class Discriminative(Detector):
     untrained: ClassVar[frozenset[str]] = frozenset({"back_end", "k", "pool"})
     """Parameters that the network does not depend on: detectors that differ in them share it."""
 
-    # Class attributes, not the constructor's: that the detector is prepared is no setting of it.
+    # Of the systems that are ensembles; the others have no such parameters.
     networks: int = 1
     pool: str = "max"
-    _prepared: Path | None = None
 
     @abc.abstractmethod
     def classifier(self, member: int, n_classes: int) -> Classifier:
@@ -110,12 +109,6 @@ class Discriminative(Detector):
             _require_same(found["recipe"], self.recipe(), folder)
         self._prepared = folder
         return self
-
-    def __sklearn_clone__(self) -> Self:
-        copy = super().__sklearn_clone__()
-        if self._prepared is not None:
-            copy._prepared = self._prepared
-        return copy
 
     def _train(self, clips: Clips, folder: Path, trainer: Params) -> None:
         heard = clips if self.outlier_exposure else clips[[c.label != "anomaly" for c in clips]]
@@ -156,8 +149,9 @@ class Discriminative(Detector):
         Without ``prepare``, the networks are trained first, on these clips alone.
 
         Raises:
-            ValueError: The clips are all of one class and the detector is not prepared; or too few
-                for the back end; or their class is not among those that were trained on.
+            TooFewClipsError: There are too few for the back end.
+            ValueError: The clips are all of one class and the detector is not prepared; or their
+                class is not among those that were trained on.
         """
         return self._fit(self._trained_on(clips), clips)
 
@@ -214,7 +208,9 @@ class Discriminative(Detector):
 
     def _fit(self, embedding: Embedding, clips: Clips) -> Self:
         if not len(clips):
-            raise ValueError(f"{type(self).__name__} is fitted to at least 1 normal clip, found 0")
+            raise TooFewClipsError(
+                f"{type(self).__name__} is fitted to at least 1 normal clip, found 0"
+            )
         known = [*BACK_ENDS, *BY_CLASS]
         if self.back_end not in known or self.pool not in POOLS:
             raise ValueError(

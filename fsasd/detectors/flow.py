@@ -163,9 +163,6 @@ class Flow(Detector):
         seed: Of the weights, the order and the outliers.
     """
 
-    # No argument of the constructor: that other machines are known is no setting.
-    _others: Clips | None = None
-
     def __init__(
         self,
         frames: int = 2,
@@ -192,13 +189,8 @@ class Flow(Detector):
 
     def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
         """Remember the clips of all machines; a flow is each machine's own, trained by ``fit``."""
-        self._others = clips[[clip.label != "anomaly" for clip in clips]]
+        self._prepared = clips[[clip.label != "anomaly" for clip in clips]]
         return self
-
-    def __sklearn_clone__(self) -> Self:
-        copy = super().__sklearn_clone__()
-        copy._others = self._others
-        return copy
 
     def fit(self, clips: Clips) -> Self:
         """Train the flow.
@@ -237,10 +229,10 @@ class Flow(Detector):
         return MaskedAutoregressiveFlow(self.frames * FRONT_END.n_mels, self.blocks, self.hidden)
 
     def _outliers(self, clips: Clips) -> Windows | None:
-        if not self.outliers or self._others is None or not len(clips):
+        known: Clips | None = self._prepared
+        if not self.outliers or known is None or not len(clips):
             return None
-        machine = clips[0].machine
-        others = self._others[[clip.machine != machine for clip in self._others]]
+        others = known[[clip.machine != clips[0].machine for clip in known]]
         return Windows(others, FRONT_END, self.frames) if len(others) else None
 
 

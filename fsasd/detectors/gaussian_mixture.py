@@ -87,15 +87,20 @@ class GaussianMixtures:
         Raises:
             ValueError: if the grid or the dimension is not the fitted one, or X is not finite.
         """
-        X = _grid(X)
-        n_points, _, n_bins = self.means.shape
-        if (len(X), X.shape[2]) != (n_points, n_bins):
-            raise ValueError(
-                f"expected X of shape ({n_points}, clips, {n_bins}) as fitted, got {X.shape}"
-            )
-        with _threads() as threads:
-            densities = threads.map(_log_density, X, self.means, self.precision_cholesky)
-            return np.stack([density.T for density in densities])
+        return component_log_density(self.means, self.precision_cholesky, X)
+
+
+def component_log_density(means: Array, precision_cholesky: Array, X: ArrayLike) -> Array:
+    """``GaussianMixtures.component_log_density`` of the two arrays that it depends on."""
+    X = _grid(X)
+    n_points, _, n_bins = means.shape
+    if (len(X), X.shape[2]) != (n_points, n_bins):
+        raise ValueError(
+            f"expected X of shape ({n_points}, clips, {n_bins}) as fitted, got {X.shape}"
+        )
+    with _threads() as threads:
+        densities = threads.map(_log_density, X, means, precision_cholesky)
+        return np.stack([density.T for density in densities])
 
 
 def fit_gaussian_mixtures(

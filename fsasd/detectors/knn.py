@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.audio import Clips
-from fsasd.detectors.bank import Bank
+from fsasd.detectors.bank import Bank, unit
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.domains import Domains, banks, missing, smote
 from fsasd.detectors.representations import TimeStatistics, learnt_by
@@ -128,10 +128,7 @@ class KNN(Detector):
         return self._normalised(self.representation(clips))
 
     def _normalised(self, points: np.ndarray) -> np.ndarray:
-        if self.metric != "cosine":
-            return points
-        length = np.linalg.norm(points, axis=1, keepdims=True)
-        return points / np.where(length > 0, length, 1.0)
+        return unit(points) if self.metric == "cosine" else points
 
     def _require_neighbours(self) -> None:
         if not 1 <= self.k <= self.sizes_.min():

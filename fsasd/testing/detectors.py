@@ -26,7 +26,7 @@ from sklearn.exceptions import NotFittedError
 from fsasd.data.audio import SAMPLE_RATE, Clips, FeatureCache, FrontEnd, read
 from fsasd.data.metadata import Clip, read_clips
 from fsasd.data.simulate import write_factory
-from fsasd.detectors.base import Detector, load
+from fsasd.detectors.base import Detector, Params, load
 
 
 class ConformanceError(AssertionError):
@@ -41,13 +41,21 @@ class DetectorCase:
         clips: Recordings of one machine: those of split ``train``, normal and of both domains, are
             fitted on, those of split ``test`` are scored; 20 + 8 simulated ones by default.
         folder: Where recordings may be written.
+        grid: Settings that one is chosen from, some of them.
 
     Raises:
         ValueError: The clips lack a split or a domain.
     """
 
-    def __init__(self, detector: Detector, clips: Clips | None, folder: str | Path) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        clips: Clips | None,
+        folder: str | Path,
+        grid: Sequence[Params] = (),
+    ) -> None:
         self.detector = detector
+        self.grid = list(grid)
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         clips = _simulated(self.folder) if clips is None else clips
@@ -103,23 +111,27 @@ def detector_checks() -> list[Check]:
     return list(_CHECKS)
 
 
-def check_detector(detector: Detector, clips: Clips | None = None) -> None:
+def check_detector(
+    detector: Detector, clips: Clips | None = None, grid: Sequence[Params] = ()
+) -> None:
     """Check that a detector keeps every rule.
 
     Args:
         detector: Unfitted, with the settings that it is to be tried with (small ones); already
             prepared, if its network is to hear other machines than that of the clips.
         clips: Recordings of one machine, both splits, both domains; simulated ones by default.
+        grid: Some of the settings that its yaml lets synthetic clips choose from; a detector with
+            a ``score_path`` of its own is tried on them.
 
     Raises:
         ConformanceError: Names every rule that is broken.
 
     >>> from fsasd.detectors.knn import KNN
-    >>> check_detector(KNN(k=1))
+    >>> check_detector(KNN(k=1), grid=[{"k": 2}])
     """
     broken = []
     with tempfile.TemporaryDirectory() as folder:
-        case = DetectorCase(detector, clips, folder)
+        case = DetectorCase(detector, clips, folder, grid)
         for check in _CHECKS:
             try:
                 check(case)
@@ -380,10 +392,13 @@ def check_another_sampling_rate_is_resampled(case: DetectorCase) -> None:
 @_rule
 def check_score_path_is_scoring_one_by_one(case: DetectorCase) -> None:
     """``score_path`` has a row for each setting, that of fitting and scoring with it."""
-    rows = clone(case.detector).score_path([{}, {}], case.train, case.test)
-    assert np.shape(rows) == (2, len(case.test)), f"the shape is {np.shape(rows)}"
-    for row in rows:
-        _assert_close(row, case.scores, "score_path")
+    settings = [{}, *(case.grid or [{}])]
+    rows = clone(case.detector).score_path(settings, case.train, case.test)
+    assert np.shape(rows) == (len(settings), len(case.test)), f"the shape is {np.shape(rows)}"
+    for params, row in zip(settings, rows, strict=True):
+        detector = clone(case.detector).set_params(**params)
+        alone = detector.fit(case.train).score(case.test) if params else case.scores
+        _assert_close(row, alone, f"score_path at {params or 'its own setting'}")
 
 
 # Saving.
