@@ -87,9 +87,6 @@ _RUNTIME = {
     "callbacks": {"cost", "monitor"},
 }  # fmt: skip
 
-# Settings of detectors that ask for synthetic clips to train on, and of which label.
-_HEARD = {"outlier_exposure": "anomaly", "synthetic_normals": "normal"}
-
 
 def _now() -> str:
     # Lightning starts other ranks by running the command line again, and jobs of a sweep resolve
@@ -150,13 +147,12 @@ class Run:
 
     def train_recipe(self, part: Detector) -> dict[str, Any]:
         """Return what the networks depend on of a detector, or of one within it."""
-        recipe = part.recipe()
         return {
             "version": VERSIONS["train"],
-            "detector": recipe,
+            "detector": part.recipe(),
             **_foreign_code(self._plain("detector")),
             "precision": self.cfg.trainer.precision,
-            "synthesise": self._synthesised() if _hears(recipe) else None,
+            "synthesise": self._synthesised() if part.synthetic_labels() else None,
             "clips": self._heard_digest,
         }
 
@@ -278,11 +274,13 @@ class Run:
     def train(self, part: Detector, folder: Path, synthetic: Path | None) -> None:
         """Train a detector's networks on the normal training clips of all machines."""
         heard = self._heard()
-        if asked := _hears(part.recipe()):
+        if labels := part.synthetic_labels():
             if synthetic is None:
-                raise ValueError(f"{', '.join(asked)} needs synthetic clips: choose a generator")
+                raise ValueError(
+                    f"{type(part).__name__} is to be trained on synthetic clips, too "
+                    f"({', '.join(sorted(labels))}): choose a generator"
+                )
             _require(synthetic, "synthesise")
-            labels = {_HEARD[setting] for setting in asked}
             made = [clip for clip in read_manifest(synthetic) if clip.label in labels]
             heard = Clips([*heard, *made], self.data.cache)
         options = hydra.utils.instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
@@ -550,11 +548,6 @@ class Run:
                 ignore=shutil.ignore_patterns(*BESIDE),
                 dirs_exist_ok=True,
             )
-
-
-def _hears(recipe: Mapping[str, Any]) -> list[str]:
-    """Return the settings of a detector that ask for synthetic clips."""
-    return sorted(name for name in _HEARD if recipe.get(name))
 
 
 def _foreign_code(settings: Any) -> dict[str, str]:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import ParameterGrid
 
 from fsasd.detectors.base import Detector
-from fsasd.evaluation.uncertainty import Areas, harmonic_mean, resample, resampled_areas
+from fsasd.evaluation.uncertainty import Areas, harmonic_means, resample, resampled_areas
 
 Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
 
@@ -34,7 +34,7 @@ OBJECTIVES: dict[str, Callable[[Areas], NDArray[np.float64]]] = {
     "mean": lambda areas: (areas.auc + areas.pauc) / 2,
     "auc": lambda areas: areas.auc,
     "pauc": lambda areas: areas.pauc,
-    "official": lambda areas: harmonic_mean(
+    "official": lambda areas: harmonic_means(
         np.stack([areas.auc_source, areas.auc_target, areas.pauc])
     ),
 }

@@ -137,7 +137,7 @@ def test_what_is_no_audio_is_refused(tmp_path, content):
 def test_samples_that_are_no_numbers_are_counted(make_wav, wrong):
     waveform = sine(440)
     waveform[[3, 700]] = wrong
-    with pytest.raises(AudioError, match=r"holes\.wav: 2 samples are NaN"):
+    with pytest.raises(AudioError, match=r"holes\.wav: 2 samples are NaN or infinite"):
         read(make_wav("holes.wav", waveform, subtype="FLOAT"))
 
 

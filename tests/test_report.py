@@ -12,6 +12,9 @@ import yaml
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_name
+from fsasd.detectors.knn import KNN
+from fsasd.detectors.one_of import OneOf
+from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.metrics import SectionMetrics, metrics_table, section_metrics
 from fsasd.report import console, figures, listening, page, write_report
 from fsasd.report.results import (
@@ -304,15 +307,20 @@ def test_without_a_generator_the_setting_is_the_detectors_own(run, data, capsys,
     shutil.rmtree(run / "synthetic")
     for name in ("selection", "real_curve", "settings"):
         (run / f"{name}.csv").unlink()
+    TWFRGMM().save(run / "models" / "pump" / "section_00")
     parsed = _page(run, data)
     assert "r=1, not chosen: the detector’s own" in parsed.text
     assert "No clip was synthesised" in parsed.text
     assert "Real, normal (training)" in parsed.text
     assert "Worth it?" not in parsed.text
-    saved = run / "models" / "pump" / "section_00" / "detector.json"
-    saved.parent.mkdir(parents=True)
-    saved.write_text('{"params": {"r": 0.25, "seed": 0}}')
-    assert Results(run).setting("pump", "00") == "r=0.25"
+    # Of several detectors, that in use is the only one whose parameters count.
+    chosen = OneOf({"knn": KNN(), "twfr": TWFRGMM(r=0.25)}, use="twfr")
+    chosen.save(run / "models" / "pump" / "section_00")
+    config = yaml.safe_load((run / ".hydra" / "config.yaml").read_text())
+    twfr = {"use": ["twfr"], "twfr__r": "${fsasd.grid:0.0,1.10,0.01}"}
+    config["selection"]["grid"] = [{"use": ["knn"], "knn__k": [1, 2]}, twfr]
+    (run / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    assert Results(run).setting("pump", "00") == "use=twfr, r=0.25"
     shutil.rmtree(run / ".hydra")
     assert Results(run).setting("bearing", "00") == "its own"
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import NamedTuple, TypeVar, overload
 
 import joblib
 import numpy as np
@@ -57,16 +57,50 @@ def read(path: str | Path, *, channel: int | str | None = None) -> np.ndarray:
 
     Raises:
         FileNotFoundError: The file does not exist.
-        AudioError: It is unreadable, empty, cut short, holds NaN, or has channels to choose from.
+        AudioError: It is unreadable, empty, cut short, holds NaN or infinities, or
+            has channels to choose from.
     """
     path = Path(path)
     samples, rate = decode(path)
     waveform = one_channel(samples, channel, path)
-    if not np.isfinite(waveform).all():
-        raise AudioError(f"{path}: {np.count_nonzero(~np.isfinite(waveform))} samples are NaN")
+    require_finite(waveform, path)
     if rate != SAMPLE_RATE:
         waveform = _resample(waveform, rate, path)
     return waveform
+
+
+def require_finite(waveform: np.ndarray, path: Path) -> None:
+    """Raise if some samples are no numbers.
+
+    Raises:
+        AudioError: Says how many; names ``path``.
+    """
+    # A sum is NaN or infinite if a sample is, and quicker than a look at each.
+    finite = np.isfinite(waveform.sum())
+    if not finite and (bad := np.count_nonzero(~np.isfinite(waveform))):
+        raise AudioError(f"{path}: {bad} samples are NaN or infinite")
+
+
+class Header(NamedTuple):
+    """What a recording's file says of itself."""
+
+    seconds: float
+    rate: int
+    channels: int
+
+
+def header(path: Path) -> Header:
+    """Read what a recording announces, without its samples.
+
+    Raises:
+        AudioError: It is unreadable or cut short.
+    """
+    try:
+        info = soundfile.info(str(path))
+    except soundfile.SoundFileError as error:
+        raise AudioError(f"{path}: not readable as audio: {error}") from error
+    _require_whole(path, not _riff_is_cut(path))
+    return Header(info.frames / info.samplerate, info.samplerate, info.channels)
 
 
 def decode(path: Path) -> tuple[np.ndarray, int]:
@@ -87,8 +121,7 @@ def decode(path: Path) -> tuple[np.ndarray, int]:
             samples = file.read(dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         raise AudioError(f"{path}: not readable as audio: {error}") from error
-    if len(samples) < announced or riff_is_cut(path):
-        raise AudioError(f"{path}: cut short: its header announces more audio than the file holds")
+    _require_whole(path, len(samples) >= announced and not _riff_is_cut(path))
     if not samples.size:
         raise AudioError(f"{path}: holds no samples")
     return samples, rate
@@ -331,7 +364,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def riff_is_cut(path: Path) -> bool:
+def _riff_is_cut(path: Path) -> bool:
     """Say whether a wav file is shorter than its header announces (other files never are)."""
     # libsndfile mends the length of a truncated wav in silence; its header still tells.
     with path.open("rb") as file:
@@ -341,6 +374,11 @@ def riff_is_cut(path: Path) -> bool:
     (announced,) = struct.unpack("<I", head[4:])
     # Writers to a pipe cannot know the length, and say 0 or the largest number.
     return announced not in (0, 0xFFFFFFFF) and path.stat().st_size < announced + 8
+
+
+def _require_whole(path: Path, holds: bool) -> None:
+    if not holds:
+        raise AudioError(f"{path}: cut short: its header announces more audio than the file holds")
 
 
 def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> np.ndarray:

@@ -17,12 +17,11 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-import soundfile
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from fsasd.data.audio import SAMPLE_RATE, AudioError, decode, one_channel, riff_is_cut
+from fsasd.data.audio import SAMPLE_RATE, AudioError, decode, header, one_channel, require_finite
 from fsasd.data.captions import default_captions
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import Clip, MetadataError
@@ -190,27 +189,15 @@ def _look(look, clip: Clip, channel: int | str | None) -> dict[str, Any]:
 
 
 def _header(clip: Clip, channel: int | str | None) -> dict[str, Any]:
-    try:
-        header = soundfile.info(str(clip.path))
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"{clip.path}: not readable as audio: {error}") from error
-    if riff_is_cut(clip.path):
-        raise AudioError("cut short: its header announces more audio than the file holds")
-    one_channel(np.empty((1, header.channels)), channel, clip.path)
-    return {
-        "seconds": header.frames / header.samplerate,
-        "rate": header.samplerate,
-        "channels": header.channels,
-    }
+    announced = header(clip.path)
+    one_channel(np.empty((1, announced.channels)), channel, clip.path)
+    return announced._asdict()
 
 
 def _listen(clip: Clip, channel: int | str | None) -> dict[str, Any]:
     samples, rate = decode(clip.path)
     waveform = one_channel(samples, channel, clip.path)
-    # A sum is NaN or infinite if a sample is, and quicker than a look at each.
-    if not np.isfinite(waveform.sum()):
-        bad = np.count_nonzero(~np.isfinite(waveform))
-        raise AudioError(f"{bad} samples are NaN or infinite")
+    require_finite(waveform, clip.path)
     low, high = float(waveform.min()), float(waveform.max())
     return {
         "seconds": len(samples) / rate,

@@ -75,6 +75,13 @@ class Detector(BaseEstimator, abc.ABC):
                 part.prepare(clips, Path(folder) / name, trainer)
         return self
 
+    def synthetic_labels(self) -> frozenset[str]:
+        """Return the labels of synthetic clips that ``prepare`` is to be given beside real ones.
+
+        What says so has to be in the recipe.
+        """
+        return frozenset()
+
     def to_prepare(self) -> list[Detector]:
         """Return what ``prepare`` trains: this detector or, of one made of others, some of those.
 

@@ -216,6 +216,10 @@ class CMAE(Detector):
         settings = {k: v for k, v in self.get_params().items() if k not in self.only_scored}
         return {"class": f"{type(self).__module__}.CMAE", "version": VERSION, **settings}
 
+    def synthetic_labels(self) -> frozenset[str]:
+        """Return that normal clips are asked for, if they are to be trained on."""
+        return frozenset({"normal"} if self.synthetic_normals else ())
+
     def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
         """Train the network on normal clips of all machines, or find it trained.
 

@@ -95,6 +95,10 @@ class Discriminative(Detector):
         name = f"{kind.__module__}.{kind.__qualname__}"
         return {"class": name, "version": VERSION, **self._settings()}
 
+    def synthetic_labels(self) -> frozenset[str]:
+        """Return that anomalies are asked for, if they are outliers to be exposed to."""
+        return frozenset({"anomaly"} if self.outlier_exposure else ())
+
     def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
         """Train the networks on normal clips of all machines, or find them trained.
 

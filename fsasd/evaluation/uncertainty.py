@@ -104,7 +104,7 @@ def bootstrap_official(
     if draw_sections:
         drawn = rng.integers(len(cells), size=(len(cells), n))
         cells = np.take_along_axis(cells, drawn[:, None], axis=0)
-    return percentile_interval(harmonic_mean(cells.reshape(-1, n)), level)
+    return percentile_interval(harmonic_means(cells.reshape(-1, n)), level)
 
 
 def bootstrap_section(
@@ -178,8 +178,10 @@ def paired_difference(
         for system, section in enumerate(pair):
             drawn[system].append(_metrics(section, draws))
             observed[system].append(_metrics(section, np.ones((1, len(section.labels)), int)))
-    resampled = harmonic_mean(np.concatenate(drawn[0])) - harmonic_mean(np.concatenate(drawn[1]))
-    actual = harmonic_mean(np.concatenate(observed[0])) - harmonic_mean(np.concatenate(observed[1]))
+    resampled, actual = (
+        harmonic_means(np.concatenate(one)) - harmonic_means(np.concatenate(other))
+        for one, other in (drawn, observed)
+    )
     interval = percentile_interval(resampled, level)
     return PairedDifference(float(actual[0]), float(resampled.mean()), interval)
 
@@ -264,10 +266,10 @@ def percentile_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(float(low), float(high), level)
 
 
-def harmonic_mean(cells: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean over the first axis of the cells that are defined, as the official score is.
+def harmonic_means(cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return means over the first axis of the cells that are defined, as the official score is.
 
-    >>> harmonic_mean(np.array([[0.5, 0.0], [1.0, 1.0], [np.nan, np.nan]])).round(3).tolist()
+    >>> harmonic_means(np.array([[0.5, 0.0], [1.0, 1.0], [np.nan, np.nan]])).round(3).tolist()
     [0.667, 0.0]
     """
     # A cell of 0 makes the mean 1 / inf = 0, as it should be; no cell at all NaN.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ import pandas as pd
 import yaml
 from pandas.api.types import is_numeric_dtype
 
+from fsasd.detectors.settings import made
 from fsasd.evaluation.metrics import OFFICIAL, Section, harmonic_mean, official_score
 from fsasd.evaluation.uncertainty import paired_difference
 from fsasd.selection import title
@@ -126,18 +126,26 @@ class Results:
         """Say which setting the detector has, e.g. ``r=0.98``.
 
         Without synthetic clips it keeps its own: then the parameters that could have been chosen
-        are told as the saved model, else the configuration, has them.
+        are told as the saved detector has them.
         """
         curve = of(self.selection, machine, section)
         if not curve.empty:
             return title(curve[curve["chosen"]].iloc[0][parameters(curve)].to_dict())
         saved = self.folder / "models" / machine / f"section_{section}" / "detector.json"
-        own = json.loads(saved.read_text())["params"] if saved.is_file() else {}
-        own = own or self._group("detector")
-        own = dict(_by_name(own))
+        about = json.loads(saved.read_text()) if saved.is_file() else None
+        own = made({k: about[k] for k in ("class", "params")}).get_params() if about else {}
         grids = self._group("selection").get("grid") or {}
-        keys = [key for grid in ([grids] if isinstance(grids, dict) else grids) for key in grid]
-        return title({key: own[key] for key in keys if key in own}) or "its own"
+        grids = [grids] if isinstance(grids, dict) else grids
+        # Interpolated values are not known here; of several grids, the others tell which it is.
+        own_grid = next(
+            (
+                grid
+                for grid in grids
+                if all(isinstance(v, str) or own.get(k) in v for k, v in grid.items())
+            ),
+            {key: None for grid in grids for key in grid},
+        )
+        return title({key: own[key] for key in own_grid if key in own}) or "its own"
 
     def _group(self, name: str) -> dict[str, Any]:
         group = self.config.get(name)
@@ -168,13 +176,6 @@ def parameters(curve: pd.DataFrame) -> list[str]:
     ['r']
     """
     return [column for column in curve.columns if column not in _NOT_PARAMETERS]
-
-
-def _by_name(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in params.items():
-        yield f"{prefix}{name}", value
-        if isinstance(value, dict):
-            yield from _by_name(value.get("params", value), f"{prefix}{name}__")
 
 
 def is_path(curve: pd.DataFrame) -> bool:

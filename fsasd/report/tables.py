@@ -27,7 +27,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fsasd.detectors.base import load
-from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
+from fsasd.evaluation.uncertainty import (
+    harmonic_means,
+    percentile_interval,
+    resample,
+    resampled_areas,
+)
 from fsasd.report.results import UNDEFINED, UNIT, Results, of, percent, points
 
 log = logging.getLogger(__name__)
@@ -160,20 +165,15 @@ def cells(scores: pd.DataFrame, setting: str, resamples: int = RESAMPLES) -> Cel
             counts = np.vstack([np.ones((1, len(labels)), int), counts])
             areas = resampled_areas(labels, domains, part["score"].to_numpy()[None], counts)
             both = np.stack([areas.auc_source[0], areas.auc_target[0]])
-            parts["auc"].append(np.where(np.isnan(both).any(axis=0), np.nan, _harmonic(both)))
+            undefined = np.isnan(both).any(axis=0)
+            parts["auc"].append(np.where(undefined, np.nan, harmonic_means(both)))
             parts["pauc"].append(areas.pauc[0])
-        found |= {f"{machine}_{key}": _harmonic(np.stack(rows)) for key, rows in parts.items()}
+        for key, rows in parts.items():
+            found[f"{machine}_{key}"] = harmonic_means(np.stack(rows))
     for key in ("auc", "pauc"):
         machines = [found[name] for name in found if name.endswith(f"_{key}")]
-        found[f"average_{key}"] = _harmonic(np.stack(machines))
+        found[f"average_{key}"] = harmonic_means(np.stack(machines))
     return found
-
-
-def _harmonic(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Over the defined values along the first axis; NaN where there are none."""
-    defined = ~np.isnan(values)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return defined.sum(axis=0) / np.where(defined, 1 / values, 0).sum(axis=0)
 
 
 def _table2(results: Results) -> pd.DataFrame | None:
