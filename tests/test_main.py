@@ -200,9 +200,7 @@ def test_outliers_that_a_network_hears_are_the_synthetic_anomalies(chain):
         configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true", "generator=none"),
         root / "none",
     )
-    with pytest.raises(
-        ValueError, match=r"STgramMFN .* clips, too \(anomaly\): choose"
-    ):
+    with pytest.raises(ValueError, match=r"STgramMFN .* clips, too \(anomaly\): choose"):
         none()
 
 
