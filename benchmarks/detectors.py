@@ -43,7 +43,7 @@ from fsasd.detectors import available
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import Section, metrics_table, section_metrics
 from fsasd.evaluation.uncertainty import bootstrap_official
-from fsasd.processes import keep_freed_memory
+from fsasd.memory import keep_freed_memory
 from fsasd.sweep import cells
 
 DOCS = Path(__file__).parents[1] / "docs"

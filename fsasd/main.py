@@ -56,13 +56,8 @@ from fsasd.generation.synthesis import (
     read_table,
     rejections,
 )
-from fsasd.memory import memory_advice
-from fsasd.processes import (
-    give_back_memory,
-    keep_freed_memory,
-    leave_with_the_first_rank,
-    say_only_what_matters,
-)
+from fsasd.memory import give_back_memory, keep_freed_memory, memory_advice
+from fsasd.processes import leave_with_the_first_rank, say_only_what_matters
 from fsasd.report import console, write_report, write_tables
 from fsasd.selection import Selector
 from fsasd.store import BESIDE, Store, rank

@@ -7,7 +7,8 @@ from torch import nn
 from fsasd.data.audio import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.autoencoder import BASELINE, Autoencoder, AutoencoderNetwork
-from fsasd.detectors.windows import windows, with_arrays
+from fsasd.detectors.training import with_arrays
+from fsasd.detectors.windows import windows
 
 QUICK = {"epochs": 12, "batch_size": 32, "learning_rate": 1e-2}
 

@@ -12,7 +12,7 @@ from fsasd.detectors.base import TooFewClipsError, load
 from fsasd.detectors.cmae import CMAE, CMAETraining, Image, Images, collapse
 from fsasd.detectors.heads import supervised_contrastive
 from fsasd.detectors.masked import MaskedAutoencoder
-from fsasd.detectors.windows import with_arrays
+from fsasd.detectors.training import with_arrays
 
 SMALL = {
     "frames": 32, "dim": 16, "depth": 2, "heads": 2, "epochs": 2, "class_epochs": 1,

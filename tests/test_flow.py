@@ -10,7 +10,8 @@ from fsasd.detectors.base import load
 from fsasd.detectors.ensemble import Ensemble
 from fsasd.detectors.flow import FRONT_END, MADE, Flow, FlowTraining, MaskedAutoregressiveFlow
 from fsasd.detectors.knn import KNN
-from fsasd.detectors.windows import Windows, windows, with_arrays
+from fsasd.detectors.training import with_arrays
+from fsasd.detectors.windows import Windows, windows
 
 SMALL = {"blocks": 2, "hidden": 64, "epochs": 4, "batch_size": 64}
 

@@ -1,4 +1,3 @@
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -7,11 +6,8 @@ from hypothesis import strategies as st
 
 from fsasd.data.audio import Clips, LogMel
 from fsasd.data.metadata import Clip
-from fsasd.detectors.autoencoder import Autoencoder
 from fsasd.detectors.base import TooFewClipsError
-from fsasd.detectors.cmae import CMAE
-from fsasd.detectors.flow import Flow
-from fsasd.detectors.windows import Windows, arrays, train, windows, with_arrays
+from fsasd.detectors.windows import Windows, windows
 
 
 @given(st.integers(1, 9), st.integers(1, 6))
@@ -43,108 +39,3 @@ def test_examples_are_the_windows_of_all_clips(clips):
 def test_no_clips_have_no_windows(clips):
     with pytest.raises(TooFewClipsError, match="expected at least 1 clip, found 0"):
         Windows(clips[:0], LogMel.twfr(), frames=5)
-
-
-class Seen(L.LightningModule):
-    """Takes note of what it is given."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(2, 3))
-        self.register_buffer("count", torch.tensor(0))
-        self.batches, self.drawn = [], []
-
-    def training_step(self, batch, index):
-        self.count += 1
-        self.batches.append(batch.clone())
-        self.drawn.append(torch.rand(1).item())
-        return self.weight.square().sum()
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-class Numbers(torch.utils.data.Dataset):
-    def __init__(self, n):
-        self.n = n
-
-    def __len__(self):
-        return self.n
-
-    def __getitems__(self, indices):
-        return torch.tensor(indices, dtype=torch.float32)
-
-
-def trained(n=10, seed=0, batch_size=4, epochs=2):
-    network = Seen()
-    train(network, Numbers(n), epochs=epochs, batch_size=batch_size, seed=seed)
-    return network
-
-
-def test_every_example_is_seen_once_in_each_epoch_in_the_seeds_order():
-    one, same, other = trained(), trained(), trained(seed=1)
-    assert [len(batch) for batch in one.batches] == [4, 4, 2, 4, 4, 2]
-    assert sorted(torch.cat(one.batches[:3]).tolist()) == list(range(10))
-    assert not torch.equal(one.batches[0], one.batches[3])
-    assert all(map(torch.equal, one.batches, same.batches))
-    assert one.drawn == same.drawn
-    assert one.drawn != other.drawn
-    assert not torch.equal(torch.cat(one.batches), torch.cat(other.batches))
-
-
-@pytest.mark.parametrize(("n", "sizes"), [(9, [4, 4]), (1, [1]), (8, [4, 4])])
-def test_a_last_batch_of_one_is_left_out_unless_there_is_no_other(n, sizes):
-    assert [len(batch) for batch in trained(n, epochs=1).batches] == sizes
-
-
-def test_a_trained_network_is_ready_to_score():
-    network = trained()
-    assert not network.training
-    assert not network.weight.requires_grad
-    assert network.weight.device.type == "cpu"
-
-
-def test_arrays_make_the_same_network_again():
-    network = trained()
-    network.weight += 1.5
-    learnt = arrays(network)
-    assert {name: array.shape for name, array in learnt.items()} == {"weight": (2, 3), "count": ()}
-    again = with_arrays(Seen(), learnt)
-    assert torch.equal(again.weight, network.weight)
-    assert again.count == network.count
-    network.weight += 1
-    assert learnt["weight"].max() == 1.5, "they are copies"
-
-
-def test_an_interrupted_training_is_no_fit():
-    class Interrupted(Seen):
-        def training_step(self, batch, index):
-            raise KeyboardInterrupt
-
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        train(Interrupted(), Numbers(4), epochs=1, batch_size=2, seed=0)
-
-
-def test_memory_that_does_not_suffice_says_what_to_lower():
-    class Large(Seen):
-        def training_step(self, batch, index):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-
-    with pytest.raises(ValueError, match=r"of memory\)\. Lower detector\.batch_size \(now 2\)"):
-        train(Large(), Numbers(4), epochs=1, batch_size=2, seed=0)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("kind", ["autoencoder", "flow", "cmae"])
-def test_networks_are_trained_on_a_gpu_and_score_on_the_cpu(kind, factory_clips, tmp_path):
-    clips = factory_clips.where(split="train", label="normal")
-    detector = {
-        "autoencoder": Autoencoder(epochs=1),
-        "flow": Flow(epochs=1, blocks=1, hidden=16),
-        "cmae": CMAE(frames=32, dim=16, depth=2, epochs=1, class_epochs=1),
-    }[kind].prepare(clips, tmp_path)
-    torch.cuda.reset_peak_memory_stats()
-    scores = detector.fit(clips.where(machine="bearing")).score(clips[:3])
-    assert np.isfinite(scores).all()
-    assert kind == "cmae" or torch.cuda.max_memory_allocated() > 0

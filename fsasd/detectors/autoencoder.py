@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from fsasd.data.audio import Clips, LogMel
 from fsasd.detectors.base import Detector
 from fsasd.detectors.domains import banks
-from fsasd.detectors.windows import Windows, arrays, train, windows, with_arrays
+from fsasd.detectors.training import arrays, train, with_arrays
+from fsasd.detectors.windows import Windows, windows
 
 BASELINE = LogMel(scale="slaney", norm="slaney", floor=float(np.finfo(float).eps))
 """The baseline's log-mel: librosa's filters, the whole clip."""

@@ -7,7 +7,6 @@ was available.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
@@ -30,7 +29,7 @@ from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.embedding import class_name
 from fsasd.detectors.heads import supervised_contrastive
 from fsasd.detectors.masked import MaskedAutoencoder, hidden_error
-from fsasd.detectors.windows import arrays, train, with_arrays
+from fsasd.detectors.training import arrays, keep_network, train, with_arrays
 from fsasd.store import rank
 
 FILE = "network.safetensors"
@@ -230,10 +229,7 @@ class CMAE(Detector):
             heard = clips[[c.label != "anomaly" for c in clips]]
             network = self._trained(heard, path.parent / "checkpoints", trainer)
             if rank() == 0:
-                save_file(arrays(network), path.with_suffix(".partial"))
-                path.with_suffix(".partial").rename(path)
-                # Three times the size of what is kept, and of no further use.
-                shutil.rmtree(path.parent / "checkpoints")
+                keep_network(arrays(network), path)
         self._prepared = path
         return self
 

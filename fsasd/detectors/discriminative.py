@@ -11,7 +11,6 @@ import abc
 import functools
 import json
 import logging
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
@@ -28,6 +27,7 @@ from fsasd.data.audio import Clips
 from fsasd.detectors.back_ends import BACK_ENDS, Arrays
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.embedding import Classifier, Embedding, Recordings, class_name, train
+from fsasd.detectors.training import keep_network
 from fsasd.store import rank
 
 log = logging.getLogger(__name__)
@@ -139,11 +139,7 @@ class Discriminative(Detector):
             classifier.hear(examples, self.batch_size, self.seed + member)
             train(classifier, folder / "checkpoints" / str(member), self.epochs, trainer)
         if rank() == 0:
-            partial = folder / f"{_file(member)}.partial"
-            save_file(classifier.kept(), partial)
-            partial.rename(folder / _file(member))
-            # Three times the size of what is kept, and of no further use.
-            shutil.rmtree(folder / "checkpoints")
+            keep_network(classifier.kept(), folder / _file(member))
 
     # What is one machine's.
 

@@ -11,7 +11,6 @@ import abc
 import copy
 import hashlib
 import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -28,9 +26,7 @@ from fsasd.data.audio import SAMPLE_RATE, Clips
 from fsasd.data.metadata import Clip, require_known
 from fsasd.detectors.augment import mixup
 from fsasd.detectors.heads import Head
-from fsasd.detectors.windows import step_seed
-from fsasd.memory import memory_advice
-from fsasd.processes import give_back_memory
+from fsasd.detectors.training import fit, step_seed
 
 CLASS_PARTS = ("machine", "section", "attributes", "domain")
 
@@ -255,28 +251,14 @@ def train(
         epochs: Passes over the examples.
         trainer: Where to train: arguments of ``lightning.Trainer`` such as ``devices``.
     """
-    options = {
-        "accelerator": "auto",
-        "devices": 1,
-        "logger": False,
-        "enable_model_summary": False,
-        **(trainer or {}),
-    }
-    checkpoint = ModelCheckpoint(folder, save_last=True)
-    run = L.Trainer(max_epochs=epochs, default_root_dir=folder, callbacks=[checkpoint], **options)
-    last = folder / "last.ckpt"
-    with warnings.catch_warnings():
-        # To go on is what the folder is for.
-        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-        with memory_advice(
-            f"detector.batch_size (now {classifier.batch_size}) or detector.seconds; "
-            "trainer.precision=bf16-mixed"
-        ):
-            # Only what this program wrote is loaded here, and optimizers are more than tensors.
-            run.fit(classifier, ckpt_path=last if last.is_file() else None, weights_only=False)
-    give_back_memory()
-    if run.interrupted:
-        raise KeyboardInterrupt
+    fit(
+        classifier,
+        epochs=epochs,
+        trainer=trainer,
+        folder=folder,
+        lower=f"detector.batch_size (now {classifier.batch_size}) or detector.seconds; "
+        "trainer.precision=bf16-mixed",
+    )
 
 
 class TwoStage(Classifier, abc.ABC):

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 
 from fsasd.data.audio import Clips, LogMel
 from fsasd.detectors.base import Detector, Params
-from fsasd.detectors.windows import Windows, arrays, train, windows, with_arrays
+from fsasd.detectors.training import arrays, train, with_arrays
+from fsasd.detectors.windows import Windows, windows
 
 FRONT_END = LogMel.twfr()
 

@@ -1,0 +1,188 @@
+"""Training by Lightning: where a network runs, what it leaves, how it goes on when it was cut."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.seed import isolate_rng
+from safetensors.numpy import save_file
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from fsasd.memory import give_back_memory, memory_advice
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def fit(
+    module: L.LightningModule,
+    data: L.LightningDataModule | None = None,
+    *,
+    epochs: int,
+    lower: str,
+    trainer: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    callbacks: Sequence[L.Callback] = (),
+) -> None:
+    """Train a module; goes on from the last checkpoint that the folder holds.
+
+    Args:
+        module: What is trained, and how.
+        data: With what; by default the module says so itself.
+        epochs: Passes over the examples.
+        lower: Settings to lower where the accelerator's memory does not suffice.
+        trainer: Where to train: arguments of ``lightning.Trainer`` such as ``devices``.
+        folder: Gets checkpoints, ``last.ckpt`` among them; without, nothing is written.
+        callbacks: Lightning's.
+
+    Raises:
+        KeyboardInterrupt: Training was interrupted.
+        ValueError: The accelerator is out of memory.
+    """
+    options: dict[str, Any] = {
+        "accelerator": "auto",
+        "devices": 1,
+        "logger": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": folder is not None,
+        **(trainer or {}),
+    }
+    last = None
+    if folder is not None:
+        options["default_root_dir"] = folder
+        callbacks = [*callbacks, ModelCheckpoint(folder, save_last=True)]
+        last = folder / "last.ckpt" if (folder / "last.ckpt").is_file() else None
+    run = L.Trainer(max_epochs=epochs, callbacks=list(callbacks), **options)
+    with warnings.catch_warnings(), memory_advice(lower):
+        # To go on is what the folder is for.
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        # Only what this program wrote is loaded here, and optimizers are more than tensors.
+        run.fit(module, data, ckpt_path=last, weights_only=False)
+    give_back_memory()
+    if run.interrupted:
+        raise KeyboardInterrupt
+
+
+def keep_network(learnt: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write what was learnt, whole or not at all, and drop the ``checkpoints`` beside it."""
+    partial = path.with_suffix(".partial")
+    save_file(dict(learnt), partial)
+    partial.rename(path)
+    # Three times the size of what is kept, and of no further use.
+    shutil.rmtree(path.parent / "checkpoints")
+
+
+def train(
+    network: L.LightningModule,
+    examples: Dataset,
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    trainer: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+) -> None:
+    """Train a network where Lightning finds the fastest device, and leave it on the CPU.
+
+    The caller's random state stays as it is.
+
+    Args:
+        network: How it is trained, and with what; put into evaluation mode.
+        examples: A sized dataset whose ``__getitems__`` gives whole batches.
+        epochs: Passes over the examples.
+        batch_size: Examples in a step.
+        seed: Of their order, and of what the network draws.
+        trainer: Where to train: arguments of ``lightning.Trainer`` such as ``devices``.
+        folder: Gets checkpoints; training goes on from the last that it holds. Without, nothing is
+            written.
+    """
+    data = _Examples(examples, batch_size, seed, by_epoch=folder is not None)
+    with isolate_rng():
+        torch.manual_seed(seed)
+        fit(
+            network,
+            data,
+            epochs=epochs,
+            trainer={"enable_progress_bar": False, **(trainer or {})},
+            folder=folder,
+            callbacks=[] if folder is None else [_Redrawn(seed)],
+            lower=f"detector.batch_size (now {batch_size})",
+        )
+    network.cpu().eval().requires_grad_(False)
+
+
+class _Examples(L.LightningDataModule):
+    """Whole batches in an order that the seed fixes: once, or anew by the epoch's number.
+
+    The latter a run that was resumed has, too, and any number of processes can share it.
+    """
+
+    def __init__(self, examples: Dataset, batch_size: int, seed: int, by_epoch: bool) -> None:
+        super().__init__()
+        self.examples = examples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.by_epoch = by_epoch
+
+    def train_dataloader(self) -> DataLoader:
+        count = len(self.examples)  # type: ignore[arg-type]
+        trainer = self.trainer
+        order: DistributedSampler | None = None
+        if self.by_epoch and trainer is not None:
+            ranks, rank = trainer.world_size, trainer.global_rank
+            order = DistributedSampler(self.examples, ranks, rank, seed=self.seed)
+            # Lightning does so, too, but after the first epoch of a resumed run has begun.
+            order.set_epoch(trainer.current_epoch)
+            count = order.num_samples
+        return DataLoader(
+            self.examples,
+            self.batch_size,
+            shuffle=order is None,
+            sampler=order,
+            # Batch normalisation has nothing to say of a batch of one.
+            drop_last=count % self.batch_size == 1 and count > self.batch_size,
+            collate_fn=_as_it_is,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+
+class _Redrawn(L.Callback):
+    """Lets a resumed run draw what one that was not cut would."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        torch.manual_seed(step_seed(self.seed, trainer.global_step, trainer.global_rank))
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Return the seed of what one process draws in one step.
+
+    >>> step_seed(0, 0, rank=0) == step_seed(0, 0, rank=1)
+    False
+    """
+    return seed + 1_000_003 * (step + 1) + 7919 * rank
+
+
+def arrays(network: nn.Module) -> dict[str, np.ndarray]:
+    """Return a network's weights and buffers by name."""
+    return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+
+
+def with_arrays(network: N, learnt: Mapping[str, np.ndarray]) -> N:
+    """Give an untrained network the weights that ``arrays`` returned; ready to score."""
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in learnt.items()})
+    return network.eval().requires_grad_(False)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
