@@ -8,8 +8,10 @@ from pathlib import Path
 
 import hydra
 import lightning as L
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 from hydra import compose, initialize_config_module
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
@@ -116,6 +118,35 @@ def test_logs_go_where_they_are_asked_to(chain, tmp_path, name):
     root, store, _ = chain
     cfg = configure(*TINY, store, f"logger={name}", f"logger.save_dir={tmp_path}")
     assert app.Run(cfg, root / "run")._logger(root).save_dir == str(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def stereo(factory, tmp_path_factory):
+    """The factory heard by two microphones, of which the far one hears more noise."""
+    root = tmp_path_factory.mktemp("stereo") / "data"
+    shutil.copytree(factory, root)
+    rng = np.random.default_rng(0)
+    for path in root.rglob("*.wav"):
+        near, rate = soundfile.read(path)
+        far = 0.5 * near + rng.normal(0, 0.01, len(near))
+        soundfile.write(path, np.stack([near, far], axis=1), rate)
+    return root
+
+
+@pytest.mark.parametrize("channel", ["near", "far", "mean"])
+def test_any_microphone_of_two_can_be_learnt_from(stereo, tmp_path, channel):
+    data = ["data=dcase", f"data.root={stereo}", f"data.channel={channel}"]
+    # Synthetic clips are mono, whichever it is.
+    other = ["generator=transforms"] if channel != "far" else []
+    run = app.Run(configure(*TINY, *data, *other, f"store={tmp_path / 'store'}"), tmp_path / "run")
+    assert 0 < run() < 1
+    assert pd.read_csv(tmp_path / "run" / "selection.csv")["objective"].notna().all()
+
+
+def test_half_precision_makes_sounds_as_any(chain):
+    root, store, _ = chain
+    run = app.Run(configure(*TINY, store, "trainer.precision=bf16-mixed"), root / "half")
+    assert 0 < run() < 1
 
 
 def test_selection_curve_has_one_chosen_row_per_machine(chain):

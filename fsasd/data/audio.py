@@ -191,7 +191,7 @@ class FeatureCache:
     Args:
         folder: Where to keep them, one file per front end and recording; without a folder they
             stay in memory as long as the cache lives.
-        channel: What to take of recordings with several channels (see ``read``).
+        channel: What to take of real recordings with several channels (see ``read``).
     """
 
     def __init__(self, folder: str | Path | None = None, channel: int | str | None = None) -> None:
@@ -201,7 +201,7 @@ class FeatureCache:
 
     def read(self, clip: Clip) -> np.ndarray:
         """Return a recording's waveform (see ``read``)."""
-        return read(clip.path, channel=self.channel)
+        return read(clip.path, channel=self._channel(clip))
 
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         """Return ``front_end(waveform)`` of a clip, computed only if it is not yet there."""
@@ -235,7 +235,10 @@ class FeatureCache:
         return key in self._memory if self.folder is None else self._path(key).is_file()
 
     def _key(self, front_end: FrontEnd, clip: Clip) -> tuple[str, str]:
-        return f"{front_end!r}, channel {self.channel}", identity(clip.path)
+        return f"{front_end!r}, channel {self._channel(clip)}", identity(clip.path)
+
+    def _channel(self, clip: Clip) -> int | str | None:
+        return None if clip.synthetic else self.channel
 
     def _path(self, key: tuple[str, str]) -> Path:
         assert self.folder is not None

@@ -68,6 +68,7 @@ class Clip:
         raw_label: The attribute part of the name as written, also where it cannot be split.
         source: Of a synthetic clip that was made of a real one's audio, that recording: a detector
             that was fitted on it knows the synthetic clip, too.
+        synthetic: Made by a generator: mono, whichever channel is taken of real recordings.
 
     >>> clip = read_name("fan/train/section_00_source_train_normal_0000_m-n_W.wav")
     >>> clip.machine, clip.domain, clip.label, dict(clip.attributes)
@@ -84,6 +85,7 @@ class Clip:
     attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
     raw_label: str = ""
     source: Path | None = None
+    synthetic: bool = False
 
 
 def read_clips(

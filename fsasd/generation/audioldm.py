@@ -252,9 +252,11 @@ class AudioLDM(FineTuned):
             (self.unet.config.in_channels, frames, LATENT_BINS),
             [prompt.seed for prompt in prompts],
         )
-        mel = vae.decode(latents / vae.config.scaling_factor).sample
-        # HiFi-GAN gives back 32 samples more than frames * hop.
-        return list(self.parts.vocoder(mel[:, 0])[:, :samples].float().cpu())
+        # Half precision is for the UNet: the roundings of a waveform are heard.
+        with torch.autocast(self.device.type, enabled=False):
+            mel = vae.decode(latents.float() / vae.config.scaling_factor).sample
+            # HiFi-GAN gives back 32 samples more than frames * hop.
+            return list(self.parts.vocoder(mel[:, 0])[:, :samples].cpu())
 
     def _embed_nothing(self) -> torch.Tensor:
         with one_thread():

@@ -140,6 +140,7 @@ def read_manifest(folder: str | Path, *, kept: bool = True) -> list[Clip]:
             label=row["label"],
             raw_label=row["caption"],
             source=Path(row["source"]) if row["derived"] else None,
+            synthetic=True,
         )
         for row in rows.to_dict("records")
         if row["kept"] or not kept

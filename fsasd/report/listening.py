@@ -127,17 +127,27 @@ def affordable(machines: int) -> tuple[int, float]:
     return count, round(min(MAX_SECONDS, max(seconds, 0.5)), 1)
 
 
-def players(chosen: Sequence[Scene], seconds: float) -> list[Row]:
+def players(chosen: Sequence[Scene], seconds: float, channel: int | str | None = None) -> list[Row]:
     """Read and draw the recordings of one machine.
 
     All of them share one gain, so that loudness can be compared and the loudest is near full
     scale, and one scale of colours.
 
+    Args:
+        chosen: What is to be heard.
+        seconds: Of each recording.
+        channel: What to take of real recordings with several channels.
+
     Raises:
         AudioError: A recording is not readable.
     """
-    paths = [path for scene in chosen for path in scene.recordings.values()]
-    heard = {path: read(path)[: round(seconds * SAMPLE_RATE)] for path in paths}
+    heard = {
+        path: read(path, channel=channel if kind == "real" else None)[
+            : round(seconds * SAMPLE_RATE)
+        ]
+        for scene in chosen
+        for kind, path in scene.recordings.items()
+    }
     peak = max((float(np.abs(waveform).max()) for waveform in heard.values()), default=0.0)
     gain = _PEAK / peak if peak else 1.0
     seen = {path: _FRONT_END(gain * waveform) for path, waveform in heard.items()}

@@ -232,7 +232,7 @@ def _machine(
         name=machine,
         anchor=f"machine-{number}",
         sections=[_section(results, *unit) for unit in results.units if unit[0] == machine],
-        rows=listening.players(chosen, seconds),
+        rows=listening.players(chosen, seconds, data.cache.channel if data else None),
         synthesised=len(own),
         kept=kept,
         rejected=lost,
