@@ -99,7 +99,8 @@ def detect(
     Raises:
         ValueError: No training or test clips.
     """
-    machine, section = _unit(train, test)
+    require_clips(train, test)
+    machine, section = train[0].machine, train[0].section or "00"
     selector.check(detector)
     fitted, choice = clone(detector), None
     if synthetic is not None and selector.grids:
@@ -139,6 +140,21 @@ def sections(clips: Clips) -> list[tuple[str, Clips]]:
     """Split the clips of a machine by section, for which DCASE wants a detector each."""
     own = [clip.section or "00" for clip in clips]
     return [(name, clips[[section == name for section in own]]) for name in sorted(set(own))]
+
+
+def require_clips(train: Clips, test: Clips) -> None:
+    """Raise if a section of a machine lacks what it takes to detect anomalies in it.
+
+    Raises:
+        ValueError: There are no normal training clips, or no test clips.
+    """
+    if not len(train) or not len(test):
+        known = [*train[:1], *test[:1]]
+        name = f"{known[0].machine} section {known[0].section or '00'}" if known else "a machine"
+        raise ValueError(
+            f"{name}: expected normal training clips and test clips, found {len(train)} and "
+            f"{len(test)}"
+        )
 
 
 def evaluate(detections: Sequence[Detection], resamples: int = 1000) -> pd.DataFrame | None:
@@ -220,17 +236,6 @@ def write_choices(folder: Path, choices: Mapping[tuple[str, str], Choice]) -> No
     folder.mkdir(parents=True, exist_ok=True)
     for name, parts in tables.items():
         pd.concat(parts).to_csv(folder / f"{name}.csv", index=False)
-
-
-def _unit(train: Clips, test: Clips) -> tuple[str, str]:
-    if not len(train) or not len(test):
-        known = [*train, *test]
-        name = known[0].machine if known else "a machine"
-        raise ValueError(
-            f"{name}: expected normal training clips and test clips, found {len(train)} and "
-            f"{len(test)}"
-        )
-    return train[0].machine, train[0].section or "00"
 
 
 def _score_ms(detector: Detector, test: Clips) -> float:

@@ -7,12 +7,8 @@ the store under a key of all that determines its result.
 from __future__ import annotations
 
 import functools
-import hashlib
-import inspect
 import logging
-import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,8 +26,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from omegaconf import DictConfig, OmegaConf
-from safetensors import safe_open
 from torch.utils.data import DataLoader
 
 from fsasd.callbacks import SynthesisWriter
@@ -39,7 +35,7 @@ from fsasd.data.audio import Clips, identity
 from fsasd.data.check import check
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import Clip, require_known
-from fsasd.detection import Detection, detect, sections, tell, write
+from fsasd.detection import Detection, detect, require_clips, sections, tell, write
 from fsasd.detectors.base import Detector
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.batches import batches
@@ -58,9 +54,13 @@ from fsasd.generation.synthesis import (
 )
 from fsasd.memory import give_back_memory, keep_freed_memory, memory_advice
 from fsasd.processes import leave_with_the_first_rank, say_only_what_matters
-from fsasd.report import console, write_report, write_tables
+from fsasd.recipes import digest, examples_per_step, foreign
+from fsasd.report import console, paper_table, write_report, write_tables
+from fsasd.report.results import Results
+from fsasd.resuming import fit, interruptible
+from fsasd.run_folder import clear, show
 from fsasd.selection import Selector
-from fsasd.store import BESIDE, Store, rank
+from fsasd.store import Store, rank
 from fsasd.sweep import LEFT_OUT, leave_out
 from fsasd.validation import Trial, play_target, write_validation
 
@@ -86,7 +86,11 @@ _RUNTIME = {
 def _now() -> str:
     # Lightning starts other ranks by running the command line again, and jobs of a sweep resolve
     # on their own: all of them inherit the time at which the first began.
-    return os.environ.setdefault("FSASD_NOW", time.strftime("%Y-%m-%d_%H-%M-%S"))
+    now = time.strftime("%Y-%m-%d_%H-%M-%S")
+    # Tasks of an array may begin in the same second.
+    if task := os.environ.get("SLURM_ARRAY_TASK_ID"):
+        now += f"_{task}"
+    return os.environ.setdefault("FSASD_NOW", now)
 
 
 def _grid(start: float, stop: float, step: float) -> list[float]:
@@ -110,6 +114,7 @@ class Run:
         self.store = Store(cfg.store)
         self.data: FirstShotDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
         self.detector: Detector = hydra.utils.instantiate(cfg.detector, _convert_="all")
+        self.selector: Selector = hydra.utils.instantiate(cfg.selection, _convert_="all")
 
     # Recipes: all that determines the result of a stage.
 
@@ -122,14 +127,25 @@ class Run:
             parts["trainer"] = parts["callbacks"] = None
         elif not self._sounds_choose_the_checkpoint():
             parts["generator"].pop("sampler", None)
+        batch = None
+        if self._is_trained:
+            # So many processes with so many examples each: only their product counts.
+            batch = examples_per_step(parts["data"].pop("batch_size"), self._all("trainer"))
+            parts["trainer"].pop("accumulate_grad_batches", None)
         return {
             "version": VERSIONS["finetune"],
             "seed": self.cfg.seed,
             **parts,
-            **_foreign_code(self._plain("generator")),
-            "checkpoint": _digest(map(identity, checkpoints.files(start))) if start else None,
+            "batch": batch,
+            **foreign(parts["generator"], parts["callbacks"]),
+            "checkpoint": digest(map(identity, checkpoints.files(start))) if start else None,
             **self._captioned,
         }
+
+    def pretrain_recipe(self) -> dict[str, Any]:
+        """Return what a model that is made from nothing depends on."""
+        own = {"version": VERSIONS["pretrain"], "pretrain": self._plain("pretrain")}
+        return self.finetune_recipe() | own
 
     def synthesise_recipe(self) -> dict[str, Any]:
         """Return what the synthetic clips depend on."""
@@ -138,14 +154,16 @@ class Run:
             "finetune": self.finetune_recipe(),
             "sampler": self._plain("generator").get("sampler"),
             "synthesis": self._plain("synthesis"),
+            **foreign(self._plain("synthesis")),
         }
 
     def train_recipe(self, part: Detector) -> dict[str, Any]:
         """Return what the networks depend on of a detector, or of one within it."""
+        recipe = part.recipe()
         return {
             "version": VERSIONS["train"],
-            "detector": part.recipe(),
-            **_foreign_code(self._plain("detector")),
+            "detector": recipe,
+            **foreign(self._plain("detector")),
             "precision": self.cfg.trainer.precision,
             "synthesise": self._synthesised() if part.synthetic_labels() else None,
             "clips": self._heard_digest,
@@ -158,8 +176,8 @@ class Run:
             "train": [self.train_recipe(part) for part in self.detector.to_prepare()],
             "synthesise": self._synthesised(),
             "detector": self._plain("detector"),
-            **_foreign_code(self._plain("detector")),
             "selection": self._plain("selection"),
+            **foreign(self._plain("detector"), self._plain("selection")),
             "clips": self._known(
                 self.data.clips
                 if self.cfg.synthesis.references
@@ -202,16 +220,8 @@ class Run:
         """Train, then take the best checkpoint's weights."""
         callbacks = self._callbacks(folder)
         trainer = self._trainer(folder, callbacks=callbacks, logger=self._logger(folder))
-        last = folder / "checkpoints" / "last.ckpt"
-        if last.is_file():
-            log.info("going on from %s", last)
         with memory_advice(what_to_lower(self.data.batch_size)):
-            # Only what this program wrote is loaded here, and optimizers are more than tensors.
-            trainer.fit(
-                generator, self.data, ckpt_path=last if last.is_file() else None, weights_only=False
-            )
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+            fit(trainer, generator, self.data, folder / "checkpoints")
         checkpoint = trainer.checkpoint_callback
         if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
             best = checkpoint.best_model_path
@@ -257,7 +267,8 @@ class Run:
                 batch_size=1,
                 collate_fn=itemgetter(0),
             )
-            with memory_advice(f"synthesis.batch_size (now {options['batch_size']})"):
+            lower = f"synthesis.batch_size (now {options['batch_size']})"
+            with memory_advice(lower), interruptible(trainer):
                 trainer.predict(generator, loader, return_predictions=False)
         elif rank() == 0:
             # A run that was killed after its last clip has all to list and none to generate.
@@ -282,6 +293,9 @@ class Run:
         # How long and how, the detector's own settings say.
         where = {k: v for k, v in options.keywords.items() if k in _RUNTIME["trainer"]}
         where |= {"precision": self.cfg.trainer.precision, "logger": self._logger(folder)}
+        if isinstance(where.get("strategy"), ModelParallelStrategy):
+            # What detectors train is small enough for each device to hold all of it.
+            where["strategy"] = "ddp"
         part.prepare(heard, folder, where)
 
     def detect(self, folder: Path, synthetic: Path | None) -> None:
@@ -294,7 +308,7 @@ class Run:
             recipe = self.train_recipe(part)
             part.prepare(self._heard(), self.store.path("train", recipe))
             trained += self.store.seconds("train", recipe)
-        selector = hydra.utils.instantiate(self.cfg.selection, _convert_="all")
+        selector = self.selector
         made = self._synthetic(synthetic) if synthetic else None
         found: list[Detection] = []
         for machine in self.data.targets:
@@ -357,18 +371,25 @@ class Run:
             The official score, where labels are known; for sweepers that optimise.
         """
         stages = list(self.cfg.stages)
-        require_known([*stages, *self.cfg.force], STAGES, "stages")
+        self._check_settings(stages)
         if rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             if "check" in stages:
                 self.check()
+            if {"synthesise", "detect"} & set(stages):
+                clear(self.folder)
         if stages == ["check"]:
             return None
+        if stages == ["report"] and not Results(self.folder).machines:
+            raise FileNotFoundError(
+                f"{self.folder}: expected what synthesis or detection left there, found nothing to "
+                "report: say hydra.run.dir=<folder of the run>, or add these to stages"
+            )
         if rank() == 0:
             self.data.caption_table().to_csv(self.folder / "captions.csv", index=False)
         if "pretrain" in stages:
-            made = self._make("pretrain", self.finetune_recipe(), self.pretrain)
-            self._leave(made / "model", self.folder / "model")
+            made = self._make("pretrain", self.pretrain_recipe(), self.pretrain)
+            self._show(made / "model", "model")
         synthetic = self._generate(stages)
         self._train(stages, synthetic)
         if rank() > 0:
@@ -380,12 +401,49 @@ class Run:
                 lambda folder: self.detect(folder, synthetic),
                 alone=True,
             )
-            self._leave(made, self.folder)
+            self._show(made)
         if "report" in stages:
             write_tables(self.folder, self.cfg.tables, self._generator_parameters())
             write_report(self.folder, self.data)
             log.info("report: %s", self.folder / "report.html")
         return console(self.folder)
+
+    def _check_settings(self, stages: Sequence[str]) -> None:
+        """Check what a later stage would refuse: hours of fine-tuning would come before."""
+        require_known([*stages, *self.cfg.force], STAGES, "stages")
+        self.selector.check(self.detector)
+        for number in self.cfg.tables:
+            paper_table(number)
+        if "detect" in stages:
+            for machine in self.data.targets:
+                for _, own in sections(self.data.machine(machine)):
+                    require_clips(own.where(split="train", label="normal"), own.where(split="test"))
+        if {"finetune", "pretrain"} & set(stages) and self.cfg.generator._target_:
+            self._check_training()
+
+    def _check_training(self) -> None:
+        trainer = self.cfg.trainer
+        if str(trainer.precision).endswith("-true") and "32" not in str(trainer.precision):
+            raise ValueError(
+                f"trainer.precision={trainer.precision}: expected 32-true, bf16-mixed or 16-mixed, "
+                "since weights that are halved themselves learn nothing from small steps"
+            )
+        monitored = [c.monitor for c in self.cfg.callbacks.values() if c.get("monitor")]
+        steps, interval = trainer.max_steps, trainer.val_check_interval
+        if not self._is_trained or not monitored:
+            return
+        steps *= trainer.accumulate_grad_batches
+        if isinstance(interval, int) and 0 < steps < interval:
+            raise ValueError(
+                f"trainer.val_check_interval={interval}: expected {steps} at most, the batches "
+                f"that there are, since the best checkpoint by {monitored[0]} is kept"
+            )
+        if monitored[0].startswith("val/") and not len(self.data.split()[1]):
+            raise ValueError(
+                f"no checkpoint can be the best by {monitored[0]}: data.val_share="
+                f"{self.data.val_share:g} keeps no clip back. Raise it, or keep the last with "
+                "callbacks.checkpoint.monitor=null"
+            )
 
     def _generate(self, stages: Sequence[str]) -> Path | None:
         wanted = {"finetune", "synthesise", "detect"} & set(stages)
@@ -412,7 +470,7 @@ class Run:
             )
         if {"synthesise", "detect"} & set(stages):
             _require(synthetic, "synthesise")
-            self._leave(synthetic, self.folder / "synthetic")
+            self._show(synthetic, "synthetic")
         return synthetic
 
     def _check_synthesis(self) -> None:
@@ -439,9 +497,20 @@ class Run:
         build: Callable[[Path], None],
         alone: bool = False,
     ) -> Path:
-        made = self.store.make(stage, recipe, build, force=stage in self.cfg.force, alone=alone)
+        failed = True
+        try:
+            made = self.store.make(stage, recipe, build, force=stage in self.cfg.force, alone=alone)
+            failed = False
+        finally:
+            # The next stage, or job of a sweep, is a run of its own there.
+            if (wandb := sys.modules.get("wandb")) and wandb.run:
+                wandb.finish(exit_code=int(failed))
         give_back_memory()
         return made
+
+    def _show(self, made: Path, name: str = "") -> None:
+        if rank() == 0:
+            show(made, self.folder, name)
 
     def _synthetic(self, folder: Path) -> Clips:
         clips = Clips(read_manifest(folder), self.data.cache)
@@ -462,19 +531,15 @@ class Run:
     def _generator_parameters(self) -> int | None:
         if not self.cfg.generator._target_ or not self._is_trained:
             return 0
-        model = self.store.path("finetune", self.finetune_recipe()) / "model"
-        count = 0
-        for path in model.rglob("*.safetensors"):
-            with safe_open(path, "numpy") as file:
-                count += sum(math.prod(file.get_slice(k).get_shape()) for k in file.keys())  # noqa: SIM118
-        return count or None
+        made = self.store.path("finetune", self.finetune_recipe())
+        return checkpoints.count_parameters(made / "model") or None
 
     @cached_property
     def _captioned(self) -> dict[str, str]:
         # Once per run: with a hundred thousand clips, asking the disk about each takes seconds.
         return {
             "clips": self._known(self.data.captioned),
-            "captions": _digest(self.data.captions(clip) for clip in self.data.captioned),
+            "captions": digest(self.data.captions(clip) for clip in self.data.captioned),
         }
 
     def _real(self) -> RealClips:
@@ -495,7 +560,7 @@ class Run:
 
     def _known(self, clips: Iterable[Clip]) -> str:
         """Digest all that a stage can know of recordings: a manifest may change any of it."""
-        return _digest(
+        return digest(
             f"{identity(clip.path)}|{self.data.cache.channel}|{replace(clip, path=Path())}"
             for clip in clips
         )
@@ -503,8 +568,11 @@ class Run:
     def _synthesised(self) -> dict[str, Any] | None:
         return self.synthesise_recipe() if self.cfg.generator._target_ else None
 
+    def _all(self, group: str) -> Any:
+        return OmegaConf.to_container(self.cfg[group], resolve=True) if self.cfg[group] else None
+
     def _plain(self, group: str) -> Any:
-        plain = OmegaConf.to_container(self.cfg[group], resolve=True) if self.cfg[group] else None
+        plain = self._all(group)
         if isinstance(plain, dict):
             return {k: v for k, v in plain.items() if k not in _RUNTIME.get(group, ())}
         return plain
@@ -533,53 +601,12 @@ class Run:
             self.cfg.trainer, default_root_dir=str(folder), _convert_="all", **options
         )
 
-    def _leave(self, made: Path, folder: Path) -> None:
-        """Show an artifact in the run's folder, without a second copy of its recordings."""
-        if rank() == 0:
-            shutil.copytree(
-                made,
-                folder,
-                copy_function=_link_or_copy,
-                ignore=shutil.ignore_patterns(*BESIDE),
-                dirs_exist_ok=True,
-            )
-
-
-def _foreign_code(settings: Any) -> dict[str, str]:
-    """Digest the files of classes that are not ours: no version of ours says when they change."""
-    foreign = sorted(name for name in set(_targets(settings)) if not name.startswith("fsasd."))
-    modules = [inspect.getmodule(hydra.utils.get_object(name)) for name in foreign]
-    files = [file for module in modules if (file := getattr(module, "__file__", None))]
-    return {"code": _digest(Path(file).read_bytes().hex() for file in files)} if files else {}
-
-
-def _targets(settings: Any) -> Iterator[str]:
-    if isinstance(settings, dict):
-        if name := settings.get("_target_"):
-            yield name
-        settings = list(settings.values())
-    if isinstance(settings, list):
-        for value in settings:
-            yield from _targets(value)
-
-
-def _digest(parts: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
 
 def _require(artifact: Path, stage: str) -> None:
     if rank() == 0 and not artifact.is_dir():
         raise FileNotFoundError(
             f"the result of stage '{stage}' is not in the store ({artifact}): add it to stages"
         )
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    Path(target).unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 @hydra.main(config_path="pkg://fsasd.conf", config_name="config", version_base="1.3")
@@ -591,9 +618,14 @@ def main(cfg: DictConfig) -> float | None:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     np.set_printoptions(precision=4)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    (folder / LEFT_OUT).unlink(missing_ok=True)
+    if rank() == 0:
+        (folder / LEFT_OUT).unlink(missing_ok=True)
     try:
         return Run(cfg, folder)()
+    except KeyboardInterrupt:
+        if rank() == 0:
+            log.error("interrupted: the same command goes on from what %s holds", cfg.store)
+        sys.exit(130)
     except Exception as error:
         # What a constructor says is clearer than that Hydra called it.
         said = error.__cause__ if isinstance(error, InstantiationException) else None

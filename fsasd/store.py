@@ -10,11 +10,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from filelock import FileLock, Timeout
+from torch.distributed.distributed_c10d import _get_default_store
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +101,8 @@ class Store:
         _turn(path).write_text(_launch())
         before, started = _seconds(partial), time.monotonic()
         try:
-            build(partial)
+            with _all_or_none(path):
+                build(partial)
         finally:
             taken = round(before + time.monotonic() - started, 3)
             # Where the disk is full, its own error says so.
@@ -119,7 +122,8 @@ class Store:
             while not (reuse := path.is_dir() and not force) and not _is_our_turn(path):
                 time.sleep(1)
         if not reuse:
-            build(path.with_name(f"{path.name}.partial"))
+            with _all_or_none(path):
+                build(path.with_name(f"{path.name}.partial"))
         _hear()
         return path
 
@@ -136,15 +140,22 @@ def rank() -> int:
     if told := os.environ.get("RANK"):
         return int(told)
     # In an interactive SLURM job, processes that Lightning starts inherit the shell's SLURM_PROCID.
-    return max(int(os.environ.get(name) or 0) for name in ("SLURM_PROCID", "LOCAL_RANK"))
+    # On nodes that are started by hand, the first process is not the first of all.
+    names = ("SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
+    return max(int(os.environ.get(name) or 0) for name in names)
 
 
 def _launch() -> str:
-    """Return what ranks have in common that torchrun or SLURM start at once; empty for others."""
+    """Return what ranks have in common that are started at once, by torchrun, SLURM or hand.
+
+    Empty for those that Lightning starts.
+    """
     if os.environ.get("RANK"):
         names = ["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT"]
     elif rank() == int(os.environ.get("SLURM_PROCID") or -1):
         names = ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"]
+    elif os.environ.get("MASTER_ADDR") and not int(os.environ.get("LOCAL_RANK") or 0):
+        names = ["MASTER_ADDR", "MASTER_PORT"]
     else:
         return ""
     return " ".join(f"{name}={os.environ.get(name, '')}" for name in names)
@@ -176,14 +187,54 @@ def _is_our_turn(path: Path) -> bool:
         return False
 
 
+# Ranks talk through the store by which they found one another: a collective would give up when the
+# first rank does something else for as long as detection may take.
+_told = 0
+_PATIENCE = timedelta(days=30)
+_GRACE = 30.0
+
+
 def _tell(value: bool) -> None:
     if dist.is_initialized():
-        dist.broadcast_object_list([value], src=0)
+        _get_default_store().set(_next_word(), str(int(value)))
 
 
 def _hear() -> bool:
     if not dist.is_initialized():
         return False
-    heard: list[Any] = [None]
-    dist.broadcast_object_list(heard, src=0)
-    return bool(heard[0])
+    word = _next_word()
+    _get_default_store().wait([word], _PATIENCE)
+    return bool(int(_get_default_store().get(word)))
+
+
+def _next_word() -> str:
+    global _told
+    _told += 1
+    return f"fsasd/told/{_told}"
+
+
+@contextlib.contextmanager
+def _all_or_none(path: Path) -> Iterator[None]:
+    """End the process if it fails where the other ranks do not: they would wait for it for long.
+
+    Where all of them fail, a sweep goes on with its next job.
+    """
+    try:
+        yield
+    except Exception as error:
+        if dist.is_initialized() and not _failed_everywhere(path):
+            log.error("rank %d failed, and other ranks did not: ending all. %s", rank(), error)
+            os._exit(1)
+        raise
+
+
+def _failed_everywhere(path: Path) -> bool:
+    word, ranks = f"fsasd/failed/{path.name}", dist.get_world_size()
+    failures = _get_default_store().add(word, 1)
+    # The same may have failed in an earlier job.
+    all_of_them = -(-failures // ranks) * ranks
+    deadline = time.monotonic() + _GRACE
+    while failures < all_of_them and time.monotonic() < deadline:
+        time.sleep(0.2)
+        failures = _get_default_store().add(word, 0)
+    return failures >= all_of_them

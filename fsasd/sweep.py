@@ -17,6 +17,7 @@ from rich.text import Text
 from fsasd.evaluation.metrics import OFFICIAL
 from fsasd.report.console import terminal, titled
 from fsasd.report.results import UNDEFINED, Results, headline, percent
+from fsasd.store import rank
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ class Comparison(Callback):
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Have it told when this process ends: Hydra calls nothing after a job that failed."""
+        # Other ranks run the sweep, too, and know nothing of what the first has yet to do.
+        if rank() > 0:
+            return
         atexit.register(compare, Path(self.folder).resolve())
 
 
@@ -55,6 +59,8 @@ def leave_out(folder: Path, why: str) -> None:
     Hydra goes on with the other jobs.
     """
     log.error("left out: %s", why)
+    if rank() > 0:
+        return
     (folder / LEFT_OUT).write_text(why + "\n", encoding="utf-8")
 
 

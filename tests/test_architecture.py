@@ -11,7 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "fsasd"
 
 LAYERS = [
     {"store"},
-    {"data", "memory", "processes"},
+    {"run_folder"},
+    {"data", "memory", "processes", "resuming"},
+    {"recipes"},
     {"generation"},
     {"evaluation"},
     {"detectors"},

@@ -195,12 +195,12 @@ def test_a_gap_that_cannot_be_told_is_in_what_a_run_leaves(
 
 
 def test_no_training_clip_is_told(selector, train, test_clips):
-    with pytest.raises(ValueError, match=r"bearing: expected normal training .*found 0 and 16"):
+    with pytest.raises(ValueError, match=r"bearing section 00: expected .*found 0 and 16"):
         detect(TWFRGMM(), selector, train[[]], test_clips)
 
 
 def test_no_test_clip_is_told(selector, train):
-    with pytest.raises(ValueError, match=r"bearing: expected normal training .*found 16 and 0"):
+    with pytest.raises(ValueError, match=r"bearing section 00: expected .*found 16 and 0"):
         detect(TWFRGMM(), selector, train, train[[]])
 
 

@@ -372,10 +372,13 @@ def test_where_it_runs_does_not_change_what_is_computed(chain):
     root, store, _ = chain
     here = app.Run(configure(*TINY, store), root / "x")
     there = app.Run(
-        configure(*TINY, store, "trainer.accelerator=cpu", "trainer.devices=2", "logger=wandb"),
+        configure(*TINY, store, "trainer.accelerator=cpu", "trainer.devices=2", "logger=wandb",
+                  "data.batch_size=8"),
         root / "x",
-    )
+    )  # fmt: skip
     assert here.detect_recipe() == there.detect_recipe()
+    larger = app.Run(configure(*TINY, store, "trainer.devices=2"), root / "x")
+    assert larger.finetune_recipe() != here.finetune_recipe()
     other = app.Run(configure(*TINY, store, "generator.learning_rate=1e-5"), root / "x")
     assert other.finetune_recipe() != here.finetune_recipe()
     guided = app.Run(configure(*TINY, store, "generator.sampler.guidance=1.0"), root / "x")

@@ -205,7 +205,7 @@ class FirstShotDataModule(L.LightningDataModule):
         if stage != "fit" or self.trainer is None:
             return
         generator: Any = self.trainer.lightning_module
-        train, val = self._split()
+        train, val = self.split()
         self.train_clips, self.val_clips = self.captioned[train], self.captioned[val]
         texts = [self.captions(clip) for clip in self.captioned]
         self.train_set = generator.examples(self.train_clips, [texts[i] for i in train], train=True)
@@ -262,7 +262,8 @@ class FirstShotDataModule(L.LightningDataModule):
         loop: Any = self.trainer.fit_loop.epoch_loop
         return loop.batch_progress.total.processed
 
-    def _split(self) -> tuple[np.ndarray, np.ndarray]:
+    def split(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return which of the captioned clips are trained on, and which are for validation."""
         groups: dict[tuple[str, str | None], list[int]] = {}
         kinds = self.captioned.by_kind(lambda clip: (clip.machine, clip.label))
         for i, kind in enumerate(kinds):

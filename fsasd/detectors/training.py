@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from fsasd.memory import give_back_memory, memory_advice
+from fsasd.resuming import interruptible
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -61,14 +62,12 @@ def fit(
         callbacks = [*callbacks, ModelCheckpoint(folder, save_last=True)]
         last = folder / "last.ckpt" if (folder / "last.ckpt").is_file() else None
     run = L.Trainer(max_epochs=epochs, callbacks=list(callbacks), **options)
-    with warnings.catch_warnings(), memory_advice(lower):
+    with warnings.catch_warnings(), memory_advice(lower), interruptible(run):
         # To go on is what the folder is for.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         # Only what this program wrote is loaded here, and optimizers are more than tensors.
         run.fit(module, data, ckpt_path=last, weights_only=False)
     give_back_memory()
-    if run.interrupted:
-        raise KeyboardInterrupt
 
 
 def keep_network(learnt: Mapping[str, np.ndarray], path: Path) -> None:

@@ -2,6 +2,6 @@
 
 from fsasd.report.console import console
 from fsasd.report.page import write_report
-from fsasd.report.tables import write_tables
+from fsasd.report.tables import paper_table, write_tables
 
-__all__ = ["console", "write_report", "write_tables"]
+__all__ = ["console", "paper_table", "write_report", "write_tables"]

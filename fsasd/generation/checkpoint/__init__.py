@@ -20,7 +20,7 @@ from fsasd.generation.checkpoint.components import (
     build_unet,
     build_vae,
 )
-from fsasd.generation.checkpoint.folder import files, load, save
+from fsasd.generation.checkpoint.folder import count_parameters, files, load, save
 
 __all__ = [
     "NANO",
@@ -34,6 +34,7 @@ __all__ = [
     "build_scheduler",
     "build_unet",
     "build_vae",
+    "count_parameters",
     "files",
     "heads_of",
     "keep_better_heads",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors import safe_open
 from torch import nn
 from transformers import ClapTextModelWithProjection, RobertaTokenizer, SpeechT5HifiGan
 
@@ -86,6 +88,15 @@ def files(source: str | Path) -> list[Path]:
     if path.is_file():
         return [path]
     return sorted(path for path in path.rglob("*") if path.is_file())
+
+
+def count_parameters(folder: str | Path) -> int:
+    """Return how many numbers the weights in a folder are; 0 where there are none."""
+    count = 0
+    for path in Path(folder).rglob("*.safetensors"):
+        with safe_open(path, "numpy") as file:
+            count += sum(math.prod(file.get_slice(k).get_shape()) for k in file.keys())  # noqa: SIM118
+    return count
 
 
 def save(

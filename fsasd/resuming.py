@@ -1,0 +1,122 @@
+"""Trainings that are cut: what Ctrl-C and a batch system leave, and where the next one goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+
+log = logging.getLogger(__name__)
+
+_OF_BATCH_SYSTEM = "hpc_ckpt_*.ckpt"
+"""What Lightning writes into its root when SLURM announces the end of the time that it gave."""
+
+_TOGETHER = 10
+"""Steps between two times that several processes ask one another whether to stop."""
+
+
+def fit(
+    trainer: L.Trainer,
+    module: L.LightningModule,
+    data: L.LightningDataModule | None,
+    folder: Path,
+) -> None:
+    """Train to the end, from the latest checkpoint on if there is one.
+
+    After Ctrl-C the step at hand is finished and a checkpoint written; a second one ends at once.
+
+    Args:
+        trainer: What is left when it was interrupted, the next one with its root goes on from.
+        module: What is trained.
+        data: With what; by default the module says so itself.
+        folder: Where checkpoints are.
+
+    Raises:
+        KeyboardInterrupt: Training was interrupted.
+    """
+    root = Path(trainer.default_root_dir)
+    last = latest_checkpoint(folder, root)
+    if last:
+        log.info("going on from %s", last)
+    stop = _CtrlC(folder / "interrupted.ckpt")
+    trainer.callbacks.insert(0, stop)  # type: ignore[attr-defined]
+    with stop.heard(), interruptible(trainer), warnings.catch_warnings():
+        # To go on is what the folder is for.
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        # Only what this program wrote is loaded here, and optimizers are more than tensors.
+        trainer.fit(module, data, ckpt_path=last, weights_only=False)
+    if trainer.is_global_zero:
+        stop.path.unlink(missing_ok=True)
+        for path in root.glob(_OF_BATCH_SYSTEM):
+            path.unlink()
+
+
+def latest_checkpoint(folder: Path, root: Path) -> Path | None:
+    """Return the checkpoint to go on from: of those in a folder, and SLURM's in Lightning's root.
+
+    >>> latest_checkpoint(Path("nowhere"), Path("nowhere")) is None
+    True
+    """
+    names = ("last.ckpt", "interrupted.ckpt")
+    found = [folder / name for name in names if (folder / name).exists()]
+    found += root.glob(_OF_BATCH_SYSTEM)
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+@contextlib.contextmanager
+def interruptible(trainer: L.Trainer) -> Iterator[None]:
+    """Raise a KeyboardInterrupt again, which Lightning turns into an exit."""
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        raise KeyboardInterrupt from None
+
+
+class _CtrlC(L.Callback):
+    """Ends a training between two steps, with a checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._asked = False
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        try:
+            before = signal.signal(signal.SIGINT, self._ask)
+        except ValueError:
+            # Only the main thread is told of signals.
+            yield
+            return
+        self._before = before
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        signal.signal(signal.SIGINT, self._before)
+        log.warning("stopping after this step; Ctrl-C again stops at once")
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if (index + 1) % trainer.accumulate_grad_batches:
+            return
+        stop = self._asked
+        if trainer.world_size > 1:
+            if trainer.global_step % _TOGETHER:
+                return
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
+            trainer.save_checkpoint(self.path)
+            raise KeyboardInterrupt
