@@ -50,6 +50,8 @@ def fit(
     with stop.heard(), interruptible(trainer), warnings.catch_warnings():
         # To go on is what the folder is for.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        # A data set may be too small to keep clips back for validation.
+        warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")
         # Only what this program wrote is loaded here, and optimizers are more than tensors.
         trainer.fit(module, data, ckpt_path=last, weights_only=False)
     if trainer.is_global_zero:

@@ -14,6 +14,8 @@ import pytest
 import soundfile
 import torch
 from hydra import compose, initialize_config_module
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 import fsasd.main as app
@@ -357,6 +359,138 @@ def test_a_users_own_class_within_a_detector_is_in_its_key(chain, tmp_path, monk
 
     assert key("before") == key("before")
     assert key("before") != key("after")
+
+
+@pytest.mark.parametrize(
+    ("stage", "setting"),
+    [
+        ("synthesise", "synthesis.filters.scorer"),
+        ("synthesise", "prompts"),
+        ("finetune", "callbacks.own"),
+        ("detect", "selection.own"),
+    ],
+)
+def test_a_users_own_code_is_in_the_key_of_the_stage_that_runs_it(
+    chain, tmp_path, monkeypatch, stage, setting
+):
+    root, store, _ = chain
+    own = tmp_path / "own_code.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_code", raising=False)
+    cfg = configure(*TINY, store)
+    OmegaConf.set_struct(cfg, False)
+    OmegaConf.update(cfg, setting, {"_target_": "own_code.Own"})
+    run = app.Run(configure(*TINY, store), root / "x")
+    run.cfg = cfg
+
+    def key(doc):
+        own.write_text(f"class Own:\n    '{doc}'\n")
+        return getattr(run, f"{stage}_recipe")()
+
+    assert key("before") == key("before")
+    assert key("before") != key("after")
+
+
+def test_other_weights_of_an_encoder_under_the_same_name_are_in_the_keys(chain, brief):
+    root, store, _ = chain
+    overrides = ["detector=lv_huakong", *(f"detector.{setting}" for setting in brief)]
+    run = app.Run(configure(*TINY, store, *overrides), root / "x")
+    before = train_recipes(run), run.detect_recipe()["weights"]
+    weights = next(Path(brief[0].partition("=")[2]).glob("*.safetensors"))
+    stamp = weights.stat()
+    os.utime(weights, (0, 0))
+    after = train_recipes(run), run.detect_recipe()["weights"]
+    os.utime(weights, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+def test_how_long_the_parts_of_a_model_are_trained_is_in_its_key(chain):
+    root, store, _ = chain
+    keys = [
+        app.Run(configure("experiment=pretrain_nano", store, *more), root / "x").pretrain_recipe()
+        for more in ([], ["pretrain.text_steps=5"], ["pretrain.vae_steps=5"])
+    ]
+    assert keys[0] != keys[1] != keys[2] != keys[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("trainer.val_check_interval=3", "val_check_interval=3: expected 2 at most, the batches"),
+        ("data.val_share=0.0", r"data\.val_share=0 keeps no clip back"),
+        ("trainer.precision=bf16-true", "expected 32-true, bf16-mixed or 16-mixed"),
+        ("tables=[9]", "table 9: expected one of 2, 3"),
+    ],
+)
+def test_what_must_fail_fails_before_anything_is_made(tmp_path, chain, override, told):
+    run = app.Run(configure(*TINY, f"store={tmp_path / 'store'}", override), tmp_path / "run")
+    with pytest.raises(ValueError, match=told):
+        run()
+    assert not (tmp_path / "store" / "finetune").exists()
+
+
+def test_a_misspelt_objective_is_told_at_once(tmp_path):
+    with pytest.raises(InstantiationException, match="objective 'auk': expected one of"):
+        app.Run(configure(*TINY, "selection.objective=auk", f"store={tmp_path}"), tmp_path)
+
+
+def test_a_target_without_test_clips_is_told_at_once(factory, tmp_path):
+    root = shutil.copytree(factory, tmp_path / "data")
+    for path in root.rglob("bearing/test/*.wav"):
+        path.unlink()
+    cfg = configure(*TINY, "data=dcase", f"data.root={root}", f"store={tmp_path / 'store'}")
+    with pytest.raises(ValueError, match=r"bearing section 00: expected .* test clips, found 16"):
+        app.Run(cfg, tmp_path / "run")()
+    assert not (tmp_path / "store" / "finetune").exists()
+
+
+def test_without_validation_the_last_checkpoint_is_used(chain):
+    root, store, _ = chain
+    last = ["data.val_share=0.0", "callbacks.checkpoint.monitor=null", "~callbacks.evaluation"]
+    run = app.Run(configure(*TINY, store, *last, "stages=[finetune]"), root / "unvalidated")
+    run()
+    assert (run.store.path("finetune", run.finetune_recipe()) / "model").is_dir()
+
+
+def test_a_run_in_the_folder_of_another_leaves_nothing_of_it(chain):
+    root, store, _ = chain
+    folder = root / "twice"
+    app.Run(configure(*TINY, store, "tables=[5]"), folder)()
+    assert (folder / "synthetic").is_dir()
+    assert (folder / "table5.csv").is_file()
+    own = folder / "notes.txt"
+    own.write_text("mine")
+    app.Run(configure(*TINY, store, "generator=none", "detector=knn"), folder)()
+    left = {path.name for path in folder.iterdir()}
+    assert not {"synthetic", "selection.csv", "settings.csv", "table5.csv"} & left
+    assert {"metrics.csv", "models", "report.html", "notes.txt"} <= left
+
+
+def test_a_report_of_nothing_is_an_error(chain, tmp_path):
+    run = app.Run(configure(*TINY, chain[1], "stages=[report]"), tmp_path / "new")
+    with pytest.raises(FileNotFoundError, match="expected what synthesis or detection left there"):
+        run()
+
+
+def test_each_stage_is_a_run_of_its_own_in_wandb(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logged = ["logger=wandb", f"logger.save_dir={tmp_path}", *STGRAM]
+    cfg = configure(*TINY, f"store={tmp_path / 'store'}", *logged)
+    app.Run(cfg, tmp_path / "run")()
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
+
+
+def test_networks_of_detectors_are_whole_on_each_device(chain, monkeypatch):
+    root, store, _ = chain
+    run = app.Run(configure(*TINY, store, *STGRAM, "trainer=fsdp"), root / "x")
+    asked = {}
+    monkeypatch.setattr(
+        type(run.detector), "prepare", lambda *args: asked.update(args[-1]) or args[0]
+    )
+    run.train(run.detector, root, None)
+    assert asked["strategy"] == "ddp"
 
 
 def test_detection_without_its_networks_names_the_stage(chain):
