@@ -12,10 +12,18 @@ from fsasd.data.metadata import ROLES
 
 def main() -> None:
     """Turn the options into overrides, and run ``fsasd`` with the stage ``check``."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--data")
-    parser.add_argument("--headers-only", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    parser = argparse.ArgumentParser(
+        "fsasd-check",
+        description="Report what a data set holds, and what is wrong with it. Exit code 1: errors.",
+        epilog="All other arguments are those of fsasd (see fsasd --help), for instance "
+        "data=dcase2023 data.root=path data.channel=near captions=dcase.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--data", help="a folder or a table of recordings, or an edition such as dcase2023"
+    )
+    parser.add_argument("--headers-only", action="store_true", help="do not decode recordings")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     options, given = parser.parse_known_args()
     added = ["stages=[check]", *(_data_at(options.data) if options.data else [])]
     if options.headers_only:

@@ -120,5 +120,5 @@ class _CtrlC(L.Callback):
                 return
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop:
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
             raise KeyboardInterrupt

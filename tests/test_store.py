@@ -5,9 +5,12 @@ import os
 import queue
 import shutil
 import time
+from datetime import timedelta
 
 import pytest
+import torch.distributed as dist
 
+import fsasd.store
 from fsasd.store import Store, rank
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -158,9 +161,9 @@ def test_an_artifact_that_was_deleted_is_built_again(store):
     assert build.runs == 2
 
 
-@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "LOCAL_RANK"])
+@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"])
 def test_the_launcher_tells_the_rank(monkeypatch, variable):
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"):
         monkeypatch.delenv(name, raising=False)
     assert rank() == 0
     monkeypatch.setenv(variable, "3")
@@ -266,6 +269,7 @@ TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_P
 LAUNCHERS = [
     ("SLURM_PROCID", {"SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0"}),
     ("RANK", TORCHRUN),
+    ("NODE_RANK", {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29501"}),
 ]
 
 
@@ -284,7 +288,7 @@ def build_together(root, told, begun, heard):
         heard.put(repr(error))
 
 
-@pytest.fixture(params=LAUNCHERS, ids=["slurm", "torchrun"])
+@pytest.fixture(params=LAUNCHERS, ids=["slurm", "torchrun", "by hand"])
 def ranks_of_one_job(store, other_job, request):
     """Two ranks that are started at once, while another job builds what they need."""
     name, told = request.param
@@ -321,3 +325,62 @@ def test_ranks_that_are_started_at_once_build_together_when_the_other_job_is_gon
     assert sorted(found) == ["built", "built", "has it", "has it"]
     assert store.path("stage", {}).is_dir()
     assert not list(store.root.glob("*/*.turn"))
+
+
+def two_jobs(root, number, failing, patience, heard):
+    """What a rank does of two jobs of a sweep, in the first of which some ranks fail."""
+    dist.init_process_group(
+        "gloo", f"file://{root}/meeting", rank=number, world_size=2,
+        timeout=timedelta(seconds=patience),
+    )  # fmt: skip
+    fsasd.store._GRACE = 3.0
+
+    def build(folder):
+        if number in failing:
+            raise ValueError("no space left")
+        dist.barrier()
+
+    for _ in range(2):
+        try:
+            Store(root).make("stage", {}, build)
+            heard.put((number, "has it"))
+        except ValueError as error:
+            heard.put((number, str(error)))
+        failing = ()
+        if number == 0:
+            # It detects, for longer than a collective would wait.
+            time.sleep(patience + 2)
+
+
+def of_two_ranks(root, failing, patience):
+    heard = SPAWN.Queue()
+    arguments = [(root, number, failing, patience, heard) for number in range(2)]
+    ranks = [SPAWN.Process(target=two_jobs, args=given) for given in arguments]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+    found = []
+    while not heard.empty():
+        found.append(heard.get())
+    return [process.exitcode for process in ranks], sorted(found)
+
+
+def test_a_rank_that_is_ahead_waits_for_the_first_longer_than_a_collective_would(tmp_path):
+    codes, found = of_two_ranks(tmp_path, (), patience=2)
+    assert codes == [0, 0]
+    assert found == [(0, "has it"), (0, "has it"), (1, "has it"), (1, "has it")]
+
+
+def test_a_job_that_fails_on_all_ranks_is_followed_by_the_next(tmp_path):
+    codes, found = of_two_ranks(tmp_path, (0, 1), patience=2)
+    assert codes == [0, 0]
+    assert found == [(0, "has it"), (0, "no space left"), (1, "has it"), (1, "no space left")]
+
+
+def test_a_rank_that_fails_alone_ends_and_no_other_waits_for_it(tmp_path, capfd):
+    codes, found = of_two_ranks(tmp_path, (1,), patience=50)
+    assert 0 not in codes
+    assert found == []
+    told = "rank 1 failed, and other ranks did not: ending all. no space left"
+    assert told in capfd.readouterr().err
