@@ -211,6 +211,18 @@ def test_fine_tuning_changes_what_it_may(tuned):
         assert {"model.layers.0.attention.q_proj.weight", "model.layers.1.mlp.fc2.bias"} <= changed
 
 
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_masks_change_what_is_learned(folders, heard, tmp_path, tuning):
+    learned = []
+    for masks in (0, 16):
+        detector = make(folders["ast"], tuning=tuning, mask_bins=masks, mask_frames=masks)
+        detector.prepare(heard, tmp_path / str(masks), QUIET)
+        learned.append(detector._trained_on(None).members[0].kept())
+    plain, masked = learned
+    assert plain.keys() == masked.keys()
+    assert not np.array_equal(plain["network.1.weight"], masked["network.1.weight"])
+
+
 def test_low_rank_adaptation_is_a_small_part(folders):
     member = make(folders["ast"], tuning="lora", rank=1).classifier(0, 3)
     encoder = member.network[0]

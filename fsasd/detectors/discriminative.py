@@ -32,9 +32,6 @@ from fsasd.store import rank
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-"""To be raised when training, given the same recipe, gives another network."""
-
 COMPLETE = "classes.json"
 """Written last: a folder that has it holds a trained embedding."""
 
@@ -79,6 +76,9 @@ class Discriminative(Detector):
     untrained: ClassVar[frozenset[str]] = frozenset({"back_end", "k", "pool"})
     """Parameters that the network does not depend on: detectors that differ in them share it."""
 
+    version: ClassVar[int] = 1
+    """To be raised when training, given the same recipe, gives another network."""
+
     # Of the systems that are ensembles; the others have no such parameters.
     networks: int = 1
     pool: str = "max"
@@ -93,7 +93,7 @@ class Discriminative(Detector):
         """Return the settings that the networks depend on."""
         kind = type(self)
         name = f"{kind.__module__}.{kind.__qualname__}"
-        return {"class": name, "version": VERSION, **self._settings()}
+        return {"class": name, "version": self.version, **self._settings()}
 
     def synthetic_labels(self) -> frozenset[str]:
         """Return that anomalies are asked for, if they are outliers to be exposed to."""

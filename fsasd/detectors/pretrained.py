@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -158,7 +158,7 @@ class FineTuned(Classifier):
     def on_train_start(self) -> None:
         """Leave out the dropout of an encoder that is not to change."""
         if self._tuning != "full":
-            self.network[0].eval()
+            self.network[0].model.eval()
 
     def kept(self) -> dict[str, np.ndarray]:
         """Return the numbers of what was trained."""
@@ -191,6 +191,9 @@ class Pretrained(Discriminative):
         classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
             ``Discriminative``.
     """
+
+    # From 2 on masks are heard in low-rank adaptation, too.
+    version: ClassVar[int] = 2
 
     encoder: str = "MIT/ast-finetuned-audioset-10-10-0.4593"
     layer: int = -1
