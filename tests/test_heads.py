@@ -132,6 +132,57 @@ def test_a_loss_is_finite_for_nothing_heard(head, targets):
     assert torch.isfinite(silent.grad).all()
 
 
+@pytest.mark.parametrize("head", [Softmax, ArcFace, SubClusterAdaCos])
+@pytest.mark.parametrize("training", [True, False])
+def test_half_precision_does_not_reach_the_logits(embeddings, targets, head, training):
+    head = head(DIM, CLASSES).train(training)
+    points, own = embeddings.bfloat16(), targets.float()
+    state = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+    expected = head.logits(points.float(), own), head(points.float(), own)
+    head.load_state_dict(state)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head.logits(points, own), head(points, own)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_half_precision_does_not_reach_the_contrast(embeddings, targets):
+    points, own = embeddings.bfloat16(), targets.float()
+    expected = supervised_contrastive(points.float(), own, 0.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = supervised_contrastive(points, own, 0.05)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_an_example_in_its_centre_has_a_gradient():
+    """There the angle is 0, and the root that is its sine infinitely steep."""
+    head = ArcFace(2, 2, margin=0.5, scale=30.0)
+    head.centres.data = torch.eye(2).reshape(2, 1, 2)
+    point = torch.tensor([[3.0, 0.0]], requires_grad=True)
+    logits = head.logits(point, torch.tensor([1.0, 0.0]))
+    logits.sum().backward()
+    assert torch.isfinite(point.grad).all()
+    assert torch.isfinite(head.centres.grad).all()
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5, 0.7])
+def test_that_gradient_changes_no_logit(monkeypatch, margin):
+    """In float32 the least 1 - cos^2 above 0 is 2^-24: what stands for 0 is lost beside the cosine.
+
+    Tried on all cosines around 1 and -1, of which rounding takes some beyond, and on many others.
+    """
+    near = 1 + torch.arange(-1000, 1000) * 2.0**-24
+    cosines = torch.cat([near, -near, torch.linspace(-1, 1, 10_001)])[:, None]
+    monkeypatch.setattr("fsasd.detectors.heads._cosines", lambda *_: cosines[:, :, None])
+    sines = (1 - cosines.square()).clamp(min=0).sqrt()
+    narrowed = cosines * math.cos(margin) - sines * math.sin(margin)
+    beyond = cosines - margin * math.sin(margin)
+    expected = 30 * torch.where(cosines > -math.cos(margin), narrowed, beyond)
+    found = ArcFace(DIM, 1, margin).logits(torch.zeros(1, DIM), torch.ones(1))
+    assert torch.equal(found, expected)
+
+
 def test_a_mixed_example_is_its_targets_average_of_losses(embeddings):
     head = Softmax(DIM, CLASSES).double()
     half = torch.zeros(BATCH, CLASSES).double()

@@ -71,7 +71,7 @@ class MaskedAutoencoder(nn.Module):
         states = self.encode(self.patches(spectrograms), seen)
         known = self.narrow(states)
         full = self.hidden.expand(len(seen), self.n_patches, -1)
-        full = full.scatter(1, seen[..., None].expand_as(known), known)
+        full = full.scatter(1, seen[..., None].expand_as(known), known.to(full.dtype))
         return states, self.guess(self.decoder(full + self.place_inner))
 
     def seen_at_random(self, batch: int, share: float, device: torch.device) -> torch.Tensor:

@@ -93,8 +93,12 @@ class TrainableEncoder(nn.Module):
 
     def _inputs(self, waveforms: torch.Tensor) -> dict[str, torch.Tensor]:
         rate = self.extractor.sampling_rate
-        heard = torchaudio.functional.resample(waveforms.float(), SAMPLE_RATE, rate).cpu().numpy()
-        made = self.extractor(list(heard), sampling_rate=rate, return_tensors="pt")
+        # Extractors hear arrays of NumPy, which knows no bfloat16, and may use PyTorch themselves.
+        with torch.autocast(waveforms.device.type, enabled=False):
+            heard = torchaudio.functional.resample(waveforms.float(), SAMPLE_RATE, rate)
+            made = self.extractor(
+                list(heard.cpu().numpy()), sampling_rate=rate, return_tensors="pt"
+            )
         return {name: tensor.to(waveforms.device) for name, tensor in made.items()}
 
     def _bands(self, states: torch.Tensor) -> torch.Tensor:
