@@ -178,6 +178,24 @@ def test_the_network_is_trained_once_for_all_machines(
     np.testing.assert_array_equal(load(tmp_path / "saved").score(test_clips), one.score(test_clips))
 
 
+def test_a_folder_with_another_network_is_refused(normals, train, tmp_path):
+    detector = CMAE(**SMALL | {"epochs": 1}).prepare(normals, tmp_path)
+    with pytest.raises(ValueError, match=r"trained with epochs=1 instead of 3: use another folder"):
+        CMAE(**SMALL | {"epochs": 3}).prepare(normals, tmp_path)
+    with pytest.raises(ValueError, match=r"dim=16 instead of 32: what networks are trained with ca"):
+        clone(detector).set_params(dim=32).fit(train)
+
+
+def test_a_grid_of_a_prepared_network_is_one_of_the_score(normals, train, test_clips, tmp_path):
+    detector = CMAE(**SMALL | {"epochs": 1}).prepare(normals, tmp_path)
+    grid = [{"guessing": 0.0}, {"guessing": 1.0}]
+    assert detector.score_path(grid, train, test_clips).shape == (2, len(test_clips))
+    with pytest.raises(ValueError, match=r"with epochs=1 instead of 2: .* cannot be chosen once"):
+        detector.score_path([*grid, {"epochs": 2}], train, test_clips)
+    rows = CMAE(**SMALL).score_path([{"epochs": 1}, {"epochs": 2}], train, test_clips)
+    assert not np.allclose(*rows)
+
+
 def test_training_that_was_cut_goes_on_to_the_same_network(normals, tmp_path, monkeypatch):
     settings = SMALL | {"epochs": 3}
     CMAE(**settings).prepare(normals, tmp_path / "whole")
@@ -197,7 +215,9 @@ def test_training_that_was_cut_goes_on_to_the_same_network(normals, tmp_path, mo
     CMAE(**settings).prepare(normals, tmp_path / "cut")
     batches = -(-len(normals) // settings["batch_size"])
     assert len(heard) == (3 + SMALL["class_epochs"] - 2) * batches
-    assert [path.name for path in (tmp_path / "cut").iterdir()] == ["network.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [
+        "network.json", "network.safetensors",
+    ]  # fmt: skip
     one, other = (load_file(tmp_path / name / "network.safetensors") for name in ("whole", "cut"))
     for name, array in one.items():
         np.testing.assert_array_equal(other[name], array)

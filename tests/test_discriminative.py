@@ -197,6 +197,38 @@ def test_a_folder_with_other_networks_is_refused(fkie):
         clone(SMALL["fkie"]).set_params(dim=4).prepare(Clips([]), fkie._prepared)
 
 
+@pytest.mark.parametrize("change", [{"epochs": 1}, {"mixup": 0.0}, {"channels": 3}])
+def test_what_networks_were_trained_with_cannot_be_chosen_any_more(fkie, train, test_clips, change):
+    ((name, value),) = change.items()
+    said = (
+        rf"trained with {name}={getattr(fkie, name)} instead of {value}: what networks are trained "
+        "with cannot be chosen once a detector is prepared. Leave it out of the grid, or prepare"
+    )
+    with pytest.raises(ValueError, match=said):
+        clone(fkie).set_params(**change).fit(train)
+    with pytest.raises(ValueError, match=said):
+        fkie.score_path([{"k": 2}, change], train, test_clips)
+
+
+def test_a_grid_trains_a_detector_that_is_not_prepared(train, test_clips):
+    detector = clone(SMALL["fkie"]).set_params(networks=1, epochs=1)
+    one, two, same = detector.score_path([{}, {"epochs": 2}, {"k": 4}], train, test_clips)
+    assert not np.allclose(one, two)
+    np.testing.assert_array_equal(one, same)
+
+
+def test_a_process_that_is_not_the_first_waits_for_no_file(heard, tmp_path, monkeypatch):
+    """The first writes it when it is done, which may be later."""
+    monkeypatch.setattr("fsasd.detectors.discriminative.rank", lambda: 1)
+    monkeypatch.setattr("fsasd.detectors.cmae.rank", lambda: 1)
+    brief = clone(SMALL["stgram_mfn"]).set_params(epochs=1)
+    small = CMAE(frames=32, dim=16, depth=2, heads=2, epochs=1, class_epochs=1, batch_size=8)
+    for name, detector in (("stgram", brief), ("cmae", small)):
+        detector.prepare(heard, tmp_path / name, QUIET)
+        assert not list((tmp_path / name).glob("*.json"))
+        assert detector._prepared == tmp_path / name
+
+
 def test_machines_share_one_network_in_memory(fkie, train, heard):
     one = clone(fkie).fit(train)
     two = clone(fkie).set_params(k=2).fit(heard.where(machine="fan"))

@@ -7,6 +7,7 @@ was available.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,12 +30,21 @@ from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.embedding import class_name
 from fsasd.detectors.heads import supervised_contrastive
 from fsasd.detectors.masked import MaskedAutoencoder, hidden_error
-from fsasd.detectors.training import arrays, keep_network, train, with_arrays
+from fsasd.detectors.training import (
+    arrays,
+    keep_network,
+    require_trained_as,
+    train,
+    with_arrays,
+)
 from fsasd.store import rank
 
 FILE = "network.safetensors"
 
-VERSION = 2
+COMPLETE = "network.json"
+"""Written last: a folder that has it holds a trained network."""
+
+VERSION = 3
 """To be raised when training, given the same recipe, gives another network."""
 
 
@@ -223,14 +233,22 @@ class CMAE(Detector):
         """Train the network on normal clips of all machines, or find it trained.
 
         Training that was cut goes on where the folder's last checkpoint is.
+
+        Raises:
+            ValueError: The folder holds another network.
         """
-        path = Path(folder) / FILE
-        if not path.is_file():
+        folder = Path(folder)
+        if not (folder / COMPLETE).is_file():
             heard = clips[[c.label != "anomaly" for c in clips]]
-            network = self._trained(heard, path.parent / "checkpoints", trainer)
+            network = self._trained(heard, folder / "checkpoints", trainer)
             if rank() == 0:
-                keep_network(arrays(network), path)
-        self._prepared = path
+                keep_network(arrays(network), folder / FILE)
+                about = {"recipe": self.recipe()}
+                (folder / COMPLETE).write_text(json.dumps(about, indent=2) + "\n")
+        # The first process writes it, and others do not wait for that.
+        if rank() == 0:
+            require_trained_as(self.recipe(), folder / COMPLETE)
+        self._prepared = folder
         return self
 
     def fit(self, clips: Clips) -> Self:
@@ -238,6 +256,8 @@ class CMAE(Detector):
 
         Raises:
             TooFewClipsError: There are fewer than 2 clips.
+            ValueError: The detector is prepared, and settings that the network depends on were
+                changed since.
         """
         if len(clips) < 2:
             raise TooFewClipsError(
@@ -247,7 +267,8 @@ class CMAE(Detector):
             with tempfile.TemporaryDirectory() as folder:
                 self.network_ = arrays(self._trained(clips, Path(folder), None))
         else:
-            self.network_ = load_file(self._prepared)
+            require_trained_as(self.recipe(), self._prepared / COMPLETE, chosen=True)
+            self.network_ = load_file(self._prepared / FILE)
         errors, self.bank_ = self._heard(clips)
         # The nearest is the clip itself.
         distances = Bank(self.bank_).nearest(self.bank_, 2)[:, 1] / 2

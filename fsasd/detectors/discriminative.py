@@ -27,7 +27,7 @@ from fsasd.data.audio import Clips
 from fsasd.detectors.back_ends import BACK_ENDS, Arrays
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.embedding import Classifier, Embedding, Recordings, class_name, train
-from fsasd.detectors.training import keep_network
+from fsasd.detectors.training import keep_network, require_trained_as
 from fsasd.store import rank
 
 log = logging.getLogger(__name__)
@@ -108,9 +108,9 @@ class Discriminative(Detector):
         folder = Path(folder)
         if not (folder / COMPLETE).is_file():
             self._train(clips, folder, trainer or {})
+        # The first process writes it, and others do not wait for that.
         if rank() == 0:
-            found = json.loads((folder / COMPLETE).read_text())
-            _require_same(found["recipe"], self.recipe(), folder)
+            require_trained_as(self.recipe(), folder / COMPLETE)
         self._prepared = folder
         return self
 
@@ -150,8 +150,9 @@ class Discriminative(Detector):
 
         Raises:
             TooFewClipsError: There are too few for the back end.
-            ValueError: The clips are all of one class and the detector is not prepared; or their
-                class is not among those that were trained on.
+            ValueError: The clips are all of one class and the detector is not prepared; or it is,
+                and their class is not among those that were trained on, or settings that the
+                networks depend on were changed since.
         """
         return self._fit(self._trained_on(clips), clips)
 
@@ -165,7 +166,14 @@ class Discriminative(Detector):
     def score_path(
         self, grid: Sequence[Params], fit_clips: Clips, score_clips: Clips
     ) -> np.ndarray:
-        """Score a grid, training anew only for settings that networks depend on."""
+        """Score a grid; settings that differ in the back end alone share the networks.
+
+        Without ``prepare``, networks are trained for each setting that they depend on.
+
+        Raises:
+            ValueError: The detector is prepared, and the grid holds a setting that its networks
+                depend on: they are as they were trained.
+        """
         trained: dict[str, Embedding] = {}
         rows = []
         for params in grid:
@@ -195,6 +203,7 @@ class Discriminative(Detector):
     def _trained_on(self, clips: Clips) -> Embedding:
         settings = self._named_settings()
         if self._prepared is not None:
+            require_trained_as(self.recipe(), self._prepared / COMPLETE, chosen=True)
             stamp = (self._prepared / COMPLETE).stat().st_mtime_ns
             return _read(type(self), settings, self._prepared, stamp)
         with tempfile.TemporaryDirectory() as folder:
@@ -271,10 +280,3 @@ def _read(kind: type[Discriminative], settings: str, folder: Path, stamp: int) -
 
 def _file(member: int) -> str:
     return f"network_{member:02d}.safetensors"
-
-
-def _require_same(found: Params, expected: Params, folder: Path) -> None:
-    differ = sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
-    if differ:
-        what = ", ".join(f"{k}={found.get(k)!r} instead of {expected.get(k)!r}" for k in differ)
-        raise ValueError(f"{folder}: its networks were trained with {what}: use another folder")

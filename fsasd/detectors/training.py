@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -77,6 +78,30 @@ def keep_network(learnt: Mapping[str, np.ndarray], path: Path) -> None:
     partial.rename(path)
     # Three times the size of what is kept, and of no further use.
     shutil.rmtree(path.parent / "checkpoints")
+
+
+def require_trained_as(recipe: Mapping[str, Any], path: Path, chosen: bool = False) -> None:
+    """Check that the networks beside a file are those of a recipe.
+
+    Args:
+        recipe: What the networks of a detector as it is now depend on.
+        path: JSON; what those that are there were trained with is its ``recipe``.
+        chosen: The detector was prepared with them, and its settings were changed since.
+
+    Raises:
+        ValueError: They were trained otherwise.
+    """
+    found = json.loads(path.read_text())["recipe"]
+    differ = sorted(k for k in {*found, *recipe} if found.get(k) != recipe.get(k))
+    if differ:
+        what = ", ".join(f"{k}={found.get(k)!r} instead of {recipe.get(k)!r}" for k in differ)
+        advice = "use another folder"
+        if chosen:
+            advice = (
+                "what networks are trained with cannot be chosen once a detector is prepared. Leave "
+                "it out of the grid, or prepare the detector again, in another folder"
+            )
+        raise ValueError(f"{path.parent}: its networks were trained with {what}: {advice}")
 
 
 def train(
