@@ -145,6 +145,16 @@ class LearnsAsItScores(Plain):
         return scores
 
 
+class LearnsFromItsFirstScore(Plain):
+    """And scores no otherwise for it."""
+
+    def score(self, clips):
+        scores = super().score(clips)
+        if not hasattr(self, "first_"):
+            self.first_ = scores[:1]
+        return scores
+
+
 class NormalisesInPlace(Plain):
     def means(self, clips):
         rows = []
@@ -301,6 +311,12 @@ def test_all_rules_that_are_broken_are_told_at_once(clips):
     assert len(lines) > 1
     assert any("check_order_does_not_matter" in line for line in lines)
     assert all(line.startswith("SortsItsScores breaks check_") for line in lines)
+
+
+def test_a_change_at_the_first_score_is_seen_whatever_was_scored_before(clips):
+    with pytest.raises(ConformanceError, match="what is saved of the detector changed") as error:
+        check_detector(LearnsFromItsFirstScore(), clips)
+    assert "breaks check_scoring_changes_nothing" in str(error.value)
 
 
 def test_without_clips_it_is_tried_on_simulated_ones(tmp_path):
