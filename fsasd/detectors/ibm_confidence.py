@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from fsasd.data.audio import Clips
 from fsasd.detectors.augment import TRANSFORMS, transform
 from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet
 from fsasd.detectors.discriminative import Discriminative
-from fsasd.detectors.embedding import Classifier
+from fsasd.detectors.embedding import Classifier, Recordings
 from fsasd.detectors.heads import Softmax
 
 
@@ -32,13 +33,25 @@ class OneChannel(nn.Module):
 
 
 class Transformed(Classifier):
-    """Tells what was done to a recording: one of ``augment.TRANSFORMS``, drawn for each example."""
+    """Tells what was done to a recording: one of ``augment.TRANSFORMS``, drawn for each example.
+
+    It is to be sure of normal sounds alone: of anomalies it learns nothing.
+    """
+
+    normal: torch.Tensor
+
+    def hear(self, examples: Recordings, batch_size: int, seed: int) -> None:
+        """Set the examples, and find out which classes are of normal clips."""
+        super().hear(examples, batch_size, seed)
+        normal = [not name.endswith("|anomaly") for name in examples.classes]
+        self.register_buffer("normal", torch.tensor(normal).float(), persistent=False)
 
     def loss(self, waveforms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the loss of the kinds of transform; the classes do not matter."""
+        """Return the loss of the kinds of transform of what is normal."""
         kinds = torch.randint(len(TRANSFORMS), (len(waveforms),), device=waveforms.device)
         done = F.one_hot(kinds, len(TRANSFORMS)).to(waveforms.dtype)
-        return self.head(self.network(transform(waveforms, kinds)), done).mean()
+        losses = self.head(self.network(transform(waveforms, kinds)), done)
+        return (targets @ self.normal * losses).mean()
 
 
 @dataclass(eq=False, repr=False)
@@ -61,6 +74,8 @@ class IBMConfidence(Discriminative):
     """
 
     networks = 2
+    # From 2 on the second classifier does not learn anomalies as normal sounds.
+    version: ClassVar[int] = 2
 
     width: float = 1.0
     learning_rate: float = 1e-3
