@@ -15,7 +15,7 @@ from test_pretrained import tiny
 
 from fsasd.data.audio import Clips
 from fsasd.data.metadata import Clip
-from fsasd.detectors.augment import TRANSFORMS
+from fsasd.detectors.augment import TRANSFORMS, transform
 from fsasd.detectors.base import Detector, load
 from fsasd.detectors.clp_scf import CLPSCF
 from fsasd.detectors.cmae import CMAE
@@ -432,6 +432,12 @@ def test_zengs_first_stage_is_about_machines(heard):
         assert name.startswith(f"{machine}|")
 
 
+def test_zengs_margin_and_scale_are_those_of_both_stages(heard):
+    model, _, _ = loss_of(clone(SMALL["zeng"]).set_params(margin=0.2, scale=8.0), heard)
+    for head in (model.machines, model.head):
+        assert (head.margin, head.scale) == (0.2, 8.0)
+
+
 def test_statex_needs_its_exchanges_for_training_only(heard):
     model, waveforms, targets = loss_of(SMALL["statex"], heard)
     assert model.exchanges.centres.shape[0] == 9 * targets.shape[1]
@@ -469,6 +475,37 @@ def test_ibms_second_classifier_is_asked_what_was_done(heard, train, test_clips,
         probabilities = member.head.linear(points).softmax(dim=1).numpy()
         p.append(probabilities[:, detector.back_end_[str(i)]["own"]].sum(axis=1))
     np.testing.assert_allclose(detector.score(test_clips), 1 - np.mean(p, axis=0), rtol=1e-4)
+
+
+def test_ibms_second_classifier_learns_nothing_of_anomalies(heard):
+    made = [replace(clip, label="anomaly") for clip in heard[:2]]
+    examples = Recordings(Clips([*heard[2:], *made], heard.cache), "machine", 0.5)
+    assert [name for name in examples.classes if "anomaly" in name] == ["fan|anomaly"]
+    torch.manual_seed(0)
+    model = SMALL["ibm_confidence"].classifier(1, len(examples.classes))
+    model.hear(examples, batch_size=4, seed=0)
+    targets = torch.nn.functional.one_hot(torch.tensor([0, 2, 3, 1]), 4).float()
+
+    def gradients(waveforms, targets):
+        torch.manual_seed(1)
+        model.zero_grad()
+        # In training, batches are normalised together.
+        loss = model.eval().loss(waveforms, targets)
+        loss.backward()
+        return loss, [p.grad.clone() for p in model.parameters()]
+
+    waveforms = 0.1 * torch.randn(4, 8000)
+    other = torch.where(targets[:, [2]] > 0, torch.randn(4, 8000), waveforms)
+    (loss, before), (same, after) = (gradients(x, targets) for x in (waveforms, other))
+    assert loss == same
+    assert all(map(torch.equal, before, after))
+    # Of normal clips alone it is the mean over all, to the last bit.
+    targets = torch.eye(4)[[0, 1, 3, 0]]
+    torch.manual_seed(1)
+    kinds = torch.randint(len(TRANSFORMS), (4,))
+    told = torch.nn.functional.one_hot(kinds, len(TRANSFORMS)).float()
+    expected = model.head(model.network(transform(waveforms, kinds)), told).mean()
+    assert gradients(waveforms, targets)[0] == expected
 
 
 def test_mdam_blends_domains_in_training_only(heard):

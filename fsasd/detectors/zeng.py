@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -64,7 +64,8 @@ class MachinesFirst(TwoStage):
         machines = sorted(set(machine_of.values()))
         members = [machines.index(machine_of[i]) for i in range(len(examples.classes))]
         self.register_buffer("machine", torch.eye(len(machines))[members], persistent=False)
-        self.machines = ArcFace(self.head.centres.shape[2], len(machines), self.head.margin)
+        dim = self.head.centres.shape[2]
+        self.machines = ArcFace(dim, len(machines), self.head.margin, self.head.scale)
 
     def first_loss(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return ArcFace's loss of the machines."""
@@ -93,6 +94,9 @@ class Zeng(Discriminative):
         classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
             ``Discriminative``.
     """
+
+    # From 2 on the scale is that of the first stage, too.
+    version: ClassVar[int] = 2
 
     high_pass: float = 200.0
     width: float = 1.0
