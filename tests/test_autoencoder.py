@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from torch import nn
 
 from fsasd.data.audio import Clips
 from fsasd.data.metadata import Clip
-from fsasd.detectors.autoencoder import BASELINE, Autoencoder, AutoencoderNetwork
+from fsasd.detectors.autoencoder import BASELINE, Autoencoder, AutoencoderNetwork, _Spread
 from fsasd.detectors.training import with_arrays
 from fsasd.detectors.windows import windows
 
@@ -96,6 +98,33 @@ def test_without_the_quirk_it_is_the_mean_of_scipys_distances(
         expected.append(min(d.mean() for d in squared))
     detector = Autoencoder(scored_by="mahalanobis", official=False, **QUICK).fit(train)
     np.testing.assert_allclose(detector.score(test_clips), expected, rtol=1e-4)
+
+
+def test_residuals_of_one_clip_at_a_time_are_kept(train, monkeypatch):
+    """Those of a thousand clips of ten seconds are 3 GB."""
+    residual = Autoencoder._residual
+    made, at_once = [], []
+
+    def counted(*asked):
+        found = residual(*asked).numpy().copy()
+        made.append(weakref.ref(found))
+        at_once.append(sum(one() is not None for one in made))
+        return torch.from_numpy(found)
+
+    monkeypatch.setattr(Autoencoder, "_residual", counted)
+    Autoencoder(epochs=1).fit(train)
+    assert len(made) == len(train)
+    assert max(at_once) <= 2
+
+
+def test_a_covariance_of_clips_one_by_one_is_that_of_all_frames(fitted, covariances):
+    np.testing.assert_allclose(fitted.covariance_, covariances, rtol=1e-9, atol=1e-9)
+    # Far from 0, where a difference of squares would have no digits left.
+    rows = np.random.default_rng(0).normal(1e6, 1.0, (90, 4))
+    spread = _Spread()
+    for part in (rows[:1], rows[1:40], rows[40:]):
+        spread.add(part)
+    np.testing.assert_allclose(spread.covariance(), np.cov(rows.T), rtol=1e-9, atol=1e-9)
 
 
 def test_all_scores_come_from_one_training(train, test_clips, monkeypatch):

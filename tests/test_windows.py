@@ -1,3 +1,7 @@
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -20,9 +24,43 @@ def test_windows_are_stretches_of_a_repeated_spectrogram(n, frames):
         np.testing.assert_array_equal(window, long[:, i : i + frames].T)
 
 
-@pytest.fixture
-def clips(make_wav):
-    return Clips([Clip(make_wav(f"{s}.wav", seconds=s), "fan") for s in (0.5, 0.1, 0.3)])
+# In a process of its own, whose peak is no other test's.
+_PEAK = """
+import re
+from pathlib import Path
+import numpy as np
+from fsasd.detectors.windows import Windows
+
+class Made:
+    def __len__(self):
+        return 50
+
+    def features(self, front_end):
+        return (np.ones((100, 10_000), np.float32) for _ in range(50))
+
+def peak():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+before = peak()
+examples = Windows(Made(), None, 5)
+print(peak() - before, len(examples))
+"""
+
+
+@pytest.fixture(params=[(0.5, 0.1, 0.3), (0.1, 0.1, 0.9, 0.01, 0.4)])
+def clips(request, make_wav):
+    return Clips(
+        [Clip(make_wav(f"{i}.wav", seconds=s), "fan") for i, s in enumerate(request.param)]
+    )
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="other systems have no /proc")
+def test_frames_are_in_memory_once(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    used, count = map(int, subprocess.check_output([sys.executable, "-c", _PEAK]).split())
+    # 50 times 4 MB.
+    assert used < 260e6
+    assert count == 50 * 9996
 
 
 def test_examples_are_the_windows_of_all_clips(clips):

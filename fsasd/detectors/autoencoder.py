@@ -122,13 +122,11 @@ class Autoencoder(Detector):
         )
         self.network_ = arrays(network)
         bank = banks(clips, "separate")
-        residuals = [self._residual(network, x).numpy() for x in clips.features(BASELINE)]
-        self.covariance_ = np.stack(
-            [
-                _covariance([r for r, own in zip(residuals, bank, strict=True) if own == number])
-                for number in range(bank.max() + 1)
-            ]
-        )
+        # Also where the score is another: which it is may be set later.
+        spreads = [_Spread() for _ in range(bank.max() + 1)]
+        for number, spectrogram in zip(bank, clips.features(BASELINE), strict=True):
+            spreads[number].add(self._residual(network, spectrogram).double().numpy())
+        self.covariance_ = np.stack([spread.covariance() for spread in spreads])
         return self
 
     def score(self, clips: Clips) -> np.ndarray:
@@ -181,7 +179,25 @@ class Autoencoder(Detector):
             raise ValueError(f"scored_by '{self.scored_by}': expected 'mse' or 'mahalanobis'")
 
 
-def _covariance(residuals: list[np.ndarray]) -> np.ndarray:
-    rows = np.concatenate(residuals).astype(np.float64)
-    rows -= rows.mean(axis=0)
-    return rows.T @ rows / max(len(rows) - 1, 1)
+class _Spread:
+    """The covariance of rows that come a few at a time: together they would fill the memory.
+
+    Chan et al., "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: np.ndarray | float = 0.0
+        self.squares: np.ndarray | float = 0.0
+
+    def add(self, rows: np.ndarray) -> None:
+        mean = rows.mean(axis=0)
+        centred, apart = rows - mean, mean - self.mean
+        count = self.count + len(rows)
+        between = self.count * len(rows) / count * np.outer(apart, apart)
+        self.squares = self.squares + centred.T @ centred + between
+        self.mean = self.mean + apart * len(rows) / count
+        self.count = count
+
+    def covariance(self) -> np.ndarray:
+        return np.asarray(self.squares / max(self.count - 1, 1))

@@ -24,8 +24,7 @@ def windows(spectrogram: np.ndarray, frames: int) -> torch.Tensor:
     >>> windows(np.array([[1.0, 2.0, 3.0]]), 2)[:, :, 0].tolist()
     [[1.0, 2.0], [2.0, 3.0]]
     """
-    times = -(-frames // spectrogram.shape[1])
-    long = torch.from_numpy(np.tile(spectrogram, times)).float()
+    long = torch.from_numpy(_repeated(spectrogram, frames)).float()
     return long.unfold(1, frames, 1).permute(1, 2, 0)
 
 
@@ -44,13 +43,21 @@ class Windows(Dataset[torch.Tensor]):
     def __init__(self, clips: Clips, front_end: FrontEnd, frames: int) -> None:
         if not len(clips):
             raise TooFewClipsError("expected at least 1 clip, found 0")
-        # The first window's frames, then the last frame of each further window.
-        parts = [windows(features, frames) for features in clips.features(front_end)]
         self.frames = frames
-        self._frames = torch.cat([torch.cat([part[0], part[1:, -1]]) for part in parts])
-        lengths = np.array([len(part) + frames - 1 for part in parts])
-        first = np.cumsum(lengths) - lengths
-        starts = [start + np.arange(len(p)) for start, p in zip(first, parts, strict=True)]
+        kept = np.empty((0, 0), np.float32)
+        starts: list[np.ndarray] = []
+        count = 0
+        for spectrogram in clips.features(front_end):
+            rows = _repeated(spectrogram, frames).T
+            starts.append(np.arange(count, count + len(rows) - frames + 1))
+            count += len(rows)
+            if count > len(kept):
+                # Room for all clips, if the others are as long as those so far.
+                room = -(-count * len(clips) // len(starts))
+                kept.resize((room, rows.shape[1]), refcheck=False)
+            kept[count - len(rows) : count] = rows
+        kept.resize((count, kept.shape[1]), refcheck=False)
+        self._frames = torch.from_numpy(kept)
         self._starts = torch.from_numpy(np.concatenate(starts))
         self._stretch = torch.arange(frames)
 
@@ -63,3 +70,8 @@ class Windows(Dataset[torch.Tensor]):
     def __getitems__(self, indices: Sequence[int]) -> torch.Tensor:
         """Return (len(indices), frames, bands)."""
         return self._frames[self._starts[list(indices)][:, None] + self._stretch]
+
+
+def _repeated(spectrogram: np.ndarray, frames: int) -> np.ndarray:
+    # (bands, frames or more)
+    return np.tile(spectrogram, -(-frames // spectrogram.shape[1]))
