@@ -426,6 +426,15 @@ def test_fewer_clips_than_components_are_told(train):
         TWFRGMM(n_components=4).fit(train[:3])
 
 
+def test_a_negative_time_weight_is_no_lack_of_clips(train, test_clips):
+    for clips in (train, train[:1]):
+        with pytest.raises(ValueError, match=r"r: expected 0 or more, found -0\.1") as error:
+            TWFRGMM(r=-0.1).fit(clips)
+        assert not isinstance(error.value, TooFewClipsError)
+    with pytest.raises(ValueError, match=r"r: expected 0 or more, found -0\.5"):
+        TWFRGMM().score_path([{"r": 1.0}, {"r": -0.5}], train, test_clips)
+
+
 def test_a_longer_clip_than_max_seconds_is_heard_in_part(train, make_wav):
     detector = TWFRGMM(max_seconds=0.5).fit(train)
     rng = np.random.default_rng(0)

@@ -171,11 +171,21 @@ def test_more_neighbours_than_were_fitted_are_told(train):
         ({"metric": "manhattan"}, "metric 'manhattan': expected 'euclidean' or 'cosine'"),
         ({"domains": "both"}, "domains 'both': expected 'pooled' or 'separate'"),
         ({"smote": -0.2}, r"ratio of target to source clips: expected 0 or more, found -0\.2"),
+        ({"k": 0}, "k: expected 1 or more, found 0"),
+        ({"k": -1}, "k: expected 1 or more, found -1"),
+        ({"density": -2}, "density: expected 0 or more, found -2"),
     ],
 )
 def test_an_unknown_setting_is_told_the_known_ones(train, setting, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=said) as error:
         KNN(**setting).fit(train)
+    assert not isinstance(error.value, TooFewClipsError), "more clips would not help"
+
+
+def test_no_neighbour_is_asked_for_when_it_scores(train):
+    with pytest.raises(ValueError, match="k: expected 1 or more, found 0") as error:
+        KNN().fit(train).set_params(k=0).score(train)
+    assert not isinstance(error.value, TooFewClipsError)
 
 
 def test_one_target_clip_cannot_be_mixed(train):

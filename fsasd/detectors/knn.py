@@ -68,6 +68,9 @@ class KNN(Detector):
         """
         if self.metric not in ("euclidean", "cosine"):
             raise ValueError(f"metric '{self.metric}': expected 'euclidean' or 'cosine'")
+        if self.density < 0:
+            raise ValueError(f"density: expected 0 or more, found {self.density}")
+        self._require_k()
         points, bank = self._points(clips), banks(clips, self.domains)
         if count := missing(clips.domains, self.smote):
             target = clips.domains == "target"
@@ -88,8 +91,10 @@ class KNN(Detector):
 
         Raises:
             TooFewClipsError: ``k`` was raised above the number of normal clips.
+            ValueError: ``k`` was set to less than 1.
         """
         check_is_fitted(self)
+        self._require_k()
         self._require_neighbours()
         points = self._points(clips)
         # The k-th neighbour of each bank, by distances in units of the density around it.
@@ -130,8 +135,12 @@ class KNN(Detector):
     def _normalised(self, points: np.ndarray) -> np.ndarray:
         return unit(points) if self.metric == "cosine" else points
 
+    def _require_k(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k: expected 1 or more, found {self.k}")
+
     def _require_neighbours(self) -> None:
-        if not 1 <= self.k <= self.sizes_.min():
+        if self.k > self.sizes_.min():
             where = "" if len(self.sizes_) == 1 else " in each domain"
             raise TooFewClipsError(
                 f"k={self.k} neighbours need as many clips{where}, found {self.sizes_.min()}"

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.audio import Clips
@@ -55,6 +56,7 @@ class Outliers(Detector):
 
         Raises:
             TooFewClipsError: A bank has fewer than 2 clips, or the model refuses so few.
+            ValueError: The model has a parameter of a value that it does not take.
             TypeError: The model gives no score.
         """
         if not hasattr(self.model, "score_samples") and not hasattr(self.model, "mahalanobis"):
@@ -100,6 +102,9 @@ class Outliers(Detector):
         model.set_params(**dict.fromkeys(free, self.seed))
         try:
             return model.fit(points)
+        except InvalidParameterError:
+            # More clips would not help.
+            raise
         except ValueError as error:
             raise TooFewClipsError(
                 f"{name} could not be fitted to {len(points)} clips of {points.shape[1]} "

@@ -101,7 +101,8 @@ class TWFRGMM(Detector):
         """Fit the mixture.
 
         Raises:
-            ValueError: There are fewer clips than components.
+            TooFewClipsError: There are fewer clips than components.
+            ValueError: ``r`` is negative.
         """
         mixture = self._mixtures(clips, [self.r])
         for field in fields(mixture):
@@ -154,6 +155,8 @@ class TWFRGMM(Detector):
         return found
 
     def _mixtures(self, clips: Clips, r: Sequence[float]) -> GaussianMixtures:
+        if min(r) < 0:
+            raise ValueError(f"r: expected 0 or more, found {min(r)}")
         if len(clips) < self.n_components:
             raise TooFewClipsError(
                 f"{self.n_components} components need as many clips, found {len(clips)}"
