@@ -44,7 +44,7 @@ STEMS = {
 }  # fmt: skip
 
 
-def tiny(family):
+def tiny(family, fused=False):
     if family == "ast":
         config = ASTConfig(**TINY, max_length=64, num_mel_bins=32)
         return ASTModel(config), ASTFeatureExtractor(num_mel_bins=32, max_length=64)
@@ -52,8 +52,10 @@ def tiny(family):
         config = ClapAudioConfig(
             patch_embeds_hidden_size=8, hidden_size=16, depths=[1, 1], num_attention_heads=[1, 1],
             num_hidden_layers=2, spec_size=64, num_mel_bins=16, window_size=4, aff_block_r=2,
+            enable_fusion=fused,
         )  # fmt: skip
-        extractor = ClapFeatureExtractor(feature_size=16, truncation="rand_trunc", max_length_s=1)
+        truncation = "fusion" if fused else "rand_trunc"
+        extractor = ClapFeatureExtractor(feature_size=16, truncation=truncation, max_length_s=1)
         return ClapAudioModel(config), extractor
     model, config = {
         "wav2vec2": (Wav2Vec2Model, Wav2Vec2Config),
@@ -154,6 +156,37 @@ def test_masks_hide_only_in_training(folders):
     torch.manual_seed(0)
     assert not torch.allclose(encoder(waveforms), plain, atol=1e-4)
     torch.testing.assert_close(encoder.eval()(waveforms), plain)
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory):
+    """CLAP with a second way for clips that are longer than it hears."""
+    folder = tmp_path_factory.mktemp("fused")
+    torch.manual_seed(0)
+    for part in tiny("clap", fused=True):
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+def test_no_clip_is_drawn_to_be_a_longer_one(fused):
+    encoder = TrainableEncoder(fused, 0.5).eval()
+    waveforms = 0.1 * torch.randn(3, 8000)
+    expected = encoder(waveforms)
+    for seed in range(5):
+        np.random.seed(seed)  # noqa: NPY002
+        torch.testing.assert_close(encoder(waveforms), expected, rtol=0, atol=0)
+    apart = torch.cat([encoder(waveform[None]) for waveform in waveforms])
+    torch.testing.assert_close(expected, apart, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_fused_clap_is_tuned_and_scores_the_same_again(
+    fused, heard, train, test_clips, tmp_path, tuning
+):
+    detector = make(fused, tuning=tuning).prepare(heard, tmp_path, QUIET).fit(train)
+    scores = detector.score(test_clips)
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(clone(detector).fit(train).score(test_clips), scores)
 
 
 def test_longer_than_an_encoder_hears_is_told(folders):

@@ -99,6 +99,10 @@ class TrainableEncoder(nn.Module):
             made = self.extractor(
                 list(heard.cpu().numpy()), sampling_rate=rate, return_tensors="pt"
             )
+        if "is_longer" in made:
+            # No clip is longer than CLAP hears; of a batch without such, one that is drawn is said
+            # to be, so that a clip's embedding would depend on chance and on those beside it.
+            made["is_longer"] = torch.zeros_like(made["is_longer"])
         return {name: tensor.to(waveforms.device) for name, tensor in made.items()}
 
     def _bands(self, states: torch.Tensor) -> torch.Tensor:
