@@ -100,6 +100,26 @@ def test_memory_that_does_not_suffice_says_what_to_lower():
         train(Large(), Numbers(4), epochs=1, batch_size=2, seed=0)
 
 
+@pytest.mark.parametrize("kind", ["autoencoder", "flow", "cmae"])
+def test_the_random_state_stays_the_callers(kind, factory_clips):
+    train = factory_clips.where(machine="bearing", split="train")
+    detector = {
+        "autoencoder": Autoencoder(epochs=1),
+        "flow": Flow(epochs=1, blocks=1, hidden=16),
+        "cmae": CMAE(frames=32, dim=16, depth=2, epochs=1, class_epochs=1),
+    }[kind]
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    detector.fit(train)
+    assert torch.equal(torch.get_rng_state(), state)
+    scores = detector.score(train[:2])
+    assert torch.equal(torch.get_rng_state(), state)
+    detector.n_parameters()
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(4)
+    np.testing.assert_array_equal(detector.score(train[:2]), scores)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", ["autoencoder", "flow", "cmae"])

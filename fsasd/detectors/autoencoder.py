@@ -137,7 +137,7 @@ class Autoencoder(Detector):
         """
         check_is_fitted(self)
         self._require_known_score()
-        network = with_arrays(self._network(), self.network_)
+        network = self._learnt()
         residuals = (self._residual(network, x) for x in clips.features(BASELINE))
         if self.scored_by == "mse":
             return np.array([float(r.double().square().mean()) for r in residuals])
@@ -147,7 +147,12 @@ class Autoencoder(Detector):
     def n_parameters(self) -> int:
         """Return how many weights the network has."""
         check_is_fitted(self)
-        return sum(parameter.numel() for parameter in self._network().parameters())
+        return sum(parameter.numel() for parameter in self._learnt().parameters())
+
+    def _learnt(self) -> AutoencoderNetwork:
+        # Weights are drawn before they are replaced; the caller's random state is the caller's.
+        with isolate_rng():
+            return with_arrays(self._network(), self.network_)
 
     def _network(self) -> AutoencoderNetwork:
         return AutoencoderNetwork(self.frames * BASELINE.n_mels, self.learning_rate)

@@ -288,8 +288,13 @@ class CMAE(Detector):
     def n_parameters(self) -> int:
         """Return how many numbers the network and the bank hold."""
         check_is_fitted(self)
-        weights = sum(parameter.numel() for parameter in self._network().parameters())
+        weights = sum(parameter.numel() for parameter in self._learnt().parameters())
         return weights + self.bank_.size
+
+    def _learnt(self) -> MaskedAutoencoder:
+        # Weights are drawn before they are replaced; the caller's random state is the caller's.
+        with isolate_rng():
+            return with_arrays(self._network(), self.network_)
 
     def _network(self) -> MaskedAutoencoder:
         return MaskedAutoencoder(
@@ -328,7 +333,7 @@ class CMAE(Detector):
 
     def _heard(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
         """Return (n,) errors of guessing and (n, dim) embeddings of length 1."""
-        network = with_arrays(self._network(), self.network_)
+        network = self._learnt()
         turns = network.seen_in_turn(self.seen)
         everything = torch.arange(network.n_patches)[None]
         errors, points = [], []

@@ -25,7 +25,7 @@ class Ensemble(Detector):
 
     A detector's scores get the mean 0 and the standard deviation 1 that they have on training
     clips which it was not fitted on (``held_out_scores``): its own training clips it knows too
-    well.
+    well. Networks that were prepared have heard these clips, too, in training.
 
     Args:
         detectors: Name to detector.

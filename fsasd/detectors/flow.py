@@ -216,7 +216,7 @@ class Flow(Detector):
     def score(self, clips: Clips) -> np.ndarray:
         """Return the mean negative log-likelihoods, in nats per dimension."""
         check_is_fitted(self)
-        flow = with_arrays(self._flow(), self.flow_)
+        flow = self._learnt()
         with torch.inference_mode():
             parts = (windows(x, self.frames).flatten(1) for x in clips.features(FRONT_END))
             return np.array([float(flow(part).double().mean()) for part in parts])
@@ -224,7 +224,12 @@ class Flow(Detector):
     def n_parameters(self) -> int:
         """Return how many weights the flow has."""
         check_is_fitted(self)
-        return sum(parameter.numel() for parameter in self._flow().parameters())
+        return sum(parameter.numel() for parameter in self._learnt().parameters())
+
+    def _learnt(self) -> MaskedAutoregressiveFlow:
+        # Weights are drawn before they are replaced; the caller's random state is the caller's.
+        with isolate_rng():
+            return with_arrays(self._flow(), self.flow_)
 
     def _flow(self) -> MaskedAutoregressiveFlow:
         return MaskedAutoregressiveFlow(self.frames * FRONT_END.n_mels, self.blocks, self.hidden)

@@ -23,7 +23,7 @@ class Outliers(Detector):
 
     The score is the negated ``score_samples`` (``GaussianMixture``, ``KernelDensity``,
     ``LocalOutlierFactor`` with ``novelty=True``, ``OneClassSVM``, ``IsolationForest``,
-    ``EllipticEnvelope``, ``PCA``), or the Mahalanobis distance (``EmpiricalCovariance`` and its
+    ``EllipticEnvelope``), or the Mahalanobis distance (``EmpiricalCovariance`` and its
     well-conditioned kin); with ``domains="separate"`` that is the selective Mahalanobis distance
     of DCASE's baseline. What is saved are the representations of the normal clips; loading fits
     the model to them again.
