@@ -182,7 +182,7 @@ def test_a_folder_with_another_network_is_refused(normals, train, tmp_path):
     detector = CMAE(**SMALL | {"epochs": 1}).prepare(normals, tmp_path)
     with pytest.raises(ValueError, match=r"trained with epochs=1 instead of 3: use another folder"):
         CMAE(**SMALL | {"epochs": 3}).prepare(normals, tmp_path)
-    with pytest.raises(ValueError, match=r"dim=16 instead of 32: what networks are trained with ca"):
+    with pytest.raises(ValueError, match=r"dim=16 instead of 32: what networks are trained with"):
         clone(detector).set_params(dim=32).fit(train)
 
 

@@ -108,7 +108,7 @@ def test_a_model_without_a_score_is_refused(train):
 
 @pytest.mark.parametrize("clips", [3, 16])
 def test_a_parameter_that_the_model_does_not_take_is_no_lack_of_clips(train, clips):
-    with pytest.raises(ValueError, match=r"'n_components' parameter of GaussianMix.* Got 0") as error:
+    with pytest.raises(ValueError, match=r"'n_components' parameter of Gauss.* Got 0") as error:
         Outliers(GaussianMixture(0), FEW).fit(train[:clips])
     assert not isinstance(error.value, TooFewClipsError)
 

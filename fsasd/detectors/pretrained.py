@@ -166,7 +166,7 @@ class FineTuned(Classifier):
     def on_train_start(self) -> None:
         """Leave out the dropout of an encoder that is not to change."""
         if self._tuning != "full":
-            self.network[0].model.eval()
+            self.network.get_submodule("0.model").eval()
 
     def kept(self) -> dict[str, np.ndarray]:
         """Return the numbers of what was trained."""

@@ -98,8 +98,8 @@ def require_trained_as(recipe: Mapping[str, Any], path: Path, chosen: bool = Fal
         advice = "use another folder"
         if chosen:
             advice = (
-                "what networks are trained with cannot be chosen once a detector is prepared. Leave "
-                "it out of the grid, or prepare the detector again, in another folder"
+                "what networks are trained with cannot be chosen once a detector is prepared. "
+                "Leave it out of the grid, or prepare the detector again, in another folder"
             )
         raise ValueError(f"{path.parent}: its networks were trained with {what}: {advice}")
 
