@@ -29,7 +29,7 @@ DECISION = "decision.json"
 """Beside a saved detector: the threshold, and the channel of recordings that it hears."""
 
 _TIMED = 8
-"""Test clips of a section of which is measured how long a score takes."""
+"""Test clips of a section on which scoring is timed."""
 
 
 @dataclass(frozen=True)

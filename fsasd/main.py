@@ -35,7 +35,7 @@ from fsasd.data.audio import Clips, identity
 from fsasd.data.check import check
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import Clip, require_known
-from fsasd.detection import Detection, detect, require_clips, sections, tell, write
+from fsasd.detection import Detection, detect, sections, tell, write
 from fsasd.detectors.base import Detector
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.batches import batches
@@ -53,6 +53,7 @@ from fsasd.generation.synthesis import (
     rejections,
 )
 from fsasd.memory import give_back_memory, keep_freed_memory, memory_advice
+from fsasd.preflight import check_grid, check_targets, check_training
 from fsasd.processes import leave_with_the_first_rank, say_only_what_matters
 from fsasd.recipes import digest, examples_per_step, foreign
 from fsasd.report import console, paper_table, write_report, write_tables
@@ -409,41 +410,16 @@ class Run:
         return console(self.folder)
 
     def _check_settings(self, stages: Sequence[str]) -> None:
-        """Check what a later stage would refuse: hours of fine-tuning would come before."""
         require_known([*stages, *self.cfg.force], STAGES, "stages")
-        self.selector.check(self.detector)
+        check_grid(self.detector, self.selector)
         for number in self.cfg.tables:
             paper_table(number)
         if "detect" in stages:
-            for machine in self.data.targets:
-                for _, own in sections(self.data.machine(machine)):
-                    require_clips(own.where(split="train", label="normal"), own.where(split="test"))
+            check_targets(self.data)
         if {"finetune", "pretrain"} & set(stages) and self.cfg.generator._target_:
-            self._check_training()
-
-    def _check_training(self) -> None:
-        trainer = self.cfg.trainer
-        if str(trainer.precision).endswith("-true") and "32" not in str(trainer.precision):
-            raise ValueError(
-                f"trainer.precision={trainer.precision}: expected 32-true, bf16-mixed or 16-mixed, "
-                "since weights that are halved themselves learn nothing from small steps"
-            )
-        monitored = [c.monitor for c in self.cfg.callbacks.values() if c.get("monitor")]
-        steps, interval = trainer.max_steps, trainer.val_check_interval
-        if not self._is_trained or not monitored:
-            return
-        steps *= trainer.accumulate_grad_batches
-        if isinstance(interval, int) and 0 < steps < interval:
-            raise ValueError(
-                f"trainer.val_check_interval={interval}: expected {steps} at most, the batches "
-                f"that there are, since the best checkpoint by {monitored[0]} is kept"
-            )
-        if monitored[0].startswith("val/") and not len(self.data.split()[1]):
-            raise ValueError(
-                f"no checkpoint can be the best by {monitored[0]}: data.val_share="
-                f"{self.data.val_share:g} keeps no clip back. Raise it, or keep the last with "
-                "callbacks.checkpoint.monitor=null"
-            )
+            callbacks = self.cfg.callbacks.values() if self._is_trained else ()
+            monitored = [c.monitor for c in callbacks if c.get("monitor")]
+            check_training(self._all("trainer"), monitored, self.data)
 
     def _generate(self, stages: Sequence[str]) -> Path | None:
         wanted = {"finetune", "synthesise", "detect"} & set(stages)
@@ -453,21 +429,19 @@ class Run:
             return None
         if "synthesise" in stages:
             self._check_synthesis()
-        model = None
+        finetuned = None
         if self._is_trained:
-            finetuned = self.store.path("finetune", self.finetune_recipe())
-            model = finetuned / "model"
+            recipe = self.finetune_recipe()
+            finetuned = self.store.path("finetune", recipe)
             if "finetune" in stages:
-                self._make("finetune", self.finetune_recipe(), self.finetune)
-        synthetic = self.store.path("synthesise", self.synthesise_recipe())
+                self._make("finetune", recipe, self.finetune)
+        recipe = self.synthesise_recipe()
+        synthetic = self.store.path("synthesise", recipe)
         if "synthesise" in stages:
-            if model:
+            if finetuned:
                 _require(finetuned, "finetune")
-            self._make(
-                "synthesise",
-                self.synthesise_recipe(),
-                lambda folder: self.synthesise(folder, model),
-            )
+            model = finetuned / "model" if finetuned else None
+            self._make("synthesise", recipe, functools.partial(self.synthesise, model=model))
         if {"synthesise", "detect"} & set(stages):
             _require(synthetic, "synthesise")
             self._show(synthetic, "synthetic")

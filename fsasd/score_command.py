@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     try:
-        return int(_tell(model, paths) > 0)
+        return int(_print_rows(model, paths) > 0)
     except BrokenPipeError:
         # `| head` has read enough; what is still to be written goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -96,7 +96,7 @@ def read_model(folder: Path) -> Model:
     return Model(detector, **json.loads(told.read_text()))
 
 
-def _tell(model: Model, paths: Sequence[Path]) -> int:
+def _print_rows(model: Model, paths: Sequence[Path]) -> int:
     """Print a row for each recording; return how many have none."""
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(["file", "score", "threshold", "decision"])

@@ -71,7 +71,8 @@ class Selection:
         argmax: The setting of highest objective; the own one where nothing could be tried.
         reason: Why the detector keeps its own setting; empty where it takes the highest.
         gain: Objective of ``argmax`` minus that of the own setting.
-        chance: What that would have to be more than (see ``Selector``), at the selector's level.
+        chance: The gain that the luckiest setting has by chance, at the selector's level (see
+            ``Selector``): a gain must be more than that.
         resampled: As in ``Curve``; empty where nothing could be tried.
     """
 

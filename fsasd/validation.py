@@ -6,12 +6,11 @@ choice is so judged honestly. The generator is not, if it was trained on the ver
 such a machine is easier than a target will be (``strict`` is false). To hide them from it, too,
 hold them out: ``data.hold_out=[{machine: fan, label: anomaly}]``, one training per machine.
 
-Conventions: *gain* is what a setting's objective is more than that of the detector's own setting,
-*regret* what it is less than that of the best setting in hindsight (the oracle), *closed* the
-share of the way from own to oracle that it goes. The oracle was found on the clips that it is
-judged by, so regrets are somewhat too large, for every setting alike. Intervals are of the paired
-bootstrap: every setting is judged on the same resampled clips; those of a mean are over resampled
-machines, too, and speak of other machines.
+Conventions: *gain* is a setting's objective minus that of the detector's own setting, *regret* that
+of the best setting in hindsight (the oracle) minus its own, *closed* its gain over the oracle's.
+The oracle was found on the clips that it is judged by, so regrets are somewhat too large, for every
+setting alike. Intervals are of the paired bootstrap: every setting is judged on the same resampled
+clips; those of a mean are over resampled machines, too, and speak of other machines.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ LAYERS = [
     {"selection"},
     {"choice"},
     {"detection"},
-    {"validation"},
+    {"validation", "preflight"},
     {"callbacks"},
     {"report"},
     {"sweep", "score_command", "testing"},

@@ -76,12 +76,11 @@ def test_an_embedding_does_not_depend_on_the_batch():
         torch.testing.assert_close(together, apart, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("front_end", [LogMel.twfr(), LogMel(n_mels=40, hop=160, power=1.0)])
-def test_log_mels_of_a_batch_are_those_of_the_front_end(front_end):
+def test_log_mels_of_a_batch_are_those_of_the_front_end():
     waveforms = 0.1 * np.random.default_rng(0).standard_normal((3, 9000)).astype(np.float32)
-    batch = LogMelSpectrogram(front_end)(torch.from_numpy(waveforms))
+    batch = LogMelSpectrogram()(torch.from_numpy(waveforms))
     for waveform, log_mel in zip(waveforms, batch, strict=True):
-        np.testing.assert_allclose(log_mel, front_end(waveform), atol=1e-3)
+        np.testing.assert_allclose(log_mel, LogMel.twfr()(waveform), atol=1e-3)
 
 
 def test_settings_of_the_front_end_are_not_saved_as_weights():

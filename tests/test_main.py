@@ -421,12 +421,13 @@ def test_how_long_the_parts_of_a_model_are_trained_is_in_its_key(chain):
         ("data.val_share=0.0", r"data\.val_share=0 keeps no clip back"),
         ("trainer.precision=bf16-true", "expected 32-true, bf16-mixed or 16-mixed"),
         ("tables=[9]", "table 9: expected one of 2, 3"),
+        ("+selection.grid.epochs=[1,2]", "epochs=2.* changes what networks are trained with"),
     ],
 )
 def test_what_must_fail_fails_before_anything_is_made(tmp_path, chain, override, told):
-    run = app.Run(configure(*TINY, f"store={tmp_path / 'store'}", override), tmp_path / "run")
+    cfg = configure(*TINY, *STGRAM, f"store={tmp_path / 'store'}", override)
     with pytest.raises(ValueError, match=told):
-        run()
+        app.Run(cfg, tmp_path / "run")()
     assert not (tmp_path / "store" / "finetune").exists()
 
 

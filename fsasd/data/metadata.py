@@ -187,7 +187,6 @@ def read_name(path: str | Path, *, role: str | None = None, form: str | None = N
         split=known.get("split") or split,
         section=known["section"],
         domain=known.get("domain") or domain,
-        # DCASE 2020 has no domain shift, and its training folders hold normal clips only.
         label=known.get("label"),
         attributes=split_label(raw_label, form),
         raw_label=raw_label,

@@ -29,9 +29,9 @@ class LogMelSpectrogram(nn.Module):
     True
     """
 
-    def __init__(self, front_end: LogMel | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.front_end = front_end = front_end or LogMel.twfr()
+        self.front_end = front_end = LogMel.twfr()
         self.mel = torchaudio.transforms.MelSpectrogram(
             SAMPLE_RATE,
             n_fft=front_end.n_fft,

@@ -106,7 +106,7 @@ class Filters:
         around = Neighbourhood(normals)
         usual = float(np.median(around.spacings()))
         points = around.place(recordings(rows, folder))
-        nearest = around.distances(points, _made_of(rows)).min(axis=1) / usual
+        nearest = around.distances(points, made_of(rows)).min(axis=1) / usual
         if self.too_far is not None:
             limit = far_limit(real, machine, self.too_far)
             text = "farther from real clips than real anomalies of other machines"
@@ -140,7 +140,7 @@ def nearness(clips: Clips, rows: pd.DataFrame, real: RealClips) -> np.ndarray:
     """
     around = Neighbourhood(real)
     captions = real.captions_by_path()
-    distances = around.distances(around.place(clips), _made_of(rows))
+    distances = around.distances(around.place(clips), made_of(rows))
     theirs = np.array(around.captions)
     for row, source in zip(distances, rows["source"], strict=True):
         row[theirs != captions.get(source)] = np.inf
@@ -214,7 +214,8 @@ def _with_anomalies(real: RealClips, machine: str) -> list[str]:
     return others
 
 
-def _made_of(rows: pd.DataFrame) -> list[str | None]:
+def made_of(rows: pd.DataFrame) -> list[str | None]:
+    """Return the recording that each clip of a manifest was made of, if it was made of one."""
     return [s if d else None for s, d in zip(rows["source"], rows["derived"], strict=True)]
 
 

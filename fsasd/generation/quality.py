@@ -16,7 +16,7 @@ from scipy.spatial.distance import pdist
 
 from fsasd.data.audio import FrontEnd
 from fsasd.generation.embedding import ENCODER, Neighbourhood, Pooled, RealClips
-from fsasd.generation.filters import recordings
+from fsasd.generation.filters import made_of, recordings
 
 QUALITY = "quality.csv"
 HALVINGS = 10
@@ -153,12 +153,8 @@ def _adherence(around: Neighbourhood, points: np.ndarray, made: pd.DataFrame) ->
     theirs = np.array(around.captions)
     if len(set(around.captions)) < 2:
         return {"adherence": np.nan, "chance": np.nan}
-    sources = made["source"].tolist()
-    derived = made["derived"].tolist()
-    distances = around.distances(
-        points, [path if own else None for path, own in zip(sources, derived, strict=True)]
-    )
-    same = theirs == np.array([theirs[around.row[path]] for path in sources])[:, None]
+    distances = around.distances(points, made_of(made))
+    same = theirs == np.array([theirs[around.row[path]] for path in made["source"]])[:, None]
     candidates = np.isfinite(distances)
     return {
         "adherence": float(np.mean(same[np.arange(len(points)), distances.argmin(axis=1)])),

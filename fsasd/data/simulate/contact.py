@@ -1,7 +1,7 @@
 """Parts that slide, roll, grind and click; and how their faults sound.
 
-What a part is says `rotating`. Source of stick-slip: A. Akay, "Acoustics of friction" (JASA 111,
-2002).
+`rotating` explains what a part is. Source of stick-slip: A. Akay, "Acoustics of friction" (JASA
+111, 2002).
 """
 
 import math

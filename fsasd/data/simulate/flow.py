@@ -1,7 +1,7 @@
 """Parts that move air or liquid: impellers, pipes, pistons; and how their faults sound.
 
-What a part is says `rotating`. Sources: L. L. Beranek and I. L. Ver, "Noise and Vibration Control
-Engineering" (Wiley, 1992) for fans and jets; C. E. Brennen, "Hydrodynamics of Pumps" (Oxford,
+`rotating` explains what a part is. Sources: L. L. Beranek and I. L. Ver, "Noise and Vibration
+Control Engineering" (Wiley, 1992) for fans and jets; C. E. Brennen, "Hydrodynamics of Pumps" (Oxford,
 1994) for stall and cavitation.
 """
 
