@@ -1,8 +1,8 @@
 """Parts that move air or liquid: impellers, pipes, pistons; and how their faults sound.
 
 `rotating` explains what a part is. Sources: L. L. Beranek and I. L. Ver, "Noise and Vibration
-Control Engineering" (Wiley, 1992) for fans and jets; C. E. Brennen, "Hydrodynamics of Pumps" (Oxford,
-1994) for stall and cavitation.
+Control Engineering" (Wiley, 1992) for fans and jets; C. E. Brennen, "Hydrodynamics of Pumps"
+(Oxford, 1994) for stall and cavitation.
 """
 
 from collections.abc import Mapping
