@@ -31,7 +31,7 @@ def foreign(*settings: Any) -> dict[str, str]:
         settings: Plain ones (dicts, lists, values) with Hydra's ``_target_``.
 
     Returns:
-        ``code``, a digest of the files of classes that are not fsasd's; ``weights``, of which
+        ``code``, a digest of the files of classes that are of others; ``weights``, of which
         files stand where a pretrained part is read from, and since when. Empty without any.
 
     >>> foreign({"_target_": "fsasd.detectors.knn.KNN", "k": 1})
@@ -79,7 +79,8 @@ def examples_per_step(batch_size: int, trainer: Mapping[str, Any]) -> int | str:
 
 
 def _is_ours(name: str) -> bool:
-    return name.startswith("fsasd.")
+    # Lightning runs every training; another version of it is no reason to train again.
+    return name.startswith(("fsasd.", "lightning."))
 
 
 def _named(key: str, settings: Any) -> Iterator[str]:
