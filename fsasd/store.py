@@ -83,6 +83,7 @@ class Store:
             if not alone:
                 _tell(present and not force)
             if not present or force:
+                build = build if alone else _all_or_none(build)
                 self._build(path, recipe, build, anew=force)
         if not alone:
             _tell(True)
@@ -101,8 +102,7 @@ class Store:
         _turn(path).write_text(_launch())
         before, started = _seconds(partial), time.monotonic()
         try:
-            with _all_or_none(path):
-                build(partial)
+            build(partial)
         finally:
             taken = round(before + time.monotonic() - started, 3)
             # Where the disk is full, its own error says so.
@@ -122,8 +122,7 @@ class Store:
             while not (reuse := path.is_dir() and not force) and not _is_our_turn(path):
                 time.sleep(1)
         if not reuse:
-            with _all_or_none(path):
-                build(path.with_name(f"{path.name}.partial"))
+            _all_or_none(build)(path.with_name(f"{path.name}.partial"))
         _hear()
         return path
 
@@ -213,23 +212,26 @@ def _next_word() -> str:
     return f"fsasd/told/{_told}"
 
 
-@contextlib.contextmanager
-def _all_or_none(path: Path) -> Iterator[None]:
-    """End the process if it fails where the other ranks do not: they would wait for it for long.
+def _all_or_none(build: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Let a build end the process if it fails where the other ranks' builds do not.
 
-    Where all of them fail, a sweep goes on with its next job.
+    They would wait for it for long. Where all of them fail, a sweep goes on with its next job.
     """
-    try:
-        yield
-    except Exception as error:
-        if dist.is_initialized() and not _failed_everywhere(path):
-            log.error("rank %d failed, and other ranks did not: ending all. %s", rank(), error)
-            os._exit(1)
-        raise
+
+    def built(folder: Path) -> None:
+        try:
+            build(folder)
+        except Exception as error:
+            if dist.is_initialized() and not _failed_everywhere(folder):
+                log.error("rank %d failed, and other ranks did not: ending all. %s", rank(), error)
+                os._exit(1)
+            raise
+
+    return built
 
 
-def _failed_everywhere(path: Path) -> bool:
-    word, ranks = f"fsasd/failed/{path.name}", dist.get_world_size()
+def _failed_everywhere(folder: Path) -> bool:
+    word, ranks = f"fsasd/failed/{folder.name}", dist.get_world_size()
     failures = _get_default_store().add(word, 1)
     # The same may have failed in an earlier job.
     all_of_them = -(-failures // ranks) * ranks

@@ -378,6 +378,29 @@ def test_a_job_that_fails_on_all_ranks_is_followed_by_the_next(tmp_path):
     assert found == [(0, "has it"), (0, "no space left"), (1, "has it"), (1, "no space left")]
 
 
+def detect_alone(root, number, heard):
+    dist.init_process_group("gloo", f"file://{root}/meeting", rank=number, world_size=2)
+    store, build = Store(root), Build()
+    if number == 0:
+        try:
+            store.make("detect", {}, fail, alone=True)
+        except RuntimeError as error:
+            heard.put((number, str(error)))
+    store.make("stage", {}, build)
+    heard.put((number, "has it"))
+
+
+def test_what_the_first_rank_does_alone_may_fail(tmp_path):
+    heard = SPAWN.Queue()
+    ranks = [SPAWN.Process(target=detect_alone, args=(tmp_path, n, heard)) for n in range(2)]
+    for process in ranks:
+        process.start()
+    found = sorted(heard.get(timeout=60) for _ in range(3))
+    assert found == [(0, "has it"), (0, "out of memory"), (1, "has it")]
+    for process in ranks:
+        process.join(60)
+
+
 def test_a_rank_that_fails_alone_ends_and_no_other_waits_for_it(tmp_path, capfd):
     codes, found = of_two_ranks(tmp_path, (1,), patience=50)
     assert 0 not in codes
