@@ -160,12 +160,14 @@ class Run:
 
     def train_recipe(self, part: Detector) -> dict[str, Any]:
         """Return what the networks depend on of a detector, or of one within it."""
-        recipe = part.recipe()
+        trainer = self._all("trainer")
         return {
             "version": VERSIONS["train"],
-            "detector": recipe,
+            "detector": part.recipe(),
             **foreign(self._plain("detector")),
-            "precision": self.cfg.trainer.precision,
+            "precision": trainer["precision"],
+            # A detector's batch is that of each process.
+            "processes": examples_per_step(1, trainer | {"accumulate_grad_batches": 1}),
             "synthesise": self._synthesised() if part.synthetic_labels() else None,
             "clips": self._heard_digest,
         }
