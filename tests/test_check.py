@@ -363,6 +363,15 @@ def test_errors_in_the_data_stop_the_run(run, monkeypatch):
         checked()
 
 
+def test_help_is_the_commands_own(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fsasd-check", "--help"])
+    with pytest.raises(SystemExit) as left:
+        check_command.main()
+    assert left.value.code == 0
+    told = capsys.readouterr().out
+    assert all(name in told for name in ("--data", "--headers-only", "--json", "fsasd --help"))
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
@@ -372,7 +381,7 @@ def test_errors_in_the_data_stop_the_run(run, monkeypatch):
             ["--headers-only", "data=x", "--config-dir", "c"],
             ["stages=[check]", "check.headers_only=true", "data=x", "--config-dir", "c"],
         ),
-        (["--help"], ["--help", "stages=[check]"]),
+        (["--cfg", "job"], ["--cfg", "job", "stages=[check]"]),
     ],
 )
 def test_overrides_stay_together(monkeypatch, given, expected):

@@ -265,7 +265,9 @@ def test_page_is_accessible(run, data, undrawn):
 def test_only_training_and_synthetic_clips_are_played(run, data, monkeypatch, undrawn):
     heard = []
     original = listening.read
-    monkeypatch.setattr(listening, "read", lambda path: heard.append(path) or original(path))
+    monkeypatch.setattr(
+        listening, "read", lambda path, **how: heard.append(path) or original(path, **how)
+    )
     parsed = _page(run, data)
     assert len(parsed.all("audio")) == len(heard) == 12
     assert {path.parent.name for path in heard if run not in path.parents} == {"train"}

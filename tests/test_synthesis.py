@@ -172,6 +172,7 @@ def test_only_good_clips_are_read_back(mixed):
         domain="source",
         label="normal",
         raw_label=prompt(0).caption,
+        synthetic=True,
     )
 
 
