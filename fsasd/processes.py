@@ -25,6 +25,8 @@ def say_only_what_matters() -> None:
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
     warnings.filterwarnings("ignore", ".* does not have many workers")
+    # Steps are counted over epochs.
+    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the log")
 
 
 def leave_with_the_first_rank() -> None:
