@@ -1,6 +1,8 @@
 """CLAP: captions and recordings on one sphere; captions that are too close, too long, spread."""
 
 import logging
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -137,6 +139,16 @@ def test_recordings_are_embedded_at_claps_rate(whole_clap):
     with torch.no_grad():
         wanted = audio.model.get_audio_features(**inputs).pooler_output[0].numpy()
     assert float(found @ wanted) > 0.999
+
+
+def test_other_weights_in_the_same_place_are_another_front_end(whole_clap):
+    before = repr(clap.ClapAudio(whole_clap))
+    weights = next(Path(whole_clap).glob("*.safetensors"))
+    stamp = weights.stat()
+    os.utime(weights, (0, 0))
+    after = repr(clap.ClapAudio(whole_clap))
+    os.utime(weights, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert after != before == repr(clap.ClapAudio(whole_clap))
 
 
 def test_the_scorer_compares_clips_with_their_captions(whole_clap, make_wav):

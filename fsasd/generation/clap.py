@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from fsasd.data.audio import SAMPLE_RATE, Clips
+from fsasd.recipes import foreign
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,13 @@ class ClapAudio:
             self.model.to(self.device)
 
     def __repr__(self) -> str:
-        return f"ClapAudio({self.checkpoint})"
+        return self._name
+
+    @functools.cached_property
+    def _name(self) -> str:
+        # The key of the feature cache: other weights in the same place are another front end.
+        found = foreign({"checkpoint": self.checkpoint})
+        return f"ClapAudio({', '.join([self.checkpoint, *found.values()])})"
 
     @functools.cached_property
     def model(self) -> ClapModel:
