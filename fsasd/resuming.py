@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+
+from fsasd.store import rank
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +36,10 @@ def fit(
     After Ctrl-C the step at hand is finished and a checkpoint written; a second one ends at once.
 
     Args:
-        trainer: What is left when it was interrupted, the next one with its root goes on from.
+        trainer: How to train; SLURM's checkpoint is in its root.
         module: What is trained.
         data: With what; by default the module says so itself.
-        folder: Where checkpoints are.
+        folder: Gets checkpoints, ``interrupted.ckpt`` among them.
 
     Raises:
         KeyboardInterrupt: Training was interrupted.
@@ -47,7 +50,7 @@ def fit(
         log.info("going on from %s", last)
     stop = _CtrlC(folder / "interrupted.ckpt")
     trainer.callbacks.insert(0, stop)  # type: ignore[attr-defined]
-    with stop.heard(), interruptible(trainer), warnings.catch_warnings():
+    with stop.listening(), interruptible(trainer), warnings.catch_warnings():
         # To go on is what the folder is for.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         # A data set may be too small to keep clips back for validation.
@@ -89,9 +92,10 @@ class _CtrlC(L.Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._asked = False
+        self._process = os.getpid()
 
     @contextlib.contextmanager
-    def heard(self) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
         try:
             before = signal.signal(signal.SIGINT, self._ask)
         except ValueError:
@@ -107,7 +111,9 @@ class _CtrlC(L.Callback):
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
         signal.signal(signal.SIGINT, self._before)
-        log.warning("stopping after this step; Ctrl-C again stops at once")
+        # Other ranks hear it, too, and processes that load examples, still needed for the step.
+        if rank() == 0 and os.getpid() == self._process:
+            log.warning("stopping after this step; Ctrl-C again stops at once")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, index: int
