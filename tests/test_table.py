@@ -66,8 +66,7 @@ def test_each_kind_is_asked_for_once_and_no_kind_of_other_rows():
 # In a process of its own: the names that pathlib interns may make the table of all interned strings
 # grow, which after some thousand tests is a large one.
 _READ = """
-import subprocess
-import sys
+import tracemalloc
 from pathlib import Path
 import numpy as np
 from fsasd.data.metadata import Clip
