@@ -10,7 +10,6 @@ from __future__ import annotations
 import abc
 import contextlib
 import functools
-import hashlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -30,6 +29,7 @@ from transformers import (
 
 from fsasd.data.audio import SAMPLE_RATE, identity
 from fsasd.detectors.representations import Representation
+from fsasd.recipes import digest
 
 _LEAST = 0.1
 """Seconds that a convolutional encoder needs to say anything."""
@@ -82,7 +82,7 @@ class FrozenEncoder(abc.ABC):
     def __repr__(self) -> str:
         # The key of the feature cache: other weights in the same place are another front end.
         settings = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.repr)
-        weights = hashlib.sha256("\n".join(map(identity, self._files())).encode()).hexdigest()
+        weights = digest(map(identity, self._files()))
         return f"{type(self).__name__}({settings}, weights={weights[:12]})"
 
     def _pooled(self, states: torch.Tensor) -> torch.Tensor:
