@@ -36,7 +36,7 @@ from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
 import fsasd.main  # noqa: F401  the resolvers that configurations use
-from fsasd.data.audio import Clips, FeatureCache
+from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.detection import sections
 from fsasd.detectors import available

@@ -19,8 +19,9 @@ import soundfile
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from fsasd.data.audio import SAMPLE_RATE, Clips, FeatureCache
+from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip, read_clips
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.metrics import auc
 from fsasd.generation.faults import FAULTS

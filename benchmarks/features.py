@@ -9,8 +9,10 @@ from pathlib import Path
 
 from benchmarks.recordings import write_recordings
 from benchmarks.timing import seconds
-from fsasd.data.audio import Clips, FeatureCache, LogMel, read
+from fsasd.data.clips import Clips, FeatureCache
+from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
+from fsasd.data.recording import read
 
 
 def main() -> None:

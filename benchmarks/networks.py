@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch.profilers import SimpleProfiler
 
 from benchmarks.recordings import write_recordings
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.embedding import Recordings, train

@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.recordings import write_recordings
 from benchmarks.timing import seconds
-from fsasd.data.audio import Clips, LogMel
+from fsasd.data.clips import Clips
+from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.twfr_gmm import TWFRGMM

@@ -18,8 +18,10 @@ from sklearn.mixture import GaussianMixture
 
 from benchmarks.recordings import States, write_recordings
 from benchmarks.timing import seconds
-from fsasd.data.audio import Clips, LogMel, read
+from fsasd.data.clips import Clips
+from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
+from fsasd.data.recording import read
 from fsasd.detectors.twfr_gmm import TWFRGMM, twfr
 from fsasd.selection import Selector
 

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from fsasd.data.audio import Clips, FeatureCache
+from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.detectors.base import Detector
 from fsasd.detectors.twfr_gmm import TWFRGMM

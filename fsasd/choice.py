@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
 from fsasd.selection import Curve, Selection, Selector, row_of, title

@@ -15,7 +15,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from fsasd.choice import Choice, choose
-from fsasd.data.audio import Clips, FeatureCache
+from fsasd.data.clips import Clips, FeatureCache
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import Section, SectionMetrics, metrics_table, section_metrics
 from fsasd.evaluation.submission import write_decisions, write_scores

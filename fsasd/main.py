@@ -31,8 +31,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from fsasd.callbacks import SynthesisWriter
-from fsasd.data.audio import Clips, identity
 from fsasd.data.check import check
+from fsasd.data.clips import Clips, identity
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import Clip, require_known
 from fsasd.detection import Detection, detect, sections, tell, write

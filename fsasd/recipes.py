@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fsasd.data.audio import identity
+from fsasd.data.clips import identity
 
 _PRETRAINED = ("checkpoint", "encoder", "path", "audio_clap")
 """Settings that may name a file or folder with weights."""

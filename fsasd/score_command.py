@@ -15,8 +15,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from fsasd.data.audio import AudioError, Clips, FeatureCache
+from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import AUDIO_SUFFIXES, Clip, is_recording
+from fsasd.data.recording import AudioError
 from fsasd.detection import DECISION
 from fsasd.detectors.base import Detector, load
 
@@ -31,7 +32,7 @@ class Model:
     Attributes:
         detector: Fitted.
         threshold: A clip scored above it is called anomalous.
-        channel: What it hears of recordings with several channels (see ``audio.read``).
+        channel: What it hears of recordings with several channels (see ``recording.read``).
     """
 
     detector: Detector

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fsasd.choice import Choice, choose
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.detection import write_choices
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas

@@ -23,7 +23,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
-from fsasd.data.audio import Clips, FeatureCache
+from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import read_clips
 from fsasd.data.simulate import write_factory
 from fsasd.generation import checkpoint

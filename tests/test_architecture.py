@@ -181,10 +181,10 @@ def test_the_graph_is_that_of_this_package():
     ],
 )
 def test_an_import_that_points_upwards_is_named(planted, source):
-    package = planted(selection="", data__audio=f"\n{source}")
+    package = planted(selection="", data__clips=f"\n{source}")
     (problem,) = layer_violations(package)
-    assert problem.startswith("fsasd/data/audio.py:")
-    assert "imports fsasd.selection, which is not below fsasd.data.audio" in problem
+    assert problem.startswith("fsasd/data/clips.py:")
+    assert "imports fsasd.selection, which is not below fsasd.data.clips" in problem
 
 
 def test_an_import_between_parts_of_one_layer_is_named(planted):
@@ -195,7 +195,7 @@ def test_an_import_between_parts_of_one_layer_is_named(planted):
 
 def test_imports_downwards_and_within_a_part_are_allowed(planted):
     package = planted(
-        store="", data__audio="from fsasd.store import Store", data__captions="from . import audio"
+        store="", data__clips="from fsasd.store import Store", data__captions="from . import clips"
     )
     assert layer_violations(package) == []
 
@@ -214,7 +214,7 @@ def test_a_framework_outside_the_entry_point_is_named(planted):
 
 
 def test_a_vague_name_is_named(planted):
-    assert vague_names(planted(data__utils="", data__audio="")) == ["fsasd.data.utils"]
+    assert vague_names(planted(data__utils="", data__clips="")) == ["fsasd.data.utils"]
 
 
 def test_a_circle_is_named(planted):

@@ -13,9 +13,10 @@ import torch
 from diffusers.pipelines.deprecated.audioldm.pipeline_audioldm import AudioLDMPipeline
 from safetensors.torch import load_file
 
-from fsasd.data.audio import Clips, LogMel
+from fsasd.data.clips import Clips
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.draws import Draw
+from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import read_clips
 from fsasd.generation import checkpoint
 from fsasd.generation.adaptation import Lora, Parts

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import nn
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.autoencoder import BASELINE, Autoencoder, AutoencoderNetwork, _Spread
 from fsasd.detectors.training import with_arrays

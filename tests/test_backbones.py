@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fsasd.data.audio import LogMel
+from fsasd.data.log_mel import LogMel
 from fsasd.detectors.backbones import (
     LogMelSpectrogram,
     MobileFaceNet,

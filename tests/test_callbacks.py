@@ -12,9 +12,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from fsasd.callbacks import DetectorEvaluation, SynthesisWriter
-from fsasd.data.audio import Clips, read
+from fsasd.data.clips import Clips
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
+from fsasd.data.recording import read
 from fsasd.detectors.knn import KNN
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.cleaning import Cleaning

@@ -12,9 +12,9 @@ from rich.console import Console
 
 import fsasd.main as app
 from fsasd import check_command
-from fsasd.data.audio import Clips
 from fsasd.data.captions import Captions
 from fsasd.data.check import check, inspect
+from fsasd.data.clips import Clips
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import Clip, read_clips
 

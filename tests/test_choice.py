@@ -9,7 +9,7 @@ import soundfile
 from scipy import stats
 
 from fsasd.choice import TELLING_CLIPS, calibrated, choose, crossfit
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.knn import KNN

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fsasd.data.audio import SAMPLE_RATE, Clips, FeatureCache
+from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation import checkpoint, clap
 
 CAPTIONS = ["This is the normal sound of a fan.", "This is the anomaly sound of a fan."]

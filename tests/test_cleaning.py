@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsasd.data.audio import SAMPLE_RATE
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.cleaning import FRAME, MAX_CLIPPED, Cleaning, fit_length, remove_silence
 
 

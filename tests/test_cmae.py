@@ -7,7 +7,8 @@ from safetensors.numpy import load_file
 from sklearn.base import clone
 from torch.nn import functional as F
 
-from fsasd.data.audio import Clips, LogMel
+from fsasd.data.clips import Clips
+from fsasd.data.log_mel import LogMel
 from fsasd.detectors.base import TooFewClipsError, load
 from fsasd.detectors.cmae import CMAE, CMAETraining, Image, Images, collapse
 from fsasd.detectors.heads import supervised_contrastive

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from fsasd.data.audio import Clips, FeatureCache
+from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import read_clips
 from fsasd.detection import detect, evaluate, sections, write
 from fsasd.detectors.base import load

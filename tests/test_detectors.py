@@ -18,7 +18,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 
 import fsasd.main
-from fsasd.data.audio import Clips, LogMel
+from fsasd.data.clips import Clips
+from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip, read_clips
 from fsasd.detectors import available
 from fsasd.detectors.base import Detector, TooFewClipsError, load

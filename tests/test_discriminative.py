@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from sklearn.base import clone
 from test_pretrained import tiny
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.augment import TRANSFORMS, transform
 from fsasd.detectors.base import Detector, load

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsasd.data.audio import Clips, LogMel, read
+from fsasd.data.clips import Clips
+from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
+from fsasd.data.recording import read
 from fsasd.detectors.base import TooFewClipsError
 from fsasd.detectors.domains import banks, missing, smote, with_mixed_target_clips
 

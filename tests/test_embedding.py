@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip, MetadataError, read_name
 from fsasd.detectors.embedding import (
     Classifier,

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from torchaudio.functional import resample
 from transformers import AutoConfig
 
-from fsasd.data.audio import read
+from fsasd.data.recording import read
 from fsasd.detectors.base import load
 from fsasd.detectors.encoders import Encoder, ExportedEncoder, Layer
 from fsasd.detectors.knn import KNN

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from fsasd.data.audio import SAMPLE_RATE, Clips, FeatureCache, LogMel
+from fsasd.data.clips import Clips, FeatureCache
+from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.embedding import Neighbourhood, RealClips, embed
 from fsasd.generation.filters import Filters, far_limit, mark_duplicates, nearness
 

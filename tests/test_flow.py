@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.detectors.base import load
 from fsasd.detectors.ensemble import Ensemble
 from fsasd.detectors.flow import FRONT_END, MADE, Flow, FlowTraining, MaskedAutoregressiveFlow

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import TooFewClipsError
 from fsasd.detectors.knn import KNN

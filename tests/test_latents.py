@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from fsasd.data.audio import Clips, FeatureCache, LogMel, read
+from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.draws import Draw
+from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
+from fsasd.data.recording import read
 from fsasd.generation import checkpoint
 from fsasd.generation.latents import LatentExamples, VaeMoments, compute, heard_mel, normalise
 from fsasd.generation.vocoder import GriffinLim

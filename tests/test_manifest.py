@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fsasd.main as app
-from fsasd.data import audio
+from fsasd.data import recording
 from fsasd.data.captions import Captions
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.manifest import read_folders, read_manifest, with_roles
@@ -74,7 +74,7 @@ def test_an_absolute_path_and_the_columns_in_any_order(table, make_wav):
 
 
 def test_no_recording_is_opened(table, monkeypatch):
-    monkeypatch.setattr(audio, "decode", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr(recording, "decode", lambda path: pytest.fail(f"{path} was opened"))
     assert len(FirstShotDataModule.from_manifest(table(*ROWS), targets=["mill"]).captioned) == 4
 
 

@@ -4,8 +4,8 @@ import lightning as L
 import pytest
 import torch
 
-from fsasd.data.audio import Clips
 from fsasd.data.captions import anomalous, default_captions
+from fsasd.data.clips import Clips
 from fsasd.data.metadata import read_clips
 from fsasd.generation import checkpoint, nano
 from fsasd.generation.clap import embed_captions

@@ -25,7 +25,7 @@ from transformers import (
     WavLMModel,
 )
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import load
 from fsasd.detectors.pretrained import Pretrained, TrainableEncoder

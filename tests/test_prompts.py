@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_module
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsasd.data.audio import Clips
 from fsasd.data.captions import caption
+from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip, MetadataError
 from fsasd.generation.prompts import (
     FaultPhrases,

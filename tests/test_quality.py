@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
-from fsasd.data.audio import SAMPLE_RATE, Clips, FeatureCache, LogMel
+from fsasd.data.clips import Clips, FeatureCache
+from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.encoders import Encoder, Layer
 from fsasd.detectors.representations import TimeWeighted
 from fsasd.generation.embedding import RealClips

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.base import clone
 
-from fsasd.data.audio import LogMel
+from fsasd.data.log_mel import LogMel
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.representations import Patches, TimeStatistics, TimeWeighted

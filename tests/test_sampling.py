@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsasd.data.audio import LogMel
+from fsasd.data.log_mel import LogMel
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.batches import batches
 from fsasd.generation.checkpoint import build_hifigan, build_scheduler

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import butter, hilbert, sosfiltfilt
 
-from fsasd.data.audio import LogMel
+from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import read_clips
 from fsasd.data.simulate import (
     MACHINES,

@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fsasd.data.audio import SAMPLE_RATE, read
 from fsasd.data.metadata import Clip
+from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.cleaning import Cleaning
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.synthesis import SynthesisFolder, read_manifest, read_table, rejections

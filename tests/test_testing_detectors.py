@@ -5,7 +5,8 @@ import pytest
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from fsasd.data.audio import Clips, LogMel
+from fsasd.data.clips import Clips
+from fsasd.data.log_mel import LogMel
 from fsasd.detectors.base import Detector, stack
 from fsasd.detectors.knn import KNN
 from fsasd.testing import ConformanceError, DetectorCase, check_detector, detector_checks

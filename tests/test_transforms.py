@@ -9,9 +9,10 @@ import pytest
 import soundfile
 from hydra import compose, initialize_config_module
 
-from fsasd.data.audio import SAMPLE_RATE, Clips, read
 from fsasd.data.captions import caption
+from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip, MetadataError
+from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.faults import FAULTS
 from fsasd.generation.prompts import make_prompts
 from fsasd.generation.synthesis import SynthesisFolder, read_manifest

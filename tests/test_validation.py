@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.twfr_gmm import TWFRGMM

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsasd.data.audio import Clips, LogMel
+from fsasd.data.clips import Clips
+from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import TooFewClipsError
 from fsasd.detectors.windows import Windows, windows

@@ -21,10 +21,17 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from fsasd.data.audio import SAMPLE_RATE, AudioError, decode, header, one_channel, require_finite
 from fsasd.data.captions import default_captions
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import Clip, MetadataError
+from fsasd.data.recording import (
+    SAMPLE_RATE,
+    AudioError,
+    decode,
+    header,
+    one_channel,
+    require_finite,
+)
 
 SILENT = 1e-4
 """Peak (full scale is 1) below which nothing was recorded: three steps of 16 bits."""
@@ -147,7 +154,7 @@ def inspect(
 
     Args:
         clips: Which.
-        channel: What will be taken of those with several channels (see ``audio.read``).
+        channel: What will be taken of those with several channels (see ``recording.read``).
         headers_only: Do not decode.
 
     Returns:

@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from fsasd.data.audio import Clips, FeatureCache
 from fsasd.data.captions import Captions, default_captions
+from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.draws import BalancedDraws, Draw, InOrder
 from fsasd.data.manifest import read_folders, read_manifest
 from fsasd.data.metadata import Clip, MetadataError, read_clips
@@ -46,7 +46,7 @@ class FirstShotDataModule(L.LightningDataModule):
         hold_out: Clips that no generator may hear: mappings of fields or attributes to values.
         num_workers: Processes that load training examples.
         cache: Folder of the feature cache.
-        channel: What to take of recordings with several channels (see ``audio.read``).
+        channel: What to take of recordings with several channels (see ``recording.read``).
         seed: Of the split and of the order.
 
     Raises:

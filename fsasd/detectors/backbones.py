@@ -14,7 +14,8 @@ import torchaudio
 from torch import nn
 from torch.nn import functional as F
 
-from fsasd.data.audio import SAMPLE_RATE, LogMel
+from fsasd.data.log_mel import LogMel
+from fsasd.data.recording import SAMPLE_RATE
 
 STGRAM_BOTTLENECKS = ((2, 128, 2, 2), (4, 128, 2, 2), (4, 128, 2, 2))
 """Expansion, channels, repetitions and stride of STgram-MFN's MobileFaceNet."""

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from sklearn.base import BaseEstimator, clone
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.detectors.settings import by_name, described, made, owner, replaced
 
 Params = Mapping[str, Any]

@@ -24,7 +24,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from fsasd.data.audio import Clips, LogMel
+from fsasd.data.clips import Clips
+from fsasd.data.log_mel import LogMel
 from fsasd.detectors.bank import Bank
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.embedding import class_name

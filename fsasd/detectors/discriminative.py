@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.detectors.back_ends import BACK_ENDS, Arrays
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.embedding import Classifier, Embedding, Recordings, class_name, train

@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from fsasd.data.audio import SAMPLE_RATE, Clips, FeatureCache, FrontEnd
+from fsasd.data.clips import Clips, FeatureCache, FrontEnd
 from fsasd.data.metadata import Clip
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.base import TooFewClipsError
 
 Domains = Literal["pooled", "separate"]

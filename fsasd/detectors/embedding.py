@@ -22,8 +22,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from fsasd.data.audio import SAMPLE_RATE, Clips
+from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip, require_known
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.augment import mixup
 from fsasd.detectors.heads import Head
 from fsasd.detectors.training import fit, step_seed

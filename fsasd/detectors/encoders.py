@@ -27,7 +27,8 @@ from transformers import (
     ClapAudioModelWithProjection,
 )
 
-from fsasd.data.audio import SAMPLE_RATE, identity
+from fsasd.data.clips import identity
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.representations import Representation
 from fsasd.recipes import digest
 

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.thresholds import held_out_scores
 

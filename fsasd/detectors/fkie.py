@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fsasd.data.audio import SAMPLE_RATE
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.backbones import ResNet, SpectrumBranch, magnitudes
 from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.embedding import Classifier

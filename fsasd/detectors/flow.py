@@ -18,7 +18,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
 
-from fsasd.data.audio import Clips, LogMel
+from fsasd.data.clips import Clips
+from fsasd.data.log_mel import LogMel
 from fsasd.detectors.base import Detector, Params
 from fsasd.detectors.training import arrays, train, with_arrays
 from fsasd.detectors.windows import Windows, windows

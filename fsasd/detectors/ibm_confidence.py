@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.detectors.augment import TRANSFORMS, transform
 from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet
 from fsasd.detectors.discriminative import Discriminative

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.detectors.bank import Bank, unit
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.domains import Domains, banks, missing, smote

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.domains import Domains, banks
 from fsasd.detectors.representations import TimeStatistics, learnt_by

@@ -13,7 +13,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, ClapAudioModel
 
-from fsasd.data.audio import SAMPLE_RATE
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.augment import spec_augment
 from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.embedding import Classifier

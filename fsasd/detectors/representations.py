@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from fsasd.data.audio import Clips, FrontEnd, LogMel
+from fsasd.data.clips import Clips, FrontEnd
+from fsasd.data.log_mel import LogMel
 from fsasd.detectors.base import stack
 from fsasd.detectors.twfr_gmm import twfr
 

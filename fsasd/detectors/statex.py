@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fsasd.data.audio import SAMPLE_RATE
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.augment import exchange_features, exchange_statistics, mixup
 from fsasd.detectors.backbones import magnitudes
 from fsasd.detectors.discriminative import Discriminative

@@ -17,7 +17,8 @@ from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
-from fsasd.data.audio import Clips, LogMel
+from fsasd.data.clips import Clips
+from fsasd.data.log_mel import LogMel
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.domains import with_mixed_target_clips
 from fsasd.detectors.gaussian_mixture import Covariance, GaussianMixtures, fit_gaussian_mixtures

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from fsasd.data.audio import Clips, FrontEnd
+from fsasd.data.clips import Clips, FrontEnd
 from fsasd.detectors.base import TooFewClipsError
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from fsasd.data.audio import SAMPLE_RATE
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet
 from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.embedding import Classifier, Recordings, TwoStage

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
-from fsasd.data.audio import SAMPLE_RATE, Clips
+from fsasd.data.clips import Clips
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation import clap
 from fsasd.generation.adaptation import Full

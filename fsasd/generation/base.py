@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from torch.utils.data import Dataset
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 from fsasd.generation.prompts import Prompt
 
 

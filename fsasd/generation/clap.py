@@ -27,7 +27,8 @@ from transformers import (
     RobertaTokenizer,
 )
 
-from fsasd.data.audio import SAMPLE_RATE, Clips
+from fsasd.data.clips import Clips
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.recipes import foreign
 
 log = logging.getLogger(__name__)

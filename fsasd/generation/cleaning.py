@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsasd.data.audio import SAMPLE_RATE
+from fsasd.data.recording import SAMPLE_RATE
 
 FRAME = 1024
 """Samples (64 ms) over which level is measured."""

@@ -9,7 +9,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from fsasd.data.audio import Clips, FrontEnd, LogMel
+from fsasd.data.clips import Clips, FrontEnd
+from fsasd.data.log_mel import LogMel
 
 ENCODER = LogMel.twfr()
 """What distances are taken in unless said otherwise: log-mel statistics."""

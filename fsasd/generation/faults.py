@@ -18,7 +18,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.signal import fftconvolve
 
-from fsasd.data.audio import SAMPLE_RATE
+from fsasd.data.recording import SAMPLE_RATE
 
 CREST = 4.0
 """Peak of ordinary machine noise over its RMS."""

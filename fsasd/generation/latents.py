@@ -18,8 +18,10 @@ from rich.progress import track
 from torch import nn
 from torch.utils.data import Dataset
 
-from fsasd.data.audio import SAMPLE_RATE, Clips, FrontEnd, LogMel
+from fsasd.data.clips import Clips, FrontEnd
 from fsasd.data.draws import Draw
+from fsasd.data.log_mel import LogMel
+from fsasd.data.recording import SAMPLE_RATE
 
 PEAK = 0.5
 """AudioLDM hears every waveform scaled to this peak."""

@@ -17,7 +17,8 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from matplotlib import image
 
-from fsasd.data.audio import SAMPLE_RATE, LogMel
+from fsasd.data.log_mel import LogMel
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.cost import GIB, training_cost
 from fsasd.generation.prompts import Prompt, make_prompts

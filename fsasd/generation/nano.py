@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, RandomSampler, TensorDataset
 from transformers import ClapTextModelWithProjection, RobertaTokenizer
 
-from fsasd.data.audio import Clips
 from fsasd.data.captions import Captions
+from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.checkpoint import Components

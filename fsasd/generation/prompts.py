@@ -10,9 +10,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from fsasd.data.audio import SAMPLE_RATE, Clips
 from fsasd.data.captions import anomalous
+from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip, MetadataError
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.latents import normalise
 
 PER_CAPTION = ("proportional", "balanced")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial.distance import pdist
 
-from fsasd.data.audio import FrontEnd
+from fsasd.data.clips import FrontEnd
 from fsasd.generation.embedding import ENCODER, Neighbourhood, Pooled, RealClips
 from fsasd.generation.filters import made_of, recordings
 

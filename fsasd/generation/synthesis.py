@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from fsasd.data.audio import SAMPLE_RATE
 from fsasd.data.metadata import Clip
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.cleaning import Cleaning
 from fsasd.generation.filters import mark_duplicates
 from fsasd.generation.prompts import Prompt

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from fsasd.data.audio import SAMPLE_RATE, read
 from fsasd.data.metadata import require_known
+from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.base import Generator
 from fsasd.generation.faults import FAULTS
 from fsasd.generation.prompts import Prompt
@@ -38,7 +38,7 @@ class FaultTransforms(Generator):
             for one that is left out.
         machines: Machine to faults of its own, which come before the common ones.
         at_most: So many faults in a clip.
-        channel: What to take of recordings with several channels (see ``audio.read``).
+        channel: What to take of recordings with several channels (see ``recording.read``).
 
     Raises:
         MetadataError: There is no such fault.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 
 
 def fixed_noise(indices: Sequence[int], shape: tuple[int, int, int]) -> torch.Tensor:

@@ -9,7 +9,8 @@ import torch
 import torchaudio
 from torch import nn
 
-from fsasd.data.audio import SAMPLE_RATE, LogMel
+from fsasd.data.log_mel import LogMel
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.threads import one_thread
 
 

@@ -16,8 +16,9 @@ import pandas as pd
 import soundfile
 from matplotlib.image import imsave
 
-from fsasd.data.audio import SAMPLE_RATE, LogMel, read
+from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
+from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.prompts import asked_for
 
 KINDS = {

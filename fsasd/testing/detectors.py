@@ -23,8 +23,9 @@ from joblib.externals.loky import get_reusable_executor
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from fsasd.data.audio import SAMPLE_RATE, Clips, FeatureCache, FrontEnd, read
+from fsasd.data.clips import Clips, FeatureCache, FrontEnd
 from fsasd.data.metadata import Clip, read_clips
+from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.data.simulate import write_factory
 from fsasd.detectors.base import Detector, Params, load
 

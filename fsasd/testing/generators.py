@@ -13,8 +13,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from fsasd.callbacks import SynthesisWriter
-from fsasd.data.audio import SAMPLE_RATE, Clips, LogMel, read
+from fsasd.data.clips import Clips
+from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
+from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.base import Generator
 from fsasd.generation.prompts import Prompt, make_prompts
 from fsasd.generation.synthesis import read_table

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fsasd.data.audio import Clips
+from fsasd.data.clips import Clips
 
 _LICENCES = {
     "nano": "The nano model's weights come with fsasd, under the MIT licence.",

@@ -1,0 +1,209 @@
+"""``Clips``: recordings with their metadata and their features, which are computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar, overload
+
+import joblib
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from fsasd.data.metadata import Clip
+from fsasd.data.recording import read
+from fsasd.data.table import ClipTable
+
+T = TypeVar("T")
+
+FrontEnd = Callable[[np.ndarray], np.ndarray]
+"""Waveform (samples,) -> features; hashable, with a ``repr`` that says all its settings."""
+
+
+class FeatureCache:
+    """Features that were computed once, under a key that an altered recording does not have.
+
+    The key holds the front end's settings and the recording's path, size and time of change.
+
+    Args:
+        folder: Where to keep them, one file per front end and recording; without a folder they
+            stay in memory as long as the cache lives.
+        channel: What to take of real recordings with several channels (see ``read``).
+    """
+
+    def __init__(self, folder: str | Path | None = None, channel: int | str | None = None) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.channel = channel
+        self._memory: dict[tuple[str, str], np.ndarray] = {}
+
+    def read(self, clip: Clip) -> np.ndarray:
+        """Return a recording's waveform (see ``read``)."""
+        return read(clip.path, channel=self._channel(clip))
+
+    def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
+        """Return ``front_end(waveform)`` of a clip, computed only if it is not yet there."""
+        key = self._key(front_end, clip)
+        if self.folder is None:
+            if key not in self._memory:
+                self._memory[key] = front_end(self.read(clip))
+            return self._memory[key]
+        path = self._path(key)
+        if path.is_file():
+            return _load(path)
+        features = front_end(self.read(clip))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
+        try:
+            with partial.open("wb") as file:
+                np.save(file, features)
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise OSError(
+                error.errno,
+                f"features could not be written to {self.folder} ({error.strerror}): make room, or "
+                "give another folder as data.cache; what is there already is used again",
+            ) from error
+        return features
+
+    def holds(self, front_end: FrontEnd, clip: Clip) -> bool:
+        """Say whether the features of a clip, as it is now, are there."""
+        key = self._key(front_end, clip)
+        return key in self._memory if self.folder is None else self._path(key).is_file()
+
+    def _key(self, front_end: FrontEnd, clip: Clip) -> tuple[str, str]:
+        return f"{front_end!r}, channel {self._channel(clip)}", identity(clip.path)
+
+    def _channel(self, clip: Clip) -> int | str | None:
+        return None if clip.synthetic else self.channel
+
+    def _path(self, key: tuple[str, str]) -> Path:
+        assert self.folder is not None
+        return self.folder / _digest(key[0]) / f"{_digest(key[1])}.npy"
+
+
+# A header is a Python expression, and Python 3.11 may fail to parse several at a time
+# (github.com/python/cpython/issues/106905).
+_one_header = threading.Lock()
+
+
+def _load(path: Path) -> np.ndarray:
+    """Return what ``np.save`` wrote, in any number of threads."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        with _one_header:
+            shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+        return np.fromfile(file, dtype).reshape(shape, order="F" if by_column else "C")
+
+
+class Clips(Sequence[Clip]):
+    """Recordings with their metadata and features: what a detector is given.
+
+    Indexing with an int gives a ``Clip``; a slice, a mask or a list of indices gives ``Clips``,
+    which are rows of the same table.
+
+    >>> clips = Clips([Clip(Path("a.wav"), "fan"), Clip(Path("b.wav"), "pump")])
+    >>> [clip.machine for clip in clips[[1]]]
+    ['pump']
+    """
+
+    def __init__(self, clips: Iterable[Clip], cache: FeatureCache | None = None) -> None:
+        self._table: ClipTable
+        self._rows: np.ndarray
+        if isinstance(clips, Clips):
+            self._table, self._rows = clips._table, clips._rows
+        else:
+            self._table = ClipTable(clips)
+            self._rows = np.arange(len(self._table))
+        self.cache = cache or FeatureCache()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Clip: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> Clips: ...
+    def __getitem__(self, index):
+        if isinstance(index, (int, np.integer)):
+            return self._table[self._rows[index]]
+        chosen = Clips(self, self.cache)
+        chosen._rows = self._rows[index]
+        return chosen
+
+    def features(self, front_end: FrontEnd) -> Iterator[np.ndarray]:
+        """Yield each recording's features in order, so that a detector keeps only what it needs.
+
+        A few recordings are read ahead, one on each core.
+        """
+        if len(self) == 1:
+            # Threads would take longer to start than it takes to read.
+            yield self.cache.get(front_end, self[0])
+            return
+        workers = joblib.cpu_count()
+        ahead: deque[Future[np.ndarray]] = deque()
+        # One clip is too small to share: an OpenMP thread for each of several clips is faster.
+        with ThreadPoolExecutor(workers, "features", threadpool_limits, (1, "openmp")) as threads:
+            for clip in self:
+                ahead.append(threads.submit(self.cache.get, front_end, clip))
+                if len(ahead) > 2 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def where(self, **known: str | None) -> Clips:
+        """Return the clips whose fields equal ``known``, e.g. ``where(split="train")``."""
+        return self.that(lambda clip: all(getattr(clip, k) == v for k, v in known.items()))
+
+    def that(self, fit: Callable[[Clip], bool]) -> Clips:
+        """Return the clips that fit, by anything but their paths (see ``by_kind``)."""
+        return self[np.array(self.by_kind(fit), dtype=bool)]
+
+    @property
+    def kinds(self) -> list[Clip]:
+        """The different clips there are, if they had no path."""
+        return self._table.kinds(self._rows)
+
+    def by_kind(self, say: Callable[[Clip], T]) -> list[T]:
+        """Return what ``say`` says of each clip, of which it sees everything but the path.
+
+        Clips that differ in nothing else are one question, however many they are.
+        """
+        return self._table.by_kind(say, self._rows)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) 1 for anomaly, 0 for normal.
+
+        Raises:
+            ValueError: A clip has no label.
+        """
+        labels = self.by_kind(lambda clip: clip.label)
+        if None in labels:
+            unknown = self[labels.index(None)]
+            raise ValueError(f"{unknown.path} has no label: no ground truth was found for it")
+        return np.array([label == "anomaly" for label in labels], dtype=int)
+
+    @property
+    def domains(self) -> np.ndarray:
+        """(n,) ``source`` or ``target``; clips of editions without domains count as source."""
+        return np.array(self.by_kind(lambda clip: clip.domain or "source"))
+
+
+def identity(path: Path) -> str:
+    """Return what tells a file's content without reading it: path, size, time of change.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+    """
+    stat = path.stat()
+    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

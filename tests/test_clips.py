@@ -1,0 +1,189 @@
+import os
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from fsasd.data.clips import Clips, FeatureCache, identity
+from fsasd.data.log_mel import LogMel
+from fsasd.data.metadata import Clip
+from fsasd.data.recording import SAMPLE_RATE, AudioError, read
+
+
+class Counting:
+    """A front end that knows how often it was asked."""
+
+    def __init__(self, factor=1):
+        self.factor = factor
+        self.calls = 0
+
+    def __repr__(self):
+        return f"Counting({self.factor})"
+
+    def __call__(self, waveform):
+        self.calls += 1
+        return self.factor * waveform[:4]
+
+
+@pytest.fixture(params=["memory", "disk"])
+def cache(request, tmp_path):
+    return FeatureCache(tmp_path / "cache" if request.param == "disk" else None)
+
+
+@pytest.fixture
+def recording(make_wav):
+    return Clip(make_wav(), "fan")
+
+
+def test_features_are_computed_once(cache, recording):
+    front_end = Counting()
+    first, second = cache.get(front_end, recording), cache.get(front_end, recording)
+    assert front_end.calls == 1
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first, read(recording.path)[:4])
+
+
+def test_another_process_finds_the_features_on_disk(tmp_path, recording):
+    first, second = Counting(), Counting()
+    expected = FeatureCache(tmp_path / "cache").get(first, recording)
+    found = FeatureCache(tmp_path / "cache").get(second, recording)
+    assert (first.calls, second.calls) == (1, 0)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == expected.dtype
+    assert not list(tmp_path.glob("cache/**/*.partial"))
+
+
+def test_an_altered_recording_is_computed_anew(cache, recording):
+    front_end = Counting()
+    before = cache.get(front_end, recording)
+    soundfile.write(recording.path, 0.5 * np.sin(np.arange(8000) / 6), SAMPLE_RATE)
+    after = cache.get(front_end, recording)
+    assert front_end.calls == 2
+    assert not np.array_equal(before, after)
+
+
+def test_a_recording_of_equal_length_but_another_time_is_computed_anew(cache, recording):
+    front_end = Counting()
+    cache.get(front_end, recording)
+    stat = recording.path.stat()
+    os.utime(recording.path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000))
+    cache.get(front_end, recording)
+    assert front_end.calls == 2
+
+
+def test_another_setting_of_the_front_end_is_computed_anew(cache, recording):
+    once, twice = Counting(1), Counting(2)
+    np.testing.assert_array_equal(cache.get(twice, recording), 2 * cache.get(once, recording))
+    assert (once.calls, twice.calls) == (1, 1)
+
+
+def test_log_mels_of_different_settings_do_not_meet_in_the_cache(cache, recording):
+    found = [cache.get(LogMel.twfr(seconds), recording) for seconds in (0.1, 0.2, 0.1)]
+    assert [log_mel.shape[1] for log_mel in found] == [4, 7, 4]
+
+
+def test_a_recording_that_cannot_be_read_leaves_nothing_in_the_cache(tmp_path):
+    path = tmp_path / "garbage.wav"
+    path.write_bytes(b"no audio")
+    with pytest.raises(AudioError, match=r"garbage\.wav"):
+        FeatureCache(tmp_path / "cache").get(Counting(), Clip(path, "fan"))
+    assert not list(tmp_path.glob("cache/**/*.*"))
+
+
+def test_the_identity_of_a_missing_recording_raises(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.wav"):
+        identity(tmp_path / "gone.wav")
+
+
+@pytest.fixture
+def clips(tmp_path):
+    known = [("a", "normal", "source"), ("b", "anomaly", "target"), ("c", "normal", None)]
+    return Clips(
+        [
+            Clip(tmp_path / f"{name}.wav", "fan", label=label, domain=domain, split="test")
+            for name, label, domain in known
+        ]
+    )
+
+
+def names(clips):
+    return "".join(clip.path.stem for clip in clips)
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        (slice(1, None), "bc"),
+        ([2, 0], "ca"),
+        ([], ""),
+        (np.array([True, False, True]), "ac"),
+        ([True, False, True], "ac"),
+        (np.array([-1]), "c"),
+    ],
+)
+def test_several_clips_are_chosen_like_in_an_array(clips, index, expected):
+    chosen = clips[index]
+    assert isinstance(chosen, Clips)
+    assert names(chosen) == expected
+    assert chosen.cache is clips.cache
+
+
+@pytest.mark.parametrize("index", [0, -3, np.int64(0)])
+def test_an_integer_gives_the_clip_itself(clips, index):
+    assert clips[index].path.stem == "a"
+
+
+def test_an_index_beyond_the_end_raises(clips):
+    with pytest.raises(IndexError, match="out of bounds"):
+        clips[3]
+    with pytest.raises(IndexError, match="out of bounds"):
+        clips[[3]]
+
+
+def test_clips_are_chosen_by_what_is_known_of_them(clips):
+    assert names(clips.where(label="normal")) == "ac"
+    assert names(clips.where(label="normal", domain="source")) == "a"
+    assert names(clips.where(domain=None)) == "c"
+    assert names(clips.where(machine="pump")) == ""
+
+
+def test_labels_are_one_for_anomaly(clips):
+    assert clips.labels.tolist() == [0, 1, 0]
+
+
+def test_a_clip_without_a_label_is_named(clips, tmp_path):
+    unknown = Clips([*clips, Clip(tmp_path / "d.wav", "fan")])
+    with pytest.raises(ValueError, match=r"d\.wav has no label: no ground truth"):
+        _ = unknown.labels
+
+
+def test_without_a_domain_a_clip_counts_as_source(clips):
+    assert clips.domains.tolist() == ["source", "target", "source"]
+
+
+def test_headers_of_features_are_read_one_at_a_time(make_wav, tmp_path, monkeypatch):
+    recordings = [Clip(make_wav(f"{i}.wav", np.full(100, i / 10)), "fan") for i in range(8)]
+    clips, front_end = Clips(recordings, FeatureCache(tmp_path / "cache")), Counting()
+    computed = list(clips.features(front_end))
+    reading, read_header = [], np.lib.format.read_array_header_1_0
+
+    def slowly(file):
+        reading.append(1)
+        assert len(reading) == 1
+        time.sleep(0.01)
+        reading.pop()
+        return read_header(file)
+
+    monkeypatch.setattr(np.lib.format, "read_array_header_1_0", slowly)
+    np.testing.assert_array_equal(np.stack(list(clips.features(front_end))), np.stack(computed))
+    assert front_end.calls == 8
+
+
+def test_features_come_in_the_clips_order_and_from_their_cache(make_wav):
+    recordings = [Clip(make_wav(f"{i}.wav", np.full(100, i / 10)), "fan") for i in range(4)]
+    clips, front_end = Clips(recordings), Counting()
+    levels = [features[0] for features in clips[[3, 1]].features(front_end)]
+    np.testing.assert_allclose(levels, [0.3, 0.1], atol=1e-4)
+    list(clips.features(front_end))
+    assert front_end.calls == 4

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from fsasd.data.log_mel import LogMel
+from fsasd.data.recording import SAMPLE_RATE, read
+from fsasd.detectors.twfr_gmm import twfr
+
+FRONT_ENDS = {"twfr": LogMel.twfr(), "audioldm": LogMel.audioldm()}
+
+
+def sine(hz, seconds=0.5, rate=SAMPLE_RATE):
+    return 0.5 * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate)) / rate)
+
+
+@pytest.mark.parametrize("name", FRONT_ENDS)
+@settings(deadline=None, max_examples=25)
+@given(samples=st.integers(1, 3000))
+@example(samples=1)
+@example(samples=432)
+@example(samples=512)
+def test_a_waveform_of_any_length_has_a_spectrogram(name, samples):
+    log_mel = FRONT_ENDS[name](np.full(samples, 0.1, np.float32))
+    assert log_mel.shape[0] == FRONT_ENDS[name].n_mels
+    assert log_mel.shape[1] >= 1
+    assert log_mel.dtype == np.float32
+    assert np.isfinite(log_mel).all()
+
+
+@pytest.mark.parametrize("hz", [300, 1000, 4000])
+@pytest.mark.parametrize("name", FRONT_ENDS)
+def test_a_louder_sine_raises_its_own_band_and_no_frequency_moves(name, hz):
+    front_end = FRONT_ENDS[name]
+    quiet = front_end((0.01 * sine(hz)).astype(np.float32)).mean(axis=1)
+    loud = front_end((0.1 * sine(hz)).astype(np.float32)).mean(axis=1)
+    assert quiet.argmax() == loud.argmax()
+    gain = loud.max() - quiet.max()
+    assert gain == pytest.approx(20 if front_end.decibel else np.log(10), abs=0.01)
+
+
+def test_bands_are_in_order_of_frequency():
+    for front_end in FRONT_ENDS.values():
+        peaks = [
+            int(front_end(sine(hz).astype(np.float32)).mean(axis=1).argmax())
+            for hz in (100, 300, 1000, 3000, 7000)
+        ]
+        assert peaks == sorted(set(peaks))
+
+
+def test_silence_lies_on_the_floor():
+    silence = np.zeros(16_000, np.float32)
+    assert (LogMel.twfr()(silence) == -100).all()
+    np.testing.assert_allclose(LogMel.audioldm()(silence), np.log(1e-5), rtol=1e-6)
+
+
+def test_what_lies_behind_max_seconds_is_not_heard():
+    waveform = np.random.default_rng(0).standard_normal(32_000).astype(np.float32)
+    front_end = LogMel.twfr(max_seconds=1.0)
+    np.testing.assert_array_equal(front_end(waveform), front_end(waveform[:16_000]))
+    assert LogMel.twfr(max_seconds=None)(waveform).shape[1] == 32_000 // 512 + 1
+
+
+def test_twfr_equals_the_original_from_audio_on(shared, real):
+    golden = np.load(shared / "reference/golden/twfr_gmm.npz")
+    checked = 0
+    for part, machine in (("dev_data", "fan"), ("eval_data", "BLDCMotor")):
+        for split in ("train", "test"):
+            names = golden[f"{machine}/{split}_files"].tolist()
+            keys = [key for key in golden if key.startswith(f"{machine}/{split}/r=")]
+            r = [float(key.rpartition("=")[2]) for key in keys]
+            # Every fourth clip says as much as all of them.
+            for i in range(0, len(names), 4):
+                log_mel = LogMel.twfr()(read(real / part / machine / split / names[i]))
+                expected = np.stack([golden[key][i] for key in keys])
+                np.testing.assert_allclose(twfr(log_mel, r), expected, atol=1e-4, rtol=0)
+                checked += 1
+    assert checked > 50
+
+
+def test_the_mel_of_audioldm_equals_the_original(shared, real):
+    golden = np.load(shared / "reference/golden/audioldm_mel.npz")
+    clips = {key.split("/")[0] for key in golden}
+    assert len(clips) == 3
+    for clip in clips:
+        waveform = read(real / str(golden[f"{clip}/file"]))
+        waveform = waveform - waveform.mean()
+        waveform *= 0.5 / np.abs(waveform).max()
+        padded = np.pad(waveform, (0, 163_840 - len(waveform)))
+        log_mel = LogMel.audioldm()(padded.astype(np.float32))
+        np.testing.assert_allclose(log_mel, golden[f"{clip}/log_mel"], atol=1e-4, rtol=0)
