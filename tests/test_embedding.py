@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from fsasd.data.captions import caption
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip, MetadataError, read_name
 from fsasd.detectors.embedding import (
@@ -21,6 +22,11 @@ from fsasd.detectors.embedding import (
     train,
 )
 from fsasd.detectors.heads import Softmax
+from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.prompts import make_prompts
+from fsasd.generation.sampling import Sampler
+from fsasd.generation.synthesis import SynthesisFolder, read_manifest
+from fsasd.generation.transforms import FaultTransforms
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 
@@ -55,6 +61,33 @@ def test_a_class_is_made_of_what_is_asked_for():
     assert class_name(clip, "machine") == "ToyCar"
     assert class_name(clip, "machine+section+domain") == "ToyCar|01|target"
     assert class_name(clip, "attributes") == "car=B2,mic=1,spd=31V"
+
+
+GENERATORS = {
+    "derived": lambda: FaultTransforms({"leak": {"strength": [0.2, 0.5], "above": [2e3, 4e3]}}),
+    "AudioLDM": lambda: AudioLDM("nano", sampler=Sampler(steps=1)),
+}
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+@pytest.mark.parametrize("by", ["machine+attributes", "machine+section+attributes+domain"])
+def test_synthetic_clips_are_of_their_sources_classes(factory_clips, tmp_path, kind, by):
+    normals = factory_clips.where(machine="bearing", split="train", label="normal")
+    generator, folder = GENERATORS[kind](), SynthesisFolder(tmp_path)
+    prompts = make_prompts(normals, [caption(clip) for clip in normals], len(normals))
+    prompts = generator.prepare([prompt._replace(seconds=0.64) for prompt in prompts])
+    for prompt, waveform in zip(prompts, generator.generate(prompts), strict=True):
+        folder.write(prompt, waveform.numpy())
+    folder.close(prompts)
+    synthetic = read_manifest(tmp_path, kept=False)
+    own = {class_name(clip, by) for clip in normals}
+    assert 1 < len(own) < len(normals)
+    sources = {str(clip.path): class_name(clip, by) for clip in normals}
+    for prompt, clip in zip(prompts, synthetic, strict=True):
+        expected = sources[prompt.source] + "|anomaly" * (clip.label == "anomaly")
+        assert class_name(clip, by) == expected
+    heard = Recordings(Clips([*normals, *synthetic]), by, 0.5)
+    assert heard.classes == sorted(own | {f"{name}|anomaly" for name in own})
 
 
 def test_the_order_in_which_attributes_are_written_makes_no_class():

@@ -1,7 +1,9 @@
 """What is asked of a generator, from which real clip, in which words."""
 
+import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -118,6 +120,26 @@ def test_a_prompt_takes_domain_length_and_level_of_one_real_clip(make_wav):
     assert not prompt.derived
 
 
+def test_a_prompt_takes_the_attributes_of_its_real_clip(make_wav):
+    real = Clip(make_wav("a.wav"), "fan", label="normal", attributes={"spd": "3", "geräusch": "é"})
+    free = replace(real, path=make_wav("b.wav"), attributes={}, raw_label="strength 1")
+    prompts = make_prompts(Clips([real, free]), [NORMAL] * 2, 2)
+    for prompt in prompts:
+        source = real if prompt.source == str(real.path) else free
+        assert json.loads(prompt.attributes) == source.attributes
+        assert prompt.raw_label == source.raw_label
+    assert {prompt.source for prompt in prompts} == {str(real.path), str(free.path)}
+
+
+def test_a_prompt_names_the_fault_that_its_caption_describes(normals):
+    prompts = prompts_of(normals.where(machine="valve"), wording=shipped("faults"))
+    found = {prompt.fault for prompt in prompts if prompt.label == "anomaly"}
+    assert found <= set(shipped("faults").faults["valves"])
+    assert len(found) > 1
+    assert {prompt.fault for prompt in prompts if prompt.label == "normal"} == {""}
+    assert {prompt.fault for prompt in prompts_of(normals)} == {""}
+
+
 def test_prompts_are_made_from_normal_clips_only(factory_clips):
     clips = factory_clips.where(machine="fan", split="test")
     with pytest.raises(MetadataError, match=r"test_anomaly_.*\.wav: prompts are made from normal"):
@@ -182,7 +204,7 @@ def test_the_papers_prompts_are_the_default(normals):
 
 def test_words_change_neither_the_noise_nor_the_clips_asked_for(normals):
     paper, faults = prompts_of(normals), prompts_of(normals, wording=shipped("faults"))
-    blank = {"caption": "", "negative": ""}
+    blank = {"caption": "", "negative": "", "fault": ""}
     assert [p._replace(**blank) for p in paper] == [p._replace(**blank) for p in faults]
     assert all(
         (one.caption == other.caption) == (one.label == "normal")

@@ -26,6 +26,8 @@ def prompt(number, label="normal", machine="fan", gain=2.0):
         gain=gain,
         seed=2 * number + (label == "anomaly"),
         source=f"real/{number}.wav",
+        attributes='{"speed": "3", "mic": "1"}',
+        raw_label="speed_3_mic_1",
     )
 
 
@@ -61,7 +63,8 @@ def test_the_manifest_has_a_row_for_each_prompt_in_their_order(tmp_path):
     manifest = pd.read_csv(tmp_path / "manifest.csv")
     assert list(manifest.columns) == [
         *("wav", "machine", "section", "domain", "label", "caption"),
-        *("seconds", "gain", "seed", "source", "negative", "derived", "kept", "reason"),
+        *("seconds", "gain", "seed", "source", "negative", "derived"),
+        *("attributes", "raw_label", "fault", "kept", "reason"),
     ]
     assert manifest["wav"].tolist() == [one.wav for one in PROMPTS]
     assert manifest["caption"].tolist() == [one.caption for one in PROMPTS]
@@ -171,7 +174,8 @@ def test_only_good_clips_are_read_back(mixed):
         section="00",
         domain="source",
         label="normal",
-        raw_label=prompt(0).caption,
+        attributes={"speed": "3", "mic": "1"},
+        raw_label="speed_3_mic_1",
         synthetic=True,
     )
 
@@ -239,6 +243,16 @@ def test_a_folder_cleans_as_it_was_told(tmp_path):
     np.testing.assert_allclose(as_it_is, padded / 2, atol=1 / 2**15)
     assert len(repeated) == len(padded)
     assert repeated[-1000:].std() == pytest.approx(repeated[:1000].std(), rel=0.2)
+
+
+def test_a_manifest_without_attributes_is_refused(tmp_path):
+    finish(tmp_path, PROMPTS)
+    SynthesisFolder(tmp_path).close(PROMPTS)
+    table = read_table(tmp_path).drop(columns=["attributes", "fault"])
+    table.to_csv(tmp_path / "manifest.csv", index=False)
+    expected = r"manifest\.csv: expected the columns wav, .* none named attributes, fault\. .*anew"
+    with pytest.raises(ValueError, match=expected):
+        read_manifest(tmp_path)
 
 
 def test_a_folder_without_a_manifest_is_named(tmp_path):

@@ -15,7 +15,7 @@ from fsasd.data.metadata import Clip, MetadataError
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.faults import FAULTS
 from fsasd.generation.prompts import make_prompts
-from fsasd.generation.synthesis import SynthesisFolder, read_manifest
+from fsasd.generation.synthesis import SynthesisFolder, read_manifest, read_table
 from fsasd.generation.transforms import FaultTransforms
 
 LEAK = {"leak": {"strength": [0.1, 0.5], "above": [1000, 3000]}}
@@ -64,6 +64,15 @@ def test_anomalous_clips_are_their_sources_with_something_wrong(shipped, normals
         source = read(clip.source)
         assert read(clip.path).shape == source.shape
         assert np.abs(read(clip.path) - source).max() > 0.02 * np.abs(source).max()
+
+
+def test_the_manifest_names_the_faults_that_were_put_in(shipped, normals, tmp_path):
+    written(shipped, normals, tmp_path)
+    for row in read_table(tmp_path).to_dict("records"):
+        kinds = row["fault"].split("+") if row["fault"] else []
+        assert len(kinds) == row["caption"].count("(strength ")
+        assert set(kinds) <= set(FAULTS)
+        assert bool(kinds) == (row["label"] == "anomaly")
 
 
 def test_a_normal_clip_that_comes_up_again_is_not_kept_twice(shipped, normals, tmp_path):

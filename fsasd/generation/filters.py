@@ -184,10 +184,8 @@ def recordings(rows: pd.DataFrame, folder: Path) -> Clips:
     """Return the synthetic clips of rows of the manifest."""
     return Clips(
         [
-            Clip(folder / wav, machine, label=label, raw_label=caption)
-            for wav, machine, label, caption in zip(
-                rows["wav"], rows["machine"], rows["label"], rows["caption"], strict=True
-            )
+            Clip(folder / wav, machine, label=label)
+            for wav, machine, label in zip(rows["wav"], rows["machine"], rows["label"], strict=True)
         ]
     )
 

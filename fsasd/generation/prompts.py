@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -35,6 +36,10 @@ class Prompt(NamedTuple):
         source: The real recording whose caption, level and length it takes.
         negative: What it shall not sound like; empty for nothing in particular.
         derived: Whether it is made of the source's own audio (``Generator.derived``).
+        attributes: The source's attributes, a JSON object.
+        raw_label: The source's attributes as written, also where they could not be split.
+        fault: The fault that an anomaly is asked for with, several joined by ``+``; empty where
+            none is named.
     """
 
     wav: str
@@ -49,13 +54,23 @@ class Prompt(NamedTuple):
     source: str | None = None
     negative: str = ""
     derived: bool = False
+    attributes: str = "{}"
+    raw_label: str = ""
+    fault: str = ""
 
 
 class Wording(NamedTuple):
-    """How an anomalous clip is asked for."""
+    """How a clip is asked for.
+
+    Attributes:
+        caption: What the generator is told.
+        negative: What the clip shall not sound like.
+        fault: The fault that the caption names, if it names one.
+    """
 
     caption: str
     negative: str = ""
+    fault: str = ""
 
 
 class PromptSet(Protocol):
@@ -148,12 +163,14 @@ class FaultPhrases:
         Raises:
             ValueError: There is no word "normal" in the caption.
         """
-        asked, negative = self.replace(clip, caption, rng)
+        asked = self.replace(clip, caption, rng)
         faults = self.faults[self.family.get(clip.machine, self.others)]
-        phrases = faults[str(rng.choice(list(faults)))]
+        fault = str(rng.choice(list(faults)))
         severity = str(rng.choice(self.severities)) if self.severities else ""
-        phrase = str(rng.choice(phrases)).replace("{severity}", severity)
-        return Wording(f"{asked.removesuffix('.')}, with {phrase}.", negative)
+        phrase = str(rng.choice(faults[fault])).replace("{severity}", severity)
+        return asked._replace(
+            caption=f"{asked.caption.removesuffix('.')}, with {phrase}.", fault=fault
+        )
 
 
 class Mixture:
@@ -232,7 +249,7 @@ def make_prompts(
             words = {"normal": Wording(captions[i])}
             rng = np.random.default_rng([seed, _number(f"{machine}/{n}")])
             words["anomaly"] = wording(clip, captions[i], rng)
-            for label, (caption, negative) in words.items():
+            for label, asked in words.items():
                 name = f"{machine}/{label}_{n:04d}.wav"
                 prompts.append(
                     Prompt(
@@ -241,12 +258,15 @@ def make_prompts(
                         section=clip.section,
                         domain=clip.domain,
                         label=label,
-                        caption=caption,
+                        caption=asked.caption,
                         seconds=round(len(waveform) / SAMPLE_RATE, 2),
                         gain=float(normalise(waveform)[1]),
                         seed=_number(f"{seed}/{name}"),
                         source=str(clip.path),
-                        negative=negative,
+                        negative=asked.negative,
+                        attributes=json.dumps(dict(clip.attributes), ensure_ascii=False),
+                        raw_label=clip.raw_label,
+                        fault=asked.fault,
                     )
                 )
     return prompts

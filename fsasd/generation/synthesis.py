@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -115,17 +116,25 @@ def read_table(folder: str | Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: There is no manifest.
+        ValueError: A column is missing.
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: was the synthesis finished?")
-    return _with_truths(pd.read_csv(path, dtype=str, keep_default_na=False))
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise ValueError(
+            f"{path}: expected the columns {', '.join(COLUMNS)}, found none named "
+            f"{', '.join(missing)}. It is of an older version: synthesise anew"
+        )
+    return _with_truths(table)
 
 
 def read_manifest(folder: str | Path, *, kept: bool = True) -> list[Clip]:
     """Read the synthetic clips of a folder.
 
-    Clips that were made of a real one's audio name it as their ``source``.
+    A clip has the attributes of the real one whose caption it has, so that a synthetic normal clip
+    is of its class. One that was made of a real one's audio names it as its ``source``, too.
 
     Raises:
         FileNotFoundError: There is no manifest.
@@ -138,7 +147,8 @@ def read_manifest(folder: str | Path, *, kept: bool = True) -> list[Clip]:
             section=row["section"] or None,
             domain=row["domain"] or None,
             label=row["label"],
-            raw_label=row["caption"],
+            attributes=json.loads(row["attributes"]),
+            raw_label=row["raw_label"],
             source=Path(row["source"]) if row["derived"] else None,
             synthetic=True,
         )

@@ -28,7 +28,7 @@ class FaultTransforms(Generator):
 
     A clip gets one fault or several, drawn alike among those of its machine; each parameter is
     drawn log-uniformly from its range, since rates, frequencies and levels are compared by their
-    ratios. What was drawn is added to the clip's caption.
+    ratios. What was drawn is added to the clip's caption, and is its prompt's ``fault``.
 
     The clips are as close to the machine as can be, and no more varied than it; whether the faults
     are those that it will have is as good a guess as the ranges. Captions are not read.
@@ -77,9 +77,9 @@ class FaultTransforms(Generator):
         self.channel = channel
 
     def prepare(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Add to each anomalous prompt's caption what will be done to its clip."""
+        """Name in each anomalous prompt, and in its caption, the faults that its clip will have."""
         return [
-            prompt._replace(caption=self._described(prompt))
+            prompt._replace(caption=self._described(prompt), fault="+".join(self._drawn(prompt)))
             if prompt.label == "anomaly"
             else prompt
             for prompt in super().prepare(prompts)

@@ -92,8 +92,14 @@ def check_generator(
 def _prepares(case: GeneratorCase) -> None:
     # Captions may be told more precisely; what a clip is, and is called, may not change.
     for prompt, before in zip(case.prompts, case.asked, strict=True):
-        changed = prompt._replace(caption=before.caption, derived=before.derived)
-        _require(changed == before, "prepare changes captions only", f"{before} became {prompt}")
+        changed = prompt._replace(
+            caption=before.caption, derived=before.derived, fault=before.fault
+        )
+        _require(
+            changed == before,
+            "prepare changes captions and faults only",
+            f"{before} became {prompt}",
+        )
         _require(
             prompt.derived == case.generator.derived,
             "prepare says in each prompt whether the clip is made of its source's audio",
