@@ -237,11 +237,12 @@ and 8 to 69 test clips. Each machine plays the target: a detector learns from no
 python -m benchmarks.detectors --real path/to/firstshot-real
 ```
 
-The best are first. Each detector is on its own settings, without synthetic clips. In parentheses:
-what of the source was at hand. Training is that of all machines together, scoring that of a clip
-from audio, both on one core. AUC, pAUC and official score are in percent, means over seeds; ± is
-the spread over seeds, in brackets is the 95 % bootstrap interval over machines and clips. The
-official score is a harmonic mean: a single AUC of 0, as eight test clips may give, makes it 0.""",
+The best are first. Each detector is on its own settings, but for what is noted with its seeds,
+without synthetic clips. In parentheses: what of the source was at hand. Training is that of all
+machines together, scoring that of a clip from audio, both on one core. AUC, pAUC and official score
+are in percent, means over seeds; ± is the spread over seeds, in brackets is the 95 % bootstrap
+interval over machines and clips. The official score is a harmonic mean: a single AUC of 0, as eight
+test clips may give, makes it 0.""",
     "factory": """\
 A simulation: it says how the detectors differ, not how good they are. The columns are those above.
 Networks that would train for long had fewer epochs than their own, as is noted with their seeds:

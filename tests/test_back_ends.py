@@ -1,5 +1,7 @@
 """Back ends against scikit-learn, SciPy and what is known of the geometry."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, mahalanobis
@@ -7,9 +9,12 @@ from sklearn.cluster import KMeans
 from sklearn.covariance import ledoit_wolf
 from sklearn.mixture import GaussianMixture
 
+from fsasd.data.clips import Clips
+from fsasd.data.metadata import Clip
 from fsasd.detectors.back_ends import BACK_ENDS
 from fsasd.detectors.bank import unit
 from fsasd.detectors.base import TooFewClipsError
+from fsasd.detectors.knn import KNN
 
 SOURCE, TARGET = 30, 6
 
@@ -69,9 +74,16 @@ def test_a_source_domain_of_few_clips_is_kept_whole(points, domains, others):
 
 
 @pytest.mark.parametrize("k", [1, 3])
-def test_knn_is_the_mean_distance_to_the_nearest(points, domains, others, k):
-    expected = np.sort(cdist(others, points, "cosine"), axis=1)[:, :k].mean(axis=1)
-    np.testing.assert_allclose(scores("knn", points, domains, others, k=k), expected, rtol=1e-5)
+def test_knn_is_the_distance_to_the_kth_nearest_as_in_the_detector_knn(points, domains, others, k):
+    found = scores("knn", points, domains, others, k=k)
+    expected = np.sort(cdist(others, points, "cosine"), axis=1)[:, k - 1]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    fitted, scored = (
+        Clips([Clip(Path(f"{name}{i}"), "fan") for i in range(len(some))])
+        for name, some in (("normal", points), ("other", others))
+    )
+    detector = KNN(lambda clips: points if clips is fitted else others, k=k, metric="cosine")
+    np.testing.assert_allclose(detector.fit(fitted).score(scored), found, rtol=1e-9)
 
 
 @pytest.mark.parametrize("k", [1, 2])

@@ -54,8 +54,8 @@ def fit_knn(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Array
 
 
 def score_knn(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
-    """Return the mean cosine distances to the ``k`` nearest clips."""
-    return Bank(arrays["bank"]).nearest(unit(points), k).mean(axis=1) / 2
+    """Return the cosine distances to the ``k``-th nearest clips, as ``knn.KNN`` does."""
+    return Bank(arrays["bank"]).nearest(unit(points), k)[:, -1] / 2
 
 
 def fit_gmm(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:

@@ -60,7 +60,8 @@ class Discriminative(Detector):
         back_end: How embeddings are scored: ``nearest``, ``knn``, ``gmm``, ``mahalanobis`` (see
             ``back_ends``); or, with p that of the machine's own classes, ``probability``, -log p,
             or ``confidence``, 1 - p.
-        k: Centres, neighbours or components of the back end, where it has some.
+        k: Of the back end, where it has one: k-means centres (``nearest``), the neighbour whose
+            distance is the score (``knn``, as in ``knn.KNN``) or components (``gmm``).
         seed: Of the weights, the training and the back end.
     """
 

@@ -44,14 +44,17 @@ class DualBranch(nn.Module):
 
 @dataclass(eq=False, repr=False)
 class FKIE(Discriminative):
-    """Wilkinghoff_FKIE, the system of Fraunhofer FKIE (github.com/wilkinghoff/DCASE2023_task2).
+    """Wilkinghoff_FKIE, the system of Fraunhofer FKIE as ``main_old.py`` has it.
 
-    Ten networks of 2.7 million parameters. A clip's score is the highest of theirs, each the
-    smallest cosine distance to 16 k-means centres of the source domain and all target clips.
+    github.com/wilkinghoff/DCASE2023_task2 at commit 0bd6adc holds two versions. This is
+    ``main_old.py``: ten networks of 2.7 million parameters, every example mixed with another. A
+    clip's score is the mean of theirs, each the smallest cosine distance to 16 k-means centres of
+    the source domain and all target clips. The other, ``main.py``, mixes half of the examples into
+    classes of their own, compares with the mean of each source class and takes the highest score.
 
-    Deviations: a clip is repeated from its start, not from a random place, when it is scored. Mixup
-    is the plain one, of the published code's earlier version and of its successor ssl4asd; the last
-    version gives mixtures classes of their own. The angle that adapts AdaCos' scale: see
+    Deviations: a clip is repeated from another random place in each epoch, where the original draws
+    it once, and from its start when it is scored. The mean stands for the sum of the networks'
+    scores, which ranks clips alike. The angle that adapts AdaCos' scale: see
     ``heads.SubClusterAdaCos``.
 
     Args:
@@ -62,7 +65,7 @@ class FKIE(Discriminative):
         mixup: Probability of an example to be mixed with another.
         learning_rate: Of Adam.
         weight_decay: 2e-5 is the original's penalty of 1e-5 times squared weights.
-        pool: ``max`` or ``mean`` of the networks' scores.
+        pool: ``mean`` or ``max`` of the networks' scores.
         classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
             ``Discriminative``. No clip of DCASE exceeds 18 seconds.
     """
@@ -71,7 +74,7 @@ class FKIE(Discriminative):
     dim: int = 128
     channels: int = 16
     clusters: int = 16
-    mixup: float = 0.5
+    mixup: float = 1.0
     learning_rate: float = 1e-3
     weight_decay: float = 2e-5
     classes: str = "machine+section+attributes+domain"
@@ -81,7 +84,7 @@ class FKIE(Discriminative):
     outlier_exposure: bool = False
     back_end: str = "nearest"
     k: int = 16
-    pool: str = "max"
+    pool: str = "mean"
     seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:
