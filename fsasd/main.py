@@ -55,10 +55,10 @@ from fsasd.generation.synthesis import (
 from fsasd.memory import give_back_memory, keep_freed_memory, memory_advice
 from fsasd.preflight import check_grid, check_targets, check_training
 from fsasd.processes import leave_with_the_first_rank, say_only_what_matters
-from fsasd.recipes import digest, examples_per_step, foreign
+from fsasd.recipes import digest, examples_per_step, foreign, packages
 from fsasd.report import console, paper_table, write_report, write_tables
 from fsasd.report.results import Results
-from fsasd.resuming import fit, interruptible
+from fsasd.resuming import fit, interruptible, read_checkpoint
 from fsasd.run_folder import clear, show
 from fsasd.selection import Selector
 from fsasd.store import Store, rank
@@ -233,7 +233,7 @@ class Run:
                     f"no checkpoint was kept: '{checkpoint.monitor}' was never logged. Validate "
                     "at least once (trainer.val_check_interval), or use callbacks=none"
                 )
-            state = torch.load(best, map_location="cpu", weights_only=False)
+            state = read_checkpoint(Path(best))
             generator.on_load_checkpoint(state)
             generator.load_state_dict(state["state_dict"])
             step, monitor = state["global_step"], checkpoint.monitor
@@ -406,7 +406,8 @@ class Run:
             )
             self._show(made)
         if "report" in stages:
-            write_tables(self.folder, self.cfg.tables, self._generator_parameters())
+            trust = packages(self._all("detector"))
+            write_tables(self.folder, self.cfg.tables, self._generator_parameters(), trust)
             write_report(self.folder, self.data)
             log.info("report: %s", self.folder / "report.html")
         return console(self.folder)

@@ -52,6 +52,15 @@ def foreign(*settings: Any) -> dict[str, str]:
     return found
 
 
+def packages(settings: Any) -> set[str]:
+    """Return the packages of the classes that settings name.
+
+    >>> packages([{"_target_": "my_package.loudness.Loudness"}])
+    {'my_package'}
+    """
+    return {name.partition(".")[0] for name in _named("_target_", settings)}
+
+
 def examples_per_step(batch_size: int, trainer: Mapping[str, Any]) -> int | str:
     """Return how many examples a step has, on all devices together.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
+import re
 import signal
 import warnings
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 
 from fsasd.store import rank
 
@@ -43,10 +46,13 @@ def fit(
 
     Raises:
         KeyboardInterrupt: Training was interrupted.
+        CheckpointFileError: The latest checkpoint is damaged, or holds more than tensors and
+            plain values.
     """
     root = Path(trainer.default_root_dir)
     last = latest_checkpoint(folder, root)
     if last:
+        read_checkpoint(last)
         log.info("going on from %s", last)
     stop = _CtrlC(folder / "interrupted.ckpt")
     trainer.callbacks.insert(0, stop)  # type: ignore[attr-defined]
@@ -55,8 +61,7 @@ def fit(
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         # A data set may be too small to keep clips back for validation.
         warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")
-        # Only what this program wrote is loaded here, and optimizers are more than tensors.
-        trainer.fit(module, data, ckpt_path=last, weights_only=False)
+        trainer.fit(module, data, ckpt_path=last, weights_only=True)
     if trainer.is_global_zero:
         stop.path.unlink(missing_ok=True)
         for path in root.glob(_OF_BATCH_SYSTEM):
@@ -73,6 +78,50 @@ def latest_checkpoint(folder: Path, root: Path) -> Path | None:
     found = [folder / name for name in names if (folder / name).exists()]
     found += root.glob(_OF_BATCH_SYSTEM)
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+class CheckpointFileError(ValueError):
+    """A file is not a checkpoint that can be read without running code."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of Lightning: tensors and plain values, never code.
+
+    A pickle may run anything when it is read, and a store may be shared: whatever is neither a
+    tensor nor a plain value (numbers, texts, lists, mappings) is refused unread.
+
+    Args:
+        path: The file.
+
+    Raises:
+        CheckpointFileError: The file is damaged, or holds something else.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise CheckpointFileError(
+            f"{path}: expected a checkpoint of tensors and plain values, {_found_instead(error)}. "
+            "It was not loaded. Delete it, and training begins anew; or force the stage "
+            "(force=[...])"
+        ) from error
+    if not isinstance(found, dict) or "state_dict" not in found:
+        raise CheckpointFileError(
+            f"{path}: expected a checkpoint of Lightning, found {type(found).__name__} without "
+            "'state_dict'. Delete it, and training begins anew"
+        )
+    return found
+
+
+def _found_instead(error: Exception) -> str:
+    """Return what kept ``torch.load`` from reading a file.
+
+    >>> _found_instead(pickle.UnpicklingError("Unsupported global: GLOBAL os.system was not an"))
+    'found os.system, which could run code'
+    """
+    stranger = re.search(r"GLOBAL (\S+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and stranger:
+        return f"found {stranger[1]}, which could run code"
+    return f"found a damaged file ({str(error).strip().partition(chr(10))[0]})"
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,9 +19,13 @@ from fsasd.data.metadata import AUDIO_SUFFIXES, Clip, is_recording
 from fsasd.data.recording import AudioError
 from fsasd.detection import DECISION
 from fsasd.detectors.base import Detector, load
+from fsasd.detectors.saved import NotAModelError, read_json
 
 _TOGETHER = 64
 """Recordings that are read and scored together; their rows are printed before the next are read."""
+
+_NOT_A_MODEL = (ValueError, TypeError, AttributeError, LookupError, RuntimeError)
+"""What a detector raises whose settings or arrays are those of none, as a file may hold them."""
 
 
 @dataclass(frozen=True)
@@ -60,41 +63,57 @@ def main(argv: Sequence[str] | None = None) -> int:
         "recordings", type=Path, nargs="+", metavar="WAV",
         help=f"recordings, or folders with some ({', '.join(AUDIO_SUFFIXES)})",
     )  # fmt: skip
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE",
+        help="a package, beside fsasd and scikit-learn, whose classes the model may be made of; "
+        "importing it runs its code",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
     try:
-        model = read_model(arguments.model)
+        model = read_model(arguments.model, arguments.trust)
         paths = list(_found(arguments.recordings))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     try:
         return int(_print_rows(model, paths) > 0)
+    except _NOT_A_MODEL as error:
+        print(NotAModelError(arguments.model, f"it cannot score ({error})"), file=sys.stderr)
+        return 2
     except BrokenPipeError:
         # `| head` has read enough; what is still to be written goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
-def read_model(folder: Path) -> Model:
+def read_model(folder: Path, trust: Sequence[str] = ()) -> Model:
     """Read a section's detector and its threshold.
 
     Args:
         folder: A section's, or a machine's that has one section.
+        trust: Packages whose classes it may name (see ``detectors.base.load``).
 
     Raises:
         FileNotFoundError: There is none in the folder.
-        ValueError: The folder holds several.
+        ValueError: The folder holds several, or what is no saved detector.
     """
     sections = sorted(path.parent for path in folder.glob("section_*/detector.json"))
     if len(sections) > 1:
         names = ", ".join(path.name for path in sections)
         raise ValueError(f"{folder} holds detectors of several sections: name one of {names}")
     folder = sections[0] if sections else folder
-    detector = load(folder)
+    detector = load(folder, trust)
     told = folder / DECISION
     if not told.is_file():
         raise FileNotFoundError(f"{told} is missing: it holds the threshold of the detector")
-    return Model(detector, **json.loads(told.read_text()))
+    about = read_json(told)
+    threshold = about.get("threshold")
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
+        raise NotAModelError(told, f"expected a number as 'threshold', found {threshold!r}")
+    try:
+        return Model(detector, **about)
+    except TypeError as error:
+        raise NotAModelError(told, error) from error
 
 
 def _print_rows(model: Model, paths: Sequence[Path]) -> int:

@@ -91,7 +91,7 @@ def test_only_the_unet_is_trained_and_saved(data, tmp_path):
     after = [p for module in model.parts.frozen() for p in module.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(frozen, after, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(unet, model.unet.parameters(), strict=True))
-    saved = torch.load(run.checkpoint_callback.best_model_path, weights_only=False)["state_dict"]
+    saved = torch.load(run.checkpoint_callback.best_model_path, weights_only=True)["state_dict"]
     assert {key.split(".")[0] for key in saved} == {"unet"}
 
 
@@ -106,7 +106,7 @@ class StopAt(L.Callback):
 def test_a_resumed_run_goes_on_where_it_stopped(data, tmp_path):
     def fit(model, checkpoint=None, **options):
         run = trainer(tmp_path, max_steps=4, enable_checkpointing=False, **options)
-        run.fit(model, data, ckpt_path=checkpoint, weights_only=False)
+        run.fit(model, data, ckpt_path=checkpoint, weights_only=True)
         return run
 
     stopped, resumed = nano(learning_rate=1e-3), nano(learning_rate=1e-3)
@@ -242,7 +242,7 @@ def test_a_resumed_run_ends_where_one_without_a_stop_does(data, tmp_path, optimi
 
     def fit(model, **options):
         run = trainer(tmp_path, max_steps=4, enable_checkpointing=False, **options.pop("with_", {}))
-        run.fit(model, data, weights_only=False, **options)
+        run.fit(model, data, weights_only=True, **options)
         return run
 
     whole, first, second = (nano(learning_rate=1e-3, optimizer=optimizer) for _ in range(3))
@@ -362,11 +362,11 @@ def test_adapters_are_all_that_a_checkpoint_holds_and_go_on_from_it(data, tmp_pa
     run = trainer(tmp_path, max_steps=4, enable_checkpointing=False, callbacks=[StopAt(2)])
     run.fit(first, data)
     run.save_checkpoint(tmp_path / "last.ckpt")
-    kept = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert all(".lora_" in name for name in kept["state_dict"])
     assert len(kept["ema"]["shadow_params"]) == len(kept["state_dict"])
     trainer(tmp_path, max_steps=4, enable_checkpointing=False).fit(
-        second, data, ckpt_path=tmp_path / "last.ckpt", weights_only=False
+        second, data, ckpt_path=tmp_path / "last.ckpt", weights_only=True
     )
     for one, other in zip(whole.unet.parameters(), second.unet.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
@@ -500,7 +500,7 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_batch(data, tmp_p
     assert set(named) <= {str(clip.path) for clip in data.train_clips}
     assert "learning_rate" in told
     (kept,) = tmp_path.rglob("*.ckpt")
-    state = torch.load(kept, weights_only=False)
+    state = torch.load(kept, weights_only=True)
     assert state["global_step"] == 2
     assert all(torch.isfinite(weight).all() for weight in state["state_dict"].values())
 
@@ -582,7 +582,7 @@ def test_a_saved_model_tells_what_it_has_heard(data, tmp_path):
     model = nano(learning_rate=1e-3)
     run = trainer(tmp_path, max_steps=1)
     run.fit(model, data)
-    state = torch.load(run.checkpoint_callback.best_model_path, weights_only=False)
+    state = torch.load(run.checkpoint_callback.best_model_path, weights_only=True)
     model.on_load_checkpoint(state)
     model.save(tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text()

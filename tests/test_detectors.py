@@ -352,7 +352,7 @@ def test_only_parts_of_detectors_are_made_from_a_file(train, tmp_path):
     about = json.loads((tmp_path / "detector.json").read_text())
     about["params"]["part"] = {"class": "os.system", "params": {}}
     (tmp_path / "detector.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"os\.system is neither a detector nor a part of one"):
+    with pytest.raises(ValueError, match=r"os\.system is a class of neither"):
         load(tmp_path)
 
 

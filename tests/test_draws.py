@@ -131,7 +131,7 @@ def fit(module, data, folder, callbacks=(), ckpt_path=None, **options):
         logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=False, default_root_dir=folder, callbacks=list(callbacks), **options,
     )  # fmt: skip
-    trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=False)
+    trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import pickle
 import signal
 
 import lightning as L
@@ -10,7 +11,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, IterableDataset
 
-from fsasd.resuming import fit, interruptible, latest_checkpoint
+from fsasd.detectors import training
+from fsasd.resuming import CheckpointFileError, fit, interruptible, latest_checkpoint
 
 
 class Counting(IterableDataset):
@@ -113,3 +115,58 @@ def test_what_slurm_had_written_is_gone_on_from(tmp_path):
 def test_an_exit_that_is_no_interruption_is_one():
     with pytest.raises(SystemExit), interruptible(L.Trainer(logger=False)):
         raise SystemExit(3)
+
+
+class Planted:
+    """Fails the test when it is unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("code of a checkpoint was run",)
+
+
+def plant(path, content=None):
+    torch.save({"state_dict": {}, "callbacks": Planted()} if content is None else content, path)
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "interrupted.ckpt", "hpc_ckpt_3.ckpt"])
+def test_code_in_a_checkpoint_is_not_run(tmp_path, name):
+    plant(tmp_path / name)
+    with pytest.raises(CheckpointFileError, match=rf"{name}: expected .* found \S+, which"):
+        run(Sums(), tmp_path)
+
+
+def test_code_in_a_plain_pickle_is_not_run(tmp_path):
+    (tmp_path / "last.ckpt").write_bytes(pickle.dumps(Planted()))
+    with pytest.raises(CheckpointFileError, match=r"last\.ckpt: expected a checkpoint of tensors"):
+        run(Sums(), tmp_path)
+
+
+def test_code_in_the_checkpoint_of_a_detectors_network_is_not_run(tmp_path):
+    plant(tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointFileError, match=r"last\.ckpt: expected .*which could run code"):
+        training.fit(Sums(), epochs=1, lower="nothing", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"PK\x03\x04 and so on", "found a damaged file"),
+        (b"", "found a damaged file"),
+        ({"weights": torch.zeros(2)}, "found dict without 'state_dict'"),
+        ([1, 2], "found list without"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(tmp_path, content, found):
+    if isinstance(content, bytes):
+        (tmp_path / "last.ckpt").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointFileError, match=rf"last\.ckpt: expected .*{found}"):
+        run(Sums(), tmp_path)
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_refused(tmp_path):
+    """Folders are distributed checkpoints, whose metadata are pickled."""
+    (tmp_path / "last.ckpt").mkdir()
+    with pytest.raises(CheckpointFileError, match=r"last\.ckpt: expected .*directory"):
+        run(Sums(), tmp_path)

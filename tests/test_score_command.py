@@ -141,3 +141,42 @@ def test_a_reader_that_has_enough_ends_it_in_peace(models, detection, tmp_path):
         done.stdout.close()
         assert done.wait(timeout=300) == 0
     assert said.read_text() == ""
+
+
+def damaged(models, tmp_path, name, change):
+    folder = tmp_path / "bearing"
+    shutil.copytree(models / "bearing", folder)
+    path = folder / "section_00" / name
+    about = json.loads(path.read_text())
+    change(about)
+    path.write_text(json.dumps(about))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("detector.json", lambda a: a.update({"class": "mine.Detector"}), "--trust mine"),
+        ("detector.json", lambda a: a.update(format=None), "expected format 1, found None"),
+        ("detector.json", lambda a: a["params"].update(r="loud"), "it cannot score"),
+        ("decision.json", lambda a: a.update(threshold="high"), "a number as 'threshold'"),
+        ("decision.json", lambda a: a.update(volume=11), "unexpected keyword argument 'volume'"),
+        ("decision.json", lambda a: a.clear(), "a number as 'threshold', found None"),
+    ],
+)
+def test_a_damaged_model_is_named(models, detection, tmp_path, capsys, name, change, told):
+    folder = damaged(models, tmp_path, name, change)
+    assert score("--model", folder, detection.test[0].path) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"not a model of fsasd: {folder}")
+    assert told in line
+
+
+def test_a_model_of_a_trusted_package_scores(models, detection, tmp_path, monkeypatch, capsys):
+    package = "from fsasd.detectors.twfr_gmm import TWFRGMM\nclass Mine(TWFRGMM): pass\n"
+    (tmp_path / "trusted_package.py").write_text(package)
+    monkeypatch.syspath_prepend(tmp_path)
+    about = {"class": "trusted_package.Mine"}
+    folder = damaged(models, tmp_path, "detector.json", lambda a: a.update(about))
+    assert score("--model", folder, "--trust", "trusted_package", detection.test[0].path) == 0
+    assert table(capsys.readouterr().out)["score"][0] == pytest.approx(detection.scores[0])

@@ -84,7 +84,7 @@ def main(root: Path, folder: Path, devices: int, strategy: str) -> None:
             first = trainer(folder, devices, FullySharded(), callbacks=[curve, halt])
             first.fit(tuned(), data)
             second = trainer(folder, devices, FullySharded(), callbacks=[curve])
-            second.fit(tuned(), data, ckpt_path=half, weights_only=False)
+            second.fit(tuned(), data, ckpt_path=half, weights_only=True)
             return
         trainer(folder, devices, strategy, callbacks=[curve]).fit(tuned(), data)
 

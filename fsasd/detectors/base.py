@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import abc
-import functools
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 from sklearn.base import BaseEstimator, clone
 
 from fsasd.data.clips import Clips
+from fsasd.detectors.saved import ARRAYS, SETTINGS, NotAModelError, Saved, read
 from fsasd.detectors.settings import by_name, described, made, owner, replaced
 
 Params = Mapping[str, Any]
@@ -154,13 +152,8 @@ class Detector(BaseEstimator, abc.ABC):
         Raises:
             TypeError: A parameter can be neither JSON nor made again from JSON.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         arrays, inner = _saved(self)
-        # The file of arrays forgets their order, and so that of the detectors which hold them.
-        about = {**described(self), "detectors": inner, "arrays": list(arrays)}
-        (folder / "detector.json").write_text(json.dumps(about, indent=2) + "\n")
-        save_file(arrays, folder / "detector.safetensors")
+        Saved(described(self), inner, arrays).write(Path(folder))
 
     def _restored(self) -> None:
         """Called when ``load`` has set what was saved."""
@@ -181,25 +174,38 @@ class Detector(BaseEstimator, abc.ABC):
         return list(groups.values())
 
 
-def load(folder: str | Path) -> Detector:
+def load(folder: str | Path, trust: Iterable[str] = ()) -> Detector:
     """Read what ``Detector.save`` wrote.
+
+    Args:
+        folder: Holds the two files.
+        trust: Packages whose classes it may name, beside those of fsasd and scikit-learn.
 
     Raises:
         FileNotFoundError: There is no saved detector.
-        ValueError: A class that was saved is none that a detector is made of.
+        NotAModelError: A file is damaged, or names a class that is not trusted or none that a
+            detector is made of.
     """
     folder = Path(folder)
-    if not (folder / "detector.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no saved detector (detector.json)")
-    about = json.loads((folder / "detector.json").read_text())
-    inner, names = about.pop("detectors"), about.pop("arrays")
-    arrays = load_file(folder / "detector.safetensors")
+    saved = read(folder)
     tree: dict[str, Any] = {}
-    for name in names:
+    for name, array in saved.arrays.items():
         *path, last = name.split("/")
-        branch = functools.reduce(lambda branch, key: branch.setdefault(key, {}), path, tree)
-        branch[last] = arrays[name]
-    return _restored(tree, {"": about, **inner}, "")
+        branch = tree
+        for key in path:
+            branch = branch.setdefault(key, {})
+            if not isinstance(branch, dict):
+                raise NotAModelError(folder / ARRAYS, f"{name} lies within an array")
+        branch[last] = array
+    try:
+        return _restored(tree, {"": saved.settings, **saved.detectors}, "", tuple(trust))
+    except (OSError, ImportError):
+        # An encoder that it names is not where it was.
+        raise
+    except Exception as error:
+        # Whatever a constructor says of what a file may hold.
+        why = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise NotAModelError(folder / SETTINGS, why) from error
 
 
 def stack(features: Iterable[np.ndarray]) -> np.ndarray:
@@ -231,14 +237,20 @@ def _saved(value: Any, name: str = "") -> tuple[dict[str, np.ndarray], dict[str,
     return arrays, about
 
 
-def _restored(branch: Any, about: Mapping[str, Any], name: str) -> Any:
+def _restored(branch: Any, about: Mapping[str, Any], name: str, trust: Sequence[str]) -> Any:
     if not isinstance(branch, dict):
         return branch
-    learnt = {k: _restored(v, about, f"{name}/{k}" if name else k) for k, v in branch.items()}
+    inner = f"{name}/" if name else ""
+    learnt = {k: _restored(v, about, f"{inner}{k}", trust) for k, v in branch.items()}
     if name not in about:
         return learnt
-    detector = made(about[name])
+    detector = made(about[name], trust)
+    if not isinstance(detector, Detector):
+        raise ValueError(f"expected a detector, found {about[name]['class']}")
     for key, value in learnt.items():
+        # Nothing else is learnt: a file puts no array in the place of a method or a setting.
+        if not key.endswith("_") or key.startswith("_"):
+            raise ValueError(f"{inner}{key} is not the name of anything that {name or 'it'} learnt")
         setattr(detector, key, value)
     detector._restored()
     return detector

@@ -29,6 +29,7 @@ from transformers import (
 
 from fsasd.data.clips import identity
 from fsasd.data.recording import SAMPLE_RATE
+from fsasd.detectors.exported import load_program
 from fsasd.detectors.representations import Representation
 from fsasd.recipes import digest
 
@@ -210,12 +211,12 @@ class Model(abc.ABC):
 
 class _Transformers(Model):
     def __init__(self, checkpoint: str, device: str) -> None:
-        self.extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
+        self.extractor = AutoFeatureExtractor.from_pretrained(checkpoint, trust_remote_code=False)
         self.network = self._network(checkpoint).to(device).eval().requires_grad_(False)
         self.rate = self.extractor.sampling_rate
 
     def _network(self, checkpoint: str) -> torch.nn.Module:
-        return AutoModel.from_pretrained(checkpoint)
+        return AutoModel.from_pretrained(checkpoint, trust_remote_code=False)
 
     def _inputs(self, samples: torch.Tensor) -> dict[str, torch.Tensor]:
         inputs = self.extractor(samples.numpy(), sampling_rate=self.rate, return_tensors="pt")
@@ -268,9 +269,9 @@ class _Torchaudio(Model):
 class _Exported(Model):
     def __init__(self, path: Path, rate: int, seconds: float | None, device: str) -> None:
         if path.suffix == ".pt2":
-            self.network = torch.export.load(path).module().to(device)
+            self.network = load_program(path).module().to(device)
         else:
-            self.network = torch.jit.load(path, map_location=device).eval()
+            self.network = _load_scripted(path, device)
         self.path = path
         self.device = device
         self.rate = rate
@@ -286,6 +287,16 @@ class _Exported(Model):
             )
         layers = states[0] if states.ndim == 4 else states.reshape(1, -1, states.shape[-1])
         return [layer[None] for layer in layers]
+
+
+def _load_scripted(path: Path, device: str) -> torch.nn.Module:
+    try:
+        # TorchScript is read by an interpreter of its own, which knows no Python.
+        return torch.jit.load(path, map_location=device).eval()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path}: expected what torch.jit.save wrote ({str(error).partition(chr(10))[0]})"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -310,7 +321,7 @@ def _load(checkpoint: str, device: str, key: str) -> Model:
     with reading(checkpoint):
         if checkpoint.startswith("torchaudio:"):
             return _Torchaudio(checkpoint.removeprefix("torchaudio:"), device)
-        kind = AutoConfig.from_pretrained(checkpoint).model_type
+        kind = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).model_type
         if kind not in _KINDS:
             raise ValueError(f"{checkpoint} is a {kind} model: expected one of {', '.join(_KINDS)}")
         return _KINDS[kind](checkpoint, device)

@@ -261,7 +261,7 @@ def _fixed(classifier: Classifier) -> set[str]:
 
 def _read(source: str) -> tuple[Any, Any]:
     with reading(source):
-        kind = AutoConfig.from_pretrained(source).model_type
+        kind = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
         if kind not in FAMILIES:
             raise ValueError(
                 f"{source} is a model of kind '{kind}': expected one of {', '.join(FAMILIES)}"
@@ -269,4 +269,4 @@ def _read(source: str) -> tuple[Any, Any]:
         model = FAMILIES[kind].from_pretrained(source)
         # Layers, or stretches of states, that are left out by chance: not by several processes.
         model.config.update({"layerdrop": 0.0, "apply_spec_augment": False})
-        return model, AutoFeatureExtractor.from_pretrained(source)
+        return model, AutoFeatureExtractor.from_pretrained(source, trust_remote_code=False)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
 from sklearn.base import BaseEstimator
+
+TRUSTED = frozenset({"fsasd", "sklearn"})
+"""Packages whose classes a saved detector may name."""
 
 
 def parts(value: Any) -> Mapping[str, Any]:
@@ -111,27 +114,98 @@ def described(value: Any, name: str = "") -> Any:
     return {"class": f"{kind.__module__}.{kind.__qualname__}", "params": params}
 
 
-def made(about: Any) -> Any:
-    """Return what ``described`` was given.
+def described_by_name(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what ``described`` wrote by the names of ``by_name``; nothing is imported for it.
 
-    Raises:
-        ValueError: A class is named that is neither a dataclass nor an estimator.
+    Parts of a mapping go by both names that they may have, as it is not known what they are.
+
+    >>> knn = {"class": "fsasd.detectors.knn.KNN", "params": {"k": 2}}
+    >>> found = dict(described_by_name({"detectors": {"knn": knn}}))
+    >>> found["knn__k"], found["detectors__knn__k"]
+    (2, 2)
+    """
+    for name, value in params.items():
+        yield f"{prefix}{name}", value
+        if _is_class(value):
+            yield from described_by_name(value["params"], f"{prefix}{name}__")
+        elif isinstance(value, Mapping):
+            yield from described_by_name(value, f"{prefix}{name}__")
+            if all(map(_is_class, value.values())):
+                yield from described_by_name(value, prefix)
+
+
+def packages(about: Any) -> set[str]:
+    """Return the packages of the classes that ``described`` names.
+
+    >>> packages({"class": "my_package.loudness.Loudness", "params": {}})
+    {'my_package'}
     """
     if isinstance(about, list):
-        return [made(item) for item in about]
+        return set().union(*map(packages, about))
+    if not isinstance(about, Mapping):
+        return set()
+    inner = packages(list(about.values()))
+    return inner | ({about["class"].partition(".")[0]} if _is_class(about) else set())
+
+
+def made(about: Any, trust: Iterable[str] = ()) -> Any:
+    """Return what ``described`` was given.
+
+    Args:
+        about: What a file says, of which nothing is believed: classes are those of fsasd,
+            scikit-learn and the packages that are trusted, checked before anything is imported,
+            and only estimators and dataclasses.
+        trust: Names of more packages, such as ``my_package``.
+
+    Raises:
+        ValueError: Another class is named, or one that does not take what is said of it.
+    """
+    trust = frozenset(trust)
+    if isinstance(about, list):
+        return [made(item, trust) for item in about]
     if not isinstance(about, Mapping):
         return about
-    if set(about) != {"class", "params"}:
-        return {key: made(item) for key, item in about.items()}
-    module, _, name = about["class"].rpartition(".")
-    kind = getattr(importlib.import_module(module), name)
-    # A file may name anything that can be called; only settings are made of it.
-    if not _is_part(kind):
-        raise ValueError(f"{about['class']} is neither a detector nor a part of one: not loaded")
-    return kind(**{key: made(item) for key, item in about["params"].items()})
+    if not _is_class(about):
+        return {key: made(item, trust) for key, item in about.items()}
+    kind = _class(about["class"], trust)
+    params = {key: made(item, trust) for key, item in about["params"].items()}
+    if isinstance(params.get("memory"), (str, Mapping)):
+        # A scikit-learn pipeline would read pickles from there.
+        raise ValueError(f"{about['class']} names a folder of pickles as its 'memory': not loaded")
+    try:
+        return kind(**params)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise ValueError(f"{about['class']}: {error}") from error
 
 
-def _is_part(kind: Any) -> bool:
+def _class(path: str, trust: frozenset[str]) -> type:
+    module, _, name = path.rpartition(".")
+    package = module.partition(".")[0]
+    if package not in TRUSTED | trust:
+        raise ValueError(
+            f"{path} is a class of neither {' nor '.join(sorted(TRUSTED | trust))}: not imported. "
+            f"If you trust its package {package!r}, say so (fsasd-score --trust {package})"
+        )
+    try:
+        kind = getattr(importlib.import_module(module), name, None)
+    except Exception as error:
+        raise ValueError(f"{path} could not be imported ({error})") from error
+    # A module holds other names than its own, and a file may name anything that can be called.
+    if not _is_part(kind) or path != f"{kind.__module__}.{kind.__qualname__}":
+        raise ValueError(f"{path} is neither a detector nor a part of one: not loaded")
+    return kind
+
+
+def _is_class(about: Any) -> bool:
+    return (
+        isinstance(about, Mapping)
+        and set(about) == {"class", "params"}
+        and isinstance(about["class"], str)
+        and isinstance(about["params"], Mapping)
+    )
+
+
+def _is_part(kind: Any) -> TypeGuard[type]:
     return isinstance(kind, type) and (
         issubclass(kind, BaseEstimator) or dataclasses.is_dataclass(kind)
     )

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from fsasd.memory import give_back_memory, memory_advice
-from fsasd.resuming import interruptible
+from fsasd.resuming import interruptible, read_checkpoint
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -47,7 +47,8 @@ def fit(
 
     Raises:
         KeyboardInterrupt: Training was interrupted.
-        ValueError: The accelerator is out of memory.
+        ValueError: The accelerator is out of memory, or the checkpoint is damaged or holds more
+            than tensors and plain values.
     """
     options: dict[str, Any] = {
         "accelerator": "auto",
@@ -61,13 +62,14 @@ def fit(
     if folder is not None:
         options["default_root_dir"] = folder
         callbacks = [*callbacks, ModelCheckpoint(folder, save_last=True)]
-        last = folder / "last.ckpt" if (folder / "last.ckpt").is_file() else None
+        last = folder / "last.ckpt" if (folder / "last.ckpt").exists() else None
+        if last:
+            read_checkpoint(last)
     run = L.Trainer(max_epochs=epochs, callbacks=list(callbacks), **options)
     with warnings.catch_warnings(), memory_advice(lower), interruptible(run):
         # To go on is what the folder is for.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-        # Only what this program wrote is loaded here, and optimizers are more than tensors.
-        run.fit(module, data, ckpt_path=last, weights_only=False)
+        run.fit(module, data, ckpt_path=last, weights_only=True)
     give_back_memory()
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from pandas.api.types import is_numeric_dtype
 
-from fsasd.detectors.settings import made
+from fsasd.detectors.settings import described_by_name
 from fsasd.evaluation.metrics import OFFICIAL, Section, harmonic_mean, official_score
 from fsasd.evaluation.uncertainty import paired_difference
 from fsasd.selection import title
@@ -133,7 +133,7 @@ class Results:
             return title(curve[curve["chosen"]].iloc[0][parameters(curve)].to_dict())
         saved = self.folder / "models" / machine / f"section_{section}" / "detector.json"
         about = json.loads(saved.read_text()) if saved.is_file() else None
-        own = made({k: about[k] for k in ("class", "params")}).get_params() if about else {}
+        own = dict(described_by_name(about["params"])) if about else {}
         grids = self._group("selection").get("grid") or {}
         grids = [grids] if isinstance(grids, dict) else grids
         # Interpolated values are not known here; of several grids, the others tell which it is.

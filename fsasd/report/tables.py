@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,10 @@ def paper_table(number: int) -> pd.DataFrame:
 
 
 def write_tables(
-    folder: Path, numbers: Sequence[int], generator_parameters: int | None = None
+    folder: Path,
+    numbers: Sequence[int],
+    generator_parameters: int | None = None,
+    trust: Iterable[str] = (),
 ) -> None:
     """Write ``table<N>.csv`` into a run's folder; table 4 also into the folder of its sweep.
 
@@ -78,6 +81,7 @@ def write_tables(
         folder: The run's folder.
         numbers: Of the paper's tables, 2 to 6.
         generator_parameters: Of the generator that was used in training; for table 3.
+        trust: Packages whose classes saved detectors may name (see ``detectors.base.load``).
 
     Raises:
         ValueError: There is no such table, or it is table 4's and the run is not of its sweep.
@@ -85,7 +89,7 @@ def write_tables(
     results = Results(folder)
     makers: dict[int, Callable[[], pd.DataFrame | None]] = {
         2: lambda: _table2(results),
-        3: lambda: _table3(results, generator_parameters),
+        3: lambda: _table3(results, generator_parameters, trust),
         4: lambda: _table4(_arms(folder)),
         5: lambda: _table5(results),
         6: lambda: _table6(results),
@@ -192,12 +196,14 @@ def _table2(results: Results) -> pd.DataFrame | None:
     return pd.DataFrame(lines)
 
 
-def _table3(results: Results, generator_parameters: int | None) -> pd.DataFrame | None:
+def _table3(
+    results: Results, generator_parameters: int | None, trust: Iterable[str]
+) -> pd.DataFrame | None:
     saved = sorted((results.folder / "models").glob("*/*/detector.json"))
     if not saved:
         return None
     # Every machine's detector has the same form; those that keep clips differ in how many.
-    detector = max(load(path.parent).n_parameters() for path in saved)
+    detector = max(load(path.parent, trust).n_parameters() for path in saved)
     training = f"{detector:,}"
     if generator_parameters is None:
         training += " + an unknown number (generator)"

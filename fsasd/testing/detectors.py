@@ -10,7 +10,7 @@ import functools
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from fsasd.data.metadata import Clip, read_clips
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.data.simulate import write_factory
 from fsasd.detectors.base import Detector, Params, load
+from fsasd.detectors.settings import described, packages
 
 
 class ConformanceError(AssertionError):
@@ -413,7 +414,7 @@ def check_saved_detector_scores_the_same(case: DetectorCase) -> None:
     case.fitted.save(folder)
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["detector.json", "detector.safetensors"], f"it left {names}"
-    loaded = load(folder)
+    loaded = load(folder, packages(described(case.fitted)))
     assert type(loaded) is type(case.fitted), f"{type(loaded).__name__} was loaded"
     assert _said(loaded) == _said(case.fitted), f"its settings became {_said(loaded)}"
     _assert_close(loaded.score(case.test), case.scores, "the loaded detector", 1e-6)
@@ -439,7 +440,8 @@ def check_two_processes_agree(case: DetectorCase) -> None:
     executor = get_reusable_executor(max_workers=1, timeout=600)
     # It may have started before the module of this detector could be imported.
     executor.submit(_import_from, list(sys.path)).result()
-    fitted, loaded = executor.submit(_elsewhere, *asked, folder).result()
+    trust = packages(described(case.fitted))
+    fitted, loaded = executor.submit(_elsewhere, *asked, folder, trust).result()
     _assert_close(fitted, case.scores, "fitting in another process")
     _assert_close(loaded, case.scores, "loading in another process", 1e-6)
 
@@ -454,10 +456,11 @@ def _elsewhere(
     test: Sequence[Clip],
     channel: int | str | None,
     folder: Path,
+    trust: Iterable[str],
 ) -> tuple[np.ndarray, np.ndarray]:
     cache = FeatureCache(channel=channel)
     detector.fit(Clips(train, cache))
-    return detector.score(Clips(test, cache)), load(folder).score(Clips(test, cache))
+    return detector.score(Clips(test, cache)), load(folder, trust).score(Clips(test, cache))
 
 
 # What the rules are made of.

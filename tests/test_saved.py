@@ -1,0 +1,259 @@
+"""Saved detectors: what a file says is checked before anything is imported or made of it."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
+from sklearn.pipeline import Pipeline
+
+from fsasd.detectors.base import load
+from fsasd.detectors.knn import KNN
+from fsasd.detectors.outliers import Outliers
+from fsasd.detectors.saved import NotAModelError
+from fsasd.detectors.settings import described, described_by_name, made
+
+
+@pytest.fixture(scope="module")
+def saved(factory_clips, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    train = factory_clips.where(machine="bearing", split="train")
+    Outliers(GaussianMixture(2)).fit(train).save(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+def alter(folder, change):
+    path = folder / "detector.json"
+    about = json.loads(path.read_text())
+    path.write_text(json.dumps(change(about) or about))
+
+
+def with_class(name):
+    return lambda about: about["params"].update(model={"class": name, "params": {}})
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    """A package that can be imported from the current folder and says so."""
+    (tmp_path / "hostile.py").write_text(
+        "import pathlib\npathlib.Path(__file__).with_name('imported').touch()\n"
+        "from sklearn.base import BaseEstimator\n"
+        "from sklearn.covariance import EmpiricalCovariance\n"
+        "class Model(EmpiricalCovariance): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path / "imported"
+    sys.modules.pop("hostile", None)
+
+
+def test_a_class_of_a_stranger_is_refused_before_it_is_imported(copy, hostile):
+    alter(copy, with_class("hostile.Model"))
+    told = r"detector\.json: hostile\.Model is a class of neither fsasd nor sklearn: not imported"
+    with pytest.raises(NotAModelError, match=f"not a model of fsasd: .*{told}.*--trust hostile"):
+        load(copy)
+    assert "hostile" not in sys.modules
+    assert not hostile.exists()
+
+
+def test_a_class_of_a_trusted_package_is_made(copy, hostile):
+    alter(copy, with_class("hostile.Model"))
+    assert type(load(copy, ["hostile"]).model).__name__ == "Model"
+    assert hostile.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os.system",
+        "sklearn_evil.Model",
+        "fsasd_evil.Model",
+        "Model",
+        ".Model",
+        "",
+        "builtins.eval",
+    ],
+)
+def test_a_name_that_only_looks_like_ours_is_not_imported(copy, name):
+    alter(copy, with_class(name))
+    with pytest.raises(NotAModelError, match="neither fsasd nor sklearn: not imported"):
+        load(copy)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sklearn.base.clone",  # a function
+        "sklearn.os",  # a module that another imports
+        "fsasd.main.Run",  # a class, but no part of a detector
+        "fsasd.detectors.base.BaseEstimator",  # not where it is defined
+        "sklearn.datasets.load_files",
+        "sklearn.mixture.GaussianMixture.fit",
+        "fsasd.nowhere.Model",
+        "fsasd..Model",
+        "sklearn.nothing",
+    ],
+)
+def test_within_what_is_trusted_only_parts_of_detectors_are_made(copy, name):
+    alter(copy, with_class(name))
+    with pytest.raises(NotAModelError, match=r"neither a detector|not be imported"):
+        load(copy)
+
+
+def test_a_pipeline_reads_no_pickles(factory_clips, tmp_path):
+    """Its ``memory`` is a folder of joblib's pickles, read when it is fitted, as in loading."""
+    model = Pipeline([("pca", PCA(2)), ("mixture", GaussianMixture(1))])
+    about = described(Outliers(model))
+    assert isinstance(made(about).model, Pipeline)
+    about["params"]["model"]["params"]["memory"] = str(tmp_path)
+    with pytest.raises(ValueError, match="folder of pickles as its 'memory': not loaded"):
+        made(about)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda about: about.pop("format") and None, "expected format 1, found none"),
+        (lambda about: about.update(format=99), "expected format 1, found 99: it was saved by"),
+        (lambda about: about.pop("class") and None, "expected a text as 'class', found nothing"),
+        (lambda about: about.update({"class": 3}), "expected a text as 'class', found 3"),
+        (lambda about: about.update(params=[1]), r"expected an object as 'params', found \[1\]"),
+        (lambda about: about.update(params={"k": 1}), "Outliers.*unexpected keyword argument 'k'"),
+        (lambda about: about.update(detectors={"a": 1}), "class and params of the detector 'a'"),
+        (lambda about: about.update(arrays=["points_"]), r"expected the arrays points_ that"),
+        (lambda about: about.update(arrays=[1, 2]), r"expected the arrays 1, 2 that"),
+        (lambda about: [about], "expected a JSON object, found list"),
+        (lambda about: about["params"]["model"], "expected format 1, found none"),
+        (
+            lambda about: about.update(about["params"]["model"]),
+            "expected a detector, found sklearn.mixture._gaussian_mixture.GaussianMixture",
+        ),
+        (lambda about: about["params"].update(model=7), "not a model of fsasd"),
+        (lambda about: about["params"]["model"]["params"].update(n_components=-3), "n_components"),
+    ],
+)
+def test_settings_that_are_none_are_named(copy, change, told):
+    alter(copy, change)
+    with pytest.raises(NotAModelError, match=told) as raised:
+        load(copy)
+    assert str(raised.value).startswith(f"not a model of fsasd: {copy / 'detector'}")
+
+
+@pytest.mark.parametrize("text", ["", "{", "\x00\xff", "[" * 100_000, "nul", '{"a": 1}{'])
+def test_settings_that_are_no_json_are_named(copy, text):
+    (copy / "detector.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(NotAModelError, match=r"detector\.json: expected JSON"):
+        load(copy)
+
+
+@pytest.mark.parametrize("size", [0, 4, 8, 50, -8])
+def test_damaged_arrays_are_named(copy, size):
+    path = copy / "detector.safetensors"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(NotAModelError, match=r"detector\.safetensors: expected safetensors"):
+        load(copy)
+
+
+def test_missing_arrays_are_named(copy):
+    (copy / "detector.safetensors").unlink()
+    with pytest.raises(NotAModelError, match=r"detector\.safetensors: the file is missing"):
+        load(copy)
+
+
+def rename(folder, names, **more):
+    """Give arrays other names, in both files alike."""
+    arrays = load_file(folder / "detector.safetensors")
+    arrays = {names.get(name, name): array for name, array in arrays.items()} | more
+    save_file(arrays, folder / "detector.safetensors")
+    alter(folder, lambda about: about.update(arrays=list(arrays)))
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ({"points_": "score"}, "score is not the name of anything that it learnt"),
+        ({"points_": "__class__"}, "__class__ is not the name"),
+        ({"points_": "model"}, "model is not the name"),
+        ({"points_": "others_"}, "points_"),
+        ({"points_": "sizes_/a"}, "sizes_"),
+    ],
+)
+def test_arrays_of_other_names_are_refused(copy, names, told):
+    rename(copy, names)
+    with pytest.raises(NotAModelError, match=told):
+        load(copy)
+
+
+def test_arrays_that_are_no_numbers_are_refused(copy):
+    rename(copy, {}, points_=np.full((4, 3), np.nan))
+    with pytest.raises(NotAModelError, match=r"safetensors: array points_ .* no numbers \(NaN\)"):
+        load(copy)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["class", "params", "model", "k", "", "memory"]), inner, max_size=3
+        )
+    ),
+    max_leaves=8,
+)
+
+
+def places(about, path=()):
+    """Every place in a JSON value."""
+    yield path
+    items = about.items() if isinstance(about, dict) else []
+    for key, value in items:
+        yield from places(value, (*path, key))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_whatever_stands_in_the_file_is_loaded_or_named(saved, tmp_path_factory, data):
+    about = json.loads((saved / "detector.json").read_text())
+    path = data.draw(st.sampled_from(list(places(about))))
+    value = data.draw(JSON)
+    if path:
+        at = about
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = value
+    else:
+        about = value
+    folder = tmp_path_factory.mktemp("fuzzed")
+    shutil.copy(saved / "detector.safetensors", folder)
+    (folder / "detector.json").write_text(json.dumps(about))
+    try:
+        found = load(folder)
+    except NotAModelError as error:
+        found = str(error)
+    assert isinstance(found, Outliers) or str(folder) in found
+
+
+def test_names_of_a_file_are_those_of_the_detector():
+    detector = Outliers(GaussianMixture(3))
+    known = detector.get_params()
+    found = dict(described_by_name(described(detector)["params"]))
+    assert found.keys() == known.keys()
+    assert found["model__n_components"] == 3
+    assert found["representation__front_end__n_mels"] == known["representation__front_end__n_mels"]
+
+
+def test_what_is_saved_says_its_format(factory_clips, tmp_path):
+    KNN().fit(factory_clips.where(machine="bearing", split="train")).save(tmp_path)
+    assert json.loads((tmp_path / "detector.json").read_text())["format"] == 1
