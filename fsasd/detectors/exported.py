@@ -31,12 +31,14 @@ _OPERATORS = re.compile(
     re.ASCII,
 )
 # What sizes are calculated by, in sympy and in what torch adds to it.
-_FUNCTIONS = frozenset(
-    "Symbol Integer Rational Float Add Mul Pow Max Min Mod Abs floor ceiling Equality Eq Ne "
-    "Unequality Lt Le Gt Ge LessThan StrictLessThan GreaterThan StrictGreaterThan And Or Not "
-    "FloorDiv ModularIndexing Where PythonMod CleanDiv CeilToInt FloorToInt CeilDiv LShift RShift "
-    "PowByNatural FloatPow FloatTrueDiv IntTrueDiv TruncToFloat TruncToInt RoundToInt RoundDecimal "
-    "ToFloat Identity IsNonOverlappingAndDenseIndicator len".split()
+_FUNCTIONS = re.compile(
+    "Symbol|Integer|Rational|Float|Add|Mul|Pow|Max|Min|Mod|Abs|floor|ceiling|Equality|Eq|Ne"
+    "|Unequality|Lt|Le|Gt|Ge|(Strict)?(Less|Greater)Than|And|Or|Not|FloorDiv|ModularIndexing|Where"
+    "|PythonMod|CleanDiv|CeilDiv|(Ceil|Floor|Trunc|Round)ToInt|LShift|RShift|PowByNatural|FloatPow"
+    "|(Float|Int)TrueDiv|TruncToFloat|RoundDecimal|ToFloat|Identity"
+    "|IsNonOverlappingAndDenseIndicator|len"
+    # And what they are given.
+    "|L|math|inf|true|false|oo|int_oo"
 )
 _ATTRIBUTES = frozenset({"size", "stride", "storage_offset", "shape", "dtype", "device"})
 _ARITHMETIC = (
@@ -140,7 +142,7 @@ def _is_plain(node: ast.AST) -> bool:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return bool(re.fullmatch(r"\w*", node.value))
     if isinstance(node, ast.Name):
-        return node.id in _FUNCTIONS | {"L", "math", "inf", "true", "false", "oo", "int_oo"}
+        return bool(_FUNCTIONS.fullmatch(node.id))
     if isinstance(node, ast.Attribute):
         of_math = isinstance(node.value, ast.Name) and node.value.id == "math"
         return node.attr in _ATTRIBUTES or (of_math and not node.attr.startswith("_"))
