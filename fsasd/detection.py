@@ -138,8 +138,13 @@ def tell(choice: Choice, machine: str, section: str) -> None:
 
 def sections(clips: Clips) -> list[tuple[str, Clips]]:
     """Split the clips of a machine by section, for which DCASE wants a detector each."""
-    own = [clip.section or "00" for clip in clips]
-    return [(name, clips[[section == name for section in own]]) for name in sorted(set(own))]
+    names = sorted({clip.section or "00" for clip in clips})
+    return [(name, in_section(clips, name)) for name in names]
+
+
+def in_section(clips: Clips, section: str) -> Clips:
+    """Return a machine's clips of a section; a clip without one is of the section ``00``."""
+    return clips.that(lambda clip: (clip.section or "00") == section)
 
 
 def require_clips(train: Clips, test: Clips) -> None:

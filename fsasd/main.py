@@ -35,7 +35,7 @@ from fsasd.data.check import check
 from fsasd.data.clips import Clips, identity
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import Clip, require_known
-from fsasd.detection import Detection, detect, sections, tell, write
+from fsasd.detection import Detection, detect, in_section, sections, tell, write
 from fsasd.detectors.base import Detector
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.batches import batches
@@ -321,7 +321,7 @@ class Run:
                 log.info("%s section %s: %d clips to learn from", machine, section, len(train))
                 mine = None
                 if made is not None:
-                    mine = made.where(machine=machine, section=own[0].section)
+                    mine = in_section(made.where(machine=machine), section)
                 found.append(detect(detector, selector, train, test, mine))
         write(folder, found, trained)
         trials = {}
@@ -337,7 +337,7 @@ class Run:
         heard = {clip.machine for clip in self.data.captioned if clip.label == "anomaly"}
         for machine in self.data.references:
             for section, own in sections(self.data.machine(machine)):
-                mine = made.where(machine=machine, section=own[0].section)
+                mine = in_section(made.where(machine=machine), section)
                 choice = play_target(detector, selector, own, mine)
                 if choice is None:
                     log.warning(

@@ -14,8 +14,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from fsasd.data.audio_files import READABLE, recordings_below
 from fsasd.data.clips import Clips, FeatureCache
-from fsasd.data.metadata import AUDIO_SUFFIXES, Clip, is_recording
+from fsasd.data.metadata import Clip
 from fsasd.data.recording import AudioError
 from fsasd.detection import DECISION
 from fsasd.detectors.base import Detector, load
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument(
         "recordings", type=Path, nargs="+", metavar="WAV",
-        help=f"recordings, or folders with some ({', '.join(AUDIO_SUFFIXES)})",
+        help=f"recordings, or folders with some ({READABLE})",
     )  # fmt: skip
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE",
@@ -139,9 +140,9 @@ def _found(places: Iterable[Path]) -> Iterator[Path]:
         if not place.is_dir():
             yield place
             continue
-        inside = sorted(filter(is_recording, place.rglob("*")))
+        inside = recordings_below(place)
         if not inside:
-            raise FileNotFoundError(f"{place} holds no recordings ({', '.join(AUDIO_SUFFIXES)})")
+            raise FileNotFoundError(f"{place} holds no recordings ({READABLE})")
         yield from inside
 
 

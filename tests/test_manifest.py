@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import fsasd.main as app
 from fsasd.data import recording
 from fsasd.data.captions import Captions
+from fsasd.data.csv_table import is_known
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.manifest import read_folders, read_manifest, with_roles
 from fsasd.data.metadata import Clip, MetadataError, read_clips
@@ -91,7 +92,8 @@ def test_no_value_is_lost(tmp_path_factory, values):
             (folder / f"{i}.wav").touch()
             writer.writerow([f"{i}.wav", "press", "train", "normal", value])
     clips = read_manifest(folder / "clips.csv")
-    assert [clip.attributes.get("note", "") for clip in clips] == [v.strip() for v in values]
+    known = [value.strip() if is_known(value) else "" for value in values]
+    assert [clip.attributes.get("note", "") for clip in clips] == known
 
 
 # Bad tables
@@ -117,9 +119,9 @@ def test_every_bad_row_is_told_with_its_line(table):
         "line 5: label: expected normal or anomaly or nothing, found 'abnormal'",
         "line 5: domain: expected source or target or nothing, found 'north'",
         "line 5: section: expected digits such as 00, found 'A'",
-        "line 6: machine: expected a name without '/', found ''",
+        "line 6: machine: expected a name without '/' and '\\', found ''",
         f"line 6: path: {path.parent}/press/gone.wav does not exist",
-        "line 7: machine: expected a name without '/', found 'press/a'",
+        "line 7: machine: expected a name without '/' and '\\', found 'press/a'",
         f"line 7: path: {path.parent}/nowhere/1.wav does not exist",
         "line 8: path: press/1.wav is already in line 2",
         "line 9: expected 8 cells as in the header, found 4",
@@ -181,17 +183,81 @@ def test_an_empty_file_has_no_columns(tmp_path):
         read_manifest(tmp_path / "clips.csv")
 
 
-@pytest.mark.parametrize("content", ["Maschine,Öl".encode("latin-1"), b'a,"b\nc'])
-def test_what_is_no_csv_is_told_where(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "Maschine,Öl".encode("latin-1"),
+            r"clips\.csv: expected UTF-8 text, found byte 0xd6 in line 2",
+        ),
+        (b'a,"b\nc', r"clips\.csv, near line 2: expected comma-separated text: "),
+    ],
+)
+def test_what_is_no_csv_is_told_where(tmp_path, content, message):
     path = tmp_path / "clips.csv"
     path.write_bytes(b"path,machine,split,label\n" + content)
-    with pytest.raises(MetadataError, match=r"clips\.csv, near line \d: expected comma-separated"):
+    with pytest.raises(MetadataError, match=message):
         read_manifest(path)
 
 
 def test_a_manifest_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"manifest .*gone\.csv does not exist"):
         read_manifest(tmp_path / "gone.csv")
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "a\\b", "official score", "x" * 300, "Arithmetic Mean", "a\u200bb"]
+)
+def test_a_name_that_cannot_be_a_machines_is_told_with_its_line(table, name):
+    with pytest.raises(MetadataError, match="line 2: machine: expected "):
+        read_manifest(table(f"press/1.wav,{name},train,normal,,,,"))
+
+
+@pytest.mark.parametrize("name", ["NA", "nan", "None", "null", "101", "1e3", "fan[1]", "{}"])
+def test_a_machine_may_be_called_like_nothing_or_a_number(table, name):
+    rows = [f"press/1.wav,{name},train,normal,,,,", f"press/2.wav,{name},test,,,,,"]
+    assert {clip.machine for clip in read_manifest(table(*rows), [name])} == {name}
+
+
+@pytest.mark.parametrize("twin", ["Press", "PRESS"])
+def test_machines_that_differ_in_case_only_are_refused(table, twin):
+    path = table("press/1.wav,press,train,normal,,,,", f"press/2.wav,{twin},test,anomaly,,,,")
+    with pytest.raises(MetadataError, match=f"line 3: machine: '{twin}' differs in case.*'press'"):
+        read_manifest(path)
+
+
+def test_machines_whose_accents_are_encoded_otherwise_are_refused(table):
+    rows = ["press/1.wav,p\u00f6mp,train,normal,,,,", "press/2.wav,po\u0308mp,test,,,,,"]
+    with pytest.raises(MetadataError, match=r"line 3: machine: 'po\\u0308mp' differs in"):
+        read_manifest(table(*rows))
+    (clip,) = read_manifest(table(rows[1]), ["p\u00f6mp"])
+    assert clip.machine == "p\u00f6mp"
+
+
+@pytest.mark.parametrize("section", ["0", "00", "000", "0.0"])
+def test_a_section_has_one_spelling(table, section):
+    (clip,) = read_manifest(table(f"press/1.wav,press,train,normal,,{section},,"))
+    assert clip.section == "00"
+
+
+def test_windows_separates_folders_by_backslashes(table, tmp_path):
+    rows = ["press\\1.wav,press,train,normal,,,,", "press/1.wav,press,train,normal,,,,"]
+    assert [clip.path for clip in read_manifest(table(rows[0]))] == [tmp_path / "press/1.wav"]
+    with pytest.raises(MetadataError, match=r"line 3: path: press/1\.wav is already in line 2"):
+        read_manifest(table(*rows))
+
+
+@pytest.mark.parametrize("cell", ["nan", "N/A", "-", "None", "noAttribute"])
+def test_a_sign_for_the_unknown_is_no_attribute(table, cell):
+    (clip,) = read_manifest(table(f"press/1.wav,press,train,normal,,,{cell},{cell}"))
+    assert clip.attributes == {}
+
+
+def test_a_spreadsheet_may_save_utf_16(table):
+    path = table(*ROWS)
+    expected = read_manifest(path, ["mill"])
+    path.write_text(path.read_text(), encoding="utf-16")
+    assert read_manifest(path, ["mill"]) == expected
 
 
 # Parquet
@@ -327,13 +393,83 @@ def test_everything_that_lies_elsewhere_is_told(tmp_path):
 
 def test_folders_without_recordings_are_told_so(tmp_path):
     touch(tmp_path, "press/train/normal/readme.txt")
-    with pytest.raises(MetadataError, match=r"expected recordings \(\.wav, \.flac\).*found none"):
+    with pytest.raises(MetadataError, match=r"expected recordings \(\.wav, \.flac.*found none"):
+        read_folders(tmp_path)
+
+
+def test_folders_below_the_label_are_an_attribute(tmp_path, caplog):
+    touch(
+        tmp_path, "pump/test/anomaly/leak/d.wav", "pump/test/anomaly/leak/cold/e.ogg",
+        "pump/train/normal/monday/b.wav", "pump/train/normal/a.aif",
+    )  # fmt: skip
+    found = {c.path.name: dict(c.attributes) for c in read_folders(tmp_path, ["pump"])}
+    assert found == {
+        "a.aif": {},
+        "b.wav": {"folder": "monday"},
+        "d.wav": {"folder": "leak"},
+        "e.ogg": {"folder": "leak/cold"},
+    }
+    assert not caplog.messages
+
+
+def test_audio_that_is_left_out_is_told(tmp_path, caplog):
+    touch(tmp_path, "pump/train/normal/a.wav", "pump/train/normal/b.m4a", "loose.wav")
+    assert len(read_folders(tmp_path)) == 1
+    (line,) = caplog.messages
+    assert "2 files that look like audio left out (.m4a cannot be read): loose.wav, pump/" in line
+
+
+def test_folders_of_other_programs_are_skipped(tmp_path, caplog):
+    touch(tmp_path, "pump/train/normal/a.wav")
+    for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX", "#recycle"):
+        touch(
+            tmp_path, f"{name}/x.wav", f"pump/{name}/x.wav", f"pump/train/{name}/x.wav",
+            f"pump/train/normal/{name}/x.wav", f"{name}/train/normal/x.wav",
+        )  # fmt: skip
+    assert [clip.path.name for clip in read_folders(tmp_path)] == ["a.wav"]
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("names", [("Pump", "pump"), ("pump", "pump "), ("\u00f6", "o\u0308")])
+def test_folders_that_are_taken_for_each_other_are_refused(tmp_path, names):
+    touch(tmp_path, *(f"{name}/train/normal/a.wav" for name in names))
+    with pytest.raises(MetadataError, match="differs in case, spaces or accents' encoding only"):
+        read_folders(tmp_path)
+
+
+def test_a_folder_that_cannot_be_a_machine_is_refused(tmp_path):
+    touch(tmp_path, "official score/train/normal/a.wav")
+    with pytest.raises(MetadataError, match="machine: expected another name than those of rows"):
         read_folders(tmp_path)
 
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"data root .*gone does not exist"):
         read_folders(tmp_path / "gone")
+
+
+# Cases that people have met
+
+
+def test_machines_may_be_numbers(shared):
+    cases = shared / "cases"
+    manifest = f"data.manifest={cases}/machine-numbers/clips.csv"
+    cfg = configure("data=manifest", manifest, "data.targets=[101]")
+    assert hydra.utils.instantiate(cfg.data, _convert_="all").targets == ["101"]
+
+
+def test_case_only_sections_and_nested_folders_as_people_have_them(shared):
+    cases = shared / "cases"
+    with pytest.raises(MetadataError, match="line 4: machine: 'Motor' differs in case"):
+        read_manifest(cases / "case-only/clips.csv", ["motor"])
+    clips = read_manifest(cases / "sections/clips.csv", ["motor"])
+    assert {clip.section for clip in clips} == {"01"}
+    clips = read_folders(cases / "nested/plant", ["motor"])
+    found = {clip.path.name: clip.attributes.get("folder") for clip in clips}
+    assert found == dict.fromkeys(["a.wav", "c.wav", "e.wav"]) | {
+        "b.wav": "monday",
+        "d.wav": "leak",
+    }
 
 
 # Whole runs

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsasd.data.metadata import MetadataError, read_clips, read_name, require_known, split_label
+from fsasd.data.captions import caption
+from fsasd.data.metadata import read_clips, read_name, split_label
+from fsasd.data.names import MetadataError, require_known
 
 LABEL_TEXT = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]))
 
@@ -241,7 +243,7 @@ def test_an_empty_root_is_told_so(tmp_path):
 
 def test_a_machine_without_clips_is_named(tmp_path):
     touch(tmp_path, "dev_data/fan/train/readme.txt")
-    with pytest.raises(MetadataError, match=r"fan: no \.wav or \.flac file in .*dev_data/fan"):
+    with pytest.raises(MetadataError, match=r"fan: no recording \(\.wav, .*\) in .*dev_data/fan"):
         read_clips(tmp_path)
 
 
@@ -342,6 +344,94 @@ def test_a_table_without_its_header_is_named(tmp_path, rows):
     write_rows(tmp_path / "dev_data/fan/attributes_00.csv", *rows)
     with pytest.raises(MetadataError, match=r"fan/attributes_00\.csv: expected a header file_name"):
         read_clips(tmp_path)
+
+
+@pytest.mark.parametrize("listed", [r"fan\train\{}.wav", r"{}.wav ", "other/place/{}.flac"])
+def test_a_table_may_write_folders_as_windows_does(tmp_path, listed):
+    name = "section_00_source_train_normal_0000"
+    touch(tmp_path, f"dev_data/fan/train/{name}.wav")
+    write_rows(
+        tmp_path / "dev_data/fan/attributes_00.csv",
+        "file_name,d1p,d1v",
+        f"{listed.format(name)},spd,3V",
+    )
+    assert dict(only(read_clips(tmp_path)).attributes) == {"spd": "3V"}
+
+
+def test_a_table_whose_rows_name_no_recording_is_told(tmp_path, caplog):
+    touch(tmp_path, "dev_data/fan/train/section_00_source_train_normal_0000.wav")
+    write_rows(tmp_path / "dev_data/fan/attributes_00.csv", "file_name,d1p,d1v", "other,spd,3V")
+    read_clips(tmp_path)
+    assert "attributes_00.csv: none of its 1 rows names a recording in" in caplog.text
+
+
+@pytest.mark.parametrize("cell", ["nan", "N/A", "-", "None", "noAttribute"])
+def test_a_sign_for_the_unknown_is_no_attribute(tmp_path, cell):
+    name = "section_00_source_train_normal_0000"
+    touch(tmp_path, f"dev_data/fan/train/{name}.wav")
+    write_rows(
+        tmp_path / "dev_data/fan/attributes_00.csv", "file_name,d1p,d1v,d2p,d2v",
+        f"{name},spd,{cell},load,1",
+    )  # fmt: skip
+    clip = only(read_clips(tmp_path))
+    assert dict(clip.attributes) == {"load": "1"}
+    assert caption(clip) == "This is the normal sound of an industrial fan with load 1."
+
+
+@pytest.mark.parametrize("other", ["attributes_00.csv", "attributes_01.csv"])
+def test_rows_that_contradict_each_other_are_named(tmp_path, other):
+    name = "section_00_source_train_normal_0000"
+    touch(tmp_path, f"dev_data/fan/train/{name}.wav")
+    folder = tmp_path / "dev_data/fan"
+    rows = {
+        "attributes_00.csv": ["file_name,d1p,d1v", f"{name},spd,1", f"fan/train/{name}.wav,spd,1"]
+    }
+    rows.setdefault(other, ["file_name,d1p,d1v"]).append(f"{name},spd,2")
+    for table, lines in rows.items():
+        write_rows(folder / table, *lines)
+    said = (
+        "rows 2 and 4" if other == "attributes_00.csv" else "row 2: .* contradicts .*_00.csv, row 2"
+    )
+    with pytest.raises(MetadataError, match=rf"{other}, {said}"):
+        read_clips(tmp_path)
+    write_rows(folder / other, "file_name,d1p,d1v", f"{name},spd,1", f"{name},spd,1")
+    assert only(read_clips(tmp_path)).attributes["spd"] == "1"
+
+
+def test_a_section_has_one_spelling():
+    assert read_name("fan/test/section_0_0001.wav").section == "00"
+    assert read_name("fan/test/section_1_source_test_normal_0001.wav").section == "01"
+    assert read_name("fan/test/normal_id_002_00000001.wav").section == "02"
+
+
+def test_folders_of_other_programs_and_audio_left_out(tmp_path, caplog):
+    name = "section_00_source_train_normal_0000.wav"
+    touch(tmp_path, f"dev_data/fan/train/{name}", f"dev_data/fan/train/deeper/{name}")
+    for foreign in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
+        touch(tmp_path, f"dev_data/{foreign}/fan/train/{name}", f"dev_data/fan/{foreign}/{name}")
+        touch(tmp_path, f"dev_data/fan/train/{foreign}/{name}")
+    assert only(read_clips(tmp_path)).machine == "fan"
+    (line,) = caplog.messages
+    assert "1 file that looks like audio left out: dev_data/fan/train/deeper/section" in line
+
+
+@pytest.mark.parametrize("names", [("Fan", "fan"), ("fan", "fan ")])
+def test_machines_that_are_taken_for_each_other_are_refused(tmp_path, names):
+    for part, machine in zip(("dev_data", "eval_data"), names, strict=True):
+        touch(tmp_path, f"{part}/{machine}/train/section_00_source_train_normal_0000.wav")
+    with pytest.raises(MetadataError, match="expected one spelling of each machine, found "):
+        read_clips(tmp_path)
+    machine = names[0].strip()
+    if names[1].strip() != machine:
+        assert {clip.machine for clip in read_clips(tmp_path, targets=[machine])} == {machine}
+
+
+def test_machines_may_be_numbers(tmp_path):
+    for part, machine in (("dev_data", "101"), ("eval_data", "1e3")):
+        touch(tmp_path, f"{part}/{machine}/train/section_00_source_train_normal_0000.wav")
+    clips = read_clips(tmp_path, references=[101], targets=[1000.0], label_forms={101: ".*"})
+    assert {(c.machine, c.role) for c in clips} == {("101", "reference"), ("1e3", "target")}
+    assert only(read_clips(tmp_path, [101])).machine == "101"
 
 
 # Ground truth
@@ -446,10 +536,10 @@ def test_the_real_ground_truth_of_2024_loses_no_attribute(shared, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "row", "message"),
     [
-        ("data", "section_00_0000.wav", r"_data.*saw.*\.csv, row 2: expected 2 columns"),
-        ("data", "section_00_0000.wav,normal", r"_data.*row 2: expected 0 or 1, found 'normal'"),
-        ("domain", "section_00_0000.wav,2", r"_domain.*row 2: expected 0 or 1, found '2'"),
-        ("attributes", "section_00_0000.wav", r"_attributes.*row 2: expected 2 columns"),
+        ("data", "section_00_0000.wav", r"_data.*saw.*\.csv, row 2: .*expected 0 or 1, found ''"),
+        ("data", "section_00_0000.wav,normal", r"_data.*row 2: .*expected 0 or 1, found 'normal'"),
+        ("domain", "section_00_0000.wav,2", r"_domain.*row 2: .*expected 0 or 1, found '2'"),
+        ("attributes", "section_00_0000.wav", r"_attributes.*row 2: .*expected the clip's full"),
     ],
 )
 def test_a_malformed_ground_truth_row_is_named(tmp_path, kind, row, message):
@@ -457,6 +547,43 @@ def test_a_malformed_ground_truth_row_is_named(tmp_path, kind, row, message):
     write_truth(tmp_path, "saw", **{kind: ["section_00_0001.wav,0", row]})
     with pytest.raises(MetadataError, match=message):
         read_clips(tmp_path)
+
+
+@pytest.mark.parametrize("machine", ["saw", "saw[1]", "NA"])
+@pytest.mark.parametrize("label", ["1", "1.0", " 1"])
+def test_blank_rows_repeated_rows_and_decimals_are_taken(tmp_path, machine, label):
+    anonymous_test_clip(tmp_path, machine)
+    row = f"section_00_0000.wav,{label}"
+    write_truth(tmp_path, machine, data=["", row, row, ",", "  "], domain=["section_00_0000,0.0"])
+    clip = only(read_clips(tmp_path))
+    assert (clip.label, clip.domain) == ("anomaly", "source")
+
+
+def test_contradicting_rows_are_named(tmp_path):
+    anonymous_test_clip(tmp_path)
+    write_truth(tmp_path, "saw", data=["section_00_0000.wav,1", "section_00_0000,0"])
+    with pytest.raises(MetadataError, match=r"truth_saw.*\.csv, row 2: .* contradicts row 1"):
+        read_clips(tmp_path)
+
+
+def test_contradicting_names_are_told(tmp_path, listed):
+    path = listed / "lists/eval_data_list.csv"
+    path.write_text(path.read_text() + "id_01_00000000.wav,normal_id_01_00000049.wav,0\n")
+    with pytest.raises(MetadataError, match=r"list\.csv, row 7: id_01_00000000: label 0, and 1"):
+        read_clips(tmp_path, ground_truth=path)
+
+
+def test_cases_that_people_have_met(shared, caplog):
+    cases = shared / "cases"
+    for place in ("@eaDir", "__MACOSX"):
+        assert only(read_clips(cases / "foreign-folders" / place)).machine == "fan"
+    clips = read_clips(cases / "backslash/d")
+    assert [dict(c.attributes) for c in clips if c.split == "train"] == [{"spd": "3V"}] * 2
+    with pytest.raises(MetadataError, match=r"attributes_00\.csv: expected UTF-8 "):
+        read_clips(cases / "encodings/d")
+    with pytest.raises(MetadataError, match=r"_test\.csv, row 2: .* contradicts row 1"):
+        read_clips(cases / "ground-truth/both")
+    assert [c.label for c in read_clips(cases / "ground-truth/blank")] == ["normal", "anomaly"]
 
 
 def test_the_ground_truth_of_2021_is_read(tmp_path):

@@ -114,7 +114,7 @@ def test_a_model_that_is_not_there_or_not_one(models, detection, tmp_path, capsy
 
 def test_a_folder_without_recordings(models, tmp_path, capsys):
     assert score("--model", models / "bearing", tmp_path) == 2
-    assert f"{tmp_path} holds no recordings (.wav, .flac)" in capsys.readouterr().err
+    assert f"{tmp_path} holds no recordings (.wav, .flac, " in capsys.readouterr().err
 
 
 def test_the_command_prints_a_table_and_nothing_else(models, detection):

@@ -14,7 +14,9 @@ from importlib import resources
 
 from omegaconf import OmegaConf
 
-from fsasd.data.metadata import NO_ATTRIBUTE, Clip, MetadataError, require_known
+from fsasd.data.csv_table import is_known
+from fsasd.data.metadata import Clip
+from fsasd.data.names import MetadataError, require_known
 
 _PLACE = re.compile(r"{([^{}]+)}")
 
@@ -51,7 +53,9 @@ class Captions:
         self.places: dict[str, list[str]] = {}
         self.attributes = dict(attributes)
         _require_places(self.attributes)
-        for machine, entry in machines.items():
+        for written, entry in machines.items():
+            # 101 is a number in a configuration.
+            machine = str(written)
             own = {"name": entry} if isinstance(entry, str) else dict(entry)
             self.names[machine] = own.pop("name", _generic_name(machine))
             self.places[machine] = _PLACE.findall(self.names[machine])
@@ -85,7 +89,7 @@ class Captions:
                 features.append(phrase.replace("{}", value))
         if not (features or clauses or places):
             told = _words(clip.raw_label.replace("_", " "))
-            features = [told] if told not in ("", NO_ATTRIBUTE) else []
+            features = [told] if is_known(told) else []
         label = f"{clip.label} " if clip.label else ""
         details = f" with {_join(features)}" if features else ""
         return f"This is the {label}sound of {name}{details}{clauses}".rstrip(" .") + "."

@@ -19,7 +19,8 @@ from fsasd.data.captions import Captions, default_captions
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.draws import BalancedDraws, Draw, InOrder
 from fsasd.data.manifest import read_folders, read_manifest
-from fsasd.data.metadata import Clip, MetadataError, read_clips
+from fsasd.data.metadata import Clip, read_clips
+from fsasd.data.names import MetadataError, section_name
 from fsasd.data.simulate import FACTORY_VERSION, write_factory
 from fsasd.store import Store
 
@@ -277,7 +278,10 @@ class FirstShotDataModule(L.LightningDataModule):
 
 def _matches(clip: Clip, rule: Mapping[str, Any]) -> bool:
     known = {**clip.attributes, **{field: getattr(clip, field) for field in _FIELDS}}
-    return all(known.get(key) == str(value) for key, value in rule.items())
+    wanted = {key: str(value) for key, value in rule.items()}
+    if "section" in wanted:
+        wanted["section"] = section_name(wanted["section"])
+    return all(known.get(key) == value for key, value in wanted.items())
 
 
 def is_trainable(clip: Clip) -> bool:

@@ -8,7 +8,6 @@ told, with its line.
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections import Counter
@@ -18,12 +17,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsasd.data.metadata import (
-    AUDIO_SUFFIXES,
-    Clip,
+from fsasd.data.audio_files import (
+    READABLE,
+    folders_in,
+    recordings_below,
+    recordings_in,
+    warn_of_left_out,
+)
+from fsasd.data.csv_table import is_known, read_rows
+from fsasd.data.metadata import Clip
+from fsasd.data.names import (
     MetadataError,
-    is_recording,
+    as_written,
+    machine_name,
     require_known,
+    section_name,
+    spelling,
+    twin_key,
 )
 
 REQUIRED = ("path", "machine", "split", "label")
@@ -35,7 +45,11 @@ _ALLOWED = {
     "domain": ("source", "target", ""),
     "role": ("reference", "target", ""),
 }
+SUBFOLDER = "folder"
+"""Attribute of a recording that lies deeper than its label: the folders in between."""
+
 _UNIT = re.compile(r"(?P<name>.+?)\s*[\[(](?P<unit>[^\])]+)[\])]")
+_TWIN = "differs in case, spaces or accents' encoding only from"
 _TOLD = 20
 """Problems that an error tells in words; of others it gives the number, and the lines."""
 
@@ -60,7 +74,7 @@ def read_manifest(path: str | Path, targets: Sequence[str] | None = None) -> lis
     if not path.is_file():
         raise FileNotFoundError(f"manifest {path} does not exist")
     is_parquet = path.suffix.lower() in (".parquet", ".pq")
-    rows = _parquet(path) if is_parquet else _csv(path)
+    rows = _parquet(path) if is_parquet else read_rows(path)
     _, header = next(rows, (1, []))
     reader = _RowReader(path.parent, _columns(path, header), "row" if is_parquet else "line")
     clips: list[Clip] = []
@@ -83,43 +97,68 @@ def read_manifest(path: str | Path, targets: Sequence[str] | None = None) -> lis
 def read_folders(root: str | Path, targets: Sequence[str] | None = None) -> list[Clip]:
     """Read recordings in ``<root>/<machine>/{train,test}/{normal,anomaly}/``.
 
-    Test clips of which nobody knows whether they are normal lie directly in ``test``.
+    Those in folders below have these as the attribute ``folder``: ``leak`` or ``leak/monday``. Test
+    clips of which nobody knows whether they are normal lie directly in ``test``. Files elsewhere
+    that look like audio are told in one warning.
 
     Args:
         root: The folder of the machines' folders.
         targets: The new machines (see ``with_roles``).
 
     Returns:
-        Clips sorted by machine, split, label and file name.
+        Clips sorted by machine, split, label and path.
 
     Raises:
         FileNotFoundError: There is no such folder.
-        MetadataError: A folder or file is elsewhere (all are told), a machine's role is open.
+        MetadataError: A folder or file is elsewhere (all are told), a machine's name cannot be one,
+            two are easily taken for each other, a machine's role is open.
     """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"data root {root} does not exist")
     clips: list[Clip] = []
     problems: list[str] = []
-    for machine in _folders(root):
-        for split in _folders(machine):
-            problems += _misnamed(split, _ALLOWED["split"])
-            clips += [Clip(p, machine.name, split=split.name) for p in _recordings(split)]
-            for label in _folders(split):
-                problems += _misnamed(label, ("normal", "anomaly"))
-                found = _recordings(label)
-                clips += [Clip(p, machine.name, split=split.name, label=label.name) for p in found]
-        unlabelled = _recordings(machine / "train")
-        problems += [f"{p}: expected train/normal or train/anomaly" for p in unlabelled]
-        problems += [f"{p}: expected a folder train or test" for p in _recordings(machine)]
+    twins: dict[str, Path] = {}
+    for folder in folders_in(root):
+        found, wrong = _machine_clips(folder)
+        if not found and not wrong:
+            continue
+        clips += found
+        problems += wrong
+        if (twin := twins.setdefault(twin_key(folder.name), folder)) != folder:
+            problems.append(f"{folder}: {_TWIN} {twin}")
     if problems:
         raise MetadataError(_list(f"{root}: <machine>/<train|test>/<normal|anomaly>", problems))
     if not clips:
         raise MetadataError(
-            f"{root}: expected recordings ({', '.join(AUDIO_SUFFIXES)}) in "
+            f"{root}: expected recordings ({READABLE}) in "
             "<machine>/{train,test}/{normal,anomaly}, found none"
         )
+    warn_of_left_out(root, [root], [clip.path for clip in clips])
     return with_roles(clips, targets)
+
+
+def _machine_clips(folder: Path) -> tuple[list[Clip], list[str]]:
+    """Return the clips in a machine's folder, and what lies elsewhere."""
+    clips: list[Clip] = []
+    problems: list[str] = []
+    machine = spelling(folder.name)
+    for split in folders_in(folder):
+        problems += _misnamed(split, _ALLOWED["split"])
+        clips += [Clip(p, machine, split=split.name) for p in recordings_in(split)]
+        for label in folders_in(split):
+            problems += _misnamed(label, ("normal", "anomaly"))
+            for path in recordings_below(label):
+                inner = path.parent.relative_to(label).as_posix()
+                attributes = {} if inner == "." else {SUBFOLDER: inner}
+                clips.append(Clip(path, machine, split=split.name, label=label.name,
+                                  attributes=attributes))  # fmt: skip
+    unlabelled = recordings_in(folder / "train")
+    problems += [f"{p}: expected train/normal or train/anomaly" for p in unlabelled]
+    problems += [f"{p}: expected a folder train or test" for p in recordings_in(folder)]
+    if clips:
+        problems += _misspelt(folder.name)
+    return clips, problems
 
 
 def with_roles(clips: Sequence[Clip], targets: Sequence[str] | None = None) -> list[Clip]:
@@ -143,6 +182,7 @@ def with_roles(clips: Sequence[Clip], targets: Sequence[str] | None = None) -> l
     """
     machines = sorted({clip.machine for clip in clips})
     if targets is not None:
+        targets = as_written(targets, machines, "machines")
         require_known(targets, machines, "machines")
         roles = {machine: "target" if machine in targets else "reference" for machine in machines}
     else:
@@ -172,6 +212,7 @@ class _RowReader:
         self.attributed: dict[tuple[str, ...], dict[str, str]] = {}
         self.first: dict[str, int] = {}
         self.files: dict[str, set[str]] = {}
+        self.machines: dict[str, str] = {}
 
     def __call__(self, number: int, cells: Sequence[str]) -> tuple[Clip, list[str]]:
         if len(cells) != self.n_columns:
@@ -187,9 +228,9 @@ class _RowReader:
             self.attributed[values] = {
                 name: f"{value} {unit}".rstrip()
                 for (name, unit), value in zip(self.attributes, values, strict=True)
-                if value
+                if is_known(value)
             }
-        path = self.folder / cells[self.path]
+        path = self._path(cells[self.path])
         problems = [*problems, *self._wrong_path(str(path), cells[self.path], number)]
         clip = Clip(path, attributes=self.attributed[values], **fields)  # type: ignore[arg-type]
         return clip, problems
@@ -201,12 +242,18 @@ class _RowReader:
             if known.get(column, allowed[-1]) not in allowed:
                 names = " or ".join(name or "nothing" for name in allowed)
                 problems.append(f"{column}: expected {names}, found '{known[column]}'")
-        if not known["machine"] or "/" in known["machine"]:
-            found = known["machine"]
-            problems.append(f"machine: expected a name without '/', found '{found}'")
-        section = known.get("section", "")
-        if section and not (section.isascii() and section.isdigit()):
-            problems.append(f"section: expected digits such as 00, found '{section}'")
+        if wrong := _misspelt(known["machine"]):
+            problems += wrong
+        else:
+            twin = self.machines.setdefault(twin_key(known["machine"]), known["machine"])
+            if twin != known["machine"]:
+                problems.append(f"machine: {known['machine']!a} {_TWIN} {twin!a}")
+        known["machine"] = spelling(known["machine"])
+        if section := known.get("section"):
+            try:
+                known["section"] = section_name(section)
+            except MetadataError as error:
+                problems.append(str(error))
         return {column: value or None for column, value in known.items()}, problems
 
     def _wrong_path(self, path: str, written: str, number: int) -> list[str]:
@@ -214,27 +261,22 @@ class _RowReader:
             return ["path: expected a file, found nothing"]
         if (earlier := self.first.setdefault(path, number)) != number:
             return [f"path: {written} is already in {self.place} {earlier}"]
+        return [] if self._exists(path) else [f"path: {path} does not exist"]
+
+    def _path(self, written: str) -> Path:
+        path = self.folder / written
+        if "\\" in written and not self._exists(str(path)):
+            # As Windows separates folders.
+            return self.folder / written.replace("\\", "/")
+        return path
+
+    def _exists(self, path: str) -> bool:
         # One listing of a folder is quicker than a question for each of its files.
         folder, _, name = path.rpartition(os.sep)
         if folder not in self.files:
             there = Path(path).parent
             self.files[folder] = {p.name for p in there.iterdir()} if there.is_dir() else set()
-        return [] if name in self.files[folder] else [f"path: {path} does not exist"]
-
-
-def _csv(path: Path) -> Iterator[tuple[int, list[str]]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader, line = csv.reader(file, strict=True), 1
-        try:
-            for cells in reader:
-                if any(cells):
-                    yield line, cells
-                # A quoted cell may span several.
-                line = reader.line_num + 1
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise MetadataError(
-                f"{path}, near line {line}: expected comma-separated text in UTF-8: {error}"
-            ) from error
+        return name in self.files[folder]
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
@@ -257,7 +299,8 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     names = [name.strip() for name in header]
     found = ", ".join(names) or "none"
     if missing := [name for name in REQUIRED if name not in names]:
-        hint = ". Save it with commas between cells" if len(names) == 1 and ";" in found else ""
+        others = len(names) == 1 and any(sign in found for sign in ";\t|")
+        hint = ". Save it with commas between cells" if others else ""
         raise MetadataError(
             f"{path}: expected the columns {', '.join(REQUIRED)}; missing: {', '.join(missing)}; "
             f"found: {found}{hint}"
@@ -298,12 +341,12 @@ def _certain_roles(clips: Iterable[Clip], machines: Sequence[str]) -> dict[str, 
     return {machine: "reference" if found else "target" for machine, found in splits.items()}
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _recordings(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if is_recording(p)) if folder.is_dir() else []
+def _misspelt(machine: str) -> list[str]:
+    try:
+        machine_name(machine)
+    except MetadataError as error:
+        return [str(error)]
+    return []
 
 
 def _misnamed(folder: Path, expected: Sequence[str]) -> list[str]:

@@ -9,30 +9,30 @@ particular to an edition (its machines, their roles, labels in a form of their o
 
 from __future__ import annotations
 
-import csv
-import difflib
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from fsasd.data.audio_files import READABLE, folders_in, recordings_in, warn_of_left_out
+from fsasd.data.csv_table import is_known, read_rows
+from fsasd.data.dcase_names import clip_named, parse_name, stem_of
+from fsasd.data.ground_truth import DOMAINS, LABELS, SectionTruth, read_truth
+from fsasd.data.names import (
+    MetadataError,
+    as_written,
+    machine_name,
+    require_distinct,
+    require_known,
+    spelling,
+)
+
 log = logging.getLogger(__name__)
 
-AUDIO_SUFFIXES = (".wav", ".flac")
 ROLES = {"dev_data": "reference", "eval_data": "target"}
 
-# The ground truth of RoboticArm, 2024, leaves the split out: section_00_source_normal_0035_...
-_NAME_2022 = re.compile(
-    r"section_(?P<section>\d+)_(?P<domain>source|target)(?:_(?P<split>train|test))?"
-    r"_(?P<label>normal|anomaly)_(?P<index>\d+)(?:_(?P<raw_label>.*))?",
-    re.DOTALL,
-)
-_NAME_2020 = re.compile(r"(?:(?P<label>normal|anomaly)_)?id_(?P<section>\d+)_(?P<index>\d+)")
-_NAME_ANONYMOUS = re.compile(
-    r"section_(?P<section>\d+)(?:_(?P<domain>source|target)_(?P<split>test))?_(?P<index>\d+)"
-)
 # DCASE 2021 keeps the test clips of its domains apart.
 _SPLITS = {
     "train": ("train", None),
@@ -46,10 +46,6 @@ _KEY = re.compile(r"[^\W\d_](?:.*\D)?", re.DOTALL)
 NO_ATTRIBUTE = "noAttribute"
 # DCASE 2023 writes `speed` in the tables of ToyDrone and ToyTank where their file names say `spd`.
 _SAME_KEY = {"speed": "spd", "spd": "speed"}
-
-
-class MetadataError(ValueError):
-    """A data set is not laid out, named or tabulated as expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,33 +119,29 @@ def read_clips(
             of form, ground truth that says nothing of any clip.
     """
     root = Path(root)
-    folders = _machine_folders(root)
-    _require_list(references, "references")
-    _require_list(targets, "targets")
-    if references is not None or targets is not None:
-        roles = dict.fromkeys(references or (), "reference") | dict.fromkeys(
-            targets or (), "target"
-        )
-        folders = _with_roles(folders, roles, machines, root)
-    elif machines is not None:
-        require_known(machines, {folder.machine for folder in folders}, f"machines under {root}")
-        folders = [folder for folder in folders if folder.machine in machines]
+    folders = _chosen(_machine_folders(root), references, targets, machines, root)
     truth_root = Path(ground_truth) if ground_truth else root / "ground_truth"
     if ground_truth and not truth_root.exists():
         raise FileNotFoundError(f"ground truth {truth_root} does not exist")
+    names = {folder.machine for folder in folders}
+    truth = _read_truth(truth_root, names) if truth_root.exists() else {}
+    forms = dict(zip(as_written(label_forms or {}, names, "machines"), (label_forms or {}).values(),
+                     strict=True))  # fmt: skip
     clips: list[Clip] = []
     for folder in sorted(folders):
-        form = (label_forms or {}).get(folder.machine)
+        form = forms.get(folder.machine)
         found = _machine_clips(folder, form)
         if not found:
             raise MetadataError(
-                f"{folder.machine}: no {' or '.join(AUDIO_SUFFIXES)} file in {folder.path}/train "
-                "or /test"
+                f"{folder.machine}: no recording ({READABLE}) in {folder.path}/train or /test"
             )
         found = _fill_from_tables(found, folder.path)
-        clips += _join_ground_truth(found, truth_root, form) if truth_root.exists() else found
+        clips += [_with_truth(clip, truth, form) for clip in found]
     if ground_truth:
         _require_named(clips, truth_root)
+    copies = [path for folder in folders for path in _copies(folder.path)]
+    places = [folder.path for folder in folders]
+    warn_of_left_out(root, places, {*copies, *(clip.path for clip in clips)})
     return clips
 
 
@@ -172,7 +164,7 @@ def read_name(path: str | Path, *, role: str | None = None, form: str | None = N
     'target'
     """
     path = Path(path)
-    known = _said_by(_stem(path))
+    known = parse_name(stem_of(path))
     if known is None:
         raise MetadataError(
             f"{path}: expected a name like section_00_source_train_normal_0000_<attributes>, "
@@ -182,7 +174,7 @@ def read_name(path: str | Path, *, role: str | None = None, form: str | None = N
     split, domain = _SPLITS.get(path.parent.name, (None, None))
     return Clip(
         path=path,
-        machine=path.parent.parent.name if split else path.parent.name,
+        machine=spelling(path.parent.parent.name if split else path.parent.name),
         role=role,
         split=known.get("split") or split,
         section=known["section"],
@@ -221,45 +213,6 @@ def split_label(raw_label: str, form: str | None = None) -> dict[str, str]:
     return _attributes(parts)
 
 
-def is_recording(path: Path) -> bool:
-    """Say whether a file is a recording, by its name.
-
-    What macOS leaves beside files on foreign disks, ``._a.wav``, is none.
-
-    >>> is_recording(Path("a.WAV")), is_recording(Path("._a.wav")), is_recording(Path("a.txt"))
-    (True, False, False)
-    """
-    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
-
-
-def require_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Raise for a name that is not known, with the near miss, and for a name that is no list.
-
-    Raises:
-        MetadataError: Lists what is known and suggests what may have been meant.
-
-    >>> require_known(["fann"], ["fan"], "machines")
-    Traceback (most recent call last):
-    ...
-    fsasd.data.metadata.MetadataError: 'fann' is not among the machines: fan. Did you mean 'fan'?
-    """
-    _require_list(names, what)
-    known = sorted(known)
-    for name in names:
-        if name not in known:
-            lower = {k.lower(): k for k in known}
-            near = difflib.get_close_matches(name.lower(), lower, n=1)
-            hint = f". Did you mean '{lower[near[0]]}'?" if near else ""
-            there = ", ".join(known) or "none"
-            raise MetadataError(f"'{name}' is not among the {what}: {there}{hint}")
-
-
-def _require_list(names: Iterable[str] | None, what: str) -> None:
-    # A word is a list of letters.
-    if isinstance(names, str):
-        raise MetadataError(f"expected a list of {what}, found '{names}': write [{names}]")
-
-
 class _MachineFolder(NamedTuple):
     role: str
     machine: str
@@ -274,13 +227,36 @@ def _machine_folders(root: Path) -> list[_MachineFolder]:
         # The DCASE baselines keep the archives' contents one level further down, in raw/.
         top = root / part / "raw" if (root / part / "raw").is_dir() else root / part
         if top.is_dir():
-            folders += [_MachineFolder(role, p.name, p) for p in top.iterdir() if p.is_dir()]
+            folders += [_MachineFolder(role, spelling(p.name), p) for p in folders_in(top)]
     if not folders:
         found = ", ".join(sorted(p.name for p in root.iterdir())) or "nothing"
         raise MetadataError(
             f"{root}: expected dev_data/<machine> or eval_data/<machine> folders, found {found}"
         )
     return folders
+
+
+def _chosen(
+    folders: Sequence[_MachineFolder],
+    references: Sequence[str] | None,
+    targets: Sequence[str] | None,
+    machines: Sequence[str] | None,
+    root: Path,
+) -> list[_MachineFolder]:
+    """Take the machines that are asked for, with their roles; no two may be taken for one."""
+    there = sorted({folder.machine for folder in folders})
+    if references is not None or targets is not None:
+        roles = dict.fromkeys(as_written(references or (), there, "references"), "reference")
+        roles |= dict.fromkeys(as_written(targets or (), there, "targets"), "target")
+        folders = _with_roles(folders, roles, machines, root)
+    elif machines is not None:
+        machines = as_written(machines, there, f"machines under {root}")
+        require_known(machines, there, f"machines under {root}")
+        folders = [folder for folder in folders if folder.machine in machines]
+    for folder in folders:
+        machine_name(folder.path.name)
+    require_distinct({folder.path.name for folder in folders}, root)
+    return list(folders)
 
 
 def _with_roles(
@@ -291,6 +267,7 @@ def _with_roles(
 ) -> list[_MachineFolder]:
     """Take the machines that have a role, which must all be there, and no others."""
     if machines is not None:
+        machines = as_written(machines, roles, "references and targets")
         require_known(machines, roles, "references and targets")
         roles = {machine: roles[machine] for machine in machines}
     found = {folder.machine for folder in folders}
@@ -308,29 +285,20 @@ def _with_roles(
 
 
 def _machine_clips(folder: _MachineFolder, form: str | None) -> list[Clip]:
-    found = {
-        name: sorted(p for p in folder.path.glob(f"{name}/*") if is_recording(p))
-        for name in _SPLITS
-    }
-    if found["test"]:
-        # The DCASE baseline merges DCASE 2021's two test folders into one, and may keep them.
-        found["source_test"] = found["target_test"] = []
+    copies = _copies(folder.path)
     return [
-        read_name(path, role=folder.role, form=form) for paths in found.values() for path in paths
+        read_name(path, role=folder.role, form=form)
+        for name in _SPLITS
+        for path in recordings_in(folder.path / name)
+        if path not in copies
     ]
 
 
-def _said_by(stem: str) -> dict[str, str | None] | None:
-    for form in (_NAME_2022, _NAME_2020, _NAME_ANONYMOUS):
-        if match := form.fullmatch(stem):
-            return match.groupdict()
-    return None
-
-
-def _stem(name: str | Path) -> str:
-    # Some tables leave out the suffix, and a label may end in a number with a point: ac_0.03.
-    path = Path(name)
-    return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
+def _copies(folder: Path) -> set[Path]:
+    """Return DCASE 2021's test clips where the DCASE baseline has merged its two folders."""
+    if not recordings_in(folder / "test"):
+        return set()
+    return {p for name in ("source_test", "target_test") for p in recordings_in(folder / name)}
 
 
 def _attributes(pairs: Sequence[str]) -> dict[str, str]:
@@ -343,21 +311,41 @@ def _attributes(pairs: Sequence[str]) -> dict[str, str]:
 
 def _fill_from_tables(clips: list[Clip], folder: Path) -> list[Clip]:
     rows: dict[str, dict[str, str]] = {}
+    place: dict[str, str] = {}
+    stems = {stem_of(clip.path) for clip in clips}
     for table in sorted(folder.glob("attributes_*.csv")):
-        rows |= _attribute_table(table)
-    return [_fill(clip, rows.get(_stem(clip.path), {})) for clip in clips]
+        listed = _attribute_table(table)
+        for stem, (number, row) in listed.items():
+            where = place.setdefault(stem, f"{table}, row {number}")
+            if rows.setdefault(stem, row) != row:
+                raise MetadataError(f"{table}, row {number}: {stem} contradicts {where}")
+        if listed and not listed.keys() & stems:
+            log.warning(
+                "%s: none of its %d rows names a recording in %s", table, len(listed), folder
+            )
+    return [_fill(clip, rows.get(stem_of(clip.path), {})) for clip in clips]
 
 
-def _attribute_table(path: Path) -> dict[str, dict[str, str]]:
-    header, *rows = _rows(path) or [[]]
-    if header[:1] != ["file_name"]:
+def _attribute_table(path: Path) -> dict[str, tuple[int, dict[str, str]]]:
+    """Read what a table of DCASE's says of each clip, with the rows."""
+    rows = read_rows(path)
+    _, header = next(rows, (1, []))
+    if [cell.strip() for cell in header[:1]] != ["file_name"]:
         raise MetadataError(f"{path}: expected a header file_name,d1p,d1v,..., found {header}")
-    return {_stem(name): _attributes(pairs) for name, *pairs in filter(None, rows)}
-
-
-def _rows(path: Path) -> list[list[str]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        return list(csv.reader(file))
+    listed: dict[str, tuple[int, dict[str, str]]] = {}
+    for number, (name, *cells) in rows:
+        stem = clip_named(name)
+        if not stem:
+            raise MetadataError(f"{path}, row {number}: expected a file's name, found nothing")
+        pairs = [cell.strip() if is_known(cell) else "" for cell in cells]
+        attributes = _attributes(pairs)
+        first, known = listed.setdefault(stem, (number, attributes))
+        if known != attributes:
+            raise MetadataError(
+                f"{path}, rows {first} and {number}: they contradict each other on {stem}: "
+                f"{known} and {attributes}"
+            )
+    return listed
 
 
 def _fill(clip: Clip, row: Mapping[str, str]) -> Clip:
@@ -366,74 +354,38 @@ def _fill(clip: Clip, row: Mapping[str, str]) -> Clip:
     return replace(clip, attributes={**known, **new}) if new else clip
 
 
-def _join_ground_truth(clips: list[Clip], truth: Path, form: str | None) -> list[Clip]:
-    machine = clips[0].machine
-    labels = _truth_table(truth / "ground_truth_data", machine, ("0", "1"))
-    domains = _truth_table(truth / "ground_truth_domain", machine, ("0", "1"))
-    names = _truth_table(truth / "ground_truth_attributes", machine)
-    for path in [truth] if truth.is_file() else sorted(truth.glob("eval_data_list*.csv")):
-        names |= _eval_data_list(path, machine)
-    return [_name(clip, labels, domains, names, form) if clip.split == "test" else clip
-            for clip in clips]  # fmt: skip
+def _read_truth(place: Path, machines: Collection[str]) -> dict[tuple[str, str], SectionTruth]:
+    problems: list[str] = []
+    truth = read_truth(place, problems, machines)
+    if problems:
+        raise MetadataError("\n".join(problems))
+    return truth
 
 
-def _truth_table(folder: Path, machine: str, values: Sequence[str] = ()) -> dict[str, str]:
-    rows: dict[str, str] = {}
-    tables = [
-        *folder.glob(f"ground_truth_{machine}_section_*_test.csv"),
-        # 2022 tells the attributes in tables like those of the training clips.
-        *folder.glob(f"{machine}/attributes_*.csv"),
-    ]
-    for path in sorted(tables):
-        for number, row in enumerate(_rows(path), start=1):
-            if row[:1] == ["file_name"]:
-                continue
-            if len(row) < 2:
-                raise MetadataError(f"{path}, row {number}: expected 2 columns, found {row}")
-            if values and row[-1] not in values:
-                raise MetadataError(
-                    f"{path}, row {number}: expected {' or '.join(values)}, found {row[-1]!r}"
-                )
-            # 2024 gives machines whose attributes were withheld a third column that has them.
-            rows[_stem(row[0])] = row[-1]
-    return rows
-
-
-def _eval_data_list(path: Path, machine: str) -> dict[str, str]:
-    """Read the names of a machine's clips from the one list that DCASE 2020 has for all."""
-    names: dict[str, str] = {}
-    heading = None
-    for row in _rows(path):
-        first, *others = [cell for cell in row if cell] or [""]
-        if not others:
-            heading = first
-        elif heading == machine:
-            names[_stem(first)] = others[0]
-    return names
-
-
-def _name(
-    clip: Clip,
-    labels: Mapping[str, str],
-    domains: Mapping[str, str],
-    names: Mapping[str, str],
-    form: str | None,
+def _with_truth(
+    clip: Clip, truth: Mapping[tuple[str, str], SectionTruth], form: str | None
 ) -> Clip:
-    stem = _stem(clip.path)
-    said = _said_by(_stem(names.get(stem, ""))) or {}
-    label = {"0": "normal", "1": "anomaly"}.get(labels.get(stem, "")) or said.get("label")
-    domain = {"0": "source", "1": "target"}.get(domains.get(stem, "")) or said.get("domain")
+    told = truth.get((clip.machine, clip.section or ""))
+    if told is None or clip.split != "test":
+        return clip
+    stem = stem_of(clip.path)
+    label, domain = told.label(stem), told.domain(stem)
+    said = parse_name(clip_named(told.names[stem][-1])) if stem in told.names else None
     if said:
         raw_label = said.get("raw_label") or ""
         clip = replace(clip, attributes=split_label(raw_label, form), raw_label=raw_label)
-    return replace(clip, label=clip.label or label, domain=clip.domain or domain)
+    return replace(
+        clip,
+        label=clip.label or (None if label is None else LABELS[label]),
+        domain=clip.domain or (None if domain is None else DOMAINS[domain]),
+    )
 
 
 def _require_named(clips: Sequence[Clip], truth: Path) -> None:
     anonymous = [
         clip
         for clip in clips
-        if clip.split == "test" and not (_said_by(_stem(clip.path)) or {}).get("label")
+        if clip.split == "test" and not (parse_name(stem_of(clip.path)) or {}).get("label")
     ]
     if anonymous and not any(clip.label for clip in anonymous):
         raise MetadataError(

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from fsasd.data.clips import Clips
-from fsasd.data.metadata import Clip, require_known
+from fsasd.data.metadata import Clip
+from fsasd.data.names import require_known
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.augment import mixup
 from fsasd.detectors.heads import Head

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
-from fsasd.data.metadata import require_known
+from fsasd.data.names import require_known
 from fsasd.detectors.base import Detector, Params
 
 

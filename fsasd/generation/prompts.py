@@ -147,7 +147,7 @@ class FaultPhrases:
             )
         self.others = others[0]
         for name, entry in families.items():
-            for machine in entry.get("machines") or ():
+            for machine in map(str, entry.get("machines") or ()):
                 if machine in self.family:
                     raise ValueError(
                         f"{machine} is in two families: {self.family[machine]}, {name}"

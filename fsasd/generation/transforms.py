@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from fsasd.data.metadata import require_known
+from fsasd.data.names import require_known
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.base import Generator
 from fsasd.generation.faults import FAULTS

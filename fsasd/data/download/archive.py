@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from fsasd.data.audio_files import AUDIO_SUFFIXES, is_foreign
 from fsasd.data.download.transfer import DownloadError
-from fsasd.data.metadata import AUDIO_SUFFIXES
 
 _REGULAR = (0, stat.S_IFREG, stat.S_IFDIR)
 
@@ -58,7 +58,7 @@ def _members(
     for info in archive.infolist():
         name = PurePosixPath(info.filename.replace("\\", "/"))
         _require_harmless(info, name, path)
-        if info.is_dir() or "__MACOSX" in name.parts or name.name.startswith("._"):
+        if info.is_dir() or any(map(is_foreign, name.parts)):
             continue
         parts = list(name.parts)
         if machine in parts[:-1]:

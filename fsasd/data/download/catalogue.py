@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from fsasd.data.metadata import require_known
+from fsasd.data.names import require_known
 
 FOLDERS = {"dev": "dev_data", "eval_train": "eval_data", "eval_test": "eval_data"}
 """The parts of an edition, and where their machines' folders belong.

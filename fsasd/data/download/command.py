@@ -26,7 +26,7 @@ from rich.progress import (
 from fsasd.data.download.catalogue import Archive, archives, editions
 from fsasd.data.download.folder import DataFolder
 from fsasd.data.download.transfer import ZENODO, DownloadError, Zenodo
-from fsasd.data.metadata import MetadataError
+from fsasd.data.names import MetadataError
 
 GO_ON = "What is there is kept: the same command goes on from here."
 

@@ -1,0 +1,128 @@
+"""Which files of a folder are recordings, and which belong to other programs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+import soundfile
+
+log = logging.getLogger(__name__)
+
+# Of libsndfile's formats; RAW does not say its own rate, and MAT files hold anything.
+_OF_FORMAT = {
+    "WAV": (".wav", ".wave"), "FLAC": (".flac",), "OGG": (".ogg", ".oga", ".opus"),
+    "MP3": (".mp3",), "AIFF": (".aif", ".aiff", ".aifc"), "AU": (".au", ".snd"), "CAF": (".caf",),
+    "W64": (".w64",), "RF64": (".rf64",), "NIST": (".nist", ".sph"), "VOC": (".voc",),
+    "SVX": (".8svx", ".iff"), "IRCAM": (".sf",), "AVR": (".avr",), "PAF": (".paf",),
+    "PVF": (".pvf",), "SDS": (".sds",), "SD2": (".sd2",),
+}  # fmt: skip
+
+AUDIO_SUFFIXES = tuple(
+    suffix
+    for name, suffixes in _OF_FORMAT.items()
+    if name in soundfile.available_formats()
+    for suffix in suffixes
+)
+"""Of the recordings that soundfile reads here."""
+
+READABLE = ".wav, .flac, .ogg, .mp3 and whatever else soundfile reads"
+
+# What people have recordings in, and soundfile does not read.
+_OTHER_AUDIO = frozenset(
+    {
+        ".3gp", ".aac", ".ac3", ".amr", ".ape", ".dff", ".dsf", ".eac3", ".m4a", ".m4b", ".mka",
+        ".mp2", ".mp4", ".raw", ".tta", ".webm", ".wma", ".wv",
+    }
+)  # fmt: skip
+_FOREIGN = frozenset(
+    {
+        "__macosx", "__pycache__", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle",
+        "#snapshot", "~snapshot", "$recycle.bin", "recycler", "lost+found", "thumbs.db",
+        "desktop.ini", "system volume information", "network trash folder",
+    }
+)  # fmt: skip
+
+
+def is_foreign(name: str) -> bool:
+    """Say whether a file or folder is one that other programs leave in data sets, by its name.
+
+    Those of notebooks, macOS, Windows and storage systems, and whatever is hidden (begins with a
+    point, as do the ``._a.wav`` that macOS leaves beside files on foreign disks).
+
+    >>> [is_foreign(name) for name in (".ipynb_checkpoints", "@eaDir", "._a.wav", "#1 pump", "a.wav")]
+    [True, True, True, False, False]
+    """  # noqa: E501
+    return name.startswith(".") or name.casefold() in _FOREIGN
+
+
+def is_recording(path: Path) -> bool:
+    """Say whether a file is a recording, by its name.
+
+    >>> is_recording(Path("a.WAV")), is_recording(Path("._a.wav")), is_recording(Path("a.txt"))
+    (True, False, False)
+    """
+    return path.suffix.lower() in AUDIO_SUFFIXES and not is_foreign(path.name)
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Return the folders directly in a folder, sorted, without those of other programs."""
+    with os.scandir(folder) as entries:
+        return sorted(Path(e.path) for e in entries if e.is_dir() and not is_foreign(e.name))
+
+
+def recordings_in(folder: Path) -> list[Path]:
+    """Return the recordings directly in a folder, sorted; of a folder that is not there, none."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(
+            path for e in entries if is_recording(path := Path(e.path)) and not e.is_dir()
+        )
+
+
+def recordings_below(folder: Path) -> list[Path]:
+    """Return the recordings in a folder and in all folders below it, sorted by their path."""
+    return sorted(path for path in _files_below(folder) if is_recording(path))
+
+
+def warn_of_left_out(place: Path, folders: Iterable[Path], taken: Collection[Path]) -> None:
+    """Log one line about files that look like audio and are not among those taken.
+
+    Args:
+        place: The data set, for the message.
+        folders: Where to look, and below.
+        taken: The recordings that are used.
+    """
+    taken = set(taken)
+    left = [
+        path
+        for folder in folders
+        for path in _files_below(folder)
+        if (is_recording(path) or path.suffix.lower() in _OTHER_AUDIO) and path not in taken
+    ]
+    if not left:
+        return
+    left.sort()
+    names = ", ".join(str(path.relative_to(place)) for path in left[:3])
+    kinds = sorted({path.suffix.lower() for path in left if not is_recording(path)})
+    unread = f" ({', '.join(kinds)} cannot be read)" if kinds else ""
+    log.warning(
+        "%s: %d file%s that look%s like audio left out%s: %s%s", place, len(left),
+        "s" * (len(left) > 1), "s" * (len(left) == 1), unread, names, ", ..." * (len(left) > 3),
+    )  # fmt: skip
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    # A link may lead back to where it lies.
+    seen: set[str] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not is_foreign(name))
+        yield from (Path(root, name) for name in files if not is_foreign(name))
