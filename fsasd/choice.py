@@ -14,6 +14,7 @@ from sklearn.model_selection import KFold
 
 from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
+from fsasd.evaluation.metrics import known_domains
 from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
 from fsasd.selection import Curve, Selection, Selector, row_of, title
 
@@ -119,7 +120,8 @@ def choose(
     if not len(known):
         return Choice(selection, gap)
     path = scores[:, -len(known) :]
-    real = selector.curve(known.labels, path, known.domains, detector=detector)
+    domains = _domains(known)
+    real = selector.curve(known.labels, path, domains, detector=detector)
     rows = _rows(detector, selector, selection, real)
     own = settings.index(selector.own(detector))
     return Choice(
@@ -214,7 +216,7 @@ def _select(
 ) -> tuple[Selection, DomainGap | None]:
     """Select from scores of one fit, or from cross-fitted ones where there are none."""
     settings, own = selector.candidates(detector), selector.own(detector)
-    labels, domains, groups = synthetic.labels, synthetic.domains, _groups(synthetic)
+    labels, domains, groups = synthetic.labels, _domains(synthetic), _groups(synthetic)
     normal = np.flatnonzero(labels == 0)
     if len(set(labels.tolist())) < 2:
         reason = (
@@ -236,7 +238,7 @@ def _select(
     if selector.calibrate:
         made, labels = calibrated(held, made, labels)
         anomalous = np.setdiff1d(np.arange(len(synthetic)), normal)
-        domains = np.concatenate([train.domains, domains[anomalous]])
+        domains = _domains(Clips([*train, *synthetic[anomalous]]))
         groups = np.concatenate([_groups(train), groups[anomalous]])
     doubt = _doubt(selector, gap, telling)
     return selector.select(detector, labels, made, domains, groups=groups, doubt=doubt), gap
@@ -270,16 +272,20 @@ def _doubt(selector: Selector, gap: DomainGap | None, telling: tuple[int, int]) 
 
 def _gap(held: NDArray, made: NDArray, groups: NDArray) -> DomainGap:
     labels = np.repeat([0, 1], [len(held), len(made)])
-    scores, domains = np.concatenate([held, made])[None], np.full(len(labels), "source")
+    scores = np.concatenate([held, made])[None]
     units = np.concatenate([np.arange(len(held)).astype(str), groups])
     drawn = resample(labels, n=200, groups=units)
-    auc = resampled_areas(labels, domains, scores).auc[0, 0]
-    interval = percentile_interval(resampled_areas(labels, domains, scores, drawn).auc[0])
+    auc = resampled_areas(labels, None, scores).auc[0, 0]
+    interval = percentile_interval(resampled_areas(labels, None, scores, drawn).auc[0])
     return DomainGap(float(auc), interval.low, interval.high, len(made), len(held))
 
 
 def _groups(clips: Clips) -> NDArray[np.str_]:
     return np.array([str(clip.source or clip.path) for clip in clips])
+
+
+def _domains(clips: Clips) -> NDArray[np.str_] | None:
+    return known_domains(clips.by_kind(lambda clip: clip.domain))
 
 
 def _has_both_labels(clips: Clips) -> bool:
@@ -322,8 +328,7 @@ def _score_table(
     rows: dict[str, int], own: int, test: Clips, path: NDArray[np.float64]
 ) -> pd.DataFrame:
     clips = pd.DataFrame(
-        {"file": clip.path.name, "label": clip.label, "domain": domain}
-        for clip, domain in zip(test, test.domains, strict=True)
+        {"file": clip.path.name, "label": clip.label, "domain": clip.domain} for clip in test
     )
     mine = _name_of(own, rows)
     parts = [

@@ -17,7 +17,13 @@ from sklearn.base import clone
 from fsasd.choice import Choice, choose
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.detectors.base import Detector
-from fsasd.evaluation.metrics import Section, SectionMetrics, metrics_table, section_metrics
+from fsasd.evaluation.metrics import (
+    Section,
+    SectionMetrics,
+    known_domains,
+    metrics_table,
+    section_metrics,
+)
 from fsasd.evaluation.submission import write_decisions, write_scores
 from fsasd.evaluation.thresholds import gamma_threshold, held_out_scores
 from fsasd.evaluation.uncertainty import bootstrap_official
@@ -114,7 +120,8 @@ def detect(
     threshold = gamma_threshold(held_out_scores(fitted, train))
     metrics = None
     if _is_labelled(test):
-        metrics = section_metrics(test.labels, test.domains, scores, scores > threshold)
+        domains = known_domains(clip.domain for clip in test)
+        metrics = section_metrics(test.labels, domains, scores, scores > threshold)
     cost = Cost(fitted.n_parameters(), round(fit_seconds, 3), round(_score_ms(fitted, test), 3))
     return Detection(machine, section, fitted, test, scores, threshold, choice, metrics, cost)
 
@@ -177,7 +184,13 @@ def evaluate(detections: Sequence[Detection], resamples: int = 1000) -> pd.DataF
                 "over what exists", d.machine, d.section, _missing(d.test),
             )  # fmt: skip
     interval = bootstrap_official(
-        [Section(d.test.labels, d.test.domains, d.scores, d.decisions) for d in known], resamples
+        [
+            Section(
+                d.test.labels, known_domains(clip.domain for clip in d.test), d.scores, d.decisions
+            )
+            for d in known
+        ],
+        resamples,
     )
     return metrics_table(
         {(d.machine, d.section): d.metrics for d in known if d.metrics},

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import ParameterGrid
 
 from fsasd.detectors.base import Detector
-from fsasd.evaluation.uncertainty import Areas, harmonic_means, resample, resampled_areas
+from fsasd.evaluation.uncertainty import Areas, resample, resampled_areas
 
 Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
 
@@ -34,9 +34,7 @@ OBJECTIVES: dict[str, Callable[[Areas], NDArray[np.float64]]] = {
     "mean": lambda areas: (areas.auc + areas.pauc) / 2,
     "auc": lambda areas: areas.auc,
     "pauc": lambda areas: areas.pauc,
-    "official": lambda areas: harmonic_means(
-        np.stack([areas.auc_source, areas.auc_target, areas.pauc])
-    ),
+    "official": lambda areas: areas.official,
 }
 
 
@@ -99,7 +97,7 @@ class Selector:
         grid: Parameter to the values to try; all combinations are tried. A list of such grids is
             tried one after the other. Without a grid nothing is chosen.
         objective: ``mean`` of AUC and pAUC, ``auc``, ``pauc`` or ``official``, the harmonic mean of
-            AUC (source), AUC (target) and pAUC.
+            AUC (source), AUC (target) and pAUC (of AUC and pAUC where no clip has a domain).
         baselines: Settings of the grid to report beside the chosen one.
         abstain: Keep the detector's own setting where no other is better beyond chance, where
             there are too few clips to tell, or where ``max_gap`` says so; false is the paper's
@@ -204,16 +202,16 @@ class Selector:
         Args:
             labels: (n,) 1 for anomaly, both labels present.
             scores: (settings, n).
-            domains: (n,) ``source`` or ``target``; all source by default.
+            domains: (n,) ``source`` or ``target``; none by default.
             groups: (n,) what a clip was made of (see ``uncertainty.resample``).
             detector: The settings are its ``candidates``, and its own breaks ties; by default they
                 are the grid's, and the first of equals is the best.
         """
         labels = np.asarray(labels)
-        domains = np.full(len(labels), "source") if domains is None else np.asarray(domains)
         settings = self.settings() if detector is None else self.candidates(detector)
         # A domain that is evaluated by itself must not run out of clips.
-        strata = (labels, domains) if self.objective == "official" else (labels,)
+        divided = self.objective == "official" and domains is not None
+        strata = (labels, np.asarray(domains)) if divided else (labels,)
         drawn = resample(*strata, n=self.resamples, seed=self.seed, groups=groups)
         objective_of = OBJECTIVES[self.objective]
         once = resampled_areas(labels, domains, scores)
@@ -256,7 +254,7 @@ class Selector:
             detector: Whose own setting is kept in doubt.
             labels: (n,) of synthetic clips, 1 for anomaly, both present.
             scores: (candidates, n) of detectors fitted on real normal clips.
-            domains: (n,) of the synthetic clips; all source by default.
+            domains: (n,) of the synthetic clips; none by default.
             groups: (n,) what a clip was made of.
             doubt: Why nothing is to be chosen on these clips, if so: the own setting is kept.
         """
@@ -266,10 +264,10 @@ class Selector:
         gains = curve.table["objective"].to_numpy() - curve.table["objective"][own]
         resampled = curve.resampled - curve.resampled[own]
         tried = slice(len(self.settings()))
-        chance = _gain_by_chance(gains[tried], resampled[tried], best, self.level)
+        units = [_units(np.asarray(labels) == label, groups) for label in (0, 1)]
+        chance = _gain_by_chance(gains[tried], resampled[tried], best, self.level, sum(units))
         reason = doubt
         if self.abstain and not doubt:
-            units = [_units(np.asarray(labels) == label, groups) for label in (0, 1)]
             chances = gains[best], chance, len(self.settings())
             reason = _doubt(settings[best], settings[own], units, *chances)
         chosen = own if reason else best
@@ -367,18 +365,24 @@ def _units(own: NDArray[np.bool_], groups: ArrayLike | None) -> int:
 
 
 def _gain_by_chance(
-    gains: NDArray[np.float64], resampled: NDArray[np.float64], best: int, level: float
+    gains: NDArray[np.float64],
+    resampled: NDArray[np.float64],
+    best: int,
+    level: float,
+    observations: int,
 ) -> float:
     """Gain that ``best``, had it none, would reach by being the luckiest of all settings.
 
     Gains are told in their standard errors, since those of settings near the own one vary little
-    and those of far ones much. Settings that are surely worse cannot be the luckiest.
+    and those of far ones much. Settings that are surely worse cannot be the luckiest: those whose
+    loss is more than sqrt(2 log log n) standard errors, n the number of independent clips (Hansen
+    2005).
     """
     excess = resampled - gains[:, None]
     error = excess.std(axis=1)
     varies = error > _EQUAL
     scale = np.where(varies, error, 1.0)
-    plausible = gains >= -scale * np.sqrt(2 * np.log(np.log(max(resampled.shape[1], 3))))
+    plausible = gains >= -scale * np.sqrt(2 * np.log(np.log(max(observations, 3))))
     luck = np.max((excess / scale[:, None])[varies & plausible], axis=0, initial=0.0)
     return float(np.quantile(luck, level) * error[best])
 

@@ -6,6 +6,7 @@ import atexit
 import logging
 import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from hydra.experimental.callback import Callback
 from rich.table import Table
 from rich.text import Text
 
-from fsasd.evaluation.metrics import OFFICIAL
+from fsasd.evaluation.metrics import OFFICIAL, without_domains
 from fsasd.report.console import terminal, titled
-from fsasd.report.results import UNDEFINED, Results, headline, percent
+from fsasd.report.results import UNDEFINED, Results, headline, metric_titles, percent
 from fsasd.store import rank
 
 log = logging.getLogger(__name__)
@@ -25,11 +26,9 @@ LEFT_OUT = "left_out.txt"
 """Says in a job's folder why it has no result."""
 
 _FOUND = [
-    "parameters", "training_seconds", "scoring_ms", *OFFICIAL, "official", "low", "high",
+    "parameters", "training_seconds", "scoring_ms", "auc", *OFFICIAL, "official", "low", "high",
 ]  # fmt: skip
-_HEADS = [
-    "Parameters", "Training", "Scoring", "AUC source", "AUC target", "pAUC", "Official score, %",
-]  # fmt: skip
+_COSTS = ["Parameters", "Training", "Scoring"]
 _WIDTH = 120
 
 
@@ -92,8 +91,9 @@ def jobs(folder: Path) -> pd.DataFrame:
     Returns:
         ``job``, its folder; ``overrides``, and a column for each of them; ``parameters`` of the
         largest detector, ``training_seconds`` of all, ``scoring_ms`` of a clip; ``auc_source``,
-        ``auc_target`` and ``pauc``, means over machines and sections; the ``official`` score and
-        the ends of its interval, ``low`` and ``high``; ``left_out``, why all of that is missing.
+        ``auc_target`` and ``pauc``, means over machines and sections, and ``auc`` of sections whose
+        clips have no domain; the ``official`` score and the ends of its interval, ``low`` and
+        ``high``; ``left_out``, why all of that is missing.
         Fractions; NaN is what is not known.
     """
     folders = [path.parent.parent for path in folder.rglob(".hydra/overrides.yaml")]
@@ -117,22 +117,23 @@ def jobs(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*(n for n in named if n != "left_out"), *_FOUND, "left_out"])
 
 
-def cells(own: pd.DataFrame) -> list[str]:
+def cells(own: pd.DataFrame, areas: Iterable[str] = OFFICIAL) -> list[str]:
     """Write what was found as text, means over the rows, which differ in their seed.
 
     Args:
         own: ``parameters`` to ``high`` as in ``jobs``.
+        areas: The AUCs to write.
 
     Returns:
-        Parameters, training, scoring, AUC source, AUC target, pAUC, official score: mean, spread
-        over seeds where there is any, interval.
+        Parameters, training, scoring, the AUCs, official score: mean, spread over seeds where there
+        is any, interval.
 
     >>> row = {"parameters": 33026, "training_seconds": 0.61, "scoring_ms": 1.84, "pauc": 0.75,
     ...        "auc_source": 0.9, "auc_target": 0.8, "low": 0.7, "high": 0.9}
     >>> cells(pd.DataFrame([row | {"official": 0.80}, row | {"official": 0.82}]))
     ['33,026', '0.6 s', '1.8 ms', '90.0', '80.0', '75.0', '81.0 ± 1.0 [70.0 to 90.0]']
     """
-    mean = own[_FOUND].astype(float).mean()
+    mean = own.drop(columns=own.columns.difference(_FOUND)).astype(float).mean()
     spread = own["official"].std(ddof=0)
     official = percent(mean["official"])
     if spread > 5e-4:
@@ -143,7 +144,7 @@ def cells(own: pd.DataFrame) -> list[str]:
     return [
         *(UNDEFINED if math.isnan(mean[name]) else unit.format(mean[name])
           for name, unit in units.items()),
-        *(percent(mean[name]) for name in OFFICIAL),
+        *(percent(mean[name]) for name in areas),
         official,
     ]  # fmt: skip
 
@@ -154,14 +155,15 @@ def _printed(done: pd.DataFrame) -> Table:
     table = titled("The sweep, the best first")
     for name in settings or ["Job"]:
         table.add_column(name, overflow="fold")
-    for head in [*_HEADS, "Jobs"]:
+    areas = metric_titles(done, decided=False)
+    for head in [*_COSTS, *areas.values(), "Official score, %", "Jobs"]:
         table.add_column(head, justify="right")
     # A setting that only some of the jobs were given is empty in the others.
     done = done.fillna(dict.fromkeys(settings, ""))
     groups = [own for _, own in done.groupby(settings, sort=False)] if settings else [done]
     for own in sorted(groups, key=_official, reverse=True):
         named = [Text(own[name].iloc[0]) for name in settings] or [Text("all")]
-        table.add_row(*named, *cells(own), str(len(own)))
+        table.add_row(*named, *cells(own, areas), str(len(own)))
     return table
 
 
@@ -188,4 +190,6 @@ def _found(results: Results) -> dict[str, float]:
         found |= {"official": official.score, "low": official.low, "high": official.high}
         mean = metrics[metrics["machine"] == "arithmetic mean"].iloc[0]
         found |= {name: mean[name] for name in OFFICIAL}
+        if (undivided := without_domains(metrics) & metrics["section"].notna()).any():
+            found["auc"] = metrics.loc[undivided, "auc"].mean()
     return found

@@ -28,6 +28,7 @@ from fsasd.choice import Choice, choose
 from fsasd.data.clips import Clips
 from fsasd.detection import write_choices
 from fsasd.detectors.base import Detector
+from fsasd.evaluation.metrics import known_domains
 from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
 from fsasd.selection import OBJECTIVES, Curve, Selection, Selector, title
 
@@ -214,8 +215,10 @@ def _measure(
     """Metrics of one machine and section, averaged over its runs."""
     runs = [run for _, run in part.groupby("run")] if "run" in part else [part]
     clips = runs[0][runs[0]["setting"] == names[0]]
-    labels, domains = (clips["label"] == "anomaly").to_numpy(int), clips["domain"].to_numpy(str)
-    strata = (labels, domains) if objective == "official" else (labels,)
+    labels = (clips["label"] == "anomaly").to_numpy(int)
+    domains = known_domains(clips["domain"])
+    divided = objective == "official" and domains is not None
+    strata = (labels, np.asarray(domains)) if divided else (labels,)
     counts = np.vstack([np.ones((1, len(labels)), int), resample(*strata, n=resamples, seed=rng)])
     found = []
     for run in runs:

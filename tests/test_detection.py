@@ -378,14 +378,28 @@ def test_without_a_target_domain_its_auc_is_empty_and_told(
     assert settings["auc_source"].notna().all()
 
 
-def test_clips_of_an_edition_without_domains_lack_the_target_domain_only(train, test_clips, caplog):
+def test_clips_without_domains_have_one_auc_and_lack_nothing(
+    selector, train, test_clips, tmp_path, caplog
+):
     test = relabelled(test_clips, domain=None)
-    found = detect(KNN(), Selector(), train, test)
-    table = evaluate([found], resamples=10)
-    assert not np.isnan(found.metrics.auc_source)
-    assert np.isnan(table["auc_target"].iloc[0])
-    (message,) = warned(caplog)
-    assert "no normal test clip of the target domain" in message
+    found = detect(TWFRGMM(), selector, train, test, relabelled(test_clips[::2], domain=None))
+    auc, pauc = roc_auc_score(test.labels, found.scores), found.metrics.pauc
+    assert found.metrics.auc == pytest.approx(auc)
+    assert np.isnan([found.metrics.auc_source, found.metrics.auc_target]).all()
+    write(tmp_path, [found])
+    assert warned(caplog) == []
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    assert metrics["undefined"].tolist() == [0, 0, 0, 0]
+    assert metrics["official_score"].iloc[-1] == pytest.approx(2 / (1 / auc + 1 / pauc))
+    assert metrics["ci_low"].iloc[-1] < metrics["ci_high"].iloc[-1]
+    assert metrics[["precision", "recall", "f1"]].iloc[0].notna().all()
+    apart = ["auc_source", "auc_target", "f1_source", "f1_target"]
+    assert metrics[apart].isna().all(axis=None)
+    for name in ("settings", "real_curve", "selection"):
+        table = pd.read_csv(tmp_path / f"{name}.csv")
+        assert table["auc"].notna().all()
+        assert table[["auc_source", "auc_target"]].isna().all(axis=None)
+    assert pd.read_csv(tmp_path / "setting_scores.csv")["domain"].isna().all()
 
 
 @pytest.mark.parametrize(("label", "absent"), [("normal", "anomalous"), ("anomaly", "normal")])

@@ -14,6 +14,7 @@ from fsasd.evaluation.metrics import (
     SectionMetrics,
     auc,
     harmonic_mean,
+    known_domains,
     metrics_table,
     official_score,
     pauc,
@@ -195,10 +196,34 @@ def test_undefined_is_empty_in_csv_and_survives_it(results, tmp_path):
     table = metrics_table(results)
     table.to_csv(tmp_path / "metrics.csv", index=False)
     lines = (tmp_path / "metrics.csv").read_text().splitlines()
-    assert lines[2] == "3DPrinter,01,,0.4,,0.7,,,,,,,1,,,"
+    assert lines[2] == "3DPrinter,01,,0.4,,0.7,,,,,,,,,,1,,,"
     read = pd.read_csv(tmp_path / "metrics.csv", dtype={"section": str})
     assert official_score(read) == official_score(table)
     assert official_score(pd.read_csv(tmp_path / "metrics.csv")) == official_score(table)
+
+
+def test_without_domains_there_is_one_auc_and_it_counts_once():
+    labels, scores, decisions = [0, 0, 0, 1, 1], [0.1, 0.5, 0.2, 0.4, 0.9], [0, 1, 0, 0, 1]
+    metrics = section_metrics(labels, None, scores, decisions)
+    assert metrics.auc == pytest.approx(5 / 6)
+    assert (metrics.precision, metrics.recall, metrics.f1) == (0.5, 0.5, 0.5)
+    assert metrics.undefined == 0
+    assert math.isnan(metrics.auc_source)
+    assert math.isnan(metrics.f1_source)
+    other = SectionMetrics(0.5, math.nan, 0.8)
+    score = official_score(metrics_table({("own", "00"): metrics, ("fan", "00"): other}))
+    assert (score.cells, score.undefined) == (5, 1)
+    assert score.value == pytest.approx(harmonic_mean([5 / 6, metrics.pauc, 0.5, 0.8]))
+
+
+def test_without_domains_and_a_class_both_areas_are_undefined():
+    assert section_metrics([0, 0], None, [0.1, 0.2]).undefined > 0
+
+
+def test_domains_are_known_where_a_clip_has_one():
+    assert known_domains([None, math.nan]) is None
+    assert known_domains([]) is None
+    assert known_domains(["source", None, "target"]).tolist() == ["source", "source", "target"]
 
 
 def test_a_table_of_nothing_is_an_error():

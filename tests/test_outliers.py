@@ -120,3 +120,14 @@ def test_too_few_clips_for_the_model_are_told(train):
         Outliers(GaussianMixture(5), FEW).fit(train[:3])
     with pytest.raises(TooFewClipsError, match="LedoitWolf is fitted to at least 2 clips, found 1"):
         Outliers().fit(train[:1])
+
+
+@pytest.mark.parametrize(("copies", "warned"), [(4, False), (5, True)])
+def test_more_copies_than_neighbours_are_told(train, caplog, copies, warned):
+    twice = train[[*range(10), *[0] * (copies - 1)]]
+    Outliers(LocalOutlierFactor(n_neighbors=4, novelty=True), FEW).fit(twice)
+    messages = [record.getMessage() for record in caplog.records]
+    expected = (
+        f"{copies} of {9 + copies} normal clips are the same to LocalOutlierFactor, more than"
+    )
+    assert [message.startswith(expected) for message in messages] == [True] * warned

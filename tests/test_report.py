@@ -359,7 +359,7 @@ def test_undefined_is_a_dash_and_explained(run, data, capsys):
     assert "Harmonic mean of 5 of 6 cells" in parsed.text
     assert "1 is undefined and not in the mean" in parsed.text
     assert "Undefined is never counted as 0" in parsed.text
-    assert "target: undefined, a class is missing" in parsed.text
+    assert "target normals: undefined, there are none" in parsed.text
     assert "nan" not in parsed.text.lower().split()
     assert any(attrs.get("title") == "undefined" for attrs in parsed.all("abbr"))
     assert console(run) == pytest.approx(table["official_score"].iloc[-1])
@@ -484,7 +484,7 @@ def test_console_tells_the_score_the_settings_and_where_things_are(run, data, ca
     assert "none of 6 cells undefined" in out
     assert "r=0 60.0 −10.0 —" in lines
     assert "synthetic 70.0 the method's choice" in lines
-    assert "oracle 80.0 +10.0 — uses the test labels: a bound" in lines
+    assert "oracle 80.0 +10.0 — best objective on the test labels" in lines
     assert f"report: {path}" in lines
 
 
@@ -682,9 +682,52 @@ def test_top_settings_keep_the_chosen_and_the_oracles():
     assert not is_path(curve)
 
 
-def test_without_domains_all_clips_count_as_source(run):
-    _edit(run / "clips.csv", lambda clips: clips.assign(domain=None))
-    assert set(Results(run).clips["domain"]) == {"source"}
+@pytest.fixture
+def undivided(run):
+    """The run, had no clip a domain."""
+    clips = _clips().assign(domain=None)
+    of_section = {
+        (machine, "00"): section_metrics(
+            own["label"] == "anomaly", None, own["score"], own["decision"]
+        )
+        for machine, own in clips.groupby("machine")
+    }
+    clips.to_csv(run / "clips.csv", index=False)
+    metrics_table(of_section, (0.61, 0.87)).to_csv(run / "metrics.csv", index=False)
+    _edit(run / "settings.csv", lambda table: table.assign(auc_source=None, auc_target=None))
+    return run
+
+
+def test_without_domains_one_auc_is_shown(undivided, undrawn, capsys):
+    console(undivided)
+    printed = capsys.readouterr().out
+    page_text = write_report(undivided, None).read_text()
+    for text in (printed, page_text):
+        assert "AUC source" not in text
+        assert "F1 target" not in text
+    assert "Harmonic mean of all 4 cells" in page_text
+    assert "none of 4 cells undefined" in printed
+    auc = 100 * Results(undivided).metrics["auc"].iloc[0]
+    assert f"{auc:.1f}" in printed
+    assert f"{auc:.1f}" in page_text
+
+
+def test_without_domains_decisions_are_counted_once(undivided):
+    results = Results(undivided)
+    pump = [table.query("machine == 'pump'") for table in (results.clips, results.metrics)]
+    table = decisions(*pump)
+    assert len(table) == 1
+    assert table["f1"].iloc[0] == pump[1]["f1"].iloc[0]
+    assert (table["normal"].iloc[0], table["anomalous"].iloc[0]) == (16, 16)
+
+
+def test_without_domains_there_is_one_curve_and_one_group(undivided):
+    clips = Results(undivided).clips.query("machine == 'pump'")
+    (axis,) = figures.roc(clips).axes
+    names = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert [name.partition(":")[0] for name in names] == ["pAUC region, all clips", "all clips"]
+    titles = [axis.get_title(loc="left") for axis in figures.score_histogram(clips).axes]
+    assert titles == ["normal (16 clips)", "anomaly (16 clips)"]
 
 
 def test_title_is_as_settings_csv_has_it():

@@ -15,7 +15,7 @@ from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.metrics import harmonic_mean, section_metrics
-from fsasd.selection import Selector, title
+from fsasd.selection import Selector, _gain_by_chance, title
 
 LABELS = np.repeat([0, 1], 20)
 
@@ -377,3 +377,14 @@ def test_the_time_weight_that_hears_the_anomaly_is_chosen(make_wav, sound, gain,
     scores = detector.score_path(selector.settings(), train, synthetic)
     selection = selector.select(detector, synthetic.labels, scores)
     assert selection.params == {"r": expected}
+
+
+def test_which_settings_can_be_the_luckiest_depends_on_the_clips_and_not_on_the_resamples():
+    # Of 20 clips a setting that is 1.6 standard errors worse is out, of 2000 it is not: Hansen's
+    # limit is sqrt(2 log log n) = 1.48 and 2.01.
+    resampled = np.random.default_rng(0).standard_normal((3, 4000)) * [[0.0], [1.0], [1.0]]
+    gains = np.array([0.0, 0.5, -1.6])
+    resampled += gains[:, None]
+    few, many = (_gain_by_chance(gains, resampled, 1, 0.95, n) for n in (20, 2000))
+    assert few == pytest.approx(1.645, abs=0.1)
+    assert many == pytest.approx(1.95, abs=0.1)

@@ -291,3 +291,22 @@ def test_tables_are_shown_in_percent_where_they_are_fractions(tmp_path, capsys):
 
 def test_a_page_without_tables_does_not_speak_of_them(tmp_path):
     assert "The paper’s tables" not in write_report(tmp_path, None).read_text(encoding="utf-8")
+
+
+def test_each_machine_has_resamples_of_its_own():
+    scores = setting_scores(["pump"], {"synthetic": 0.8})
+    copies = [scores.assign(machine=f"pump {i}") for i in range(9)]
+    alone = cells(scores, "synthetic")["average_auc"][1:].std()
+    together = cells(pd.concat(copies), "synthetic")["average_auc"][1:].std()
+    # The standard error of a mean of nine is a third; with shared resamples it would be the same.
+    assert together == pytest.approx(alone / 3, rel=0.15)
+
+
+def test_resamples_of_a_machine_do_not_depend_on_the_others():
+    scores = setting_scores(["pump", "fan"])
+    both = cells(scores, "synthetic")
+    turned = cells(scores.iloc[::-1].sort_values("label", kind="stable"), "r=0")
+    alone = cells(scores[scores["machine"] == "fan"], "synthetic")
+    np.testing.assert_array_equal(both["fan_auc"], alone["fan_auc"])
+    assert list(turned) == ["fan_auc", "fan_pauc", "pump_auc", "pump_pauc", "average_auc",
+                            "average_pauc"]  # fmt: skip

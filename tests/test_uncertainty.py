@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from fsasd.evaluation.metrics import (
     DOMAINS,
     Section,
+    harmonic_mean,
     metrics_table,
     official_score,
     section_metrics,
@@ -192,3 +193,18 @@ def test_guards():
     ):
         with pytest.raises(ValueError, match="section 1: expected the same clips"):
             paired_difference([section, section], [section, other])
+
+
+def test_without_domains_the_interval_is_that_of_auc_and_pauc():
+    section = make_section(0)
+    undivided = Section(section.labels, None, section.scores)
+    metrics = section_metrics(undivided.labels, None, undivided.scores)
+    score = harmonic_mean([metrics.auc, metrics.pauc])
+    interval = bootstrap_official([undivided], n=300)
+    assert interval.low < score < interval.high
+    assert paired_difference([undivided], [undivided], n=10).difference == 0
+    with pytest.raises(ValueError, match="other labels or domains"):
+        paired_difference([undivided], [section], n=10)
+    areas = resampled_areas(undivided.labels, None, undivided.scores[None])
+    assert areas.official[0, 0] == pytest.approx(score)
+    assert np.isnan(areas.auc_source).all()

@@ -191,7 +191,10 @@ class Clips(Sequence[Clip]):
 
     @property
     def domains(self) -> np.ndarray:
-        """(n,) ``source`` or ``target``; clips of editions without domains count as source."""
+        """(n,) ``source`` or ``target``; clips without a domain count as source.
+
+        That is how detectors group them; metrics tell them apart (``metrics.known_domains``).
+        """
         return np.array(self.by_kind(lambda clip: clip.domain or "source"))
 
 

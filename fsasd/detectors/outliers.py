@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.covariance import LedoitWolf
+from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
@@ -16,6 +18,8 @@ from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.domains import Domains, banks
 from fsasd.detectors.representations import TimeStatistics, learnt_by
+
+log = logging.getLogger(__name__)
 
 
 class Outliers(Detector):
@@ -101,7 +105,7 @@ class Outliers(Detector):
         ]
         model.set_params(**dict.fromkeys(free, self.seed))
         try:
-            return model.fit(points)
+            model.fit(points)
         except InvalidParameterError:
             # More clips would not help.
             raise
@@ -110,6 +114,21 @@ class Outliers(Detector):
                 f"{name} could not be fitted to {len(points)} clips of {points.shape[1]} "
                 f"dimensions: {error}"
             ) from error
+        if isinstance(model, LocalOutlierFactor):
+            _warn_of_copies(points, model.n_neighbors_)
+        return model
+
+
+def _warn_of_copies(points: np.ndarray, neighbours: int) -> None:
+    """Say where the local density is infinite; scikit-learn does not with ``novelty=True``."""
+    most = int(np.unique(points, axis=0, return_counts=True)[1].max())
+    if most > neighbours:
+        log.warning(
+            "%d of %d normal clips are the same to LocalOutlierFactor, more than n_neighbors=%d "
+            "and so of infinite density: every clip near them gets a huge score. Remove copies "
+            "(fsasd-check names them) or raise n_neighbors above %d",
+            most, len(points), neighbours, most - 1,
+        )  # fmt: skip
 
 
 def _score(model: Any, points: np.ndarray) -> np.ndarray:

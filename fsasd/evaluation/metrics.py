@@ -4,7 +4,8 @@ Conventions, here and in the rest of the package:
 
 * ``scores``: shape (n,), finite; higher means more anomalous.
 * ``labels``: shape (n,), 0 for a normal clip, 1 for an anomalous one.
-* ``domains``: shape (n,), ``"source"`` or ``"target"``.
+* ``domains``: shape (n,), ``"source"`` or ``"target"``; ``None`` where no clip has one: then there
+  is one AUC, of all clips, and it enters the official score in the place of two.
 * ``decisions``: shape (n,), 1 where the detector calls the clip anomalous, else 0.
 * Metrics are fractions between 0 and 1.
 * Undefined is NaN, never 0: means are taken over what is defined, and say how much was not.
@@ -30,7 +31,7 @@ class Section:
 
     Args:
         labels: 0 normal, 1 anomalous, shape (n,).
-        domains: ``"source"`` or ``"target"``, shape (n,).
+        domains: ``"source"`` or ``"target"``, shape (n,); None without domains.
         scores: Anomaly scores, shape (n,).
         decisions: 1 where a clip was called anomalous, shape (n,); None without decisions.
 
@@ -42,25 +43,20 @@ class Section:
     """
 
     labels: NDArray[np.int_]
-    domains: NDArray[np.str_]
+    domains: NDArray[np.str_] | None
     scores: NDArray[np.float64]
     decisions: NDArray[np.int_] | None = None
 
     def __init__(
         self,
         labels: ArrayLike,
-        domains: ArrayLike,
+        domains: ArrayLike | None,
         scores: ArrayLike,
         decisions: ArrayLike | None = None,
     ) -> None:
         scores = _scores(scores)
-        domains = np.asarray(domains)
-        _same_shape("domains", domains, scores)
-        unknown = sorted({str(domain) for domain in domains} - set(DOMAINS))
-        if unknown:
-            raise ValueError(f"domains: expected 'source' or 'target', found {unknown}")
         object.__setattr__(self, "labels", _zero_one("labels", labels, scores))
-        object.__setattr__(self, "domains", domains.astype(str))
+        object.__setattr__(self, "domains", None if domains is None else _domains(domains, scores))
         object.__setattr__(self, "scores", scores)
         given = None if decisions is None else _zero_one("decisions", decisions, scores)
         object.__setattr__(self, "decisions", given)
@@ -69,6 +65,22 @@ class Section:
 @dataclass(frozen=True)
 class SectionMetrics:
     """The official metrics of one section, fractions; NaN where undefined.
+
+    Attributes:
+        auc_source: Normal clips of the source domain against all anomalous ones.
+        auc_target: The same for the target domain.
+        pauc: Partial AUC, both domains together.
+        precision_source: At the detector's threshold, as the other five.
+        recall_source: Of the source domain's anomalous clips.
+        f1_source: Harmonic mean of the two.
+        precision_target: As for the source domain.
+        recall_target: As for the source domain.
+        f1_target: As for the source domain.
+        precision: Of all clips where none has a domain.
+        recall: Of all clips where none has a domain.
+        f1: Of all clips where none has a domain.
+        auc: Harmonic mean of the two domains' AUC, NaN unless both are defined; where no clip has a
+            domain, the AUC of all clips.
 
     >>> SectionMetrics(auc_source=0.9, auc_target=0.6, pauc=0.7).auc
     0.72
@@ -83,17 +95,22 @@ class SectionMetrics:
     precision_target: float = math.nan
     recall_target: float = math.nan
     f1_target: float = math.nan
+    precision: float = math.nan
+    recall: float = math.nan
+    f1: float = math.nan
+    auc: float = math.nan
 
-    @property
-    def auc(self) -> float:
-        """Harmonic mean of both domains' AUC; NaN unless both are defined."""
+    def __post_init__(self) -> None:
         both = (self.auc_source, self.auc_target)
-        return math.nan if any(map(math.isnan, both)) else harmonic_mean(both)
+        if not any(map(math.isnan, both)):
+            object.__setattr__(self, "auc", harmonic_mean(both))
 
     @property
     def undefined(self) -> int:
-        """How many of the three metrics that enter the official score are undefined."""
-        return sum(math.isnan(getattr(self, name)) for name in OFFICIAL)
+        """How many of the metrics that enter the official score are undefined."""
+        missing = [math.isnan(value) for value in (self.auc_source, self.auc_target, self.pauc)]
+        undivided = all(missing[:2]) and not math.isnan(self.auc)
+        return sum(missing) - 2 * undivided
 
 
 @dataclass(frozen=True)
@@ -102,7 +119,7 @@ class OfficialScore:
 
     Attributes:
         value: Harmonic mean of the defined cells, a fraction; NaN when none is.
-        cells: Three per machine and section.
+        cells: Three per machine and section, two where no clip has a domain.
         undefined: How many of the cells are undefined and therefore not in ``value``.
     """
 
@@ -158,8 +175,25 @@ def pauc(labels: ArrayLike, scores: ArrayLike, max_fpr: float = 0.1) -> float:
     return float(roc_auc_score(labels, scores, max_fpr=max_fpr))
 
 
+def known_domains(domains: Iterable[str | None]) -> NDArray[np.str_] | None:
+    """Return the clips' domains, or ``None`` where no clip has one.
+
+    Among clips with a domain, one without counts as source.
+
+    >>> known_domains(["target", None]), known_domains([None, float("nan")])
+    (array(['target', 'source'], dtype='<U6'), None)
+    """
+    known = [None if pd.isna(domain) else domain for domain in domains]
+    if not any(known):
+        return None
+    return np.array([domain or "source" for domain in known])
+
+
 def section_metrics(
-    labels: ArrayLike, domains: ArrayLike, scores: ArrayLike, decisions: ArrayLike | None = None
+    labels: ArrayLike,
+    domains: ArrayLike | None,
+    scores: ArrayLike,
+    decisions: ArrayLike | None = None,
 ) -> SectionMetrics:
     """All official metrics of one section, as ``dcase2023_task2_evaluator`` computes them.
 
@@ -170,7 +204,7 @@ def section_metrics(
 
     Args:
         labels: 0 normal, 1 anomalous, shape (n,).
-        domains: ``"source"`` or ``"target"``, shape (n,).
+        domains: ``"source"`` or ``"target"``, shape (n,); None where no clip has one.
         scores: Anomaly scores, shape (n,).
         decisions: 1 where a clip was called anomalous, shape (n,), optional.
 
@@ -183,19 +217,17 @@ def section_metrics(
     (1.0, 0.5, 1.0, 0.0)
     """
     section = Section(labels, domains, scores, decisions)
-    anomalous = section.labels == 1
-    found = {"pauc": _area(section, np.full(len(section.labels), True), max_fpr=0.1)}
+    anomalous, everywhere = section.labels == 1, np.full(len(section.labels), True)
+    pauc = _area(section, everywhere, max_fpr=0.1)
+    if section.domains is None:
+        auc = _area(section, everywhere, max_fpr=1.0)
+        return SectionMetrics(math.nan, math.nan, pauc, auc=auc, **_decided(section, everywhere))
+    metrics = {"pauc": pauc}
     for domain in DOMAINS:
         inside = section.domains == domain
-        found[f"auc_{domain}"] = _area(section, inside | anomalous, max_fpr=1.0)
-        if section.decisions is not None and (inside & anomalous).any():
-            decided = section.decisions == 1
-            hits = int((inside & anomalous & decided).sum())
-            alarms, faults = int((inside & decided).sum()), int((inside & anomalous).sum())
-            found[f"precision_{domain}"] = hits / alarms if alarms else 0.0
-            found[f"recall_{domain}"] = hits / faults
-            found[f"f1_{domain}"] = 2 * hits / (alarms + faults)
-    return SectionMetrics(**found)
+        metrics[f"auc_{domain}"] = _area(section, inside | anomalous, max_fpr=1.0)
+        metrics |= {f"{k}_{domain}": v for k, v in _decided(section, inside).items()}
+    return SectionMetrics(**metrics)
 
 
 def harmonic_mean(values: Iterable[float]) -> float:
@@ -222,6 +254,8 @@ def harmonic_mean(values: Iterable[float]) -> float:
 def official_score(table: pd.DataFrame) -> OfficialScore:
     """Harmonic mean of AUC (source), AUC (target) and pAUC of all machines and sections.
 
+    Of sections whose clips have no domain, AUC and pAUC.
+
     Args:
         table: What ``metrics_table`` returns, or reads back from its CSV file; only rows with a
             section count.
@@ -230,9 +264,22 @@ def official_score(table: pd.DataFrame) -> OfficialScore:
     >>> official_score(table)
     OfficialScore(value=0.6666666666666666, cells=3, undefined=1)
     """
-    of_section = table["section"].notna() & (table["section"] != "")
-    cells = table.loc[of_section, list(OFFICIAL)].to_numpy(dtype=float).ravel()
-    return OfficialScore(harmonic_mean(cells), cells.size, int(np.isnan(cells).sum()))
+    sections = table[table["section"].notna() & (table["section"] != "")]
+    cells = sections[list(OFFICIAL)].to_numpy(dtype=float, copy=True)
+    undivided = without_domains(sections)
+    if undivided.any():
+        cells[undivided, 0] = sections.loc[undivided, "auc"]
+    missing = int(undivided.sum())
+    undefined = int(np.isnan(cells).sum()) - missing
+    return OfficialScore(harmonic_mean(cells.ravel()), cells.size - missing, undefined)
+
+
+def without_domains(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Say of which rows of ``metrics_table`` the clips have no domain: one AUC instead of two."""
+    if "auc" not in table:
+        return np.zeros(len(table), bool)
+    divided = table[["auc_source", "auc_target"]].notna().any(axis=1)
+    return (table["auc"].notna() & ~divided).to_numpy(bool)
 
 
 def metrics_table(
@@ -243,8 +290,9 @@ def metrics_table(
 
     One row per machine and section, then ``arithmetic mean`` and ``harmonic mean`` (of the defined
     cells of each column) and ``official score``, these three with an empty section. ``auc`` is the
-    harmonic mean of a section's two AUCs; ``undefined`` counts the undefined ones among auc_source,
-    auc_target and pauc, in the last three rows over all sections. ``official_score``, ``ci_low``
+    harmonic mean of a section's two AUCs, or its one AUC where no clip has a domain; ``undefined``
+    counts the undefined ones among auc_source, auc_target and pauc (among auc and pauc where no
+    clip has a domain), in the last three rows over all sections. ``official_score``, ``ci_low``
     and ``ci_high`` are filled in the last row only. ``to_csv(index=False)`` leaves undefined empty.
 
     Args:
@@ -289,6 +337,21 @@ def metrics_table(
     return pd.DataFrame({c: [*rows[0][c], *rows[1][c]] for c in columns})
 
 
+def _decided(section: Section, inside: NDArray[np.bool_]) -> dict[str, float]:
+    """Precision, recall and F1 of some clips; none where there is no anomaly to find."""
+    anomalous = section.labels == 1
+    if section.decisions is None or not (inside & anomalous).any():
+        return {}
+    decided = section.decisions == 1
+    hits = int((inside & anomalous & decided).sum())
+    alarms, faults = int((inside & decided).sum()), int((inside & anomalous).sum())
+    return {
+        "precision": hits / alarms if alarms else 0.0,
+        "recall": hits / faults,
+        "f1": 2 * hits / (alarms + faults),
+    }
+
+
 def _area(section: Section, chosen: NDArray[np.bool_], max_fpr: float) -> float:
     labels = section.labels[chosen]
     if len(set(labels.tolist())) < 2:
@@ -306,6 +369,15 @@ def _scores(scores: ArrayLike) -> NDArray[np.float64]:
             f"scores: expected finite numbers, found {values[wrong[0]]} at index {wrong[0]}"
         )
     return values
+
+
+def _domains(domains: ArrayLike, scores: NDArray[np.float64]) -> NDArray[np.str_]:
+    array = np.asarray(domains)
+    _same_shape("domains", array, scores)
+    unknown = sorted({str(domain) for domain in array} - set(DOMAINS))
+    if unknown:
+        raise ValueError(f"domains: expected 'source' or 'target', found {unknown}")
+    return array.astype(str)
 
 
 def _zero_one(name: str, values: ArrayLike, scores: NDArray[np.float64]) -> NDArray[np.int_]:

@@ -32,7 +32,13 @@ class Interval:
 
 @dataclass(frozen=True)
 class SectionIntervals:
-    """Confidence intervals of one section's metrics."""
+    """Confidence intervals of one section's metrics.
+
+    Attributes:
+        auc_source: Without domains, of the AUC of all clips.
+        auc_target: Of AUC (target).
+        pauc: Of pAUC.
+    """
 
     auc_source: Interval
     auc_target: Interval
@@ -46,14 +52,22 @@ class Areas:
     Attributes:
         auc: Of both domains together.
         pauc: Partial, up to a false-positive rate of 0.1, of both domains together.
-        auc_source: Normal clips of the source domain against all anomalous ones.
-        auc_target: The same for the target domain; NaN where it has no normal clip.
+        auc_source: Normal clips of the source domain against all anomalous ones; NaN where it has
+            no normal clip, or no clip has a domain.
+        auc_target: The same for the target domain.
     """
 
     auc: NDArray[np.float64]
     pauc: NDArray[np.float64]
     auc_source: NDArray[np.float64]
     auc_target: NDArray[np.float64]
+
+    @property
+    def official(self) -> NDArray[np.float64]:
+        """Harmonic mean of AUC (source), AUC (target) and pAUC; without domains of AUC and pAUC."""
+        divided = ~(np.isnan(self.auc_source).all() and np.isnan(self.auc_target).all())
+        first = self.auc_source if divided else self.auc
+        return harmonic_means(np.stack([first, self.auc_target, self.pauc]))
 
 
 @dataclass(frozen=True)
@@ -168,7 +182,7 @@ def paired_difference(
     for index, pair in enumerate(zip(first, second, strict=True)):
         if not (
             np.array_equal(pair[0].labels, pair[1].labels)
-            and np.array_equal(pair[0].domains, pair[1].domains)
+            and np.array_equal(*[np.asarray(section.domains, object) for section in pair])  # type: ignore[arg-type]
         ):
             raise ValueError(
                 f"section {index}: expected the same clips in the same order, "
@@ -221,7 +235,10 @@ def resample(
 
 
 def resampled_areas(
-    labels: ArrayLike, domains: ArrayLike, scores: ArrayLike, counts: ArrayLike | None = None
+    labels: ArrayLike,
+    domains: ArrayLike | None,
+    scores: ArrayLike,
+    counts: ArrayLike | None = None,
 ) -> Areas:
     """Areas under the ROC curves of many settings on many resamples of the same clips.
 
@@ -231,7 +248,7 @@ def resampled_areas(
 
     Args:
         labels: (clips,) 0 normal, 1 anomalous, both present.
-        domains: (clips,) ``source`` or ``target``.
+        domains: (clips,) ``source`` or ``target``; None without domains.
         scores: (S, clips), one row per setting.
         counts: (B, clips) from ``resample``; by default each clip once.
 
@@ -239,7 +256,9 @@ def resampled_areas(
     >>> areas.auc.tolist()
     [[0.5], [1.0]]
     """
-    labels, domains = np.asarray(labels), np.asarray(domains)
+    labels = np.asarray(labels)
+    # Without domains no clip is in either.
+    domains = np.full(len(labels), "") if domains is None else np.asarray(domains)
     drawn = np.ones((1, len(labels))) if counts is None else np.asarray(counts, dtype=float)
     normal, anomalous = drawn[:, labels == 0], drawn[:, labels == 1]
     of_domain = [domains[labels == 0] == domain for domain in DOMAINS]
@@ -287,15 +306,20 @@ def _check(sections: Sequence[Section], n: int, level: float) -> None:
 
 
 def _draws(section: Section, n: int, rng: np.random.Generator) -> NDArray[np.int_]:
-    return resample(section.labels, section.domains, n=n, seed=rng)
+    strata = [section.labels] if section.domains is None else [section.labels, section.domains]
+    return resample(*strata, n=n, seed=rng)
 
 
 def _metrics(section: Section, counts: NDArray[np.int_]) -> NDArray[np.float64]:
-    """AUC (source), AUC (target) and pAUC of each resample, shape (3, resamples)."""
+    """AUC (source), AUC (target) and pAUC of each resample, shape (3, resamples).
+
+    Without domains AUC, NaN and pAUC.
+    """
     if len(set(section.labels.tolist())) < 2:
         return np.full((3, len(counts)), np.nan)
     areas = resampled_areas(section.labels, section.domains, section.scores[None], counts)
-    return np.concatenate([areas.auc_source, areas.auc_target, areas.pauc])
+    first = areas.auc if section.domains is None else areas.auc_source
+    return np.concatenate([first, areas.auc_target, areas.pauc])
 
 
 def _outranked(

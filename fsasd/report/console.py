@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from fsasd.report.results import (
     Results,
     compare_settings,
     headline,
+    metric_titles,
     of,
     percent,
     points,
@@ -70,22 +72,22 @@ def console(folder: Path) -> float | None:
 
 def _sections(results: Results) -> Table:
     table = titled("Per machine and section, %", "Machine", "Section", "Setting")
-    for name in ("AUC source", "AUC target", "pAUC", "F1 source", "F1 target"):
+    titles = metric_titles(results.metrics[results.metrics["section"].notna()])
+    for name in titles.values():
         table.add_column(name, justify="right")
     for machine, section in results.units:
         rows = of(results.metrics, machine, section)
         setting = results.setting(machine, section)
-        table.add_row(Text(machine), Text(section), Text(setting), *_cells(rows))
+        table.add_row(Text(machine), Text(section), Text(setting), *_cells(rows, titles))
     means = results.metrics[results.metrics["machine"].isin(["arithmetic mean", "harmonic mean"])]
     if len(means):
         table.add_section()
     for machine in means["machine"]:
-        table.add_row(Text(machine), "", "", *_cells(of(means, machine)), style="dim")
+        table.add_row(Text(machine), "", "", *_cells(of(means, machine), titles), style="dim")
     return table
 
 
-def _cells(rows: pd.DataFrame) -> list[str]:
-    names = ("auc_source", "auc_target", "pauc", "f1_source", "f1_target")
+def _cells(rows: pd.DataFrame, names: Iterable[str]) -> list[str]:
     return [UNDEFINED if rows.empty else percent(rows[name].iloc[0]) for name in names]
 
 
@@ -106,7 +108,7 @@ def _settings(comparison: pd.DataFrame) -> Table:
     notes = {
         "synthetic": "the method's choice",
         "argmax": "the paper's choice, where in doubt, too",
-        "oracle": "uses the test labels: a bound",
+        "oracle": "best objective on the test labels",
     }
     for row in comparison.to_dict("records"):
         name = row["setting"]

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
-from fsasd.evaluation.metrics import DOMAINS, OFFICIAL, harmonic_mean, section_metrics
+from fsasd.evaluation.metrics import DOMAINS, known_domains, official_score, section_metrics
 from fsasd.report.results import UNIT, parameters, percent, told_apart
 
 PALETTE = {
@@ -135,29 +135,36 @@ def selection_curve(curve: pd.DataFrame, real: pd.DataFrame) -> Figure:
 def roc(clips: pd.DataFrame) -> Figure:
     """Draw the ROC of each domain's normal clips against all anomalous ones, as DCASE has it.
 
+    Where no clip has a domain, of all clips.
+
     Args:
         clips: ``Results.clips`` of one machine and section, all labelled.
     """
     labels = (clips["label"] == "anomaly").to_numpy(int)
-    domains = clips["domain"].to_numpy(str)
+    domains = known_domains(clips["domain"])
     scores = clips["score"].to_numpy(float)
     metrics = section_metrics(labels, domains, scores)
+    curves: list[tuple[str, np.ndarray, float, Any]]
+    curves = [("all clips", np.full(len(labels), True), metrics.auc, (SOURCE, "-"))]
+    if domains is not None:
+        areas = metrics.auc_source, metrics.auc_target
+        curves = [
+            (f"{domain} normals", (domains == domain) | (labels == 1), area, _DOMAIN_STYLES[domain])
+            for domain, area in zip(DOMAINS, areas, strict=True)
+        ]
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(3.8, 3.5), layout="constrained")
         axis = figure.subplots()
         axis.axvspan(0, 10, color=LINE, alpha=0.45, linewidth=0,
-                     label=f"pAUC region, both domains: {percent(metrics.pauc)} %")  # fmt: skip
+                     label=f"pAUC region, all clips: {percent(metrics.pauc)} %")  # fmt: skip
         axis.plot([0, 100], [0, 100], color=LINE, linewidth=0.8)
-        for domain in DOMAINS:
-            own = (domains == domain) | (labels == 1)
-            area = metrics.auc_source if domain == "source" else metrics.auc_target
-            colour, dashes = _DOMAIN_STYLES[domain]
+        for name, shown, area, (colour, dashes) in curves:
             if np.isnan(area):
-                axis.plot([], [], " ", label=f"{domain}: undefined, a class is missing")
+                axis.plot([], [], " ", label=f"{name}: undefined, there are none")
                 continue
-            false, true, _ = roc_curve(labels[own], scores[own])
+            false, true, _ = roc_curve(labels[shown], scores[shown])
             axis.plot(100 * false, 100 * true, color=colour, linestyle=dashes,
-                      label=f"{domain} normals: AUC {percent(area)} %")  # fmt: skip
+                      label=f"{name}: AUC {percent(area)} %")  # fmt: skip
         axis.set(xlabel="false alarms, % of normal clips", ylabel="found, % of all anomalies",
                  xlim=(-1.5, 101.5), ylim=(-1.5, 101.5))  # fmt: skip
         axis.legend(loc="lower right", handlelength=1.8)
@@ -170,12 +177,16 @@ def score_histogram(clips: pd.DataFrame) -> Figure:
     Args:
         clips: ``Results.clips`` of one machine and section.
     """
-    groups = [
-        (f"normal, {name}", clips[(clips["label"] == "normal") & (clips["domain"] == name)], colour)
-        for name, (colour, _) in _DOMAIN_STYLES.items()
-    ]
+    normal, domains = clips["label"] == "normal", known_domains(clips["domain"])
+    groups = [("normal", clips[normal], SOURCE)]
+    if domains is not None:
+        groups = [
+            (f"normal, {name}", clips[normal & (domains == name)], colour)
+            for name, (colour, _) in _DOMAIN_STYLES.items()
+        ]
+    both = "" if domains is None else ", both domains"
     groups += [
-        ("anomaly, both domains", clips[clips["label"] == "anomaly"], ANOMALY),
+        (f"anomaly{both}", clips[clips["label"] == "anomaly"], ANOMALY),
         ("label unknown", clips[clips["label"].isna()], MUTED),
     ]
     groups = [group for group in groups if len(group[1])]
@@ -199,7 +210,7 @@ def score_histogram(clips: pd.DataFrame) -> Figure:
 def settings_dots(settings: pd.DataFrame) -> Figure:
     """Draw what each setting of ``settings.csv`` would have scored, one line per machine.
 
-    The score is the harmonic mean of the three official metrics, here of one section alone.
+    The score is the official one, here of one section alone.
     """
     units = list(settings.groupby(UNIT, sort=False))
     names = told_apart(settings)
@@ -217,7 +228,7 @@ def settings_dots(settings: pd.DataFrame) -> Figure:
                     transform=axis.get_yaxis_transform())  # fmt: skip
         for name in names:
             found = [own[own["setting"] == name] for _, own in units]
-            values = [100 * harmonic_mean(own[list(OFFICIAL)].to_numpy().ravel()) for own in found]
+            values = [100 * official_score(own).value for own in found]
             style: dict[str, Any] = {
                 "marker": "o",
                 "color": SYNTHETIC,
@@ -233,7 +244,7 @@ def settings_dots(settings: pd.DataFrame) -> Figure:
         axis.set_yticks(rows, labels, color=INK)
         axis.set(
             ylim=(len(units) - 0.5, -0.5),
-            xlabel="harmonic mean of the three metrics, %",
+            xlabel="official score of the machine, %",
         )
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)

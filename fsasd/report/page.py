@@ -17,7 +17,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.evaluation.metrics import OFFICIAL
+from fsasd.evaluation.metrics import OFFICIAL, known_domains
 from fsasd.report import figures, listening
 from fsasd.report.results import (
     UNIT,
@@ -28,6 +28,7 @@ from fsasd.report.results import (
     decisions,
     headline,
     is_path,
+    metric_titles,
     of,
     parameters,
     percent,
@@ -73,6 +74,8 @@ class SectionPart:
     best: float
     curve: Markup | None
     top: pd.DataFrame | None
+    divided: bool
+    areas: dict[str, str]
     roc: Markup | None
     no_roc: str
     histogram: Markup
@@ -192,9 +195,15 @@ def _render(results: Results, parts: list[MachinePart], seconds: float) -> str:
         date=f"{time:%Y-%m-%d %H:%M}",
         version=metadata.version("fsasd"),
         headline=headline(results.metrics),
-        coverage=_coverage(headline(results.metrics), len(results.units)),
+        coverage=_coverage(
+            headline(results.metrics),
+            int(results.metrics["section"].notna().sum()),
+            len(results.units),
+        ),
         metrics=_metrics_rows(results),
+        titles=metric_titles(results.metrics[results.metrics["section"].notna()]),
         compared=compared,
+        areas=metric_titles(results.settings, decided=False),
         verdict="" if compared is None else verdict(compared),
         dots=dots,
         trust=None if results.validation.empty else _trust(results),
@@ -260,6 +269,8 @@ def _section(results: Results, machine: str, section: str) -> SectionPart:
         best=math.nan if curve.empty else float(curve["objective"].max()),
         curve=_svg(figures.selection_curve(curve, real), f"curve-{name}") if path else None,
         top=None if path or curve.empty else top_settings(curve, real),
+        divided=known_domains(clips["domain"]) is not None,
+        areas=metric_titles(settings, decided=False),
         roc=None if no_roc else _svg(figures.roc(clips), f"roc-{name}"),
         no_roc=no_roc,
         histogram=_svg(figures.score_histogram(clips), f"histogram-{name}"),
@@ -315,11 +326,12 @@ def _metrics_rows(results: Results) -> pd.DataFrame:
     return table.assign(setting=chosen)
 
 
-def _coverage(found: Headline | None, units: int) -> str:
+def _coverage(found: Headline | None, sections: int, units: int) -> str:
     if found is None:
         return ""
-    sections = found.cells // len(OFFICIAL)
     what = f"AUC (source), AUC (target) and pAUC of {sections} section{'s' * (sections != 1)}"
+    if found.cells < sections * len(OFFICIAL):
+        what += " (AUC and pAUC where no clip has a domain)"
     text = f"Harmonic mean of all {found.cells} cells: {what}. None of them is undefined."
     if found.undefined:
         are = "is" if found.undefined == 1 else "are"

@@ -15,7 +15,14 @@ import yaml
 from pandas.api.types import is_numeric_dtype
 
 from fsasd.detectors.settings import described_by_name
-from fsasd.evaluation.metrics import OFFICIAL, Section, harmonic_mean, official_score
+from fsasd.evaluation.metrics import (
+    OFFICIAL,
+    Section,
+    harmonic_mean,
+    known_domains,
+    official_score,
+    without_domains,
+)
 from fsasd.evaluation.uncertainty import paired_difference
 from fsasd.selection import title
 
@@ -23,6 +30,7 @@ UNIT = ["machine", "section"]
 UNDEFINED = "—"
 _TEXT = (*UNIT, "domain", "label", "caption", "raw_label", "reason", "wav", "setting")
 _METRICS = {"auc", "auc_source", "auc_target", "pauc", "objective", "low", "high", "picked"}
+_DECIDED = ("precision", "recall", "f1")
 _NOT_PARAMETERS = {
     *UNIT, *_METRICS, "setting", "own", "argmax", "chosen", "oracle", "reason"
 }  # fmt: skip
@@ -57,9 +65,6 @@ class Results:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.clips = self._table("clips.csv")
-        if "domain" in self.clips:
-            # As in the metrics: editions without domains have nothing but source.
-            self.clips["domain"] = self.clips["domain"].fillna("source")
         self.metrics = self._table("metrics.csv")
         self.costs = self._table("costs.csv")
         self.selection = self._table("selection.csv")
@@ -233,6 +238,29 @@ def headline(metrics: pd.DataFrame) -> Headline | None:
     return Headline(score, low, high, counted.cells, counted.undefined)
 
 
+def metric_titles(metrics: pd.DataFrame, decided: bool = True) -> dict[str, str]:
+    """Return the columns of ``metrics.csv`` to show, with their titles.
+
+    Two AUCs and two F1s where clips have a domain, one of each where they have none.
+
+    Args:
+        metrics: Rows of ``metrics.csv``, or of another table with AUCs.
+        decided: Whether F1 is among them.
+
+    >>> metrics = pd.DataFrame([{"auc": 0.8, "auc_source": None, "auc_target": None, "pauc": 0.7}])
+    >>> metric_titles(metrics)
+    {'auc': 'AUC', 'pauc': 'pAUC', 'f1': 'F1'}
+    """
+    undivided = without_domains(metrics)
+    suffixes = [""] * bool(undivided.any())
+    suffixes += ["_source", "_target"] * (not undivided.any() or not undivided.all())
+    titles = {f"auc{suffix}": "AUC" + suffix.replace("_", " ") for suffix in suffixes}
+    titles["pauc"] = "pAUC"
+    if decided:
+        titles |= {f"f1{suffix}": "F1" + suffix.replace("_", " ") for suffix in suffixes}
+    return titles
+
+
 def top_settings(curve: pd.DataFrame, real: pd.DataFrame, count: int = 10) -> pd.DataFrame:
     """Sort settings by their objective on synthetic clips, best first.
 
@@ -269,7 +297,8 @@ def compare_settings(settings: pd.DataFrame, scores: pd.DataFrame | None = None)
 
     Returns:
         Per setting, in the file's order: ``official`` score, ``auc_source``, ``auc_target`` and
-        ``pauc`` (harmonic means), ``undefined`` cells, ``difference`` to ``synthetic`` with ``low``
+        ``pauc`` (harmonic means), ``auc`` (that of sections whose clips have no domain),
+        ``undefined`` cells, ``difference`` to ``synthetic`` with ``low``
         and ``high``; fractions. Without ``argmax`` where that is what is used.
 
     >>> columns = ["machine", "section", "setting", "auc_source", "auc_target", "pauc"]
@@ -282,6 +311,8 @@ def compare_settings(settings: pd.DataFrame, scores: pd.DataFrame | None = None)
     for name, own in settings.groupby("setting", sort=False):
         official = official_score(own)
         means = {metric: harmonic_mean(own[metric]) for metric in OFFICIAL}
+        if (undivided := without_domains(own)).any():
+            means["auc"] = harmonic_mean(own.loc[undivided, "auc"])
         rows.append(
             {"setting": name, "official": official.value, **means, "undefined": official.undefined}
         )
@@ -306,7 +337,7 @@ def setting_sections(scores: pd.DataFrame, setting: str) -> list[Section]:
     """
     own = scores[scores["setting"] == setting]
     return [
-        Section(part["label"] == "anomaly", part["domain"].to_numpy(str), part["score"])
+        Section(part["label"] == "anomaly", known_domains(part["domain"]), part["score"])
         for _, part in own.groupby(UNIT, sort=False)
     ]
 
@@ -329,12 +360,13 @@ def decisions(clips: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
         metrics: The section's row of ``metrics.csv``.
 
     Returns:
-        ``domain``, ``normal`` and ``anomalous`` clips, false ``alarms``, ``found`` anomalies,
-        ``precision``, ``recall`` and ``f1``.
+        ``domain`` (empty where no clip has one), ``normal`` and ``anomalous`` clips, false
+        ``alarms``, ``found`` anomalies, ``precision``, ``recall`` and ``f1``.
     """
     row = metrics.iloc[0]
+    domains = known_domains(clips["domain"])
     table = []
-    for domain, own in clips.groupby("domain"):
+    for domain, own in clips.groupby(np.full(len(clips), "") if domains is None else domains):
         anomalous, called = own["label"] == "anomaly", own["decision"] == 1
         table.append(
             {
@@ -343,7 +375,7 @@ def decisions(clips: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
                 "alarms": int((~anomalous & called).sum()),
                 "anomalous": int(anomalous.sum()),
                 "found": int((anomalous & called).sum()),
-                **{name: row[f"{name}_{domain}"] for name in ("precision", "recall", "f1")},
+                **{name: row[f"{name}_{domain}".rstrip("_")] for name in _DECIDED},
             }
         )
     return pd.DataFrame(table)

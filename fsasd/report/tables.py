@@ -27,6 +27,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fsasd.detectors.base import load
+from fsasd.evaluation.metrics import known_domains
 from fsasd.evaluation.uncertainty import (
     harmonic_means,
     percentile_interval,
@@ -152,7 +153,8 @@ def cells(scores: pd.DataFrame, setting: str, resamples: int = RESAMPLES) -> Cel
 
     Args:
         scores: ``setting_scores.csv``.
-        setting: One of its settings. Resamples are the same for all of them.
+        setting: One of its settings. A section's resamples are the same for all settings and runs,
+            so that differences are paired, and other than those of any other section.
         resamples: Of the bootstrap.
 
     Returns:
@@ -162,22 +164,35 @@ def cells(scores: pd.DataFrame, setting: str, resamples: int = RESAMPLES) -> Cel
     own = scores[scores["setting"] == setting]
     for machine, of_machine in own.groupby("machine", sort=False):
         parts: dict[str, list[NDArray]] = {"auc": [], "pauc": []}
-        for _, part in of_machine.groupby("section", sort=False):
-            labels = (part["label"] == "anomaly").to_numpy(int)
-            domains = part["domain"].to_numpy(str)
-            counts = resample(labels, domains, n=resamples)
-            counts = np.vstack([np.ones((1, len(labels)), int), counts])
-            areas = resampled_areas(labels, domains, part["score"].to_numpy()[None], counts)
-            both = np.stack([areas.auc_source[0], areas.auc_target[0]])
-            undefined = np.isnan(both).any(axis=0)
-            parts["auc"].append(np.where(undefined, np.nan, harmonic_means(both)))
-            parts["pauc"].append(areas.pauc[0])
+        for section, part in of_machine.groupby("section", sort=False):
+            # Named by what they are of: neither the order nor the number of machines matters.
+            seed = np.random.default_rng(list(f"{machine} {section}".encode()))
+            auc, pauc = _resampled(part, resamples, seed)
+            parts["auc"].append(auc)
+            parts["pauc"].append(pauc)
         for key, rows in parts.items():
             found[f"{machine}_{key}"] = harmonic_means(np.stack(rows))
     for key in ("auc", "pauc"):
         machines = [found[name] for name in found if name.endswith(f"_{key}")]
         found[f"average_{key}"] = harmonic_means(np.stack(machines))
     return found
+
+
+def _resampled(
+    part: pd.DataFrame, resamples: int, seed: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """AUC (harmonic mean over domains, where there are any) and pAUC of one section."""
+    labels = (part["label"] == "anomaly").to_numpy(int)
+    domains = known_domains(part["domain"])
+    strata = [labels] if domains is None else [labels, domains]
+    counts = resample(*strata, n=resamples, seed=seed)
+    counts = np.vstack([np.ones((1, len(labels)), int), counts])
+    areas = resampled_areas(labels, domains, part["score"].to_numpy()[None], counts)
+    if domains is None:
+        return areas.auc[0], areas.pauc[0]
+    both = np.stack([areas.auc_source[0], areas.auc_target[0]])
+    undefined = np.isnan(both).any(axis=0)
+    return np.where(undefined, np.nan, harmonic_means(both)), areas.pauc[0]
 
 
 def _table2(results: Results) -> pd.DataFrame | None:
