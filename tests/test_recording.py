@@ -1,11 +1,16 @@
 import logging
+import os
+import subprocess
+import sys
+from math import gcd
 
 import numpy as np
 import pytest
 import soundfile
+from scipy import signal
 
 from fsasd.data import recording
-from fsasd.data.recording import SAMPLE_RATE, AudioError, read
+from fsasd.data.recording import RATES, SAMPLE_RATE, AudioError, decode, header, read
 
 
 def sine(hz, seconds=0.5, rate=SAMPLE_RATE):
@@ -97,7 +102,7 @@ def test_a_truncated_flac_is_refused(make_wav, share):
 def test_a_decoder_that_stops_early_is_noticed(make_wav, monkeypatch):
     path = make_wav("early.wav", np.zeros(100))
     monkeypatch.setattr(soundfile.SoundFile, "frames", property(lambda file: 101))
-    with pytest.raises(AudioError, match=r"early\.wav: cut short"):
+    with pytest.raises(AudioError, match=r"early\.wav: cut short: .*: 101 samples, found 100"):
         read(path)
 
 
@@ -133,3 +138,160 @@ def test_samples_that_are_no_numbers_are_counted(make_wav, wrong):
 def test_a_missing_recording_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"recording .*gone\.wav does not exist"):
         read(tmp_path / "gone.wav")
+
+
+@pytest.mark.parametrize(
+    "rate", [1000, 1001, 8000, 15_999, 22_051, 26_667, 44_100, 44_101, 48_000, 96_001, 400_000]
+)
+def test_any_rate_is_resampled_as_scipy_does(make_wav, rate):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(max(rate, 4000))
+    path = make_wav("noise.wav", noise, rate=rate, subtype="FLOAT")
+    divisor = gcd(rate, SAMPLE_RATE)
+    expected = signal.resample_poly(noise, SAMPLE_RATE // divisor, rate // divisor)
+    waveform = read(path)
+    assert waveform.dtype == np.float32
+    assert waveform.shape == expected.shape
+    assert np.abs(waveform - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("rate", [1, 999, 400_001, 2**31 - 1])
+@pytest.mark.parametrize("reader", [read, header, decode])
+def test_other_rates_are_refused(make_wav, rate, reader):
+    path = make_wav("rate.wav", np.zeros(100), rate=rate)
+    with pytest.raises(
+        AudioError,
+        match=rf"rate\.wav: expected a sampling rate of 1000 to 400000 Hz, found {rate}$",
+    ):
+        reader(path)
+
+
+MEASURE = """
+import resource, sys, time
+from fsasd.data.recording import read
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+read(sys.argv[1])
+before = peak()
+start = time.process_time()
+read(sys.argv[2])
+print(time.process_time() - start, peak() - before)
+"""
+
+
+@pytest.mark.parametrize("rate", [15_999, 26_667, RATES[1] - 1])
+def test_no_rate_takes_long_or_much_memory(make_wav, rate):
+    short = make_wav("short.wav", seconds=0.1, rate=48_000)
+    long = make_wav("long.wav", seconds=10, rate=rate)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, short, long], capture_output=True, text=True, check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    seconds, megabytes = map(float, done.stdout.split())
+    # 0.3 s on a machine that does nothing else.
+    assert seconds < 1
+    assert megabytes < 200
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"), [("a.wav", 16_000), ("b.wav", 44_100), ("c.wav", 26_667), ("d.flac", 8000)]
+)
+@pytest.mark.parametrize("seconds", [0.001, 0.37, 1.0, 1.5])
+def test_the_beginning_is_as_it_is_in_the_whole(make_wav, name, rate, seconds):
+    path = make_wav(name, seconds=1, rate=rate)
+    beginning, whole = read(path, seconds=seconds), read(path)
+    assert len(beginning) == min(round(seconds * SAMPLE_RATE), len(whole))
+    np.testing.assert_array_equal(beginning, whole[: len(beginning)])
+
+
+def test_no_more_is_decoded_than_is_asked_for(make_wav, monkeypatch):
+    path = make_wav("long.wav", seconds=60, rate=8000)
+    decoded = []
+    read_frames = soundfile.SoundFile.read
+
+    def counted(file, frames=-1, **options):
+        decoded.append(frames)
+        return read_frames(file, frames, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    assert len(read(path, seconds=10)) == 160_000
+    assert sum(decoded) < 10.1 * 8000
+
+
+def test_a_long_recording_is_decoded_in_blocks(make_wav, monkeypatch):
+    path = make_wav("stereo.wav", np.random.default_rng(0).uniform(-1, 1, (1000, 2)))
+    whole, rate = decode(path)
+    monkeypatch.setattr(recording, "_BLOCK", 7)
+    np.testing.assert_array_equal(decode(path)[0], whole)
+    np.testing.assert_array_equal(decode(path, 100 / rate)[0], whole[:100])
+
+
+@pytest.mark.parametrize("reader", [read, header])
+def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, reader):
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "device.wav").symlink_to("/dev/zero")
+    for name, kind in (("pipe", "a pipe"), ("folder", "a folder"), ("device", "a device")):
+        with pytest.raises(AudioError, match=rf"{name}\.wav: expected a file, found {kind}"):
+            reader(tmp_path / f"{name}.wav")
+
+
+@pytest.mark.parametrize("reader", [read, header])
+def test_links_that_lead_nowhere_are_named(tmp_path, reader):
+    (tmp_path / "link.wav").symlink_to(tmp_path / "gone.wav")
+    with pytest.raises(
+        FileNotFoundError, match=r"link\.wav does not exist: .* link to .*gone\.wav"
+    ):
+        reader(tmp_path / "link.wav")
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    with pytest.raises(AudioError, match=r"loop\.wav: cannot be read: .*symbolic links"):
+        reader(tmp_path / "loop.wav")
+
+
+def test_a_file_that_may_not_be_read_is_named(make_wav):
+    path = make_wav("secret.wav")
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything")
+    with pytest.raises(AudioError, match=r"secret\.wav: cannot be read: Permission denied"):
+        read(path)
+
+
+def test_a_name_that_is_not_utf_8_is_read_and_printed(make_wav, caplog, monkeypatch):
+    monkeypatch.setattr(recording, "_rates_told", set())
+    path = make_wav("plain.wav", rate=8000)
+    path = path.rename(path.with_name(os.fsdecode(b"L\xfcfter.wav")))
+    assert len(read(path)) == 4000
+    assert r"L\xfcfter.wav and others have 8000 Hz" in caplog.text
+    path.write_bytes(b"RIFF")
+    with pytest.raises(AudioError) as raised:
+        read(path)
+    assert str(raised.value).encode().startswith(rb"%s/L\xfcfter.wav: " % bytes(path.parent))
+
+
+@pytest.mark.parametrize("peak", [1e30, -1e30, 3e9])
+def test_samples_on_no_scale_are_refused(make_wav, peak):
+    waveform = np.zeros(100)
+    waveform[7] = peak
+    path = make_wav("loud.wav", waveform, subtype="FLOAT")
+    with pytest.raises(
+        AudioError, match=r"loud\.wav: expected samples in \[-1, 1\].*peak of (1e\+30|3e)"
+    ):
+        read(path)
+
+
+def test_floats_on_the_scale_of_integers_are_read(make_wav):
+    waveform = np.array([-(2.0**31), 0, 2.0**31])
+    path = make_wav("integers.wav", waveform, subtype="FLOAT")
+    np.testing.assert_array_equal(read(path), waveform)
+
+
+def test_the_cases_are_read_or_named(shared):
+    folder = shared / "cases"
+    for name, samples in (("26667", 2400), ("rate15999", 16_002)):
+        assert read(folder / "rates" / f"{name}.wav").shape == (samples,), name
+    for place, message in (
+        ("rates/rate1", "expected a sampling rate"),
+        ("extreme/float64_all_1e30", r"expected samples in \[-1, 1\].* a peak of 4\.02316e\+29"),
+        *((f"unreadable/{i}", "not readable as audio") for i in range(6)),
+    ):
+        with pytest.raises(AudioError, match=rf"{place}\.wav: {message}"):
+            read(folder / f"{place}.wav")

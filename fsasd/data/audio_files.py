@@ -46,6 +46,17 @@ _FOREIGN = frozenset(
 )  # fmt: skip
 
 
+def printable(path: str | Path) -> str:
+    r"""Return a path as text that any file, terminal or parser takes.
+
+    Names on disk are bytes; those that are not UTF-8 become escapes.
+
+    >>> print(printable(os.fsdecode(b"L\xfcfter.wav")), printable("Lüfter.wav"))
+    L\xfcfter.wav Lüfter.wav
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def is_foreign(name: str) -> bool:
     """Say whether a file or folder is one that other programs leave in data sets, by its name.
 

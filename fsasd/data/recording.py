@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
-import struct
+import math
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import soundfile
-import torch
-import torchaudio
+from scipy import signal
+
+from fsasd.data import containers
+from fsasd.data.containers import Extent
+from fsasd.data.audio_files import printable
 
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16_000
 """Hz; every DCASE Task 2 edition and AudioLDM use it."""
 
+RATES = (1_000, 400_000)
+"""Lowest and highest sampling rate in Hz that is resampled; beyond, a header is wrong."""
+
 CHANNELS = {"near": 0, "far": 1}
 """Of DCASE 2026: the microphone near the machine is the left channel, the far one the right
 (github.com/nttcslab/dcase2023_task2_baseline_ae, README)."""
+
+READER = 2
+"""Version of what ``read`` returns: part of what determines features."""
+
+_LARGEST = 2.0**31
+"""No format has larger samples, also if floats are on the scale of its integers."""
+
+_BLOCK = 1 << 20
+"""Samples that are decoded at a time."""
+
+_MOST_COMPRESSED = 8192
+"""Samples of each channel in a byte; the longest silent FLAC frame has fewer."""
+
+_ZEROS = 10
+"""Of the sinc on either side that resampling weighs, as in ``scipy.signal.resample_poly``."""
+
+_REACH = 1.1 * _ZEROS / RATES[0]
+"""Seconds on either side of a sample that resampling looks at, at most."""
 
 _rates_told: set[int] = set()
 
@@ -28,48 +56,58 @@ class AudioError(ValueError):
     """A recording cannot be used; the message names the file."""
 
 
-def read(path: str | Path, *, channel: int | str | None = None) -> np.ndarray:
+def read(
+    path: str | Path, *, channel: int | str | None = None, seconds: float | None = None
+) -> np.ndarray:
     """Read a recording at 16 kHz.
 
     Args:
-        path: A file that soundfile reads (wav, flac, ...).
+        path: A wav (RIFF, RF64, W64), AIFF, AU, CAF, FLAC, Ogg or MP3 file.
         channel: What to take of several channels: an index, ``near`` (0), ``far`` (1) or
             ``mean``. ``None`` expects mono.
+        seconds: How much to return, from the start; what lies behind is not decoded. All of it
+            without.
 
     Returns:
-        (samples,) float32 in [-1, 1]. Other sampling rates are resampled, which is logged once
-        per rate.
+        (samples,) float32, in [-1, 1] unless the file holds floats. Other sampling rates are
+        resampled as ``scipy.signal.resample_poly`` does, which is logged once per rate.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        AudioError: It is unreadable, empty, cut short, holds NaN or infinities, or
-            has channels to choose from.
+        AudioError: It is unreadable, empty, cut short, holds NaN, infinities or samples on no
+            format's scale, has a sampling rate out of ``RATES`` or channels to choose from.
     """
     path = Path(path)
-    samples, rate = decode(path)
+    samples, rate = decode(path, None if seconds is None else seconds + _REACH)
     waveform = one_channel(samples, channel, path)
     require_finite(waveform, path)
     if rate != SAMPLE_RATE:
         waveform = _resample(waveform, rate, path)
-    return waveform
+    return waveform if seconds is None else waveform[: round(seconds * SAMPLE_RATE)]
 
 
 def require_finite(waveform: np.ndarray, path: Path) -> None:
-    """Raise if some samples are no numbers.
+    """Raise if some samples are no numbers, or so large that no spectrum can be computed.
 
     Raises:
-        AudioError: Says how many; names ``path``.
+        AudioError: Says how many, or the peak; names ``path``.
     """
-    # A sum is NaN or infinite if a sample is, and quicker than a look at each.
-    finite = np.isfinite(waveform.sum())
-    if not finite and (bad := np.count_nonzero(~np.isfinite(waveform))):
-        raise AudioError(f"{path}: {bad} samples are NaN or infinite")
+    low, high = waveform.min(), waveform.max()
+    if low >= -_LARGEST and high <= _LARGEST:
+        return
+    if bad := np.count_nonzero(~np.isfinite(waveform)):
+        raise AudioError(f"{printable(path)}: {bad} samples are NaN or infinite")
+    raise AudioError(
+        f"{printable(path)}: expected samples in [-1, 1], or on the scale of 32-bit integers at "
+        f"most, found a peak of {max(high, -low):g}"
+    )
 
 
 class Header(NamedTuple):
     """What a recording's file says of itself."""
 
     seconds: float
+    """NaN where it does not say: only decoding tells the length of a streamed FLAC file."""
     rate: int
     channels: int
 
@@ -78,55 +116,129 @@ def header(path: Path) -> Header:
     """Read what a recording announces, without its samples.
 
     Raises:
-        AudioError: It is unreadable or cut short.
+        FileNotFoundError: The file does not exist.
+        AudioError: It is unreadable, is cut short or has a sampling rate out of ``RATES``.
     """
-    try:
-        info = soundfile.info(str(path))
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"{path}: not readable as audio: {error}") from error
-    _require_whole(path, not _riff_is_cut(path))
-    return Header(info.frames / info.samplerate, info.samplerate, info.channels)
+    with _opened(path) as (sound, frames):
+        seconds = math.nan if frames is None else frames / sound.samplerate
+        return Header(seconds, sound.samplerate, sound.channels)
 
 
-def decode(path: Path) -> tuple[np.ndarray, int]:
+def decode(path: Path, seconds: float | None = None) -> tuple[np.ndarray, int]:
     """Read a recording as it is.
+
+    Args:
+        path: The file.
+        seconds: How much of it to decode, from the start; all of it without.
 
     Returns:
         (samples, channels) float32, and the sampling rate in Hz.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        AudioError: It is unreadable, empty or cut short.
+        AudioError: It is unreadable, empty, cut short or has a sampling rate out of ``RATES``.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"recording {path} does not exist")
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, announced = file.samplerate, file.frames
-            samples = file.read(dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise AudioError(f"{path}: not readable as audio: {error}") from error
-    _require_whole(path, len(samples) >= announced and not _riff_is_cut(path))
+    with _opened(path) as (sound, frames):
+        rate = sound.samplerate
+        wanted = math.inf if seconds is None else math.ceil(seconds * rate)
+        samples = _samples(sound, wanted if frames is None else min(frames, wanted))
+    if frames is not None and len(samples) < min(frames, wanted):
+        raise AudioError(
+            f"{printable(path)}: cut short: its header announces more audio than the file holds: "
+            f"{frames} samples, found {len(samples)}"
+        )
     if not samples.size:
-        raise AudioError(f"{path}: holds no samples")
+        raise AudioError(f"{printable(path)}: holds no samples")
     return samples, rate
 
 
-def _riff_is_cut(path: Path) -> bool:
-    """Say whether a wav file is shorter than its header announces (other files never are)."""
-    # libsndfile mends the length of a truncated wav in silence; its header still tells.
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head[:4] != b"RIFF":
+class _Forward(soundfile.SoundFile):
+    """Read from start to end: not all codecs can return, and soundfile would after each block."""
+
+    def seekable(self) -> bool:
         return False
-    (announced,) = struct.unpack("<I", head[4:])
-    # Writers to a pipe cannot know the length, and say 0 or the largest number.
-    return announced not in (0, 0xFFFFFFFF) and path.stat().st_size < announced + 8
 
 
-def _require_whole(path: Path, holds: bool) -> None:
-    if not holds:
-        raise AudioError(f"{path}: cut short: its header announces more audio than the file holds")
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[_Forward, int | None]]:
+    """Open a recording; yield how many samples it announces, too, if it does."""
+    name = printable(path)
+    try:
+        with contextlib.ExitStack() as stack:
+            size = _require_file(path)
+            file = stack.enter_context(path.open("rb", buffering=0))
+            extent = containers.extent(file)
+            if extent is not None and extent.cut:
+                raise AudioError(f"{name}: cut short: {extent.cut}")
+            file.seek(0)
+            source: int | containers.Mended = file.fileno()
+            if extent is not None and extent.sizes:
+                source = stack.enter_context(containers.Mended(path, extent.sizes))
+            sound = stack.enter_context(_Forward(source, closefd=False))
+            if extent is None and sound.format not in ("FLAC", "MP3"):
+                raise AudioError(
+                    f"{name}: expected a wav, AIFF, AU, CAF, FLAC, Ogg or MP3 file, found "
+                    f"{sound.format_info}: whether one is cut short is not known"
+                )
+            _require_rate(sound.samplerate, name)
+            yield sound, _announced(sound, extent, size, name)
+    except FileNotFoundError:
+        raise
+    except soundfile.SoundFileError as error:
+        said = getattr(error, "error_string", error)
+        raise AudioError(f"{name}: not readable as audio: {said}") from error
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be read: {error.strerror}") from error
+
+
+def _require_file(path: Path) -> int:
+    """Return a file's size; nothing but a file has an end."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        link = f": it is a link to {printable(path.readlink())}" if path.is_symlink() else ""
+        raise FileNotFoundError(f"recording {printable(path)} does not exist{link}") from None
+    if not stat.S_ISREG(found.st_mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        kind = kinds.get(stat.S_IFMT(found.st_mode), "a device")
+        raise AudioError(f"{printable(path)}: expected a file, found {kind}")
+    return found.st_size
+
+
+def _require_rate(rate: int, name: str) -> None:
+    lowest, highest = RATES
+    if not lowest <= rate <= highest:
+        raise AudioError(
+            f"{name}: expected a sampling rate of {lowest} to {highest} Hz, found {rate}"
+        )
+
+
+def _announced(sound: _Forward, extent: Extent | None, size: int, name: str) -> int | None:
+    frames = sound.frames
+    if frames >= 1 << 62:
+        # FLAC that was written to a pipe.
+        return None
+    if frames > _MOST_COMPRESSED * size:
+        raise AudioError(
+            f"{name}: its header announces {frames} samples, more than its {size} bytes can hold"
+        )
+    if extent is not None and extent.frames and 0 < frames - extent.frames < _MOST_COMPRESSED:
+        # The last block of a codec is not full; of GSM 6.10, libsndfile decodes a pad byte, too.
+        return extent.frames
+    return frames
+
+
+def _samples(sound: _Forward, wanted: float) -> np.ndarray:
+    size = max(_BLOCK // sound.channels, 1)
+    blocks, count = [np.empty((0, sound.channels), np.float32)], 0
+    while count < wanted:
+        asked = int(min(size, wanted - count))
+        block = sound.read(asked, dtype="float32", always_2d=True)
+        blocks.append(block)
+        count += len(block)
+        if len(block) < asked:
+            break
+    return blocks[1] if len(blocks) == 2 else np.concatenate(blocks)
 
 
 def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> np.ndarray:
@@ -139,7 +251,7 @@ def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> n
     index = CHANNELS.get(channel, channel) if isinstance(channel, str) else channel
     if n_channels == 1 and isinstance(index, int) and index > 0:
         raise AudioError(
-            f"{path}: expected several channels, of which to take {channel}, found mono"
+            f"{printable(path)}: expected several channels, of which to take {channel}, found mono"
         )
     if n_channels == 1:
         return samples[:, 0]
@@ -148,14 +260,42 @@ def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> n
     if isinstance(index, int) and 0 <= index < n_channels:
         return np.ascontiguousarray(samples[:, index])
     raise AudioError(
-        f"{path}: expected mono, found {n_channels} channels, and channel={channel} chooses none "
-        f"of them: say data.channel=near, far, mean or an index below {n_channels}"
+        f"{printable(path)}: expected mono, found {n_channels} channels, and "
+        f"channel={channel} chooses none of them: say "
+        f"data.channel=near, far, mean or an index below {n_channels}"
     )
 
 
 def _resample(waveform: np.ndarray, rate: int, path: Path) -> np.ndarray:
     if rate not in _rates_told:
         _rates_told.add(rate)
-        log.warning("%s and others have %d Hz: resampling to %d Hz", path, rate, SAMPLE_RATE)
-    samples = torch.from_numpy(np.ascontiguousarray(waveform))
-    return torchaudio.functional.resample(samples, rate, SAMPLE_RATE).numpy()
+        log.warning(
+            "%s and others have %d Hz: resampling to %d Hz", printable(path), rate, SAMPLE_RATE
+        )
+    divisor = math.gcd(rate, SAMPLE_RATE)
+    up, down = SAMPLE_RATE // divisor, rate // divisor
+    taps, delay = _low_pass(up, down)
+    count = -(-len(waveform) * up // down)
+    return signal.upfirdn(taps, waveform, up, down)[delay : delay + count]
+
+
+@functools.lru_cache(maxsize=4)
+def _low_pass(up: int, down: int) -> tuple[np.ndarray, int]:
+    """Return the filter of ``scipy.signal.resample_poly``, and the samples that it delays.
+
+    Rates that are coprime to 16,000 need one of up to 8 million taps, which takes
+    ``resample_poly`` seconds and hundreds of megabytes. It is a smooth curve: interpolated from
+    fewer taps, it is the same to -100 dB.
+    """
+    band = max(up, down)
+    fine = min(band, 4096)
+    curve = signal.firwin(2 * _ZEROS * fine + 1, 1 / fine, window=("kaiser", 5.0))
+    half = curve[_ZEROS * fine :] * (up * fine / band)
+    if fine < band:
+        places = np.arange(_ZEROS * band + 1) * (fine / band)
+        half = np.interp(places, np.arange(len(half)), half)
+    half = half.astype(np.float32)
+    # Zeros in front, so that the delay is a number of samples.
+    wait = -(_ZEROS * band) % down
+    taps = np.concatenate([np.zeros(wait, np.float32), half[:0:-1], half])
+    return taps, (_ZEROS * band + wait) // down
