@@ -83,6 +83,31 @@ def test_log_mels_of_different_settings_do_not_meet_in_the_cache(cache, recordin
     assert [log_mel.shape[1] for log_mel in found] == [4, 7, 4]
 
 
+class Beginning:
+    """A front end that looks at the first quarter of a second."""
+
+    max_seconds = 0.25
+
+    def __call__(self, waveform):
+        assert len(waveform) == 4000
+        return waveform[:4000]
+
+
+def test_no_more_is_decoded_than_a_front_end_looks_at(cache, make_wav, monkeypatch):
+    clip = Clip(make_wav(seconds=1, rate=8000), "fan")
+    asked = []
+    monkeypatch.setattr("fsasd.data.clips.read", lambda *a, **k: asked.append(k) or read(*a, **k))
+    np.testing.assert_array_equal(cache.get(Beginning(), clip), read(clip.path)[:4000])
+    assert [options["seconds"] for options in asked] == [0.25]
+
+
+def test_a_name_that_is_not_utf_8_has_features_and_a_place_in_the_table(cache, make_wav):
+    path = make_wav().rename(make_wav().with_name(os.fsdecode(b"L\xfcfter.wav")))
+    clips = Clips([Clip(path, "fan")], cache)
+    assert clips[0].path == path
+    np.testing.assert_array_equal(next(clips.features(Counting())), read(path)[:4])
+
+
 def test_a_recording_that_cannot_be_read_leaves_nothing_in_the_cache(tmp_path):
     path = tmp_path / "garbage.wav"
     path.write_bytes(b"no audio")

@@ -1,5 +1,6 @@
 """ClipTable: what goes in comes out, however much of it, and it takes no more room than it must."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -13,7 +14,10 @@ from fsasd.data.metadata import Clip
 from fsasd.data.table import ClipTable
 
 words = st.text(max_size=8)
-names = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1)
+# Any bytes but NUL and the slash, which need not be UTF-8.
+names = (
+    st.binary(min_size=1, max_size=8).filter(lambda x: not {0, ord("/")} & set(x)).map(os.fsdecode)
+)
 clips = st.builds(
     Clip,
     path=st.lists(names, min_size=1, max_size=3).map(lambda parts: Path("/".join(parts))),

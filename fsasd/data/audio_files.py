@@ -11,14 +11,12 @@ import soundfile
 
 log = logging.getLogger(__name__)
 
-# Of libsndfile's formats; RAW does not say its own rate, and MAT files hold anything.
 _OF_FORMAT = {
     "WAV": (".wav", ".wave"), "FLAC": (".flac",), "OGG": (".ogg", ".oga", ".opus"),
     "MP3": (".mp3",), "AIFF": (".aif", ".aiff", ".aifc"), "AU": (".au", ".snd"), "CAF": (".caf",),
-    "W64": (".w64",), "RF64": (".rf64",), "NIST": (".nist", ".sph"), "VOC": (".voc",),
-    "SVX": (".8svx", ".iff"), "IRCAM": (".sf",), "AVR": (".avr",), "PAF": (".paf",),
-    "PVF": (".pvf",), "SDS": (".sds",), "SD2": (".sd2",),
+    "W64": (".w64",), "RF64": (".rf64",),
 }  # fmt: skip
+"""libsndfile's formats that tell whether a file was cut (see ``containers``)."""
 
 AUDIO_SUFFIXES = tuple(
     suffix
@@ -26,15 +24,16 @@ AUDIO_SUFFIXES = tuple(
     if name in soundfile.available_formats()
     for suffix in suffixes
 )
-"""Of the recordings that soundfile reads here."""
+"""Of the recordings that are read here."""
 
-READABLE = ".wav, .flac, .ogg, .mp3 and whatever else soundfile reads"
+READABLE = ".wav, .flac, .ogg, .mp3, .aif, .au, .caf, .w64, .rf64"
 
-# What people have recordings in, and soundfile does not read.
+# What people have recordings in, and that is not read.
 _OTHER_AUDIO = frozenset(
     {
-        ".3gp", ".aac", ".ac3", ".amr", ".ape", ".dff", ".dsf", ".eac3", ".m4a", ".m4b", ".mka",
-        ".mp2", ".mp4", ".raw", ".tta", ".webm", ".wma", ".wv",
+        ".3gp", ".8svx", ".aac", ".ac3", ".amr", ".ape", ".avr", ".dff", ".dsf", ".eac3", ".iff",
+        ".m4a", ".m4b", ".mka", ".mp2", ".mp4", ".nist", ".paf", ".pvf", ".raw", ".sd2", ".sds",
+        ".sf", ".sph", ".tta", ".voc", ".webm", ".wma", ".wv",
     }
 )  # fmt: skip
 _FOREIGN = frozenset(

@@ -15,14 +15,16 @@ import joblib
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from fsasd.data.metadata import Clip
-from fsasd.data.recording import read
+from fsasd.data.metadata import Clip, printable
+from fsasd.data.recording import READER, read
 from fsasd.data.table import ClipTable
 
 T = TypeVar("T")
 
 FrontEnd = Callable[[np.ndarray], np.ndarray]
-"""Waveform (samples,) -> features; hashable, with a ``repr`` that says all its settings."""
+"""Waveform (samples,) -> features; hashable, with a ``repr`` that says all its settings.
+
+One that looks at the beginning of a clip alone has ``max_seconds``: no more is decoded for it."""
 
 
 class FeatureCache:
@@ -41,21 +43,21 @@ class FeatureCache:
         self.channel = channel
         self._memory: dict[tuple[str, str], np.ndarray] = {}
 
-    def read(self, clip: Clip) -> np.ndarray:
-        """Return a recording's waveform (see ``read``)."""
-        return read(clip.path, channel=self._channel(clip))
+    def read(self, clip: Clip, seconds: float | None = None) -> np.ndarray:
+        """Return a recording's waveform, or the first seconds of it (see ``read``)."""
+        return read(clip.path, channel=self._channel(clip), seconds=seconds)
 
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         """Return ``front_end(waveform)`` of a clip, computed only if it is not yet there."""
         key = self._key(front_end, clip)
         if self.folder is None:
             if key not in self._memory:
-                self._memory[key] = front_end(self.read(clip))
+                self._memory[key] = self._compute(front_end, clip)
             return self._memory[key]
         path = self._path(key)
         if path.is_file():
             return _load(path)
-        features = front_end(self.read(clip))
+        features = self._compute(front_end, clip)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
         try:
@@ -76,8 +78,12 @@ class FeatureCache:
         key = self._key(front_end, clip)
         return key in self._memory if self.folder is None else self._path(key).is_file()
 
+    def _compute(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
+        return front_end(self.read(clip, getattr(front_end, "max_seconds", None)))
+
     def _key(self, front_end: FrontEnd, clip: Clip) -> tuple[str, str]:
-        return f"{front_end!r}, channel {self._channel(clip)}", identity(clip.path)
+        spec = f"{front_end!r}, channel {self._channel(clip)}, reader {READER}"
+        return spec, identity(clip.path)
 
     def _channel(self, clip: Clip) -> int | str | None:
         return None if clip.synthetic else self.channel
@@ -205,7 +211,7 @@ def identity(path: Path) -> str:
         FileNotFoundError: The file does not exist.
     """
     stat = path.stat()
-    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    return f"{printable(path.resolve())}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
 def _digest(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 from operator import attrgetter
@@ -50,7 +51,7 @@ class ClipTable:
             place.append(folders.setdefault(clip.path.parent, len(folders)))
             names.append(clip.path.name)
         self._folders = list(folders)
-        self._names = np.array(names, dtype=np.dtypes.StringDType())
+        self._names = np.array(list(map(_as_text, names)), dtype=np.dtypes.StringDType())
         self._place = np.array(place, dtype=np.int32)
         self._kind = np.array(kind, dtype=np.int32)
 
@@ -58,7 +59,7 @@ class ClipTable:
         return len(self._kind)
 
     def __getitem__(self, row: int) -> Clip:
-        path = self._folders[self._place[row]] / self._names[row]
+        path = self._folders[self._place[row]] / _as_name(self._names[row])
         return Clip(path, *_but_path(self._kinds[self._kind[row]]))
 
     def kinds(self, rows: np.ndarray) -> list[Clip]:
@@ -70,3 +71,14 @@ class ClipTable:
         kinds, place = np.unique(self._kind[rows], return_inverse=True)
         said = [say(self._kinds[kind]) for kind in kinds]
         return [said[i] for i in place]
+
+
+# NumPy's strings hold no name that is not UTF-8; a name's bytes are as many characters of Latin 1.
+
+
+def _as_text(name: str) -> str:
+    return name if name.isascii() else os.fsencode(name).decode("latin-1")
+
+
+def _as_name(text: str) -> str:
+    return text if text.isascii() else os.fsdecode(text.encode("latin-1"))

@@ -26,6 +26,7 @@ from torch.utils.data import Dataset
 
 from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.bank import Bank
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.embedding import class_name
@@ -59,9 +60,14 @@ class Image:
 
     frames: int
 
+    @property
+    def max_seconds(self) -> float:
+        """What lies behind is not decoded."""
+        return (self.frames + 1) * 512 / SAMPLE_RATE
+
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """Return (128, frames); a shorter clip's frames are repeated."""
-        log_mel = LogMel.twfr(None)(waveform[: (self.frames + 1) * 512])
+        log_mel = LogMel.twfr(None)(waveform[: round(self.max_seconds * SAMPLE_RATE)])
         return np.resize(log_mel.T, (self.frames, log_mel.shape[0])).T
 
 

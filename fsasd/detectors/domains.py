@@ -87,7 +87,7 @@ def with_mixed_target_clips(clips: Clips, ratio: float, neighbours: int, seed: i
     if not count:
         return clips
     target = clips.where(domain="target")
-    waveforms = [clips.cache.read(clip)[: 10 * SAMPLE_RATE] for clip in target]
+    waveforms = [clips.cache.read(clip, seconds=10) for clip in target]
     shortest = min(map(len, waveforms))
     pairs, shares = _mixtures(
         np.stack([waveform[:shortest] for waveform in waveforms]), count, neighbours, seed
@@ -111,8 +111,11 @@ class _Mixed(FeatureCache):
         self.waveforms: dict[Path, np.ndarray] = {}
         self.clips: list[Clip] = []
 
-    def read(self, clip: Clip) -> np.ndarray:
-        return self.waveforms[clip.path] if clip.path in self.waveforms else self.other.read(clip)
+    def read(self, clip: Clip, seconds: float | None = None) -> np.ndarray:
+        if clip.path not in self.waveforms:
+            return self.other.read(clip, seconds)
+        end = None if seconds is None else round(seconds * SAMPLE_RATE)
+        return self.waveforms[clip.path][:end]
 
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         if clip.path in self.waveforms:

@@ -318,6 +318,11 @@ class Embedding:
     def __repr__(self) -> str:
         return f"Embedding({self._name}, {self.seconds})"
 
+    @property
+    def max_seconds(self) -> float:
+        """What lies behind is not decoded."""
+        return self.seconds
+
     @torch.inference_mode()
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """Return (members, dim) float32 of a (samples,) waveform."""
