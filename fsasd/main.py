@@ -67,7 +67,7 @@ from fsasd.validation import Trial, play_target, write_validation
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 2, "finetune": 2, "synthesise": 4, "train": 1, "detect": 8}
+VERSIONS = {"pretrain": 2, "finetune": 3, "synthesise": 5, "train": 2, "detect": 9}
 """To be raised when a stage, given the same recipe, gives another result."""
 
 STAGES = ("check", "pretrain", "finetune", "synthesise", "train", "detect", "report")

@@ -15,7 +15,8 @@ import joblib
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from fsasd.data.metadata import Clip, printable
+from fsasd.data.audio_files import printable
+from fsasd.data.metadata import Clip
 from fsasd.data.recording import READER, read
 from fsasd.data.table import ClipTable
 

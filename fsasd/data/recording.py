@@ -16,8 +16,8 @@ import soundfile
 from scipy import signal
 
 from fsasd.data import containers
-from fsasd.data.containers import Extent
 from fsasd.data.audio_files import printable
+from fsasd.data.containers import Extent
 
 log = logging.getLogger(__name__)
 
