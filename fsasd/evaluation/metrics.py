@@ -108,9 +108,26 @@ class SectionMetrics:
     @property
     def undefined(self) -> int:
         """How many of the metrics that enter the official score are undefined."""
-        missing = [math.isnan(value) for value in (self.auc_source, self.auc_target, self.pauc)]
-        undivided = all(missing[:2]) and not math.isnan(self.auc)
-        return sum(missing) - 2 * undivided
+        official = OFFICIAL if self._is_divided else ("auc", "pauc")
+        return sum(math.isnan(getattr(self, name)) for name in official)
+
+    def named(self) -> dict[str, float]:
+        """Return the metrics by name: per domain, or of all clips where none has a domain.
+
+        >>> list(SectionMetrics(math.nan, math.nan, 0.7, auc=0.8).named())
+        ['pauc', 'precision', 'recall', 'f1', 'auc']
+        """
+        pooled = ("precision", "recall", "f1")
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if (name not in pooled if self._is_divided else not name.endswith(DOMAINS))
+        }
+
+    @property
+    def _is_divided(self) -> bool:
+        divided = not (math.isnan(self.auc_source) and math.isnan(self.auc_target))
+        return divided or math.isnan(self.auc)
 
 
 @dataclass(frozen=True)

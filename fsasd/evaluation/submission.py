@@ -24,7 +24,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -480,8 +480,7 @@ def _json(evaluation: Evaluation) -> str:
         "undefined_cells": evaluation.official.undefined,
         "machines": {
             _label(key, evaluation.metrics): {
-                name: plain(value)
-                for name, value in (asdict(metrics) | {"auc": metrics.auc}).items()
+                name: plain(value) for name, value in metrics.named().items()
             }
             for key, metrics in evaluation.metrics.items()
         },
