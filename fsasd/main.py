@@ -37,6 +37,7 @@ from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import Clip, require_known
 from fsasd.detection import Detection, detect, in_section, sections, tell, write
 from fsasd.detectors.base import Detector
+from fsasd.detectors.training import DETECTORS_OWN, normalising_alone
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.batches import batches
 from fsasd.generation.cost import what_to_lower
@@ -53,7 +54,13 @@ from fsasd.generation.synthesis import (
     rejections,
 )
 from fsasd.memory import give_back_memory, keep_freed_memory, memory_advice
-from fsasd.preflight import check_grid, check_targets, check_training
+from fsasd.preflight import (
+    check_grid,
+    check_heeded,
+    check_networks,
+    check_targets,
+    check_training,
+)
 from fsasd.processes import leave_with_the_first_rank, say_only_what_matters
 from fsasd.recipes import digest, examples_per_step, foreign, packages
 from fsasd.report import console, paper_table, write_report, write_tables
@@ -67,7 +74,7 @@ from fsasd.validation import Trial, play_target, write_validation
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 2, "finetune": 3, "synthesise": 5, "train": 2, "detect": 9}
+VERSIONS = {"pretrain": 2, "finetune": 3, "synthesise": 5, "train": 3, "detect": 9}
 """To be raised when a stage, given the same recipe, gives another result."""
 
 STAGES = ("check", "pretrain", "finetune", "synthesise", "train", "detect", "report")
@@ -160,14 +167,13 @@ class Run:
 
     def train_recipe(self, part: Detector) -> dict[str, Any]:
         """Return what the networks depend on of a detector, or of one within it."""
-        trainer = self._all("trainer")
+        trainer = self._plain("trainer")
         return {
             "version": VERSIONS["train"],
             "detector": part.recipe(),
             **foreign(self._plain("detector")),
-            "precision": trainer["precision"],
-            # A detector's batch is that of each process.
-            "processes": examples_per_step(1, trainer | {"accumulate_grad_batches": 1}),
+            "trainer": {k: v for k, v in trainer.items() if k not in {"_target_", *DETECTORS_OWN}},
+            "normalising_alone": normalising_alone(self._all("trainer")),
             "synthesise": self._synthesised() if part.synthetic_labels() else None,
             "clips": self._heard_digest,
         }
@@ -293,9 +299,8 @@ class Run:
             made = [clip for clip in read_manifest(synthetic) if clip.label in labels]
             heard = Clips([*heard, *made], self.data.cache)
         options = hydra.utils.instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
-        # How long and how, the detector's own settings say.
-        where = {k: v for k, v in options.keywords.items() if k in _RUNTIME["trainer"]}
-        where |= {"precision": self.cfg.trainer.precision, "logger": self._logger(folder)}
+        where = {k: v for k, v in options.keywords.items() if k not in DETECTORS_OWN}
+        where |= {"logger": self._logger(folder)}
         if isinstance(where.get("strategy"), ModelParallelStrategy):
             # What detectors train is small enough for each device to hold all of it.
             where["strategy"] = "ddp"
@@ -367,6 +372,15 @@ class Run:
 
     # The chain.
 
+    def check_overrides(self, overrides: Sequence[str]) -> None:
+        """Check that some training heeds what the command line says of it.
+
+        Raises:
+            ValueError: None does.
+        """
+        trained = bool(self.cfg.generator._target_) and self._is_trained
+        check_heeded(overrides, trained, bool(self.detector.to_prepare()))
+
     def __call__(self) -> float | None:
         """Run the stages that the configuration asks for.
 
@@ -419,6 +433,8 @@ class Run:
             paper_table(number)
         if "detect" in stages:
             check_targets(self.data)
+        if "train" in stages:
+            check_networks(self.detector, self._all("trainer"))
         if {"finetune", "pretrain"} & set(stages) and self.cfg.generator._target_:
             callbacks = self.cfg.callbacks.values() if self._is_trained else ()
             monitored = [c.monitor for c in callbacks if c.get("monitor")]
@@ -598,7 +614,9 @@ def main(cfg: DictConfig) -> float | None:
     if rank() == 0:
         (folder / LEFT_OUT).unlink(missing_ok=True)
     try:
-        return Run(cfg, folder)()
+        run = Run(cfg, folder)
+        run.check_overrides(HydraConfig.get().overrides.task)
+        return run()
     except KeyboardInterrupt:
         if rank() == 0:
             log.error("interrupted: the same command goes on from what %s holds", cfg.store)

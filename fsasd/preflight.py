@@ -10,6 +10,8 @@ from sklearn.base import clone
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.detection import require_clips, sections
 from fsasd.detectors.base import Detector
+from fsasd.detectors.shares import require_whole_shares
+from fsasd.detectors.training import DETECTORS_OWN, processes
 from fsasd.selection import Selector, title
 
 
@@ -40,6 +42,57 @@ def check_targets(data: FirstShotDataModule) -> None:
     for machine in data.targets:
         for _, own in sections(data.machine(machine)):
             require_clips(own.where(split="train", label="normal"), own.where(split="test"))
+
+
+def check_networks(detector: Detector, trainer: Mapping[str, Any]) -> None:
+    """Check that processes can divide the batches that a detector's networks are trained on.
+
+    Args:
+        detector: Whose networks are trained.
+        trainer: Settings of ``lightning.Trainer``.
+
+    Raises:
+        ValueError: A batch cannot be divided evenly.
+    """
+    for part in detector.to_prepare():
+        if batch_size := part.recipe().get("batch_size"):
+            require_whole_shares(batch_size, processes(trainer), "detector.batch_size")
+
+
+TRAINING_ONLY = frozenset(
+    {"max_time", "limit_train_batches", "limit_val_batches", "overfit_batches", "sync_batchnorm"}
+)
+"""Arguments of ``lightning.Trainer`` by which networks are trained, detectors' too."""
+
+
+def check_heeded(overrides: Sequence[str], generator: bool, detector: bool) -> None:
+    """Check that what the command line says of a training is said of one.
+
+    Args:
+        overrides: Of the command line, such as ``trainer.max_steps=9``.
+        generator: One is trained.
+        detector: One with networks is trained.
+
+    Raises:
+        ValueError: Names the first that no training heeds.
+
+    >>> check_heeded(["trainer.max_steps=9"], generator=True, detector=False)
+    """
+    named = [override.lstrip("+~").split("=")[0].split(".") for override in overrides]
+    for name in [rest[0] for group, *rest in named if group == "trainer" and rest]:
+        if generator or (name not in TRAINING_ONLY and name not in DETECTORS_OWN):
+            continue
+        if not detector:
+            raise ValueError(
+                f"trainer.{name} has no effect: the generator is not one that is trained, nor has "
+                "the detector networks that all machines share. Leave it out"
+            )
+        if name in DETECTORS_OWN:
+            raise ValueError(
+                f"trainer.{name} is about fine-tuning a generator, and this one is not trained. "
+                "The detector's networks are trained as its own settings say (detector.epochs, "
+                "detector.batch_size), or until trainer.max_time. Leave it out"
+            )
 
 
 def check_training(

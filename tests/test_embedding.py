@@ -22,6 +22,7 @@ from fsasd.detectors.embedding import (
     train,
 )
 from fsasd.detectors.heads import Softmax
+from fsasd.detectors.shares import Share
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.prompts import make_prompts
 from fsasd.generation.sampling import Sampler
@@ -133,7 +134,7 @@ def test_an_example_is_cut_where_it_is_asked_to_be(examples):
 
 
 def test_ranks_share_the_clips_and_cut_them_elsewhere_in_each_epoch(examples):
-    ranks = [RandomCuts(examples, 2, rank, seed=0) for rank in (0, 1)]
+    ranks = [RandomCuts(len(examples), 16, Share(2, rank), seed=0) for rank in (0, 1)]
     first = [list(rank) for rank in ranks]
     assert sorted(i for share in first for i, _ in share) == list(range(len(examples)))
     assert first == [list(rank) for rank in ranks]
@@ -208,6 +209,52 @@ def test_training_that_was_cut_goes_on_to_the_same_network(examples, tmp_path):
     resumed = fitted(examples, tmp_path / "cut", epochs=4, mixup=0.5, final_rate=0.1)
     for name, array in whole.items():
         np.testing.assert_array_equal(resumed.kept()[name], array, err_msg=name)
+
+
+def test_a_training_ends_where_lightning_is_told_to(examples, tmp_path, caplog):
+    steps = {}
+    limits = {
+        "none": {},
+        "batches": {"limit_train_batches": 1},
+        "time": {"max_time": {"seconds": 0}},
+    }
+    for name, limit in limits.items():
+        model = classifier(len(examples.classes))
+        model.hear(examples, batch_size=16, seed=0)
+        train(model, tmp_path / name, 2, {**QUIET, **limit})
+        steps[name] = model.trainer.global_step
+        assert ("a network's training ended after 0 steps, in epoch 1 of 2" in caplog.text) == (
+            name == "time"
+        )
+    assert steps == {"none": 6, "batches": 2, "time": 0}
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "max_steps", "gradient_clip_val"])
+def test_what_a_detectors_own_settings_say_is_not_said_to_the_trainer(examples, tmp_path, name):
+    model = classifier(len(examples.classes))
+    model.hear(examples, batch_size=16, seed=0)
+    with pytest.raises(ValueError, match=rf"trainer: {name}: expected where to train, such as dev"):
+        train(model, tmp_path, 2, {**QUIET, name: 3})
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "said"),
+    [
+        (
+            6,
+            r"detector\.batch_size: expected a multiple of 4, found 6\. It is divided among 2 proc",
+        ),
+        (64, r"batch_size \(64, of which 46 clips are there\): expected a multiple of 4, found 46"),
+    ],
+)
+def test_a_batch_that_processes_cannot_divide_is_refused_before_training(
+    examples, tmp_path, batch_size, said
+):
+    fewer = Recordings(examples.clips[:46], "machine", 0.5)
+    model = classifier(len(examples.classes))
+    model.hear(fewer, batch_size, seed=0)
+    with pytest.raises(ValueError, match=said):
+        train(model, tmp_path, 1, {**QUIET, "devices": 2, "strategy": "ddp"})
 
 
 def test_the_learning_rate_falls_along_a_cosine(examples, tmp_path):

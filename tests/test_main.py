@@ -208,8 +208,6 @@ def test_what_a_network_hears_is_in_its_key(chain):
     run = app.Run(configure(*TINY, store, *STGRAM), root / "x")
     again = app.Run(configure(*TINY, store, *STGRAM, "trainer.max_steps=9", "seed=0"), root / "x")
     assert train_recipes(run) == train_recipes(again)
-    two = app.Run(configure(*TINY, store, *STGRAM, "trainer.devices=2"), root / "x")
-    assert train_recipes(run) != train_recipes(two)
     (heard,) = (recipe["clips"] for recipe in train_recipes(run))
     fewer = app.Run(configure(*TINY, store, *STGRAM), root / "x")
     fewer.data.clips = fewer.data.clips[1:]
@@ -220,6 +218,62 @@ def test_what_a_network_hears_is_in_its_key(chain):
     assert train_recipes(exposed)[0]["synthesise"] == exposed.synthesise_recipe()
     assert train_recipes(run)[0]["synthesise"] is None
     assert train_recipes(app.Run(configure(*TINY, store), root / "x")) == []
+
+
+def test_where_a_network_is_trained_is_in_its_key_only_where_it_makes_a_difference(chain):
+    """The batch is that of all devices, and GPUs normalise it together."""
+    root, store, _ = chain
+
+    def key(*settings):
+        return train_recipes(app.Run(configure(*TINY, store, *STGRAM, *settings), root / "x"))
+
+    one = key()
+    for settings in (
+        ["trainer=ddp", "trainer.devices=8", "trainer.precision=32-true"],
+        ["trainer.accelerator=gpu", "trainer.devices=2", "trainer.strategy=ddp"],
+        ["trainer.accumulate_grad_batches=4"],
+    ):
+        assert key(*settings) == one
+    alone = ["trainer.accelerator=gpu", "trainer.devices=8", "+trainer.sync_batchnorm=false"]
+    for settings in (
+        ["trainer=ddp_cpu"],
+        ["trainer.precision=bf16-mixed"],
+        ["+trainer.max_time=00:01:00:00"],
+        ["+trainer.limit_train_batches=2"],
+        alone,
+    ):
+        assert key(*settings) != one
+
+
+def test_a_batch_that_cannot_be_divided_is_refused_before_any_stage(tmp_path):
+    settings = ["trainer=ddp_cpu", "detector.batch_size=6", f"store={tmp_path}"]
+    run = app.Run(configure(*TINY, *STGRAM, *settings), tmp_path / "run")
+    with pytest.raises(
+        ValueError, match=r"detector\.batch_size: expected a multiple of 4, found 6"
+    ):
+        run()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_setting_of_training_that_nothing_heeds_is_refused(chain):
+    root, store, _ = chain
+
+    def check(*overrides, settings=()):
+        app.Run(configure(*TINY, store, *settings), root / "x").check_overrides(overrides)
+
+    check("trainer.max_steps=9", "+trainer.max_time=00:00:01:00")
+    networks = ["generator=transforms", *STGRAM]
+    check("+trainer.max_time=00:00:01:00", "trainer.devices=1", settings=networks)
+    for override in ("trainer.max_steps=9", "trainer.gradient_clip_val=0.5", "~trainer.max_epochs"):
+        with pytest.raises(
+            ValueError, match="is about fine-tuning a generator, and this one is not"
+        ):
+            check(override, settings=networks)
+    for override in ("trainer.max_steps=9", "+trainer.max_time=00:00:01:00"):
+        with pytest.raises(
+            ValueError, match=r"trainer\.max_\w+ has no effect: the generator is not"
+        ):
+            check("trainer.devices=1", override, settings=["generator=none"])
 
 
 def test_outliers_that_a_network_hears_are_the_synthetic_anomalies(chain):
@@ -487,13 +541,17 @@ def test_each_stage_is_a_run_of_its_own_in_wandb(tmp_path, monkeypatch):
 
 def test_networks_of_detectors_are_whole_on_each_device(chain, monkeypatch):
     root, store, _ = chain
-    run = app.Run(configure(*TINY, store, *STGRAM, "trainer=fsdp"), root / "x")
+    limits = ["+trainer.max_time=00:00:01:00", "+trainer.deterministic=true", "trainer.max_steps=9"]
+    run = app.Run(configure(*TINY, store, *STGRAM, "trainer=fsdp", *limits), root / "x")
     asked = {}
     monkeypatch.setattr(
         type(run.detector), "prepare", lambda *args: asked.update(args[-1]) or args[0]
     )
     run.train(run.detector, root, None)
     assert asked["strategy"] == "ddp"
+    assert asked["max_time"] == "00:00:01:00"
+    assert asked["deterministic"] is True
+    assert not {"max_steps", "gradient_clip_val"} & set(asked)
 
 
 def test_detection_without_its_networks_names_the_stage(chain):

@@ -1,8 +1,8 @@
 """What training examples are changed by, so that a network learns what matters.
 
 Functions of a batch: examples (batch, ...) and targets (batch, classes) -> the same, changed. They
-draw from PyTorch's random state. An example's partner is the one at the mirrored place of the
-batch, which is shuffled anyway.
+draw from PyTorch's random state, the same in any number of processes (``shares``). An example's
+partner is the one at the mirrored place of the batch, which is shuffled anyway.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
+
+from fsasd.detectors.shares import own_rows, rand, randint, ranks
 
 
 def mixup(
@@ -25,7 +27,7 @@ def mixup(
     >>> bool((x == y).all()), y.sum(dim=1)
     (True, tensor([1., 1.]))
     """
-    share = torch.rand(len(examples), device=examples.device)
+    share = rand(len(examples)).to(examples.device)
     share = torch.where(_chosen(examples, probability), share, torch.ones_like(share))
     return _blend(examples, share), _blend(targets, share)
 
@@ -131,7 +133,8 @@ def mix_statistics(maps: torch.Tensor, probability: float, alpha: float = 0.1) -
     """
     mean = maps.mean(dim=(2, 3), keepdim=True).detach()
     deviation = (maps.var(dim=(2, 3), keepdim=True, correction=0) + 1e-6).sqrt().detach()
-    share = torch.distributions.Beta(alpha, alpha).sample((len(maps),)).to(maps.device)
+    drawn = torch.distributions.Beta(alpha, alpha).sample((len(maps) * ranks(),))
+    share = own_rows(drawn).to(maps.device)
     share = torch.where(_chosen(maps, probability), share, torch.ones_like(share))
     mixed = (_blend(values, share) for values in (deviation, mean))
     return (maps - mean) / deviation * next(mixed) + next(mixed)
@@ -145,10 +148,11 @@ def transform(waveforms: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
     True
     """
     changed = waveforms.clone()
+    seeds = randint(2**62, len(waveforms))
     for number, change in enumerate(TRANSFORMS.values()):
         asked = kinds == number
         if asked.any():
-            changed[asked] = change(waveforms[asked])
+            changed[asked] = change(waveforms[asked], seeds[asked.cpu()])
     return changed
 
 
@@ -159,9 +163,12 @@ def _faster(waveforms: torch.Tensor, rate: float) -> torch.Tensor:
     return torch.cat([played] * (length // played.shape[1] + 1), dim=1)[:, :length]
 
 
-def _noisy(waveforms: torch.Tensor, decibels: float) -> torch.Tensor:
+def _noisy(waveforms: torch.Tensor, seeds: torch.Tensor, decibels: float) -> torch.Tensor:
     level = waveforms.std(dim=1, keepdim=True) * 10 ** (-decibels / 20)
-    return waveforms + level * torch.randn_like(waveforms)
+    noise = torch.empty_like(waveforms)
+    for row, seed in zip(noise, seeds.tolist(), strict=True):
+        row.normal_(generator=torch.Generator(row.device).manual_seed(seed))
+    return waveforms + level * noise
 
 
 def _band(waveforms: torch.Tensor, low: float, high: float) -> torch.Tensor:
@@ -171,20 +178,20 @@ def _band(waveforms: torch.Tensor, low: float, high: float) -> torch.Tensor:
     return torch.fft.irfft(spectrum * ((place >= low) & (place <= high)), n=waveforms.shape[1])
 
 
-TRANSFORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "none": lambda waveforms: waveforms,
-    "faster": lambda waveforms: _faster(waveforms, 1.15),
-    "slower": lambda waveforms: _faster(waveforms, 1 / 1.15),
-    "backwards": lambda waveforms: waveforms.flip(1),
-    "noisy": lambda waveforms: _noisy(waveforms, 5.0),
-    "low-pass": lambda waveforms: _band(waveforms, 0.0, 0.3),
-    "high-pass": lambda waveforms: _band(waveforms, 0.1, 1.0),
+TRANSFORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "none": lambda waveforms, seeds: waveforms,
+    "faster": lambda waveforms, seeds: _faster(waveforms, 1.15),
+    "slower": lambda waveforms, seeds: _faster(waveforms, 1 / 1.15),
+    "backwards": lambda waveforms, seeds: waveforms.flip(1),
+    "noisy": lambda waveforms, seeds: _noisy(waveforms, seeds, 5.0),
+    "low-pass": lambda waveforms, seeds: _band(waveforms, 0.0, 0.3),
+    "high-pass": lambda waveforms, seeds: _band(waveforms, 0.1, 1.0),
 }
-"""What can be done to a waveform so that a network may be asked what was done."""
+"""What can be done to waveforms, each with a seed, so that a network may be asked what was done."""
 
 
 def _chosen(examples: torch.Tensor, probability: float) -> torch.Tensor:
-    return torch.rand(len(examples), device=examples.device) < probability
+    return rand(len(examples)).to(examples.device) < probability
 
 
 def _blend(values: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
@@ -202,7 +209,7 @@ def _tripled(targets: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
 def _stretch(values: torch.Tensor, axis: int, widest: int) -> torch.Tensor:
     # (batch, length): True inside a stretch of random width at a random place.
     batch, length = len(values), values.shape[axis]
-    width = torch.randint(min(widest, length) + 1, (batch, 1), device=values.device)
-    start = (torch.rand(batch, 1, device=values.device) * (length - width + 1)).long()
-    place = torch.arange(length, device=values.device)
-    return (place >= start) & (place < start + width)
+    width = randint(min(widest, length) + 1, batch, 1)
+    start = (rand(batch, 1) * (length - width + 1)).long()
+    place = torch.arange(length)
+    return ((place >= start) & (place < start + width)).to(values.device)

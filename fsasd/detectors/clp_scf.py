@@ -10,6 +10,7 @@ import torch
 from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.embedding import Classifier, TwoStage
 from fsasd.detectors.heads import ArcFace, supervised_contrastive
+from fsasd.detectors.shares import gathered
 from fsasd.detectors.stgram_mfn import STgram
 
 
@@ -26,8 +27,8 @@ class Contrast(TwoStage):
         self.temperature = temperature
 
     def first_loss(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the supervised contrastive loss."""
-        return supervised_contrastive(embeddings, targets, self.temperature)
+        """Return the supervised contrastive loss of the batch of all processes."""
+        return supervised_contrastive(gathered(embeddings), gathered(targets), self.temperature)
 
 
 @dataclass(eq=False, repr=False)

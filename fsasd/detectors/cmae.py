@@ -32,6 +32,7 @@ from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.embedding import class_name
 from fsasd.detectors.heads import supervised_contrastive
 from fsasd.detectors.masked import MaskedAutoencoder, hidden_error
+from fsasd.detectors.shares import gathered
 from fsasd.detectors.training import (
     arrays,
     keep_network,
@@ -46,7 +47,7 @@ FILE = "network.safetensors"
 COMPLETE = "network.json"
 """Written last: a folder that has it holds a trained network."""
 
-VERSION = 3
+VERSION = 4
 """To be raised when training, given the same recipe, gives another network."""
 
 
@@ -150,12 +151,13 @@ class CMAETraining(L.LightningModule):
             states, guessed = self.network(view, seen)
             guessing.append(hidden_error(guessed, self.network.patches(view), seen).mean())
             embeddings.append(states.mean(dim=1))
+        # Compared are the embeddings of all processes.
+        labels, both = gathered(labels).repeat(2), torch.cat([gathered(e) for e in embeddings])
+        projected = torch.cat([gathered(self.project(e)) for e in embeddings])
         if self.current_epoch < self.classes_from:
-            labels = torch.arange(len(labels), device=labels.device)
-        both = torch.cat(embeddings)
-        # With a label of its own for each recording it is SimCLR's.
-        targets = F.one_hot(labels.repeat(2)).float()
-        apart = supervised_contrastive(self.project(both), targets, self.temperature)
+            # With a label of its own for each recording it is SimCLR's.
+            labels = torch.arange(len(labels) // 2, device=labels.device).repeat(2)
+        apart = supervised_contrastive(projected, F.one_hot(labels).float(), self.temperature)
         return sum(guessing) / 2 + self.weight * (apart + collapse(both))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -188,7 +190,7 @@ class CMAE(Detector):
         epochs: Passes over the clips with a recording's views near each other.
         class_epochs: Passes after these with a class's views near each other.
         synthetic_normals: Ask for synthetic normal clips to be trained on, too.
-        batch_size: Clips in a step.
+        batch_size: Clips in a step, in all processes together.
         learning_rate: Of AdamW.
         seed: Of the weights, the order, the views and what is hidden.
     """

@@ -54,7 +54,7 @@ class Discriminative(Detector):
         classes: What makes classes: some of machine, section, attributes, domain, joined by ``+``.
         seconds: Length of what the network hears; shorter clips are repeated up to it.
         epochs: Passes over the training clips.
-        batch_size: Clips per step and process.
+        batch_size: Clips per step, in all processes together.
         outlier_exposure: Clips labelled anomalous that ``prepare`` is given make classes of their
             own; without, they are left out.
         back_end: How embeddings are scored: ``nearest``, ``knn``, ``gmm``, ``mahalanobis`` (see
@@ -77,7 +77,7 @@ class Discriminative(Detector):
     untrained: ClassVar[frozenset[str]] = frozenset({"back_end", "k", "pool"})
     """Parameters that the network does not depend on: detectors that differ in them share it."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     """To be raised when training, given the same recipe, gives another network."""
 
     # Of the systems that are ensembles; the others have no such parameters.

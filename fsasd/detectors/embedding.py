@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
@@ -28,7 +28,8 @@ from fsasd.data.names import require_known
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.augment import mixup
 from fsasd.detectors.heads import Head
-from fsasd.detectors.training import fit, step_seed
+from fsasd.detectors.shares import GlobalBatches, Share, seed_step
+from fsasd.detectors.training import fit
 
 CLASS_PARTS = ("machine", "section", "attributes", "domain")
 
@@ -117,16 +118,15 @@ class Recordings(Dataset[tuple[torch.Tensor, int]]):
         return torch.from_numpy(fixed_length(waveform, self.samples, place)), self.labels[index]
 
 
-class RandomCuts(DistributedSampler):
-    """A rank's share of the clips in random order, each with a place to cut it.
+class RandomCuts(GlobalBatches):
+    """A process's share of random batches of clips, each with a place to cut it.
 
-    Order and places are fixed by seed, epoch and rank, also in a run that was resumed.
+    Order and places are fixed by seed and epoch, also in a run that was resumed.
     """
 
-    def __iter__(self) -> Iterator[tuple[int, float]]:
-        seed = step_seed(self.seed, self.epoch, self.rank)
-        places = torch.rand(self.num_samples, generator=torch.Generator().manual_seed(seed))
-        return zip(super().__iter__(), places.tolist(), strict=True)
+    def __iter__(self) -> Iterator[tuple[int, float]]:  # type: ignore[override]
+        cuts = np.random.default_rng([self.seed, self.epoch, 1]).random(self.count)
+        return zip(self.own(self.order()).tolist(), self.own(cuts).tolist(), strict=True)
 
 
 class Classifier(L.LightningModule):
@@ -212,25 +212,23 @@ class Classifier(L.LightningModule):
     # What is trained on. It is here because the trainer knows how many processes share it.
 
     def hear(self, examples: Recordings, batch_size: int, seed: int) -> None:
-        """Set the examples, how many make a step of one process, and the seed of their order."""
+        """Set the examples, how many make a step of all processes, and the seed of their order."""
         self.examples = examples
         self.batch_size = batch_size
         self.seed = seed
 
     def train_dataloader(self) -> DataLoader:
-        """Return the examples, in an order fixed by seed, epoch and rank."""
-        ranks, rank = self.trainer.world_size, self.trainer.global_rank
-        sampler = RandomCuts(self.examples, ranks, rank, seed=self.seed)
+        """Return this process's share of the batches, in an order fixed by seed and epoch."""
+        share = Share(self.trainer.world_size, self.trainer.global_rank)
+        sampler = RandomCuts(len(self.examples), self.batch_size, share, self.seed)
         # Lightning does so, too, but after the first epoch of a resumed run has begun.
         sampler.set_epoch(self.current_epoch)
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
-        workers = min(8, (os.cpu_count() or 1) // ranks) if on_gpu else 0
+        workers = min(8, (os.cpu_count() or 1) // share.ranks) if on_gpu else 0
         return DataLoader(
             self.examples,
-            max(min(self.batch_size, len(self.examples) // ranks), 1),
+            len(sampler.places),
             sampler=sampler,
-            # Batch normalisation has nothing to say of a last batch of one.
-            drop_last=True,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=on_gpu,
@@ -239,7 +237,8 @@ class Classifier(L.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Let a resumed run draw the mixtures and masks of one that was not cut."""
-        torch.manual_seed(step_seed(self.seed, self.global_step, self.trainer.global_rank))
+        share = Share(self.trainer.world_size, self.trainer.global_rank)
+        seed_step(self.seed, self.global_step, share)
 
 
 def train(
@@ -256,6 +255,8 @@ def train(
     fit(
         classifier,
         epochs=epochs,
+        batch_size=classifier.batch_size,
+        examples=len(classifier.examples),
         trainer=trainer,
         folder=folder,
         lower=f"detector.batch_size (now {classifier.batch_size}) or detector.seconds; "

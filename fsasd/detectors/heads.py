@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from fsasd.detectors.shares import gathered
+
 
 class Head(nn.Module, abc.ABC):
     """Logits of classes, and the cross-entropy that trains them."""
@@ -157,9 +159,10 @@ class SubClusterAdaCos(Head):
     @torch.no_grad()
     def _adapt(self, embeddings: torch.Tensor, targets: torch.Tensor) -> None:
         cosines = _cosines(embeddings, self.centres)
-        log_sums = (self.scale * cosines).flatten(1).logsumexp(dim=1)
-        log_mean = log_sums.logsumexp(dim=0) - math.log(len(cosines))
-        angles = (targets * cosines.clamp(-1, 1).acos().mean(dim=2)).sum(dim=1)
+        # Over the batch of all processes.
+        log_sums = gathered((self.scale * cosines).flatten(1).logsumexp(dim=1))
+        log_mean = log_sums.logsumexp(dim=0) - math.log(len(log_sums))
+        angles = gathered((targets * cosines.clamp(-1, 1).acos().mean(dim=2)).sum(dim=1))
         median = angles.quantile(0.5).clamp(max=math.pi / 4)
         self.scale.copy_(log_mean / median.cos())
 

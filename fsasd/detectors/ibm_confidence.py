@@ -17,6 +17,7 @@ from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet
 from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.embedding import Classifier, Recordings
 from fsasd.detectors.heads import Softmax
+from fsasd.detectors.shares import randint
 
 
 class OneChannel(nn.Module):
@@ -48,7 +49,7 @@ class Transformed(Classifier):
 
     def loss(self, waveforms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the loss of the kinds of transform of what is normal."""
-        kinds = torch.randint(len(TRANSFORMS), (len(waveforms),), device=waveforms.device)
+        kinds = randint(len(TRANSFORMS), len(waveforms)).to(waveforms.device)
         done = F.one_hot(kinds, len(TRANSFORMS)).to(waveforms.dtype)
         losses = self.head(self.network(transform(waveforms, kinds)), done)
         return (targets @ self.normal * losses).mean()
@@ -74,8 +75,9 @@ class IBMConfidence(Discriminative):
     """
 
     networks = 2
-    # From 2 on the second classifier does not learn anomalies as normal sounds.
-    version: ClassVar[int] = 2
+    # From 2 on the second classifier does not learn anomalies as normal sounds; from 3 on draws do
+    # not depend on the number of processes.
+    version: ClassVar[int] = 3
 
     width: float = 1.0
     learning_rate: float = 1e-3

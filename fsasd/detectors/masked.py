@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from fsasd.detectors.shares import rand
+
 
 class MaskedAutoencoder(nn.Module):
     """Transformers that encode the patches that are seen and guess those that are hidden.
@@ -77,7 +79,7 @@ class MaskedAutoencoder(nn.Module):
     def seen_at_random(self, batch: int, share: float, device: torch.device) -> torch.Tensor:
         """Return (batch, seen) numbers of patches, drawn anew for each spectrogram."""
         count = max(round(share * self.n_patches), 1)
-        return torch.rand(batch, self.n_patches, device=device).argsort(dim=1)[:, :count]
+        return rand(batch, self.n_patches).argsort(dim=1)[:, :count].to(device)
 
     def seen_in_turn(self, share: float) -> list[torch.Tensor]:
         """Return (1, seen) numbers so that each patch is seen once and otherwise hidden."""

@@ -200,8 +200,9 @@ class Pretrained(Discriminative):
             ``Discriminative``.
     """
 
-    # From 2 on masks are heard in low-rank adaptation, too.
-    version: ClassVar[int] = 2
+    # From 2 on masks are heard in low-rank adaptation, too; from 3 on draws do not depend on the
+    # number of processes.
+    version: ClassVar[int] = 3
 
     encoder: str = "MIT/ast-finetuned-audioset-10-10-0.4593"
     layer: int = -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,32 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
 from safetensors.numpy import save_file
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
+from fsasd.detectors.shares import (
+    GlobalBatches,
+    KnowShare,
+    Share,
+    require_whole_shares,
+    seed_step,
+    shared,
+)
 from fsasd.memory import give_back_memory, memory_advice
 from fsasd.resuming import interruptible, read_checkpoint
 
+log = logging.getLogger(__name__)
+
 N = TypeVar("N", bound=nn.Module)
+
+DETECTORS_OWN = frozenset(
+    {
+        "max_epochs", "min_epochs", "max_steps", "min_steps", "val_check_interval",
+        "check_val_every_n_epoch", "accumulate_grad_batches", "gradient_clip_val",
+        "gradient_clip_algorithm",
+    }
+)  # fmt: skip
+"""Arguments of ``lightning.Trainer`` that detectors' networks are not trained by: how long, and by
+what, a detector's own settings say."""
 
 
 def fit(
@@ -29,6 +50,8 @@ def fit(
     data: L.LightningDataModule | None = None,
     *,
     epochs: int,
+    batch_size: int,
+    examples: int,
     lower: str,
     trainer: Mapping[str, Any] | None = None,
     folder: Path | None = None,
@@ -40,22 +63,34 @@ def fit(
         module: What is trained, and how.
         data: With what; by default the module says so itself.
         epochs: Passes over the examples.
+        batch_size: Examples of a step, in all processes together.
+        examples: How many there are.
         lower: Settings to lower where the accelerator's memory does not suffice.
-        trainer: Where to train: arguments of ``lightning.Trainer`` such as ``devices``.
+        trainer: Where to train, and what ends it early: arguments of ``lightning.Trainer`` such as
+            ``devices`` and ``max_time``. On several GPUs batch normalisation is that of the whole
+            batch, unless they say ``sync_batchnorm: false``.
         folder: Gets checkpoints, ``last.ckpt`` among them; without, nothing is written.
         callbacks: Lightning's.
 
     Raises:
         KeyboardInterrupt: Training was interrupted.
-        ValueError: The accelerator is out of memory, or the checkpoint is damaged or holds more
-            than tensors and plain values.
+        ValueError: The accelerator is out of memory, several processes cannot divide a batch
+            evenly, ``trainer`` says what a detector's own settings do, or the checkpoint is damaged
+            or holds more than tensors and plain values.
     """
+    if own := sorted(DETECTORS_OWN & set(trainer or {})):
+        raise ValueError(
+            f"trainer: {', '.join(own)}: expected where to train, such as devices, and limits such "
+            "as max_time; how long and by what a detector's network is trained, its own settings "
+            "say (epochs, batch_size)"
+        )
     options: dict[str, Any] = {
         "accelerator": "auto",
         "devices": 1,
         "logger": False,
         "enable_model_summary": False,
         "enable_checkpointing": folder is not None,
+        "sync_batchnorm": on_gpus(trainer or {}),
         **(trainer or {}),
     }
     last = None
@@ -65,12 +100,62 @@ def fit(
         last = folder / "last.ckpt" if (folder / "last.ckpt").exists() else None
         if last:
             read_checkpoint(last)
-    run = L.Trainer(max_epochs=epochs, callbacks=list(callbacks), **options)
-    with warnings.catch_warnings(), memory_advice(lower), interruptible(run):
+    run = L.Trainer(max_epochs=epochs, callbacks=[*callbacks, KnowShare()], **options)
+    name = "detector.batch_size"
+    if examples < batch_size:
+        name += f" ({batch_size}, of which {examples} clips are there)"
+    require_whole_shares(min(batch_size, examples), run.world_size, name)
+    with warnings.catch_warnings(), memory_advice(lower), interruptible(run), shared(Share()):
         # To go on is what the folder is for.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         run.fit(module, data, ckpt_path=last, weights_only=True)
+    if run.current_epoch < epochs:
+        log.warning(
+            "a network's training ended after %d steps, in epoch %d of %d, since trainer says so "
+            "(max_time, fast_dev_run)", run.global_step, run.current_epoch + 1, epochs,
+        )  # fmt: skip
     give_back_memory()
+
+
+def on_gpus(trainer: Mapping[str, Any]) -> bool:
+    """Say whether arguments of ``lightning.Trainer`` put a training on CUDA devices.
+
+    >>> on_gpus({"accelerator": "cpu", "devices": 2}), on_gpus({"accelerator": "gpu"})
+    (False, True)
+    """
+    kind = trainer.get("accelerator") or "auto"
+    return kind in ("gpu", "cuda") or (kind == "auto" and torch.cuda.is_available())
+
+
+def processes(trainer: Mapping[str, Any]) -> int:
+    """Return how many processes arguments of ``lightning.Trainer`` ask for, on this machine.
+
+    >>> processes({"accelerator": "cpu", "devices": 2, "num_nodes": 3})
+    6
+    """
+    devices = trainer.get("devices", "auto")
+    if isinstance(devices, str) and "," in devices:
+        devices = [device for device in devices.split(",") if device.strip()]
+    count = len(devices) if isinstance(devices, list) else devices
+    if isinstance(count, str) and count.lstrip("-").isdecimal():
+        count = int(count)
+    if not isinstance(count, int) or count < 1:
+        count = torch.cuda.device_count() if on_gpus(trainer) else 1
+    return max(count, 1) * (trainer.get("num_nodes") or 1)
+
+
+def normalising_alone(trainer: Mapping[str, Any]) -> int:
+    """Return how many processes have a batch normalisation of their own.
+
+    Only then does a network depend on the number of processes that it is trained by.
+
+    >>> normalising_alone({"accelerator": "cpu", "devices": 2})
+    2
+    >>> normalising_alone({"accelerator": "gpu", "devices": 8})
+    1
+    """
+    synchronised = trainer.get("sync_batchnorm", on_gpus(trainer))
+    return 1 if synchronised else processes(trainer)
 
 
 def keep_network(learnt: Mapping[str, np.ndarray], path: Path) -> None:
@@ -78,8 +163,8 @@ def keep_network(learnt: Mapping[str, np.ndarray], path: Path) -> None:
     partial = path.with_suffix(".partial")
     save_file(dict(learnt), partial)
     partial.rename(path)
-    # Three times the size of what is kept, and of no further use.
-    shutil.rmtree(path.parent / "checkpoints")
+    # Three times the size of what is kept, and of no further use; none if training ended at once.
+    shutil.rmtree(path.parent / "checkpoints", ignore_errors=True)
 
 
 def require_trained_as(recipe: Mapping[str, Any], path: Path, chosen: bool = False) -> None:
@@ -124,7 +209,7 @@ def train(
         network: How it is trained, and with what; put into evaluation mode.
         examples: A sized dataset whose ``__getitems__`` gives whole batches.
         epochs: Passes over the examples.
-        batch_size: Examples in a step.
+        batch_size: Examples in a step, in all processes together.
         seed: Of their order, and of what the network draws.
         trainer: Where to train: arguments of ``lightning.Trainer`` such as ``devices``.
         folder: Gets checkpoints; training goes on from the last that it holds. Without, nothing is
@@ -137,6 +222,8 @@ def train(
             network,
             data,
             epochs=epochs,
+            batch_size=batch_size,
+            examples=len(examples),  # type: ignore[arg-type]
             trainer={"enable_progress_bar": False, **(trainer or {})},
             folder=folder,
             callbacks=[] if folder is None else [_Redrawn(seed)],
@@ -146,9 +233,10 @@ def train(
 
 
 class _Examples(L.LightningDataModule):
-    """Whole batches in an order that the seed fixes: once, or anew by the epoch's number.
+    """Batches in an order that the seed fixes: once, or anew by the epoch's number.
 
-    The latter a run that was resumed has, too, and any number of processes can share it.
+    The latter a run that was resumed has, too, and any number of processes can share it; it has
+    whole batches only.
     """
 
     def __init__(self, examples: Dataset, batch_size: int, seed: int, by_epoch: bool) -> None:
@@ -160,17 +248,17 @@ class _Examples(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         count = len(self.examples)  # type: ignore[arg-type]
-        trainer = self.trainer
-        order: DistributedSampler | None = None
+        trainer, size = self.trainer, self.batch_size
+        order: GlobalBatches | None = None
         if self.by_epoch and trainer is not None:
-            ranks, rank = trainer.world_size, trainer.global_rank
-            order = DistributedSampler(self.examples, ranks, rank, seed=self.seed)
+            share = Share(trainer.world_size, trainer.global_rank)
+            order = GlobalBatches(count, self.batch_size, share, self.seed)
             # Lightning does so, too, but after the first epoch of a resumed run has begun.
             order.set_epoch(trainer.current_epoch)
-            count = order.num_samples
+            size = len(order.places)
         return DataLoader(
             self.examples,
-            self.batch_size,
+            size,
             shuffle=order is None,
             sampler=order,
             # Batch normalisation has nothing to say of a batch of one.
@@ -187,16 +275,8 @@ class _Redrawn(L.Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        torch.manual_seed(step_seed(self.seed, trainer.global_step, trainer.global_rank))
-
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """Return the seed of what one process draws in one step.
-
-    >>> step_seed(0, 0, rank=0) == step_seed(0, 0, rank=1)
-    False
-    """
-    return seed + 1_000_003 * (step + 1) + 7919 * rank
+        share = Share(trainer.world_size, trainer.global_rank)
+        seed_step(self.seed, trainer.global_step, share)
 
 
 def arrays(network: nn.Module) -> dict[str, np.ndarray]:

@@ -95,8 +95,9 @@ class Zeng(Discriminative):
             ``Discriminative``.
     """
 
-    # From 2 on the scale is that of the first stage, too.
-    version: ClassVar[int] = 2
+    # From 2 on the scale is that of the first stage, too; from 3 on draws do not depend on the
+    # number of processes.
+    version: ClassVar[int] = 3
 
     high_pass: float = 200.0
     width: float = 1.0

@@ -1,0 +1,185 @@
+"""Global batches: the same examples and the same random numbers in any number of processes.
+
+``batch_size`` counts the examples of a step in all processes together. A process takes its share of
+each batch, draws what is random for the whole batch and keeps its rows, and losses that compare
+examples gather those of all. So two processes compute what one would, except that batch
+normalisation on CPUs and dropout are each process's own.
+
+An example is mixed with the one at the mirrored place of the batch (``augment``): a share holds
+whole pairs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import DistributedSampler
+
+
+class Share(NamedTuple):
+    """Which part of each batch is this process's."""
+
+    ranks: int = 1
+    rank: int = 0
+
+
+_ALL = Share()
+_share = _ALL
+
+
+def places(batch_size: int, share: Share) -> np.ndarray:
+    """Return the places of a global batch that are a process's, mirrored ones among them.
+
+    >>> places(8, Share(2, 0)).tolist(), places(8, Share(2, 1)).tolist()
+    ([0, 1, 6, 7], [2, 3, 4, 5])
+    """
+    if share.ranks == 1:
+        return np.arange(batch_size)
+    half = batch_size // (2 * share.ranks)
+    first = np.arange(half) + share.rank * half
+    return np.concatenate([first, batch_size - 1 - first[::-1]])
+
+
+def require_whole_shares(batch_size: int, ranks: int, name: str = "batch_size") -> None:
+    """Check that processes can divide a batch evenly.
+
+    Args:
+        batch_size: Examples of a step, in all processes together.
+        ranks: Processes.
+        name: What the batch size is called where it is set.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    unit = 2 * ranks
+    if ranks > 1 and (batch_size < 1 or batch_size % unit):
+        below, above = batch_size // unit * unit, -(-max(batch_size, 1) // unit) * unit
+        nearest = " or ".join(str(size) for size in (below, above) if size > 0)
+        raise ValueError(
+            f"{name}: expected a multiple of {unit}, found {batch_size}. It is divided among "
+            f"{ranks} processes, and each takes whole pairs, since examples are mixed in pairs: "
+            f"set {name} to {nearest}, or train on fewer devices"
+        )
+
+
+class GlobalBatches(DistributedSampler[int]):
+    """A process's share of random batches, in an order fixed by seed and epoch.
+
+    What is left of an epoch when no whole batch can be made is left out; where there are fewer
+    examples than a batch has, all of them are the batch.
+
+    Args:
+        count: Examples.
+        batch_size: Of all processes together.
+        share: This process's.
+        seed: Of the order.
+
+    >>> one = list(GlobalBatches(6, 4, Share(), seed=0))
+    >>> two = [list(GlobalBatches(6, 4, Share(2, rank), seed=0)) for rank in (0, 1)]
+    >>> len(one), sorted(one) == sorted(two[0] + two[1])
+    (4, True)
+    """
+
+    def __init__(self, count: int, batch_size: int, share: Share, seed: int) -> None:
+        # Of the data set it only asks the length.
+        super().__init__(range(count), share.ranks, share.rank, seed=seed)  # type: ignore[arg-type]
+        self.count = count
+        self.batch_size = min(batch_size, count)
+        self.places = places(self.batch_size, share)
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size * len(self.places)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.own(self.order()).tolist())
+
+    def order(self) -> np.ndarray:
+        """Return all examples in this epoch's order."""
+        return np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+
+    def own(self, values: np.ndarray) -> np.ndarray:
+        """Return those of (count,) values that stand at this process's places, batch by batch."""
+        batches = self.count // self.batch_size
+        rows = values[: batches * self.batch_size].reshape(batches, self.batch_size)
+        return rows[:, self.places].flatten()
+
+
+class KnowShare(L.Callback):
+    """Tells ``rand``, ``randint`` and ``gathered`` which share of a batch is this process's."""
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        _set(Share(trainer.world_size, trainer.global_rank))
+
+
+@contextlib.contextmanager
+def shared(share: Share) -> Iterator[None]:
+    """Compute as one of several processes does, or as one alone; afterwards as one alone."""
+    _set(share)
+    try:
+        yield
+    finally:
+        _set(_ALL)
+
+
+def seed_step(seed: int, step: int, share: Share) -> None:
+    """Let a step draw the same in any number of processes, and in a run that was resumed."""
+    torch.manual_seed(step_seed(seed, step))
+    if share.rank:
+        # What a GPU draws, as dropout does, is not shared, and not to be the same in all of them.
+        torch.cuda.manual_seed(step_seed(seed, step) + 7919 * share.rank)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Return the seed of what is drawn in one step.
+
+    >>> step_seed(0, 0) == step_seed(0, 1)
+    False
+    """
+    return seed + 1_000_003 * (step + 1)
+
+
+def rand(count: int, *shape: int) -> torch.Tensor:
+    """Return (count, *shape) uniform numbers, for a process's ``count`` examples of a batch."""
+    return own_rows(torch.rand(count * _share.ranks, *shape))
+
+
+def randint(high: int, count: int, *shape: int) -> torch.Tensor:
+    """Return (count, *shape) whole numbers below ``high``, for a process's examples of a batch."""
+    return own_rows(torch.randint(high, (count * _share.ranks, *shape)))
+
+
+def ranks() -> int:
+    """Return how many processes share a batch."""
+    return _share.ranks
+
+
+def own_rows(values: torch.Tensor) -> torch.Tensor:
+    """Return the rows of a process's examples, of what was drawn for the whole batch."""
+    return values if _share == _ALL else values[places(len(values), _share)]
+
+
+def gathered(own: torch.Tensor) -> torch.Tensor:
+    """Return the rows of all processes, with gradients as if one process had computed them.
+
+    To be used in a loss that every process computes of the whole batch, and of which the gradients
+    are averaged afterwards.
+    """
+    ranks, rank = _share
+    if ranks == 1:
+        return own
+    parts = [torch.empty_like(own) for _ in range(ranks)]
+    dist.all_gather(parts, own.detach().contiguous())
+    # Each process sees the gradients of its own rows alone; the average divides by all.
+    parts[rank] = own + (ranks - 1) * (own - own.detach())
+    return torch.cat(parts)
+
+
+def _set(share: Share) -> None:
+    global _share
+    _share = share
