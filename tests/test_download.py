@@ -34,7 +34,8 @@ from fsasd.data.download.catalogue import FOLDERS, Archive, archives, editions
 from fsasd.data.download.command import main
 from fsasd.data.download.folder import UNPACKED, DataFolder
 from fsasd.data.download.transfer import StoppedError, Zenodo
-from fsasd.data.metadata import MetadataError, read_clips
+from fsasd.data.metadata import read_clips
+from fsasd.data.names import MetadataError
 
 BYTES = bytes(range(256)) * 2048
 """A file of half a megabyte: several chunks."""
@@ -980,6 +981,25 @@ def test_the_real_ground_truth_of_2024_joins(tmp_path, shared):
         source = shared / "reference" / "scores" / "ground_truth_2024"
         assert folder.join_ground_truth(source, targets) == 27
     assert len(tree(tmp_path / "ground_truth")) == 27
+
+
+def test_ground_truth_of_2020_and_2022_joins(tmp_path):
+    source, rows = tmp_path / "source", "file_name,d1p,d1v,file_name_with_full_attributes\n"
+    names = [
+        "ground_truth_data/ground_truth_fan_section_03_test.csv",
+        "ground_truth_domain/ground_truth_fan_section_03_test.csv",
+        "ground_truth_attributes/fan/attributes_03.csv",
+        "eval_data_list.csv",
+    ]
+    for name in (*names, "ground_truth_attributes/__MACOSX/attributes_03.csv", "README.md"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(rows)
+    folder = DataFolder(tmp_path / "data", "dcase2022")
+    with folder.claimed():
+        assert folder.join_ground_truth(source, {"fan"}) == 4
+    there = tmp_path / "data/ground_truth"
+    found = [path.relative_to(there).as_posix() for path in there.rglob("*.csv")]
+    assert sorted(found) == sorted(names)
 
 
 @pytest.mark.parametrize(

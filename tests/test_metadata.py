@@ -613,6 +613,19 @@ def test_the_attributes_of_2022_are_read_from_their_tables(tmp_path):
     assert dict(clip.attributes) == {"v2pat": "05"}
 
 
+def test_full_names_that_are_not_of_their_clips_are_not_used(tmp_path, caplog):
+    # As those of 2022's ToyCar, whose labels are the tables'.
+    anonymous_test_clip(tmp_path)
+    name = "section_00_target_test_anomaly_0010_vel_3.5"
+    write_truth(
+        tmp_path, "saw", data=["section_00_0000.wav,0"], domain=["section_00_0000.wav,1"],
+        attributes=[f"section_00_0000.wav,{name}"],
+    )  # fmt: skip
+    clip = only(read_clips(tmp_path))
+    assert (clip.label, clip.domain, clip.raw_label) == ("normal", "target", "")
+    assert "saw section 00: 1 of 1 full names in the ground truth say another" in caplog.text
+
+
 @pytest.fixture
 def listed(tmp_path):
     touch(

@@ -153,8 +153,8 @@ def test_attributes_may_name_a_clip_twice_or_be_absent(tmp_path, scores, truth):
         write_scores(tmp_path / str(index), "fan", "00", names, SCORES)
         found = read_submission(tmp_path / str(index), truth)["fan", "00"]
         assert found.scores.tolist() == SCORES
-    write_rows(attributes, clips(), [withheld[0]] * len(withheld))
-    assert "means section_00_0001 and section_00_0000" in problems(scores, truth)
+    write_rows(attributes, clips(), [*withheld[:2], withheld[0], *withheld[3:]])
+    assert "means section_00_0002 and section_00_0000" in problems(scores, truth)
     attributes.unlink()
     attributes.parent.rmdir()
     assert read_submission(scores, truth)["fan", "00"].scores.tolist() == SCORES

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from fsasd.data.audio_files import is_foreign
 from fsasd.data.csv_table import is_known, read_column, read_rows
 from fsasd.data.dcase_names import clip_named, parse_name
 from fsasd.data.names import MetadataError, machine_name, section_name, spelling
+
+log = logging.getLogger(__name__)
 
 KINDS = ("data", "domain", "attributes")
 """What follows ``ground_truth_`` in the names of folders."""
@@ -93,6 +96,25 @@ class SectionTruth:
         """Return 0 source, 1 target: as the tables say, or else the clip's full name."""
         return self.domains.get(clip, self._named(clip, "domain", DOMAINS))
 
+    def drop_wrong_names(self, key: Key) -> None:
+        """Forget the full names where some of them are not those of their clips.
+
+        Those of DCASE 2022's ToyCar and ToyTrain are in another order than the labels and domains.
+        """
+        wrong = [
+            clip
+            for clip in self.names
+            if self.labels.get(clip) not in (None, self._named(clip, "label", LABELS))
+            or self.domains.get(clip) not in (None, self._named(clip, "domain", DOMAINS))
+        ]
+        if wrong:
+            log.warning(
+                "%s section %s: %d of %d full names in the ground truth say another label or "
+                "domain than its tables, %s first: the names, and their attributes, are not used",
+                *key, len(wrong), len(self.names), wrong[0],
+            )  # fmt: skip
+            self.names.clear()
+
     def _named(self, clip: str, kind: str, words: tuple[str, str]) -> int | None:
         said = parse_name(clip_named(self.names[clip][-1])) if clip in self.names else None
         word = said.get(kind) if said else None
@@ -118,6 +140,8 @@ def read_truth(
             truth.setdefault((table.machine, table.section), SectionTruth()).read(table, problems)
     for path in [place] if place.is_file() else sorted(place.glob("eval_data_list*.csv")):
         _read_list(path, truth, machines, problems)
+    for key, section in truth.items():
+        section.drop_wrong_names(key)
     return dict(sorted(truth.items()))
 
 

@@ -16,7 +16,6 @@ import contextlib
 import filecmp
 import json
 import logging
-import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -27,12 +26,10 @@ from rich.filesize import decimal
 from fsasd.data.download.archive import unpack
 from fsasd.data.download.catalogue import Archive
 from fsasd.data.download.transfer import DownloadError
+from fsasd.data.ground_truth import KINDS, truth_tables
 
 UNPACKED = 1.5
 """Bytes of recordings per byte of archive, at most: real ones have 1.1 to 1.35."""
-
-_TRUTH_FOLDERS = ("ground_truth_data", "ground_truth_domain", "ground_truth_attributes")
-_TRUTH_FILE = re.compile(r"ground_truth_(?P<machine>.+?)_section_\d+.*\.csv")
 
 log = logging.getLogger(__name__)
 
@@ -178,8 +175,7 @@ class DataFolder:
         """Copy the evaluators' ground truth to where ``read_clips`` finds it.
 
         Args:
-            source: Folder with ``ground_truth_data`` and, as far as there are,
-                ``ground_truth_domain`` and ``ground_truth_attributes``.
+            source: The evaluators' folder, in the form of any year (see ``data.ground_truth``).
             machines: The edition's target machines.
 
         Returns:
@@ -190,36 +186,42 @@ class DataFolder:
                 that which is already there.
         """
         source = Path(source)
-        files = {kind: sorted((source / kind).glob("*.csv")) for kind in _TRUTH_FOLDERS}
-        if not files["ground_truth_data"]:
+        problems: list[str] = []
+        tables = truth_tables(source, problems)
+        lists = sorted(source.glob("eval_data_list*.csv"))
+        if not lists and not any(table.kind == "data" for table in tables):
             found = ", ".join(sorted(p.name for p in source.glob("*"))) or "nothing"
-            raise DownloadError(
+            problems.append(
                 f"{source}: expected ground_truth_data/ground_truth_<machine>_section_<nn>_test.csv"
-                f", found {found}"
+                f" or eval_data_list.csv, found {found}"
             )
-        for kind, there in files.items():
-            of = {m["machine"] for p in there if (m := _TRUTH_FILE.fullmatch(p.name))}
+        if problems:
+            raise DownloadError("\n".join(problems))
+        for kind in KINDS if tables else ():
+            of = {table.machine for table in tables if table.kind == kind}
             if strange := sorted(of - set(machines)):
                 raise DownloadError(
-                    f"{source / kind}: expected the machines of {self.edition}, "
+                    f"{source}/ground_truth_{kind}: expected the machines of {self.edition}, "
                     f"{', '.join(sorted(machines))}; found {', '.join(strange)}: is it the ground "
                     "truth of another year?"
                 )
             if missing := sorted(set(machines) - of):
-                log.warning("%s says nothing of %s", source / kind, ", ".join(missing))
+                said = ", ".join(missing)
+                log.warning("%s/ground_truth_%s says nothing of %s", source, kind, said)
         staged = self.archives / "ground_truth.copying"
         shutil.rmtree(staged, ignore_errors=True)
+        files = [*lists, *(table.path for table in tables)]
         try:
-            for kind, there in files.items():
-                for path in there:
-                    (staged / kind).mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, staged / kind / path.name)
+            for path in files:
+                copy = staged / path.relative_to(source)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
             _merge(staged, self.root / "ground_truth")
         except OSError as error:
             raise DownloadError(f"{error.filename or staged}: {error.strerror}") from error
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        return sum(map(len, files.values()))
+        return len(files)
 
     def _receipt(self, archive: Archive) -> Path:
         return self.archives / f"{archive.name}.json"
