@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsasd.evaluation.metrics import section_metrics
+from fsasd.evaluation.metrics import auc, pauc, section_metrics
 from fsasd.evaluation.submission import (
     SubmissionError,
     evaluate,
@@ -314,7 +314,8 @@ def test_json_has_fractions_and_null(scores, truth, capsys):
     section = read_submission(scores, truth)["fan", "00"]
     metrics = section_metrics(section.labels, section.domains, section.scores, section.decisions)
     for name, value in found["machines"]["fan"].items():
-        assert value == getattr(metrics, name)
+        expected = getattr(metrics, name)
+        assert value == (None if math.isnan(expected) else expected)
     assert found["machines"]["valve/section_01"]["f1_source"] is None
     low, high = found["official_score_ci95"]
     assert low < found["official_score"] < high
@@ -394,11 +395,19 @@ def test_names_of_2020_are_read(tmp_path, called, place):
     write_rows(tmp_path / "scores/anomaly_score_fan_id_01.csv", names, SCORES)
     evaluation = evaluate(tmp_path / "scores", tmp_path / place, bootstrap=0)
     metrics = evaluation.metrics["fan", "01"]
-    expected = section_metrics(LABELS, ["source"] * len(LABELS), SCORES)
     # The evaluator of 2020 gives AUC and pAUC over all clips of a machine.
-    assert (metrics.auc_source, metrics.pauc) == (expected.auc_source, expected.pauc)
-    assert math.isnan(metrics.auc_target)
-    notes = [note for note in evaluation.notes if "target" in note]
+    assert (metrics.auc, metrics.pauc) == (auc(LABELS, SCORES), pauc(LABELS, SCORES))
+    assert evaluation.official.cells == 2
+    assert evaluation.notes == (
+        "No decision files, so no precision, recall and F1, for: fan section 01.",
+    )
+
+
+def test_clips_of_one_domain_are_told_once(tmp_path):
+    for machine in ("fan", "valve"):
+        truth = write_truth(tmp_path / "truth", machine, domains=[0] * len(LABELS))
+        write_scores(tmp_path / "scores", machine, "00", clips(), SCORES)
+    notes = [n for n in evaluate(tmp_path / "scores", truth, bootstrap=0).notes if "target" in n]
     assert notes == [
         "No clip of the target domain in the ground truth, so AUC (target) is undefined and left "
         "out of the means."

@@ -70,7 +70,8 @@ def evaluate(
         key: section_metrics(section.labels, section.domains, section.scores, section.decisions)
         for key, section in sections.items()
     }
-    domains = sorted({str(name) for section in sections.values() for name in section.domains})
+    known = [section.domains for section in sections.values() if section.domains is not None]
+    domains = sorted({str(domain) for own in known for domain in own})
     notes = [
         note for key, section in sections.items() for note in _undefined(key, section, domains)
     ]
@@ -104,7 +105,7 @@ def _undefined(key: Key, section: Section, domains: Sequence[str]) -> list[str]:
         notes.append(f"{title(key)}: no anomalous clips, so AUC and pAUC are {left_out}.")
     elif anomalous.all():
         notes.append(f"{title(key)}: no normal clips, so AUC and pAUC are {left_out}.")
-    for domain in domains:
+    for domain in domains if section.domains is not None else ():
         inside = section.domains == domain
         if anomalous.any() and not anomalous.all() and not (inside & ~anomalous).any():
             notes.append(

@@ -62,8 +62,8 @@ def read_submission(scores_dir: str | Path, ground_truth_dir: str | Path) -> dic
     Returns:
         By machine and section, sorted: the clips with labels, domains, scores and, where there is
         a decision file, decisions, in the order of the ground truth. So two submissions read
-        with the same ground truth can be compared clip by clip. Where no domains are known (2020),
-        all are ``source``.
+        with the same ground truth can be compared clip by clip. Ground truth of 2020 has no
+        domains, so sections have none.
 
     Raises:
         SubmissionError: With every problem found, of one file's rows the first ten: a folder that
@@ -100,7 +100,7 @@ def read_whole(scores_dir: str | Path, ground_truth_dir: str | Path) -> Submissi
         if not problems:
             sections[key] = Section(
                 [known.labels[clip] for clip in known.labels],
-                [DOMAINS[known.domains[clip]] for clip in known.labels],
+                [DOMAINS[known.domains[c]] for c in known.labels] if known.domains else None,
                 [read[clip] for clip in known.labels],
                 None if decided is None else [decided[clip] for clip in known.labels],
             )
@@ -120,7 +120,7 @@ _Files = dict[str | None, Path]
 
 @dataclass(frozen=True)
 class _Truth:
-    """Labels and domains by clip, and the clip behind every name it goes by."""
+    """Labels and domains by clip (no domains: 2020), and the clip behind every name it goes by."""
 
     labels: dict[str, int]
     domains: dict[str, int]
@@ -164,7 +164,7 @@ def _section_truth(
         domains = {clip: section.domain(clip) for clip in labels}
         if not any(domain is not None for domain in domains.values()):
             # 2020 has none.
-            domains = dict.fromkeys(labels, 0)
+            domains = {}
     for kind, values in (("data", labels), ("domain", domains)):
         if unknown := [clip for clip, value in values.items() if value is None]:
             where = tables.get(kind, title(key))
@@ -245,7 +245,7 @@ def _read_files(
         expected = {
             clip
             for clip in truth.labels
-            if domain is None or DOMAINS[truth.domains[clip]] == domain
+            if domain is None or DOMAINS[truth.domains.get(clip, 0)] == domain
         }
         seen: set[str] = set()
 
