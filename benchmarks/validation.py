@@ -28,7 +28,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsasd.report.results import percent, points
+from fsasd.report.results import percent, points, read_frame
 from fsasd.validation import MEAN, compare
 
 FACTORY = [
@@ -122,7 +122,7 @@ def _run(folder: Path, overrides: Sequence[str]) -> Path:
 def _scores(folder: Path, seed: int, machine: str | None) -> pd.DataFrame:
     """Scores of the references that played the target, and of the targets if labels are known."""
     tables = [folder / "validation" / "setting_scores.csv", folder / "setting_scores.csv"]
-    parts = [pd.read_csv(path, dtype={"section": str}) for path in tables if path.is_file()]
+    parts = [read_frame(path) for path in tables if path.is_file()]
     return _of(pd.concat(parts), machine).assign(run=seed)
 
 
@@ -143,7 +143,7 @@ def _markdown(table: pd.DataFrame, runs: Sequence[tuple[Path, int, str | None]])
             f"| {row['setting']} | {percent(row['auc'])} | {percent(row['pauc'])} | {gain} "
             f"| {closed} |"
         )
-    validations = [_of(pd.read_csv(folder / "validation.csv"), machine)
+    validations = [_of(read_frame(folder / "validation.csv"), machine)
                    for folder, _, machine in runs]  # fmt: skip
     alike = pd.concat(validations).query("machine != @MEAN")["spearman"].mean()
     machines = table.loc[table["machine"] != MEAN, ["machine", "section"]].drop_duplicates()

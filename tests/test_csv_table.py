@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from fsasd.data.csv_table import is_known, read_column, read_frame, read_rows
+from fsasd.data.csv_table import is_known, read_column, read_rows
 from fsasd.data.names import MetadataError
 
 TEXT = "path,machine\na.wav,Öler\n"
@@ -67,11 +67,3 @@ def test_a_row_may_be_repeated_but_not_contradicted(tmp_path):
     problems = []
     assert read_column(path, int, problems, str, repeats=True) == {"a": 1, "b": 0}
     assert problems == [f"{path}, row 4: 'b' contradicts row 2"]
-
-
-def test_machines_called_like_nothing_keep_their_names(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("machine,auc\nNA,0.5\nnan,\nNone,1\nnull,0\n101,1\n")
-    table = read_frame(path, ["machine"])
-    assert table["machine"].tolist() == ["NA", "nan", "None", "null", "101"]
-    assert table["auc"].isna().tolist() == [False, True, False, False, False]

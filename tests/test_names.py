@@ -81,6 +81,7 @@ def test_numbers_of_a_configuration_are_names():
     known = ["101", "1e3", "null", "nan", "07"]
     given = [101, 1000.0, None, float("nan"), 7]
     assert as_written(given, known, "machines") == known
+    assert as_written([None, "None"], ["None", "null"], "machines") == ["null", "None"]
     with pytest.raises(MetadataError, match='7 may be "007" or "07": write the name in quotes'):
         as_written([7], ["007", "07"], "machines")
     with pytest.raises(MetadataError, match="'102' is not among the machines: 101"):

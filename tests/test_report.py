@@ -378,6 +378,24 @@ def test_nothing_defined_is_no_score(run, capsys, undrawn):
     assert console(run) is None
 
 
+@pytest.mark.parametrize("name", ["NA", "nan", "None", "101", "fan[1]"])
+def test_a_machine_may_be_called_like_nothing_or_a_number(run, capsys, undrawn, name):
+    for path in [*run.glob("*.csv"), run / "synthetic/manifest.csv"]:
+        machine = pd.read_csv(path, dtype=str)["machine"][0]
+        path.write_text(path.read_text().replace(f"{machine},", f"{name},"))
+    results = Results(run)
+    assert results.units[0][0] == name
+    assert name in results.manifest["machine"].tolist()
+    assert f"{name} 00" in _page(run).text
+    assert console(run) == pytest.approx(headline(results.metrics).score)
+    assert name in capsys.readouterr().out
+
+
+def test_a_machine_with_dollar_signs_is_drawn():
+    settings = _settings({"r=0": 0.6, "synthetic": 0.7}).replace(MACHINES[0], "$_$")
+    assert "$_$" in figures.svg(figures.settings_dots(settings), "dots")
+
+
 def test_settings_that_lie_on_no_line_are_a_sorted_table(run, data, capsys, undrawn):
     grid = [{"k": k, "pool": pool} for k, pool in product((1, 2, 4), ("mean", "max"))]
     _curve("chosen", grid, best=3).to_csv(run / "selection.csv", index=False)

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import pandas as pd
-
 from fsasd.data.names import MetadataError
 
 T = TypeVar("T")
@@ -132,16 +130,6 @@ def read_column(
     if len(wrong) > SHOWN:
         problems.append(f"{path}: {len(wrong) - SHOWN} more rows like these")
     return values
-
-
-def read_frame(path: str | Path, text: Iterable[str] = ()) -> pd.DataFrame:
-    """Read a table that fsasd wrote: an empty cell is unknown; NA, nan and None are words.
-
-    Args:
-        path: The CSV file.
-        text: Columns that hold text, also where all of it looks like numbers.
-    """
-    return pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
 
 
 def _require_file(path: Path) -> None:

@@ -156,7 +156,8 @@ def require_known(names: Iterable[str], known: Iterable[str], what: str) -> None
 
 
 def _meant(name: object, known: list[str], what: str) -> str:
-    text = spelling(name)
+    # As a configuration writes it.
+    text = "null" if name is None else spelling(name)
     if text in known or isinstance(name, str):
         return text
     meant = [k for k in known if _value(k) == _value(text)]

@@ -45,6 +45,8 @@ _RC: dict[Any, Any] = {
     "axes.titlesize": 8.5,
     "axes.titlecolor": INK,
     "text.color": INK,
+    # A machine's name may hold dollar signs.
+    "text.parse_math": False,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "legend.frameon": False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,7 +76,7 @@ class Results:
         self.validation = self._table("validation.csv")
         made = {n: self.folder / f"table{n}.csv" for n in range(2, 7)}
         self.tables = {
-            n: pd.read_csv(path, dtype=str if n == 3 else None)
+            n: read_frame(path, [*_TEXT, "row", "column", *(["paper", "run"] if n == 3 else [])])
             for n, path in made.items()
             if path.is_file()
         }
@@ -160,12 +161,24 @@ class Results:
         path = self.folder / name
         if not path.is_file():
             return pd.DataFrame(columns=UNIT)
-        # A section is a name, 00 is not 0, and a column without any value is no number.
-        return pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
+        return read_frame(path)
 
     def _yaml(self, name: str) -> Any:
         path = self.folder / ".hydra" / name
         return (yaml.safe_load(path.read_text()) if path.is_file() else None) or {}
+
+
+def read_frame(path: Path, text: Sequence[str] = _TEXT) -> pd.DataFrame:
+    """Read a table that fsasd wrote; an empty cell is unknown.
+
+    A section is a name, 00 is not 0; so is a machine, which may be called 101 or NA; and a column
+    of text without any value is no number.
+
+    Args:
+        path: The CSV file.
+        text: Columns of text.
+    """
+    return pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
 
 
 def of(table: pd.DataFrame, machine: str, section: str | None = None) -> pd.DataFrame:
