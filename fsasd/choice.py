@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 
+from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.evaluation.metrics import known_domains
@@ -328,7 +329,8 @@ def _score_table(
     rows: dict[str, int], own: int, test: Clips, path: NDArray[np.float64]
 ) -> pd.DataFrame:
     clips = pd.DataFrame(
-        {"file": clip.path.name, "label": clip.label, "domain": clip.domain} for clip in test
+        {"file": printable(clip.path.name), "label": clip.label, "domain": clip.domain}
+        for clip in test
     )
     mine = _name_of(own, rows)
     parts = [

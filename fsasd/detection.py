@@ -15,6 +15,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from fsasd.choice import Choice, choose
+from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import (
@@ -288,13 +289,13 @@ def _titled(machine: str, section: str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _file_names(clips: Clips) -> list[str]:
-    names = [clip.path.name for clip in clips]
+    names = [printable(clip.path.name) for clip in clips]
     if len(set(names)) == len(names):
         return names
     # One's own recordings may be called alike in different folders.
     paths = [clip.path.absolute() for clip in clips]
     folder = os.path.commonpath([path.parent for path in paths])
-    return [path.relative_to(folder).as_posix() for path in paths]
+    return [printable(path.relative_to(folder)) for path in paths]
 
 
 def _clip_table(detection: Detection) -> pd.DataFrame:

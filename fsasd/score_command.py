@@ -14,10 +14,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from fsasd.data.audio_files import READABLE, recordings_below
+from fsasd.data.audio_files import READABLE, printable, recordings_below
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
-from fsasd.data.recording import AudioError
+from fsasd.data.recording import AudioError, require_file
 from fsasd.detection import DECISION
 from fsasd.detectors.base import Detector, load
 from fsasd.detectors.saved import NotAModelError, read_json
@@ -130,7 +130,9 @@ def _print_rows(model: Model, paths: Sequence[Path]) -> int:
                 print(score, file=sys.stderr)
                 failed += 1
             else:
-                rows.writerow([path, score, model.threshold, int(score > model.threshold)])
+                rows.writerow(
+                    [printable(path), score, model.threshold, int(score > model.threshold)]
+                )
         sys.stdout.flush()
     return failed
 
@@ -142,7 +144,7 @@ def _found(places: Iterable[Path]) -> Iterator[Path]:
             continue
         inside = recordings_below(place)
         if not inside:
-            raise FileNotFoundError(f"{place} holds no recordings ({READABLE})")
+            raise FileNotFoundError(f"{printable(place)} holds no recordings ({READABLE})")
         yield from inside
 
 
@@ -160,8 +162,7 @@ def _scored(model: Model, paths: Sequence[Path]) -> Iterator[tuple[Path, float |
 
 def _scores(model: Model, paths: Sequence[Path]) -> list[float]:
     for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"recording {path} does not exist")
+        require_file(path)
     heard = [Clip(path, machine="", split="test") for path in paths]
     scores = model.detector.score(Clips(heard, FeatureCache(channel=model.channel)))
     return np.asarray(scores, dtype=float).tolist()

@@ -273,7 +273,7 @@ def test_scoring_is_timed_from_the_recordings(train, test_clips, monkeypatch):
     heard = []
     read = FeatureCache.read
     monkeypatch.setattr(
-        FeatureCache, "read", lambda self, clip: heard.append(clip.path) or read(self, clip)
+        FeatureCache, "read", lambda self, clip, *more: heard.append(clip.path) or read(self, clip)
     )
     detect(TWFRGMM(), Selector({}), train, test_clips)
     assert sorted(heard) == sorted(clip.path for clip in test_clips[:8])

@@ -1,5 +1,6 @@
 """The command: every config composes, stages hand over files, what is there is used again."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -20,12 +21,13 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 import fsasd.main as app
 from fsasd.data.captions import Captions
+from fsasd.data.metadata import read_clips
 from fsasd.detectors.cmae import CMAE
 from fsasd.evaluation.submission import evaluate
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.prompts import Wording
-from fsasd.generation.synthesis import SynthesisFolder
+from fsasd.generation.synthesis import SynthesisFolder, read_manifest
 from fsasd.generation.transforms import FaultTransforms
 from fsasd.selection import row_of
 from fsasd.sweep import leave_out
@@ -730,6 +732,36 @@ def test_every_stage_works_with_five_clips_and_no_reference(chain, caplog):
     curve = pd.read_csv(root / "five" / "selection.csv")
     assert curve.loc[curve["chosen"], "r"].tolist() == [1.0]
     assert "5 real and 5 synthetic, at least 13" in curve.loc[curve["chosen"], "reason"].item()
+
+
+@pytest.mark.slow
+def test_names_that_are_not_utf_8_are_names_like_others(factory, tmp_path):
+    for n, clip in enumerate(read_clips(factory)):
+        label = (tmp_path / "plant").joinpath(clip.machine, clip.split, clip.label)
+        label.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip.path, label / os.fsdecode(b"L\xfcfter %d.wav" % n))
+    data = ["data=folder", f"data.root={tmp_path / 'plant'}", "data.targets=[bearing]"]
+    tiny = [*TINY, *data, "generator=transforms", f"store={tmp_path / 'store'}"]
+    app.Run(configure(*tiny), tmp_path / "run")()
+    run = tmp_path / "run"
+    files = pd.read_csv(run / "clips.csv")["file"]
+    assert files.str.contains(r"L\xfcfter ", regex=False).all()
+    assert pd.read_csv(run / "captions.csv")["path"].str.contains(r"L\xfc", regex=False).all()
+    sources = {clip.source for clip in read_manifest(run / "synthetic", kept=False)}
+    assert sources
+    assert all(source.is_file() for source in sources)
+    assert (run / "report.html").is_file()
+
+
+def test_the_log_takes_names_that_are_not_utf_8(tmp_path):
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        composed = compose("config", return_hydra_config=True)
+    handler = composed.hydra.job_logging.handlers.file
+    assert handler["class"] == "logging.FileHandler"
+    log = logging.FileHandler(tmp_path / "run.log", "w", handler.encoding, errors=handler.errors)
+    log.handle(logging.makeLogRecord({"msg": os.fsdecode(b"L\xfcfter.wav: unlike the others")}))
+    log.close()
+    assert (tmp_path / "run.log").read_text() == "L\\udcfcfter.wav: unlike the others\n"
 
 
 def test_without_real_anomalies_a_trained_generator_says_what_that_means(chain, caplog):

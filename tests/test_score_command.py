@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,52 @@ def test_what_cannot_be_read_is_named_and_nothing_else_is_lost(models, detection
     first, second = err.strip().splitlines()
     assert first.startswith(f"{broken}: not readable as audio")
     assert second == f"recording {absent} does not exist"
+
+
+def test_one_bad_recording_never_costs_another_its_score(models, detection, tmp_path, capsys):
+    good = {}
+    for i, name in enumerate([b"a.wav", b"inner.wav/b.wav", b"L\xfcfter.wav", b"z.wav"]):
+        good[name] = path = tmp_path / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(detection.test[i].path, path)
+    samples, rate = soundfile.read(good[b"a.wav"])
+    soundfile.write(tmp_path / "c.wav", samples, rate, subtype="GSM610")
+    bad = {
+        "empty.wav": b"",
+        "cut.wav": good[b"a.wav"].read_bytes()[:-100],
+        "text.flac": b"text" * 9,
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+    for name, number in (("nan.wav", np.nan), ("loud.wav", 1e30)):
+        soundfile.write(tmp_path / name, np.full(16_000, number), rate, subtype="FLOAT")
+    soundfile.write(tmp_path / "slow.wav", samples, 1)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([samples] * 2, axis=1), rate)
+    (tmp_path / "link.wav").symlink_to("nowhere.wav")
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert score("--model", models / "bearing", tmp_path) == 1
+    out, err = capsys.readouterr()
+    found = table(out).set_index("file")["score"]
+    names = "a.wav", "inner.wav/b.wav", r"L\xfcfter.wav", "z.wav", "c.wav"
+    paths = [f"{tmp_path}/{name}" for name in names]
+    assert found.index.tolist() == sorted(paths)
+    np.testing.assert_allclose(found[paths[:4]], detection.scores[:4], rtol=1e-12)
+    said = err.strip().splitlines()
+    others = "nan.wav", "loud.wav", "slow.wav", "stereo.wav", "link.wav", "loop.wav", "pipe.wav"
+    assert len(said) == len(bad) + len(others)
+    for name in [*bad, *others]:
+        assert sum(f"{tmp_path}/{name}" in line for line in said) == 1, name
+
+
+def test_a_name_that_is_not_utf_8_may_be_printed_anywhere(models, detection, tmp_path):
+    shutil.copy(detection.test[0].path, tmp_path / os.fsdecode(b"L\xfcfter.wav"))
+    done = subprocess.run(
+        [sys.executable, "-m", "fsasd.score_command", "--model", models / "bearing", tmp_path],
+        capture_output=True, check=True, timeout=300,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
+    )  # fmt: skip
+    assert rb"L\xfcfter.wav," in done.stdout
 
 
 def test_it_hears_the_channel_that_the_run_heard(models, detection, tmp_path, capsys):

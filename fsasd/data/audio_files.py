@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -54,6 +55,18 @@ def printable(path: str | Path) -> str:
     L\xfcfter.wav Lüfter.wav
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def path_of(text: str) -> Path:
+    r"""Return the path that ``printable`` has as this text.
+
+    >>> os.fsencode(path_of(r"L\xfcfter.wav")), os.fsencode(path_of("Lüfter.wav"))
+    (b'L\xfcfter.wav', b'L\xc3\xbcfter.wav')
+    """
+    # Bytes below 0x80 are UTF-8 and never escaped.
+    escaped = re.compile(rb"\\x([89a-f][0-9a-f])")
+    name = escaped.sub(lambda match: bytes.fromhex(match[1].decode()), os.fsencode(text))
+    return Path(os.fsdecode(name))
 
 
 def is_foreign(name: str) -> bool:
@@ -116,7 +129,7 @@ def warn_of_left_out(place: Path, folders: Iterable[Path], taken: Collection[Pat
     if not left:
         return
     left.sort()
-    names = ", ".join(str(path.relative_to(place)) for path in left[:3])
+    names = ", ".join(printable(path.relative_to(place)) for path in left[:3])
     kinds = sorted({path.suffix.lower() for path in left if not is_recording(path)})
     unread = f" ({', '.join(kinds)} cannot be read)" if kinds else ""
     log.warning(

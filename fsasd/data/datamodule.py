@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fsasd.data.audio_files import printable
 from fsasd.data.captions import Captions, default_captions
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.draws import BalancedDraws, Draw, InOrder
@@ -190,7 +191,7 @@ class FirstShotDataModule(L.LightningDataModule):
         """Return path, machine, label, domain, attributes as written, and caption per clip."""
         return pd.DataFrame(
             {
-                "path": str(clip.path),
+                "path": printable(clip.path),
                 "machine": clip.machine,
                 "role": clip.role,
                 "label": clip.label,

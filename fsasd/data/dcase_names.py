@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from fsasd.data.audio_files import AUDIO_SUFFIXES
+from fsasd.data.audio_files import AUDIO_SUFFIXES, printable
 from fsasd.data.names import section_name
 
 # The ground truth of RoboticArm, 2024, leaves the split out: section_00_source_normal_0035_...
@@ -53,7 +53,7 @@ def stem_of(path: str | Path) -> str:
     ('a_ac_0.03', 'a_ac_0.03')
     """
     path = Path(path)
-    return path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
+    return printable(path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name)
 
 
 def clip_named(cell: str) -> str:

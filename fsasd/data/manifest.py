@@ -20,6 +20,7 @@ import pandas as pd
 from fsasd.data.audio_files import (
     READABLE,
     folders_in,
+    printable,
     recordings_below,
     recordings_in,
     warn_of_left_out,
@@ -149,7 +150,7 @@ def _machine_clips(folder: Path) -> tuple[list[Clip], list[str]]:
         for label in folders_in(split):
             problems += _misnamed(label, ("normal", "anomaly"))
             for path in recordings_below(label):
-                inner = path.parent.relative_to(label).as_posix()
+                inner = printable(path.parent.relative_to(label).as_posix())
                 attributes = {} if inner == "." else {SUBFOLDER: inner}
                 clips.append(Clip(path, machine, split=split.name, label=label.name,
                                   attributes=attributes))  # fmt: skip

@@ -165,7 +165,7 @@ def _opened(path: Path) -> Iterator[tuple[_Forward, int | None]]:
     name = printable(path)
     try:
         with contextlib.ExitStack() as stack:
-            size = _require_file(path)
+            size = require_file(path)
             file = stack.enter_context(path.open("rb", buffering=0))
             extent = containers.extent(file)
             if extent is not None and extent.cut:
@@ -191,13 +191,20 @@ def _opened(path: Path) -> Iterator[tuple[_Forward, int | None]]:
         raise AudioError(f"{name}: cannot be read: {error.strerror}") from error
 
 
-def _require_file(path: Path) -> int:
-    """Return a file's size; nothing but a file has an end."""
+def require_file(path: Path) -> int:
+    """Return a file's size in bytes; pipes, devices and folders have none.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+        AudioError: It is no file, or nobody may ask.
+    """
     try:
         found = path.stat()
     except FileNotFoundError:
         link = f": it is a link to {printable(path.readlink())}" if path.is_symlink() else ""
         raise FileNotFoundError(f"recording {printable(path)} does not exist{link}") from None
+    except OSError as error:
+        raise AudioError(f"{printable(path)}: cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
         kind = kinds.get(stat.S_IFMT(found.st_mode), "a device")

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips, FrontEnd
 from fsasd.data.log_mel import LogMel
 
@@ -75,7 +76,7 @@ class RealClips:
 
     def captions_by_path(self) -> dict[str, str]:
         """Return each recording's caption."""
-        return {str(c.path): text for c, text in zip(self.clips, self.captions, strict=True)}
+        return {printable(c.path): text for c, text in zip(self.clips, self.captions, strict=True)}
 
     def _where(self, chosen: Sequence[bool]) -> RealClips:
         kept = np.flatnonzero(chosen).tolist()
@@ -104,7 +105,7 @@ class Neighbourhood:
             raise ValueError("expected real normal clips to compare with, found none")
         self.front_end = front_end
         self.captions = list(real.captions)
-        self.row = {str(clip.path): i for i, clip in enumerate(real.clips)}
+        self.row = {printable(clip.path): i for i, clip in enumerate(real.clips)}
         points = embed(real.clips, front_end)
         self.centre, spread = points.mean(axis=0), points.std(axis=0)
         # A dimension in which the few real clips happen to agree must not outweigh all others.

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from fsasd.data.audio_files import printable
 from fsasd.data.captions import anomalous
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip, MetadataError
@@ -262,7 +263,7 @@ def make_prompts(
                         seconds=round(len(waveform) / SAMPLE_RATE, 2),
                         gain=float(normalise(waveform)[1]),
                         seed=_number(f"{seed}/{name}"),
-                        source=str(clip.path),
+                        source=printable(clip.path),
                         negative=asked.negative,
                         attributes=json.dumps(dict(clip.attributes), ensure_ascii=False),
                         raw_label=clip.raw_label,

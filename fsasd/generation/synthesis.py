@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 
+from fsasd.data.audio_files import path_of
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.cleaning import Cleaning
@@ -149,7 +150,7 @@ def read_manifest(folder: str | Path, *, kept: bool = True) -> list[Clip]:
             label=row["label"],
             attributes=json.loads(row["attributes"]),
             raw_label=row["raw_label"],
-            source=Path(row["source"]) if row["derived"] else None,
+            source=path_of(row["source"]) if row["derived"] else None,
             synthetic=True,
         )
         for row in rows.to_dict("records")

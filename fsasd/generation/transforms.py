@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from fsasd.data.audio_files import path_of
 from fsasd.data.names import require_known
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.base import Generator
@@ -96,7 +97,7 @@ class FaultTransforms(Generator):
     def _made(self, prompt: Prompt) -> np.ndarray:
         if prompt.source is None:
             raise ValueError(f"{prompt.wav}: expected a prompt with a source to put a fault into")
-        waveform = read(prompt.source, channel=self.channel)
+        waveform = read(path_of(prompt.source), channel=self.channel)
         waveform = waveform[: round(prompt.seconds * SAMPLE_RATE)] * np.float32(prompt.gain)
         if prompt.label == "normal":
             return waveform
