@@ -1,13 +1,59 @@
 import numpy as np
 import pytest
+import torch
+import torchaudio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fsasd.data.log_mel import LogMel
+from fsasd.data import log_mel as module
+from fsasd.data.clips import FeatureCache
+from fsasd.data.log_mel import LogMel, mel_filters
+from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.detectors.twfr_gmm import twfr
 
 FRONT_ENDS = {"twfr": LogMel.twfr(), "audioldm": LogMel.audioldm()}
+
+
+OTHERS = {
+    "baseline": LogMel(scale="slaney", norm="slaney", floor=float(np.finfo(float).eps)),
+    "long frames": LogMel(n_fft=2048, hop=300, n_mels=40, max_hz=6000.0, power=1.0),
+}
+
+
+def torchaudio_mel(front_end):
+    return torchaudio.transforms.MelSpectrogram(
+        SAMPLE_RATE,
+        n_fft=front_end.n_fft,
+        hop_length=front_end.hop,
+        f_max=front_end.max_hz,
+        n_mels=front_end.n_mels,
+        power=front_end.power,
+        center=False,
+        norm=front_end.norm,
+        mel_scale=front_end.scale,
+    )
+
+
+def torchaudio_log_mel(front_end, waveform):
+    """The same by torchaudio, of a waveform that is longer than its padding."""
+    reach = front_end.n_fft // 2 if front_end.pad is None else front_end.pad
+    samples = torch.from_numpy(waveform)[None]
+    samples = torch.nn.functional.pad(samples, (reach, reach), mode="reflect")[0]
+    mel = torchaudio_mel(front_end)(samples).clamp(min=front_end.floor)
+    return (10 * mel.log10() if front_end.decibel else mel.log()).numpy()
+
+
+def machine(seed, seconds=1.0):
+    """Hum, pink noise and knocks: loud below, quiet above, as machines are."""
+    rng = np.random.default_rng(seed)
+    samples = round(seconds * SAMPLE_RATE)
+    spectrum = np.fft.rfft(rng.normal(size=samples))
+    noise = np.fft.irfft(spectrum / np.sqrt(1 + np.arange(len(spectrum))), samples)
+    time = np.arange(samples) / SAMPLE_RATE
+    hum = sum(0.1 / k * np.sin(2 * np.pi * 50 * k * time + rng.uniform(0, 6)) for k in (1, 2, 5))
+    knocks = 0.1 * (rng.uniform(size=samples) > 0.999)
+    return (hum + noise + knocks).astype(np.float32)
 
 
 def sine(hz, seconds=0.5, rate=SAMPLE_RATE):
@@ -26,6 +72,44 @@ def test_a_waveform_of_any_length_has_a_spectrogram(name, samples):
     assert log_mel.shape[1] >= 1
     assert log_mel.dtype == np.float32
     assert np.isfinite(log_mel).all()
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filterbank has all zero values")
+@pytest.mark.parametrize("name", [*FRONT_ENDS, *OTHERS])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_log_mel_equals_that_of_torchaudio(name, seed):
+    front_end, waveform = {**FRONT_ENDS, **OTHERS}[name], machine(seed, 1.0 + 0.317 * seed)
+    expected = torchaudio_log_mel(front_end, waveform)
+    atol = 1e-4 if front_end.decibel else 1e-5
+    np.testing.assert_allclose(front_end(waveform), expected, rtol=1e-5, atol=atol)
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filterbank has all zero values")
+@pytest.mark.parametrize("name", [*FRONT_ENDS, *OTHERS])
+def test_the_filters_are_those_of_torchaudio(name):
+    front_end = {**FRONT_ENDS, **OTHERS}[name]
+    expected = torchaudio_mel(front_end).mel_scale.fb.numpy().T
+    np.testing.assert_allclose(mel_filters(front_end), expected, atol=1e-6 * expected.max())
+
+
+@pytest.mark.parametrize("settings", [{"scale": "bark"}, {"norm": "area"}])
+def test_an_unknown_mel_scale_is_an_error(settings):
+    with pytest.raises(ValueError, match="expected scale 'htk' or 'slaney' and norm None or 'sl"):
+        LogMel(**settings)(machine(0))
+
+
+def test_another_version_of_the_computation_is_not_found_in_the_cache(
+    make_wav, tmp_path, monkeypatch
+):
+    cache, clip = FeatureCache(tmp_path / "features"), Clip(make_wav("a.wav"), "fan")
+    cache.get(LogMel.twfr(), clip)
+    assert cache.holds(LogMel.twfr(), clip)
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert not cache.holds(LogMel.twfr(), clip)
+
+
+def test_torch_is_not_needed():
+    assert not {"torch", "torchaudio"} & set(vars(module))
 
 
 @pytest.mark.parametrize("hz", [300, 1000, 4000])
