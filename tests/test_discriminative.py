@@ -89,6 +89,24 @@ def test_every_one_of_the_config_group_is_tested_here():
     assert set(discriminative()) == set(SMALL)
 
 
+def test_a_prepared_detector_does_not_mind_the_order_of_the_clips(
+    fitted, prepared, train, test_clips
+):
+    order = np.random.default_rng(0).permutation(len(train))
+    again = clone(prepared).fit(train[order])
+    np.testing.assert_allclose(again.score(test_clips), fitted.score(test_clips), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("back_end", "k"), [("nearest", 3), ("gmm", 2), ("mahalanobis", 1)])
+def test_no_back_end_minds_the_order_of_the_clips(fkie, train, test_clips, back_end, k):
+    detector = clone(fkie).set_params(back_end=back_end, k=k)
+    expected = clone(detector).fit(train).score(test_clips)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(train))
+        found = clone(detector).fit(train[order]).score(test_clips)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 # Every detector, beyond the rules that test_detectors.py has all of them keep
 
 

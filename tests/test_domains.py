@@ -43,6 +43,19 @@ def test_only_nearest_neighbours_are_mixed():
     assert made.max() > 10.9
 
 
+def test_the_order_of_the_points_changes_no_new_point():
+    points = np.random.default_rng(0).normal(size=(7, 3))
+    order = np.random.default_rng(1).permutation(7)
+    np.testing.assert_array_equal(smote(points[order], 5, 2, 0), smote(points, 5, 2, 0))
+
+
+def test_the_order_of_the_clips_changes_no_mixed_clip(clips):
+    order = np.random.default_rng(1).permutation(len(clips))
+    one, other = (with_mixed_target_clips(some, 1.0, 3, 0) for some in (clips, clips[order]))
+    for first, second in zip(one[len(clips) :], other[len(clips) :], strict=True):
+        np.testing.assert_array_equal(one.cache.read(first), other.cache.read(second))
+
+
 def test_the_seed_draws():
     points = np.random.default_rng(0).normal(size=(5, 2))
     one, same, other = (smote(points, 4, 2, seed) for seed in (0, 0, 1))

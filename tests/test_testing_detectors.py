@@ -9,6 +9,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
 from fsasd.detectors.base import Detector, stack
 from fsasd.detectors.knn import KNN
+from fsasd.detectors.one_of import OneOf
 from fsasd.testing import ConformanceError, DetectorCase, check_detector, detector_checks
 
 
@@ -82,6 +83,16 @@ class LearnsOn(Plain):
         super().fit(clips)
         self.usual_ = self.usual_ + 0.1 * before
         return self
+
+
+class StartsFromTheFirstClip(Plain):
+    def fit(self, clips):
+        self.usual_ = self.means(clips)[0]
+        return self
+
+
+class TrainsInOrder(StartsFromTheFirstClip):
+    trains_network = True
 
 
 class TakesNoClip(Plain):
@@ -245,6 +256,10 @@ BREAKS = {
     ChangesItsSettings: ("fit_returns_the_detector", r"parameters changed from .*2\.0.* to .*3\.0"),
     DrawsAnew: ("two_fits_are_equal", "a second fit: scores differ by up to"),
     LearnsOn: ("fitting_anew_forgets", "a detector that was fitted before: scores differ"),
+    StartsFromTheFirstClip: (
+        "order_of_training_clips",
+        "training clips in another order: scores differ",
+    ),
     TakesNoClip: ("too_few_clips_are_told", "fitting to no clip worked"),
     SaysNoCount: (
         "too_few_clips_are_told",
@@ -287,6 +302,17 @@ def broken_by(detector, check, clips, folder):
 
 def test_a_plain_detector_keeps_every_rule(clips):
     check_detector(Plain(), clips, GRID)
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_network_may_be_trained_in_the_order_of_the_clips(within, clips, tmp_path):
+    (check,) = [c for c in detector_checks() if "order_of_training_clips" in c.__name__]
+    trained, plain = TrainsInOrder(), StartsFromTheFirstClip()
+    if within:
+        trained, plain = OneOf({"it": trained}, use="it"), OneOf({"it": plain}, use="it")
+    check(DetectorCase(trained, clips, tmp_path / "trained"))
+    with pytest.raises(ConformanceError, match="in another order"):
+        check(DetectorCase(plain, clips, tmp_path / "plain"))
 
 
 @pytest.mark.parametrize("kind", BREAKS, ids=lambda kind: kind.__name__)

@@ -82,6 +82,7 @@ class Autoencoder(Detector):
         seed: Of the weights and of the order.
     """
 
+    trains_network: ClassVar[bool] = True
     only_scored: ClassVar[frozenset[str]] = frozenset({"scored_by", "official"})
 
     def __init__(

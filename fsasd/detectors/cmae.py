@@ -195,6 +195,7 @@ class CMAE(Detector):
         seed: Of the weights, the order, the views and what is hidden.
     """
 
+    trains_network: ClassVar[bool] = True
     only_scored: ClassVar[frozenset[str]] = frozenset({"guessing"})
 
     def __init__(

@@ -27,6 +27,7 @@ from fsasd.data.clips import Clips
 from fsasd.detectors.back_ends import BACK_ENDS, Arrays
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.embedding import Classifier, Embedding, Recordings, class_name, train
+from fsasd.detectors.order import canonical_order
 from fsasd.detectors.training import keep_network, require_trained_as
 from fsasd.store import rank
 
@@ -74,6 +75,7 @@ class Discriminative(Detector):
     k: int
     seed: int
 
+    trains_network: ClassVar[bool] = True
     untrained: ClassVar[frozenset[str]] = frozenset({"back_end", "k", "pool"})
     """Parameters that the network does not depend on: detectors that differ in them share it."""
 
@@ -240,7 +242,9 @@ class Discriminative(Detector):
     def _fit_member(self, member: int, points: np.ndarray | None, clips: Clips) -> Arrays:
         if points is None:
             return {"own": self.own_classes(member, clips, self._embedding.classes)}
-        return BACK_ENDS[self.back_end].fit(points, clips.domains, self.k, self.seed)
+        order = canonical_order(points)
+        points, domains = points[order], clips.domains[order]
+        return BACK_ENDS[self.back_end].fit(points, domains, self.k, self.seed)
 
     def _score_member(self, member: int, points: np.ndarray) -> np.ndarray:
         learnt = self.back_end_[str(member)]

@@ -13,6 +13,7 @@ from fsasd.data.clips import Clips, FeatureCache, FrontEnd
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.base import TooFewClipsError
+from fsasd.detectors.order import canonical_order
 
 Domains = Literal["pooled", "separate"]
 """``pooled``: all normal clips are one bank; ``separate``: a clip is as anomalous as the domain
@@ -128,9 +129,11 @@ def _mixtures(
 ) -> tuple[np.ndarray, np.ndarray]:
     if len(points) < 2:
         raise TooFewClipsError(f"SMOTE mixes at least 2 target clips, found {len(points)}")
+    order = canonical_order(points)
+    points = points[order]
     nearest = NearestNeighbors(n_neighbors=min(neighbours, len(points) - 1)).fit(points)
     others = nearest.kneighbors(return_distance=False)
     rng = np.random.default_rng(seed)
     one = rng.integers(len(points), size=count)
     other = others[one, rng.integers(others.shape[1], size=count)]
-    return np.stack([one, other], axis=1), rng.uniform(size=count)
+    return order[np.stack([one, other], axis=1)], rng.uniform(size=count)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import lightning as L
 import numpy as np
@@ -164,6 +164,8 @@ class Flow(Detector):
         learning_rate: Of Adam.
         seed: Of the weights, the order and the outliers.
     """
+
+    trains_network: ClassVar[bool] = True
 
     def __init__(
         self,

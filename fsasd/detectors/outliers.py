@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.domains import Domains, banks
+from fsasd.detectors.order import canonical_order
 from fsasd.detectors.representations import TimeStatistics, learnt_by
 
 log = logging.getLogger(__name__)
@@ -69,8 +70,11 @@ class Outliers(Detector):
                 "or density model (LocalOutlierFactor only scores others with novelty=True)"
             )
         bank = banks(clips, self.domains)
-        order = np.argsort(bank, kind="stable")
-        self.points_ = self.representation(clips)[order]
+        points = self.representation(clips)
+        # Some models draw points by their numbers.
+        order = canonical_order(points)
+        order = order[np.argsort(bank[order], kind="stable")]
+        self.points_ = points[order]
         self.sizes_ = np.bincount(bank, minlength=1)
         self._fit_models()
         return self

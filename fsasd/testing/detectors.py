@@ -227,6 +227,24 @@ def check_two_fits_are_equal(case: DetectorCase) -> None:
 
 
 @_rule
+def check_the_order_of_training_clips_does_not_matter(case: DetectorCase) -> None:
+    """Training clips in another order lead to the same scores, unless a network is trained on them.
+
+    That is what ``trains_network`` says of a detector.
+    """
+    if _trains_network(case.detector):
+        return
+    rng = np.random.default_rng(0)
+    lowest = case.scores.min()
+    for _ in range(2):
+        scores = case.fit(case.train[rng.permutation(len(case.train))]).score(case.test)
+        # In units of the scores' range, wherever they lie.
+        _assert_close(
+            scores - lowest, case.scores - lowest, "training clips in another order", 1e-6
+        )
+
+
+@_rule
 def check_fitting_anew_forgets(case: DetectorCase) -> None:
     """A second ``fit`` forgets the clips of the first."""
     noise = np.random.default_rng(5).normal(0, 0.2, (len(case.train), SAMPLE_RATE // 2))
@@ -464,6 +482,10 @@ def _elsewhere(
 
 
 # What the rules are made of.
+
+
+def _trains_network(detector: Detector) -> bool:
+    return detector.trains_network or any(_trains_network(d) for _, d in detector._detectors())
 
 
 @dataclass
