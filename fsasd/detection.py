@@ -117,8 +117,11 @@ def detect(
     started = time.perf_counter()
     fitted.fit(train)
     fit_seconds = time.perf_counter() - started
+    if chosen := fitted.chosen():
+        log.info("%s section %s: %d training clips chose %s", machine, section, len(train),
+                 title(chosen))  # fmt: skip
     scores = fitted.score(test)
-    threshold = gamma_threshold(held_out_scores(fitted, train))
+    threshold = gamma_threshold(held_out_scores(fitted.settled(), train))
     metrics = None
     if _is_labelled(test):
         domains = known_domains(clip.domain for clip in test)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from fsasd.data.clips import Clips, FeatureCache
@@ -58,6 +59,26 @@ def relabelled(clips, **known):
 
 
 # One machine
+
+
+def test_the_covariance_that_was_chosen_is_told_once(train, test_clips, selector, caplog):
+    caplog.set_level(logging.INFO)
+    detect(TWFRGMM(), selector, train, test_clips, test_clips[::2])
+    said = [message for message in caplog.messages if "covariance" in message]
+    assert said == ["bearing section 00: 16 training clips chose covariance=shrunk"]
+    caplog.clear()
+    detect(TWFRGMM(covariance="full"), selector, train, test_clips)
+    assert "covariance" not in caplog.text
+
+
+def test_held_out_scores_are_of_the_covariance_that_all_clips_chose(train, test_clips, monkeypatch):
+    """With ten of 16 clips in a fold's fit the choice would flip, and the scale with it."""
+    monkeypatch.setattr("fsasd.detectors.gaussian_mixture.CLIPS_PER_BIN", 15 / 128)
+    one = TWFRGMM(n_components=1)
+    chosen = detect(one, Selector(), train, test_clips)
+    full = detect(clone(one).set_params(covariance="full"), Selector(), train, test_clips)
+    assert chosen.detector.chosen() == {"covariance": "full"}
+    assert chosen.threshold == full.threshold
 
 
 def test_the_setting_comes_from_the_synthetic_clips_alone(detection, selector, train, test_clips):

@@ -50,6 +50,20 @@ def test_scores_are_standardised_on_held_out_clips_and_combined(
     np.testing.assert_allclose(ensemble.score(test_clips), expected(standardised), rtol=1e-9)
 
 
+def test_what_its_detectors_chose_is_what_held_out_clips_are_scored_with(
+    train, test_clips, monkeypatch
+):
+    """Fits of fewer clips would come to the other covariance, and scores to another scale."""
+    # Of the 16 clips one component of all is full; of the 12 or 13 without a fold it would not be.
+    monkeypatch.setattr("fsasd.detectors.gaussian_mixture.CLIPS_PER_BIN", 15 / 128)
+    ensemble = Ensemble(MEMBERS, folds=4).fit(train)
+    assert ensemble.chosen() == {"gmm__covariance": "full"}
+    settled = ensemble.settled()
+    assert settled.detectors["gmm"].covariance == "full"
+    assert ensemble.detectors["gmm"].covariance == "auto"
+    np.testing.assert_allclose(settled.fit(train).score(test_clips), ensemble.score(test_clips))
+
+
 def test_weights_are_a_grid_that_costs_one_fit(train, test_clips, monkeypatch):
     fits = []
     fit = Ensemble.fit

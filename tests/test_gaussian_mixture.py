@@ -10,7 +10,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
-from fsasd.detectors.gaussian_mixture import fit_gaussian_mixtures
+from fsasd.detectors.gaussian_mixture import (
+    CLIPS_PER_BIN,
+    fit_gaussian_mixtures,
+    suitable_covariance,
+)
 
 GOLDEN = Path(__file__).parents[2] / "shared" / "reference" / "golden" / "twfr_gmm.npz"
 
@@ -184,6 +188,25 @@ def test_shrunk_covariance_of_equal_clips_is_the_regularisation():
     x = np.ones((1, 5, 3))
     mixtures = fit_gaussian_mixtures(x, 1, covariance="shrunk", reg_covar=0.25)
     np.testing.assert_allclose(mixtures.precision_cholesky[0, 0], 2 * np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [([1, 0], "full"), ([0, 1], "full"), ([0, 0], "full"), ([-1, 900], "shrunk")],
+)
+def test_a_covariance_is_full_where_every_component_has_clips_enough(counts, expected):
+    n_bins = 20
+    labels = np.repeat([0, 1], CLIPS_PER_BIN * n_bins + np.array(counts))
+    np.random.default_rng(0).shuffle(labels)
+    assert suitable_covariance(labels, n_bins) == expected
+
+
+def test_mixtures_say_whether_they_are_shrunk():
+    X = np.random.default_rng(0).normal(size=(2, 30, 3))
+    assert fit_gaussian_mixtures(X, 2, covariance="shrunk").shrunk.all()
+    full = fit_gaussian_mixtures(X, 2)
+    assert not full[1].shrunk.any()
+    assert full.n_parameters == fit_gaussian_mixtures(X, 2, covariance="shrunk").n_parameters
 
 
 def test_too_few_iterations_are_reported():

@@ -35,6 +35,12 @@ def test_the_parameters_of_each_are_its_own(either):
     assert set(either.get_params(deep=False)) == {"detectors", "use"}
 
 
+def test_what_the_used_one_chose_goes_by_its_name(either, train):
+    assert either.fit(train).chosen() == {"gmm__covariance": "shrunk"}
+    assert either.settled().detectors["gmm"].covariance == "shrunk"
+    assert clone(either).set_params(use="knn").fit(train).chosen() == {}
+
+
 def test_a_copy_is_set_and_the_original_is_not(either):
     copy = clone(either).set_params(use="knn", knn__k=3, gmm__r=0.5)
     assert (copy.use, copy.detectors["knn"].k, copy.detectors["gmm"].r) == ("knn", 3, 0.5)

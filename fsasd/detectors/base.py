@@ -33,6 +33,10 @@ class Detector(BaseEstimator, abc.ABC):
     dicts (``representation__r``); those of detectors in a mapping by the detectors' names.
     """
 
+    trains_network: ClassVar[bool] = False
+    """``fit`` trains a network, on batches drawn from the clips by their number. The scores of any
+    other detector do not depend on the order of its training clips."""
+
     only_scored: ClassVar[frozenset[str]] = frozenset()
     """Parameters that ``fit`` does not look at: settings that differ in them share a fit."""
 
@@ -50,6 +54,18 @@ class Detector(BaseEstimator, abc.ABC):
     @abc.abstractmethod
     def score(self, clips: Clips) -> np.ndarray:
         """Return (n,) anomaly scores, higher for the more anomalous."""
+
+    def chosen(self) -> dict[str, Any]:
+        """Return what ``fit`` chose where a setting leaves it the choice (``covariance=auto``).
+
+        A fit of fewer clips may choose otherwise. Scores that are compared with those of this one,
+        such as held-out ones, are to come from fits of ``settled``.
+        """
+        return {}
+
+    def settled(self) -> Self:
+        """Return an unfitted copy with the settings that ``fit`` chose."""
+        return clone(self).set_params(**self.chosen())
 
     def recipe(self) -> dict[str, Any]:
         """Return all that ``prepare`` depends on but the clips; empty if there is nothing to do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -59,11 +59,13 @@ class Ensemble(Detector):
             ValueError: There are no detectors, fewer than 2 clips, or a setting is not known.
         """
         self._weights()
-        mean, spread = {}, {}
-        for name, detector in self.detectors.items():
-            held_out = held_out_scores(detector, clips, self.folds, self.seed)
-            mean[name], spread[name] = held_out.mean(), held_out.std()
+        # Folds are drawn by number: of clips in the order of their paths, not in that given.
+        clips = clips[sorted(range(len(clips)), key=lambda i: str(clips[i].path))]
         self.members_ = {name: clone(d).fit(clips) for name, d in self.detectors.items()}
+        mean, spread = {}, {}
+        for name, member in self.members_.items():
+            held_out = held_out_scores(member.settled(), clips, self.folds, self.seed)
+            mean[name], spread[name] = held_out.mean(), held_out.std()
         self.mean_ = mean
         # Scores that do not differ on normal clips keep their unit.
         self.spread_ = {name: value or np.float64(1.0) for name, value in spread.items()}
@@ -78,6 +80,14 @@ class Ensemble(Detector):
             for name, member in self.members_.items()
         ]
         return _COMBINE[self.combine](np.stack(scores), weights)
+
+    def chosen(self) -> dict[str, Any]:
+        """Return what its detectors chose, under their names."""
+        return {
+            f"{name}__{key}": value
+            for name, member in self.members_.items()
+            for key, value in member.chosen().items()
+        }
 
     def n_parameters(self) -> int:
         """Return the sum of the detectors' own."""

@@ -25,6 +25,13 @@ from threadpoolctl import threadpool_limits
 Array = NDArray[np.float64]
 Covariance = Literal["full", "shrunk"]
 
+CLIPS_PER_BIN = 2
+"""Clips for each mel bin, in every component, from which on ``suitable_covariance`` is full.
+
+Measured (docs/architecture.md): with fewer, held-out clips score far above training clips and
+spread several times as widely as with a shrunk covariance, and AUC is lost.
+"""
+
 # scikit-learn's guard against 0 / 0: an emptied component gets mean 0 and covariance reg_covar.
 _EMPTY = 10 * np.finfo(np.float64).eps
 # Responsibilities below this change no sum in float64, not even beside _EMPTY.
@@ -47,6 +54,7 @@ class GaussianMixtures:
         converged: (G,), whether EM stopped by ``tol``.
         n_iter: (G,), EM iterations made.
         lower_bound: (G,), mean log-likelihood of a training clip in the last iteration's E-step.
+        shrunk: (G,), whether the covariances are shrunk.
 
     >>> X = np.random.default_rng(0).normal(size=(1, 300, 128))
     >>> fit_gaussian_mixtures(X, 2).n_parameters
@@ -59,6 +67,7 @@ class GaussianMixtures:
     converged: NDArray[np.bool_]
     n_iter: NDArray[np.int64]
     lower_bound: Array
+    shrunk: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -69,7 +78,7 @@ class GaussianMixtures:
 
     @property
     def n_parameters(self) -> int:
-        """Parameters of one mixture as the paper counts them: K (d² + d + 1)."""
+        """Parameters of one mixture as the paper counts them: K (d² + d + 1), shrunk or not."""
         _, n_components, n_bins = self.means.shape
         return n_components * (n_bins**2 + n_bins + 1)
 
@@ -101,6 +110,21 @@ def component_log_density(means: Array, precision_cholesky: Array, X: ArrayLike)
     with _threads() as threads:
         densities = threads.map(_log_density, X, means, precision_cholesky)
         return np.stack([density.T for density in densities])
+
+
+def suitable_covariance(labels: NDArray[np.integer], n_bins: int) -> Covariance:
+    """Return ``"full"`` where every component has clips enough for it, else ``"shrunk"``.
+
+    Args:
+        labels: (n,) component of each clip in the partition that EM starts from. It is one for all
+            grid points, so that the covariance is the same along the grid.
+        n_bins: d.
+
+    >>> labels = np.repeat([0, 1], [700, 300])
+    >>> suitable_covariance(labels, 128), suitable_covariance(labels, 256)
+    ('full', 'shrunk')
+    """
+    return "full" if np.bincount(labels).min() >= CLIPS_PER_BIN * n_bins else "shrunk"
 
 
 def fit_gaussian_mixtures(
@@ -191,7 +215,8 @@ def fit_gaussian_mixtures(
         for point in range(len(X)):
             fits.append(threads.submit(fit, point))
     *found, _ = zip(*(future.result() for future in fits), strict=True)
-    mixtures = GaussianMixtures(*map(np.array, found))
+    shrunk = np.full(len(X), covariance == "shrunk")
+    mixtures = GaussianMixtures(*[*map(np.array, found), shrunk])
     if len(late := np.flatnonzero(~mixtures.converged)):
         warnings.warn(
             f"{len(late)} of {len(X)} grid points did not converge in {max_iter} iterations "
@@ -202,7 +227,8 @@ def fit_gaussian_mixtures(
     return mixtures
 
 
-# GaussianMixtures' fields at one grid point, and the responsibilities (K, n) that they are from.
+# GaussianMixtures' fields at one grid point but ``shrunk``, and the responsibilities (K, n) that
+# they are from.
 _Fit = tuple[Array, Array, Array, bool, int, float, Array]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -68,6 +68,10 @@ class OneOf(Detector):
             scores = self._named(name).score_path(settings, fit_clips, score_clips)
             rows |= dict(zip(own, scores, strict=True))
         return np.stack([rows[i] for i in range(len(grid))])
+
+    def chosen(self) -> dict[str, Any]:
+        """Return what the one that is used chose, under its name."""
+        return {f"{self.use}__{key}": value for key, value in self.detector_.chosen().items()}
 
     def n_parameters(self) -> int:
         """Return how many numbers the one that is used holds."""

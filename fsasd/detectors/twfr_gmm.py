@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -21,7 +21,12 @@ from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.domains import with_mixed_target_clips
-from fsasd.detectors.gaussian_mixture import Covariance, GaussianMixtures, fit_gaussian_mixtures
+from fsasd.detectors.gaussian_mixture import (
+    GaussianMixtures,
+    fit_gaussian_mixtures,
+    suitable_covariance,
+)
+from fsasd.detectors.order import canonical_order
 
 
 def time_weights(r: float | Sequence[float], frames: int) -> np.ndarray:
@@ -69,7 +74,10 @@ class TWFRGMM(Detector):
     Args:
         r: Time weight.
         n_components: Gaussians; with 2 the model holds 33,026 numbers.
-        covariance: ``full`` (the paper's), or ``shrunk`` where clips are fewer than mel bins.
+        covariance: ``full`` (the paper's), ``shrunk``, or ``auto``: full where every component of
+            the k-means partition has at least two clips for each mel bin, shrunk elsewhere. With
+            fewer clips than bins a full covariance gives a training clip a score of -600 and any
+            other one of 1e8.
         reg_covar: Added to the covariances' diagonals.
         max_seconds: What lies behind is not heard.
         seed: Of the k-means start, and SMOTE's.
@@ -82,7 +90,7 @@ class TWFRGMM(Detector):
         self,
         r: float = 1.0,
         n_components: int = 2,
-        covariance: Covariance = "full",
+        covariance: Literal["auto", "full", "shrunk"] = "auto",
         reg_covar: float = 1e-6,
         max_seconds: float = 10.0,
         seed: int = 0,
@@ -103,7 +111,7 @@ class TWFRGMM(Detector):
 
         Raises:
             TooFewClipsError: There are fewer clips than components.
-            ValueError: ``r`` is negative.
+            ValueError: ``r`` is negative, or ``covariance`` is not known.
         """
         mixture = self._mixtures(clips, [self.r])
         for field in fields(mixture):
@@ -113,6 +121,12 @@ class TWFRGMM(Detector):
     def score(self, clips: Clips) -> np.ndarray:
         """Return -max_k log N_k of each clip."""
         return _scores(self.mixture, self._represent(clips, [self.r]))[0]
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the covariance that ``auto`` came to."""
+        if self.covariance != "auto":
+            return {}
+        return {"covariance": "shrunk" if self.mixture.shrunk[0] else "full"}
 
     @property
     def mixture(self) -> GaussianMixtures:
@@ -158,6 +172,8 @@ class TWFRGMM(Detector):
     def _mixtures(self, clips: Clips, r: Sequence[float]) -> GaussianMixtures:
         if min(r) < 0:
             raise ValueError(f"r: expected 0 or more, found {min(r)}")
+        if self.covariance not in ("auto", "full", "shrunk"):
+            raise ValueError(f"covariance '{self.covariance}': expected 'auto', 'full' or 'shrunk'")
         if len(clips) < self.n_components:
             raise TooFewClipsError(
                 f"{self.n_components} components need as many clips, found {len(clips)}"
@@ -165,13 +181,17 @@ class TWFRGMM(Detector):
         clips = with_mixed_target_clips(clips, self.smote, self.smote_neighbours, self.seed)
         points, after = _path(r)
         represented = self._represent(clips, points)
+        represented = represented[:, canonical_order(represented[0])]
         start = KMeans(self.n_components, n_init=1, random_state=self.seed).fit(represented[0])
+        covariance = self.covariance
+        if covariance == "auto":
+            covariance = suitable_covariance(start.labels_, represented.shape[2])
         mixtures = fit_gaussian_mixtures(
             represented,
             self.n_components,
             start=start.labels_,
             after=after,
-            covariance=self.covariance,
+            covariance=covariance,
             reg_covar=self.reg_covar,
         )
         return mixtures[np.array([points.index(value) for value in r])]
