@@ -87,6 +87,9 @@ class LogMel:
 def mel_filters(front_end: LogMel) -> np.ndarray:
     """Return the (n_mels, n_fft // 2 + 1) float32 triangles that sum frequencies to mel bands.
 
+    Raises:
+        ValueError: The scale or the normalisation is not known.
+
     >>> mel_filters(LogMel.audioldm()).shape
     (64, 513)
     """
