@@ -216,6 +216,23 @@ def test_a_flac_of_unknown_length_is_read_to_its_end(tmp_path):
         read(path)
 
 
+def test_an_mp3_that_does_not_tell_its_length_is_read_to_its_end(tmp_path):
+    buffer = io.BytesIO()
+    constant = {"bitrate_mode": "CONSTANT", "compression_level": 0.5}
+    soundfile.write(buffer, LONG, 16_000, format="MP3", **constant)
+    content = buffer.getvalue()
+    second = 360  # 80 kbit/s
+    tag = b"ID3\x04\0\0\0\0\x01\x05" + bytes(133)
+    for start in (b"", tag):
+        path = tmp_path / "stream.mp3"
+        path.write_bytes(start + content)
+        assert len(read(path)) == 9001
+        assert header(path).seconds == pytest.approx(9001 / 16_000)
+        path.write_bytes(start + content[second:])
+        assert 9001 <= len(read(path)) < 9001 + 5 * 576
+        assert np.isnan(header(path).seconds)
+
+
 def ogg(granule):
     """An Ogg file whose last page says that so many samples end there."""
     content = bytearray(written("OGG", "VORBIS", np.tile(SAMPLES, 40)))

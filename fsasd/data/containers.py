@@ -25,6 +25,7 @@ from typing import BinaryIO, NamedTuple
 _MOST_CHUNKS = 10_000
 _LARGEST_OGG_PAGE = 65_307
 _LAST_PAGE = 4
+_LARGEST_MP3_FRAME = 2881
 
 _UNCOMPRESSED = (1, 3, 6, 7, 0xFFFE)
 """PCM, float, A-law, µ-law and WAVE_FORMAT_EXTENSIBLE, of which libsndfile knows these."""
@@ -123,6 +124,15 @@ def extent(file: BinaryIO) -> Extent | None:
         whole = _has_last_ogg_page(file, end)
         return Extent(cut=None if whole else "the last page of its Ogg stream is missing")
     return None
+
+
+def mp3_tells_its_length(file: BinaryIO) -> bool:
+    """Say whether the first frame of an MP3 file holds its length; otherwise it is an estimate."""
+    start = 0
+    if _at(file, 0, 3) == b"ID3":
+        # Seven bits of each byte.
+        start = 10 + sum(byte << 7 * (3 - i) for i, byte in enumerate(_at(file, 6, 4)))
+    return any(name in _at(file, start, _LARGEST_MP3_FRAME) for name in (b"Xing", b"Info", b"VBRI"))
 
 
 class Mended(io.FileIO):

@@ -107,7 +107,7 @@ class Header(NamedTuple):
     """What a recording's file says of itself."""
 
     seconds: float
-    """NaN where it does not say: only decoding tells the length of a streamed FLAC file."""
+    """NaN where it does not say, as of streamed FLAC and MP3: only decoding tells their length."""
     rate: int
     channels: int
 
@@ -141,7 +141,7 @@ def decode(path: Path, seconds: float | None = None) -> tuple[np.ndarray, int]:
     with _opened(path) as (sound, frames):
         rate = sound.samplerate
         wanted = math.inf if seconds is None else math.ceil(seconds * rate)
-        samples = _samples(sound, wanted if frames is None else min(frames, wanted))
+        samples = _samples(sound, wanted if frames is None else min(frames, wanted), path)
     if frames is not None and len(samples) < min(frames, wanted):
         raise AudioError(
             f"{printable(path)}: cut short: its header announces more audio than the file holds: "
@@ -161,7 +161,7 @@ class _Forward(soundfile.SoundFile):
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[_Forward, int | None]]:
-    """Open a recording; yield how many samples it announces, too, if it does."""
+    """Open a recording; yield how many samples it announces, too, where it does."""
     name = printable(path)
     try:
         with contextlib.ExitStack() as stack:
@@ -170,6 +170,7 @@ def _opened(path: Path) -> Iterator[tuple[_Forward, int | None]]:
             extent = containers.extent(file)
             if extent is not None and extent.cut:
                 raise AudioError(f"{name}: cut short: {extent.cut}")
+            estimated = extent is None and not containers.mp3_tells_its_length(file)
             file.seek(0)
             source: int | containers.Mended = file.fileno()
             if extent is not None and extent.sizes:
@@ -181,7 +182,8 @@ def _opened(path: Path) -> Iterator[tuple[_Forward, int | None]]:
                     f"{sound.format_info}: whether one is cut short is not known"
                 )
             _require_rate(sound.samplerate, name)
-            yield sound, _announced(sound, extent, size, name)
+            frames = _announced(sound, extent, size, name)
+            yield sound, None if estimated and sound.format == "MP3" else frames
     except FileNotFoundError:
         raise
     except soundfile.SoundFileError as error:
@@ -235,7 +237,10 @@ def _announced(sound: _Forward, extent: Extent | None, size: int, name: str) -> 
     return frames
 
 
-def _samples(sound: _Forward, wanted: float) -> np.ndarray:
+def _samples(sound: _Forward, wanted: float, path: Path) -> np.ndarray:
+    if wanted * sound.channels <= path.stat().st_size:
+        # A header that claims no more than a sample for each byte of the file claims little.
+        return sound.read(int(wanted), dtype="float32", always_2d=True)
     size = max(_BLOCK // sound.channels, 1)
     blocks, count = [np.empty((0, sound.channels), np.float32)], 0
     while count < wanted:
