@@ -3,7 +3,17 @@
 import subprocess
 import sys
 
-MODULES = ("data", "features", "simulate", "selection", "scoring", "networks", "audioldm", "demo")
+MODULES = (
+    "data",
+    "features",
+    "simulate",
+    "selection",
+    "scoring",
+    "networks",
+    "encoders",
+    "audioldm",
+    "demo",
+)
 
 if __name__ == "__main__":
     for name in MODULES:

@@ -19,7 +19,6 @@ from transformers import (
     ClapConfig,
     ClapFeatureExtractor,
     ClapModel,
-    ClapTextConfig,
     Wav2Vec2FeatureExtractor,
 )
 
@@ -96,29 +95,27 @@ def make_wav(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def whole_clap(tmp_path_factory):
-    """All of CLAP, small and random, with the nano model's tokenizer."""
+    """All of CLAP, small: the nano model's text branch beside a random one of recordings."""
     torch.manual_seed(0)
-    tokenizer = checkpoint.load("nano").tokenizer
-    text = {
-        "vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 130,
-        "projection_dim": 64,
-    }  # fmt: skip
+    parts = checkpoint.load("nano")
     audio = {
         "patch_embeds_hidden_size": 8, "depths": [1, 1], "num_attention_heads": [2, 2],
         "hidden_size": 16, "projection_dim": 64, "spec_size": 64, "num_mel_bins": 16,
         "window_size": 4,
     }  # fmt: skip
     config = ClapConfig(
-        text_config=ClapTextConfig(**text).to_dict(),
+        text_config=parts.text_encoder.config.to_dict(),
         audio_config=ClapAudioConfig(**audio).to_dict(),
         projection_dim=64,
     )
     folder = tmp_path_factory.mktemp("clap")
-    ClapModel(config).save_pretrained(folder)
+    model = ClapModel(config)
+    model.text_model.load_state_dict(parts.text_encoder.text_model.state_dict())
+    model.text_projection.load_state_dict(parts.text_encoder.text_projection.state_dict())
+    model.save_pretrained(folder)
     extractor = ClapFeatureExtractor(feature_size=16, max_length_s=1, truncation="rand_trunc")
     extractor.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    parts.tokenizer.save_pretrained(folder)
     return folder
 
 

@@ -189,6 +189,19 @@ def test_recordings_can_be_a_condition(data, tmp_path, whole_clap):
     trainer(tmp_path, max_steps=1, enable_checkpointing=False).fit(model, data)
 
 
+def test_a_clap_of_another_text_space_is_refused_before_anything_is_computed(data, whole_clap):
+    model = nano(audio_clap=str(whole_clap))
+    with torch.no_grad():
+        model.parts.text_encoder.text_projection.linear2.weight.mul_(-1)
+    with pytest.raises(ValueError, match=r"audio_clap=.*whose text branch the checkpoint has"):
+        model.examples(data.captioned[:2], ["a fan", "a pump"], train=True)
+
+
+def test_captions_that_move_away_from_recordings_are_refused(whole_clap):
+    with pytest.raises(ValueError, match=r"whiten_captions moves .* choose one of the two"):
+        nano(audio_clap=str(whole_clap), whiten_captions=True)
+
+
 def test_whitened_captions_are_saved_with_the_model(data, tmp_path):
     model = nano(whiten_captions=True)
     plain = model.embed(["This is the normal sound of a fan."])

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
+from torchaudio.functional import resample
 
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
@@ -135,11 +136,67 @@ def test_recordings_are_embedded_at_claps_rate(whole_clap):
     found = audio(waveform)
     assert found.shape == (64,)
     assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
-    at_its_rate = np.sin(np.arange(3 * SAMPLE_RATE) / 15).astype(np.float32)
+    at_its_rate = 0.5 * np.sin(np.arange(3 * SAMPLE_RATE) / 15).astype(np.float32)
     inputs = audio.extractor(at_its_rate, sampling_rate=48_000, return_tensors="pt")
     with torch.no_grad():
         wanted = audio.model.get_audio_features(**inputs).pooler_output[0].numpy()
     assert float(found @ wanted) > 0.999
+
+
+def test_recordings_are_heard_at_the_level_of_the_originals(whole_clap):
+    """Without their mean and with a peak of 0.5, however loud they are."""
+    waveform = np.random.default_rng(0).normal(0, 0.01, SAMPLE_RATE).astype(np.float32)
+    audio = clap.ClapAudio(whole_clap)
+    found = audio(waveform)
+    np.testing.assert_allclose(audio(30 * waveform + 0.1), found, atol=1e-4)
+    centred = torch.from_numpy(waveform - waveform.mean())
+    heard = resample(0.5 * centred / centred.abs().max(), SAMPLE_RATE, 48_000)
+    inputs = audio.extractor(heard.numpy(), sampling_rate=48_000, return_tensors="pt")
+    with torch.no_grad():
+        expected = F.normalize(audio.model.get_audio_features(**inputs).pooler_output[0], dim=0)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.isfinite(audio(np.zeros(SAMPLE_RATE, np.float32))).all()
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.5])
+def test_no_crop_of_a_recording_is_random(whole_clap, seconds):
+    noise = np.random.default_rng(0).normal(0, 0.1, int(seconds * SAMPLE_RATE))
+    waveform = (noise * np.linspace(0, 1, len(noise))).astype(np.float32)
+    audio = clap.ClapAudio(whole_clap)
+    found = []
+    for seed in range(3):
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        found.append(audio(waveform))
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
+    assert np.linalg.norm(found[0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_long_recording_is_the_mean_of_pieces_that_cover_it(whole_clap):
+    waveform = np.random.default_rng(0).normal(0, 0.1, 3 * SAMPLE_RATE // 2).astype(np.float32)
+    # Both pieces have the mean and the peak of the whole.
+    waveform[:] = np.resize(waveform[: SAMPLE_RATE // 2], len(waveform))
+    audio = clap.ClapAudio(whole_clap)
+    both = [audio(waveform[:SAMPLE_RATE]), audio(waveform[-SAMPLE_RATE:])]
+    expected = np.mean(both, axis=0)
+    np.testing.assert_allclose(audio(waveform), expected / np.linalg.norm(expected), atol=1e-3)
+
+
+def test_a_clap_of_another_text_space_is_refused(whole_clap, parts, random_encoder, tmp_path):
+    audio = clap.ClapAudio(whole_clap)
+    audio.require_text_space(parts.text_encoder, parts.tokenizer, CAPTIONS)
+    audio.require_text_space(parts.text_encoder.half().float(), parts.tokenizer, CAPTIONS)
+    with pytest.raises(ValueError, match=r"audio_clap=.*text encoder embed 'This is .* expected 1"):
+        audio.require_text_space(random_encoder, parts.tokenizer, CAPTIONS)
+    clap.whiten(parts.text_encoder, parts.tokenizer, CAPTIONS)
+    with pytest.raises(ValueError, match=r"embed 'This is .* would be in another space"):
+        audio.require_text_space(parts.text_encoder, parts.tokenizer, CAPTIONS)
+    random_encoder.config.projection_dim = 32
+    with pytest.raises(
+        ValueError, match="embeds in 64 dimensions, the checkpoint's text encoder in"
+    ):
+        audio.require_text_space(random_encoder, parts.tokenizer, CAPTIONS)
 
 
 def test_other_weights_in_the_same_place_are_another_front_end(whole_clap):

@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from fsasd.data.clips import identity
+from fsasd.data.encoder_inputs import encoder_inputs
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.exported import load_program
 from fsasd.detectors.representations import Representation
@@ -219,8 +220,7 @@ class _Transformers(Model):
         return AutoModel.from_pretrained(checkpoint, trust_remote_code=False)
 
     def _inputs(self, samples: torch.Tensor) -> dict[str, torch.Tensor]:
-        inputs = self.extractor(samples.numpy(), sampling_rate=self.rate, return_tensors="pt")
-        return {name: value.to(self.network.device) for name, value in inputs.items()}
+        return encoder_inputs(self.extractor, samples.to(self.network.device)[None])
 
     def __call__(self, samples: torch.Tensor) -> list[torch.Tensor]:
         return list(self.network(**self._inputs(samples), output_hidden_states=True).hidden_states)
@@ -248,7 +248,10 @@ class _Clap(_Transformers):
         return ClapAudioModelWithProjection.from_pretrained(checkpoint)
 
     def __call__(self, samples: torch.Tensor) -> list[torch.Tensor]:
-        return [self.network(**self._inputs(samples)).audio_embeds[None]]
+        inputs = self._inputs(samples)
+        # As its extractor has a clip that comes alone.
+        inputs["is_longer"].fill_(self.extractor.truncation == "fusion")
+        return [self.network(**inputs).audio_embeds[None]]
 
 
 class _Torchaudio(Model):

@@ -13,6 +13,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, ClapAudioModel
 
+from fsasd.data.encoder_inputs import encoder_inputs
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.augment import spec_augment
 from fsasd.detectors.discriminative import Discriminative
@@ -92,18 +93,10 @@ class TrainableEncoder(nn.Module):
         return self._bands(states) if self.pool == "bands" else POOLS[self.pool](states)
 
     def _inputs(self, waveforms: torch.Tensor) -> dict[str, torch.Tensor]:
-        rate = self.extractor.sampling_rate
-        # Extractors hear arrays of NumPy, which knows no bfloat16, and may use PyTorch themselves.
         with torch.autocast(waveforms.device.type, enabled=False):
+            rate = self.extractor.sampling_rate
             heard = torchaudio.functional.resample(waveforms.float(), SAMPLE_RATE, rate)
-            made = self.extractor(
-                list(heard.cpu().numpy()), sampling_rate=rate, return_tensors="pt"
-            )
-        if "is_longer" in made:
-            # No clip is longer than CLAP hears; of a batch without such, one that is drawn is said
-            # to be, so that a clip's embedding would depend on chance and on those beside it.
-            made["is_longer"] = torch.zeros_like(made["is_longer"])
-        return {name: tensor.to(waveforms.device) for name, tensor in made.items()}
+        return encoder_inputs(self.extractor, heard)
 
     def _bands(self, states: torch.Tensor) -> torch.Tensor:
         # Two tokens stand for the clip; the patches follow, band after band.

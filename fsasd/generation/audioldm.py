@@ -51,7 +51,8 @@ class AudioLDM(FineTuned):
         weight_decay: Of AdamW.
         optimizer: ``adamw``, or ``adamw_8bit``, which needs the extra ``8bit``.
         condition_dropout: Share of examples trained without their condition, for guidance.
-        audio_clap: All of CLAP, a folder or a hub id, to train on embeddings of recordings, too.
+        audio_clap: All of CLAP, a folder or a hub id, to train on embeddings of recordings, too;
+            one whose text branch is the checkpoint's text encoder.
         audio_share: Share of examples whose condition is the recording's embedding, not the
             caption's, where there is such a CLAP. AudioLDM's authors had 0.31.
         ema_decay: Upper bound of the weights' moving average, min(decay, (1 + n) / (10 + n)).
@@ -109,6 +110,11 @@ class AudioLDM(FineTuned):
         self.weight_decay = weight_decay
         self.optimizer_name = optimizer
         self.condition_dropout = condition_dropout
+        if audio_clap is not None and whiten_captions:
+            raise ValueError(
+                "generator.whiten_captions moves the embeddings of captions, and those of "
+                "recordings (generator.audio_clap) stay where they are: choose one of the two"
+            )
         self.audio = None if audio_clap is None else clap.ClapAudio(audio_clap)
         self.audio_share = audio_share if audio_clap else 0.0
         self.ema_decay = ema_decay
@@ -135,6 +141,8 @@ class AudioLDM(FineTuned):
         for part in used:
             part.to(device)
         texts = sorted(set(captions))
+        if self.audio is not None:
+            self.audio.require_text_space(self.parts.text_encoder, self.parts.tokenizer, texts)
         if train and self.whiten_captions:
             clap.whiten(self.parts.text_encoder, self.parts.tokenizer, texts)
             self.unconditional.copy_(self._embed_nothing())

@@ -28,7 +28,9 @@ from transformers import (
 )
 
 from fsasd.data.clips import Clips
+from fsasd.data.encoder_inputs import encoder_inputs
 from fsasd.data.recording import SAMPLE_RATE
+from fsasd.generation.latents import PEAK, normalise
 from fsasd.recipes import foreign
 
 log = logging.getLogger(__name__)
@@ -36,8 +38,11 @@ log = logging.getLogger(__name__)
 TOO_CLOSE = 0.98
 """Cosine above which a UNet hardly learns to tell two captions apart."""
 
-CLAP_RATE = 48_000
-"""Hz"""
+SAME_SPACE = 0.99
+"""Cosine of one caption by two text encoders that are the same, in half precision too."""
+
+COMPARED = 16
+"""Captions that tell whether two text encoders are the same."""
 
 
 def embed_captions(
@@ -157,6 +162,10 @@ def whiten(
 class ClapAudio:
     """The front end of CLAP's audio branch: waveform -> (dim,) normalised embedding.
 
+    It is given what AudioLDM's authors give it, a waveform without its mean and with a peak of 0.5.
+    A clip that is longer than CLAP takes (10 s) is the mean of pieces that overlap just so as to
+    cover it, a shorter one is repeated: nothing is cropped at random.
+
     Args:
         checkpoint: A folder with all of CLAP (``transformers.ClapModel``), or a hub id.
     """
@@ -178,7 +187,7 @@ class ClapAudio:
     def _name(self) -> str:
         # The key of the feature cache: other weights in the same place are another front end.
         found = foreign({"checkpoint": self.checkpoint})
-        return f"ClapAudio({', '.join([self.checkpoint, *found.values()])})"
+        return f"ClapAudio({', '.join([self.checkpoint, f'peak {PEAK}', *found.values()])})"
 
     @functools.cached_property
     def model(self) -> ClapModel:
@@ -193,10 +202,59 @@ class ClapAudio:
     @torch.no_grad()
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """Return the (dim,) embedding of a (samples,) waveform at 16 kHz."""
-        heard = torchaudio.functional.resample(torch.from_numpy(waveform), SAMPLE_RATE, CLAP_RATE)
-        inputs = self.extractor(heard.numpy(), sampling_rate=CLAP_RATE, return_tensors="pt")
-        found = self.model.get_audio_features(**inputs.to(self.model.device)).pooler_output
-        return F.normalize(found[0], dim=-1).cpu().numpy()
+        rate, most = self.extractor.sampling_rate, self.extractor.nb_max_samples
+        heard = torch.from_numpy(normalise(waveform)[0]).to(self.model.device)
+        heard = torchaudio.functional.resample(heard, SAMPLE_RATE, rate)
+        if len(heard) < most:
+            heard = heard.repeat(-(-most // len(heard)))[:most]
+        starts = np.linspace(0, len(heard) - most, -(-len(heard) // most)).round().astype(int)
+        pieces = torch.stack([heard[start : start + most] for start in starts.tolist()])
+        inputs = encoder_inputs(self.extractor, pieces)
+        found = F.normalize(self.model.get_audio_features(**inputs).pooler_output, dim=-1)
+        return F.normalize(found.mean(dim=0), dim=-1).cpu().numpy()
+
+    @torch.no_grad()
+    def require_text_space(
+        self,
+        text_encoder: ClapTextModelWithProjection,
+        tokenizer: RobertaTokenizer,
+        captions: Sequence[str],
+    ) -> None:
+        """Check that recordings are embedded where a text encoder embeds their captions.
+
+        Args:
+            text_encoder: What captions are embedded by.
+            tokenizer: Its tokenizer.
+            captions: Some, by which the text encoder and CLAP's own are compared.
+
+        Raises:
+            ValueError: CLAP's own text branch embeds them elsewhere.
+        """
+        advice = (
+            "examples conditioned on recordings would be in another space than those conditioned "
+            "on captions. Give all of the CLAP whose text branch the checkpoint has, or leave "
+            "generator.audio_clap out"
+        )
+        own, theirs = self.model.config.projection_dim, text_encoder.config.projection_dim
+        if own != theirs:
+            raise ValueError(
+                f"generator.audio_clap={self.checkpoint}: embeds in {own} dimensions, the "
+                f"checkpoint's text encoder in {theirs}: {advice}"
+            )
+        texts = sorted(set(captions))[:COMPARED]
+        tokens = _load(RobertaTokenizer, self.checkpoint)(
+            texts, padding=True, truncation=True, return_tensors="pt"
+        )
+        found = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output.cpu()
+        expected = embed_captions(text_encoder, tokenizer, texts)
+        cosines = (F.normalize(found, dim=-1) * expected).sum(dim=1)
+        worst = int(cosines.argmin())
+        if cosines[worst] < SAME_SPACE:
+            raise ValueError(
+                f"generator.audio_clap={self.checkpoint}: its text branch and the checkpoint's "
+                f"text encoder embed '{texts[worst]}' with a cosine of {cosines[worst]:.3f}, "
+                f"expected 1: {advice}"
+            )
 
 
 class ClapScorer:
