@@ -6,8 +6,10 @@ are compared with the file. Not all sizes that are wrong mean a cut:
 * A recorder that writes to a pipe cannot know the length, and a recorder that was killed never
   wrote it. They announce nothing, or the largest size there is: within 16 MiB of 2 GiB or 64 KiB of
   4 GiB. The audio goes on to the end of the file.
-* A writer that counts its header as audio announces more audio than there is, but no more than the
-  file's size, and its size of the whole file is right.
+* A writer that counts its header as audio announces more audio than there is. Its size of the whole
+  file is right; or both are too long by exactly what is easily counted, too: the header, the header
+  without its first 8 bytes, or a chunk of it, with or without name and size (44, 36, 24 or 16 bytes
+  of an ordinary wav file: a millisecond). It is 128 bytes at most.
 * Chunks behind the audio, and the pad byte of an odd one, may be missing.
 
 Whatever else announces more audio than there is was cut.
@@ -17,12 +19,15 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 _MOST_CHUNKS = 10_000
+_LARGEST_MISCOUNT = 128
+"""Bytes; disks and networks lose more at a time, of a file that was cut."""
+
 _LARGEST_OGG_PAGE = 65_307
 _LAST_PAGE = 4
 _LARGEST_MP3_FRAME = 2881
@@ -161,7 +166,8 @@ class Mended(io.FileIO):
 def _of_chunks(file: BinaryIO, end: int, layout: _Layout) -> Extent | None:
     whole = None if layout.whole is None else _Size(layout.whole, layout.size, -layout.outside)
     compressed, frames, wide = False, None, None
-    for name, start in _chunks(file, end, layout):
+    miscounts: set[int] = set()
+    for name, start, length in _chunks(file, end, layout):
         if name == b"fmt ":
             compressed = _number(file, start, layout.size[0] + "H") not in _UNCOMPRESSED
         elif name == b"fact":
@@ -169,7 +175,9 @@ def _of_chunks(file: BinaryIO, end: int, layout: _Layout) -> Extent | None:
         elif name == b"ds64":
             wide = start
         elif name == layout.audio:
+            miscounts |= {start, start - 8}
             break
+        miscounts |= {length, length + len(name) + struct.calcsize(layout.size)}
     else:
         return None
     place = start - struct.calcsize(layout.size)
@@ -177,26 +185,31 @@ def _of_chunks(file: BinaryIO, end: int, layout: _Layout) -> Extent | None:
     if wide is not None and size.read(file) == 0xFFFFFFFF:
         # Sizes that 32 bits do not hold are in a chunk of their own.
         whole, size = _Size(wide, "<Q", -layout.outside), _Size(wide + 8, "<Q", 0)
-    found = _compared(file, end, start + layout.before, size, whole)
+    found = _compared(file, end, start + layout.before, size, whole, miscounts)
     return replace(found, frames=frames) if compressed and not found.sizes else found
 
 
-def _chunks(file: BinaryIO, end: int, layout: _Layout) -> Iterator[tuple[bytes, int]]:
-    """Yield each chunk's name and the offset of its body."""
+def _chunks(file: BinaryIO, end: int, layout: _Layout) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each chunk's name, the offset of its body and its length."""
     width, head = len(layout.audio), len(layout.audio) + struct.calcsize(layout.size)
     place = layout.first
     for _ in range(_MOST_CHUNKS):
         if place + head > end:
             return
         length = _number(file, place + width, layout.size) - layout.included
-        yield _at(file, place, width), place + head
+        yield _at(file, place, width), place + head, length
         if length < 0:
             return
         place += head + length + -length % layout.align
 
 
 def _compared(
-    file: BinaryIO, end: int, start: int, size: _Size, whole: _Size | None = None
+    file: BinaryIO,
+    end: int,
+    start: int,
+    size: _Size,
+    whole: _Size | None = None,
+    miscounts: Collection[int] = (),
 ) -> Extent:
     """Compare what is announced of the audio and of the whole file with what there is."""
     announced, there = size.read(file), end - start
@@ -207,8 +220,10 @@ def _compared(
     if unknown:
         sizes = {size.place: size.written(there)}
         return Extent(sizes=sizes if whole is None else sizes | {whole.place: whole.written(end)})
-    counts_header = whole is not None and start < whole.read(file) <= end and announced <= end
-    if announced <= there or counts_header:
+    whole_is_right = whole is not None and start < whole.read(file) <= end
+    excess = announced - there
+    counts_header = whole_is_right or excess in miscounts
+    if excess <= 0 or (counts_header and excess <= _LARGEST_MISCOUNT):
         return Extent()
     return Extent(
         cut="its header announces more audio than the file holds: "
