@@ -554,7 +554,9 @@ def test_a_malformed_ground_truth_row_is_named(tmp_path, kind, row, message):
 def test_blank_rows_repeated_rows_and_decimals_are_taken(tmp_path, machine, label):
     anonymous_test_clip(tmp_path, machine)
     row = f"section_00_0000.wav,{label}"
-    write_truth(tmp_path, machine, data=["", row, row, ",", "  "], domain=["section_00_0000,0.0"])
+    write_truth(
+        tmp_path, machine, data=["", row, f"{row},,", ",", "  "], domain=["section_00_0000,0.0"]
+    )
     clip = only(read_clips(tmp_path))
     assert (clip.label, clip.domain) == ("anomaly", "source")
 

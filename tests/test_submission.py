@@ -114,6 +114,8 @@ def test_writing_guards(tmp_path):
         write_scores(tmp_path, "fan", "00", ["a.wav"], [math.nan])
     with pytest.raises(ValueError, match=r"expected decisions 0 or 1, found \[0.5\]"):
         write_decisions(tmp_path, "fan", "00", ["a.wav"], [0.5])
+    with pytest.raises(ValueError, match=r"machine: expected a name .* found '\.\./fan'"):
+        write_scores(tmp_path / "deeper", "../fan", "00", ["a.wav"], [0.5])
     assert not list(tmp_path.iterdir())
 
 

@@ -30,8 +30,9 @@ AUDIO_SUFFIXES = tuple(
 READABLE = ".wav, .flac, .ogg, .mp3, .aif, .au, .caf, .w64, .rf64"
 
 # What people have recordings in, and that is not read.
-_OTHER_AUDIO = frozenset(
+_ANY_AUDIO = frozenset(
     {
+        *AUDIO_SUFFIXES,
         ".3gp", ".8svx", ".aac", ".ac3", ".amr", ".ape", ".avr", ".dff", ".dsf", ".eac3", ".iff",
         ".m4a", ".m4b", ".mka", ".mp2", ".mp4", ".nist", ".paf", ".pvf", ".raw", ".sd2", ".sds",
         ".sf", ".sph", ".tta", ".voc", ".webm", ".wma", ".wv",
@@ -87,7 +88,7 @@ def is_recording(path: Path) -> bool:
     >>> is_recording(Path("a.WAV")), is_recording(Path("._a.wav")), is_recording(Path("a.txt"))
     (True, False, False)
     """
-    return path.suffix.lower() in AUDIO_SUFFIXES and not is_foreign(path.name)
+    return _is_named(path.name, AUDIO_SUFFIXES) and not is_foreign(path.name)
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -108,7 +109,9 @@ def recordings_in(folder: Path) -> list[Path]:
 
 def recordings_below(folder: Path) -> list[Path]:
     """Return the recordings in a folder and in all folders below it, sorted by their path."""
-    return sorted(path for path in _files_below(folder) if is_recording(path))
+    return sorted(
+        Path(place, name) for place, name in _files_below(folder) if _is_named(name, AUDIO_SUFFIXES)
+    )
 
 
 def warn_of_left_out(place: Path, folders: Iterable[Path], taken: Collection[Path]) -> None:
@@ -119,12 +122,12 @@ def warn_of_left_out(place: Path, folders: Iterable[Path], taken: Collection[Pat
         folders: Where to look, and below.
         taken: The recordings that are used.
     """
-    taken = set(taken)
+    used = set(map(str, taken))
     left = [
-        path
+        Path(inside, name)
         for folder in folders
-        for path in _files_below(folder)
-        if (is_recording(path) or path.suffix.lower() in _OTHER_AUDIO) and path not in taken
+        for inside, name in _files_below(folder)
+        if _is_named(name, _ANY_AUDIO) and f"{inside}{os.sep}{name}" not in used
     ]
     if not left:
         return
@@ -138,7 +141,12 @@ def warn_of_left_out(place: Path, folders: Iterable[Path], taken: Collection[Pat
     )  # fmt: skip
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def _is_named(name: str, suffixes: Collection[str]) -> bool:
+    return os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
+
+
+def _files_below(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield folder and name of each file that is no other program's."""
     # A link may lead back to where it lies.
     seen: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
@@ -148,4 +156,4 @@ def _files_below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not is_foreign(name))
-        yield from (Path(root, name) for name in files if not is_foreign(name))
+        yield from ((root, name) for name in files if not is_foreign(name))

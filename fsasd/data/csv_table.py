@@ -104,6 +104,9 @@ def read_column(
         for number, (name, *cells) in read_rows(path):
             if header and name.strip() == header:
                 continue
+            # Spreadsheets fill rows up.
+            while len(cells) > 1 and not cells[-1].strip():
+                cells.pop()
             where = f"{path}, row {number}"
             clip = clip_of(name)
             if clip is None:

@@ -16,6 +16,7 @@ import logging
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,16 +74,17 @@ class SectionTruth:
         """Add what a table says; ``problems`` gets a sentence for each bad row."""
         self.tables.append(table)
         values = {"data": self.labels, "domain": self.domains}.get(table.kind)
+        read = partial(
+            read_column, table.path, problems=problems, clip_of=clip_named, header="file_name",
+            repeats=True,
+        )  # fmt: skip
         if values is None:
-            names = read_column(
-                table.path, _full_names, problems, clip_named, header="file_name", repeats=True
-            )
+            names = read(convert=_full_names)
             for clip, full in names.items():
                 if self.names.setdefault(clip, full) != full:
                     problems.append(f"{table.path}: {clip} has another full name elsewhere")
             return
-        rows = read_column(table.path, zero_or_one, problems, clip_named, repeats=True)
-        for clip, value in rows.items():
+        for clip, value in read(convert=zero_or_one).items():
             _set(values, clip, value, f"{table.path}: {clip}: {table.kind}", problems)
             if table.domain:
                 domain = DOMAINS.index(table.domain)

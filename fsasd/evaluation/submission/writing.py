@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fsasd.data.names import section_name
+from fsasd.data.names import machine_name, section_name
 
 
 def write_scores(
@@ -32,7 +32,8 @@ def write_scores(
         The path of the file.
 
     Raises:
-        ValueError: Lengths differ, a name repeats, or a score is not finite.
+        ValueError: Lengths differ, a name repeats, the machine cannot be called so, or a score is
+            not finite.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -62,7 +63,8 @@ def write_decisions(
         The path of the file.
 
     Raises:
-        ValueError: Lengths differ, a name repeats, or a decision is not 0 or 1.
+        ValueError: Lengths differ, a name repeats, the machine cannot be called so, or a decision
+            is not 0 or 1.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -87,7 +89,7 @@ def _write(
     texts: Iterable[str],
     values: Sequence[float],
 ) -> Path:
-    path = folder / f"{kind}_{machine}_section_{section_name(section)}_test.csv"
+    path = folder / f"{kind}_{machine_name(machine)}_section_{section_name(section)}_test.csv"
     if len(names) != len(values):
         raise ValueError(
             f"{path}: expected a value for each of {len(names)} clips, found {len(values)}"
