@@ -14,7 +14,7 @@ from sklearn.model_selection import KFold
 
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips
-from fsasd.detectors.base import Detector, Params, TooFewClipsError
+from fsasd.detectors.base import Detector, Params, TooFewClipsError, require_finite
 from fsasd.evaluation.metrics import known_domains
 from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
 from fsasd.selection import Curve, Selection, Selector, row_of, title
@@ -121,6 +121,7 @@ def choose(
     if not len(known):
         return Choice(selection, gap)
     path = scores[:, -len(known) :]
+    require_finite(path, known)
     domains = _domains(known)
     real = selector.curve(known.labels, path, domains, detector=detector)
     rows = _rows(detector, selector, selection, real)

@@ -17,7 +17,9 @@ from sklearn.base import clone
 from fsasd.choice import Choice, choose
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips, FeatureCache
-from fsasd.detectors.base import Detector
+from fsasd.detectors.base import Detector, require_finite
+from fsasd.detectors.saved import NotAModelError, read_json
+from fsasd.evaluation.calibration import FALSE_ALARM_RATE, Calibration
 from fsasd.evaluation.metrics import (
     Section,
     SectionMetrics,
@@ -26,14 +28,17 @@ from fsasd.evaluation.metrics import (
     section_metrics,
 )
 from fsasd.evaluation.submission import write_decisions, write_scores
-from fsasd.evaluation.thresholds import gamma_threshold, held_out_scores
+from fsasd.evaluation.thresholds import held_out_scores
 from fsasd.evaluation.uncertainty import bootstrap_official
 from fsasd.selection import WIDE_GAP, Curve, Selector, title
 
 log = logging.getLogger(__name__)
 
 DECISION = "decision.json"
-"""Beside a saved detector: the threshold, and the channel of recordings that it hears."""
+"""Beside a saved detector: its calibration, and the channel of recordings that it hears."""
+
+DECISION_FORMAT = 2
+"""Of that file, raised when what it holds changes."""
 
 _TIMED = 8
 """Test clips of a section on which scoring is timed."""
@@ -64,7 +69,7 @@ class Detection:
         detector: Fitted on the real normal clips, with the chosen setting.
         test: The test clips.
         scores: (n,) anomaly scores of the test clips.
-        threshold: A clip scored above it is called anomalous.
+        calibration: The threshold and what it follows from.
         choice: What synthetic clips chose; ``None`` where none were to be made.
         metrics: ``None`` where the test labels are not known.
         cost: In numbers and in time.
@@ -75,10 +80,15 @@ class Detection:
     detector: Detector
     test: Clips
     scores: np.ndarray
-    threshold: float
+    calibration: Calibration
     choice: Choice | None
     metrics: SectionMetrics | None
     cost: Cost
+
+    @property
+    def threshold(self) -> float:
+        """A clip scored above it is called anomalous."""
+        return self.calibration.threshold
 
     @property
     def decisions(self) -> np.ndarray:
@@ -92,6 +102,7 @@ def detect(
     train: Clips,
     test: Clips,
     synthetic: Clips | None = None,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
 ) -> Detection:
     """Run steps 5 and 6 of the method on one section of one machine.
 
@@ -102,9 +113,10 @@ def detect(
         test: Real test clips; their labels are only used to evaluate.
         synthetic: Synthetic normal and anomalous clips to choose on (see ``choice.choose``);
             without them, or without a grid, the detector keeps its own setting.
+        false_alarm_rate: Share of normal clips to be called anomalous.
 
     Raises:
-        ValueError: No training or test clips.
+        ValueError: No training or test clips, or a clip whose score is not finite.
     """
     require_clips(train, test)
     machine, section = train[0].machine, train[0].section or "00"
@@ -121,13 +133,43 @@ def detect(
         log.info("%s section %s: %d training clips chose %s", machine, section, len(train),
                  title(chosen))  # fmt: skip
     scores = fitted.score(test)
-    threshold = gamma_threshold(held_out_scores(fitted.settled(), train))
+    require_finite(scores, test)
+    calibration = calibrate(fitted.settled(), train, false_alarm_rate)
+    if odd := calibration.odd_clips():
+        log.warning(
+            "%s section %s: %s. The threshold is set without. Listen: either no normal recording, "
+            "to be left out of the training clips, or a rare operating state", machine, section,
+            odd,
+        )  # fmt: skip
     metrics = None
     if _is_labelled(test):
         domains = known_domains(clip.domain for clip in test)
-        metrics = section_metrics(test.labels, domains, scores, scores > threshold)
+        decisions = scores > calibration.threshold
+        metrics = section_metrics(test.labels, domains, scores, decisions)
     cost = Cost(fitted.n_parameters(), round(fit_seconds, 3), round(_score_ms(fitted, test), 3))
-    return Detection(machine, section, fitted, test, scores, threshold, choice, metrics, cost)
+    return Detection(machine, section, fitted, test, scores, calibration, choice, metrics, cost)
+
+
+def calibrate(
+    detector: Detector, train: Clips, false_alarm_rate: float = FALSE_ALARM_RATE
+) -> Calibration:
+    """Find the threshold of a detector on clips held out of its training clips.
+
+    Odd clips are judged by domain and attributes (see ``odd_scores``).
+
+    Args:
+        detector: Fitted or not; copies are fitted.
+        train: Normal clips, 2 at least.
+        false_alarm_rate: Share of normal clips to be called anomalous.
+
+    Raises:
+        ValueError: Fewer than 2 clips, or one whose score is not finite.
+    """
+    scores = held_out_scores(detector, train)
+    require_finite(scores, train)
+    held_out = dict(zip(_file_names(train), scores.tolist(), strict=True))
+    states = train.by_kind(lambda clip: tuple(sorted(clip.attributes.items())))
+    return Calibration.of(held_out, train.domains.tolist(), states, false_alarm_rate)
 
 
 def tell(choice: Choice, machine: str, section: str) -> None:
@@ -205,9 +247,9 @@ def evaluate(detections: Sequence[Detection], resamples: int = 1000) -> pd.DataF
 def write(folder: Path, detections: Sequence[Detection], training_seconds: float = 0.0) -> None:
     """Write what a run leaves of its detections.
 
-    ``scores/`` in submission form, ``clips.csv`` (score, decision and what is known of each test
-    clip), what ``write_choices`` writes, ``metrics.csv`` (where there are labels), ``costs.csv``
-    and ``models/<machine>/section_<nn>/``.
+    ``scores/`` in submission form, ``clips.csv`` (score, decision, p-value and what is known of
+    each test clip), what ``write_choices`` writes, ``metrics.csv`` (where there are labels),
+    ``costs.csv`` and ``models/<machine>/section_<nn>/``.
 
     Args:
         folder: Gets them.
@@ -221,8 +263,7 @@ def write(folder: Path, detections: Sequence[Detection], training_seconds: float
         write_decisions(folder / "scores", d.machine, d.section, names, d.decisions)
         model = folder / "models" / d.machine / f"section_{d.section}"
         d.detector.save(model)
-        decision = {"threshold": d.threshold, "channel": d.test.cache.channel}
-        (model / DECISION).write_text(json.dumps(decision) + "\n")
+        _write_decision(model / DECISION, d)
     if clips := [_titled(d.machine, d.section, _clip_table(d)) for d in detections]:
         pd.concat(clips).to_csv(folder / "clips.csv", index=False)
     costs = [{"machine": d.machine, "section": d.section, **asdict(d.cost)} for d in detections]
@@ -258,6 +299,48 @@ def write_choices(folder: Path, choices: Mapping[tuple[str, str], Choice]) -> No
     folder.mkdir(parents=True, exist_ok=True)
     for name, parts in tables.items():
         pd.concat(parts).to_csv(folder / f"{name}.csv", index=False)
+
+
+def read_decision(path: Path) -> tuple[Calibration, int | str | None]:
+    """Read what a run left beside a saved detector.
+
+    Returns:
+        Its calibration, and what it hears of recordings with several channels.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        NotAModelError: It is damaged, or of another version of fsasd.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: it holds the threshold of the detector")
+    about = read_json(path)
+    if about.get("format") != DECISION_FORMAT:
+        raise NotAModelError(
+            path,
+            f"expected format {DECISION_FORMAT}, found {about.get('format', 'none')}: it was "
+            "written by another version of fsasd, or is no decision of it. Run the stage detect "
+            "anew",
+        )
+    expected = {"format", "channel", "threshold", "false_alarm_rate", "held_out", "odd"}
+    if set(about) != expected:
+        odd = ", ".join(sorted(set(about) ^ expected))
+        raise NotAModelError(path, f"expected the keys {', '.join(sorted(expected))}: see {odd}")
+    channel = about["channel"]
+    if channel is not None and (isinstance(channel, bool) or not isinstance(channel, (int, str))):
+        raise NotAModelError(path, f"expected a number or a name as 'channel', found {channel!r}")
+    try:
+        return Calibration.from_described(about), channel
+    except ValueError as error:
+        raise NotAModelError(path, error) from error
+
+
+def _write_decision(path: Path, detection: Detection) -> None:
+    about = {
+        "format": DECISION_FORMAT,
+        "channel": detection.test.cache.channel,
+        **detection.calibration.described(),
+    }
+    path.write_text(json.dumps(about, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _score_ms(detector: Detector, test: Clips) -> float:
@@ -319,4 +402,5 @@ def _clip_table(detection: Detection) -> pd.DataFrame:
         )
     )
     table["threshold"] = detection.threshold
+    table["p_value"] = detection.calibration.p_values(detection.scores)
     return table

@@ -38,6 +38,7 @@ from fsasd.data.metadata import Clip, require_known
 from fsasd.detection import Detection, detect, in_section, sections, tell, write
 from fsasd.detectors.base import Detector
 from fsasd.detectors.training import DETECTORS_OWN, normalising_alone
+from fsasd.evaluation.calibration import require_rate
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.batches import batches
 from fsasd.generation.cost import what_to_lower
@@ -74,7 +75,7 @@ from fsasd.validation import Trial, play_target, write_validation
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 2, "finetune": 4, "synthesise": 6, "train": 4, "detect": 10}
+VERSIONS = {"pretrain": 2, "finetune": 4, "synthesise": 6, "train": 4, "detect": 11}
 """To be raised when a stage, given the same recipe, gives another result."""
 
 STAGES = ("check", "pretrain", "finetune", "synthesise", "train", "detect", "report")
@@ -186,6 +187,7 @@ class Run:
             "synthesise": self._synthesised(),
             "detector": self._plain("detector"),
             "selection": self._plain("selection"),
+            "decision": self._plain("decision"),
             **foreign(self._plain("detector"), self._plain("selection")),
             "clips": self._known(
                 self.data.clips
@@ -327,7 +329,8 @@ class Run:
                 mine = None
                 if made is not None:
                     mine = in_section(made.where(machine=machine), section)
-                found.append(detect(detector, selector, train, test, mine))
+                rate = self.cfg.decision.false_alarm_rate
+                found.append(detect(detector, selector, train, test, mine, rate))
         write(folder, found, trained)
         trials = {}
         if made is not None and self.cfg.synthesis.references and selector.grids:
@@ -429,6 +432,7 @@ class Run:
     def _check_settings(self, stages: Sequence[str]) -> None:
         require_known([*stages, *self.cfg.force], STAGES, "stages")
         check_grid(self.detector, self.selector)
+        require_rate(self.cfg.decision.false_alarm_rate)
         for number in self.cfg.tables:
             paper_table(number)
         if "detect" in stages:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -18,12 +21,15 @@ from fsasd.data.audio_files import READABLE, printable, recordings_below
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import AudioError, require_file
-from fsasd.detection import DECISION
+from fsasd.detection import DECISION, read_decision
 from fsasd.detectors.base import Detector, load
-from fsasd.detectors.saved import NotAModelError, read_json
+from fsasd.detectors.saved import NotAModelError
+from fsasd.evaluation.calibration import Calibration
 
 _TOGETHER = 64
 """Recordings that are read and scored together; their rows are printed before the next are read."""
+
+_COLUMNS = ("file", "score", "threshold", "decision", "p_value")
 
 _NOT_A_MODEL = (ValueError, TypeError, AttributeError, LookupError, RuntimeError)
 """What a detector raises whose settings or arrays are those of none, as a file may hold them."""
@@ -35,12 +41,12 @@ class Model:
 
     Attributes:
         detector: Fitted.
-        threshold: A clip scored above it is called anomalous.
+        calibration: Its threshold, and what scores mean.
         channel: What it hears of recordings with several channels (see ``recording.read``).
     """
 
     detector: Detector
-    threshold: float
+    calibration: Calibration
     channel: int | str | None
 
 
@@ -54,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="fsasd-score",
         description="Score recordings with a detector that a run left, and decide which are "
-        "anomalous: a CSV row (file, score, threshold, decision) for each, on standard output.",
+        "anomalous: a CSV row (file, score, threshold, decision, p_value) for each, on standard "
+        "output. The p-value is the probability that a normal clip scores as high or higher.",
     )
     parser.add_argument(
         "--model", type=Path, required=True, metavar="DIR",
@@ -69,15 +76,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a package, beside fsasd and scikit-learn, whose classes the model may be made of; "
         "importing it runs its code",
     )  # fmt: skip
+    parser.add_argument(
+        "--false-alarm-rate", type=float, metavar="SHARE",
+        help="share of normal clips to be called anomalous, instead of the run's "
+        "(decision.false_alarm_rate)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON object for each recording, not CSV"
+    )
     arguments = parser.parse_args(argv)
     try:
         model = read_model(arguments.model, arguments.trust)
+        if arguments.false_alarm_rate is not None:
+            calibration = model.calibration.at(arguments.false_alarm_rate)
+            model = replace(model, calibration=calibration)
         paths = list(_found(arguments.recordings))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     try:
-        return int(_print_rows(model, paths) > 0)
+        return int(_print_rows(model, paths, arguments.json) > 0)
     except _NOT_A_MODEL as error:
         print(NotAModelError(arguments.model, f"it cannot score ({error})"), file=sys.stderr)
         return 2
@@ -88,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_model(folder: Path, trust: Sequence[str] = ()) -> Model:
-    """Read a section's detector and its threshold.
+    """Read a section's detector and its calibration.
 
     Args:
         folder: A section's, or a machine's that has one section.
@@ -103,24 +121,14 @@ def read_model(folder: Path, trust: Sequence[str] = ()) -> Model:
         names = ", ".join(path.name for path in sections)
         raise ValueError(f"{folder} holds detectors of several sections: name one of {names}")
     folder = sections[0] if sections else folder
-    detector = load(folder, trust)
-    told = folder / DECISION
-    if not told.is_file():
-        raise FileNotFoundError(f"{told} is missing: it holds the threshold of the detector")
-    about = read_json(told)
-    threshold = about.get("threshold")
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
-        raise NotAModelError(told, f"expected a number as 'threshold', found {threshold!r}")
-    try:
-        return Model(detector, **about)
-    except TypeError as error:
-        raise NotAModelError(told, error) from error
+    return Model(load(folder, trust), *read_decision(folder / DECISION))
 
 
-def _print_rows(model: Model, paths: Sequence[Path]) -> int:
+def _print_rows(model: Model, paths: Sequence[Path], as_json: bool) -> int:
     """Print a row for each recording; return how many have none."""
-    rows = csv.writer(sys.stdout, lineterminator="\n")
-    rows.writerow(["file", "score", "threshold", "decision"])
+    rows = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
+    if not as_json:
+        rows.writeheader()
     failed = 0
     groups = [paths[i : i + _TOGETHER] for i in range(0, len(paths), _TOGETHER)]
     bar = Console(stderr=True)
@@ -130,11 +138,23 @@ def _print_rows(model: Model, paths: Sequence[Path]) -> int:
                 print(score, file=sys.stderr)
                 failed += 1
             else:
-                rows.writerow(
-                    [printable(path), score, model.threshold, int(score > model.threshold)]
-                )
+                row = _row(model.calibration, path, score)
+                if as_json:
+                    print(json.dumps(row))
+                else:
+                    rows.writerow(row)
         sys.stdout.flush()
     return failed
+
+
+def _row(calibration: Calibration, path: Path, score: float) -> dict[str, Any]:
+    return {
+        "file": printable(path),
+        "score": score,
+        "threshold": calibration.threshold,
+        "decision": int(score > calibration.threshold),
+        "p_value": float(calibration.p_values([score])[0]),
+    }
 
 
 def _found(places: Iterable[Path]) -> Iterator[Path]:
@@ -150,7 +170,10 @@ def _found(places: Iterable[Path]) -> Iterator[Path]:
 
 def _scored(model: Model, paths: Sequence[Path]) -> Iterator[tuple[Path, float | Exception]]:
     try:
-        yield from zip(paths, _scores(model, paths), strict=True)
+        for path, score in zip(paths, _scores(model, paths), strict=True):
+            finite = math.isfinite(score)
+            said = f"{printable(path)}: expected a finite anomaly score, found {score}"
+            yield path, score if finite else ValueError(said)
     except (AudioError, OSError) as error:
         if len(paths) == 1:
             yield paths[0], error

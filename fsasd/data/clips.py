@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from fsasd.data.audio_files import printable
 from fsasd.data.metadata import Clip
-from fsasd.data.recording import READER, read
+from fsasd.data.recording import READER, AudioError, read
 from fsasd.data.table import ClipTable
 
 T = TypeVar("T")
@@ -49,7 +49,12 @@ class FeatureCache:
         return read(clip.path, channel=self._channel(clip), seconds=seconds)
 
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
-        """Return ``front_end(waveform)`` of a clip, computed only if it is not yet there."""
+        """Return ``front_end(waveform)`` of a clip, computed only if it is not yet there.
+
+        Raises:
+            AudioError: The recording cannot be used (see ``read``), or its features are not finite.
+            OSError: They cannot be written.
+        """
         key = self._key(front_end, clip)
         if self.folder is None:
             if key not in self._memory:
@@ -80,7 +85,17 @@ class FeatureCache:
         return key in self._memory if self.folder is None else self._path(key).is_file()
 
     def _compute(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
-        return front_end(self.read(clip, getattr(front_end, "max_seconds", None)))
+        waveform = self.read(clip, getattr(front_end, "max_seconds", None))
+        # What overflows is told below, by the name of the recording.
+        with np.errstate(over="ignore", invalid="ignore"):
+            features = front_end(waveform)
+        if features.dtype.kind == "f" and not np.isfinite(features).all():
+            peak = np.abs(waveform).max()
+            raise AudioError(
+                f"{printable(clip.path)}: its features are NaN or infinite; its samples reach {peak:.3g}, "
+                "expected 1 at most"
+            )
+        return features
 
     def _key(self, front_end: FrontEnd, clip: Clip) -> tuple[str, str]:
         spec = f"{front_end!r}, channel {self._channel(clip)}, reader {READER}"

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 
+from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips
 from fsasd.detectors.saved import ARRAYS, SETTINGS, NotAModelError, Saved, read
 from fsasd.detectors.settings import by_name, described, made, owner, replaced
@@ -222,6 +223,28 @@ def load(folder: str | Path, trust: Iterable[str] = ()) -> Detector:
         # Whatever a constructor says of what a file may hold.
         why = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise NotAModelError(folder / SETTINGS, why) from error
+
+
+def require_finite(scores: np.ndarray, clips: Clips) -> None:
+    """Raise if a clip's score is no finite number: compared with a threshold, NaN is normal.
+
+    Args:
+        scores: (..., n), e.g. a row for each setting.
+        clips: n.
+
+    Raises:
+        ValueError: Names the first of the clips.
+    """
+    finite = np.isfinite(scores).reshape(-1, len(clips)).all(axis=0)
+    if not finite.all():
+        first = int(np.argmin(finite))
+        found = np.reshape(scores, (-1, len(clips)))[:, first]
+        others = int((~finite).sum()) - 1
+        more = f" (and so for {others} more clips)" if others else ""
+        raise ValueError(
+            f"{printable(clips[first].path)}: expected a finite anomaly score, found "
+            f"{found[~np.isfinite(found)][0]}{more}"
+        )
 
 
 def stack(features: Iterable[np.ndarray]) -> np.ndarray:

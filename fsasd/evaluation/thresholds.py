@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from scipy.stats.distributions import rv_frozen
 from sklearn.base import clone
 from sklearn.model_selection import KFold
 
@@ -29,7 +30,7 @@ class Detector(Protocol[Clips]):
         """Anomaly scores, shape (n,)."""
 
 
-def gamma_threshold(scores: ArrayLike, quantile: float = 0.9) -> float:
+def gamma_threshold(scores: ArrayLike, quantile: float = 0.9, *, warn: bool = True) -> float:
     """Quantile of a gamma distribution fitted to the anomaly scores of normal clips.
 
     As the DCASE 2023 baseline does (``dcase2023_task2_baseline_ae``, ``networks/base_model.py``):
@@ -50,6 +51,7 @@ def gamma_threshold(scores: ArrayLike, quantile: float = 0.9) -> float:
         scores: Held-out anomaly scores of normal clips (see ``held_out_scores``), shape (n,),
             n at least 2.
         quantile: Share of normal clips to leave below the threshold, in (0, 1).
+        warn: Whether to log that no gamma distribution fits.
 
     Raises:
         ValueError: Fewer than 2 scores, a score that is not finite, or ``quantile`` out of range.
@@ -62,27 +64,54 @@ def gamma_threshold(scores: ArrayLike, quantile: float = 0.9) -> float:
     3.0
     """
     scores = np.asarray(scores, dtype=float)
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile: expected a fraction in (0, 1), found {quantile}")
+    fitted = fitted_gamma(scores, quantile)
+    if fitted is not None:
+        return float(fitted.ppf(quantile))
+    empirical = float(np.quantile(scores, quantile))
+    if warn and scores.min() < scores.max():
+        logger.warning(
+            "no gamma distribution fits the %d scores; the threshold is their empirical %g "
+            "quantile %g", len(scores), quantile, empirical,
+        )  # fmt: skip
+    return empirical
+
+
+def fitted_gamma(scores: ArrayLike, quantile: float = 0.9) -> rv_frozen | None:
+    """Gamma distribution of anomaly scores, by the official maximum-likelihood fit.
+
+    Args:
+        scores: Shape (n,), n at least 2.
+        quantile: Where the fit has to agree with the scores (see ``gamma_threshold``).
+
+    Returns:
+        The distribution; ``None`` where the fit is not to be believed, or all scores are the same.
+
+    Raises:
+        ValueError: Fewer than 2 scores, or a score that is not finite.
+
+    >>> scores = np.random.default_rng(0).gamma(3.0, 2.0, size=2000)
+    >>> round(float(fitted_gamma(scores).mean()))
+    6
+    """
+    scores = np.asarray(scores, dtype=float)
     if scores.ndim != 1 or len(scores) < 2:
         raise ValueError(f"scores: expected shape (n,) with n >= 2, found {scores.shape}")
     if not np.isfinite(scores).all():
         raise ValueError(f"scores: expected finite numbers, found {scores[~np.isfinite(scores)]}")
-    if not 0 < quantile < 1:
-        raise ValueError(f"quantile: expected a fraction in (0, 1), found {quantile}")
     if scores.min() == scores.max():
-        return float(scores[0])
-    threshold = _fitted(scores, quantile)
-    if _plausible(scores, threshold, quantile):
-        return threshold
-    empirical = float(np.quantile(scores, quantile))
-    logger.warning(
-        "no gamma distribution fits the %d scores (its %g quantile: %g); "
-        "the threshold is their empirical quantile %g",
-        len(scores),
-        quantile,
-        threshold,
-        empirical,
-    )
-    return empirical
+        return None
+    try:
+        # Degenerate samples make scipy divide by 0 on its way; the result is judged afterwards.
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            shape, location, scale = stats.gamma.fit(scores)
+            fitted = stats.gamma(shape, loc=location, scale=scale)
+            threshold = float(fitted.ppf(quantile))
+    except (stats.FitError, ValueError, ArithmeticError):
+        return None
+    return fitted if _plausible(scores, threshold, quantile) else None
 
 
 def held_out_scores(
@@ -132,17 +161,6 @@ def held_out_scores(
             )
         held_out[fold] = scores
     return held_out
-
-
-def _fitted(scores: NDArray[np.float64], quantile: float) -> float:
-    try:
-        # Degenerate samples make scipy divide by 0 on its way; the result is judged afterwards.
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            shape, location, scale = stats.gamma.fit(scores)
-            return float(stats.gamma.ppf(quantile, shape, loc=location, scale=scale))
-    except (stats.FitError, ValueError, ArithmeticError):
-        return float("nan")
 
 
 def _plausible(scores: NDArray[np.float64], threshold: float, quantile: float) -> bool:

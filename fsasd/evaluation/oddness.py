@@ -1,0 +1,154 @@
+"""Odd clips among normal ones: held-out scores that lie apart from those of their like.
+
+A silent, clipped or foreign recording among the training clips widens the distribution that
+thresholds come from, until no anomaly lies above it. A clip is judged beside clips of its own
+domain and operating state, since a few target clips among a thousand source clips score high and
+are no less normal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fsasd.evaluation.thresholds import gamma_threshold
+
+MIN_STATE = 12
+"""Clips from which on a state is judged on its own. At most one in so many can be odd."""
+
+MIN_GROUP = 5
+"""Clips below which nothing is judged: the gap between four scores says nothing."""
+
+LEVEL = 0.05
+"""Chance that one of the groups of a section has clips this far apart by chance, on each side."""
+
+LEVEL_SMALL = 0.001
+"""The same for a group of fewer than ``MIN_STATE`` clips, whose states may be too few to show."""
+
+LEVEL_MOVING = 0.15
+"""The same for clips without which the threshold would be another (``MOVED``)."""
+
+MOVED = 1.4
+"""Factor by which a threshold's distance from the median is another one."""
+
+WIDER = 1.1
+"""Factor of the spread of all scores below which it does not matter whether a clip is odd."""
+
+
+def odd_scores(
+    scores: ArrayLike, domains: Sequence[str], states: Sequence[Hashable]
+) -> NDArray[np.bool_]:
+    """Mark the clips whose held-out scores lie apart from those of clips of their kind.
+
+    Clips of one domain and state are judged together where there are ``MIN_STATE`` of them; the
+    rest of a domain is judged together, and not at all if it has fewer than ``MIN_GROUP`` clips.
+    In each group the k highest scores (k up to a twelfth of the group) lie apart if the gap below
+    them is too wide for an exponential tail, whose normalised spacings i (x_i - x_(i+1)) of the
+    i-th and the next highest score are independent and equally distributed (Rényi, "On the theory
+    of order statistics", 1953): by the F test of the k-th spacing against those from there to the
+    median. Tails of normal and gamma distributions are lighter. The lowest scores are judged alike.
+    Clips that lie apart are odd if
+
+    * they do at ``LEVEL`` and widen the spread of all scores (``WIDER``): one clip of a thousand
+      that does no harm stays, or
+    * they do at ``LEVEL_MOVING`` and leaving them out moves the official threshold's distance from
+      the median by more than a factor of ``MOVED``.
+
+    Args:
+        scores: Held-out anomaly scores of normal clips, shape (n,).
+        domains: ``source`` or ``target`` of each.
+        states: Operating state of each, equal where it is the same.
+
+    Returns:
+        (n,) True where a clip is odd.
+
+    Raises:
+        ValueError: Shapes differ, or a score is not finite.
+
+    >>> scores = np.append(np.random.default_rng(0).normal(size=25), 1e6)
+    >>> odd_scores(scores, ["source"] * 26, ["fast"] * 26).nonzero()[0].tolist()
+    [25]
+    """
+    scores = np.asarray(scores, dtype=float)
+    if not scores.shape == (len(domains),) == (len(states),):
+        raise ValueError(
+            f"expected a score, a domain and a state for each clip, found {scores.shape}, "
+            f"{len(domains)} and {len(states)}"
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError(f"scores: expected finite numbers, found {scores[~np.isfinite(scores)]}")
+    groups = _groups(domains, states)
+    large = sum(len(group) >= MIN_STATE for group in groups)
+    odd = np.zeros(len(scores), dtype=bool)
+    found = True
+    # What is far off in one group hides how much the odd ones of another widen the scores.
+    while found:
+        found = False
+        for group in groups:
+            most = max(len(group) // MIN_STATE, 1) - int(odd[group].sum())
+            for sign in (1, -1):
+                rest = group[~odd[group]]
+                falling = rest[np.argsort(-sign * scores[rest], kind="stable")]
+                new = falling[: _apart(sign, scores, falling, ~odd, most, large)]
+                odd[new] = True
+                most -= len(new)
+                found |= len(new) > 0
+    return odd
+
+
+def _groups(domains: Sequence[str], states: Sequence[Hashable]) -> list[NDArray[np.intp]]:
+    kinds = list(zip(domains, states, strict=True))
+    size = Counter(kinds)
+    members: dict[tuple, list[int]] = {}
+    for i, (domain, state) in enumerate(kinds):
+        name = (domain, state) if size[domain, state] >= MIN_STATE else (domain,)
+        members.setdefault(name, []).append(i)
+    return [np.array(group) for group in members.values() if len(group) >= MIN_GROUP]
+
+
+def _apart(
+    sign: int,
+    scores: NDArray[np.float64],
+    falling: NDArray[np.intp],
+    kept: NDArray[np.bool_],
+    most: int,
+    large: int,
+) -> int:
+    """How many clips at the upper end of a group (lower, of sign -1) are odd."""
+    few = len(falling) < MIN_STATE
+    level, moving = (LEVEL_SMALL, 0.0) if few else (LEVEL / large, LEVEL_MOVING / large)
+    reference = len(falling) - 1 if few else len(falling) // 2
+    count = 0
+    for k, chance in _chances(sign * scores[falling], most, reference):
+        without = kept.copy()
+        without[falling[:k]] = False
+        widens = chance < level and scores[kept].std() > WIDER * scores[without].std()
+        if widens or (chance < moving and _moved(scores[kept], scores[without])):
+            count = k
+    return count
+
+
+def _chances(
+    falling: NDArray[np.float64], most: int, reference: int
+) -> Iterator[tuple[int, float]]:
+    """Chance of as wide a gap below the k highest scores, for each k, in ``most`` gaps."""
+    for k in range(1, most + 1):
+        count = reference - k
+        if count < 3:
+            return
+        # The mean of the spacings k+1 to `reference`, each times its rank.
+        above = falling[k:reference].sum() - count * falling[reference]
+        spacing = (above + k * (falling[k] - falling[reference])) / count
+        if spacing > 0:
+            ratio = k * (falling[k - 1] - falling[k]) / spacing
+            yield k, most * (1 + ratio / count) ** -count
+
+
+def _moved(scores: NDArray[np.float64], rest: NDArray[np.float64]) -> bool:
+    before, after = (
+        gamma_threshold(some, warn=False) - float(np.median(some)) for some in (scores, rest)
+    )
+    return not after / MOVED <= before <= after * MOVED
