@@ -168,8 +168,7 @@ def calibrate(
     scores = held_out_scores(detector, train)
     require_finite(scores, train)
     held_out = dict(zip(_file_names(train), scores.tolist(), strict=True))
-    states = train.by_kind(lambda clip: tuple(sorted(clip.attributes.items())))
-    return Calibration.of(held_out, train.domains.tolist(), states, false_alarm_rate)
+    return Calibration.of(held_out, train.domains.tolist(), train.states, false_alarm_rate)
 
 
 def tell(choice: Choice, machine: str, section: str) -> None:

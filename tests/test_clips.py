@@ -212,3 +212,15 @@ def test_features_come_in_the_clips_order_and_from_their_cache(make_wav):
     np.testing.assert_allclose(levels, [0.3, 0.1], atol=1e-4)
     list(clips.features(front_end))
     assert front_end.calls == 4
+
+
+def test_features_that_are_no_numbers_are_an_error_that_names_the_file(make_wav):
+    class Squares:
+        def __call__(self, waveform):
+            return waveform**2
+
+    loud = make_wav("loud.wav", np.full(400, 1e30), subtype="DOUBLE")
+    cache, squares = FeatureCache(), Squares()
+    with pytest.raises(AudioError, match=r"loud\.wav: its features are NaN or infinite; .* 1e\+30"):
+        cache.get(squares, Clip(loud, "fan"))
+    assert not cache.holds(squares, Clip(loud, "fan"))

@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 
 from fsasd.data.clips import Clips, FeatureCache
+from fsasd.data.manifest import read_manifest
 from fsasd.data.metadata import read_clips
-from fsasd.detection import detect, evaluate, sections, write
+from fsasd.detection import detect, evaluate, read_decision, sections, write
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.twfr_gmm import TWFRGMM
@@ -254,6 +256,92 @@ def test_sections_of_a_machine_are_split(bearing):
     assert [clip.path for clip in split[0][1]] == [clips[i].path for i in (1, 2, 4)]
 
 
+# Odd training clips, and scores that are no numbers
+
+
+@pytest.fixture(scope="module")
+def silent(tmp_path_factory):
+    path = tmp_path_factory.mktemp("silent") / "silent.wav"
+    soundfile.write(path, np.zeros(16000), 16000)
+    return path
+
+
+def with_silent(train, silent, place):
+    return Clips(
+        [replace(c, path=silent) if i == place else c for i, c in enumerate(train)], train.cache
+    )
+
+
+@pytest.mark.parametrize("detector", [TWFRGMM(covariance="shrunk"), KNN()], ids=["gmm", "knn"])
+@pytest.mark.parametrize("place", [0, 15])
+def test_a_silent_training_clip_leaves_the_alarms_on(
+    detector, place, train, test_clips, silent, caplog
+):
+    """One of twelve of the source domain, or of four of the target domain, which are too few."""
+    clean = detect(detector, Selector(), train[np.arange(16) != place], test_clips)
+    found = detect(detector, Selector(), with_silent(train, silent, place), test_clips)
+    if train[place].domain == "source":
+        assert found.calibration.odd == ("silent.wav",)
+        (message,) = [m for m in warned(caplog) if "odd" in m]
+        assert "bearing section 00: 1 of 16 normal training clips is odd: silent.wav (" in message
+        assert 1 / 1.5 < found.threshold / clean.threshold < 1.5
+        recall = [d.decisions[test_clips.labels == 1].mean() for d in (clean, found)]
+        assert recall[0] == recall[1] > 0
+
+
+@pytest.mark.parametrize("detector", [TWFRGMM(covariance="shrunk"), KNN()], ids=["gmm", "knn"])
+def test_a_silent_clip_among_24_real_ones(detector, shared, caplog):
+    clips = Clips(read_manifest(shared / "cases/outlier/clips.csv", ["motor"]))
+    train, test = clips.where(split="train"), clips.where(split="test")
+    loud = [bool(train.cache.read(clip).any()) for clip in train]
+    (odd,) = [clip.path.name for clip, is_loud in zip(train, loud, strict=True) if not is_loud]
+    clean = detect(detector, Selector(), train[loud], test)
+    assert not warned(caplog)
+    found = detect(detector, Selector(), train, test)
+    (message,) = warned(caplog)
+    assert f"motor section 00: 1 of 24 normal training clips is odd: {odd} (" in message
+    assert 1 / 1.5 < found.threshold / clean.threshold < 1.5
+    assert found.decisions.tolist() == (test.labels == 1).tolist()
+
+
+def test_a_silent_training_clip_costs_real_recordings_no_f1(real, silent):
+    clips = Clips(read_clips(real, ["BLDCMotor"]))
+    train, test = clips.where(split="train"), clips.where(split="test")
+    clean = detect(KNN(), Selector(), train, test).metrics
+    for place in (3, 22):
+        found = detect(KNN(), Selector(), with_silent(train, silent, place), test).metrics
+        assert found.f1_source > clean.f1_source - 0.05
+        assert found.f1_target > clean.f1_target - 0.05
+
+
+def test_the_false_alarm_rate_sets_the_threshold(train, test_clips):
+    few, many = (
+        detect(KNN(), Selector(), train, test_clips, false_alarm_rate=rate) for rate in (0.02, 0.4)
+    )
+    assert few.threshold > many.threshold
+    assert few.threshold == many.calibration.at(0.02).threshold
+    np.testing.assert_array_equal(few.scores, many.scores)
+
+
+class Unsure(KNN):
+    """Scores a clip of this name as NaN."""
+
+    name = ""
+
+    def score(self, clips):
+        scores = super().score(clips)
+        return np.where([clip.path.name == self.name for clip in clips], np.nan, scores)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("selector", [Selector(), Selector({"k": [1, 2]})], ids=["own", "grid"])
+def test_a_score_that_is_no_number_names_the_clip(train, test_clips, monkeypatch, split, selector):
+    clip = {"train": train, "test": test_clips}[split][1]
+    monkeypatch.setattr(Unsure, "name", clip.path.name)
+    with pytest.raises(ValueError, match=f"{clip.path}: expected a finite anomaly score, found"):
+        detect(Unsure(), selector, train, test_clips, test_clips[::2])
+
+
 # What a run leaves
 
 
@@ -316,6 +404,14 @@ def test_the_clip_table_says_what_is_known_of_each_clip(written, detection):
     assert table["label"].tolist() == [clip.label for clip in detection.test]
     np.testing.assert_allclose(table["score"], detection.scores)
     np.testing.assert_array_equal(table["decision"] == 1, table["score"] > table["threshold"])
+    np.testing.assert_allclose(table["p_value"], detection.calibration.p_values(table["score"]))
+
+
+def test_the_calibration_is_read_as_it_was_written(written, detection, train):
+    found, channel = read_decision(written / "models/bearing/section_00/decision.json")
+    assert channel is None
+    assert found.described() == detection.calibration.described()
+    assert list(found.held_out) == [clip.path.name for clip in train]
 
 
 def test_the_selection_is_written_with_what_was_chosen(written, detection):

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector, load
 from fsasd.detectors.ensemble import Ensemble
 from fsasd.detectors.knn import KNN
@@ -62,6 +65,13 @@ def test_what_its_detectors_chose_is_what_held_out_clips_are_scored_with(
     assert settled.detectors["gmm"].covariance == "full"
     assert ensemble.detectors["gmm"].covariance == "auto"
     np.testing.assert_allclose(settled.fit(train).score(test_clips), ensemble.score(test_clips))
+
+
+def test_a_silent_training_clip_is_no_measure_of_a_member(train, test_clips, make_wav):
+    silent = make_wav("silent.wav", np.zeros(16_000))
+    spoilt = Clips([replace(train[0], path=silent), *train[1:]], train.cache)
+    clean, found = (Ensemble({"knn": KNN()}).fit(clips) for clips in (train, spoilt))
+    assert found.spread_["knn"] < 2 * clean.spread_["knn"]
 
 
 def test_weights_are_a_grid_that_costs_one_fit(train, test_clips, monkeypatch):

@@ -463,6 +463,16 @@ def test_other_weights_of_an_encoder_under_the_same_name_are_in_the_keys(chain, 
     assert before[1] != after[1]
 
 
+def test_the_false_alarm_rate_is_in_the_key_of_what_it_decides(chain):
+    root, store, _ = chain
+    few, many = (
+        app.Run(configure(*TINY, store, f"decision.false_alarm_rate={rate}"), root / "x")
+        for rate in (0.02, 0.1)
+    )
+    assert few.detect_recipe() != many.detect_recipe()
+    assert few.synthesise_recipe() == many.synthesise_recipe()
+
+
 def test_how_long_the_parts_of_a_model_are_trained_is_in_its_key(chain):
     root, store, _ = chain
     keys = [
@@ -478,6 +488,7 @@ def test_how_long_the_parts_of_a_model_are_trained_is_in_its_key(chain):
         ("trainer.val_check_interval=3", "val_check_interval=3: expected 2 at most, the batches"),
         ("data.val_share=0.0", r"data\.val_share=0 keeps no clip back"),
         ("trainer.precision=bf16-true", "expected 32-true, bf16-mixed or 16-mixed"),
+        ("decision.false_alarm_rate=10", r"expected the share of normal clips .* found 10"),
         ("tables=[9]", "table 9: expected one of 2, 3"),
         ("+selection.grid.epochs=[1,2]", "epochs=2.* changes what networks are trained with"),
     ],

@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from fsasd.detection import detect, write
+from fsasd.data.clips import Clips
+from fsasd.data.metadata import read_clips
+from fsasd.detection import calibrate, detect, write
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.score_command import main
 from fsasd.selection import Selector
@@ -50,6 +52,66 @@ def test_scores_and_decisions_are_those_of_the_run(models, detection, capsys):
     assert 0 < found["decision"].sum() < len(found)
     assert set(found["threshold"]) == {detection.threshold}
     assert err == ""
+
+
+def test_p_values_are_those_of_the_run(models, detection, capsys):
+    assert score("--model", models / "bearing", *[clip.path for clip in detection.test]) == 0
+    found = table(capsys.readouterr().out)
+    run = pd.read_csv(models.parent / "clips.csv")
+    np.testing.assert_allclose(found["p_value"], run["p_value"], rtol=1e-12)
+    np.testing.assert_array_equal(run["p_value"], detection.calibration.p_values(detection.scores))
+
+
+def test_json_lines_say_the_same(models, detection, capsys):
+    paths = [clip.path for clip in detection.test[:3]]
+    assert score("--model", models / "bearing", "--json", *paths) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert score("--model", models / "bearing", *paths) == 0
+    assert lines == table(capsys.readouterr().out).to_dict("records")
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.02, 0.4])
+def test_another_false_alarm_rate_needs_no_new_fit(models, detection, capsys, rate):
+    paths = [clip.path for clip in detection.test]
+    assert score("--model", models / "bearing", "--false-alarm-rate", rate, *paths) == 0
+    found = table(capsys.readouterr().out)
+    expected = calibrate(detection.detector, train_of(detection), rate).threshold
+    assert set(found["threshold"]) == {expected}
+    np.testing.assert_array_equal(found["decision"], (detection.scores > expected).astype(int))
+
+
+def train_of(detection):
+    folder = detection.test[0].path.parents[3]
+    return Clips(read_clips(folder, ["bearing"])).where(split="train")
+
+
+@pytest.mark.parametrize("rate", [0, 1, 10])
+def test_a_false_alarm_rate_is_a_share(models, detection, capsys, rate):
+    arguments = ["--false-alarm-rate", rate, detection.test[0].path]
+    assert score("--model", models / "bearing", *arguments) == 2
+    assert "false-alarm rate: expected the share of normal clips" in capsys.readouterr().err
+
+
+def test_a_recording_beyond_what_can_be_computed_is_an_error(models, detection, tmp_path, capsys):
+    loud = tmp_path / "loud.wav"
+    soundfile.write(loud, np.full(16000, 1e30), 16000, subtype="DOUBLE")
+    assert score("--model", models / "bearing", loud, detection.test[0].path) == 1
+    out, err = capsys.readouterr()
+    assert table(out)["file"].tolist() == [str(detection.test[0].path)]
+    assert err.startswith(f"{loud}: its features are NaN or infinite; its samples reach 1e+30")
+
+
+def test_a_score_that_is_no_number_is_an_error(models, detection, monkeypatch, capsys):
+    def some_nan(self, clips):
+        return np.array([np.nan, *scores(self, clips)[1:]])
+
+    scores = TWFRGMM.score
+    monkeypatch.setattr(TWFRGMM, "score", some_nan)
+    first, second = (clip.path for clip in detection.test[:2])
+    assert score("--model", models / "bearing", first, second) == 1
+    out, err = capsys.readouterr()
+    assert table(out)["file"].tolist() == [str(second)]
+    assert err == f"{first}: expected a finite anomaly score, found nan\n"
 
 
 def test_a_folder_is_all_its_recordings(models, detection, tmp_path, capsys):
@@ -184,7 +246,7 @@ def test_a_reader_that_has_enough_ends_it_in_peace(models, detection, tmp_path):
             [*command, *many], stdout=subprocess.PIPE, stderr=stderr, text=True
         ) as done,
     ):
-        assert done.stdout.readline() == "file,score,threshold,decision\n"
+        assert done.stdout.readline() == "file,score,threshold,decision,p_value\n"
         done.stdout.close()
         assert done.wait(timeout=300) == 0
     assert said.read_text() == ""
@@ -206,9 +268,13 @@ def damaged(models, tmp_path, name, change):
         ("detector.json", lambda a: a.update({"class": "mine.Detector"}), "--trust mine"),
         ("detector.json", lambda a: a.update(format=None), "expected format 1, found None"),
         ("detector.json", lambda a: a["params"].update(r="loud"), "it cannot score"),
-        ("decision.json", lambda a: a.update(threshold="high"), "a number as 'threshold'"),
-        ("decision.json", lambda a: a.update(volume=11), "unexpected keyword argument 'volume'"),
-        ("decision.json", lambda a: a.clear(), "a number as 'threshold', found None"),
+        ("decision.json", lambda a: a.update(threshold="high"), "a finite number as 'threshold'"),
+        ("decision.json", lambda a: a.update(threshold=float("nan")), "'threshold', found nan"),
+        ("decision.json", lambda a: a.update(channel=[1]), "as 'channel', found [1]"),
+        ("decision.json", lambda a: a.update(volume=11), "see volume"),
+        ("decision.json", lambda a: a.pop("held_out"), "see held_out"),
+        ("decision.json", lambda a: a["held_out"].update(x=None), "a finite number as 'x'"),
+        ("decision.json", lambda a: a.clear(), "expected format 2, found none: it was written by"),
     ],
 )
 def test_a_damaged_model_is_named(models, detection, tmp_path, capsys, name, change, told):

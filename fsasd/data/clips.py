@@ -92,8 +92,8 @@ class FeatureCache:
         if features.dtype.kind == "f" and not np.isfinite(features).all():
             peak = np.abs(waveform).max()
             raise AudioError(
-                f"{printable(clip.path)}: its features are NaN or infinite; its samples reach {peak:.3g}, "
-                "expected 1 at most"
+                f"{printable(clip.path)}: its features are NaN or infinite; its samples reach "
+                f"{peak:.3g}, expected 1 at most"
             )
         return features
 
@@ -218,6 +218,11 @@ class Clips(Sequence[Clip]):
         That is how detectors group them; metrics tell them apart (``metrics.known_domains``).
         """
         return np.array(self.by_kind(lambda clip: clip.domain or "source"))
+
+    @property
+    def states(self) -> list[tuple[tuple[str, str], ...]]:
+        """Operating state of each clip, equal where all attributes are."""
+        return self.by_kind(lambda clip: tuple(sorted(clip.attributes.items())))
 
 
 def identity(path: Path) -> str:

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector
+from fsasd.evaluation.oddness import odd_scores
 from fsasd.evaluation.thresholds import held_out_scores
 
 _COMBINE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -25,7 +26,8 @@ class Ensemble(Detector):
 
     A detector's scores get the mean 0 and the standard deviation 1 that they have on training
     clips which it was not fitted on (``held_out_scores``): its own training clips it knows too
-    well. Networks that were prepared have heard these clips, too, in training.
+    well. Odd clips among them (``odd_scores``) do not count. Networks that were prepared have heard
+    these clips, too, in training.
 
     Args:
         detectors: Name to detector.
@@ -65,7 +67,8 @@ class Ensemble(Detector):
         mean, spread = {}, {}
         for name, member in self.members_.items():
             held_out = held_out_scores(member.settled(), clips, self.folds, self.seed)
-            mean[name], spread[name] = held_out.mean(), held_out.std()
+            normal = held_out[~odd_scores(held_out, clips.domains.tolist(), clips.states)]
+            mean[name], spread[name] = normal.mean(), normal.std()
         self.mean_ = mean
         # Scores that do not differ on normal clips keep their unit.
         self.spread_ = {name: value or np.float64(1.0) for name, value in spread.items()}

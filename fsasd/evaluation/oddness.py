@@ -9,7 +9,7 @@ are no less normal.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,12 +23,12 @@ MIN_GROUP = 5
 """Clips below which nothing is judged: the gap between four scores says nothing."""
 
 LEVEL = 0.05
-"""Chance that one of the groups of a section has clips this far apart by chance, on each side."""
+"""Chance that any clips of a section lie so far apart on either side, if none is odd."""
 
 LEVEL_SMALL = 0.001
 """The same for a group of fewer than ``MIN_STATE`` clips, whose states may be too few to show."""
 
-LEVEL_MOVING = 0.15
+LEVEL_MOVING = 0.1
 """The same for clips without which the threshold would be another (``MOVED``)."""
 
 MOVED = 1.4
@@ -81,21 +81,20 @@ def odd_scores(
     if not np.isfinite(scores).all():
         raise ValueError(f"scores: expected finite numbers, found {scores[~np.isfinite(scores)]}")
     groups = _groups(domains, states)
-    large = sum(len(group) >= MIN_STATE for group in groups)
+    gaps = sum(len(group) // MIN_STATE for group in groups)
     odd = np.zeros(len(scores), dtype=bool)
-    found = True
-    # What is far off in one group hides how much the odd ones of another widen the scores.
-    while found:
-        found = False
-        for group in groups:
-            most = max(len(group) // MIN_STATE, 1) - int(odd[group].sum())
-            for sign in (1, -1):
-                rest = group[~odd[group]]
-                falling = rest[np.argsort(-sign * scores[rest], kind="stable")]
-                new = falling[: _apart(sign, scores, falling, ~odd, most, large)]
-                odd[new] = True
-                most -= len(new)
-                found |= len(new) > 0
+    # A fit says nothing while scores are in it that are orders of magnitude off.
+    for level, small, matters in ((LEVEL, LEVEL_SMALL, _wider), (LEVEL_MOVING, 0.0, _moved)):
+        found = True
+        # What is far off in one group hides how much the odd clips of another widen the scores.
+        while found:
+            found = False
+            for group in groups:
+                chance = small if len(group) < MIN_STATE else level / gaps
+                for sign in (1, -1):
+                    new = _apart(sign, scores, group, odd, chance, matters)
+                    odd[new] = True
+                    found |= len(new) > 0
     return odd
 
 
@@ -112,29 +111,29 @@ def _groups(domains: Sequence[str], states: Sequence[Hashable]) -> list[NDArray[
 def _apart(
     sign: int,
     scores: NDArray[np.float64],
-    falling: NDArray[np.intp],
-    kept: NDArray[np.bool_],
-    most: int,
-    large: int,
-) -> int:
-    """How many clips at the upper end of a group (lower, of sign -1) are odd."""
-    few = len(falling) < MIN_STATE
-    level, moving = (LEVEL_SMALL, 0.0) if few else (LEVEL / large, LEVEL_MOVING / large)
-    reference = len(falling) - 1 if few else len(falling) // 2
-    count = 0
+    group: NDArray[np.intp],
+    odd: NDArray[np.bool_],
+    level: float,
+    matters: Callable[[NDArray[np.float64], NDArray[np.float64]], bool],
+) -> NDArray[np.intp]:
+    """Find the odd clips at the upper end of a group; of sign -1, at the lower."""
+    rest = group[~odd[group]]
+    most = max(len(group) // MIN_STATE, 1) - len(group) + len(rest)
+    falling = rest[np.argsort(-sign * scores[rest], kind="stable")]
+    reference = len(rest) - 1 if len(group) < MIN_STATE else len(rest) // 2
+    new = falling[:0]
     for k, chance in _chances(sign * scores[falling], most, reference):
-        without = kept.copy()
+        without = ~odd
         without[falling[:k]] = False
-        widens = chance < level and scores[kept].std() > WIDER * scores[without].std()
-        if widens or (chance < moving and _moved(scores[kept], scores[without])):
-            count = k
-    return count
+        if chance < level and matters(scores[~odd], scores[without]):
+            new = falling[:k]
+    return new
 
 
 def _chances(
     falling: NDArray[np.float64], most: int, reference: int
 ) -> Iterator[tuple[int, float]]:
-    """Chance of as wide a gap below the k highest scores, for each k, in ``most`` gaps."""
+    """Chance of as wide a gap below the k highest scores, for each k up to ``most``."""
     for k in range(1, most + 1):
         count = reference - k
         if count < 3:
@@ -144,7 +143,11 @@ def _chances(
         spacing = (above + k * (falling[k] - falling[reference])) / count
         if spacing > 0:
             ratio = k * (falling[k - 1] - falling[k]) / spacing
-            yield k, most * (1 + ratio / count) ** -count
+            yield k, (1 + ratio / count) ** -count
+
+
+def _wider(scores: NDArray[np.float64], rest: NDArray[np.float64]) -> bool:
+    return bool(scores.std() > WIDER * rest.std())
 
 
 def _moved(scores: NDArray[np.float64], rest: NDArray[np.float64]) -> bool:
