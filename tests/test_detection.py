@@ -195,7 +195,7 @@ def test_a_wide_gap_between_synthetic_and_real_normals_is_told(
     detect(TWFRGMM(), Selector({"r": R}, abstain=False), train, test_clips, test_clips[::2])
     assert not caplog.records
     detect(TWFRGMM(), Selector({"r": R}, abstain=False), train, test_clips, another)
-    (message,) = warned(caplog)
+    (message,) = [m for m in warned(caplog) if "odd" not in m]
     assert "bearing section 00: synthetic normal clips are told from real ones: AUC 1.0" in message
 
 

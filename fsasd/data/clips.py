@@ -86,8 +86,8 @@ class FeatureCache:
 
     def _compute(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         waveform = self.read(clip, getattr(front_end, "max_seconds", None))
-        # What overflows is told below, by the name of the recording.
-        with np.errstate(over="ignore", invalid="ignore"):
+        # Such values are an error that names the recording, below.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             features = front_end(waveform)
         if features.dtype.kind == "f" and not np.isfinite(features).all():
             peak = np.abs(waveform).max()
