@@ -9,6 +9,7 @@ from fsasd.data.clips import Clips, FeatureCache, identity
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, AudioError, read
+from fsasd.detectors.cmae import Image
 
 
 class Counting:
@@ -99,6 +100,13 @@ def test_no_more_is_decoded_than_a_front_end_looks_at(cache, make_wav, monkeypat
     monkeypatch.setattr("fsasd.data.clips.read", lambda *a, **k: asked.append(k) or read(*a, **k))
     np.testing.assert_array_equal(cache.get(Beginning(), clip), read(clip.path)[:4000])
     assert [options["seconds"] for options in asked] == [0.25]
+
+
+@pytest.mark.parametrize("front_end", [LogMel.twfr(0.3), LogMel.audioldm(), Image(32)], ids=repr)
+@pytest.mark.parametrize("rate", [16_000, 22_050])
+def test_features_are_those_of_the_whole_recording(cache, make_wav, front_end, rate):
+    clip = Clip(make_wav(seconds=2, rate=rate), "fan")
+    np.testing.assert_array_equal(cache.get(front_end, clip), front_end(read(clip.path)))
 
 
 def test_a_name_that_is_not_utf_8_has_features_and_a_place_in_the_table(cache, make_wav):
