@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import fsasd.main
+from fsasd import __version__
 from fsasd.data.metadata import ROLES
 
 
@@ -19,6 +20,7 @@ def main() -> None:
         "data=dcase2023 data.root=path data.channel=near captions=dcase.",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "--data", help="a folder or a table of recordings, or an edition such as dcase2023"
     )
@@ -29,11 +31,7 @@ def main() -> None:
     if options.headers_only:
         added.append("check.headers_only=true")
     if options.json:
-        # Standard output is the report's, and nothing else's.
-        added += [
-            "check.json=true",
-            "hydra.job_logging.handlers.console.stream=ext://sys.stderr",
-        ]
+        added.append("check.json=true")
     # Hydra wants all overrides in one place, which options like --config-dir must not divide.
     place = next((i for i, a in enumerate(given) if "=" in a and a[0] != "-"), len(given))
     sys.argv[1:] = [*given[:place], *added, *given[place:]]

@@ -6,6 +6,7 @@ the store under a key of all that determines its result.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -27,7 +28,8 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import DataLoader
 
 from fsasd.callbacks import SynthesisWriter
@@ -56,6 +58,10 @@ from fsasd.generation.synthesis import (
 )
 from fsasd.memory import give_back_memory, keep_freed_memory, memory_advice
 from fsasd.preflight import (
+    SECTIONS,
+    check_accelerator,
+    check_added,
+    check_config,
     check_grid,
     check_heeded,
     check_networks,
@@ -63,6 +69,7 @@ from fsasd.preflight import (
     check_training,
 )
 from fsasd.processes import leave_with_the_first_rank, say_only_what_matters
+from fsasd.progress import StepProgress
 from fsasd.recipes import digest, examples_per_step, foreign, packages
 from fsasd.report import console, paper_table, write_report, write_tables
 from fsasd.report.results import Results
@@ -119,6 +126,7 @@ class Run:
         # An experiment may set something of a callback that another choice of them lacks.
         chosen = {name: c for name, c in (cfg.callbacks or {}).items() if c and "_target_" in c}
         cfg.callbacks = chosen
+        check_config(_resolved(cfg))
         self.folder = folder
         self.store = Store(cfg.store)
         self.data: FirstShotDataModule = hydra.utils.instantiate(cfg.data, _convert_="all")
@@ -443,6 +451,12 @@ class Run:
             callbacks = self.cfg.callbacks.values() if self._is_trained else ()
             monitored = [c.monitor for c in callbacks if c.get("monitor")]
             check_training(self._all("trainer"), monitored, self.data)
+        trained = "train" in stages and self.detector.to_prepare()
+        generated = {"finetune", "pretrain", "synthesise"} & set(stages)
+        if trained or (generated and self.cfg.generator._target_):
+            check_accelerator(self._all("trainer"))
+            # What Lightning refuses it says now.
+            self._trainer(self.folder, callbacks=self._callbacks(self.folder), logger=False)
 
     def _generate(self, stages: Sequence[str]) -> Path | None:
         wanted = {"finetune", "synthesise", "detect"} & set(stages)
@@ -594,9 +608,26 @@ class Run:
         return hydra.utils.instantiate(self.cfg.logger, **options)
 
     def _trainer(self, folder: Path, **options: Any) -> L.Trainer:
+        if self.cfg.trainer.enable_progress_bar:
+            options["callbacks"] = [*options.get("callbacks", ()), StepProgress()]
         return hydra.utils.instantiate(
             self.cfg.trainer, default_root_dir=str(folder), _convert_="all", **options
         )
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    """Return the configuration, but what names a value that is only known later."""
+    found = {}
+    for key in cfg:
+        # Of a value that is not there whoever asks for it says more.
+        with contextlib.suppress(OmegaConfBaseException):
+            value = cfg._get_node(key)
+            found[str(key)] = (
+                OmegaConf.to_container(value, resolve=True)
+                if isinstance(value, (DictConfig, ListConfig))
+                else cfg[key]
+            )
+    return found
 
 
 def _require(artifact: Path, stage: str) -> None:
@@ -612,14 +643,20 @@ def main(cfg: DictConfig) -> float | None:
     say_only_what_matters()
     keep_freed_memory()
     leave_with_the_first_rank()
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
     np.set_printoptions(precision=4)
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
     if rank() == 0:
         (folder / LEFT_OUT).unlink(missing_ok=True)
     try:
+        check_added(
+            hydra_config.overrides.task,
+            OmegaConf.to_container(cfg),  # type: ignore[arg-type]
+            [*SECTIONS[""], *filter(None, SECTIONS), *hydra_config.runtime.choices],
+        )
         run = Run(cfg, folder)
-        run.check_overrides(HydraConfig.get().overrides.task)
+        run.check_overrides(hydra_config.overrides.task)
+        L.seed_everything(cfg.seed, workers=True, verbose=False)
         return run()
     except KeyboardInterrupt:
         if rank() == 0:
@@ -628,7 +665,7 @@ def main(cfg: DictConfig) -> float | None:
     except Exception as error:
         # What a constructor says is clearer than that Hydra called it.
         said = error.__cause__ if isinstance(error, InstantiationException) else None
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if hydra_config.mode == RunMode.MULTIRUN:
             leave_out(folder, str(said or error))
             raise
         expected = isinstance(error, (ValueError, OSError, ImportError, InstantiationException))

@@ -2,17 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
+import torch
 from sklearn.base import clone
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.detection import require_clips, sections
 from fsasd.detectors.base import Detector
+from fsasd.detectors.settings import check_described, described
 from fsasd.detectors.shares import require_whole_shares
 from fsasd.detectors.training import DETECTORS_OWN, processes
+from fsasd.parameters import check_settings, check_value, near
 from fsasd.selection import Selector, title
+
+SECTIONS: dict[str, dict[str, Any]] = {
+    "": {
+        "stages": list[str],
+        "force": list[str],
+        "tables": list[int],
+        "seed": int,
+        "store": str,
+    },
+    "check": {"headers_only": bool, "json": bool},
+    "pretrain": {"text_steps": int, "vae_steps": int},
+    "synthesis": {
+        "references": bool,
+        "clips_per_label": int,
+        "batch_size": int,
+        "prompts": Any,
+        "per_caption": Literal["proportional", "balanced"],
+        "candidates": int,
+        "cleaning": Any,
+        "filters": Any,
+        "encoders": Any,
+    },
+}
+"""Parts of the configuration that are the arguments of no class, and their types."""
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Check every value of the configuration by what takes it.
+
+    Args:
+        config: Plain, interpolations resolved.
+
+    Raises:
+        ValueError: Names the first that is unknown or has another type or range.
+
+    >>> check_config({"seed": "abc"})
+    Traceback (most recent call last):
+    ...
+    ValueError: seed='abc': expected a whole number from 0 to 4294967295
+    """
+    for name, hint in SECTIONS[""].items():
+        if name in config:
+            check_value(name, config[name], hint)
+    for section, hints in SECTIONS.items():
+        for name, value in (config.get(section) or {}).items() if section else ():
+            if name not in hints:
+                raise ValueError(f"{section}.{name}: there is no such setting{near(name, hints)}")
+            check_value(f"{section}.{name}", value, hints[name])
+    if "pretrain" in config:
+        # It makes the checkpoint that its generator begins with.
+        own = {k: v for k, v in config["generator"].items() if k != "checkpoint"}
+        config = {**config, "generator": own}
+    check_settings(config)
+
+
+def check_added(overrides: Iterable[str], config: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Check that what the command line adds to the configuration is looked at by something.
+
+    Args:
+        overrides: As they were typed; those that begin with ``+`` add.
+        config: Plain, interpolations as they are written.
+        known: Names at the top of the configuration, and config groups.
+
+    Raises:
+        ValueError: Nothing looks at one of them.
+
+    >>> check_added(["+detecto=knn"], {"detecto": "knn"}, ["detector"])
+    Traceback (most recent call last):
+    ...
+    ValueError: +detecto=knn: nothing is called so. Did you mean 'detector'? There are detector
+    """
+    for override in overrides:
+        if not override.startswith("+"):
+            continue
+        name = override.lstrip("+").partition("=")[0].partition("@")[0]
+        first, *rest = name.split(".")
+        if first not in known and name not in known and not _is_interpolated(first, config):
+            groups = {name for name in known if "/" not in name}
+            raise ValueError(f"{override}: nothing is called so{near(first, groups)}")
+        if first == "callbacks" and rest:
+            callbacks = config["callbacks"]
+            if "_target_" not in (callbacks.get(rest[0]) or {}):
+                chosen = [name for name, c in callbacks.items() if c and "_target_" in c]
+                raise ValueError(f"{override}: no callback is called so{near(rest[0], chosen)}")
+
+
+def check_accelerator(trainer: Mapping[str, Any]) -> None:
+    """Check that this machine has the devices that are asked for.
+
+    Args:
+        trainer: Settings of ``lightning.Trainer``.
+
+    Raises:
+        ValueError: It has not.
+    """
+    accelerator, devices = trainer.get("accelerator", "auto"), trainer.get("devices", "auto")
+    wanted = len(devices) if isinstance(devices, list) else devices
+    if wanted in (0, "0"):
+        raise ValueError(f"trainer.devices={devices}: expected 1 or more, or -1 for all there are")
+    mps = torch.backends.mps.is_available()
+    if accelerator not in ("gpu", "cuda") or (accelerator == "gpu" and mps):
+        return
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f"trainer.accelerator={accelerator}: torch {torch.__version__} finds no GPU on this "
+            "machine. Use trainer=default, which computes on what there is, or install a driver "
+            "and a torch that fit together"
+        )
+    found = torch.cuda.device_count()
+    if isinstance(wanted, int) and wanted > found:
+        raise ValueError(f"trainer.devices={devices}: this machine has {found} GPUs")
 
 
 def check_grid(detector: Detector, selector: Selector) -> None:
@@ -22,6 +137,11 @@ def check_grid(detector: Detector, selector: Selector) -> None:
         ValueError: It lacks a parameter, or its networks depend on one.
     """
     selector.check(detector)
+    for setting in selector.settings():
+        try:
+            check_described(described(clone(detector).set_params(**setting)))
+        except ValueError as error:
+            raise ValueError(f"selection.grid: {title(setting)}: {error}") from None
     trained = detector.recipe()
     for setting in selector.settings() if trained else []:
         asked = clone(detector).set_params(**setting).recipe()
@@ -128,3 +248,16 @@ def check_training(
             f"no checkpoint can be the best by {monitored[0]}: data.val_share={data.val_share:g} "
             "keeps no clip back. Raise it, or keep the last with callbacks.checkpoint.monitor=null"
         )
+
+
+def _is_interpolated(name: str, config: Any) -> bool:
+    """Say whether a value of the configuration is written in terms of a name at its top.
+
+    >>> _is_interpolated("top", {"r": "${fsasd.grid:0,${top},1}"}), _is_interpolated("top", ["top"])
+    (True, False)
+    """
+    if isinstance(config, Mapping):
+        return any(_is_interpolated(name, value) for value in config.values())
+    if isinstance(config, list):
+        return any(_is_interpolated(name, value) for value in config)
+    return bool(re.search(rf"\$\{{(.*[:,{{])?{re.escape(name)}\b", str(config)))

@@ -21,6 +21,8 @@ def say_only_what_matters() -> None:
     if rank() > 0:
         logging.disable(logging.INFO)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    # It has a handler of its own, and would say all twice.
+    logging.getLogger("huggingface_hub").propagate = False
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")

@@ -17,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from fsasd import __version__
 from fsasd.data.audio_files import READABLE, printable, recordings_below
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "anomalous: a CSV row (file, score, threshold, decision, p_value) for each, on standard "
         "output. The p-value is the probability that a normal clip scores as high or higher.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "--model", type=Path, required=True, metavar="DIR",
         help="models/<machine>/ of a run, or models/<machine>/section_<nn>/",

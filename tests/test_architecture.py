@@ -10,9 +10,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fsasd"
 
 LAYERS = [
-    {"store"},
+    {"store", "parameters"},
     {"run_folder"},
-    {"data", "memory", "processes", "resuming"},
+    {"data", "hub", "memory", "processes", "progress", "resuming"},
     {"recipes"},
     {"generation"},
     {"evaluation"},
@@ -26,6 +26,7 @@ LAYERS = [
     {"sweep", "score_command", "testing"},
     {"main"},
     {"check_command"},
+    {"command_line"},
 ]
 """Bottom first: a part may import itself and what lies below, not its neighbour in the layer."""
 

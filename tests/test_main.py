@@ -895,7 +895,7 @@ def test_the_command_fails_with_one_line_and_a_code(tmp_path):
     found = command("data=dcase", "data.root=absent", cwd=tmp_path)
     assert found.returncode == 1
     # Libraries say on the other what they miss: bitsandbytes, where it is installed.
-    said = [line for line in found.stdout.splitlines() if line]
+    said = [line for line in found.stderr.splitlines() if line]
     expected = "data root absent does not exist (fsasd-download fetches DCASE's)"
     assert said[-1].endswith(f"- {expected} (HYDRA_FULL_ERROR=1 shows where)")
     assert "Traceback" not in found.stdout + found.stderr

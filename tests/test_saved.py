@@ -128,7 +128,7 @@ def test_a_pipeline_reads_no_pickles(factory_clips, tmp_path):
         (lambda about: about.pop("class") and None, "expected a text as 'class', found nothing"),
         (lambda about: about.update({"class": 3}), "expected a text as 'class', found 3"),
         (lambda about: about.update(params=[1]), r"expected an object as 'params', found \[1\]"),
-        (lambda about: about.update(params={"k": 1}), "Outliers.*unexpected keyword argument 'k'"),
+        (lambda about: about.update(params={"k": 1}), "k: Outliers has no such argument"),
         (lambda about: about.update(detectors={"a": 1}), "class and params of the detector 'a'"),
         (lambda about: about.update(arrays=["points_"]), r"expected the arrays points_ that"),
         (lambda about: about.update(arrays=[1, 2]), r"expected the arrays 1, 2 that"),

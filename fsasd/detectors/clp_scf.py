@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.discriminative import BackEnd, Discriminative
 from fsasd.detectors.embedding import Classifier, TwoStage
 from fsasd.detectors.heads import ArcFace, supervised_contrastive
 from fsasd.detectors.shares import gathered
@@ -64,7 +64,7 @@ class CLPSCF(Discriminative):
     epochs: int = 300
     batch_size: int = 128
     outlier_exposure: bool = False
-    back_end: str = "probability"
+    back_end: BackEnd = "probability"
     k: int = 1
     seed: int = 0
 

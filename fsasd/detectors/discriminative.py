@@ -14,7 +14,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -45,6 +45,10 @@ BY_CLASS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 POOLS: dict[str, Callable[..., np.ndarray]] = {"max": np.max, "mean": np.mean}
 
 
+BackEnd = Literal["nearest", "knn", "gmm", "mahalanobis", "probability", "confidence"]
+Pool = Literal["max", "mean"]
+
+
 class Discriminative(Detector):
     """A detector on embeddings that are learned by classification.
 
@@ -71,7 +75,7 @@ class Discriminative(Detector):
     epochs: int
     batch_size: int
     outlier_exposure: bool
-    back_end: str
+    back_end: BackEnd
     k: int
     seed: int
 
@@ -84,7 +88,7 @@ class Discriminative(Detector):
 
     # Of the systems that are ensembles; the others have no such parameters.
     networks: int = 1
-    pool: str = "max"
+    pool: Pool = "max"
 
     @abc.abstractmethod
     def classifier(self, member: int, n_classes: int) -> Classifier:

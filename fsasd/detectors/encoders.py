@@ -32,6 +32,7 @@ from fsasd.data.encoder_inputs import encoder_inputs
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.exported import load_program
 from fsasd.detectors.representations import Representation
+from fsasd.hub import go_offline_without_hub
 from fsasd.recipes import digest
 
 _LEAST = 0.1
@@ -309,6 +310,8 @@ def reading(checkpoint: str) -> Iterator[None]:
     Raises:
         FileNotFoundError: In the place of what the libraries say.
     """
+    if not Path(checkpoint).is_dir() and not checkpoint.startswith("torchaudio:"):
+        go_offline_without_hub()
     try:
         yield
     except OSError as error:

@@ -9,7 +9,7 @@ from torch import nn
 
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.backbones import ResNet, SpectrumBranch, magnitudes
-from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.discriminative import BackEnd, Discriminative, Pool
 from fsasd.detectors.embedding import Classifier
 from fsasd.detectors.heads import SubClusterAdaCos
 
@@ -82,9 +82,9 @@ class FKIE(Discriminative):
     epochs: int = 10
     batch_size: int = 64
     outlier_exposure: bool = False
-    back_end: str = "nearest"
+    back_end: BackEnd = "nearest"
     k: int = 16
-    pool: str = "mean"
+    pool: Pool = "mean"
     seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from fsasd.data.clips import Clips
 from fsasd.detectors.augment import TRANSFORMS, transform
 from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet
-from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.discriminative import BackEnd, Discriminative, Pool
 from fsasd.detectors.embedding import Classifier, Recordings
 from fsasd.detectors.heads import Softmax
 from fsasd.detectors.shares import randint
@@ -86,9 +86,9 @@ class IBMConfidence(Discriminative):
     epochs: int = 50
     batch_size: int = 64
     outlier_exposure: bool = False
-    back_end: str = "confidence"
+    back_end: BackEnd = "confidence"
     k: int = 1
-    pool: str = "mean"
+    pool: Pool = "mean"
     seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:

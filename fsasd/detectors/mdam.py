@@ -9,7 +9,7 @@ from torch import nn
 
 from fsasd.detectors.augment import mix_statistics
 from fsasd.detectors.backbones import LogMelSpectrogram, MultiDimensionalAttention, ResNet
-from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.discriminative import BackEnd, Discriminative
 from fsasd.detectors.embedding import Classifier
 from fsasd.detectors.heads import ArcFace
 
@@ -59,7 +59,7 @@ class MDAM(Discriminative):
     epochs: int = 50
     batch_size: int = 64
     outlier_exposure: bool = False
-    back_end: str = "knn"
+    back_end: BackEnd = "knn"
     k: int = 1
     seed: int = 0
 

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, ClapAudioM
 from fsasd.data.encoder_inputs import encoder_inputs
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.augment import spec_augment
-from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.discriminative import BackEnd, Discriminative
 from fsasd.detectors.embedding import Classifier
 from fsasd.detectors.encoders import reading
 from fsasd.detectors.heads import ArcFace
@@ -211,7 +211,7 @@ class Pretrained(Discriminative):
     epochs: int = 20
     batch_size: int = 16
     outlier_exposure: bool = False
-    back_end: str = "knn"
+    back_end: BackEnd = "knn"
     k: int = 1
     seed: int = 0
 

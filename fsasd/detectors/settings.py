@@ -14,6 +14,8 @@ from typing import Any, TypeGuard
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from fsasd.parameters import check_arguments, check_settings
+
 TRUSTED = frozenset({"fsasd", "sklearn"})
 """Packages whose classes a saved detector may name."""
 
@@ -134,6 +136,15 @@ def described_by_name(params: Mapping[str, Any], prefix: str = "") -> Iterator[t
                 yield from described_by_name(value, prefix)
 
 
+def check_described(about: Any, path: str = "") -> None:
+    """Check the arguments of every class that ``described`` names, of those that are imported.
+
+    Raises:
+        ValueError: See ``parameters.check_settings``.
+    """
+    check_settings(_as_configuration(about), path)
+
+
 def packages(about: Any) -> set[str]:
     """Return the packages of the classes that ``described`` names.
 
@@ -168,6 +179,7 @@ def made(about: Any, trust: Iterable[str] = ()) -> Any:
     if not _is_class(about):
         return {key: made(item, trust) for key, item in about.items()}
     kind = _class(about["class"], trust)
+    check_arguments(kind, {k: _as_configuration(v) for k, v in about["params"].items()})
     params = {key: made(item, trust) for key, item in about["params"].items()}
     if isinstance(params.get("memory"), (str, Mapping)):
         # A scikit-learn pipeline would read pickles from there.
@@ -203,6 +215,16 @@ def _is_class(about: Any) -> bool:
         and isinstance(about["class"], str)
         and isinstance(about["params"], Mapping)
     )
+
+
+def _as_configuration(about: Any) -> Any:
+    if isinstance(about, list):
+        return [_as_configuration(item) for item in about]
+    if not isinstance(about, Mapping):
+        return about
+    if _is_class(about):
+        return {"_target_": about["class"], **_as_configuration(about["params"])}
+    return {key: _as_configuration(item) for key, item in about.items()}
 
 
 def _is_part(kind: Any) -> TypeGuard[type]:

@@ -10,7 +10,7 @@ import torch
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.augment import exchange_features, exchange_statistics, mixup
 from fsasd.detectors.backbones import magnitudes
-from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.discriminative import BackEnd, Discriminative, Pool
 from fsasd.detectors.embedding import Classifier
 from fsasd.detectors.fkie import DualBranch
 from fsasd.detectors.heads import SubClusterAdaCos
@@ -101,9 +101,9 @@ class StatEx(Discriminative):
     epochs: int = 10
     batch_size: int = 64
     outlier_exposure: bool = False
-    back_end: str = "nearest"
+    back_end: BackEnd = "nearest"
     k: int = 16
-    pool: str = "mean"
+    pool: Pool = "mean"
     seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:

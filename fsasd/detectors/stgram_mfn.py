@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet, Tgram
-from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.discriminative import BackEnd, Discriminative
 from fsasd.detectors.embedding import Classifier
 from fsasd.detectors.heads import ArcFace
 
@@ -61,7 +61,7 @@ class STgramMFN(Discriminative):
     epochs: int = 300
     batch_size: int = 128
     outlier_exposure: bool = False
-    back_end: str = "probability"
+    back_end: BackEnd = "probability"
     k: int = 1
     seed: int = 0
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fsasd.detectors.backbones import LogMelSpectrogram, ResNet
-from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.discriminative import BackEnd, Discriminative
 from fsasd.detectors.embedding import Classifier
 from fsasd.detectors.heads import ArcFace
 
@@ -43,7 +43,7 @@ class THUEE(Discriminative):
     epochs: int = 50
     batch_size: int = 64
     outlier_exposure: bool = False
-    back_end: str = "knn"
+    back_end: BackEnd = "knn"
     k: int = 1
     seed: int = 0
 

@@ -28,6 +28,7 @@ from fsasd.detectors.shares import (
     shared,
 )
 from fsasd.memory import give_back_memory, memory_advice
+from fsasd.progress import StepProgress
 from fsasd.resuming import interruptible, read_checkpoint
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ def fit(
         "sync_batchnorm": on_gpus(trainer or {}),
         **(trainer or {}),
     }
+    if options.get("enable_progress_bar", True):
+        callbacks = [*callbacks, StepProgress()]
     last = None
     if folder is not None:
         options["default_root_dir"] = folder

@@ -10,7 +10,7 @@ from torch import nn
 
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet
-from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.discriminative import BackEnd, Discriminative
 from fsasd.detectors.embedding import Classifier, Recordings, TwoStage
 from fsasd.detectors.heads import ArcFace
 
@@ -111,7 +111,7 @@ class Zeng(Discriminative):
     epochs: int = 50
     batch_size: int = 64
     outlier_exposure: bool = False
-    back_end: str = "mahalanobis"
+    back_end: BackEnd = "mahalanobis"
     k: int = 1
     seed: int = 0
 

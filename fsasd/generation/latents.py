@@ -14,6 +14,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from rich.console import Console
 from rich.progress import track
 from torch import nn
 from torch.utils.data import Dataset
@@ -213,7 +214,10 @@ def compute(clips: Clips, front_end: FrontEnd, what: str, share: tuple[int, int]
     mine = clips[rank::ranks]
     missing = mine[[not clips.cache.holds(front_end, clip) for clip in mine]]
     found = missing.features(front_end)
-    for _ in track(found, what, len(missing), transient=True, disable=not len(missing)):
+    bar = Console(stderr=True)
+    for _ in track(
+        found, what, len(missing), console=bar, transient=True, disable=not len(missing)
+    ):
         pass
 
 

@@ -23,6 +23,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from fsasd import __version__
 from fsasd.data.download.catalogue import Archive, archives, editions
 from fsasd.data.download.folder import DataFolder
 from fsasd.data.download.transfer import ZENODO, DownloadError, Zenodo
@@ -158,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         "fsasd reads (data=EDITION data.root=DIR). What is there is not downloaded again; what was "
         "interrupted goes on.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("edition", nargs="?", metavar="EDITION", help=f"{', '.join(editions())}")
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder for the data set")
     parser.add_argument(

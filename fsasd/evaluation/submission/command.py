@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from fsasd import __version__
 from fsasd.data.ground_truth import Key
 from fsasd.evaluation.submission.evaluation import Evaluation, evaluate
 from fsasd.evaluation.submission.reading import SubmissionError
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="fsasd-evaluate",
         description="The official DCASE Task 2 metrics of a folder of score files.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "--scores",
         type=Path,

@@ -24,6 +24,7 @@ from fsasd.generation.checkpoint import original
 from fsasd.generation.checkpoint.components import NANO, CheckpointError, Components, build
 from fsasd.generation.checkpoint.misfits import Misfits
 from fsasd.generation.vocoder import GriffinLim
+from fsasd.hub import go_offline_without_hub
 
 # Older transformers saved this buffer; it is the numbers 0, 1, 2, ...
 _HARMLESS = ("text_encoder.*position_ids",)
@@ -66,6 +67,8 @@ def load(
         _require_parts(Path(folder))
     elif folder.count("/") != 1 or folder.startswith((".", "/")):
         raise CheckpointError(f"checkpoint {folder} does not exist")
+    else:
+        go_offline_without_hub()
     misfits = Misfits()
     try:
         components = Components(
@@ -161,6 +164,8 @@ def _load_tokenizer(source: str | Path, option: str = "generator.checkpoint") ->
         source = folder / "tokenizer"
     # RoBERTa's own folder on the hub holds nothing but the model and its tokenizer.
     inner = {} if Path(source).is_dir() or "/" not in str(source) else {"subfolder": "tokenizer"}
+    if not Path(source).is_dir():
+        go_offline_without_hub()
     try:
         tokenizer = RobertaTokenizer.from_pretrained(source, **inner)
     except OSError as error:
@@ -190,7 +195,8 @@ def _not_loaded(
         why = cause
     return CheckpointError(
         f"{source}: could not be loaded ({why}). Without a way to the hub, copy its folder to "
-        f"this machine and give its path as {option}"
+        f"this machine and give its path as {option}; of what was downloaded before, "
+        "HF_HUB_OFFLINE=1 asks nobody"
     )
 
 

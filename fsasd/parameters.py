@@ -1,0 +1,250 @@
+"""Which values arguments take: as constructors are annotated, and numbers within their ranges.
+
+Said before anything is computed, and of what a file says before anything is made of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import pkgutil
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from sklearn.utils._param_validation import Interval, make_constraint
+
+_WHOLE_NUMBERS = {
+    "accumulate_grad_batches": 1, "at_most": 1, "bands": 1, "batch_size": 1, "blocks": 1,
+    "candidates": 1, "channels": 1, "class_epochs": 0, "clips_per_label": 1, "clusters": 1,
+    "density": 0, "depth": 1, "dim": 1, "epochs": 1, "every_n_validations": 1, "first_epochs": 0,
+    "folds": 2, "frames": 1, "heads": 1, "hidden": 1, "hop": 1, "k": 1, "mask_bins": 0,
+    "mask_frames": 0, "max_steps": -1, "n_components": 1, "n_fft": 1, "n_mels": 1, "networks": 1,
+    "num_nodes": 1, "num_workers": 0, "patch": 1, "rank": 1, "rate": 1, "samples": 1,
+    "samples_every_n_steps": 0, "segments": 1, "smote_neighbours": 1, "text_steps": 0,
+    "vae_steps": 0, "warmup_steps": 0,
+}  # fmt: skip
+_ABOVE_ZERO = (
+    "crop_seconds", "learning_rate", "max_seconds", "scale", "seconds", "temperature", "width",
+)  # fmt: skip
+_FROM_ZERO = (
+    "gradient_clip_val", "high_pass", "margin", "mixup", "noise_offset", "outliers", "r",
+    "reg_covar", "smote", "weight", "weight_decay",
+)  # fmt: skip
+_SHARES = (
+    "audio_share", "balance", "blend", "condition_dropout", "ema_decay", "featex", "guessing",
+    "seen", "statex",
+)  # fmt: skip
+
+RANGES: dict[str, Interval] = {
+    **{name: Interval(Integral, low, None, closed="left") for name, low in _WHOLE_NUMBERS.items()},
+    **dict.fromkeys(_ABOVE_ZERO, Interval(Real, 0, None, closed="neither")),
+    **dict.fromkeys(_FROM_ZERO, Interval(Real, 0, None, closed="left")),
+    **dict.fromkeys(_SHARES, Interval(Real, 0, 1, closed="both")),
+    "val_share": Interval(Real, 0, 1, closed="left"),
+    "seed": Interval(Integral, 0, 2**32 - 1, closed="both"),
+}
+"""Of numbers, by the name that they have in every constructor of fsasd and in the configuration."""
+
+_CHOICES: dict[str, Any] = {
+    "channel": [Literal["near", "far", "mean"], Interval(Integral, 0, None, closed="left"), None],
+}
+
+_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+
+def check_settings(settings: Any, path: str = "") -> None:
+    """Check the arguments of every class that settings name.
+
+    Args:
+        settings: Plain ones (dicts, lists, values) with Hydra's ``_target_``.
+        path: Where they are in the configuration.
+
+    Raises:
+        ValueError: A class has no such argument, or does not take such a value; says where, what
+            was expected and what was found.
+
+    >>> check_settings({"_target_": "fsasd.detectors.knn.KNN", "k": 0}, "detector")
+    Traceback (most recent call last):
+    ...
+    ValueError: detector.k=0: expected a whole number of 1 or more
+    """
+    if isinstance(settings, Mapping):
+        if isinstance(target := settings.get("_target_"), str) and (kind := _found(target)):
+            arguments = {k: v for k, v in settings.items() if not k.startswith("_")}
+            check_arguments(kind, arguments, path)
+        inner: Iterable[tuple[Any, Any]] = settings.items()
+    elif isinstance(settings, (list, tuple)):
+        inner = enumerate(settings)
+    else:
+        return
+    for name, value in inner:
+        check_settings(value, f"{path}.{name}".lstrip("."))
+
+
+def check_arguments(kind: Callable[..., Any], arguments: Mapping[str, Any], path: str = "") -> None:
+    """Check arguments by a constructor's signature, without calling it.
+
+    Args:
+        kind: A class, or a method that makes one of it.
+        arguments: By name; what will be an object is a mapping that names its class.
+        path: Where they are from.
+
+    Raises:
+        ValueError: See ``check_settings``.
+    """
+    known, hints = _signature(kind)
+    where = f"{path}." if path else ""
+    for name, value in arguments.items():
+        if known is not None and name not in known:
+            raise ValueError(
+                f"{where}{name}: {kind.__qualname__} has no such argument{near(name, known)}"
+            )
+        if name in hints:
+            check_value(f"{where}{name}", value, hints[name])
+        _check_by_sklearn(kind, name, value, where)
+
+
+def check_value(path: str, value: Any, hint: Any) -> None:
+    """Check one value by its type, and by the range that is known of its name.
+
+    Raises:
+        ValueError: See ``check_settings``.
+
+    >>> check_value("synthesis.clips_per_label", -1, int)
+    Traceback (most recent call last):
+    ...
+    ValueError: synthesis.clips_per_label=-1: expected a whole number of 1 or more
+    """
+    if value == "???":
+        return
+    name = path.rpartition(".")[2]
+    options = list(_options(hint))
+    wanted: list[Any] = _CHOICES.get(name, [])
+    if not wanted and name in RANGES and {int, float} & set(options):
+        # Of None, and of what is no number, the type says all.
+        wanted = [RANGES[name], *(option for option in options if option not in (int, float))]
+    if not any(_fits(value, option) for option in wanted or options):
+        words = dict.fromkeys(map(_said, wanted or options))
+        raise ValueError(f"{path}={value!r}: expected {' or '.join(words)}")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return what is there, and what may have been meant.
+
+    >>> near("detecto", ["detector", "seed"])
+    ". Did you mean 'detector'? There are detector, seed"
+    """
+    known = sorted(known)
+    found = difflib.get_close_matches(name, known, n=1)
+    hint = f". Did you mean '{found[0]}'?" if found else "."
+    return f"{hint} There are {', '.join(known)}"
+
+
+def _found(target: str) -> Callable[..., Any] | None:
+    # What cannot be found is said by what calls it.
+    try:
+        return pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError):
+        return None
+
+
+def _signature(kind: Callable[..., Any]) -> tuple[set[str] | None, dict[str, Any]]:
+    """Return the names of all arguments, ``None`` where it takes any, and types where known."""
+    try:
+        parameters = inspect.signature(kind).parameters.values()
+    except (TypeError, ValueError):
+        return None, {}
+    hints = _hints(vars(kind).get("__init__", kind) if isinstance(kind, type) else kind)
+    known = {p.name for p in parameters if p.kind != p.VAR_KEYWORD}
+    if all(p.kind != p.VAR_KEYWORD for p in parameters):
+        return known, hints
+    # A method that makes one of its class hands on what it does not take itself.
+    maker = getattr(kind, "__self__", None)
+    rest, more = _signature(maker) if isinstance(maker, type) else (None, {})
+    return (None if rest is None else known | rest), more | hints
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    if not getattr(function, "__module__", "").startswith(("fsasd", "lightning")):
+        return {}
+    try:
+        return get_type_hints(function)
+    except (NameError, TypeError, AttributeError):
+        # Of annotations that are only there for a type checker.
+        return {}
+
+
+def _check_by_sklearn(kind: Any, name: str, value: Any, where: str) -> None:
+    if not getattr(kind, "__module__", "").startswith("sklearn") or isinstance(value, Mapping):
+        return
+    wanted = getattr(kind, "_parameter_constraints", {}).get(name, "no_validation")
+    if wanted == "no_validation":
+        return
+    constraints = [make_constraint(one) for one in wanted]
+    if not any(constraint.is_satisfied_by(value) for constraint in constraints):
+        words = [str(constraint) for constraint in constraints if not constraint.hidden]
+        raise ValueError(f"{where}{name}={value!r}: expected {' or '.join(words)}")
+
+
+def _options(hint: Any) -> Iterator[Any]:
+    if get_origin(hint) in (Union, types.UnionType):
+        for option in get_args(hint):
+            yield from _options(option)
+    else:
+        yield hint
+
+
+def _fits(value: Any, option: Any) -> bool:
+    if isinstance(value, Mapping):
+        # What is to be made of it is known when it is made.
+        return option not in _WORDS
+    if isinstance(option, Interval):
+        return not isinstance(value, bool) and option.is_satisfied_by(value)
+    if option in (None, types.NoneType):
+        return value is None
+    if get_origin(option) is Literal:
+        return value in get_args(option)
+    if option in (int, float):
+        return isinstance(value, (int, option)) and not isinstance(value, bool)
+    if option in (str, bool):
+        return isinstance(value, option)
+    if _is_list(option):
+        return isinstance(value, (list, tuple))
+    return not isinstance(value, (bool, int, float)) or option is Any or not _is_known(option)
+
+
+def _said(option: Any) -> str:
+    if option in (None, types.NoneType):
+        return "null"
+    if get_origin(option) is Literal:
+        return f"one of {', '.join(map(str, get_args(option)))}"
+    if isinstance(option, Interval):
+        return _range(option)
+    if _is_list(option):
+        return "a list, [...]"
+    return _WORDS.get(option) or str(getattr(option, "__name__", option))
+
+
+def _is_list(option: Any) -> bool:
+    return (get_origin(option) or option) in (Sequence, list, tuple)
+
+
+def _is_known(option: Any) -> bool:
+    return (get_origin(option) or option) in (Path, Mapping, dict)
+
+
+def _range(interval: Interval) -> str:
+    """Return a range in words.
+
+    >>> _range(RANGES["k"]), _range(RANGES["balance"]), _range(RANGES["seconds"])
+    ('a whole number of 1 or more', 'a number from 0 to 1', 'a number above 0')
+    """
+    kind = _WORDS[int if interval.type is Integral else float]
+    if interval.right is None:
+        low = f"of {interval.left:g} or more" if interval.closed == "left" else "above 0"
+        return f"{kind} {low}"
+    to = "to" if interval.closed == "both" else "to below"
+    return f"{kind} from {interval.left:g} {to} {interval.right}"

@@ -1,0 +1,84 @@
+"""The commands as they are typed: help, version, where what is written."""
+
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+
+import fsasd.main  # noqa: F401, registers the resolvers of the configuration
+from fsasd import command_line
+
+COMMANDS = ["fsasd", "fsasd-check", "fsasd-download", "fsasd-evaluate", "fsasd-score"]
+
+
+def groups():
+    conf = resources.files("fsasd.conf")
+    others = ("paper", "__pycache__")
+    return sorted(g.name for g in conf.iterdir() if g.is_dir() and g.name not in others)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_its_version(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [command, "--version"])
+    assert command_line.run(command) == 0
+    assert capsys.readouterr().out == f"{command} {metadata.version('fsasd')}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS[1:])
+def test_every_command_says_its_version_among_other_options(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [command, "--version", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(command)
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"{command} {metadata.version('fsasd')}\n"
+
+
+def test_the_scripts_are_these_commands():
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    scripts = tomllib.loads(text)["project"]["scripts"]
+    assert sorted(scripts) == sorted(COMMANDS)
+    for target in scripts.values():
+        module, _, name = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_help_and_version_load_no_torch():
+    code = (
+        "import sys; from fsasd import command_line\n"
+        "for asked in ('--help', '--version'):\n"
+        "    sys.argv[1:] = [asked]; command_line.fsasd()\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("fsasd: anomalous sound detection")
+    assert done.stderr == ""
+
+
+def test_the_page_names_every_group_and_only_choices_that_there_are():
+    page = command_line.help_page()
+    conf = resources.files("fsasd.conf")
+    for group in groups():
+        assert re.search(rf"^ +{group} ", page, re.MULTILINE), group
+    for group, choice in re.findall(r"\b([\w/]+)=([a-z]\w*)", page):
+        if (conf / group).is_dir() and choice != "x":
+            assert (conf / group / f"{choice}.yaml").is_file(), (group, choice)
+    assert max(map(len, page.splitlines())) <= 100
+
+
+def test_the_page_is_also_hydras():
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        cfg = compose("config", return_hydra_config=True)
+    assert cfg.hydra.help.template == command_line.help_page()
+
+
+def test_standard_output_is_the_results():
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        cfg = compose("config", return_hydra_config=True)
+    for logs in (cfg.hydra.job_logging, cfg.hydra.hydra_logging):
+        assert logs.handlers.console.stream == "ext://sys.stderr"
