@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from fsasd import __version__
-from fsasd.data.audio_files import READABLE, printable, recordings_below
+from fsasd.data.audio_files import READABLE, printable, recordings_below, warn_of_left_out
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import AudioError, require_file
@@ -167,6 +167,7 @@ def _found(places: Iterable[Path]) -> Iterator[Path]:
         inside = recordings_below(place)
         if not inside:
             raise FileNotFoundError(f"{printable(place)} holds no recordings ({READABLE})")
+        warn_of_left_out(place, [place], inside)
         yield from inside
 
 

@@ -265,3 +265,10 @@ def test_a_template_is_checked_against_the_attributes_there_are():
 def test_a_template_of_a_machine_without_attributes_is_told_so():
     with pytest.raises(MetadataError, match="attributes of press, for its caption: none"):
         PRESS.check([press()])
+
+
+def test_a_machine_may_be_a_number():
+    said = Captions({101: "a pump at {speed}"}, {})(
+        Clip(Path("a"), "101", attributes={"speed": "3"})
+    )
+    assert said == "This is the sound of a pump at 3."

@@ -100,6 +100,7 @@ def test_nothing_to_train_on_is_an_error(factory_clips):
         ({"machine": "fan", "spd": 1500}, lambda c: c.path.match("fan/*/*_spd_1500_*")),
         ({"load": "2"}, lambda c: "_load_2_" in c.path.name),
         ({"split": "test", "section": "00"}, lambda c: c.path.parent.name == "test"),
+        ({"split": "test", "section": 0}, lambda c: c.path.parent.name == "test"),
     ],
 )
 def test_held_out_clips_are_not_trained_on(factory_clips, rule, gone):

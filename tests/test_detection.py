@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.manifest import read_manifest
 from fsasd.data.metadata import read_clips
-from fsasd.detection import detect, evaluate, read_decision, sections, write
+from fsasd.detection import detect, evaluate, in_section, read_decision, sections, write
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.twfr_gmm import TWFRGMM
@@ -254,6 +254,7 @@ def test_sections_of_a_machine_are_split(bearing):
     split = sections(clips)
     assert [name for name, _ in split] == ["00", "01"]
     assert [clip.path for clip in split[0][1]] == [clips[i].path for i in (1, 2, 4)]
+    assert list(in_section(clips, "01")) == list(split[1][1])
 
 
 # Odd training clips, and scores that are no numbers

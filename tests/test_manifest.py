@@ -247,6 +247,21 @@ def test_windows_separates_folders_by_backslashes(table, tmp_path):
         read_manifest(table(*rows))
 
 
+def test_a_path_that_no_file_can_have_is_told(table):
+    for path in ("x" * 300 + "/a.wav", "y" * 5000 + "/b/c.wav", "press"):
+        with pytest.raises(MetadataError, match=f"line 2: path: .*{path}.* does not exist"):
+            read_manifest(table(f"{path}1,press,train,normal,,,,"))
+
+
+def test_a_manifest_lies_in_the_folder_of_the_command(table, tmp_path, monkeypatch):
+    table(
+        "press/1.wav,press,train,normal,,,,", "here.wav,press,test,,,,,", files=["press/1", "here"]
+    )
+    monkeypatch.chdir(tmp_path)
+    found = read_manifest("clips.csv")
+    assert [clip.path for clip in found] == [Path("press/1.wav"), Path("here.wav")]
+
+
 @pytest.mark.parametrize("cell", ["nan", "N/A", "-", "None", "noAttribute"])
 def test_a_sign_for_the_unknown_is_no_attribute(table, cell):
     (clip,) = read_manifest(table(f"press/1.wav,press,train,normal,,,{cell},{cell}"))

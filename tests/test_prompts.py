@@ -246,6 +246,12 @@ def test_a_machine_of_no_family_has_the_common_faults():
     assert one.caption.endswith(", with a slight noise.")
 
 
+def test_a_machine_of_a_family_may_be_a_number():
+    families = {**FAULTS, "spinning": {**FAULTS["spinning"], "machines": [101]}}
+    (one,) = worded(FaultPhrases(families, []), Clip(Path("a.wav"), "101"), 1)
+    assert "noise" not in one.caption
+
+
 @pytest.mark.parametrize(
     ("families", "message"),
     [

@@ -114,13 +114,17 @@ def test_a_score_that_is_no_number_is_an_error(models, detection, monkeypatch, c
     assert err == f"{first}: expected a finite anomaly score, found nan\n"
 
 
-def test_a_folder_is_all_its_recordings(models, detection, tmp_path, capsys):
+def test_a_folder_is_all_its_recordings(models, detection, tmp_path, capsys, caplog):
     for name in ("b.wav", "a.wav", "inner/c.WAV"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(detection.test[0].path, tmp_path / name)
     (tmp_path / "notes.txt").touch()
     (tmp_path / "._a.wav").touch()
+    (tmp_path / "d.m4a").touch()
+    (tmp_path / "@eaDir").mkdir()
+    shutil.copy(detection.test[0].path, tmp_path / "@eaDir" / "a.wav")
     assert score("--model", models / "bearing/section_00", tmp_path) == 0
+    assert "1 file that looks like audio left out (.m4a cannot be read): d.m4a" in caplog.text
     found = table(capsys.readouterr().out)
     assert found["file"].tolist() == [str(tmp_path / n) for n in ("a.wav", "b.wav", "inner/c.WAV")]
     assert found["score"].tolist() == pytest.approx([detection.scores[0]] * 3, rel=1e-12)

@@ -273,10 +273,13 @@ class _RowReader:
 
     def _exists(self, path: str) -> bool:
         # One listing of a folder is quicker than a question for each of its files.
-        folder, _, name = path.rpartition(os.sep)
+        folder, name = os.path.split(path)
         if folder not in self.files:
-            there = Path(path).parent
-            self.files[folder] = {p.name for p in there.iterdir()} if there.is_dir() else set()
+            try:
+                self.files[folder] = set(os.listdir(folder or "."))  # noqa: PTH208
+            except (OSError, ValueError):
+                # None there, or a name that no file can have.
+                self.files[folder] = set()
         return name in self.files[folder]
 
 
