@@ -427,6 +427,13 @@ def test_folders_below_the_label_are_an_attribute(tmp_path, caplog):
     assert not caplog.messages
 
 
+def test_the_root_may_be_the_folder_of_the_command(tmp_path, caplog, monkeypatch):
+    touch(tmp_path, "pump/train/normal/a.wav", "pump/train/normal/monday/b.wav")
+    monkeypatch.chdir(tmp_path)
+    assert [clip.path.name for clip in read_folders(".")] == ["a.wav", "b.wav"]
+    assert not caplog.messages
+
+
 def test_audio_that_is_left_out_is_told(tmp_path, caplog):
     touch(tmp_path, "pump/train/normal/a.wav", "pump/train/normal/b.m4a", "loose.wav")
     assert len(read_folders(tmp_path)) == 1

@@ -109,9 +109,7 @@ def recordings_in(folder: Path) -> list[Path]:
 
 def recordings_below(folder: Path) -> list[Path]:
     """Return the recordings in a folder and in all folders below it, sorted by their path."""
-    return sorted(
-        Path(place, name) for place, name in _files_below(folder) if _is_named(name, AUDIO_SUFFIXES)
-    )
+    return sorted(Path(path) for path in _files_below(folder) if _is_named(path, AUDIO_SUFFIXES))
 
 
 def warn_of_left_out(place: Path, folders: Iterable[Path], taken: Collection[Path]) -> None:
@@ -124,10 +122,10 @@ def warn_of_left_out(place: Path, folders: Iterable[Path], taken: Collection[Pat
     """
     used = set(map(str, taken))
     left = [
-        Path(inside, name)
+        Path(path)
         for folder in folders
-        for inside, name in _files_below(folder)
-        if _is_named(name, _ANY_AUDIO) and f"{inside}{os.sep}{name}" not in used
+        for path in _files_below(folder)
+        if _is_named(path, _ANY_AUDIO) and path not in used
     ]
     if not left:
         return
@@ -141,12 +139,12 @@ def warn_of_left_out(place: Path, folders: Iterable[Path], taken: Collection[Pat
     )  # fmt: skip
 
 
-def _is_named(name: str, suffixes: Collection[str]) -> bool:
-    return os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
+def _is_named(path: str, suffixes: Collection[str]) -> bool:
+    return os.path.splitext(path)[1].lower() in suffixes  # noqa: PTH122
 
 
-def _files_below(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield folder and name of each file that is no other program's."""
+def _files_below(folder: Path) -> Iterator[str]:
+    """Yield the path, as ``Path`` writes it, of each file that is no other program's."""
     # A link may lead back to where it lies.
     seen: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
@@ -156,4 +154,6 @@ def _files_below(folder: Path) -> Iterator[tuple[str, str]]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not is_foreign(name))
-        yield from ((root, name) for name in files if not is_foreign(name))
+        # Of ``./a.wav`` the path is ``a.wav``; making one of each name takes long.
+        prefix = str(Path(root, "_"))[:-1]
+        yield from (prefix + name for name in files if not is_foreign(name))

@@ -17,7 +17,7 @@ from fsasd.data.names import MetadataError
 T = TypeVar("T")
 
 SHOWN = 10
-"""Problems of one file that are told in words; of others the number is."""
+"""Problems of one file that are shown; of others their number is."""
 
 _UNKNOWN = frozenset(
     {"", "-", "--", "–", "—", "nan", "na", "<na>", "n/a", "#n/a", "null", "none", "noattribute"}

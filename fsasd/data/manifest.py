@@ -59,8 +59,8 @@ def read_manifest(path: str | Path, targets: Sequence[str] | None = None) -> lis
     """Read the recordings that a table lists.
 
     Args:
-        path: A CSV file (UTF-8) with a header, or a Parquet file. Paths in it are relative to the
-            folder that it lies in; an empty cell is unknown.
+        path: A CSV file with a header (see ``csv_table.read_rows``), or a Parquet file. Paths in it
+            are relative to the folder that it lies in; an empty cell is unknown.
         targets: The new machines (see ``with_roles``).
 
     Returns:
@@ -100,7 +100,7 @@ def read_folders(root: str | Path, targets: Sequence[str] | None = None) -> list
 
     Those in folders below have these as the attribute ``folder``: ``leak`` or ``leak/monday``. Test
     clips of which nobody knows whether they are normal lie directly in ``test``. Files elsewhere
-    that look like audio are told in one warning.
+    that look like audio are named in one warning.
 
     Args:
         root: The folder of the machines' folders.

@@ -365,12 +365,12 @@ def _read_truth(place: Path, machines: Collection[str]) -> dict[tuple[str, str],
 def _with_truth(
     clip: Clip, truth: Mapping[tuple[str, str], SectionTruth], form: str | None
 ) -> Clip:
-    told = truth.get((clip.machine, clip.section or ""))
-    if told is None or clip.split != "test":
+    known = truth.get((clip.machine, clip.section or ""))
+    if known is None or clip.split != "test":
         return clip
     stem = stem_of(clip.path)
-    label, domain = told.label(stem), told.domain(stem)
-    said = parse_name(clip_named(told.names[stem][-1])) if stem in told.names else None
+    label, domain = known.label(stem), known.domain(stem)
+    said = parse_name(clip_named(known.names[stem][-1])) if stem in known.names else None
     if said:
         raw_label = said.get("raw_label") or ""
         clip = replace(clip, attributes=split_label(raw_label, form), raw_label=raw_label)

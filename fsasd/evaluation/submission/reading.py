@@ -128,9 +128,9 @@ class _Truth:
 
 
 def _read_truth(place: Path, problems: list[str]) -> dict[Key, _Truth]:
-    told = read_truth(place, problems)
-    kinds = {table.kind for section in told.values() for table in section.tables}
-    by_domain = any(table.domain for section in told.values() for table in section.tables)
+    sections = read_truth(place, problems)
+    kinds = {table.kind for section in sections.values() for table in section.tables}
+    by_domain = any(table.domain for section in sections.values() for table in section.tables)
     listed = place.is_file() or any(place.glob("eval_data_list*.csv"))
     # 2021 says domains in the names of files; lists in those of clips, where there are any.
     needed = [] if listed else ["data"] if by_domain else ["data", "domain"]
@@ -141,7 +141,7 @@ def _read_truth(place: Path, problems: list[str]) -> dict[Key, _Truth]:
                 f"{inner}: expected files ground_truth_<machine>_section_<nn>_test.csv, found none"
             )
     truth = {}
-    for key, section in told.items():
+    for key, section in sections.items():
         tables = {table.kind: table.path for table in section.tables}
         if tables.keys() == {"attributes"} and needed:
             # Names alone, of a section that was not published with labels.
