@@ -130,20 +130,22 @@ def test_processes_are_counted_and_gpus_normalise_together(trainer, count, alone
 
 
 @pytest.fixture(scope="module")
-def trained(factory, tmp_path_factory):
+def trained(factory, tiny_encoders, tmp_path_factory):
     """What one and two processes leave."""
     folders = {devices: tmp_path_factory.mktemp(f"of-{devices}") for devices in (1, 2)}
     threads = torch.get_num_threads()
-    two_networks.main(factory, folders[1], 1)
+    encoder = str(tiny_encoders("ast"))
+    two_networks.main(factory, folders[1], encoder, 1)
     torch.set_num_threads(threads)
-    script = [sys.executable, two_networks.__file__, str(factory), str(folders[2]), "2"]
+    arguments = [str(factory), str(folders[2]), encoder, "2"]
+    script = [sys.executable, two_networks.__file__, *arguments]
     found = subprocess.run(script, capture_output=True, text=True, check=False, timeout=300)
     assert found.returncode == 0, found.stderr[-5000:]
     return folders
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["arcface", "adacos", "contrast", "cmae/network"])
+@pytest.mark.parametrize("name", ["arcface", "adacos", "contrast", "pretrained", "cmae/network"])
 def test_two_processes_train_the_network_of_one(trained, name):
     one, two = (load_file(folder / f"{name}.safetensors") for folder in trained.values())
     for weight in one:
@@ -155,7 +157,7 @@ def test_two_processes_train_the_network_of_one(trained, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["arcface", "adacos", "contrast", "normalised"])
+@pytest.mark.parametrize("name", ["arcface", "adacos", "contrast", "pretrained", "normalised"])
 def test_two_processes_take_the_steps_of_one_with_the_same_examples(trained, name):
     """The waveforms as they were cut and mixed."""
     (one,) = (json.loads(path.read_text()) for path in trained[1].glob(f"{name}-*.json"))

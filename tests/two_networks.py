@@ -15,6 +15,7 @@ from fsasd.detectors.cmae import CMAE
 from fsasd.detectors.embedding import Classifier, Recordings, train
 from fsasd.detectors.fkie import FKIE
 from fsasd.detectors.heads import ArcFace, SubClusterAdaCos
+from fsasd.detectors.pretrained import Pretrained
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 
@@ -37,26 +38,28 @@ class ByDescent(Contrast):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def classifiers(n_classes):
+def classifiers(n_classes, encoder):
     torch.manual_seed(0)
     options = {"learning_rate": 1e-2}
+    masked = {"mask_bins": 16, "mask_frames": 20, "rank": 2, "learning_rate": 1e-3}
     return {
         "arcface": Classifier(Small(), ArcFace(8, n_classes), mixup=0.5, **options),
         "adacos": Classifier(Small(), SubClusterAdaCos(8, n_classes, 4), mixup=1.0, **options),
         "contrast": ByDescent(
             Small(), ArcFace(8, n_classes), 1, temperature=0.1, mixup=0.5, **options
         ),
+        "pretrained": Pretrained(encoder, dim=8, seconds=0.4, **masked).classifier(0, n_classes),
         "normalised": FKIE(dim=8, channels=2, clusters=2, seconds=0.4).classifier(0, n_classes),
     }
 
 
-def main(root: Path, folder: Path, devices: int) -> None:
+def main(root: Path, folder: Path, encoder: str, devices: int) -> None:
     """Train each for two epochs of batches of 8; leave weights, and what each step was given."""
     torch.set_num_threads(1)
     trainer = {**QUIET, "devices": devices, "strategy": "ddp" if devices > 1 else "auto"}
     clips = Clips(read_clips(root)).where(split="train")[:21]
     examples = Recordings(clips, "machine+section+attributes", 0.4)
-    for name, classifier in classifiers(len(examples.classes)).items():
+    for name, classifier in classifiers(len(examples.classes), encoder).items():
         given = []
         classifier.network.register_forward_pre_hook(
             lambda module, args, given=given: given.append(args[0].double().sum(dim=1).tolist())
@@ -72,4 +75,4 @@ def main(root: Path, folder: Path, devices: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

@@ -67,7 +67,8 @@ class Autoencoder(Detector):
     squared Mahalanobis distance of the residual frames, by their covariance in the source or in
     the target domain, whichever makes less of it ("selective"). The official code takes it of the
     clip's mean residual, d' S^-1 d, where the paper's text suggests the mean over frames;
-    ``official`` does as the code does.
+    ``official`` does as the code does. ``fit`` trains it, on one machine and in one process:
+    settings of the trainer do not reach it.
 
     Deviations: trained on all windows, where the original keeps a tenth for a loss that it prints;
     residuals are centred over a domain instead of over a batch, for the covariance.

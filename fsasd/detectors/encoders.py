@@ -63,6 +63,7 @@ class FrozenEncoder(abc.ABC):
         """Return (layers, dim) float32 of a (samples,) waveform at 16 kHz."""
         model = self.model
         samples = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
+        samples = samples.to(self._where())
         if model.rate != SAMPLE_RATE:
             samples = resample(samples, SAMPLE_RATE, model.rate)
         with torch.inference_mode():

@@ -150,6 +150,7 @@ class Flow(Detector):
 
     Other machines' normal clips, where ``prepare`` was given some, are outliers in training: the
     negative log-likelihood is the logit of a classifier that tells them from the machine's own.
+    ``fit`` trains it, on one machine and in one process: settings of the trainer do not reach it.
 
     Deviations: the paper's loss, its sizes and its Glow are not known to us. Its outliers are other
     machines of the same type; in a first-shot task there are none, and all other machines serve.
