@@ -82,7 +82,7 @@ from fsasd.validation import Trial, play_target, write_validation
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 2, "finetune": 4, "synthesise": 6, "train": 4, "detect": 11}
+VERSIONS = {"pretrain": 3, "finetune": 5, "synthesise": 6, "train": 4, "detect": 11}
 """To be raised when a stage, given the same recipe, gives another result."""
 
 STAGES = ("check", "pretrain", "finetune", "synthesise", "train", "detect", "report")
@@ -238,7 +238,11 @@ class Run:
     def fit(self, generator: L.LightningModule, folder: Path) -> None:
         """Train, then take the best checkpoint's weights."""
         callbacks = self._callbacks(folder)
-        trainer = self._trainer(folder, callbacks=callbacks, logger=self._logger(folder))
+        options = {"callbacks": callbacks, "logger": self._logger(folder)}
+        if isinstance(steps := self.cfg.trainer.val_check_interval, int):
+            # Lightning counts batches, of which a step may accumulate several.
+            options["val_check_interval"] = steps * self.cfg.trainer.accumulate_grad_batches
+        trainer = self._trainer(folder, **options)
         with memory_advice(what_to_lower(self.data.batch_size)):
             fit(trainer, generator, self.data, folder / "checkpoints")
         checkpoint = trainer.checkpoint_callback

@@ -236,12 +236,11 @@ def check_training(
         )
     if not monitored:
         return
-    batches = trainer["max_steps"] * trainer["accumulate_grad_batches"]
-    interval = trainer["val_check_interval"]
-    if isinstance(interval, int) and 0 < batches < interval:
+    steps, interval = trainer["max_steps"], trainer["val_check_interval"]
+    if isinstance(interval, int) and 0 < steps < interval:
         raise ValueError(
-            f"trainer.val_check_interval={interval}: expected {batches} at most, the batches that "
-            f"there are, since the best checkpoint by {monitored[0]} is kept"
+            f"trainer.val_check_interval={interval}: expected {steps} at most, which is "
+            f"trainer.max_steps, since the best checkpoint by {monitored[0]} is kept"
         )
     if monitored[0].startswith("val/") and not len(data.split()[1]):
         raise ValueError(

@@ -110,8 +110,8 @@ class Listener(L.LightningModule):
 class Stop(L.Callback):
     """Saves a checkpoint where callbacks do, and ends the run."""
 
-    def __init__(self, step, hook, path):
-        self.step, self.path = step, path
+    def __init__(self, step, hook, path, accumulate=1):
+        self.step, self.path, self.accumulate = step, path, accumulate
         setattr(self, hook, self.stop)
 
     def stop(self, trainer, *_):
@@ -158,6 +158,77 @@ def test_no_example_is_heard_twice_or_skipped_by_a_resumed_run(
         assert first.heard + second.heard == whole.heard
 
 
+@given(weights=WEIGHTS, batch=st.integers(1, 4), times=st.integers(1, 4))
+def test_batches_that_accumulate_share_what_one_would_draw(weights, batch, times):
+    alone = BalancedDraws(weights, batch * times, seed=3)
+    divided = BalancedDraws(weights, batch, accumulate=times, seed=3)
+    assert list(divided) == list(alone)
+    assert divided.batches == times * alone.batches
+
+
+class Validations(L.Callback):
+    """The steps at which validation ran."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def on_validation_start(self, trainer, *_):
+        self.steps.append(trainer.global_step)
+
+
+STEP = 4
+"""Examples, in batches of 4, 2 or 1."""
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_end", "on_train_epoch_end"])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 4), (4, 1)])
+def test_a_run_that_is_resumed_with_other_batches_takes_the_same_steps(
+    factory_clips, tmp_path, hook, before, after
+):
+    """18 clips are five steps an epoch; validation every third step."""
+    clips = factory_clips.where(machine="bearing", split="train")
+
+    def run(module, accumulate, callbacks, **options):
+        data = FirstShotDataModule(clips, batch_size=STEP // accumulate, val_share=0.1)
+        fit(
+            module, data, tmp_path, callbacks, accumulate_grad_batches=accumulate,
+            val_check_interval=3 * accumulate, **options,
+        )  # fmt: skip
+        return module
+
+    whole, steps = Listener(), []
+    run(whole, before, [Validations(steps)])
+    heard = [seed for batch in whole.heard for seed in batch]
+    assert len(heard) == len(set(heard)) == 12 * STEP
+    for stop in (2, 3, 5, 6, 7):
+        path, found = tmp_path / f"{stop}.ckpt", []
+        first, second = Listener(), Listener()
+        with pytest.raises(StopRunError):
+            run(first, before, [Validations(found), Stop(stop, hook, path, before)])
+        run(second, after, [Validations(found)], ckpt_path=path)
+        assert [seed for batch in first.heard + second.heard for seed in batch] == heard
+        assert found == steps, stop
+
+
+def test_a_step_that_was_cut_begins_anew(factory_clips, tmp_path):
+    clips = factory_clips.where(machine="bearing", split="train")
+
+    def run(module, accumulate, callbacks=(), **options):
+        data = FirstShotDataModule(clips, batch_size=STEP // accumulate, val_share=0.1)
+        fit(module, data, tmp_path, callbacks, accumulate_grad_batches=accumulate, **options)
+        return [seed for batch in module.heard for seed in batch]
+
+    heard = run(Listener(), 4)
+    for after in (4, 1):
+        path, first = tmp_path / f"{after}.ckpt", Listener()
+        with pytest.raises(StopRunError):
+            # After 5 of its 8 batches.
+            run(first, 4, [Stop(1, "on_train_batch_start", path)])
+        assert len(first.heard) == 4
+        rest = run(Listener(), after, ckpt_path=path)
+        assert rest == heard[STEP:]
+
+
 def test_ranks_are_told_apart_by_the_trainer(factory_clips):
     clips = factory_clips.where(machine="bearing", split="train")
     progress = SimpleNamespace(total=SimpleNamespace(processed=0))
@@ -167,7 +238,7 @@ def test_ranks_are_told_apart_by_the_trainer(factory_clips):
         data = FirstShotDataModule(clips, batch_size=4, val_share=0)
         data.trainer = SimpleNamespace(
             lightning_module=SimpleNamespace(examples=Heard), fit_loop=loop, world_size=2,
-            global_rank=rank,
+            global_rank=rank, accumulate_grad_batches=1,
         )  # fmt: skip
         data.setup("fit")
         heard.append([seed for batch in data.train_dataloader() for seed in batch.tolist()])

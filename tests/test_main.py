@@ -485,7 +485,10 @@ def test_how_long_the_parts_of_a_model_are_trained_is_in_its_key(chain):
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("trainer.val_check_interval=3", "val_check_interval=3: expected 2 at most, the batches"),
+        (
+            "trainer.val_check_interval=3",
+            "val_check_interval=3: expected 2 at most, which is trainer.max",
+        ),
         ("data.val_share=0.0", r"data\.val_share=0 keeps no clip back"),
         ("trainer.precision=bf16-true", "expected 32-true, bf16-mixed or 16-mixed"),
         ("decision.false_alarm_rate=10", r"expected the share of normal clips .* found 10"),
@@ -498,6 +501,19 @@ def test_what_must_fail_fails_before_anything_is_made(tmp_path, chain, override,
     with pytest.raises(ValueError, match=told):
         app.Run(cfg, tmp_path / "run")()
     assert not (tmp_path / "store" / "finetune").exists()
+
+
+@pytest.mark.parametrize("batches", [1, 4])
+def test_validation_is_after_so_many_steps_of_any_number_of_batches(tmp_path, monkeypatch, batches):
+    asked = [f"trainer.accumulate_grad_batches={batches}", f"data.batch_size={16 // batches}"]
+    store = f"store={tmp_path / 'store'}"
+    run = app.Run(configure(*TINY, store, "callbacks=none", *asked), tmp_path / "run")
+    trainers = []
+    monkeypatch.setattr(app, "fit", lambda trainer, *_: trainers.append(trainer))
+    run.fit(None, tmp_path / "model")
+    assert [trainer.val_check_interval for trainer in trainers] == [batches]
+    other = app.Run(configure(*TINY, store, "callbacks=none"), tmp_path / "run")
+    assert run.finetune_recipe() == other.finetune_recipe()
 
 
 def test_a_misspelt_objective_is_told_at_once(tmp_path):

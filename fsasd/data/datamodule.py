@@ -22,6 +22,7 @@ from fsasd.data.draws import BalancedDraws, Draw, InOrder
 from fsasd.data.manifest import read_folders, read_manifest
 from fsasd.data.metadata import Clip, read_clips
 from fsasd.data.names import MetadataError, section_name
+from fsasd.data.progress import recount
 from fsasd.data.simulate import FACTORY_VERSION, write_factory
 from fsasd.store import Store
 
@@ -96,6 +97,7 @@ class FirstShotDataModule(L.LightningDataModule):
                 raise MetadataError(f"hold_out: no clip is {rule}, so nothing would be held out")
         self.num_workers = num_workers
         self.seed = seed
+        self._accumulated: int | None = None
 
     @classmethod
     def from_dcase(
@@ -222,7 +224,11 @@ class FirstShotDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return the training examples, machines balanced, in an order fixed by the seed."""
-        return self._loader(self.train_set, self._draws())
+        draws = self._draws()
+        if self.trainer is not None and self._accumulated is not None:
+            recount(self.trainer, self._accumulated, draws.batches)
+            self._accumulated = None
+        return self._loader(self.train_set, draws)
 
     def val_dataloader(self) -> DataLoader | list:
         """Return the validation examples; with too few clips to keep some back, none."""
@@ -240,6 +246,7 @@ class FirstShotDataModule(L.LightningDataModule):
             self.batch_size,
             ranks=ranks,
             rank=rank,
+            accumulate=self.trainer.accumulate_grad_batches if self.trainer else 1,
             seed=self.seed,
             heard=self._heard if self.trainer else None,
         )
@@ -263,6 +270,14 @@ class FirstShotDataModule(L.LightningDataModule):
         assert self.trainer is not None
         loop: Any = self.trainer.fit_loop.epoch_loop
         return loop.batch_progress.total.processed
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches a step of the run takes, for its checkpoints."""
+        return {"accumulate_grad_batches": self.trainer.accumulate_grad_batches}  # type: ignore[union-attr]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember how many batches a step took before the run was resumed."""
+        self._accumulated = state_dict["accumulate_grad_batches"]
 
     def split(self) -> tuple[np.ndarray, np.ndarray]:
         """Return which of the captioned clips are trained on, and which are for validation."""

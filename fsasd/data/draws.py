@@ -1,9 +1,10 @@
 """Which clip is heard when: a function of the seed, whatever number of processes share the work.
 
-An epoch is a list of draws. A global batch is the next so many of them; each process takes its own
-part of it. What is random in an example (its crop, noise, timestep) follows from its draw's seed.
-So two processes train on what one would with twice the batch, and a run that is resumed goes on
-with the next draw.
+An epoch is a list of draws. A step takes the next so many of them, the global batch, in one batch
+or in several that accumulate; each process takes its own part of each. What is random in an example
+(its crop, noise, timestep) follows from its draw's seed. So two processes, or one that accumulates
+two batches, train on what one would with twice the batch, and a run that is resumed goes on with
+the next draw.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Draw(NamedTuple):
 class BalancedDraws(DistributedSampler):
     """Draw clips in proportion to their weights, each as often in an epoch as it is due.
 
-    An epoch has as many draws as there are clips, rounded up to whole global batches. A clip that
+    An epoch has as many draws as there are clips, rounded up to whole steps. A clip that
     is due 2.3 times in it is drawn two or three times: with equal weights, every clip once before
     any clip twice (systematic sampling).
 
@@ -35,6 +36,7 @@ class BalancedDraws(DistributedSampler):
         batch_size: Draws per process and batch.
         ranks: Processes.
         rank: This one's number.
+        accumulate: Batches per step.
         seed: Two seeds give two orders.
         heard: Asked when iteration begins how many batches the run has trained on; an epoch that
             was begun is finished first. Without it, every iteration is the next epoch.
@@ -51,6 +53,7 @@ class BalancedDraws(DistributedSampler):
         *,
         ranks: int = 1,
         rank: int = 0,
+        accumulate: int = 1,
         seed: int = 0,
         heard: Callable[[], int] | None = None,
     ) -> None:
@@ -59,7 +62,7 @@ class BalancedDraws(DistributedSampler):
         self.weights = np.asarray(weights, dtype=float)
         self.batch_size = batch_size
         self.heard = heard
-        self.batches = -(-len(weights) // (batch_size * ranks))
+        self.batches = -(-len(weights) // (batch_size * ranks * accumulate)) * accumulate
         """Per epoch."""
 
     def __len__(self) -> int:
