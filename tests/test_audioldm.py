@@ -21,11 +21,12 @@ from fsasd.data.metadata import read_clips
 from fsasd.generation import checkpoint
 from fsasd.generation.adaptation import Lora, Parts
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.averaging import WeightAverage
 from fsasd.generation.finite import LossWatch, TrainingError
 from fsasd.generation.optimizing import optimizer_steps
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.sampling import Sampler
-from fsasd.generation.validation import SplitLosses
+from fsasd.generation.validation import SplitLosses, fixed_noise, fixed_timesteps
 
 CAPTIONS = ["This is the normal sound of a fan.", "This is the anomaly sound of a fan."]
 
@@ -297,12 +298,95 @@ def test_validation_is_split_by_machine_label_and_role(data, tmp_path):
 def test_a_clip_that_two_processes_had_counts_once(data):
     clips = data.captioned[:3]
     alone, one, two = (SplitLosses(clips, ["val"]) for _ in range(3))
-    alone.add([0, 1, 2], torch.tensor([[1.0, 2.0, 4.0]]))
-    one.add([0, 2], torch.tensor([[1.0, 4.0]]))
-    two.add([1, 0], torch.tensor([[2.0, 1.0]]))
+    alone.add("val", [0, 1, 2], torch.tensor([1.0, 2.0, 4.0]))
+    one.add("val", [0, 2], torch.tensor([1.0, 4.0]))
+    two.add("val", [1, 0], torch.tensor([2.0, 1.0]))
     one.sums += two.sums
     assert one.means() == pytest.approx(alone.means())
     assert one.means()["val/loss"] == pytest.approx(7 / 3)
+
+
+class InValidation(L.Callback):
+    """Does something with the trainer after the first batch of the second pass."""
+
+    def __init__(self, do):
+        self.do = do
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, index, dataloader_idx=0):
+        if dataloader_idx == 1 and index == 0:
+            self.do(trainer)
+
+
+def test_a_validation_exchanges_the_weights_once(data, tmp_path, monkeypatch):
+    times = []
+    exchange = WeightAverage.exchange
+    monkeypatch.setattr(WeightAverage, "exchange", lambda *args: times.append(1) or exchange(*args))
+    monkeypatch.setattr(WeightAverage, "store", None)
+    model = nano(learning_rate=1e-3)
+    run = trainer(tmp_path, max_steps=2, val_check_interval=2, enable_checkpointing=False)
+    run.fit(model, data)
+    batches = list(data.val_dataloader()[0])
+    assert len(times) == 2 < len(batches)
+    found = {name: float(value) for name, value in run.callback_metrics.items()}
+
+    def mean():
+        losses = []
+        for batch in batches:
+            indices = [draw.clip for draw in batch["draws"]]
+            noise = fixed_noise(indices, model._latent_shape(batch))
+            losses.append(model.loss(batch, fixed_timesteps(indices, 1000), noise))
+        return float(torch.cat(losses).mean())
+
+    with torch.no_grad():
+        assert found["val_raw/loss"] == mean()
+        with model.averaged_weights():
+            assert found["val/loss"] == mean()
+
+
+def test_a_checkpoint_that_is_saved_within_a_validation_holds_the_weights(data, tmp_path):
+    model, (before, within) = nano(learning_rate=1e-3), (tmp_path / "before", tmp_path / "within")
+    callbacks = [
+        L.pytorch.callbacks.LambdaCallback(
+            on_train_batch_end=lambda trainer, *_: trainer.save_checkpoint(before)
+        ),
+        InValidation(lambda trainer: trainer.save_checkpoint(within)),
+    ]
+    run = trainer(
+        tmp_path, max_steps=2, val_check_interval=2, enable_checkpointing=False,
+        callbacks=callbacks,
+    )  # fmt: skip
+    run.fit(model, data)
+    one, two = (torch.load(path, weights_only=True) for path in (before, within))
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    for name, weight in one["state_dict"].items():
+        assert torch.equal(weight, two["state_dict"][name])
+    for weight, other in zip(one["ema"]["shadow_params"], two["ema"]["shadow_params"], strict=True):
+        assert torch.equal(weight, other)
+    assert distance(one["ema"]["shadow_params"], one["state_dict"].values()) > 0
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_weights_are_put_back_where_a_validation_is_cut(data, tmp_path, error):
+    model, kept = nano(learning_rate=1e-3), []
+
+    def cut(trainer):
+        raise error
+
+    callbacks = [
+        L.pytorch.callbacks.LambdaCallback(
+            on_validation_start=lambda *_: kept.extend(w.clone() for w in model.trained_weights())
+        ),
+        InValidation(cut),
+    ]
+    run = trainer(
+        tmp_path, max_steps=2, val_check_interval=2, enable_checkpointing=False,
+        callbacks=callbacks,
+    )  # fmt: skip
+    with pytest.raises((error, SystemExit)):
+        run.fit(model, data)
+    assert not model.ema.exchanged
+    assert distance(model.ema.shadow_params, kept) > 0
+    assert distance(model.trained_weights(), kept) == 0
 
 
 def test_validation_asks_the_same_at_every_step(data, tmp_path):

@@ -230,12 +230,15 @@ class FirstShotDataModule(L.LightningDataModule):
             self._accumulated = None
         return self._loader(self.train_set, draws)
 
-    def val_dataloader(self) -> DataLoader | list:
-        """Return the validation examples; with too few clips to keep some back, none."""
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """Return the validation examples for each pass; with too few clips to keep back, none."""
         if not len(self.val_clips):
             return []
         ranks, rank = self._processes()
-        return self._loader(self.val_set, InOrder(len(self.val_clips), ranks=ranks, rank=rank))
+        loader = self._loader(self.val_set, InOrder(len(self.val_clips), ranks=ranks, rank=rank))
+        module = self.trainer.lightning_module if self.trainer else None
+        passes = getattr(module, "validation_passes", 1)
+        return [loader] * passes if passes > 1 else loader
 
     def _draws(self) -> BalancedDraws:
         machines = self.train_clips.by_kind(lambda clip: clip.machine)

@@ -28,12 +28,15 @@ class Generator(L.LightningModule, abc.ABC):
         trained: Whether it is fine-tuned before it generates. One that is must take the folder that
             ``save`` wrote as its constructor's argument ``checkpoint``; one that is not is made
             from its configuration alone, and the stage ``finetune`` is skipped.
+        validation_passes: How often a validation has each clip; ``validation_step`` is told which
+            time it is by the data loader's index.
         derived: Whether its clips are made of the audio of their source. Then a detector that was
             fitted on the source knows them, and the choice of settings has to hold it out.
     """
 
     trained: ClassVar[bool] = True
     derived: ClassVar[bool] = False
+    validation_passes: ClassVar[int] = 1
 
     @abc.abstractmethod
     def generate(self, prompts: Sequence[Prompt]) -> list[torch.Tensor]:

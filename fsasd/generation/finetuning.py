@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
 
+import lightning as L
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.training_utils import EMAModel
 from lightning.pytorch.trainer.states import TrainerFn
 from transformers import get_cosine_schedule_with_warmup
 
 from fsasd.data.draws import Draw
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.adaptation import Full
+from fsasd.generation.averaging import PutBack, WeightAverage
 from fsasd.generation.base import Generator
 from fsasd.generation.denoising import (
     Chance,
@@ -40,6 +41,9 @@ class FineTuned(Generator):
     Only the UNet is trained and saved in checkpoints, and of it only what ``train_what`` chooses.
     """
 
+    # With the weights, then with their average.
+    validation_passes: ClassVar[int] = 2
+
     parts: checkpoints.Components
     unet: UNet2DConditionModel
     unconditional: torch.Tensor
@@ -60,7 +64,7 @@ class FineTuned(Generator):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ema: EMAModel | None = None
+        self.ema: WeightAverage | None = None
         self.metrics: dict[str, float] = {}
         """Of the checkpoint that the weights are from."""
         self.divided = False
@@ -124,18 +128,19 @@ class FineTuned(Generator):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self._split = SplitLosses(data.val_clips, ["val", "val_raw"])
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Find the loss at fixed noise and timesteps, with and without the weights' average."""
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Find the loss at fixed noise and timesteps; in the second pass with the average."""
+        if dataloader_idx and self._has_average and not self._average.exchanged:
+            self._average.exchange(self.trained_weights())
         indices = [draw.clip for draw in batch["draws"]]
         noise = fixed_noise(indices, self._latent_shape(batch)).to(batch["moments"])
         timesteps = fixed_timesteps(indices, self._n_timesteps).to(self.device)
-        raw = self.loss(batch, timesteps, noise)
-        with self.averaged_weights():
-            averaged = self.loss(batch, timesteps, noise)
-        self._split.add(indices, torch.stack([averaged, raw]))
+        kind = "val" if dataloader_idx else "val_raw"
+        self._split.add(kind, indices, self.loss(batch, timesteps, noise))
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss, and val/<machine, label, role>/...; val_raw/... without the average."""
+        self._average.put_back(self.trained_weights())
         found = self._split.sums.to(self.device)
         self._split.sums = self.trainer.strategy.reduce(found, reduce_op="sum").cpu()
         means = self._split.means()
@@ -168,7 +173,12 @@ class FineTuned(Generator):
         if self.channels_last and self._where.type == "cuda":
             self.unet.to(memory_format=torch.channels_last)
         # Divided tensors cannot be copied for many at once.
-        self.ema = EMAModel(self.trained_weights(), decay=self.ema_decay, foreach=not self.divided)
+        self.ema = WeightAverage(
+            self.trained_weights(), decay=self.ema_decay, foreach=not self.divided
+        )
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [PutBack()]
 
     def on_fit_start(self) -> None:
         self._average.to(self.device)
@@ -209,27 +219,25 @@ class FineTuned(Generator):
         super().optimizer_step(*args, **kwargs)
         self._average.step(self.trained_weights())
 
-    @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
+    def averaged_weights(self) -> AbstractContextManager[None]:
         """Use the moving average of the weights; without a training step there is none."""
-        if self.ema is None or not self.ema.optimization_step:
-            yield
-            return
-        self.ema.store(self.trained_weights())
-        self.ema.copy_to(self.trained_weights())
-        try:
-            yield
-        finally:
-            self.ema.restore(self.trained_weights())
+        if not self._has_average:
+            return contextlib.nullcontext()
+        return self._average.in_place_of(self.trained_weights())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was learnt: not the frozen weights, and nothing that is not finite."""
         self._watch.check(self.trainer)
         frozen = self._frozen_weights()
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {key: state[key] for key in state if key not in frozen}
-        average = self._average.state_dict()
-        checkpoint["ema"] = {**average, "shadow_params": [*map(whole, average["shadow_params"])]}
+        state = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
+        weights, average = self._average.apart(self.trained_weights())
+        if self._average.exchanged:
+            names = [n for n, p in self.unet.named_parameters() if p.requires_grad]
+            placed = zip(names, map(whole, weights), strict=True)
+            state |= {f"unet.{n}": weight for n, weight in placed if f"unet.{n}" in state}
+        checkpoint["state_dict"] = state
+        about = self._average.state_dict()
+        checkpoint["ema"] = {**about, "shadow_params": [*map(whole, average)]}
         checkpoint["attention_heads"] = checkpoints.heads_of(self.unet)
         numbers = self.trainer.callback_metrics.items()
         checkpoint["metrics"] = {name: float(number) for name, number in numbers}
@@ -299,7 +307,11 @@ class FineTuned(Generator):
         return self.trainer.strategy.root_device if self._trainer else self.device
 
     @property
-    def _average(self) -> EMAModel:
+    def _has_average(self) -> bool:
+        return self.ema is not None and self.ema.optimization_step > 0
+
+    @property
+    def _average(self) -> WeightAverage:
         if self.ema is None:
             raise RuntimeError("the weights' average exists from the start of fitting on")
         return self.ema

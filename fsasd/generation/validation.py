@@ -41,7 +41,7 @@ class SplitLosses:
     >>> from fsasd.data.metadata import Clip
     >>> clips = Clips([Clip(Path("a.wav"), "fan", "target", label="normal")])
     >>> losses = SplitLosses(clips, ["val"])
-    >>> losses.add([0], torch.tensor([[0.5]]))
+    >>> losses.add("val", [0], torch.tensor([0.5]))
     >>> losses.means()
     {'val/loss': 0.5, 'val/machine/fan': 0.5, 'val/label/normal': 0.5, 'val/role/target': 0.5}
     """
@@ -54,21 +54,21 @@ class SplitLosses:
             for value in sorted({value for value in values if value}):
                 own = [i for i, found in enumerate(values) if found == value]
                 self.groups[f"{field}/{value}"] = own
-        # The last row counts.
-        self.sums = torch.zeros(len(self.kinds) + 1, len(clips))
+        # Of each kind: the losses, and how many processes had the clip.
+        self.sums = torch.zeros(len(self.kinds), 2, len(clips))
 
-    def add(self, indices: Sequence[int], losses: torch.Tensor) -> None:
-        """Fill in the (kinds, n) losses of some clips."""
-        self.sums[:-1, list(indices)] = losses.detach().float().cpu()
-        self.sums[-1, list(indices)] = 1
+    def add(self, kind: str, indices: Sequence[int], losses: torch.Tensor) -> None:
+        """Fill in the (n,) losses of some clips."""
+        sums = self.sums[self.kinds.index(kind)]
+        sums[0, list(indices)] = losses.detach().float().cpu()
+        sums[1, list(indices)] = 1
 
     def means(self) -> dict[str, float]:
         """Return ``<kind>/<group>`` -> mean, of the groups of which a clip was heard."""
-        times = self.sums[-1]
-        heard = {name: [i for i in own if times[i]] for name, own in self.groups.items()}
-        return {
-            f"{kind}/{name}": float((row[own] / times[own]).mean())
-            for kind, row in zip(self.kinds, self.sums[:-1], strict=True)
-            for name, own in heard.items()
-            if own
-        }
+        found = {}
+        for kind, (losses, times) in zip(self.kinds, self.sums, strict=True):
+            for name, own in self.groups.items():
+                heard = [i for i in own if times[i]]
+                if heard:
+                    found[f"{kind}/{name}"] = float((losses[heard] / times[heard]).mean())
+        return found
