@@ -14,8 +14,11 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from fsasd.data.clips import Clips, FeatureCache
+from fsasd.choice import Choice
+from fsasd.data.clips import Clips, FeatureCache, FrontEnd
 from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.metadata import Clip
+from fsasd.detection import sections
 from fsasd.detectors.base import Detector
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.generation.base import Generator
@@ -23,9 +26,13 @@ from fsasd.generation.cleaning import Cleaning
 from fsasd.generation.prompts import Prompt, make_prompts
 from fsasd.generation.synthesis import SynthesisFolder, read_manifest
 from fsasd.selection import Selector
+from fsasd.store import rank
 from fsasd.validation import correlate, play_target
 
 log = logging.getLogger(__name__)
+
+Judged = dict[tuple[str, str], dict[str, float] | None]
+"""Machine and section to what is known of it; ``None`` without usable synthetic clips."""
 
 
 class SynthesisWriter(BasePredictionWriter):
@@ -91,20 +98,21 @@ class SynthesisWriter(BasePredictionWriter):
 class DetectorEvaluation(L.Callback):
     """Run the first-shot task on reference machines while the generator is being trained.
 
-    Each reference machine with labelled test clips is treated as if it were a target: the model
-    synthesises its normal and anomalous clips, the detector's setting is chosen on them alone, and
-    the machine's real anomalies then say how good the choice was. Logged are, as means over the
-    machines, ``first_shot/auc``, ``first_shot/pauc``, ``first_shot/gain`` (objective of the chosen
-    setting minus that of the detector's own), ``first_shot/regret`` (that of the best setting in
-    hindsight minus that of the chosen one) and ``first_shot/spearman`` (how alike synthetic and
-    real clips order the settings); a checkpoint can monitor them.
+    Each section of each reference machine with labelled test clips is treated as if it were a
+    target's: the model synthesises its normal and anomalous clips, the detector's setting is chosen
+    on them alone, and its real anomalies then say how good the choice was. Processes share the
+    sections. Logged are, as means over the sections, ``first_shot/auc``, ``first_shot/pauc``,
+    ``first_shot/gain`` (objective of the chosen setting minus that of the detector's own),
+    ``first_shot/regret`` (that of the best setting in hindsight minus that of the chosen one) and
+    ``first_shot/spearman`` (how alike synthetic and real clips order the settings); a checkpoint
+    can monitor them.
 
     Note that the generator does hear the reference machines' anomalies: they are in the training
     set, as the method has it. The choice of setting does not.
 
     Args:
         every_n_validations: Evaluate after every n-th validation.
-        clips_per_label: Synthetic clips of each label per machine.
+        clips_per_label: Synthetic clips of each label per section.
         max_seconds: Length at which synthetic clips are cut, since this is repeated often.
         detector: Whose setting is chosen; TWFR-GMM by default.
         selector: The settings to choose from; r in 0, 0.05, ..., 1.10 by default, without
@@ -141,65 +149,64 @@ class DetectorEvaluation(L.Callback):
             )
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Evaluate on the first rank, and log the same number on all."""
+        """Evaluate, each process its share, and log the same number on all."""
         if trainer.sanity_checking:
             return
         self._validations += 1
         if self._validations % self.every_n_validations:
             return
         assert isinstance(pl_module, Generator)
-        found = None
-        if trainer.is_global_zero:
-            found = self.evaluate(pl_module, trainer.datamodule)  # type: ignore[attr-defined]
-        found = trainer.strategy.broadcast(found)
+        share = trainer.global_rank, trainer.world_size
+        rows = self._judge(pl_module, trainer.datamodule, share)  # type: ignore[attr-defined]
+        found = _means([trainer.strategy.broadcast(rows, rank) for rank in range(share[1])])
         if found:
             logged = {f"first_shot/{key}": value for key, value in found.items()}
             # The same number on all ranks, so that their mean is it, too.
             pl_module.log_dict(logged, sync_dist=True)
             pl_module.train()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many validations there were, of which every n-th is judged."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._validations = state_dict["validations"]
+
     def evaluate(self, generator: Generator, data: FirstShotDataModule) -> dict[str, float]:
         """Return the means that are logged; empty where no machine can be evaluated."""
-        rows = []
-        for machine in data.references:
-            # A cache of its own: synthetic clips of this moment are never asked for again.
-            clips = Clips(data.machine(machine), FeatureCache(channel=data.cache.channel))
-            train = clips.where(split="train", label="normal")
+        return _means([self._judge(generator, data)])
+
+    def _judge(
+        self, generator: Generator, data: FirstShotDataModule, share: tuple[int, int] = (0, 1)
+    ) -> Judged:
+        """Judge this process's share of the sections; ``None`` of those without usable clips."""
+        rank, ranks = share
+        units = [
+            (machine, section, clips)
+            for machine in data.references
+            for section, clips in sections(data.machine(machine))
+        ]
+        found: Judged = {}
+        for machine, section, clips in units[rank::ranks]:
+            real = Clips(clips, _KeepsReal(data.cache))
+            train = real.where(split="train", label="normal")
             if not len(train):
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 synthetic = self._synthesise(generator, data, train, folder)
-                choice = play_target(self.detector, self.selector, clips, synthetic)
-            if choice is None:
-                continue
-            if np.isnan(choice.selection.gain):
-                log.warning("%s: no usable synthetic clips of both labels yet", machine)
-                continue
-            assert choice.settings is not None
-            assert choice.real is not None
-            table = choice.settings.set_index("setting")
-            objective = table["objective"]
-            rows.append(
-                {
-                    "auc": table["auc"]["synthetic"],
-                    "pauc": table["pauc"]["synthetic"],
-                    "gain": objective["synthetic"] - objective[table["own"]].iloc[0],
-                    "regret": objective["oracle"] - objective["synthetic"],
-                    "spearman": correlate(choice.selection, choice.real)[0, 0],
-                }
-            )
-        # Where a curve is flat it has no order.
-        means = pd.DataFrame(rows).mean().dropna()
-        return {str(key): float(value) for key, value in means.items()}
+                choice = play_target(self.detector, self.selector, real, synthetic)
+            if choice is not None:
+                usable = not np.isnan(choice.selection.gain)
+                found[machine, section] = _row(choice) if usable else None
+        return found
 
     def _synthesise(
         self, generator: Generator, data: FirstShotDataModule, train: Clips, folder: str
     ) -> Clips:
         texts = [data.captions(clip) for clip in train]
-        prompts = [
-            prompt._replace(seconds=min(prompt.seconds, self.max_seconds))
-            for prompt in make_prompts(train, texts, self.clips_per_label)
-        ]
+        asked = make_prompts(train, texts, self.clips_per_label, max_seconds=self.max_seconds)
+        prompts = generator.prepare(asked)
         with generator.averaged_weights(), torch.no_grad():
             waveforms = generator.generate(prompts)
         synthesis = SynthesisFolder(folder)
@@ -207,3 +214,45 @@ class DetectorEvaluation(L.Callback):
             synthesis.write(prompt, waveform.numpy())
         synthesis.close(prompts)
         return Clips(read_manifest(folder))
+
+
+class _KeepsReal(FeatureCache):
+    """Keeps real clips' features in another cache, and synthetic ones, of this moment, itself."""
+
+    def __init__(self, kept: FeatureCache) -> None:
+        super().__init__(channel=kept.channel)
+        self.kept = kept
+
+    def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
+        return super().get(front_end, clip) if clip.synthetic else self.kept.get(front_end, clip)
+
+    def holds(self, front_end: FrontEnd, clip: Clip) -> bool:
+        cache = super() if clip.synthetic else self.kept
+        return cache.holds(front_end, clip)
+
+
+def _row(choice: Choice) -> dict[str, float]:
+    assert choice.settings is not None
+    assert choice.real is not None
+    table = choice.settings.set_index("setting")
+    objective = table["objective"]
+    return {
+        "auc": table["auc"]["synthetic"],
+        "pauc": table["pauc"]["synthetic"],
+        "gain": objective["synthetic"] - objective[table["own"]].iloc[0],
+        "regret": objective["oracle"] - objective["synthetic"],
+        "spearman": correlate(choice.selection, choice.real)[0, 0],
+    }
+
+
+def _means(shares: Sequence[Judged]) -> dict[str, float]:
+    judged = {unit: row for share in shares for unit, row in share.items()}
+    for machine, section in sorted(unit for unit, row in judged.items() if row is None):
+        if rank() == 0:
+            log.warning(
+                "%s section %s: no usable synthetic clips of both labels yet", machine, section
+            )
+    # In one order, however they were shared; where a curve is flat it has no order.
+    rows = [row for _, row in sorted(judged.items()) if row is not None]
+    means = pd.DataFrame(rows).mean().dropna()
+    return {str(key): float(value) for key, value in means.items()}

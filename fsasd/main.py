@@ -277,6 +277,8 @@ class Run:
             self.cfg.seed,
             options["prompts"],
             options["per_caption"],
+            # Clips that are made of their source's audio are as long as it.
+            None if generator.derived else options["max_seconds"],
         )
         prompts = generator.prepare(with_candidates(asked, options["candidates"]))
         judge = functools.partial(options["filters"], real=real)

@@ -11,8 +11,8 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from fsasd.callbacks import DetectorEvaluation, SynthesisWriter
-from fsasd.data.clips import Clips
+from fsasd.callbacks import DetectorEvaluation, SynthesisWriter, _means
+from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
 from fsasd.data.recording import read
@@ -163,8 +163,54 @@ def test_machines_without_usable_clips_are_told_and_left_out(data, monkeypatch, 
     callback = DetectorEvaluation(selector=Selector({"r": [0.0, 1.0]}, abstain=False))
     monkeypatch.setattr(callback, "_synthesise", synthesise)
     assert 0 < callback.evaluate(None, data)["auc"] <= 1
-    told = ["valve: no usable synthetic clips of both labels yet"] * (not usable)
+    told = ["valve section 00: no usable synthetic clips of both labels yet"] * (not usable)
     assert [record.getMessage() for record in caplog.records] == told
+
+
+def test_real_clips_are_heard_once_in_all_evaluations(data, monkeypatch):
+    read, heard = FeatureCache.read, []
+    monkeypatch.setattr(
+        FeatureCache, "read", lambda self, clip: heard.append(clip) or read(self, clip)
+    )
+    callback = DetectorEvaluation(
+        clips_per_label=2, max_seconds=0.64, detector=KNN(), selector=Selector({"k": [1]})
+    )
+    model = nano()
+    first, computed = callback.evaluate(model, data), list(heard)
+    heard.clear()
+    assert callback.evaluate(model, data) == first
+    # Again only those whose length and level prompts take.
+    assert sum(not clip.synthetic for clip in heard) == 2 * 2
+    assert sum(not clip.synthetic for clip in computed) > 40
+    kept = {Path(key[1].split("|")[0]) for key in data.cache._memory}
+    assert kept <= {clip.path for clip in data.clips}
+
+
+def test_each_section_is_judged_by_itself(data, monkeypatch):
+    """A machine of two sections is two machines of one, and processes may share them."""
+    clips = [replace(clip, section=f"{i % 2:02d}") for i, clip in enumerate(data.clips)]
+    data.clips = Clips(clips, data.cache)
+
+    def synthesise(generator, data, train, folder):
+        own = data.machine(train[0].machine).where(section=train[0].section, split="test")
+        assert {clip.section for clip in train} == {train[0].section}
+        return own
+
+    callback = DetectorEvaluation(selector=Selector({"r": [0.0, 1.0]}, abstain=False))
+    monkeypatch.setattr(callback, "_synthesise", synthesise)
+    whole = callback._judge(None, data)
+    assert sorted(whole) == [(m, s) for m in ("fan", "valve") for s in ("00", "01")]
+    shares = [callback._judge(None, data, (rank, 3)) for rank in range(3)]
+    assert [len(share) for share in shares] == [2, 1, 1]
+    assert shares[0] | shares[1] | shares[2] == whole
+    assert _means(shares[::-1]) == callback.evaluate(None, data)
+
+
+def test_a_resumed_run_goes_on_counting_validations():
+    first, second = DetectorEvaluation(every_n_validations=3), DetectorEvaluation()
+    first._validations = 2
+    second.load_state_dict(first.state_dict())
+    assert second._validations == 2
 
 
 def test_weights_that_are_divided_are_an_error_before_training():

@@ -59,8 +59,18 @@ def test_two_processes_have_the_loss_curve_of_one(runs):
     )
     assert len(one) == 4
     assert two == pytest.approx(one, rel=1e-4)
-    assert found_two == pytest.approx(found_one, rel=1e-3)
+    losses_two = {k: v for k, v in found_two.items() if not k.startswith("first_shot/")}
+    assert losses_two == pytest.approx({k: found_one[k] for k in losses_two}, rel=1e-3)
     assert {"val/loss", "val/machine/fan", "val_raw/label/anomaly"} <= found_one.keys()
+
+
+def test_two_processes_share_the_machines_that_are_judged(runs):
+    names = [sorted(p.read_text() for p in folder.glob("judged-*")) for folder in runs.values()]
+    assert names == [["fan valve"], ["fan", "valve"]]
+    scores = [json.loads((folder / "losses.json").read_text())[1] for folder in runs.values()]
+    one, two = ({k: v for k, v in s.items() if k.startswith("first_shot/")} for s in scores)
+    assert {"first_shot/auc", "first_shot/regret"} <= one.keys()
+    assert two == pytest.approx(one, abs=0.05)
 
 
 def test_two_processes_have_the_weights_of_one(runs):
@@ -116,7 +126,7 @@ def test_weights_that_are_divided_learn_the_same(runs, factory, tmp_path):
     one, found_one = json.loads((runs[1] / "losses.json").read_text())
     two, found_two = json.loads((tmp_path / "losses.json").read_text())
     assert two == pytest.approx(one, rel=1e-4)
-    assert found_two == pytest.approx(found_one, rel=1e-3)
+    assert found_two == pytest.approx({name: found_one[name] for name in found_two}, rel=1e-3)
     (one, average_one), (two, average_two) = (
         torch.load(folder / "weights.pt") for folder in (runs[1], tmp_path)
     )

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from safetensors.torch import load_file
 
 import fsasd.main as app
 from fsasd.generation.audioldm import AudioLDM
@@ -46,16 +47,45 @@ def own(tmp_path, monkeypatch):
     for name, text in blocks:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert [name for name, _ in blocks] == ["my_package/hum.py", "my_conf/generator/hum.yaml"]
+    assert [name for name, _ in blocks] == [
+        *("my_package/hum.py", "my_conf/generator/hum.yaml"),
+        *("my_package/murmur.py", "my_conf/generator/murmur.yaml"),
+    ]
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    for name in ("my_package", "my_package.hum"):
+    for name in ("my_package", "my_package.hum", "my_package.murmur"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
 def test_one_of_ones_own_keeps_the_rules(own):
     check_generator(hydra.utils.instantiate({"_target_": "my_package.hum.Hum", "hiss": 0.5}))
+
+
+def test_one_of_ones_own_that_is_trained_keeps_the_rules(own):
+    check_generator(hydra.utils.instantiate({"_target_": "my_package.murmur.Murmur"}))
+
+
+@pytest.mark.slow
+def test_one_of_ones_own_is_trained_and_synthesises_by_its_configuration(own):
+    """With all callbacks: the checkpoint of the lowest val/loss, the first-shot number, sounds."""
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        cfg = compose("config", [
+            "experiment=tiny", "generator=none", f"store={own}/store",
+            "generator._target_=my_package.murmur.Murmur", "+generator.checkpoint=null",
+            "callbacks.monitor.samples_every_n_steps=2", "trainer.enable_progress_bar=false",
+        ])  # fmt: skip
+    run = app.Run(cfg, own / "run")
+    assert 0 <= run() <= 1
+    model = run.store.path("finetune", run.finetune_recipe())
+    assert len(list(model.rglob("samples/000002/*/*.wav"))) == 2
+    logged = pd.read_csv(next(model.rglob("metrics.csv")))
+    assert {"val/loss", "first_shot/auc", "train/learning_rate"} <= set(logged)
+    assert pd.read_csv(own / "run" / "synthetic" / "manifest.csv")["kept"].all()
+    # It learnt, and what it learnt is what it synthesised with.
+    saved = load_file(model / "model" / "murmur.safetensors")["words.weight"]
+    fresh = hydra.utils.instantiate({"_target_": "my_package.murmur.Murmur"})
+    assert saved.shape == fresh.words.weight.shape
 
 
 def test_one_of_ones_own_is_found_by_its_configuration(own):
@@ -225,6 +255,57 @@ BROKEN = [
 def test_a_broken_rule_is_named(generator, message):
     with pytest.raises(AssertionError, match=f"breaks the rule '.*{message}"):
         check_generator(generator)
+
+
+class Learner(Noise):
+    """Learns its level; keeps every rule until a test breaks one."""
+
+    trained = True
+
+    def __init__(self, checkpoint=None):
+        super().__init__()
+        if checkpoint:
+            self.weight.data = torch.load(checkpoint, weights_only=True)
+
+    def examples(self, clips, captions, *, train):
+        return torch.utils.data.TensorDataset(torch.ones(len(clips)))
+
+    def training_step(self, batch, batch_idx):
+        return (self.weight - 2 * batch[0]).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.training_step(batch, batch_idx))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_a_generator_that_is_trained_keeps_the_rules():
+    learner = Learner()
+    check_generator(learner)
+    assert learner.weight.item() == 1, "a copy of it was trained"
+
+
+def save_what_was_there(self, folder):
+    torch.save(torch.ones(1), Path(folder))
+
+
+BROKEN_LEARNERS = [
+    ({"configure_optimizers": lambda self: torch.optim.SGD(self.parameters(), 0.0)},
+     "training changes weights': after two steps all are as they were"),
+    ({"configure_optimizers": lambda self: torch.optim.SGD(self.parameters(), np.inf)},
+     "weights that were trained are numbers': weight is not finite"),
+    ({"save": save_what_was_there}, "what was saved generates the same clips"),
+    ({"on_save_checkpoint": lambda self, state: state.update(path=Path("a"))},
+     "a checkpoint holds tensors, numbers and text only"),
+    ({"validation_step": Generator.validation_step}, "is validated': it has no validation_step"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("methods", "message"), BROKEN_LEARNERS)
+def test_a_broken_rule_of_training_is_named(methods, message):
+    with pytest.raises(AssertionError, match=f"breaks the rule '.*{message}"):
+        check_generator(type("Broken", (Learner,), methods)(), decibel=0.1)
 
 
 def test_weights_that_were_not_saved_are_noticed():

@@ -8,15 +8,17 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from fsasd.callbacks import SynthesisWriter
+from fsasd.callbacks import DetectorEvaluation, SynthesisWriter
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
+from fsasd.detectors.knn import KNN
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.batches import batches
 from fsasd.generation.prompts import make_prompts
 from fsasd.generation.sampling import Sampler
 from fsasd.generation.sharding import FullySharded
 from fsasd.generation.synthesis import SynthesisFolder
+from fsasd.selection import Selector
 
 GLOBAL_BATCH = 8
 STEPS = 4
@@ -54,7 +56,21 @@ class Halt(L.Callback):
 
 
 def tuned():
-    return AudioLDM(crop_seconds=0.64, learning_rate=1e-3, warmup_steps=1)
+    return AudioLDM(crop_seconds=0.64, learning_rate=1e-3, warmup_steps=1, sampler=Sampler(steps=2))
+
+
+class Judge(DetectorEvaluation):
+    """Says which machines each process has judged."""
+
+    def __init__(self, folder):
+        selector = Selector({"k": [1, 2]}, abstain=False, max_gap=None)
+        super().__init__(clips_per_label=4, max_seconds=0.64, detector=KNN(), selector=selector)
+        self.folder = folder
+
+    def _judge(self, generator, data, share=(0, 1)):
+        found = super()._judge(generator, data, share)
+        (self.folder / f"judged-{share[0]}").write_text(" ".join(machine for machine, _ in found))
+        return found
 
 
 def trainer(folder, devices, strategy, **options):
@@ -86,7 +102,8 @@ def main(root: Path, folder: Path, devices: int, strategy: str) -> None:
             second = trainer(folder, devices, FullySharded(), callbacks=[curve])
             second.fit(tuned(), data, ckpt_path=half, weights_only=True)
             return
-        trainer(folder, devices, strategy, callbacks=[curve]).fit(tuned(), data)
+        callbacks = [curve, Judge(folder)]
+        trainer(folder, devices, strategy, callbacks=callbacks).fit(tuned(), data)
 
     model = AudioLDM(sampler=Sampler(steps=2))
     normal = data.captioned.where(machine="bearing", label="normal")

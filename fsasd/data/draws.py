@@ -10,17 +10,45 @@ the next draw.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data.distributed import DistributedSampler
 
 
-class Draw(NamedTuple):
-    """One hearing of one clip: its index, and the seed of all that is random in the example."""
+class Draw(int):
+    """One hearing of one clip: its index, and the seed of all that is random in the example.
 
-    clip: int
+    It is the index, so that any data set can be asked by it; one whose examples are random takes
+    the seed, too, and a run that is resumed then hears what one that was not cut would.
+
+    >>> draw = Draw(1, seed=7)
+    >>> "ab"[draw], draw.clip, draw.seed
+    ('b', 1, 7)
+    """
+
     seed: int
+
+    def __new__(cls, clip: int, seed: int) -> Draw:
+        draw = super().__new__(cls, clip)
+        draw.seed = seed
+        return draw
+
+    @property
+    def clip(self) -> int:
+        """The index alone."""
+        return int(self)
+
+    def __getnewargs__(self) -> tuple[int, int]:  # type: ignore[override]
+        return self.clip, self.seed
+
+    def __eq__(self, other: object) -> bool:
+        same = int.__eq__(self, other)  # type: ignore[operator]
+        return same and self.seed == other.seed if isinstance(other, Draw) else same
+
+    __hash__ = int.__hash__
+
+    def __repr__(self) -> str:
+        return f"Draw({self.clip}, {self.seed})"
 
 
 # Lightning leaves samplers of this base alone; others it would replace by its own.

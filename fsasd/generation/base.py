@@ -55,7 +55,11 @@ class Generator(L.LightningModule, abc.ABC):
         return self.generate(batch)
 
     def examples(self, clips: Clips, captions: Sequence[str], *, train: bool) -> Dataset[Any]:
-        """Turn captioned clips into what ``training_step`` gets, collated."""
+        """Turn captioned clips into what ``training_step`` gets, collated.
+
+        The data set is indexed by clip. An index is a ``Draw``, which also has the ``seed`` of what
+        is random in the example.
+        """
         raise NotImplementedError(f"{type(self).__name__} is trained: it must implement 'examples'")
 
     def save(self, folder: str | Path) -> None:

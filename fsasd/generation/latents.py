@@ -74,8 +74,18 @@ def heard_mel(waveform: np.ndarray) -> np.ndarray:
     return AUDIOLDM_MEL(normalise(waveform)[0]).T
 
 
+WINDOW = 1024
+"""Frames of the log-mel (10.24 s) that the VAE, which attends to all of them, is given at once."""
+
+OVERLAP = 64
+"""Frames that two windows have in common: each knows what lies beyond its end."""
+
+
 class VaeMoments:
     """The front end of AudioLDM: waveform -> moments of the VAE's posterior.
+
+    Recordings of more than 10.24 s are encoded in windows of that length which overlap by 0.64 s,
+    of which each gives one half; the level is the whole recording's.
 
     Args:
         vae: The frozen VAE.
@@ -90,7 +100,8 @@ class VaeMoments:
         self._weights = fingerprint(vae)
 
     def __repr__(self) -> str:
-        return f"VaeMoments({self._weights}, {self.seconds}, {AUDIOLDM_MEL})"
+        windows = f"windows of {WINDOW}, {OVERLAP} in common"
+        return f"VaeMoments({self._weights}, {self.seconds}, {AUDIOLDM_MEL}, {windows})"
 
     @torch.no_grad()
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
@@ -100,9 +111,26 @@ class VaeMoments:
             waveform = np.pad(waveform, (0, short), mode="wrap")
         mel = torch.from_numpy(heard_mel(waveform))[None, None]
         step = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        mel = mel[:, :, : mel.shape[2] // step * step]
-        encoded = self.vae.encode(mel.to(self.vae.device, self.vae.dtype)).latent_dist
-        return encoded.parameters[0].to("cpu", torch.float16).numpy()
+        frames = mel.shape[2] // step * step
+        moments = []
+        for begin, end in windows(frames):
+            piece = mel[:, :, begin:end].to(self.vae.device, self.vae.dtype)
+            encoded = self.vae.encode(piece).latent_dist.parameters[0]
+            first = OVERLAP // 2 // step if begin else 0
+            last = encoded.shape[1] - (OVERLAP // 2 // step if end < frames else 0)
+            moments.append(encoded[:, first:last].to("cpu", torch.float16))
+        return torch.cat(moments, dim=1).numpy()
+
+
+def windows(frames: int) -> list[tuple[int, int]]:
+    """Return where windows over so many frames begin and end; the last is as long as is left.
+
+    >>> windows(1024), windows(2000)
+    ([(0, 1024)], [(0, 1024), (960, 1984), (1920, 2000)])
+    """
+    hop = WINDOW - OVERLAP
+    count = max(-(-(frames - OVERLAP) // hop), 1)
+    return [(i * hop, min(i * hop + WINDOW, frames)) for i in range(count)]
 
 
 class Computed:

@@ -21,7 +21,7 @@ from fsasd.data.log_mel import LogMel
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.cost import GIB, training_cost
-from fsasd.generation.prompts import Prompt, make_prompts
+from fsasd.generation.prompts import MAX_SECONDS, Prompt, make_prompts
 
 log = logging.getLogger(__name__)
 
@@ -105,11 +105,18 @@ class TrainingMonitor(L.Callback):
     Args:
         samples_every_n_steps: Optimizer steps between sounds; 0 for none.
         samples: Prompts: normal and anomalous in turn, of one target machine after the other.
+        max_seconds: Of a sound; the real clip may be longer.
     """
 
-    def __init__(self, samples_every_n_steps: int = 500, samples: int = 4) -> None:
+    def __init__(
+        self,
+        samples_every_n_steps: int = 500,
+        samples: int = 4,
+        max_seconds: float | None = MAX_SECONDS,
+    ) -> None:
         self.samples_every_n_steps = samples_every_n_steps
         self.samples = samples
+        self.max_seconds = max_seconds
         self._step = 0
         self._restart()
 
@@ -145,7 +152,8 @@ class TrainingMonitor(L.Callback):
         batch_idx: int,
     ) -> None:
         """Log speed and memory, and sounds when it is time."""
-        self._clips += len(batch["draws"]) * trainer.world_size
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._clips += data.batch_size * trainer.world_size
         stepped = trainer.global_step != self._step
         self._step = trainer.global_step
         if not stepped:
@@ -166,6 +174,7 @@ class TrainingMonitor(L.Callback):
         prompts = self._prompts(trainer.datamodule)  # type: ignore[attr-defined]
         if not prompts:
             return
+        prompts = pl_module.prepare(prompts)
         pl_module.eval()
         with pl_module.averaged_weights(), torch.no_grad():
             found = pl_module.generate(prompts)
@@ -181,8 +190,8 @@ class TrainingMonitor(L.Callback):
         # A caption of each machine: as many of them as there are samples.
         first = {clip.machine: i for i, clip in reversed(list(enumerate(chosen)))}
         some = chosen[sorted(first.values())[: -(-self.samples // 2)]]
-        prompts = make_prompts(some, [data.captions(clip) for clip in some], 1)
-        return prompts[: self.samples]
+        texts = [data.captions(clip) for clip in some]
+        return make_prompts(some, texts, 1, max_seconds=self.max_seconds)[: self.samples]
 
     @staticmethod
     def _is_logged(trainer: Any, step: int) -> bool:

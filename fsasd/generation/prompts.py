@@ -20,6 +20,9 @@ from fsasd.generation.latents import normalise
 
 PER_CAPTION = ("proportional", "balanced")
 
+MAX_SECONDS = 10.24
+"""The length that AudioLDM was trained on."""
+
 
 class Prompt(NamedTuple):
     """One recording to synthesise; it depends on nothing but this.
@@ -216,6 +219,7 @@ def make_prompts(
     seed: int = 0,
     wording: PromptSet | None = None,
     per_caption: str = "proportional",
+    max_seconds: float | None = None,
 ) -> list[Prompt]:
     """Ask for as many normal as anomalous clips of each machine, from its normal captions.
 
@@ -230,13 +234,17 @@ def make_prompts(
         wording: How anomalous clips are asked for; the paper's word replacement by default.
         per_caption: ``proportional``: a machine's captions come up as often as in its real clips;
             ``balanced``: all alike.
+        max_seconds: Longest clip to ask for, of however long a real one; ``None`` for no limit.
 
     Raises:
         MetadataError: A clip is not normal.
-        ValueError: A caption has no word "normal" to replace, or ``per_caption`` is not known.
+        ValueError: A caption has no word "normal" to replace, ``per_caption`` is not known, or
+            ``max_seconds`` is not positive.
     """
     if per_caption not in PER_CAPTION:
         raise ValueError(f"per_caption: expected {' or '.join(PER_CAPTION)}, found '{per_caption}'")
+    if max_seconds is not None and not max_seconds > 0:
+        raise ValueError(f"max_seconds: expected a positive number or null, found {max_seconds}")
     wording = wording or WordReplacement()
     if wrong := next((clip for clip in clips if clip.label != "normal"), None):
         raise MetadataError(f"{wrong.path}: prompts are made from normal clips only")
@@ -260,7 +268,7 @@ def make_prompts(
                         domain=clip.domain,
                         label=label,
                         caption=asked.caption,
-                        seconds=round(len(waveform) / SAMPLE_RATE, 2),
+                        seconds=_at_most(max_seconds, len(waveform) / SAMPLE_RATE),
                         gain=float(normalise(waveform)[1]),
                         seed=_number(f"{seed}/{name}"),
                         source=printable(clip.path),
@@ -335,6 +343,10 @@ def _turns(order: Sequence[int], captions: Sequence[str], balanced: bool) -> Ite
         groups.setdefault(captions[i], []).append(i)
     rounds = zip(*map(itertools.cycle, groups.values()), strict=True)
     return itertools.chain.from_iterable(rounds)
+
+
+def _at_most(limit: float | None, seconds: float) -> float:
+    return round(seconds if limit is None else min(seconds, limit), 2)
 
 
 def _number(text: str) -> int:

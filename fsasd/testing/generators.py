@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import pickle
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,10 +13,12 @@ import lightning as L
 import numpy as np
 import soundfile
 import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
 from fsasd.callbacks import SynthesisWriter
 from fsasd.data.clips import Clips
+from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, read
@@ -66,11 +71,14 @@ def check_generator(
 ) -> None:
     """Check that a generator keeps the rules of ``fsasd.generation.base.Generator``.
 
+    A copy of one that is trained is trained for two steps, saved and loaded again.
+
     Args:
         generator: The generator, in the state in which it would generate.
         prompts: What to ask of it, not yet prepared; by default clips of two machines and lengths,
             of both labels, with recordings made for it.
-        reload: For a generator that is trained: the folder that ``save`` wrote -> the generator.
+        reload: For a generator that is trained: the folder that ``save`` wrote -> the generator; by
+            default its class with ``checkpoint``, and no other argument.
         decibel: How far two log-mels may differ (RMS) and be equal.
 
     Raises:
@@ -80,13 +88,17 @@ def check_generator(
     >>> check_generator(FaultTransforms({"leak": {"strength": [0.2, 0.5], "above": [2e3, 4e3]}}))
     """
     generator.eval()
+    learner = copy.deepcopy(generator).train() if generator.trained else None
     with tempfile.TemporaryDirectory() as folder:
         asked = _example_prompts(Path(folder)) if prompts is None else prompts
         case = GeneratorCase(generator, asked, decibel)
         for rule in RULES:
             rule(case)
-        if reload is not None:
-            _is_the_same_when_reloaded(case, reload)
+        anew = reload or functools.partial(_made_anew, generator)
+        if reload is not None or generator.trained:
+            _is_the_same_when_reloaded(case, generator, anew)
+        if learner is not None:
+            _learns(case, learner, anew)
 
 
 def _prepares(case: GeneratorCase) -> None:
@@ -97,7 +109,7 @@ def _prepares(case: GeneratorCase) -> None:
         )
         _require(
             changed == before,
-            "prepare changes captions and faults only",
+            "prepare changes captions only, and names faults",
             f"{before} became {prompt}",
         )
         _require(
@@ -213,12 +225,75 @@ def _runs_in_the_trainer(case: GeneratorCase) -> None:
             )
 
 
-def _is_the_same_when_reloaded(case: GeneratorCase, reload: Callable[[Path], Generator]) -> None:
+def _made_anew(generator: Generator, folder: Path) -> Generator:
+    return type(generator)(checkpoint=str(folder))  # type: ignore[call-arg]
+
+
+def _is_the_same_when_reloaded(
+    case: GeneratorCase, generator: Generator, reload: Callable[[Path], Generator]
+) -> None:
+    with generator.averaged_weights():
+        before = [waveform.numpy() for waveform in generator.generate(list(case.prompts))]
     with tempfile.TemporaryDirectory() as folder:
-        case.generator.save(Path(folder) / "model")
+        generator.save(Path(folder) / "model")
         again = reload(Path(folder) / "model").eval()
-        clips = [waveform.numpy() for waveform in again.generate(list(case.prompts))]
-    _require_equal(case, case.clips, clips, "what was saved generates the same clips")
+        after = [waveform.numpy() for waveform in again.generate(list(case.prompts))]
+    _require_equal(case, before, after, "what was saved generates the same clips")
+
+
+def _learns(case: GeneratorCase, learner: Generator, reload: Callable[[Path], Generator]) -> None:
+    _require(
+        is_overridden("validation_step", learner),
+        "a trained generator is validated",
+        "it has no validation_step, and by default the checkpoint with the lowest val/loss is kept",
+    )
+    before = {name: p.detach().clone() for name, p in learner.named_parameters()}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = _train_two_steps(learner, Path(folder))
+        try:
+            torch.load(checkpoint, weights_only=True)
+        except pickle.UnpicklingError as error:
+            _require(False, "a checkpoint holds tensors, numbers and text only", str(error))
+    after = {name: p.detach().cpu() for name, p in learner.named_parameters()}
+    _require(
+        any(name not in before or not torch.equal(p, before[name]) for name, p in after.items()),
+        "training changes weights",
+        "after two steps all are as they were",
+    )
+    for name, weight in after.items():
+        finite = bool(torch.isfinite(weight).all())
+        _require(finite, "weights that were trained are numbers", f"{name} is not finite")
+    _is_the_same_when_reloaded(case, learner.eval(), reload)
+
+
+def _train_two_steps(learner: Generator, folder: Path) -> Path:
+    clips = [
+        _example_clip(folder, machine, number, 0.6, role=role, split="train", label=label)
+        for machine, role, label in (
+            ("fan", "reference", "normal"),
+            ("fan", "reference", "anomaly"),
+            ("valve", "target", "normal"),
+        )
+        for number in range(2)
+    ]
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=2,
+        max_epochs=-1,
+        val_check_interval=2,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(learner, FirstShotDataModule(clips, batch_size=2, val_share=0.5))
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return folder / "last.ckpt"
 
 
 RULES = (
@@ -258,12 +333,16 @@ def _said(waveform: object) -> str:
 def _example_prompts(folder: Path) -> list[Prompt]:
     clips, captions = [], []
     for machine, number, seconds in (("fan", 0, 0.6), ("valve", 1, 0.8)):
-        rng = np.random.default_rng(number)
-        time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-        hum = 0.05 * np.sin(2 * np.pi * 100 * (number + 1) * time)
-        path = folder / f"{machine}_{number}.wav"
-        noise = 0.01 * rng.standard_normal(len(time))
-        soundfile.write(path, hum + noise, SAMPLE_RATE, subtype="PCM_16")
-        clips.append(Clip(path, machine, section="00", domain="source", label="normal"))
+        clips.append(_example_clip(folder, machine, number, seconds, label="normal"))
         captions.append(f"This is the normal sound of a {machine} with speed {number}.")
     return make_prompts(Clips(clips), captions, clips_per_label=1)
+
+
+def _example_clip(folder: Path, machine: str, number: int, seconds: float, **known: str) -> Clip:
+    rng = np.random.default_rng(number)
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    hum = 0.05 * np.sin(2 * np.pi * 100 * (number + 1) * time)
+    path = folder / f"{machine}_{known['label']}_{number}.wav"
+    noise = 0.01 * rng.standard_normal(len(time))
+    soundfile.write(path, hum + noise, SAMPLE_RATE, subtype="PCM_16")
+    return Clip(path, machine, section="00", domain="source", **known)  # type: ignore[arg-type]
