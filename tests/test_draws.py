@@ -1,5 +1,6 @@
 """Which clip is heard when: the same for any number of processes, and after an interruption."""
 
+import pickle
 from collections import Counter
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.data.draws import BalancedDraws, InOrder
+from fsasd.data.draws import BalancedDraws, Draw, InOrder
 
 WEIGHTS = st.lists(st.floats(0.1, 10), min_size=1, max_size=40)
 
@@ -70,6 +71,16 @@ def test_validation_hears_each_clip_and_each_process_as_many(count, ranks):
     assert set(heard) == set(range(count))
     assert len(heard) < count + ranks
     assert {len(share) for share in shares} == {len(InOrder(count, ranks=ranks))}
+
+
+def test_a_draw_is_an_index_that_knows_its_seed():
+    draw = Draw(1, 7)
+    assert pickle.loads(pickle.dumps([draw])) == [draw]
+    assert (draw, draw.clip, draw.seed) == (1, 1, 7)
+    assert draw != Draw(1, 8)
+    assert "abc"[draw] == "b"
+    assert np.arange(3)[draw] == torch.arange(3)[draw] == 1
+    assert {1: "b"}[draw] == "b"
 
 
 # In Lightning's hands

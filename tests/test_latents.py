@@ -1,11 +1,14 @@
 """What AudioLDM hears, computed once: mels, moments, crops, the cache, shares of processes."""
 
 import errno
+import itertools
 import os
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.draws import Draw
@@ -13,7 +16,14 @@ from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import read
 from fsasd.generation import checkpoint
-from fsasd.generation.latents import LatentExamples, VaeMoments, compute, heard_mel, normalise
+from fsasd.generation.latents import (
+    LatentExamples,
+    VaeMoments,
+    compute,
+    heard_mel,
+    normalise,
+    windows,
+)
 from fsasd.generation.vocoder import GriffinLim
 
 
@@ -51,6 +61,43 @@ def test_short_clips_are_repeated_and_never_padded_with_silence(vae):
     assert moments.dtype == np.float16
     whole = VaeMoments(vae, 0.1)(np.tile(sound, 6)[:40960])
     np.testing.assert_allclose(moments, whole, atol=1e-2)
+
+
+def test_long_recordings_are_encoded_in_windows(vae, monkeypatch):
+    """What a window does not know, the VAE normalises away: of a steady sound all is the same."""
+    sound = np.random.default_rng(0).uniform(-1, 1, 16_000 * 30).astype(np.float32)
+    lengths, encode = [], vae.encode
+    monkeypatch.setattr(vae, "encode", lambda x: lengths.append(x.shape[2]) or encode(x))
+    found = VaeMoments(vae, None)(sound)
+    assert lengths == [1024, 1024, 1024, 120]
+    with monkeypatch.context() as patch:
+        patch.setattr("fsasd.generation.latents.WINDOW", 4000)
+        whole = VaeMoments(vae, None)(sound)
+    assert lengths[4:] == [3000]
+    assert found.shape == whole.shape == (8, 750, 16)
+    means = found[:4].astype(float), whole[:4].astype(float)
+    np.testing.assert_allclose(means[0], means[1], atol=0.05 * means[1].std())
+
+
+@given(frames=st.integers(4, 10_000))
+def test_windows_cover_all_frames(frames):
+    places = windows(frames)
+    assert (places[0][0], places[-1][1]) == (0, frames)
+    assert max(end - begin for begin, end in places) <= 1024
+    for (_, end), (begin, after) in itertools.pairwise(places):
+        assert (end - begin, after > end) == (64, True)
+
+
+def test_crops_come_from_all_of_a_long_recording(vae, make_wav, tmp_path):
+    clip = Clip(make_wav("long.wav", seconds=40), "fan", label="normal")
+    long = examples(Clips([clip], FeatureCache(tmp_path / "cache")), vae, random_crop=True)
+    whole = long.clips.cache.get(long.moments, clip).astype(np.float32)
+    starts = []
+    for seed in range(40):
+        crop = long[Draw(0, seed)]["moments"].numpy()
+        starts += [i for i in range(985) if np.array_equal(whole[:, i : i + 16], crop)]
+    assert len(starts) == 40
+    assert min(starts) < 100 < 900 < max(starts)
 
 
 def test_normalisation_removes_mean_and_gain_restores_the_level():

@@ -847,6 +847,18 @@ def test_prompts_and_what_is_kept_are_part_of_the_recipe(chain):
     assert all(one != other for i, one in enumerate(recipes) for other in recipes[:i])
 
 
+@pytest.mark.parametrize(
+    ("generator", "expected"), [("audioldm_nano_fast", 0.4), ("transforms", 1)]
+)
+def test_synthetic_clips_are_cut_unless_they_are_made_of_real_ones(chain, generator, expected):
+    root, store, _ = chain
+    asked = [*TINY, store, f"generator={generator}", "synthesis.max_seconds=0.4"]
+    run = app.Run(configure(*asked, "stages=[finetune,synthesise]"), root / generator)
+    run()
+    manifest = pd.read_csv(root / generator / "synthetic" / "manifest.csv")
+    assert set(manifest["seconds"]) == {expected}
+
+
 def test_prompts_candidates_and_filters_reach_the_manifest(chain):
     root, store, _ = chain
     app.Run(

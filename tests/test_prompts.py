@@ -131,6 +131,19 @@ def test_a_prompt_takes_the_attributes_of_its_real_clip(make_wav):
     assert {prompt.source for prompt in prompts} == {str(real.path), str(free.path)}
 
 
+@pytest.mark.parametrize(("limit", "expected"), [(10.24, 10.24), (None, 60.0), (0.5, 0.5)])
+def test_a_prompt_is_no_longer_than_it_may_be(make_wav, limit, expected):
+    clip = Clip(make_wav("long.wav", seconds=60, rate=1000), "fan", label="normal")
+    prompts = make_prompts(Clips([clip]), [NORMAL], 1, max_seconds=limit)
+    assert [prompt.seconds for prompt in prompts] == [expected] * 2
+
+
+def test_a_limit_that_is_none_is_told(make_wav):
+    clips = Clips([Clip(make_wav("a.wav"), "fan", label="normal")])
+    with pytest.raises(ValueError, match="max_seconds: expected a positive number or null, found"):
+        make_prompts(clips, [NORMAL], 1, max_seconds=0)
+
+
 def test_a_prompt_names_the_fault_that_its_caption_describes(normals):
     prompts = prompts_of(normals.where(machine="valve"), wording=shipped("faults"))
     found = {prompt.fault for prompt in prompts if prompt.label == "anomaly"}

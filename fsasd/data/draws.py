@@ -45,6 +45,9 @@ class Draw(int):
         same = int.__eq__(self, other)  # type: ignore[operator]
         return same and self.seed == other.seed if isinstance(other, Draw) else same
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     __hash__ = int.__hash__
 
     def __repr__(self) -> str:
