@@ -227,8 +227,9 @@ class _KeepsReal(FeatureCache):
         return super().get(front_end, clip) if clip.synthetic else self.kept.get(front_end, clip)
 
     def holds(self, front_end: FrontEnd, clip: Clip) -> bool:
-        cache = super() if clip.synthetic else self.kept
-        return cache.holds(front_end, clip)
+        if clip.synthetic:
+            return super().holds(front_end, clip)
+        return self.kept.holds(front_end, clip)
 
 
 def _row(choice: Choice) -> dict[str, float]:

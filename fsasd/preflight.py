@@ -32,6 +32,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "references": bool,
         "clips_per_label": int,
         "batch_size": int,
+        "max_seconds": float | None,
         "prompts": Any,
         "per_caption": Literal["proportional", "balanced"],
         "candidates": int,

@@ -170,7 +170,7 @@ def test_machines_without_usable_clips_are_told_and_left_out(data, monkeypatch, 
 def test_real_clips_are_heard_once_in_all_evaluations(data, monkeypatch):
     read, heard = FeatureCache.read, []
     monkeypatch.setattr(
-        FeatureCache, "read", lambda self, clip: heard.append(clip) or read(self, clip)
+        FeatureCache, "read", lambda self, *of: heard.append(of[0]) or read(self, *of)
     )
     callback = DetectorEvaluation(
         clips_per_label=2, max_seconds=0.64, detector=KNN(), selector=Selector({"k": [1]})

@@ -42,7 +42,7 @@ class Draw(int):
         return self.clip, self.seed
 
     def __eq__(self, other: object) -> bool:
-        same = int.__eq__(self, other)  # type: ignore[operator]
+        same = int.__eq__(self, other)
         return same and self.seed == other.seed if isinstance(other, Draw) else same
 
     def __ne__(self, other: object) -> bool:

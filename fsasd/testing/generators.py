@@ -226,7 +226,7 @@ def _runs_in_the_trainer(case: GeneratorCase) -> None:
 
 
 def _made_anew(generator: Generator, folder: Path) -> Generator:
-    return type(generator)(checkpoint=str(folder))  # type: ignore[call-arg]
+    return type(generator)(checkpoint=str(folder))
 
 
 def _is_the_same_when_reloaded(
