@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from omegaconf import OmegaConf
 from sklearn.base import clone
 from test_pretrained import tiny
@@ -352,6 +353,26 @@ def test_stgram_scores_are_minus_log_p_of_the_own_class(heard, train, test_clips
     logits = 30 * torch.stack([angle.cos(), *cosines[1:]])
     expected = -logits.log_softmax(dim=0)[0].item()
     assert detector.score(test_clips[[0]])[0] == pytest.approx(expected, rel=1e-4)
+
+
+# Several GPUs
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_network_that_was_normalised_together_is_the_same_network(name):
+    """Lightning exchanges layers for the training on several GPUs, and back."""
+    torch.manual_seed(0)
+    classifier = SMALL[name].classifier(0, 5)
+    waveforms = 0.1 * torch.randn(4, 8000)
+    expected, kept = classifier.eval()(waveforms), classifier.kept()
+    sync = TorchSyncBatchNorm()
+    trained = sync.apply(classifier)
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in trained.modules())
+    back = sync.revert(trained)
+    assert back.kept().keys() == kept.keys()
+    again = SMALL[name].classifier(0, 5)
+    again.keep(back.kept())
+    torch.testing.assert_close(again.eval()(waveforms), expected)
 
 
 # Half precision

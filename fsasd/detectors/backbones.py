@@ -135,7 +135,10 @@ class MobileFaceNet(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Return (batch, dim) of (batch, inputs, bins, frames)."""
-        x = F.adaptive_avg_pool2d(self.maps(maps), self.grid)
+        x = self.maps(maps)
+        if x.shape[2:] != self.grid:
+            # Its gradients on GPUs are not deterministic, and ten seconds need none.
+            x = F.adaptive_avg_pool2d(x, self.grid)
         return self.project(self.normalise(self.weighting(x)))
 
 
