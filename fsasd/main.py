@@ -22,6 +22,7 @@ from typing import Any
 import hydra
 import lightning as L
 import numpy as np
+import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
@@ -33,9 +34,10 @@ from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import DataLoader
 
 from fsasd.callbacks import SynthesisWriter
-from fsasd.data.check import check
+from fsasd.data.check import check, find_in_recordings, inspect_once, log_findings
+from fsasd.data.check.likeness import save_profiles
 from fsasd.data.clips import Clips, identity
-from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.datamodule import FirstShotDataModule, is_trainable
 from fsasd.data.metadata import Clip, require_known
 from fsasd.detection import Detection, detect, in_section, sections, tell, write
 from fsasd.detectors.base import Detector
@@ -74,7 +76,7 @@ from fsasd.recipes import digest, examples_per_step, foreign, packages
 from fsasd.report import console, paper_table, write_report, write_tables
 from fsasd.report.results import Results
 from fsasd.resuming import fit, interruptible, read_checkpoint
-from fsasd.run_folder import clear, show
+from fsasd.run_folder import UNREADABLE, add_unscored, clear, list_unreadable, show
 from fsasd.selection import Selector
 from fsasd.store import Store, rank
 from fsasd.sweep import LEFT_OUT, leave_out
@@ -84,6 +86,9 @@ log = logging.getLogger(__name__)
 
 VERSIONS = {"pretrain": 3, "finetune": 5, "synthesise": 6, "train": 4, "detect": 11}
 """To be raised when a stage, given the same recipe, gives another result."""
+
+SOME_UNREADABLE = 3
+"""Exit code of a run that went on without recordings that cannot be read."""
 
 STAGES = ("check", "pretrain", "finetune", "synthesise", "train", "detect", "report")
 
@@ -346,6 +351,7 @@ class Run:
                 rate = self.cfg.decision.false_alarm_rate
                 found.append(detect(detector, selector, train, test, mine, rate))
         write(folder, found, trained)
+        save_profiles(folder / "models", self.recordings)
         trials = {}
         if made is not None and self.cfg.synthesis.references and selector.grids:
             trials = dict(self._trials(detector, selector, made))
@@ -410,8 +416,9 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             if "check" in stages:
                 self.check()
-            if {"synthesise", "detect"} & set(stages):
-                clear(self.folder)
+        self._inspect()
+        if rank() == 0 and {"synthesise", "detect"} & set(stages):
+            clear(self.folder)
         if stages == ["check"]:
             return None
         if stages == ["report"] and not Results(self.folder).machines:
@@ -436,6 +443,7 @@ class Run:
                 alone=True,
             )
             self._show(made)
+            add_unscored(self.folder, self.unreadable)
         if "report" in stages:
             trust = packages(self._all("detector"))
             write_tables(self.folder, self.cfg.tables, self._generator_parameters(), trust)
@@ -463,6 +471,48 @@ class Run:
             check_accelerator(self._all("trainer"))
             # What Lightning refuses it says now.
             self._trainer(self.folder, callbacks=self._callbacks(self.folder), logger=False)
+
+    @cached_property
+    def recordings(self) -> pd.DataFrame:
+        """What the recordings hold that this run uses (see ``inspect``)."""
+        cache = self.data.cache
+        return inspect_once(self._used(), cache.folder, cache.channel, again=rank() == 0)
+
+    @property
+    def unreadable(self) -> pd.DataFrame:
+        """Those of ``recordings`` that this run goes on without."""
+        return self.recordings[self.recordings["problem"].notna()]
+
+    def _inspect(self) -> None:
+        """Log what is wrong with recordings, and go on without those that cannot be read."""
+        if self.recordings.empty:
+            return
+        if rank() == 0:
+            log_findings(find_in_recordings(self.recordings), log)
+            list_unreadable(self.folder, self.unreadable)
+        targets = set(self.data.targets)
+        self.data.leave_out(set(self.unreadable["path"]))
+        if lost := sorted(targets - set(self.data.targets)):
+            raise ValueError(f"{', '.join(lost)}: none of its recordings can be read")
+        if "detect" in self.cfg.stages:
+            check_targets(self.data)
+
+    def _used(self) -> Clips:
+        """Return the recordings that some stage reads."""
+        stages = list(self.cfg.stages)
+        if not set(stages) - {"check", "report"}:
+            return self.data.clips[[]]
+        if self.cfg.synthesis.references:
+            return self.data.clips
+        generated = bool(self.cfg.generator._target_) or "pretrain" in stages
+        prepared = bool(self.detector.to_prepare())
+        return self.data.clips.that(
+            lambda clip: (
+                clip.role == "target"
+                or (generated and is_trainable(clip))
+                or (prepared and clip.split == "train" and clip.label == "normal")
+            )
+        )
 
     def _generate(self, stages: Sequence[str]) -> Path | None:
         wanted = {"finetune", "synthesise", "detect"} & set(stages)
@@ -663,7 +713,15 @@ def main(cfg: DictConfig) -> float | None:
         run = Run(cfg, folder)
         run.check_overrides(hydra_config.overrides.task)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
-        return run()
+        score = run()
+        if rank() > 0 or run.unreadable.empty:
+            return score
+        log.error(
+            "%d recordings could not be read: see %s", len(run.unreadable), folder / UNREADABLE
+        )
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return score
+        sys.exit(SOME_UNREADABLE)
     except KeyboardInterrupt:
         if rank() == 0:
             log.error("interrupted: the same command goes on from what %s holds", cfg.store)

@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
 from fsasd import __version__
 from fsasd.data.audio_files import READABLE, printable, recordings_below, warn_of_left_out
+from fsasd.data.check.findings import many, named
+from fsasd.data.check.likeness import Profile
+from fsasd.data.check.measures import measure, require_full_scale
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
-from fsasd.data.recording import AudioError, require_file
+from fsasd.data.recording import SAMPLE_RATE, AudioError, header, require_file
 from fsasd.detection import DECISION, read_decision
 from fsasd.detectors.base import Detector, load
 from fsasd.detectors.saved import NotAModelError
@@ -44,11 +48,34 @@ class Model:
         detector: Fitted.
         calibration: Its threshold, and what scores mean.
         channel: What it hears of recordings with several channels (see ``recording.read``).
+        profile: What the recordings were that it was fitted on, if the run left that.
     """
 
     detector: Detector
     calibration: Calibration
     channel: int | str | None
+    profile: Profile | None = None
+
+
+class _MeasuringCache(FeatureCache):
+    """Measures recordings when they are read for their features, so that they are read once."""
+
+    def __init__(self, channel: int | str | None) -> None:
+        super().__init__(channel=channel)
+        self._measures: dict[Path, dict[str, Any]] = {}
+
+    def read(self, clip: Clip, seconds: float | None = None) -> np.ndarray:
+        waveform = super().read(clip, seconds)
+        require_full_scale(waveform, clip.path)
+        whole = header(clip.path).seconds
+        self._measures[clip.path] = {"seconds": whole, **measure(waveform, SAMPLE_RATE)}
+        return waveform
+
+    @property
+    def measures(self) -> pd.DataFrame:
+        """A row for each recording that was read."""
+        measures = pd.DataFrame(list(self._measures.values()))
+        return measures.assign(path=[printable(path) for path in self._measures])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,7 +150,8 @@ def read_model(folder: Path, trust: Sequence[str] = ()) -> Model:
         names = ", ".join(path.name for path in sections)
         raise ValueError(f"{folder} holds detectors of several sections: name one of {names}")
     folder = sections[0] if sections else folder
-    return Model(load(folder, trust), *read_decision(folder / DECISION))
+    detector = load(folder, trust)
+    return Model(detector, *read_decision(folder / DECISION), profile=Profile.load(folder))
 
 
 def _print_rows(model: Model, paths: Sequence[Path], as_json: bool) -> int:
@@ -132,10 +160,13 @@ def _print_rows(model: Model, paths: Sequence[Path], as_json: bool) -> int:
     if not as_json:
         rows.writeheader()
     failed = 0
+    measures = []
     groups = [paths[i : i + _TOGETHER] for i in range(0, len(paths), _TOGETHER)]
     bar = Console(stderr=True)
     for group in track(groups, "scoring", console=bar, transient=True, disable=not bar.is_terminal):
-        for path, score in _scored(model, group):
+        # Its features would fill the memory if they were of all groups.
+        cache = _MeasuringCache(model.channel)
+        for path, score in _scored(model, group, cache):
             if isinstance(score, Exception):
                 print(score, file=sys.stderr)
                 failed += 1
@@ -146,6 +177,9 @@ def _print_rows(model: Model, paths: Sequence[Path], as_json: bool) -> int:
                 else:
                     rows.writerow(row)
         sys.stdout.flush()
+        measures.append(cache.measures)
+    if model.profile:
+        _tell_differences(model.profile, pd.concat(measures))
     return failed
 
 
@@ -157,6 +191,14 @@ def _row(calibration: Calibration, path: Path, score: float) -> dict[str, Any]:
         "decision": int(score > calibration.threshold),
         "p_value": float(calibration.p_values([score])[0]),
     }
+
+
+def _tell_differences(profile: Profile, measures: pd.DataFrame) -> None:
+    """Print in what recordings differ from those that the detector was fitted on."""
+    for difference in profile.differences(measures) if len(measures) else ():
+        which = measures.loc[difference.which, "path"].tolist()
+        what = f"{len(which)} of {many(len(measures), 'recording')}: {difference.message}"
+        print(f"WARNING {what} ({named(which)})", file=sys.stderr)
 
 
 def _found(places: Iterable[Path]) -> Iterator[Path]:
@@ -171,9 +213,11 @@ def _found(places: Iterable[Path]) -> Iterator[Path]:
         yield from inside
 
 
-def _scored(model: Model, paths: Sequence[Path]) -> Iterator[tuple[Path, float | Exception]]:
+def _scored(
+    model: Model, paths: Sequence[Path], cache: FeatureCache
+) -> Iterator[tuple[Path, float | Exception]]:
     try:
-        for path, score in zip(paths, _scores(model, paths), strict=True):
+        for path, score in zip(paths, _scores(model, paths, cache), strict=True):
             finite = math.isfinite(score)
             said = f"{printable(path)}: expected a finite anomaly score, found {score}"
             yield path, score if finite else ValueError(said)
@@ -183,14 +227,14 @@ def _scored(model: Model, paths: Sequence[Path]) -> Iterator[tuple[Path, float |
             return
         # One of them cannot be read; the others are not lost with it.
         for path in paths:
-            yield from _scored(model, [path])
+            yield from _scored(model, [path], cache)
 
 
-def _scores(model: Model, paths: Sequence[Path]) -> list[float]:
+def _scores(model: Model, paths: Sequence[Path], cache: FeatureCache) -> list[float]:
     for path in paths:
         require_file(path)
     heard = [Clip(path, machine="", split="test") for path in paths]
-    scores = model.detector.score(Clips(heard, FeatureCache(channel=model.channel)))
+    scores = model.detector.score(Clips(heard, cache))
     return np.asarray(scores, dtype=float).tolist()
 
 

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from hydra import compose, initialize_config_module
 from rich.console import Console
+from scipy import signal
 
 import fsasd.main as app
 from fsasd import check_command
@@ -53,8 +54,8 @@ def printed(report):
 
 
 def row_of(report, machine):
-    (row,) = [x for x in printed(report).splitlines() if x.startswith(f"│ {machine} ")]
-    return [cell.strip() for cell in row.strip("│").split("│")]
+    (row,) = [x for x in printed(report).splitlines() if x.startswith(f" {machine} ")]
+    return row.split()
 
 
 def only(findings):
@@ -116,7 +117,7 @@ def test_clips_without_label_or_domain_are_counted(planted):
         {"split": "test", "label": None, "domain": None, "clips": 2},
         {"split": "train", "label": "normal", "domain": None, "clips": 1},
     ]
-    assert row_of(report, "press")[:5] == ["press", "target", "1/0", "0/1/2", ""]
+    assert row_of(report, "press")[:5] == ["press", "target", "1/0", "0/1/2", "0.25"]
 
 
 def test_a_machine_without_a_role_has_none_in_json(planted):
@@ -225,10 +226,78 @@ def test_clipping_is_resting_at_full_scale(make_wav, planted, waveform, is_clipp
     assert bool(found(check(planted((path, {}))), "clipped")) is is_clipped
 
 
-def test_other_rates_are_told(make_wav, planted):
-    paths = [make_wav(f"{rate}.wav", rate=rate) for rate in (8000, 44_100)]
-    finding = only(found(check(planted(*((path, {}) for path in paths))), "rate"))
-    assert finding.message == "2 clips at 8000, 44100 Hz, to be resampled to 16000"
+def test_rates_that_lack_a_part_of_the_spectrum_are_told(make_wav, planted):
+    paths = [make_wav(f"{rate}.wav", rate=rate) for rate in (6000, 8000, 44_100)]
+    report = check(planted(*((path, {}) for path in paths)))
+    finding = only(found(report, "rate"))
+    assert finding.message == (
+        "2 clips at 6000, 8000 Hz, resampled to 16000: nothing above 4000 Hz"
+    )
+    assert finding.paths == [str(path) for path in paths[:2]]
+    assert report.machines["press"]["rates"] == {"6000": 1, "8000": 1, "44100": 1}
+
+
+def test_a_problem_that_many_have_is_said_once(planted, tmp_path):
+    paths = [tmp_path / f"{i}.wav" for i in range(12)]
+    for path in paths:
+        path.touch()
+    text = printed(report := check(planted(*((path, {}) for path in paths), (None, TEST))))
+    finding = only(found(report, "unreadable"))
+    assert finding.message == "12 clips: not readable as audio: Format not recognised."
+    assert finding.paths == [str(path) for path in paths]
+    assert "2.wav\n    ... and 9 more\n" in text
+    assert row_of(report, "press")[-1] == "12/0"
+
+
+def test_the_unreadable_case_is_one_error(shared):
+    report = check(FirstShotDataModule.from_manifest(shared / "cases/unreadable/clips.csv"))
+    finding = only(found(report, "unreadable"))
+    assert finding.message.startswith("6 clips: ")
+    assert len(finding.paths) == 6
+
+
+def test_floats_on_the_scale_of_integers_are_errors(planted, shared):
+    path = shared / "cases/scale/int16_scale.wav"
+    finding = only(found(check(planted((path, {}), (None, TEST))), "unreadable"))
+    assert finding.level == "error"
+    assert finding.message == (
+        "1 clip: peak 12777.2 where full scale is 1: on the scale of 16-bit integers, it is to be "
+        "divided by 32768"
+    )
+
+
+def test_test_clips_unlike_the_training_clips_are_told(planted):
+    fitted = [(noise(i), {"section": s}) for i, s in enumerate(("00", "00", "01", "01"))]
+    scored = [(noise(9, seconds=1), TEST | {"section": "01"}), (noise(8), TEST | {"section": "01"})]
+    finding = only(found(check(planted(*fitted, *scored)), "length"))
+    assert finding.level == "warning"
+    assert finding.message == (
+        "1 of 2 test clips of section 01: more than twice as long as all training clips"
+    )
+    assert len(finding.paths) == 1
+
+
+def test_a_higher_rate_alone_is_no_finding(planted, make_wav):
+    def at(rate, seed):
+        return signal.resample_poly(noise(seed), rate // 16_000, 1)
+
+    high = make_wav("high.wav", at(48_000, 8), rate=48_000, subtype="FLOAT")
+    clips = [(noise(seed), {}) for seed in range(8)]
+    report = check(planted(*clips, (high, TEST), (None, OTHER)))
+    assert report.findings == []
+    assert report.machines["press"]["rates"] == {"16000": 8, "48000": 1}
+
+
+@pytest.mark.parametrize("width", [80, 100, 130])
+def test_headings_are_whole_at_any_width(planted, width):
+    names = ["BearingOfTheLargeGearbox", "fan"]
+    data = planted(*((None, {"machine": name, "role": "reference"}) for name in names))
+    text = io.StringIO()
+    check(data).print(Console(width=width, file=text))
+    heading = text.getvalue().partition("─")[0].split()
+    expected = {"Role", "Train", "normal/", "anomaly", "unknown", "Domain", "source/", "warnings"}
+    assert expected < set(heading)
+    assert len(heading) == 24
 
 
 # What is wrong with contents

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from scipy.signal import resample_poly
 
+from fsasd.data.check import inspect
+from fsasd.data.check.likeness import save_profiles
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import read_clips
 from fsasd.detection import calibrate, detect, write
@@ -186,6 +190,32 @@ def test_a_name_that_is_not_utf_8_may_be_printed_anywhere(models, detection, tmp
         env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
     )  # fmt: skip
     assert rb"L\xfcfter.wav," in done.stdout
+
+
+def test_recordings_unlike_the_training_clips_are_told(models, detection, tmp_path, capsys):
+    recordings = inspect(detection.test, None)
+    profiled = shutil.copytree(models, tmp_path / "models")
+    save_profiles(profiled, recordings.assign(split="train", label="normal"))
+    paths = [clip.path for clip in detection.test[:3]]
+    samples, rate = soundfile.read(paths[0])
+    halved = tmp_path / "halved.wav"
+    soundfile.write(halved, resample_poly(resample_poly(samples, 1, 2), 2, 1), rate)
+    assert score("--model", profiled / "bearing", *paths[1:]) == 0
+    assert capsys.readouterr().err == ""
+    assert score("--model", profiled / "bearing", halved, *paths[1:]) == 0
+    out, err = capsys.readouterr()
+    assert len(table(out)) == 3
+    assert re.fullmatch(
+        r"WARNING 1 of 3 recordings: nothing above 4(\.5)? kHz, unlike the training clips "
+        rf"\({halved}\)\n", err,
+    )  # fmt: skip
+
+
+def test_a_recording_on_the_scale_of_integers_is_refused(models, detection, tmp_path, capsys):
+    samples, rate = soundfile.read(detection.test[0].path, dtype="float32")
+    soundfile.write(tmp_path / "large.wav", 32768 * samples, rate, subtype="FLOAT")
+    assert score("--model", models / "bearing", tmp_path / "large.wav") == 1
+    assert "on the scale of 16-bit integers" in capsys.readouterr().err
 
 
 def test_it_hears_the_channel_that_the_run_heard(models, detection, tmp_path, capsys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,18 @@ class FirstShotDataModule(L.LightningDataModule):
     def machine(self, name: str) -> Clips:
         """Return all clips of a machine."""
         return self.clips.where(machine=name)
+
+    def leave_out(self, paths: Collection[str]) -> None:
+        """Go on without some clips, as if they did not exist.
+
+        Args:
+            paths: Of these clips, as ``printable`` writes them.
+        """
+        if not paths:
+            return
+        self.clips = self.clips[[printable(clip.path) not in paths for clip in self.clips]]
+        for found in ("trainable", "captioned"):
+            self.__dict__.pop(found, None)
 
     def caption_table(self) -> pd.DataFrame:
         """Return path, machine, label, domain, attributes as written, and caption per clip."""

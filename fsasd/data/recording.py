@@ -139,17 +139,44 @@ def decode(path: Path, seconds: float | None = None) -> tuple[np.ndarray, int]:
         AudioError: It is unreadable, empty, cut short or has a sampling rate out of ``RATES``.
     """
     with _opened(path) as (sound, frames):
-        rate = sound.samplerate
-        wanted = math.inf if seconds is None else math.ceil(seconds * rate)
-        samples = _samples(sound, wanted if frames is None else min(frames, wanted), path)
-    if frames is not None and len(samples) < min(frames, wanted):
+        rate, wanted = sound.samplerate, _wanted(sound, frames, seconds)
+        samples = _samples(sound, wanted, path)
+    _require_whole(path, frames, wanted, len(samples))
+    return samples, rate
+
+
+def blocks(path: Path) -> Iterator[tuple[np.ndarray, int]]:
+    """Read a recording as it is, a million samples at a time.
+
+    Yields:
+        (samples, channels) float32, and the sampling rate in Hz; at least once.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        AudioError: As in ``decode``; that it is cut short may be known at its end only.
+    """
+    count = 0
+    with _opened(path) as (sound, frames):
+        wanted = _wanted(sound, frames)
+        for block in _blocks(sound, wanted):
+            count += len(block)
+            yield block, sound.samplerate
+    _require_whole(path, frames, wanted, count)
+
+
+def _wanted(sound: _Forward, frames: int | None, seconds: float | None = None) -> float:
+    wanted = math.inf if seconds is None else math.ceil(seconds * sound.samplerate)
+    return wanted if frames is None else min(frames, wanted)
+
+
+def _require_whole(path: Path, frames: int | None, wanted: float, count: int) -> None:
+    if frames is not None and count < wanted:
         raise AudioError(
             f"{printable(path)}: cut short: its header announces more audio than the file holds: "
-            f"{frames} samples, found {len(samples)}"
+            f"{frames} samples, found {count}"
         )
-    if not samples.size:
+    if not count:
         raise AudioError(f"{printable(path)}: holds no samples")
-    return samples, rate
 
 
 class _Forward(soundfile.SoundFile):
@@ -241,16 +268,20 @@ def _samples(sound: _Forward, wanted: float, path: Path) -> np.ndarray:
     if wanted * sound.channels <= path.stat().st_size:
         # A header that claims no more than a sample for each byte of the file claims little.
         return sound.read(int(wanted), dtype="float32", always_2d=True)
-    size = max(_BLOCK // sound.channels, 1)
-    blocks, count = [np.empty((0, sound.channels), np.float32)], 0
+    parts = list(_blocks(sound, wanted)) or [np.empty((0, sound.channels), np.float32)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _blocks(sound: _Forward, wanted: float) -> Iterator[np.ndarray]:
+    size, count = max(_BLOCK // sound.channels, 1), 0
     while count < wanted:
         asked = int(min(size, wanted - count))
         block = sound.read(asked, dtype="float32", always_2d=True)
-        blocks.append(block)
         count += len(block)
+        if len(block):
+            yield block
         if len(block) < asked:
             break
-    return blocks[1] if len(blocks) == 2 else np.concatenate(blocks)
 
 
 def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> np.ndarray:
@@ -281,7 +312,7 @@ def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> n
 def _resample(waveform: np.ndarray, rate: int, path: Path) -> np.ndarray:
     if rate not in _rates_told:
         _rates_told.add(rate)
-        log.warning(
+        log.info(
             "%s and others have %d Hz: resampling to %d Hz", printable(path), rate, SAMPLE_RATE
         )
     divisor = math.gcd(rate, SAMPLE_RATE)

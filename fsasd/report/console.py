@@ -29,6 +29,7 @@ _LEFT = {
     "report.html": "report",
     "metrics.csv": "metrics",
     "scores": "scores",
+    "unreadable.csv": "not read",
     "models": "models",
     "synthetic": "synthetic clips",
     "model": "generator",

@@ -44,6 +44,7 @@ PAGE = "report.html"
 _FILES = {
     "metrics.csv": "the metrics of each machine and section, as fractions",
     "clips.csv": "score, decision and what is known of each test clip",
+    "unreadable.csv": "recordings that could not be read, and why: the run went on without them",
     "selection.csv": "what each setting achieved on synthetic clips",
     "real_curve.csv": "what each setting would have achieved on the real test clips",
     "settings.csv": "baselines, the chosen setting and the oracle's",

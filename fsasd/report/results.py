@@ -66,6 +66,9 @@ class Results:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.clips = self._table("clips.csv")
+        if "score" in self.clips:
+            # Those that could not be read have none.
+            self.clips = self.clips.dropna(subset="score")
         self.metrics = self._table("metrics.csv")
         self.costs = self._table("costs.csv")
         self.selection = self._table("selection.csv")

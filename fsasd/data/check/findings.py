@@ -1,0 +1,200 @@
+"""What is wrong with recordings and with what is known of them, or may be."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fsasd.data.audio_files import printable
+from fsasd.data.captions import default_captions
+from fsasd.data.check.likeness import Profile
+from fsasd.data.check.measures import SILENT
+from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.recording import SAMPLE_RATE
+
+SHOWN = 3
+"""Files that a message names."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong, or may be.
+
+    Attributes:
+        level: ``error`` or ``warning``.
+        machine: Whose clips, or ``None`` where it is about the whole.
+        kind: One word, e.g. ``leak``.
+        message: What was found, and what it means.
+        paths: The clips concerned, all of them.
+    """
+
+    level: str
+    machine: str | None
+    kind: str
+    message: str
+    paths: list[str]
+
+
+def find_in_recordings(recordings: pd.DataFrame) -> list[Finding]:
+    """Return what is wrong with recordings, whatever is known of them.
+
+    Args:
+        recordings: What ``inspect`` returns.
+    """
+    return [*_of_files(recordings), *_of_contents(recordings), *_of_likeness(recordings)]
+
+
+def find_in_metadata(data: FirstShotDataModule) -> list[Finding]:
+    """Return what is wrong with roles, labels and attributes of a data set."""
+    return [*_of_labels(data), *_of_attributes(data)]
+
+
+def log_findings(findings: Iterable[Finding], log: logging.Logger) -> None:
+    """Log a line for each finding: errors as errors, warnings as warnings."""
+    for finding in findings:
+        level = logging.ERROR if finding.level == "error" else logging.WARNING
+        names = named([Path(path).name for path in finding.paths])
+        log.log(level, "%s: %s (%s)", finding.machine, finding.message, names)
+
+
+def many(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    >>> many(1, "clip"), many(2, "clip")
+    ('1 clip', '2 clips')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def named(files: Sequence[str]) -> str:
+    """Name the first of some files.
+
+    >>> named(["a.wav", "b.wav", "c.wav", "d.wav"])
+    'a.wav, b.wav, c.wav and 1 more'
+    """
+    more = len(files) - SHOWN
+    return ", ".join(files[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _of_files(recordings: pd.DataFrame) -> Iterator[Finding]:
+    for machine, own in recordings.groupby("machine"):
+        bad = own.dropna(subset="problem")
+        # Of files with the same problem each names itself, or how many bytes it lacks.
+        alike = [
+            re.sub(r"\d[\d.e+]*", "#", problem.replace(path, ""))
+            for path, problem in zip(bad["path"], bad["problem"], strict=True)
+        ]
+        for _, clips in bad.groupby(alike, sort=False):
+            message = f"{many(len(clips), 'clip')}: {clips['problem'].iloc[0]}"
+            yield _finding("error", machine, "unreadable", message, clips)
+        for kind, what in (
+            ("silent", f"with a peak below {SILENT:g}, or constant"),
+            ("clipped", "resting at full scale: clipped"),
+        ):
+            if len(clips := own[own[kind].eq(True)]):
+                yield _finding(
+                    "warning", machine, kind, f"{many(len(clips), 'clip')} {what}", clips
+                )
+        if len(clips := own[own["rate"] < SAMPLE_RATE]):
+            rates = sorted(set(clips["rate"]))
+            message = (
+                f"{many(len(clips), 'clip')} at {', '.join(f'{rate:g}' for rate in rates)} Hz, "
+                f"resampled to {SAMPLE_RATE}: nothing above {rates[-1] / 2:g} Hz"
+            )
+            yield _finding("warning", machine, "rate", message, clips)
+
+
+def _of_contents(recordings: pd.DataFrame) -> Iterator[Finding]:
+    known = recordings.dropna(subset="content")
+    known = known[~known["silent"].eq(True)]
+    twice = known[known.duplicated("content", keep=False)]
+    leaks, contradictions, copies = [], [], []
+    for _, same in twice.groupby("content"):
+        if {"normal", "anomaly"} <= set(same["label"]):
+            contradictions.append(same)
+        if {"train", "test"} <= set(same["split"]):
+            leaks.append(same)
+        else:
+            copies.append(same)
+    for level, kind, message, groups in (
+        ("error", "leak", "one in the other split (train, test)", leaks),
+        ("error", "contradiction", "one with the other label (normal, anomaly)", contradictions),
+        ("warning", "duplicate", "another", copies),
+    ):
+        by_machine: dict[str, list[pd.DataFrame]] = {}
+        for same in groups:
+            by_machine.setdefault(" and ".join(sorted(set(same["machine"]))), []).append(same)
+        for machine, own in by_machine.items():
+            clips = pd.concat(own)
+            told = f"{len(clips)} clips have the same content as {message}"
+            yield _finding(level, machine, kind, told, clips)
+
+
+def _of_likeness(recordings: pd.DataFrame) -> Iterator[Finding]:
+    """Compare what is scored with what is fitted on, for each section of each machine."""
+    for machine, own in recordings.groupby("machine"):
+        sections = own.fillna({"section": "00"}).groupby("section")
+        for section, clips in sections:
+            fitted = clips[(clips["split"] == "train") & (clips["label"] == "normal")]
+            scored = clips[(clips["split"] == "test") & clips["problem"].isna()]
+            profile = Profile.of(fitted)
+            where = f" of section {section}" if len(sections) > 1 else ""
+            for difference in profile.differences(scored) if profile else ():
+                # Silence and clipping are told of all clips.
+                if difference.kind not in ("silent", "clipped"):
+                    message = f"of {many(len(scored), 'test clip')}{where}: {difference.message}"
+                    which = scored[difference.which]
+                    told = f"{len(which)} {message}"
+                    yield _finding("warning", machine, difference.kind, told, which)
+
+
+def _of_labels(data: FirstShotDataModule) -> Iterator[Finding]:
+    if not data.targets:
+        yield Finding("warning", None, "roles", "no target machine: nothing to detect", [])
+    if not data.references:
+        message = "no reference machine: a generator has no anomalies to learn from"
+        yield Finding("warning", None, "roles", message, [])
+    for machine in [*data.references, *data.targets]:
+        clips = data.machine(machine)
+        count = Counter((clip.split, clip.label) for clip in clips)
+        tests = {label: n for (split, label), n in count.items() if split == "test"}
+        if machine in data.references and not any(label == "anomaly" for _, label in count):
+            message = "a reference machine without a labelled anomaly"
+            yield Finding("warning", machine, "labels", message, [])
+        if machine in data.targets and not count["train", "normal"]:
+            message = "no normal training clip: nothing to fit a detector on"
+            yield Finding("error", machine, "labels", message, [])
+        if machine in data.targets and not tests:
+            yield Finding("error", machine, "labels", "no test clip: nothing to score", [])
+        if None in tests and len(tests) > 1:
+            paths = [printable(c.path) for c in clips if c.split == "test" and c.label is None]
+            message = f"{len(paths)} of {sum(tests.values())} test clips unlabelled: no metrics"
+            yield Finding("warning", machine, "labels", message, paths)
+
+
+def _of_attributes(data: FirstShotDataModule) -> Iterator[Finding]:
+    for machine in [*data.references, *data.targets]:
+        clips = [clip for clip in data.trainable if clip.machine == machine]
+        keys = dict.fromkeys(key for clip in clips for key in clip.attributes)
+        for key in keys:
+            if lacking := [printable(clip.path) for clip in clips if key not in clip.attributes]:
+                message = f"{len(lacking)} of {len(clips)} clips without the attribute '{key}'"
+                yield Finding("warning", machine, "attributes", message, lacking)
+        shipped = default_captions().own.get(machine, {})
+        for key in sorted(data.captions.own.get(machine, {}).keys() - shipped.keys() - set(keys)):
+            message = (
+                f"its captions have a phrase for '{key}', which no clip has; there are: "
+                f"{', '.join(keys) or 'none'}"
+            )
+            yield Finding("warning", machine, "attributes", message, [])
+
+
+def _finding(level: str, machine: Any, kind: str, message: str, clips: pd.DataFrame) -> Finding:
+    return Finding(level, str(machine), kind, message, clips["path"].tolist())

@@ -1,0 +1,201 @@
+"""Every recording of a data set is read once, and what was found of it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import track
+
+from fsasd.data.audio_files import printable
+from fsasd.data.check.measures import BANDS, join, measure, require_full_scale
+from fsasd.data.clips import identity
+from fsasd.data.metadata import Clip
+from fsasd.data.recording import (
+    READER,
+    AudioError,
+    blocks,
+    header,
+    one_channel,
+    require_finite,
+)
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1
+"""To be raised when other numbers would be found, or another problem."""
+
+_KNOWN = ["path", "machine", "section", "role", "split", "label", "domain"]
+_FOUND = [
+    "seconds", "rate", "channels", "peak", "level", "silent", "clipped", *BANDS, "content",
+    "problem",
+]  # fmt: skip
+_TEXT = {"key": str, "content": str, "problem": str}
+_NUMBERS = ["seconds", "rate", "channels", "peak", "level", *BANDS]
+
+Look = Callable[[Clip, "int | str | None"], dict[str, Any]]
+
+
+def inspect(
+    clips: Sequence[Clip], channel: int | str | None = None, headers_only: bool = False
+) -> pd.DataFrame:
+    """Read recordings, several at a time.
+
+    Args:
+        clips: Which.
+        channel: What will be taken of those with several channels (see ``recording.read``).
+        headers_only: Do not decode.
+
+    Returns:
+        ``Report.recordings``; a recording that cannot be read has a ``problem`` and no numbers.
+    """
+    found = _look_at(clips, channel, _header if headers_only else _listen)
+    return _table(clips, pd.DataFrame(found, columns=_FOUND))
+
+
+def inspect_once(
+    clips: Sequence[Clip],
+    folder: Path | None,
+    channel: int | str | None = None,
+    again: bool = True,
+) -> pd.DataFrame:
+    """Read the recordings that were not read before, as they are now.
+
+    What is found is kept under a recording's path, size and time of change; processes that ask at
+    once wait for the first of them, and find the same.
+
+    Args:
+        clips: Which.
+        folder: Of the feature cache; without one, nothing is kept.
+        channel: As in ``inspect``.
+        again: Read those anew that could not be opened: the disk or its rights may be mended.
+
+    Returns:
+        What ``inspect`` returns.
+    """
+    if folder is None or not len(clips):
+        return inspect(clips, channel)
+    keys = [_key(clip.path, channel) for clip in clips]
+    kept_in = folder / f"recordings-{READER}.{_VERSION}.csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{kept_in}.lock"):
+        kept = _read_kept(kept_in)
+        if again:
+            kept = kept[~kept["passing"]]
+        new = {key: clip for key, clip in zip(keys, clips, strict=True) if key not in kept.index}
+        if new:
+            found = pd.DataFrame(
+                _look_at(list(new.values()), channel, _listen),
+                index=pd.Index(new, name="key"),
+                columns=[*_FOUND, "passing"],
+            )
+            found["passing"] = found["passing"].eq(True)
+            kept = pd.concat([kept, found]) if len(kept) else found
+            _keep(kept, kept_in)
+    return _table(clips, kept.loc[keys, _FOUND].reset_index(drop=True))
+
+
+def _table(clips: Sequence[Clip], found: pd.DataFrame) -> pd.DataFrame:
+    known = pd.DataFrame(
+        [[printable(clip.path), *(getattr(clip, name) for name in _KNOWN[1:])] for clip in clips],
+        columns=_KNOWN,
+    )
+    return pd.concat([known, found.astype(dict.fromkeys(_NUMBERS, float))], axis=1)
+
+
+def _look_at(clips: Sequence[Clip], channel: int | str | None, look: Look) -> list[dict[str, Any]]:
+    bar = Console(stderr=True)
+    with ThreadPoolExecutor(joblib.cpu_count()) as threads:
+        found = threads.map(lambda clip: _look(look, clip, channel), clips)
+        return list(
+            track(
+                found,
+                "Reading",
+                len(clips),
+                console=bar,
+                transient=True,
+                disable=not bar.is_terminal,
+            )
+        )
+
+
+def _look(look: Look, clip: Clip, channel: int | str | None) -> dict[str, Any]:
+    try:
+        return look(clip, channel)
+    except (AudioError, OSError) as error:
+        problem = str(error).removeprefix(f"{printable(clip.path)}: ")
+        passing = any(isinstance(e, OSError) for e in (error, error.__cause__))
+        return {"problem": problem, "passing": passing}
+
+
+def _header(clip: Clip, channel: int | str | None) -> dict[str, Any]:
+    announced = header(clip.path)
+    one_channel(np.empty((1, announced.channels)), channel, clip.path)
+    return announced._asdict()
+
+
+def _listen(clip: Clip, channel: int | str | None) -> dict[str, Any]:
+    content, measures, lengths = hashlib.sha256(), [], []
+    for samples, rate in blocks(clip.path):
+        waveform = one_channel(samples, channel, clip.path)
+        require_finite(waveform, clip.path)
+        require_full_scale(waveform, clip.path)
+        content.update(samples.data)
+        measures.append(measure(waveform, rate))
+        lengths.append(len(samples))
+    return {
+        "seconds": sum(lengths) / rate,
+        "rate": rate,
+        "channels": samples.shape[1],
+        "content": content.hexdigest()[:32],
+        **join(measures, lengths),
+    }
+
+
+def _key(path: Path, channel: int | str | None) -> str:
+    try:
+        known = identity(path)
+    except OSError:
+        known = f"{path}|absent"
+    text = f"{known}|{channel}".encode(errors="surrogateescape")
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+def _read_kept(path: Path) -> pd.DataFrame:
+    columns = ["key", *_FOUND, "passing"]
+    if path.is_file():
+        try:
+            return pd.read_csv(
+                path,
+                usecols=columns,
+                dtype=_TEXT | {"passing": bool},
+                index_col="key",
+            )
+        except ValueError as error:
+            log.warning("%s is damaged (%s): reading all recordings anew", path, error)
+    return pd.DataFrame(columns=columns).set_index("key").astype({"passing": bool})
+
+
+def _keep(table: pd.DataFrame, path: Path) -> None:
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        table.to_csv(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"what recordings hold could not be written to {path.parent} ({error.strerror}): make "
+            "room, or give another folder as data.cache",
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,218 @@
+"""Are the recordings that are scored like those that a detector is fitted on?
+
+Scores of recordings that were made or stored in another way say so, and not how the machine is: a
+clip without its upper half of the spectrum is an anomaly to every detector. What machines and their
+faults do is less: compared are ranges over the training clips, and limits lie beyond what the
+faults of real machines did (docs/data.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fsasd.data.check.measures import BANDS
+
+PROFILE = "recordings.json"
+"""Beside a saved detector: what the recordings were that it was fitted on."""
+
+LEVEL_DB = 20.0
+"""How far below or above the level of all training clips is the level of another recording."""
+
+MEDIAN_DB = 15.0
+"""How far from that of the training clips is the median level of recordings of another level."""
+
+_ENOUGH = 4
+"""Recordings that have a median."""
+
+BAND_DB = 15.0
+"""How far below or above all training clips each band is that is missing, or that they lack."""
+
+_CLIFF_DB = 25.0
+"""How far a spectrum falls from one band to the next but one where a filter or coder ended it."""
+
+_CUTOFFS = range(2, 13)
+"""Bands from which on a spectrum may end; what ends above 6 kHz has most of it."""
+
+_RARE = 0.1
+
+
+class Difference(NamedTuple):
+    """What some recordings have in common, and the training clips do not.
+
+    Attributes:
+        kind: One word: bandwidth, level, length, silent or clipped.
+        message: What it is.
+        which: (n,) True for these recordings.
+    """
+
+    kind: str
+    message: str
+    which: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The range of the recordings that a detector is fitted on, without those that are silent.
+
+    Attributes:
+        seconds: Shortest and longest.
+        level: Lowest and highest, in dB of full scale.
+        median_level: In dB of full scale.
+        lowest: Lowest level of each band (see ``measures.BANDS``).
+        highest: Highest level of each band.
+        silent: Share of silent recordings.
+        clipped: Share of clipped recordings.
+    """
+
+    seconds: tuple[float, float]
+    level: tuple[float, float]
+    median_level: float
+    lowest: list[float]
+    highest: list[float]
+    silent: float
+    clipped: float
+
+    @classmethod
+    def of(cls, recordings: pd.DataFrame) -> Profile | None:
+        """Summarise recordings that were decoded (see ``inspect``); ``None`` if none has a sound.
+
+        >>> silence = pd.DataFrame({"seconds": [1.0], "silent": True, "level": -160.0})
+        >>> Profile.of(silence) is None
+        True
+        """
+        silent = recordings["silent"].eq(True)
+        heard = recordings[recordings["level"].notna() & ~silent]
+        if heard.empty:
+            return None
+        bands = heard[list(BANDS)].astype(float)
+        return cls(
+            _range(heard["seconds"]),
+            _range(heard["level"]),
+            round(float(heard["level"].median()), 3),
+            bands.min().round(1).tolist(),
+            bands.max().round(1).tolist(),
+            float(silent.mean()),
+            float(recordings["clipped"].eq(True).mean()),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write ``recordings.json``."""
+        (folder / PROFILE).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Profile | None:
+        """Read what ``save`` wrote; ``None`` where it wrote nothing.
+
+        Raises:
+            ValueError: The file is another; names it.
+        """
+        path = folder / PROFILE
+        if not path.is_file():
+            return None
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not what a run left: {error}") from error
+
+    def differences(self, recordings: pd.DataFrame) -> Iterator[Difference]:
+        """Say how recordings differ from those that are fitted on.
+
+        Args:
+            recordings: ``seconds`` and what ``measures.measure`` returns, a row each.
+        """
+        silent = recordings["silent"].eq(True).to_numpy()
+        heard = recordings["level"].notna().to_numpy() & ~silent
+        seconds = recordings["seconds"].to_numpy(float)
+        unlike = "unlike the training clips"
+        found = [
+            *self._bandwidth(recordings[list(BANDS)].to_numpy(float), heard),
+            *self._level(recordings["level"].to_numpy(float), heard),
+            ("length", "less than half as long as all training clips",
+             seconds < self.seconds[0] / 2),
+            ("length", "more than twice as long as all training clips",
+             seconds > self.seconds[1] * 2),
+        ]  # fmt: skip
+        if self.silent < _RARE:
+            found.append(("silent", f"silent, {unlike}", silent))
+        if self.clipped < _RARE:
+            clipped = recordings["clipped"].eq(True).to_numpy()
+            found.append(("clipped", f"clipped, {unlike}", clipped))
+        yield from (Difference(*difference) for difference in found if difference[2].any())
+
+    def _level(
+        self, level: NDArray, heard: NDArray[np.bool_]
+    ) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+        if heard.sum() >= _ENOUGH:
+            shift = float(np.median(level[heard])) - self.median_level
+            if abs(shift) > MEDIAN_DB:
+                how = f"{abs(shift):.0f} dB {'quieter' if shift < 0 else 'louder'}"
+                yield "level", f"in the median {how} than the training clips", heard
+                return
+        lowest, highest = self.level
+        for how, which in (
+            ("quieter", level < lowest - LEVEL_DB),
+            ("louder", level > highest + LEVEL_DB),
+        ):
+            message = f"more than {LEVEL_DB:g} dB {how} than all training clips"
+            yield "level", message, heard & which
+
+    def _bandwidth(
+        self, bands: NDArray, heard: NDArray
+    ) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+        lowest, highest = np.array(self.lowest), np.array(self.highest)
+        missing = _cutoffs(lowest - bands) * heard
+        if missing.any():
+            kilohertz = missing.max() / 2
+            yield (
+                "bandwidth", f"nothing above {kilohertz:g} kHz, unlike the training clips",
+                missing > 0,
+            )  # fmt: skip
+        ends = [c for c in _CUTOFFS if highest[c - 1] - highest[c + 1] > _CLIFF_DB]
+        added = _cutoffs(bands - highest) * heard if ends else missing[:0]
+        if added.any():
+            message = f"sound above {min(ends) / 2:g} kHz, where the training clips have none"
+            yield "bandwidth", message, added > 0
+
+
+def save_profiles(models: Path, recordings: pd.DataFrame) -> None:
+    """Leave beside each detector what the recordings were that it was fitted on.
+
+    Args:
+        models: Holds ``<machine>/section_<nn>/``.
+        recordings: What ``inspect`` returns.
+    """
+    fitted = recordings[(recordings["split"] == "train") & (recordings["label"] == "normal")]
+    for (machine, section), own in fitted.fillna({"section": "00"}).groupby(["machine", "section"]):
+        folder = models / str(machine) / f"section_{section}"
+        if folder.is_dir() and (profile := Profile.of(own)):
+            profile.save(folder)
+
+
+def _cutoffs(differences: NDArray) -> NDArray[np.int_]:
+    """Return in which band something begins that is missing or added.
+
+    Args:
+        differences: (n, bands) of the level, in dB.
+
+    Returns:
+        (n,) the first band from which on all but one differ by more than those below do; 0: none.
+    """
+    first = np.zeros(len(differences), dtype=int)
+    for cutoff in reversed(_CUTOFFS):
+        usual = np.median(differences[:, :cutoff], axis=1).clip(min=0)
+        # One may hold the image of a low tone, which a cheap resampler leaves.
+        least = np.partition(differences[:, cutoff:], 1, axis=1)[:, 1]
+        first[least - usual > BAND_DB] = cutoff
+    return first
+
+
+def _range(values: pd.Series) -> tuple[float, float]:
+    return round(float(values.min()), 3), round(float(values.max()), 3)
