@@ -23,7 +23,7 @@ from fsasd.generation.adaptation import Lora, Parts
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.averaging import WeightAverage
 from fsasd.generation.finite import LossWatch, TrainingError
-from fsasd.generation.optimizing import optimizer_steps
+from fsasd.generation.optimizing import optimizer_steps, warn_of_brevity
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.sampling import Sampler
 from fsasd.generation.validation import SplitLosses, fixed_noise, fixed_timesteps
@@ -277,6 +277,33 @@ def test_a_resumed_run_ends_where_one_without_a_stop_does(data, tmp_path, optimi
 
 
 # Validation
+
+
+def test_a_rate_that_is_not_given_is_that_of_what_is_trained():
+    assert nano().learning_rate == 3e-5
+    assert nano(train=Lora()).learning_rate == 1e-4
+    assert nano(train=Lora(), learning_rate=0.0).learning_rate == 0
+
+
+@pytest.mark.parametrize(
+    ("steps", "clips", "warmup", "told"),
+    [
+        (400, 13_860, 200, ["400 steps of 16 clips are 0.46 passes over the 13860"]),
+        (400, 1280, 201, ["warmup_steps=201 is cut to 200, half of trainer.max_steps=400"]),
+        (400, 1280, 200, []),
+        (2, 100, 50, ["raise trainer.max_steps to 32", "cut to 1"]),
+    ],
+)
+def test_a_training_that_is_too_short_is_told(caplog, steps, clips, warmup, told):
+    warn_of_brevity(steps, 16, clips, warmup)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == len(told)
+    assert all(text in message for text, message in zip(told, messages, strict=True))
+
+
+def test_a_run_tells_that_it_is_too_short(data, tmp_path, caplog):
+    trainer(tmp_path, max_steps=1, enable_checkpointing=False).fit(nano(), data)
+    assert "1 steps of 4 clips are 0." in caplog.text
 
 
 def test_validation_is_split_by_machine_label_and_role(data, tmp_path):

@@ -58,6 +58,35 @@ def test_every_detector_has_the_parameters_that_its_grid_names(name):
     assert all(row_of(b, selector.settings()) is not None for b in selector.baselines)
 
 
+TABLES = [f"table{number}" for number in range(2, 7)]
+
+
+@pytest.mark.parametrize("name", ["paper", *TABLES])
+def test_the_papers_experiments_train_the_real_model_for_long(name):
+    cfg = configure(f"experiment={name}")
+    assert (cfg.trainer.max_steps, cfg.data.batch_size, cfg.generator.warmup_steps) == (
+        10_000,
+        32,
+        500,
+    )
+    assert (cfg.generator.checkpoint, cfg.data.num_workers) == ("cvssp/audioldm-s-full-v2", 4)
+    assert (cfg.detector.covariance, cfg.selection.abstain) == ("full", False)
+    # What is said on the command line counts.
+    other = configure(f"experiment={name}", "generator=transforms", "detector=knn")
+    assert hydra.utils.instantiate(other.generator, _convert_="all").derived
+    assert list(cfg.tables) == [int(name[-1])] if name in TABLES else not cfg.tables
+
+
+@pytest.mark.parametrize("size", ["nano", "s", "m", "l"])
+def test_lora_has_a_learning_rate_of_its_own(size):
+    asked = [f"generator=audioldm_{size}"]
+    lora = [*asked, "generator/train=lora"]
+    assert configure(*asked).generator.learning_rate == (3e-4 if size == "nano" else 3e-5)
+    assert configure(*lora).generator.learning_rate == 1e-4
+    assert configure(*lora, "generator.learning_rate=2e-4").generator.learning_rate == 2e-4
+    assert configure(*asked, "generator/train=parts").generator.learning_rate != 1e-4
+
+
 @pytest.mark.slow
 def test_the_s_configuration_instantiates():
     cfg = configure("generator=audioldm_s", "generator.checkpoint=random:s")

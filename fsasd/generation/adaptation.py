@@ -24,6 +24,8 @@ EVERYWHERE = (
 class Full:
     """Every weight of the UNet."""
 
+    learning_rate = 3e-5
+
     def apply(self, unet: UNet2DConditionModel) -> None:
         """Say which weights are trained."""
         unet.requires_grad_(True)
@@ -70,12 +72,17 @@ class Lora(Full):
         rank: Of each adapter's two matrices.
         alpha: The adapters' sum is scaled by alpha / rank.
         layers: ``attention``, ``all``, or the layers' names as peft matches them.
+        learning_rate: The default of the generator that is trained so.
     """
 
     WEIGHTS = "pytorch_lora_weights.safetensors"
 
     def __init__(
-        self, rank: int = 16, alpha: int = 16, layers: str | Sequence[str] = "all"
+        self,
+        rank: int = 16,
+        alpha: int = 16,
+        layers: str | Sequence[str] = "all",
+        learning_rate: float = 1e-4,
     ) -> None:
         if rank < 1:
             raise ValueError(f"LoRA needs a rank of at least 1, found {rank}")
@@ -84,6 +91,7 @@ class Lora(Full):
             raise ValueError(f"LoRA layers: expected attention, all or a list, found '{layers}'")
         self.rank = rank
         self.alpha = alpha
+        self.learning_rate = learning_rate
         self.layers = list(presets[layers] if isinstance(layers, str) else layers)
 
     def apply(self, unet: UNet2DConditionModel) -> None:

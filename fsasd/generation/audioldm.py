@@ -46,7 +46,8 @@ class AudioLDM(FineTuned):
         crop_seconds: Length of a training example; shorter clips are repeated up to it. ``None``
             trains on whole clips: in a batch, what is beyond a clip's end does not count.
         train: What of the UNet is trained (``adaptation``); all by default.
-        learning_rate: Reached after the warm-up, falling to 0 along a cosine.
+        learning_rate: Reached after the warm-up, falling to 0 along a cosine; that of ``train`` by
+            default.
         warmup_steps: Optimizer steps of linear warm-up.
         weight_decay: Of AdamW.
         optimizer: ``adamw``, or ``adamw_8bit``, which needs the extra ``8bit``.
@@ -77,7 +78,7 @@ class AudioLDM(FineTuned):
         attention_heads: Literal["auto", "original", "checkpoint"] = "auto",
         crop_seconds: float | None = 10.24,
         train: Full | None = None,
-        learning_rate: float = 3e-5,
+        learning_rate: float | None = None,
         warmup_steps: int = 500,
         weight_decay: float = 1e-2,
         optimizer: Literal["adamw", "adamw_8bit"] = "adamw",
@@ -105,7 +106,9 @@ class AudioLDM(FineTuned):
         if self.example_frames < 1:
             raise ValueError(f"crop_seconds must be 0.04 or more, found {crop_seconds}")
         self.train_what = train or Full()
-        self.learning_rate = learning_rate
+        self.learning_rate = (
+            self.train_what.learning_rate if learning_rate is None else learning_rate
+        )
         self.warmup_steps = warmup_steps
         self.weight_decay = weight_decay
         self.optimizer_name = optimizer
@@ -233,6 +236,7 @@ class AudioLDM(FineTuned):
         settings = {
             **self.hparams,
             "attention_heads": list(checkpoints.heads_of(self.unet)),
+            "learning_rate": self.learning_rate,
             "train": {type(self.train_what).__name__.lower(): vars(self.train_what)},
         }
         if self.audio is not None and Path(self.audio.checkpoint).is_dir():

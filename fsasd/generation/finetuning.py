@@ -28,7 +28,7 @@ from fsasd.generation.denoising import (
 )
 from fsasd.generation.finite import LossWatch, stop
 from fsasd.generation.latents import Batch, LatentExamples
-from fsasd.generation.optimizing import build_optimizer, optimizer_steps
+from fsasd.generation.optimizing import build_optimizer, optimizer_steps, warn_of_brevity
 from fsasd.generation.sharding import divided_like, shard, whole
 from fsasd.generation.validation import SplitLosses, fixed_noise, fixed_timesteps
 
@@ -207,6 +207,10 @@ class FineTuned(Generator):
             self.optimizer_name, self.trained_weights(), self.learning_rate, self.weight_decay
         )
         self.total_steps = steps = optimizer_steps(self.trainer)
+        if self.trainer.is_global_zero:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            clips = len(data.train_clips)
+            warn_of_brevity(steps, self.examples_per_step, clips, self.warmup_steps)
         schedule = get_cosine_schedule_with_warmup(
             optimizer, min(self.warmup_steps, steps // 2), steps
         )

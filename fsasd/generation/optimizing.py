@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 import torch
+
+log = logging.getLogger(__name__)
+
+FEWEST_PASSES = 5
+"""Over the clips; with fewer, many clips were heard with one noise or none."""
 
 
 def build_optimizer(
@@ -30,6 +36,31 @@ def build_optimizer(
             "optimizer=adamw_8bit needs bitsandbytes: pip install 'fsasd[8bit]', or use adamw"
         ) from error
     return AdamW8bit(parameters, learning_rate, weight_decay=weight_decay)
+
+
+def warn_of_brevity(steps: int, examples_per_step: int, clips: int, warmup_steps: int) -> None:
+    """Warn of a training that is too short: the defaults are for trying things out.
+
+    Args:
+        steps: Of the optimizer.
+        examples_per_step: On all devices together.
+        clips: Trained on.
+        warmup_steps: Asked for; half of the steps is the most that there are.
+    """
+    passes = steps * examples_per_step / clips
+    if passes < FEWEST_PASSES:
+        log.warning(
+            "%d steps of %d clips are %.2g passes over the %d that are trained on, expected %d or "
+            "more: raise trainer.max_steps to %d, or data.batch_size",
+            steps, examples_per_step, passes, clips, FEWEST_PASSES,
+            math.ceil(FEWEST_PASSES * clips / examples_per_step),
+        )  # fmt: skip
+    if warmup_steps > steps // 2:
+        log.warning(
+            "generator.warmup_steps=%d is cut to %d, half of trainer.max_steps=%d: raise the "
+            "steps, or lower the warm-up",
+            warmup_steps, steps // 2, steps,
+        )  # fmt: skip
 
 
 def optimizer_steps(trainer: L.Trainer) -> int:
