@@ -402,7 +402,8 @@ class Run:
             ValueError: None does.
         """
         trained = bool(self.cfg.generator._target_) and self._is_trained
-        check_heeded(overrides, trained, bool(self.detector.to_prepare()))
+        parts = self.detector.to_prepare()
+        check_heeded(overrides, trained, any(not part.trained_by_fit for part in parts))
 
     def __call__(self) -> float | None:
         """Run the stages that the configuration asks for.

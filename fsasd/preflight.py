@@ -206,7 +206,7 @@ def check_heeded(overrides: Sequence[str], generator: bool, detector: bool) -> N
         if not detector:
             raise ValueError(
                 f"trainer.{name} has no effect: the generator is not one that is trained, nor has "
-                "the detector networks that all machines share. Leave it out"
+                "the detector networks that are trained once for all machines. Leave it out"
             )
         if name in DETECTORS_OWN:
             raise ValueError(

@@ -305,6 +305,12 @@ def test_a_setting_of_training_that_nothing_heeds_is_refused(chain):
             ValueError, match=r"trainer\.max_\w+ has no effect: the generator is not"
         ):
             check("trainer.devices=1", override, settings=["generator=none"])
+        # Trained by fit, machine by machine.
+        for detector in ("flow", "autoencoder"):
+            with pytest.raises(
+                ValueError, match="nor has the detector networks that are trained on"
+            ):
+                check(override, settings=["generator=none", f"detector={detector}"])
 
 
 def test_outliers_that_a_network_hears_are_the_synthetic_anomalies(chain):

@@ -41,6 +41,10 @@ class Detector(BaseEstimator, abc.ABC):
     only_scored: ClassVar[frozenset[str]] = frozenset()
     """Parameters that ``fit`` does not look at: settings that differ in them share a fit."""
 
+    trained_by_fit: ClassVar[bool] = False
+    """Whether ``fit`` trains its networks, one machine's at a time: a trainer's settings do not
+    reach them, as they reach those that ``prepare`` trains."""
+
     _prepared: Any = None
     """What ``prepare`` found: kept by clones, but no setting, and not saved."""
 

@@ -166,6 +166,8 @@ class Flow(Detector):
         seed: Of the weights, the order and the outliers.
     """
 
+    trained_by_fit: ClassVar[bool] = True
+
     trains_network: ClassVar[bool] = True
 
     def __init__(
