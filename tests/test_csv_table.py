@@ -1,6 +1,9 @@
+import contextlib
 import os
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fsasd.data.csv_table import is_known, read_column, read_rows
 from fsasd.data.names import MetadataError
@@ -67,3 +70,14 @@ def test_a_row_may_be_repeated_but_not_contradicted(tmp_path):
     problems = []
     assert read_column(path, int, problems, str, repeats=True) == {"a": 1, "b": 0}
     assert problems == [f"{path}, row 4: 'b' contradicts row 2"]
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"", b"\xff\xfe", b"\xef\xbb\xbf", b'"', b"a,b\n"]))
+def test_any_bytes_are_rows_or_an_error(tmp_path_factory, content, start):
+    path = tmp_path_factory.mktemp("bytes") / "t.csv"
+    path.write_bytes(start + content)
+    rows = []
+    with contextlib.suppress(MetadataError):
+        rows = list(read_rows(path))
+    assert all(any(cell.strip() for cell in cells) for _, cells in rows)
+    assert [number for number, _ in rows] == sorted({number for number, _ in rows})

@@ -1,5 +1,6 @@
 import logging
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -269,3 +270,16 @@ def test_the_cache_folder_is_used(factory, tmp_path):
     data = FirstShotDataModule(read_clips(factory, ["fan"]), cache=tmp_path / "features")
     list(data.machine("fan")[:3].features(np.abs))
     assert len(list((tmp_path / "features").glob("*/*.npy"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("machines", "message"),
+    [
+        (("Motor", "motor"), "clips: expected one spelling of each machine, found 'Motor' and"),
+        (("a/b", "motor"), "machine: expected a name without '/'"),
+    ],
+)
+def test_clips_from_anywhere_have_machines_with_names(machines, message):
+    clips = [Clip(Path(f"{i}.wav"), machine) for i, machine in enumerate(machines)]
+    with pytest.raises(MetadataError, match=message):
+        FirstShotDataModule(clips)

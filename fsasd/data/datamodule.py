@@ -21,7 +21,7 @@ from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.draws import BalancedDraws, Draw, InOrder
 from fsasd.data.manifest import read_folders, read_manifest
 from fsasd.data.metadata import Clip, read_clips
-from fsasd.data.names import MetadataError, section_name
+from fsasd.data.names import MetadataError, machine_name, require_distinct, section_name
 from fsasd.data.progress import recount
 from fsasd.data.simulate import FACTORY_VERSION, write_factory
 from fsasd.store import Store
@@ -53,8 +53,9 @@ class FirstShotDataModule(L.LightningDataModule):
         seed: Of the split and of the order.
 
     Raises:
-        MetadataError: A machine is both reference and target, its caption names an attribute that
-            it does not have, or a rule of ``hold_out`` fits no clip.
+        MetadataError: A machine cannot be called so, two are easily taken for each other, a machine
+            is both reference and target, its caption names an attribute that it does not have, or
+            a rule of ``hold_out`` fits no clip.
         ValueError: ``batch_size`` or ``val_share`` is out of range.
     """
 
@@ -77,6 +78,10 @@ class FirstShotDataModule(L.LightningDataModule):
         self.clips = Clips(clips, self.cache)
         self.captions = captions or default_captions()
         self.captions.check(self.clips.kinds)
+        machines = {kind.machine for kind in self.clips.kinds}
+        require_distinct(machines, "clips")
+        for machine in machines:
+            machine_name(machine)
         if both := sorted(set(self.references) & set(self.targets)):
             raise MetadataError(
                 f"{', '.join(both)}: both reference (dev_data) and target (eval_data). DCASE 2020 "
