@@ -442,6 +442,19 @@ def test_an_unknown_covariance_is_told(train):
         TWFRGMM(covariance="diag").fit(train)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], "auto"),
+        (["detector=guan_heu_system2"], "full"),
+        *([[f"experiment=table{number}"], "full"] for number in range(2, 7)),
+    ],
+)
+def test_what_reproduces_the_paper_has_its_covariance(overrides, expected):
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        assert compose("config", overrides).detector.covariance == expected
+
+
 def test_few_clips_have_scores_on_one_scale(train, test_clips):
     """16 clips in 128 bins: a full covariance has training clips at -600 and others at 1e7."""
     detector = TWFRGMM().fit(train)

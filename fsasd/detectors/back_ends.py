@@ -59,7 +59,10 @@ def score_knn(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
 
 
 def fit_gmm(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:
-    """Fit ``k`` Gaussians, as github.com/liuyoude/STgram-MFN does (full, 1e-3 on the diagonal)."""
+    """Fit ``k`` Gaussians, as github.com/liuyoude/STgram-MFN does (full, 1e-3 on the diagonal).
+
+    Of unit vectors that much on the diagonal keeps few clips' scores on one scale: none is shrunk.
+    """
     _require(points, k, f"k={k} components need as many clips")
     mixture = fit_gaussian_mixtures(unit(points)[None], k, tol=1e-3, reg_covar=1e-3, seed=seed)
     return {"means": mixture.means, "precision_cholesky": mixture.precision_cholesky}
