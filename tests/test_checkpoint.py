@@ -405,6 +405,42 @@ class Unpickled:
         return pytest.fail, ("code of a checkpoint was run",)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("list.ckpt", [torch.zeros(2)], "expected weights by name, found list"),
+        ("tensor.pth", torch.zeros(2), "expected weights by name, found Tensor"),
+        ("odd.ckpt", b"\x80\x04\x95garbage", "expected a file of tensors alone"),
+        ("half.safetensors", b"\x10\x00\x00", "expected safetensors"),
+    ],
+)
+def test_a_file_of_something_else_is_named(tmp_path, name, content, told):
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    else:
+        torch.save(content, tmp_path / name)
+    with pytest.raises(CheckpointError, match=rf"{name}: {told}"):
+        load(tmp_path / name, tokenizer=str(checkpoint.NANO))
+
+
+@pytest.mark.parametrize("content", ["code", "damage"])
+@pytest.mark.parametrize(
+    ("part", "pickled"),
+    [("unet", "diffusion_pytorch_model.bin"), ("text_encoder", "pytorch_model.bin")],
+)
+def test_code_and_damage_in_the_weights_of_a_folder_are_named(tmp_path, part, pickled, content):
+    """Of folders with pickled ``.bin`` weights, as they were in 2023."""
+    folder = shutil.copytree(checkpoint.NANO, tmp_path / "model")
+    (weights,) = (folder / part).glob("*.safetensors")
+    if content == "code":
+        weights.unlink()
+        torch.save({"conv_in.weight": Unpickled()}, weights.with_name(pickled))
+    else:
+        weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="model: could not be loaded"):
+        load(folder)
+
+
 def test_an_original_file_without_its_tokenizer_says_how_to_give_one(ckpt, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"roberta-base.*path as generator\.tokenizer"):

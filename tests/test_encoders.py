@@ -1,6 +1,7 @@
 """Encoders with random weights, small, saved and loaded as pretrained ones are."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -283,3 +284,33 @@ def test_an_encoder_that_is_nowhere_is_told(tmp_path):
     asked = r"encoder '.*nowhere' could not be read: expected a folder.*without a network, give a"
     with pytest.raises(FileNotFoundError, match=asked):
         Encoder(str(tmp_path / "nowhere"))(np.zeros(1600))
+
+
+@pytest.mark.parametrize("content", ["code", "damage"])
+def test_code_and_damage_in_the_weights_of_an_encoder_are_named(tiny_encoders, tmp_path, content):
+    folder = shutil.copytree(tiny_encoders("wav2vec2"), tmp_path / "encoder")
+    weights = folder / "model.safetensors"
+    if content == "code":
+        weights.unlink()
+        torch.save({"masked_spec_embed": Planted()}, folder / "pytorch_model.bin")
+    else:
+        weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(FileNotFoundError, match=r"encoder '.*' could not be read"):
+        Encoder(str(folder))(WAVEFORM)
+
+
+class Planted:
+    """Fails the test when it is unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("code of an encoder was run",)
+
+
+def test_code_in_the_repository_of_an_encoder_is_not_run(tiny_encoders, tmp_path):
+    folder = shutil.copytree(tiny_encoders("wav2vec2"), tmp_path / "encoder")
+    (folder / "hostile.py").write_text("raise SystemExit('code of an encoder was run')\n")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "hostile.Config"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="custom code"):
+        Encoder(str(folder))(WAVEFORM)

@@ -16,9 +16,9 @@ from fsasd.generation.checkpoint import CheckpointError
 def fresh(monkeypatch):
     """A process that has not asked yet, and may be without a network."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    hub.go_offline_without_hub.cache_clear()
+    hub._ask_once.cache_clear()
     yield monkeypatch
-    hub.go_offline_without_hub.cache_clear()
+    hub._ask_once.cache_clear()
 
 
 class Session:
@@ -49,7 +49,7 @@ def test_without_a_network_a_model_of_the_hub_is_one_message(fresh, caplog):
 
 def test_a_hub_that_answers_is_used(fresh):
     fresh.setattr(huggingface_hub, "get_session", Session)
-    hub.go_offline_without_hub()
+    hub.go_offline_without_hub("a/b")
     assert not constants.HF_HUB_OFFLINE
 
 
@@ -58,7 +58,7 @@ def test_a_name_server_that_is_silent_is_not_waited_for(fresh):
     fresh.setattr(socket, "getaddrinfo", lambda *args, **kwargs: time.sleep(1))
     fresh.setattr(huggingface_hub, "get_session", lambda: time.sleep(1) or Session())
     before = time.monotonic()
-    hub.go_offline_without_hub()
+    hub.go_offline_without_hub("a/b")
     assert constants.HF_HUB_OFFLINE
     assert time.monotonic() - before < 1
 
@@ -66,4 +66,17 @@ def test_a_name_server_that_is_silent_is_not_waited_for(fresh):
 def test_whoever_says_offline_is_not_asked(fresh):
     fresh.setattr(constants, "HF_HUB_OFFLINE", True)
     fresh.setattr(huggingface_hub, "get_session", pytest.fail)
-    hub.go_offline_without_hub()
+    hub.go_offline_without_hub("a/b")
+
+
+@pytest.mark.parametrize("source", ["/a/folder", "./here", "torchaudio:WAVLM_BASE", "a/b/c", "a b"])
+def test_nobody_is_asked_for_what_is_no_id(fresh, source):
+    fresh.setattr(huggingface_hub, "get_session", pytest.fail)
+    hub.go_offline_without_hub(source)
+
+
+def test_nobody_is_asked_for_a_folder(fresh, tmp_path):
+    fresh.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    fresh.setattr(huggingface_hub, "get_session", pytest.fail)
+    hub.go_offline_without_hub("model")

@@ -29,6 +29,7 @@ from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.prompts import Wording
 from fsasd.generation.synthesis import SynthesisFolder, read_manifest
 from fsasd.generation.transforms import FaultTransforms
+from fsasd.preflight import check_config
 from fsasd.selection import row_of
 from fsasd.sweep import leave_out
 
@@ -45,7 +46,9 @@ def configure(*overrides):
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_composes(group, name):
-    assert configure(f"{group}={name}").stages
+    cfg = configure(f"{group}={name}")
+    assert cfg.stages
+    check_config(app._resolved(cfg))
 
 
 @pytest.mark.parametrize("name", [name for group, name in CHOICES if group == "detector"])
@@ -549,6 +552,62 @@ def test_validation_is_after_so_many_steps_of_any_number_of_batches(tmp_path, mo
     assert [trainer.val_check_interval for trainer in trainers] == [batches]
     other = app.Run(configure(*TINY, store, "callbacks=none"), tmp_path / "run")
     assert run.finetune_recipe() == other.finetune_recipe()
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("detector.n_components=abc", "detector.n_components='abc': expected a whole number of 1"),
+        ("detector.n_components=-3", "detector.n_components=-3: expected a whole number of 1 or"),
+        ("+detector.n_componets=3", "TWFRGMM has no such argument. Did you mean 'n_components'"),
+        (
+            "+generator.learning_rte=1",
+            "AudioLDM has no such argument. Did you mean 'learning_rate'",
+        ),
+        ("+trainer.max_stps=1", "trainer.max_stps: Trainer has no such argument"),
+        ("+synthesis.clips=1", "synthesis.clips: there is no such setting"),
+        ("synthesis.clips_per_label=-1", "synthesis.clips_per_label=-1: expected a whole number"),
+        (
+            "data.channel=middle",
+            "data.channel='middle': expected one of near, far, mean or a whole",
+        ),
+        ("seed=abc", "seed='abc': expected a whole number from 0"),
+        ("stages=detect", "stages='detect': expected a list"),
+        ("trainer.devices=0", "trainer.devices=0: expected 1 or more"),
+        ("trainer.accelerator=gpu", "torch .* finds no GPU on this machine. Use trainer=default"),
+        ("callbacks.checkpoint.mode=mix", "`mode` can be min, max"),
+        ("+selection.grid.n_components=[1,0]", "n_components=0: expected a whole number of 1"),
+    ],
+)
+def test_what_nothing_takes_fails_before_any_stage(chain, monkeypatch, override, told):
+    root, store, _ = chain
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    before = artifacts(root)
+    cfg = configure(*TINY, store, override, "force=[finetune,detect]")
+    with pytest.raises((ValueError, InstantiationException), match=told):
+        app.Run(cfg, root / "refused")()
+    assert artifacts(root) == before
+    assert not list((root / "store").glob("*/*.partial"))
+
+
+def test_code_planted_in_the_store_is_not_run(chain):
+    root, store, _ = chain
+    run = app.Run(configure(*TINY, store, "seed=77", "stages=[finetune]"), root / "planted")
+    folder = run.store.path("finetune", run.finetune_recipe()).with_suffix(".partial")
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save({"state_dict": Planted()}, folder / "checkpoints" / "last.ckpt")
+    with pytest.raises(ValueError, match=r"last\.ckpt: expected a checkpoint .*could run code"):
+        run()
+    anew = configure(*TINY, store, "seed=77", "stages=[finetune]", "force=[finetune]")
+    app.Run(anew, root / "planted")()
+    assert not folder.exists()
+
+
+class Planted:
+    """Fails the test when it is unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("code of a checkpoint was run",)
 
 
 def test_a_misspelt_objective_is_told_at_once(tmp_path):

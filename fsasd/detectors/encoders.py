@@ -32,7 +32,7 @@ from fsasd.data.encoder_inputs import encoder_inputs
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.exported import load_program
 from fsasd.detectors.representations import Representation
-from fsasd.hub import go_offline_without_hub
+from fsasd.hub import UNREADABLE, go_offline_without_hub
 from fsasd.recipes import digest
 
 _LEAST = 0.1
@@ -311,15 +311,17 @@ def reading(checkpoint: str) -> Iterator[None]:
     Raises:
         FileNotFoundError: In the place of what the libraries say.
     """
-    if not Path(checkpoint).is_dir() and not checkpoint.startswith("torchaudio:"):
-        go_offline_without_hub()
+    go_offline_without_hub(checkpoint)
     try:
         yield
-    except OSError as error:
+    except torch.OutOfMemoryError:
+        raise
+    except UNREADABLE as error:
+        why = str(error).strip().partition("\n")[0]
         raise FileNotFoundError(
             f"encoder '{checkpoint}' could not be read: expected a folder with config.json, weights"
             " and preprocessor_config.json, or the id of such a one on the hub; without a network, "
-            "give a folder"
+            f"give a folder ({why})"
         ) from error
 
 

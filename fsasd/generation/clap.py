@@ -31,7 +31,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.encoder_inputs import encoder_inputs
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.latents import PEAK, normalise
-from fsasd.hub import go_offline_without_hub
+from fsasd.hub import UNREADABLE, go_offline_without_hub
 from fsasd.recipes import foreign
 
 log = logging.getLogger(__name__)
@@ -312,11 +312,10 @@ def _project(
 
 
 def _load(kind: Any, checkpoint: str) -> Any:
-    if not Path(checkpoint).is_dir():
-        go_offline_without_hub()
+    go_offline_without_hub(checkpoint)
     try:
         return kind.from_pretrained(checkpoint)
-    except OSError as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"CLAP {checkpoint}: could not be loaded ({error}). Without a way to the hub, copy its "
             "folder to this machine and give its path"

@@ -24,7 +24,7 @@ from fsasd.generation.checkpoint import original
 from fsasd.generation.checkpoint.components import NANO, CheckpointError, Components, build
 from fsasd.generation.checkpoint.misfits import Misfits
 from fsasd.generation.vocoder import GriffinLim
-from fsasd.hub import go_offline_without_hub
+from fsasd.hub import UNREADABLE, go_offline_without_hub
 
 # Older transformers saved this buffer; it is the numbers 0, 1, 2, ...
 _HARMLESS = ("text_encoder.*position_ids",)
@@ -67,8 +67,7 @@ def load(
         _require_parts(Path(folder))
     elif folder.count("/") != 1 or folder.startswith((".", "/")):
         raise CheckpointError(f"checkpoint {folder} does not exist")
-    else:
-        go_offline_without_hub()
+    go_offline_without_hub(folder)
     misfits = Misfits()
     try:
         components = Components(
@@ -79,7 +78,7 @@ def load(
             vocoder=_load_vocoder(folder, misfits),
             scheduler=DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
         )
-    except OSError as error:
+    except UNREADABLE as error:
         raise _not_loaded(folder, error) from error
     misfits.check(folder, [*_HARMLESS, *allow])
     return components
@@ -164,8 +163,7 @@ def _load_tokenizer(source: str | Path, option: str = "generator.checkpoint") ->
         source = folder / "tokenizer"
     # RoBERTa's own folder on the hub holds nothing but the model and its tokenizer.
     inner = {} if Path(source).is_dir() or "/" not in str(source) else {"subfolder": "tokenizer"}
-    if not Path(source).is_dir():
-        go_offline_without_hub()
+    go_offline_without_hub(str(source))
     try:
         tokenizer = RobertaTokenizer.from_pretrained(source, **inner)
     except OSError as error:

@@ -8,13 +8,13 @@ mis-shaped can be listed.
 from __future__ import annotations
 
 import logging
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import ClapTextConfig, ClapTextModelWithProjection, RobertaTokenizer
@@ -137,10 +137,14 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
     """Read the weights of a file, none of its code."""
     path = Path(path)
     if path.suffix == ".safetensors":
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: expected safetensors ({error})") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except Exception as error:
+        # What a damaged pickle raises may be anything.
         stranger = re.search(r"GLOBAL (\S+)", str(error))
         found = f"a {stranger[1]}" if stranger else str(error).partition("\n")[0]
         raise CheckpointError(
@@ -148,7 +152,10 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
             "from, keep its weights: torch.save({'state_dict': torch.load(path, "
             "map_location='cpu', weights_only=False)['state_dict']}, new_path)"
         ) from error
-    return dict(content.get("state_dict", content))
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected weights by name, found {type(content).__name__}")
+    return dict(content)
 
 
 def with_average(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
