@@ -80,3 +80,10 @@ def test_what_looks_like_audio_and_is_left_out_is_told_in_one_line(tmp_path, cap
     caplog.clear()
     warn_of_left_out(tmp_path, [tmp_path / "@eaDir"], [tmp_path / "@eaDir/g.wav"])
     assert not caplog.messages
+
+
+def test_a_link_to_itself_is_a_recording_that_cannot_be_read(tmp_path):
+    loop = tmp_path / "loop.wav"
+    loop.symlink_to("loop.wav")
+    assert recordings_in(tmp_path) == recordings_below(tmp_path) == [loop]
+    assert folders_in(tmp_path) == []

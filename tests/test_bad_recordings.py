@@ -3,6 +3,7 @@
 import gzip
 import io
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -38,23 +39,25 @@ INTEGERS = np.random.default_rng(0).integers(-9000, 9000, RATE)
 
 BAD = {
     "empty": b"",
-    "one byte": b"R",
     "text": b"This is no recording.\n" * 100,
     "a web page": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+    "a pipe": os.mkfifo,
+    "a link to nothing": lambda path: path.symlink_to("nowhere.wav"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "claims 2^36 samples": wav(INTEGERS.astype(np.int16), subtype="PCM_16", form="FLAC")[:21]
+    + b"\x0a\xc4\x40\xff\xff\xff\xff\xff"
+    + bytes(200),
+    "W64, cut": wav(with_sample(0.1), subtype="PCM_16", form="W64")[:20_000],
+    "1 Hz": wav(with_sample(0.1), rate=1),
     "bytes": np.random.default_rng(0).bytes(5000),
-    "zeros": bytes(5000),
     "compressed": gzip.compress(GOOD),
-    "an archive": b"PK\x03\x04" + bytes(500),
-    "only RIFF": GOOD[:4],
     "half a header": GOOD[:30],
     "no samples": wav(np.empty((0, 1)), subtype="PCM_16"),
     "cut in half": GOOD[: len(GOOD) // 2],
     "cut at its end": GOOD[:-100],
     "NaN": wav(with_sample(np.nan)),
-    "infinite": wav(with_sample(-np.inf)),
     "huge": wav(with_sample(1e30)),
     "16-bit floats": wav(INTEGERS.astype(np.float32)),
-    "24-bit floats": wav(256.5 * INTEGERS.astype(np.float32)),
     "stereo": wav(np.stack([with_sample(0), with_sample(0.1)], axis=1)),
     "FLAC, cut": wav(with_sample(0.1), subtype="PCM_16", form="FLAC")[:9000],
 }
@@ -75,7 +78,12 @@ def mixed(factory, tmp_path_factory):
     # Each kind where a detector is fitted, where it scores, and where it is neither.
     order = [0, 4, 8, 12, 16, 1, 5, 9, 13, 17, 2, 6, 10, 14, 18, 3, 7, 11, 15, 19]
     for place, kind in zip(places, np.array(list(BAD))[order], strict=True):
-        place.write_bytes(BAD[str(kind)])
+        make = BAD[str(kind)]
+        if isinstance(make, bytes):
+            place.write_bytes(make)
+        else:
+            place.unlink()
+            make(place)
         (clean / place.relative_to(root)).unlink()
     return root, clean, places
 
@@ -158,7 +166,7 @@ def test_only_their_absence_is_in_the_keys(mixed, runs):
         run._inspect()
         keys.append(run.detect_recipe())
         for place in places:
-            place.touch()
+            os.utime(place, follow_symlinks=False)
     assert keys[0] == keys[1]
     assert "unreadable" not in str(keys[0])
 
@@ -167,7 +175,7 @@ def test_a_run_says_so_at_its_start_and_at_its_end(mixed, runs, caplog):
     caplog.set_level(logging.WARNING)
     app.Run(configured(mixed[0], runs / "store"), runs / "told")()
     lines = [record.message for record in caplog.records]
-    assert any("bearing: 1 clip: 1 samples are NaN or infinite (" in line for line in lines)
+    assert any("bearing: 1 clip: holds no samples (" in line for line in lines)
     unscored = len(in_target(mixed[2], "test"))
     assert any(
         line.startswith(f"bearing section 00: {unscored} of its test clips could not be read")

@@ -94,7 +94,7 @@ def is_recording(path: Path) -> bool:
 def folders_in(folder: Path) -> list[Path]:
     """Return the folders directly in a folder, sorted, without those of other programs."""
     with os.scandir(folder) as entries:
-        return sorted(Path(e.path) for e in entries if e.is_dir() and not is_foreign(e.name))
+        return sorted(Path(e.path) for e in entries if _is_folder(e) and not is_foreign(e.name))
 
 
 def recordings_in(folder: Path) -> list[Path]:
@@ -103,7 +103,7 @@ def recordings_in(folder: Path) -> list[Path]:
         return []
     with os.scandir(folder) as entries:
         return sorted(
-            path for e in entries if is_recording(path := Path(e.path)) and not e.is_dir()
+            path for e in entries if is_recording(path := Path(e.path)) and not _is_folder(e)
         )
 
 
@@ -137,6 +137,14 @@ def warn_of_left_out(place: Path, folders: Iterable[Path], taken: Collection[Pat
         "%s: %d file%s that look%s like audio left out%s: %s%s", place, len(left),
         "s" * (len(left) > 1), "s" * (len(left) == 1), unread, names, ", ..." * (len(left) > 3),
     )  # fmt: skip
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # A link that leads to itself.
+        return False
 
 
 def _is_named(path: str, suffixes: Collection[str]) -> bool:
