@@ -27,6 +27,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "store": str,
     },
     "check": {"headers_only": bool, "json": bool},
+    "decision": {"false_alarm_rate": float},
     "pretrain": {"text_steps": int, "vae_steps": int},
     "synthesis": {
         "references": bool,
