@@ -38,6 +38,8 @@ def test_a_name_may_look_like_something_else(name):
         ("a\nb", "that can be printed"),
         ("L\udcfcfter", "that can be printed"),
         ("x" * 300, "at most 128 bytes"),
+        ("manifest.csv", "without the suffix of a table"),
+        ("Recipe.JSON", "without the suffix of a table"),
         ("Official score", "rows of tables"),
         ("all machines", "rows of tables"),
     ],

@@ -19,6 +19,8 @@ NAME_BYTES = 128
 SUMMARY_ROWS = ("official score", "arithmetic mean", "harmonic mean", "mean", "all machines")
 """Rows of ``metrics.csv``, ``validation.csv`` and ``costs.csv`` that are no machine's."""
 
+# Its folder lies beside them.
+_OF_TABLES = (".csv", ".json", ".partial")
 _SECTION = re.compile(r"(\d{1,9})(?:\.0+)?", re.ASCII)
 
 
@@ -57,6 +59,8 @@ def machine_name(text: str) -> str:
         wrong = "a name of characters that can be printed"
     elif name.startswith("."):
         wrong = "a name that does not begin with a point"
+    elif name.casefold().endswith(_OF_TABLES):
+        wrong = "a name without the suffix of a table"
     elif len(name.encode()) > NAME_BYTES:
         wrong = f"a name of at most {NAME_BYTES} bytes"
     elif name.casefold() in SUMMARY_ROWS:
