@@ -328,7 +328,7 @@ def test_detectors_within_are_prepared_in_folders_of_their_own(train, tmp_path):
 def test_what_a_detector_is_made_of_is_saved_with_it(train, tmp_path):
     parts = {"part": [Nested(TimeWeighted(r=0.25)), GaussianMixture(3), None, {"b": (1, True)}]}
     Loose(**parts).fit(train).save(tmp_path)
-    loaded = load(tmp_path)
+    loaded = load(tmp_path, [__name__])
     assert loaded.part[0] == Nested(TimeWeighted(r=0.25))
     assert loaded.part[1].get_params() == GaussianMixture(3).get_params()
     assert loaded.part[2:] == [None, {"b": [1, True]}]
@@ -354,7 +354,7 @@ def test_only_parts_of_detectors_are_made_from_a_file(train, tmp_path):
     about["params"]["part"] = {"class": "os.system", "params": {}}
     (tmp_path / "detector.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match=r"os\.system is a class of neither"):
-        load(tmp_path)
+        load(tmp_path, [__name__])
 
 
 def test_loading_from_a_folder_without_a_detector_names_it(tmp_path):

@@ -69,6 +69,7 @@ def test_what_something_looks_at_is_taken(override):
             "synthesis.clips_per_lable: there is no such setting. Did you mean 'clips_per_label'",
         ),
         ({"synthesis": {"per_caption": "alike"}}, "expected one of proportional, balanced"),
+        ({"decision": {"false_alarm_rate": 10}}, "expected a number above 0 and below 1"),
         ({"check": {"json": "yes"}}, "check.json='yes': expected true or false"),
     ],
 )
@@ -80,7 +81,7 @@ def test_sections_that_are_of_no_class_are_checked(config, told):
 def test_sections_are_those_of_the_configuration():
     text = (resources.files("fsasd.conf") / "config.yaml").read_text()
     config = yaml.safe_load(text)
-    for section in ("check", "synthesis"):
+    for section in ("check", "decision", "synthesis"):
         assert config[section].keys() == SECTIONS[section].keys()
     groups = {"defaults", "hydra", *SECTIONS}
     assert config.keys() - groups == SECTIONS[""].keys()

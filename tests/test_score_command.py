@@ -301,7 +301,11 @@ def damaged(models, tmp_path, name, change):
     [
         ("detector.json", lambda a: a.update({"class": "mine.Detector"}), "--trust mine"),
         ("detector.json", lambda a: a.update(format=None), "expected format 1, found None"),
-        ("detector.json", lambda a: a["params"].update(r="loud"), "it cannot score"),
+        (
+            "detector.json",
+            lambda a: a["params"].update(r="loud"),
+            "r='loud': expected",
+        ),
         ("decision.json", lambda a: a.update(threshold="high"), "a finite number as 'threshold'"),
         ("decision.json", lambda a: a.update(threshold=float("nan")), "'threshold', found nan"),
         ("decision.json", lambda a: a.update(channel=[1]), "as 'channel', found [1]"),
