@@ -67,8 +67,8 @@ def test_each_kind_is_asked_for_once_and_no_kind_of_other_rows():
     assert table.by_kind(say, np.array([], dtype=int)) == []
 
 
-# In a process of its own: the names that pathlib interns may make the table of all interned strings
-# grow, which after some thousand tests is a large one.
+# In a process of its own, after the clips were made: the names that pathlib interns may make the
+# table of all interned strings grow, which is a large one.
 _READ = """
 import tracemalloc
 from pathlib import Path
@@ -82,8 +82,10 @@ def read():
         path = Path(f"/recordings/fan/section_00_source_train_normal_{i:06d}.wav")
         yield Clip(path, "fan", "target", "train", "00", "source", "normal", state)
 
+clips = list(read())
 tracemalloc.start()
-table = ClipTable(read())
+table = ClipTable(clips)
+del clips
 kept, _ = tracemalloc.get_traced_memory()
 print(len(table), len(table.kinds(np.arange(len(table)))), kept)
 """

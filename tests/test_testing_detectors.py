@@ -277,7 +277,7 @@ BREAKS = {
     NormalisesOverTheBatch: ("clips_beside_do_not_matter", "scoring one by one: scores differ"),
     PeeksAtLabels: ("only_the_sound_is_scored", "hiding what is known of the clips: scores"),
     HigherIsNormal: ("obvious_anomaly_scores_higher", "noise scores .*, normal clips up to"),
-    DividesByTheLevel: ("extreme_clips", "silence scores nan"),
+    DividesByTheLevel: ("extreme_clips", "silence.wav: its features are NaN or infinite"),
     ReadsByItself: ("another_sampling_rate", "a clip at 24 kHz scores"),
     ShortensThePath: ("score_path", "score_path at its own setting: scores differ"),
     IgnoresTheGrid: ("score_path", "score_path at {'power': 1.0}: scores differ"),

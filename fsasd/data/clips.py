@@ -91,10 +91,12 @@ class FeatureCache:
             features = front_end(waveform)
         if features.dtype.kind == "f" and not np.isfinite(features).all():
             peak = np.abs(waveform).max()
-            raise AudioError(
-                f"{printable(clip.path)}: its features are NaN or infinite; its samples reach "
-                f"{peak:.3g}, expected 1 at most"
-            )
+            where = f"{printable(clip.path)}: its features are NaN or infinite"
+            if peak > 1:
+                raise AudioError(
+                    f"{where}: expected samples in [-1, 1], found a peak of {peak:.3g}"
+                )
+            raise AudioError(f"{where}: {front_end!r} cannot represent it")
         return features
 
     def _key(self, front_end: FrontEnd, clip: Clip) -> tuple[str, str]:
