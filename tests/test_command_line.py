@@ -82,3 +82,27 @@ def test_standard_output_is_the_results():
         cfg = compose("config", return_hydra_config=True)
     for logs in (cfg.hydra.job_logging, cfg.hydra.hydra_logging):
         assert logs.handlers.console.stream == "ext://sys.stderr"
+
+
+@pytest.mark.parametrize("override", ["detecto=knn", "detecto.k=1", "dat.root=x", "sed=1"])
+def test_a_misspelt_name_comes_with_a_suggestion(override, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fsasd", "experiment=tiny", override])
+    assert command_line.run("fsasd") == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.match(rf"{override}: nothing is called so\. Did you mean '(detector|data|seed)'", err)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "detector=knn,lof", "generator/train=lora", "seed=0,1"],
+        ["experiment=table4", "highest_r=1.0"],
+        ["pretrain.text_steps=2", "hydra.run.dir=x", "hydra/launcher=joblib"],
+        ["+mine=1", "~callbacks.evaluation", "--cfg", "job"],
+        ["--config-dir", "my_conf", "mine=1"],
+        ["data.hold_out=[{machine: fan}]", "representation@detector.representation=twfr"],
+    ],
+)
+def test_names_that_there_are_are_left_to_hydra(arguments):
+    assert command_line.unknown_override(arguments) is None
