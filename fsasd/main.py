@@ -84,7 +84,7 @@ from fsasd.validation import Trial, play_target, write_validation
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 3, "finetune": 5, "synthesise": 6, "train": 4, "detect": 11}
+VERSIONS = {"pretrain": 3, "finetune": 5, "synthesise": 6, "train": 4, "detect": 12}
 """To be raised when a stage, given the same recipe, gives another result."""
 
 SOME_UNREADABLE = 3

@@ -52,11 +52,11 @@ def test_thresholds_withstand_outliers(name, n, k, far):
         clean = scores[~outlier]
         ratio = height(scores[~odd(scores)]) / height(clean)
         within.append(1 / 1.5 < ratio < 1.5)
-    assert np.mean(within) >= (0.7 if n == 16 and far < 10 else 0.9)
+    assert np.mean(within) >= (0.8 if n == 16 and far < 10 else 0.9)
 
 
 @pytest.mark.parametrize("name", NORMAL)
-@pytest.mark.parametrize(("n", "allowed"), [(16, 0.15), (50, 0.15), (200, 0.1)])
+@pytest.mark.parametrize(("n", "allowed"), [(16, 0.2), (50, 0.15), (200, 0.1)])
 def test_clean_samples_are_left_alone(name, n, allowed):
     found = [odd(NORMAL[name](np.random.default_rng(seed), n)).any() for seed in range(40)]
     assert np.mean(found) <= allowed

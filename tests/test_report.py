@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 import shutil
 from html.parser import HTMLParser
 from itertools import product
@@ -12,9 +13,11 @@ import yaml
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_name
+from fsasd.detection import DECISION, DECISION_FORMAT
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.twfr_gmm import TWFRGMM
+from fsasd.evaluation.calibration import Calibration
 from fsasd.evaluation.metrics import SectionMetrics, metrics_table, section_metrics
 from fsasd.report import console, figures, listening, page, write_report
 from fsasd.report.results import (
@@ -231,6 +234,19 @@ def test_page_says_what_must_be_said(run, data):
         "${fsasd.grid:0,1,1}", "This is the normal sound of a bearing",
     ):  # fmt: skip
         assert expected in text
+
+
+def test_page_names_odd_training_clips(run, undrawn):
+    scores = {"a.wav": 1.0, "b.wav": 9e9, "c.wav": 2.0}
+    calibration = Calibration(scores, ("b.wav",), 0.1, 1.9).described()
+    about = {"format": DECISION_FORMAT, "channel": None, **calibration}
+    decision = run / "models/pump/section_00" / DECISION
+    decision.parent.mkdir(parents=True, exist_ok=True)
+    decision.write_text(json.dumps(about))
+    assert _page(run).text.count("1 of 3 normal training clips is odd: b.wav (held-out") == 1
+    # A run of another version says nothing of them.
+    decision.write_text(json.dumps({"threshold": 1.9, "channel": None}))
+    assert "is odd" not in _page(run).text
 
 
 def test_page_needs_nothing_but_itself(run, data):

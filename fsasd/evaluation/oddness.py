@@ -28,11 +28,11 @@ LEVEL = 0.05
 LEVEL_SMALL = 0.001
 """The same for a group of fewer than ``MIN_STATE`` clips, whose states may be too few to show."""
 
-LEVEL_MOVING = 0.1
-"""The same for clips without which the threshold would be another (``MOVED``)."""
+LEVEL_RAISING = 0.2
+"""The same for clips that raise the threshold (``RAISED``): in doubt, alarms stay on."""
 
-MOVED = 1.4
-"""Factor by which a threshold's distance from the median is another one."""
+RAISED = 1.4
+"""Factor on a threshold's distance from the median that a few clips are not to have."""
 
 WIDER = 1.1
 """Factor of the spread of all scores below which it does not matter whether a clip is odd."""
@@ -54,8 +54,8 @@ def odd_scores(
 
     * they do at ``LEVEL`` and widen the spread of all scores (``WIDER``): one clip of a thousand
       that does no harm stays, or
-    * they do at ``LEVEL_MOVING`` and leaving them out moves the official threshold's distance from
-      the median by more than a factor of ``MOVED``.
+    * they do so above at ``LEVEL_RAISING``, and the official threshold without them, which they
+      exceed, is nearer to the median by more than a factor of ``RAISED``.
 
     Args:
         scores: Held-out anomaly scores of normal clips, shape (n,).
@@ -84,14 +84,17 @@ def odd_scores(
     gaps = sum(len(group) // MIN_STATE for group in groups)
     odd = np.zeros(len(scores), dtype=bool)
     # A fit says nothing while scores are in it that are orders of magnitude off.
-    for level, small, matters in ((LEVEL, LEVEL_SMALL, _wider), (LEVEL_MOVING, 0.0, _moved)):
+    for level, small, signs, matters in (
+        (LEVEL, LEVEL_SMALL, (1, -1), _widen),
+        (LEVEL_RAISING, 0.0, (1,), _raise),
+    ):
         found = True
         # What is far off in one group hides how much the odd clips of another widen the scores.
         while found:
             found = False
             for group in groups:
                 chance = small if len(group) < MIN_STATE else level / gaps
-                for sign in (1, -1):
+                for sign in signs:
                     new = _apart(sign, scores, group, odd, chance, matters)
                     odd[new] = True
                     found |= len(new) > 0
@@ -114,7 +117,7 @@ def _apart(
     group: NDArray[np.intp],
     odd: NDArray[np.bool_],
     level: float,
-    matters: Callable[[NDArray[np.float64], NDArray[np.float64]], bool],
+    matters: Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], bool],
 ) -> NDArray[np.intp]:
     """Find the odd clips at the upper end of a group; of sign -1, at the lower."""
     rest = group[~odd[group]]
@@ -125,7 +128,7 @@ def _apart(
     for k, chance in _chances(sign * scores[falling], most, reference):
         without = ~odd
         without[falling[:k]] = False
-        if chance < level and matters(scores[~odd], scores[without]):
+        if chance < level and matters(scores[~odd], scores[without], scores[falling[:k]]):
             new = falling[:k]
     return new
 
@@ -146,12 +149,13 @@ def _chances(
             yield k, (1 + ratio / count) ** -count
 
 
-def _wider(scores: NDArray[np.float64], rest: NDArray[np.float64]) -> bool:
+def _widen(scores: NDArray[np.float64], rest: NDArray[np.float64], _: NDArray[np.float64]) -> bool:
     return bool(scores.std() > WIDER * rest.std())
 
 
-def _moved(scores: NDArray[np.float64], rest: NDArray[np.float64]) -> bool:
-    before, after = (
-        gamma_threshold(some, warn=False) - float(np.median(some)) for some in (scores, rest)
-    )
-    return not after / MOVED <= before <= after * MOVED
+def _raise(
+    scores: NDArray[np.float64], rest: NDArray[np.float64], apart: NDArray[np.float64]
+) -> bool:
+    before, after = (gamma_threshold(some, warn=False) for some in (scores, rest))
+    height, own = before - np.median(scores), after - np.median(rest)
+    return bool(apart.min() > after and height > RAISED * own)

@@ -17,6 +17,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.detection import DECISION, read_decision
+from fsasd.detectors.saved import NotAModelError
 from fsasd.evaluation.metrics import OFFICIAL, known_domains
 from fsasd.report import figures, listening
 from fsasd.report.results import (
@@ -43,7 +45,7 @@ from fsasd.selection import WIDE_GAP
 PAGE = "report.html"
 _FILES = {
     "metrics.csv": "the metrics of each machine and section, as fractions",
-    "clips.csv": "score, decision and what is known of each test clip",
+    "clips.csv": "score, decision, p-value and what is known of each test clip",
     "unreadable.csv": "recordings that could not be read, and why: the run went on without them",
     "selection.csv": "what each setting achieved on synthetic clips",
     "real_curve.csv": "what each setting would have achieved on the real test clips",
@@ -83,6 +85,7 @@ class SectionPart:
     decisions: pd.DataFrame | None
     settings: pd.DataFrame | None
     threshold: float
+    odd: str
     clips: int
     alarms: int
     cost: dict | None
@@ -278,10 +281,19 @@ def _section(results: Results, machine: str, section: str) -> SectionPart:
         decisions=None if metrics.empty else decisions(clips, metrics),
         settings=None if settings.empty else _titled_settings(settings),
         threshold=float(clips["threshold"].iloc[0]),
+        odd=_odd_clips(results.folder / "models" / machine / f"section_{section}" / DECISION),
         clips=len(clips),
         alarms=int(clips["decision"].sum()),
         cost=None if cost.empty else cost.iloc[0].to_dict(),
     )
+
+
+def _odd_clips(decision: Path) -> str:
+    try:
+        return read_decision(decision)[0].odd_clips() if decision.is_file() else ""
+    except NotAModelError:
+        # A run of another version, whose other results the page shows all the same.
+        return ""
 
 
 def _no_roc(clips: pd.DataFrame) -> str:
