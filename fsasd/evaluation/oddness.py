@@ -125,11 +125,13 @@ def _apart(
     falling = rest[np.argsort(-sign * scores[rest], kind="stable")]
     reference = len(rest) - 1 if len(group) < MIN_STATE else len(rest) // 2
     new = falling[:0]
+    kept = ~odd
     for k, chance in _chances(sign * scores[falling], most, reference):
         without = ~odd
         without[falling[:k]] = False
-        if chance < level and matters(scores[~odd], scores[without], scores[falling[:k]]):
-            new = falling[:k]
+        more = falling[len(new) : k]
+        if chance < level and matters(scores[kept], scores[without], scores[more]):
+            new, kept = falling[:k], without
     return new
 
 
