@@ -42,7 +42,6 @@ from fsasd.data.metadata import Clip, require_known
 from fsasd.detection import Detection, detect, in_section, sections, tell, write
 from fsasd.detectors.base import Detector
 from fsasd.detectors.training import DETECTORS_OWN, normalising_alone
-from fsasd.evaluation.calibration import require_rate
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.batches import batches
 from fsasd.generation.cost import what_to_lower
@@ -455,7 +454,6 @@ class Run:
     def _check_settings(self, stages: Sequence[str]) -> None:
         require_known([*stages, *self.cfg.force], STAGES, "stages")
         check_grid(self.detector, self.selector)
-        require_rate(self.cfg.decision.false_alarm_rate)
         for number in self.cfg.tables:
             paper_table(number)
         if "detect" in stages:

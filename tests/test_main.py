@@ -529,7 +529,10 @@ def test_how_long_the_parts_of_a_model_are_trained_is_in_its_key(chain):
         ),
         ("data.val_share=0.0", r"data\.val_share=0 keeps no clip back"),
         ("trainer.precision=bf16-true", "expected 32-true, bf16-mixed or 16-mixed"),
-        ("decision.false_alarm_rate=10", r"expected the share of normal clips .* found 10"),
+        (
+            "decision.false_alarm_rate=10",
+            "false_alarm_rate=10: expected a number above 0 and below 1",
+        ),
         ("tables=[9]", "table 9: expected one of 2, 3"),
         ("+selection.grid.epochs=[1,2]", "epochs=2.* changes what networks are trained with"),
     ],
