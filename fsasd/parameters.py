@@ -43,7 +43,6 @@ RANGES: dict[str, Interval] = {
     **dict.fromkeys(_ABOVE_ZERO, Interval(Real, 0, None, closed="neither")),
     **dict.fromkeys(_FROM_ZERO, Interval(Real, 0, None, closed="left")),
     **dict.fromkeys(_SHARES, Interval(Real, 0, 1, closed="both")),
-    "false_alarm_rate": Interval(Real, 0, 1, closed="neither"),
     "val_share": Interval(Real, 0, 1, closed="left"),
     "seed": Interval(Integral, 0, 2**32 - 1, closed="both"),
 }
@@ -247,7 +246,5 @@ def _range(interval: Interval) -> str:
     if interval.right is None:
         low = f"of {interval.left:g} or more" if interval.closed == "left" else "above 0"
         return f"{kind} {low}"
-    if interval.closed == "neither":
-        return f"{kind} above {interval.left:g} and below {interval.right:g}"
     to = "to" if interval.closed == "both" else "to below"
     return f"{kind} from {interval.left:g} {to} {interval.right}"

@@ -69,7 +69,7 @@ def test_what_something_looks_at_is_taken(override):
             "synthesis.clips_per_lable: there is no such setting. Did you mean 'clips_per_label'",
         ),
         ({"synthesis": {"per_caption": "alike"}}, "expected one of proportional, balanced"),
-        ({"decision": {"false_alarm_rate": 10}}, "expected a number above 0 and below 1"),
+        ({"decision": {"false_alarm_rate": "some"}}, "false_alarm_rate='some': expected a number"),
         ({"check": {"json": "yes"}}, "check.json='yes': expected true or false"),
     ],
 )
