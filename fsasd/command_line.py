@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -63,9 +64,19 @@ def run(command: str) -> int | None:
         command: Its name.
 
     Returns:
-        Its exit code.
+        Its exit code; 0 where who reads its output has read enough (``| head``).
     """
-    asked = sys.argv[1:]
+    try:
+        code = _run(command, sys.argv[1:])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # What is still to be written goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(command: str, asked: Sequence[str]) -> int | None:
     if asked == ["--version"]:
         print(f"{command} {__version__}")
         return 0

@@ -6,7 +6,6 @@ import argparse
 import csv
 import json
 import math
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -128,10 +127,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _NOT_A_MODEL as error:
         print(NotAModelError(arguments.model, f"it cannot score ({error})"), file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        # `| head` has read enough; what is still to be written goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def read_model(folder: Path, trust: Sequence[str] = ()) -> Model:

@@ -1,6 +1,7 @@
 """The commands as they are typed: help, version, where what is written."""
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -106,3 +107,14 @@ def test_a_misspelt_name_comes_with_a_suggestion(override, monkeypatch, capsys):
 )
 def test_names_that_there_are_are_left_to_hydra(arguments):
     assert command_line.unknown_override(arguments) is None
+
+
+@pytest.mark.parametrize("asked", [["fsasd", "--help"], ["fsasd-download", "--list"]])
+def test_whoever_reads_the_output_may_have_read_enough(asked):
+    code = f"import sys; sys.argv = {asked}; from fsasd import command_line\n"
+    code += "sys.exit(command_line.run(sys.argv[0]))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -198,13 +197,8 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser, console
     if arguments.list:
         wanted = [arguments.edition] if arguments.edition else editions()
         listed = [archives(edition, arguments.parts, arguments.machines) for edition in wanted]
-        try:
-            for edition in listed:
-                _show(edition)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # `| head` has read enough; what is still to be written goes nowhere.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for edition in listed:
+            _show(edition)
         return 0
     if arguments.edition is None or arguments.root is None:
         parser.error("expected an EDITION and --root DIR (or --list)")
