@@ -57,7 +57,7 @@ TINY = {
     ],
     "stgram_mfn": [
         *BRIEF,
-        "detector.epochs=15",
+        "detector.epochs=30",
         "detector.width=0.125",
         "detector.learning_rate=2e-3",
     ],

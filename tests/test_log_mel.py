@@ -108,7 +108,12 @@ def test_another_version_of_the_computation_is_not_found_in_the_cache(
     cache.get(LogMel.twfr(), clip)
     assert cache.holds(LogMel.twfr(), clip)
     monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
-    assert not cache.holds(LogMel.twfr(), clip)
+    assert not cache.holds(LogMel(max_seconds=10.0, version=module.VERSION), clip)
+
+
+def test_another_version_than_this_releases_is_refused():
+    with pytest.raises(ValueError, match=r"log-mel version: expected 2, .* found 1"):
+        LogMel(version=1)
 
 
 def test_torch_is_not_needed():

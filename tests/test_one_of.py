@@ -113,7 +113,7 @@ class Pair(Detector):
 def test_a_mapping_of_fitted_detectors_is_saved_under_their_names(train, test_clips, tmp_path):
     pair = Pair({"near": KNN(), "far": KNN(k=3)}).fit(train)
     pair.save(tmp_path)
-    loaded = load(tmp_path)
+    loaded = load(tmp_path, trust=[__name__])
     np.testing.assert_allclose(loaded.score(test_clips), pair.score(test_clips), rtol=1e-6)
     assert loaded.fitted_["far"].k == 3
     np.testing.assert_array_equal(loaded.fitted_["near"].points_, pair.fitted_["near"].points_)
@@ -125,8 +125,9 @@ def test_detectors_within_detectors_within_detectors(train, test_clips, tmp_path
     outer.set_params(pair__near__k=2)
     outer.detectors["pair"].members["far"] = KNN(k=3)
     outer.fit(train).save(tmp_path)
-    np.testing.assert_allclose(load(tmp_path).score(test_clips), outer.score(test_clips), rtol=1e-6)
-    assert load(tmp_path).detectors["pair"].members["near"].k == 2
+    loaded = load(tmp_path, trust=[__name__])
+    np.testing.assert_allclose(loaded.score(test_clips), outer.score(test_clips), rtol=1e-6)
+    assert loaded.detectors["pair"].members["near"].k == 2
 
 
 def test_an_unknown_name_is_told_the_known_ones(either, train):

@@ -272,7 +272,8 @@ def test_the_command_prints_a_table_and_nothing_else(models, detection):
 
 def test_a_reader_that_has_enough_ends_it_in_peace(models, detection, tmp_path):
     many = [str(clip.path) for clip in detection.test] * 12
-    command = [sys.executable, "-m", "fsasd.score_command", "--model", str(models / "bearing")]
+    code = "import sys; from fsasd.command_line import score; sys.exit(score())"
+    command = [sys.executable, "-c", code, "--model", str(models / "bearing")]
     said = tmp_path / "stderr"
     with (
         said.open("w") as stderr,

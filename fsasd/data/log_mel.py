@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft, sparse
@@ -17,10 +17,10 @@ from scipy import fft, sparse
 from fsasd.data.recording import SAMPLE_RATE
 
 VERSION = 2
-"""Of the computation: in every front end's ``repr``, so that no cache mixes two of them."""
+"""Of the computation."""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class LogMel:
     """A log-mel spectrogram; hashable, so that it names its own place in the cache.
 
@@ -44,6 +44,15 @@ class LogMel:
     pad: int | None = None
     """Samples of reflection on either side; ``None`` centres the first frame on sample 0."""
     max_seconds: float | None = None
+    version: int = VERSION
+    """Of the computation: in the name, so that no cache mixes two of them, and in saved detectors,
+    which are refused where another computes."""
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ValueError(
+                f"log-mel version: expected {VERSION}, that of this release, found {self.version}"
+            )
 
     @classmethod
     def twfr(cls, max_seconds: float | None = 10.0) -> LogMel:
@@ -57,10 +66,6 @@ class LogMel:
             hop=160, n_mels=64, power=1.0, scale="slaney", norm="slaney",
             decibel=False, floor=1e-5, pad=432,
         )  # fmt: skip
-
-    def __repr__(self) -> str:
-        settings = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self)]
-        return f"LogMel({', '.join(settings)}, version={VERSION})"
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         if self.max_seconds is not None:

@@ -191,7 +191,7 @@ class Mixture:
     >>> from fsasd.data.metadata import read_name
     >>> clip, rng = read_name("fan/section_00_0000.wav"), np.random.default_rng(0)
     >>> Mixture(sets, {"paper": 0})(clip, "a normal fan", rng)
-    Wording(caption='a anomaly fan', negative='a normal fan')
+    Wording(caption='a anomaly fan', negative='a normal fan', fault='')
     """
 
     def __init__(
