@@ -42,6 +42,7 @@ from fsasd.data.metadata import Clip, require_known
 from fsasd.detection import Detection, detect, in_section, sections, tell, write
 from fsasd.detectors.base import Detector
 from fsasd.detectors.training import DETECTORS_OWN, normalising_alone
+from fsasd.evaluation.calibration import require_rate
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.batches import batches
 from fsasd.generation.cost import what_to_lower
@@ -457,6 +458,7 @@ class Run:
         for number in self.cfg.tables:
             paper_table(number)
         if "detect" in stages:
+            require_rate(self.cfg.decision.false_alarm_rate)
             check_targets(self.data)
         if "train" in stages:
             check_networks(self.detector, self._all("trainer"))
