@@ -739,7 +739,7 @@ def test_without_domains_one_auc_is_shown(undivided, undrawn, capsys):
     for text in (printed, page_text):
         assert "AUC source" not in text
         assert "F1 target" not in text
-    assert "Harmonic mean of all 4 cells" in page_text
+    assert "Harmonic mean of all 4 cells: AUC and pAUC of 2 sections. None" in page_text
     assert "none of 4 cells undefined" in printed
     auc = 100 * Results(undivided).metrics["auc"].iloc[0]
     assert f"{auc:.1f}" in printed

@@ -342,9 +342,11 @@ def _metrics_rows(results: Results) -> pd.DataFrame:
 def _coverage(found: Headline | None, sections: int, units: int) -> str:
     if found is None:
         return ""
-    what = f"AUC (source), AUC (target) and pAUC of {sections} section{'s' * (sections != 1)}"
-    if found.cells < sections * len(OFFICIAL):
-        what += " (AUC and pAUC where no clip has a domain)"
+    undivided = sections * len(OFFICIAL) - found.cells
+    areas = "AUC and pAUC" if undivided == sections else "AUC (source), AUC (target) and pAUC"
+    what = f"{areas} of {sections} section{'s' * (sections != 1)}"
+    if 0 < undivided < sections:
+        what += f" (of {undivided} AUC and pAUC: their clips have no domain)"
     text = f"Harmonic mean of all {found.cells} cells: {what}. None of them is undefined."
     if found.undefined:
         are = "is" if found.undefined == 1 else "are"
