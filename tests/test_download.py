@@ -1094,8 +1094,8 @@ def test_the_list_needs_no_network(capsys):
 
 
 def test_a_list_may_be_read_in_part():
-    script = "import sys, fsasd.data.download.command as c; sys.exit(c.main(['--list']))"
-    command = [sys.executable, "-c", script]
+    script = "import sys; from fsasd.command_line import download; sys.exit(download())"
+    command = [sys.executable, "-c", script, "--list"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
