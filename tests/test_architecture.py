@@ -1,6 +1,7 @@
 """Imports point one way, and names say what a module does."""
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -221,3 +222,10 @@ def test_a_vague_name_is_named(planted):
 def test_a_circle_is_named(planted):
     package = planted(data__a="from fsasd.data import b", data__b="from fsasd.data.a import x")
     assert set(cycle(package)) == {"fsasd.data.a", "fsasd.data.b"}
+
+
+def test_the_wheel_holds_every_package():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))
+    folders = {path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("__init__.py")}
+    expected = {".".join(folder.parts) for folder in folders} | {"fsasd.conf"}
+    assert set(project["tool"]["setuptools"]["packages"]) == expected
