@@ -122,7 +122,7 @@ def choose(
         return Choice(selection, gap)
     path = scores[:, -len(known) :]
     require_finite(path, known)
-    domains = _domains(known)
+    domains = evaluated_domains(known)
     real = selector.curve(known.labels, path, domains, detector=detector)
     rows = _rows(detector, selector, selection, real)
     own = settings.index(selector.own(detector))
@@ -218,7 +218,7 @@ def _select(
 ) -> tuple[Selection, DomainGap | None]:
     """Select from scores of one fit, or from cross-fitted ones where there are none."""
     settings, own = selector.candidates(detector), selector.own(detector)
-    labels, domains, groups = synthetic.labels, _domains(synthetic), _groups(synthetic)
+    labels, domains, groups = synthetic.labels, evaluated_domains(synthetic), _groups(synthetic)
     normal = np.flatnonzero(labels == 0)
     if len(set(labels.tolist())) < 2:
         reason = (
@@ -240,7 +240,7 @@ def _select(
     if selector.calibrate:
         made, labels = calibrated(held, made, labels)
         anomalous = np.setdiff1d(np.arange(len(synthetic)), normal)
-        domains = _domains(Clips([*train, *synthetic[anomalous]]))
+        domains = evaluated_domains(Clips([*train, *synthetic[anomalous]]))
         groups = np.concatenate([_groups(train), groups[anomalous]])
     doubt = _doubt(selector, gap, telling)
     return selector.select(detector, labels, made, domains, groups=groups, doubt=doubt), gap
@@ -286,7 +286,8 @@ def _groups(clips: Clips) -> NDArray[np.str_]:
     return np.array([str(clip.source or clip.path) for clip in clips])
 
 
-def _domains(clips: Clips) -> NDArray[np.str_] | None:
+def evaluated_domains(clips: Clips) -> NDArray[np.str_] | None:
+    """Return the domains that metrics divide clips by, ``None`` where no clip has one."""
     return known_domains(clips.by_kind(lambda clip: clip.domain))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from fsasd.choice import Choice, choose
+from fsasd.choice import Choice, choose, evaluated_domains
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.detectors.base import Detector, require_finite
@@ -23,7 +23,6 @@ from fsasd.evaluation.calibration import FALSE_ALARM_RATE, Calibration
 from fsasd.evaluation.metrics import (
     Section,
     SectionMetrics,
-    known_domains,
     metrics_table,
     section_metrics,
 )
@@ -143,7 +142,7 @@ def detect(
         )  # fmt: skip
     metrics = None
     if _is_labelled(test):
-        domains = known_domains(clip.domain for clip in test)
+        domains = evaluated_domains(test)
         decisions = scores > calibration.threshold
         metrics = section_metrics(test.labels, domains, scores, decisions)
     cost = Cost(fitted.n_parameters(), round(fit_seconds, 3), round(_score_ms(fitted, test), 3))
@@ -229,12 +228,7 @@ def evaluate(detections: Sequence[Detection], resamples: int = 1000) -> pd.DataF
                 "over what exists", d.machine, d.section, _missing(d.test),
             )  # fmt: skip
     interval = bootstrap_official(
-        [
-            Section(
-                d.test.labels, known_domains(clip.domain for clip in d.test), d.scores, d.decisions
-            )
-            for d in known
-        ],
+        [Section(d.test.labels, evaluated_domains(d.test), d.scores, d.decisions) for d in known],
         resamples,
     )
     return metrics_table(
