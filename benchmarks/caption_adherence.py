@@ -68,7 +68,7 @@ def main() -> None:
 
 def _pretraining() -> tuple[DictConfig, list[dict[str, str]]]:
     with initialize_config_module("fsasd.conf", version_base="1.3"):
-        import fsasd.main  # noqa: F401  (registers the resolvers)
+        import fsasd.cli.main  # noqa: F401  (registers the resolvers)
 
         cfg = compose("config", ["experiment=pretrain_nano"])
     rules = [{key: str(value) for key, value in rule.items()} for rule in cfg.data.hold_out]

@@ -13,7 +13,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("first", "second"):
             started = time.perf_counter()
-            command = [sys.executable, "-m", "fsasd.main", "experiment=demo"]
+            command = [sys.executable, "-m", "fsasd.cli.main", "experiment=demo"]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise SystemExit(done.stdout + done.stderr)

@@ -35,16 +35,16 @@ from omegaconf import OmegaConf
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
-import fsasd.main  # noqa: F401  the resolvers that configurations use
+import fsasd.cli.main  # noqa: F401  the resolvers that configurations use
+from fsasd.cli.sweep import cells
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.detection import sections
+from fsasd.detection.section import sections
 from fsasd.detectors import available
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import Section, metrics_table, section_metrics
 from fsasd.evaluation.uncertainty import bootstrap_official
-from fsasd.memory import keep_freed_memory
-from fsasd.sweep import cells
+from fsasd.runtime.memory import keep_freed_memory
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, TABLE = DOCS / "detectors.md", DOCS / "detectors.csv"

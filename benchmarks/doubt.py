@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fsasd.detectors.twfr_gmm import TWFRGMM
-from fsasd.selection import Selector
+from fsasd.selection.selector import Selector
 
 SETTINGS, OWN, TRIALS = 56, 50, 300
 

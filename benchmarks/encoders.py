@@ -16,7 +16,7 @@ import torch
 from transformers import ASTFeatureExtractor, ClapFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from fsasd.data.encoder_inputs import encoder_inputs
-from fsasd.memory import keep_freed_memory
+from fsasd.runtime.memory import keep_freed_memory
 
 SECONDS = 10
 EXTRACTORS = {

@@ -25,7 +25,7 @@ from fsasd.detectors.embedding import Recordings, train
 from fsasd.detectors.fkie import FKIE
 from fsasd.detectors.mdam import MDAM
 from fsasd.detectors.stgram_mfn import STgramMFN
-from fsasd.memory import keep_freed_memory
+from fsasd.runtime.memory import keep_freed_memory
 
 FILES, CLIPS = 50, 1000
 LOADING, STEPPING = "[_TrainingEpochLoop].train_dataloader_next", "run_training_batch"

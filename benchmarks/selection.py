@@ -23,7 +23,7 @@ from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import read
 from fsasd.detectors.twfr_gmm import TWFRGMM, twfr
-from fsasd.selection import Selector
+from fsasd.selection.selector import Selector
 
 TRAIN, SYNTHETIC = 1000, 200
 

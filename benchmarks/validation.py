@@ -29,7 +29,7 @@ from pathlib import Path
 import pandas as pd
 
 from fsasd.report.results import percent, points, read_frame
-from fsasd.validation import MEAN, compare
+from fsasd.selection.validation import MEAN, compare
 
 FACTORY = [
     "data.factory.references=[fan,gearbox,valve,conveyor,slider,motor]",
@@ -110,7 +110,7 @@ def _references(name: str) -> list[str]:
 
 def _run(folder: Path, overrides: Sequence[str]) -> Path:
     if not (folder / "report.html").is_file():
-        command = [sys.executable, "-m", "fsasd.main", "experiment=validate", *overrides]
+        command = [sys.executable, "-m", "fsasd.cli.main", "experiment=validate", *overrides]
         command += [f"hydra.run.dir={folder}", "trainer.enable_progress_bar=false"]
         print(f"running {folder}", flush=True)
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -14,10 +14,10 @@ import pytest
 import soundfile
 from hydra import compose, initialize_config_module
 
-import fsasd.main as app
+import fsasd.cli.main as app
+from fsasd.cli.score import main as score
 from fsasd.data.check import check
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.score_command import main as score
 
 RATE = 16_000
 
@@ -226,7 +226,7 @@ def test_score_gives_the_others_what_it_would_without_them(mixed, runs, capsys):
 @pytest.mark.slow
 def test_the_exit_code_tells(mixed, runs):
     command = [
-        sys.executable, "-m", "fsasd.main", "data=dcase", f"data.root={mixed[0]}",
+        sys.executable, "-m", "fsasd.cli.main", "data=dcase", f"data.root={mixed[0]}",
         f"store={runs / 'store'}", "generator=none", f"hydra.run.dir={runs / 'command'}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -11,11 +11,11 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from fsasd.callbacks import DetectorEvaluation, SynthesisWriter, _means
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
 from fsasd.data.recording import read
+from fsasd.detection.callback import DetectorEvaluation, _means
 from fsasd.detectors.knn import KNN
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.cleaning import Cleaning
@@ -23,7 +23,8 @@ from fsasd.generation.prompts import make_prompts
 from fsasd.generation.sampling import Sampler
 from fsasd.generation.synthesis import read_manifest
 from fsasd.generation.transforms import FaultTransforms
-from fsasd.selection import Selector
+from fsasd.generation.writer import SynthesisWriter
+from fsasd.selection.selector import Selector
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_the_first_shot_number_is_logged_for_checkpoints_to_monitor(data, tmp_pa
 def test_evaluation_leaves_the_random_state_to_training_and_fits_nothing_for_a_gap(
     data, monkeypatch
 ):
-    monkeypatch.setattr("fsasd.choice.crossfit", None)
+    monkeypatch.setattr("fsasd.selection.choice.crossfit", None)
     callback = DetectorEvaluation(
         clips_per_label=2,
         max_seconds=0.64,

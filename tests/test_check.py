@@ -11,8 +11,8 @@ from hydra import compose, initialize_config_module
 from rich.console import Console
 from scipy import signal
 
-import fsasd.main as app
-from fsasd import check_command
+import fsasd.cli.main as app
+from fsasd.cli import check as check_command
 from fsasd.data.captions import Captions
 from fsasd.data.check import check, inspect
 from fsasd.data.clips import Clips
@@ -488,7 +488,7 @@ def test_the_command_prints_json_and_fails_on_errors(make_wav, tmp_path):
     (tmp_path / "press/test").mkdir()
     (tmp_path / "press/test/b.wav").write_bytes(b"no audio")
     found = subprocess.run(
-        [sys.executable, "-m", "fsasd.check_command",
+        [sys.executable, "-m", "fsasd.cli.check",
          "--json", "--data", str(tmp_path), f"hydra.run.dir={tmp_path / 'run'}"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -8,14 +8,14 @@ import pytest
 import soundfile
 from scipy import stats
 
-from fsasd.choice import TELLING_CLIPS, calibrated, choose, crossfit
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.thuee import THUEE
 from fsasd.detectors.twfr_gmm import TWFRGMM
-from fsasd.selection import WIDE_GAP, Selector
+from fsasd.selection.choice import TELLING_CLIPS, calibrated, choose, crossfit
+from fsasd.selection.selector import WIDE_GAP, Selector
 
 
 class Recited(Detector):

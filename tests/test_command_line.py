@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
-import fsasd.main  # noqa: F401, registers the resolvers of the configuration
-from fsasd import command_line
+import fsasd.cli.main  # noqa: F401, registers the resolvers of the configuration
+from fsasd.cli import commands
 
 COMMANDS = ["fsasd", "fsasd-check", "fsasd-download", "fsasd-evaluate", "fsasd-score"]
 
@@ -27,7 +27,7 @@ def groups():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_says_its_version(command, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [command, "--version"])
-    assert command_line.run(command) == 0
+    assert commands.run(command) == 0
     assert capsys.readouterr().out == f"{command} {metadata.version('fsasd')}\n"
 
 
@@ -35,7 +35,7 @@ def test_every_command_says_its_version(command, monkeypatch, capsys):
 def test_every_command_says_its_version_among_other_options(command, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [command, "--version", "--help"])
     with pytest.raises(SystemExit) as ended:
-        command_line.run(command)
+        commands.run(command)
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"{command} {metadata.version('fsasd')}\n"
 
@@ -51,9 +51,9 @@ def test_the_scripts_are_these_commands():
 
 def test_help_and_version_load_no_torch():
     code = (
-        "import sys; from fsasd import command_line\n"
+        "import sys; from fsasd.cli import commands\n"
         "for asked in ('--help', '--version'):\n"
-        "    sys.argv[1:] = [asked]; command_line.fsasd()\n"
+        "    sys.argv[1:] = [asked]; commands.fsasd()\n"
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -62,7 +62,7 @@ def test_help_and_version_load_no_torch():
 
 
 def test_the_page_names_every_group_and_only_choices_that_there_are():
-    page = command_line.help_page()
+    page = commands.help_page()
     conf = resources.files("fsasd.conf")
     for group in groups():
         assert re.search(rf"^ +{group} ", page, re.MULTILINE), group
@@ -75,7 +75,7 @@ def test_the_page_names_every_group_and_only_choices_that_there_are():
 def test_the_page_is_also_hydras():
     with initialize_config_module("fsasd.conf", version_base="1.3"):
         cfg = compose("config", return_hydra_config=True)
-    assert cfg.hydra.help.template == command_line.help_page()
+    assert cfg.hydra.help.template == commands.help_page()
 
 
 def test_standard_output_is_the_results():
@@ -88,7 +88,7 @@ def test_standard_output_is_the_results():
 @pytest.mark.parametrize("override", ["detecto=knn", "detecto.k=1", "dat.root=x", "sed=1"])
 def test_a_misspelt_name_comes_with_a_suggestion(override, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fsasd", "experiment=tiny", override])
-    assert command_line.run("fsasd") == 1
+    assert commands.run("fsasd") == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert re.match(rf"{override}: nothing is called so\. Did you mean '(detector|data|seed)'", err)
@@ -106,13 +106,13 @@ def test_a_misspelt_name_comes_with_a_suggestion(override, monkeypatch, capsys):
     ],
 )
 def test_names_that_there_are_are_left_to_hydra(arguments):
-    assert command_line.unknown_override(arguments) is None
+    assert commands.unknown_override(arguments) is None
 
 
 @pytest.mark.parametrize("asked", [["fsasd", "--help"], ["fsasd-download", "--list"]])
 def test_whoever_reads_the_output_may_have_read_enough(asked):
-    code = f"import sys; sys.argv = {asked}; from fsasd import command_line\n"
-    code += "sys.exit(command_line.run(sys.argv[0]))"
+    code = f"import sys; sys.argv = {asked}; from fsasd.cli import commands\n"
+    code += "sys.exit(commands.run(sys.argv[0]))"
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)

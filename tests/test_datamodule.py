@@ -254,7 +254,7 @@ def test_a_factory_is_written_once_into_the_store(tmp_path, caplog):
         "target_domain_clips": 1,
         "test_clips": 1,
     }
-    with caplog.at_level(logging.INFO, "fsasd.store"):
+    with caplog.at_level(logging.INFO, "fsasd.store.store"):
         first = FirstShotDataModule.from_factory(tmp_path, options, seed=5)
         second = FirstShotDataModule.from_factory(tmp_path, options)
         other = FirstShotDataModule.from_factory(tmp_path, {**options, "seed": 1})

@@ -12,13 +12,14 @@ from sklearn.metrics import roc_auc_score
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.manifest import read_manifest
 from fsasd.data.metadata import read_clips
-from fsasd.detection import detect, evaluate, in_section, read_decision, sections, write
+from fsasd.detection.section import detect, in_section, read_decision, sections
+from fsasd.detection.tables import evaluate, write
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation import submission
 from fsasd.evaluation.metrics import section_metrics
-from fsasd.selection import Selector
+from fsasd.selection.selector import Selector
 
 R = [0.0, 0.9, 1.0, 1.1]
 
@@ -467,7 +468,7 @@ def test_several_machines_share_the_tables(selector, factory_clips, detection, t
 
 
 def warned(caplog):
-    return [r.getMessage() for r in caplog.records if r.name == "fsasd.detection"]
+    return [r.getMessage() for r in caplog.records if r.name.startswith("fsasd.detection")]
 
 
 def without_target_normals(clips):

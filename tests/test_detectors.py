@@ -17,7 +17,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture
 
-import fsasd.main
+import fsasd.cli.main
 from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip, read_clips

@@ -28,10 +28,10 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fsasd.cli.download import main
 from fsasd.data.download import DownloadError, download
 from fsasd.data.download.archive import unpack
 from fsasd.data.download.catalogue import FOLDERS, Archive, archives, editions
-from fsasd.data.download.command import main
 from fsasd.data.download.folder import UNPACKED, DataFolder
 from fsasd.data.download.transfer import StoppedError, Zenodo
 from fsasd.data.metadata import read_clips
@@ -1094,7 +1094,7 @@ def test_the_list_needs_no_network(capsys):
 
 
 def test_a_list_may_be_read_in_part():
-    script = "import sys; from fsasd.command_line import download; sys.exit(download())"
+    script = "import sys; from fsasd.cli.commands import download; sys.exit(download())"
     command = [sys.executable, "-c", script, "--list"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
@@ -1146,7 +1146,7 @@ def test_ctrl_c_leaves_what_there_is_and_says_how_to_go_on(tmp_path, mirror, wav
     archive = mirror.add(archive, content)
     mirror.fail(archive, stalls_after(200_000))
     arguments = ["2024", "--root", str(tmp_path), "--machines", "fan", "--base-url", mirror.url]
-    code = "import sys; from fsasd.data.download.command import main; sys.exit(main())"
+    code = "import sys; from fsasd.cli.download import main; sys.exit(main())"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True,
         # What a shell starts in the background ignores it, and so would what we start.

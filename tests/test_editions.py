@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hydra import compose, initialize_config_module
 
-import fsasd.main  # noqa: F401, registers the resolvers of the configuration
+import fsasd.cli.main  # noqa: F401, registers the resolvers of the configuration
 
 EDITIONS = [str(year) for year in range(2020, 2027)]
 SAME_TYPES = {"2020", "2021", "2022"}

@@ -10,7 +10,7 @@ from fsasd.detectors.knn import KNN
 from fsasd.detectors.outliers import Outliers
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.thresholds import held_out_scores
-from fsasd.selection import Selector
+from fsasd.selection.selector import Selector
 
 MEMBERS = {"gmm": TWFRGMM(n_components=1), "knn": KNN()}
 

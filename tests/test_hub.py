@@ -7,9 +7,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from fsasd import hub
 from fsasd.generation import checkpoint
 from fsasd.generation.checkpoint import CheckpointError
+from fsasd.runtime import hub
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
-import fsasd.main as app
+import fsasd.cli.main as app
+from fsasd.cli.sweep import leave_out
 from fsasd.data.captions import Captions
 from fsasd.data.metadata import read_clips
 from fsasd.detectors.cmae import CMAE
@@ -29,9 +30,8 @@ from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.prompts import Wording
 from fsasd.generation.synthesis import SynthesisFolder, read_manifest
 from fsasd.generation.transforms import FaultTransforms
-from fsasd.preflight import check_config
-from fsasd.selection import row_of
-from fsasd.sweep import leave_out
+from fsasd.pipeline.preflight import check_config
+from fsasd.selection.selector import row_of
 
 CONF = Path(__file__).parents[1] / "conf"
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
@@ -1010,8 +1010,8 @@ def test_synthesis_that_needs_too_much_memory_says_what_to_lower(chain, monkeypa
 
 def command(*overrides, cwd):
     return subprocess.run(
-        [sys.executable, "-m", "fsasd.main", *overrides], cwd=cwd, capture_output=True, text=True,
-        check=False,
+        [sys.executable, "-m", "fsasd.cli.main", *overrides],
+        cwd=cwd, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 

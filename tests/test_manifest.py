@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_module
 from hypothesis import given
 from hypothesis import strategies as st
 
-import fsasd.main as app
+import fsasd.cli.main as app
 from fsasd.data import recording
 from fsasd.data.captions import Captions
 from fsasd.data.csv_table import is_known

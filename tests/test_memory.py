@@ -10,7 +10,7 @@ import pytest
 _FAULTS = """
 import resource
 import torch
-from fsasd.memory import keep_freed_memory
+from fsasd.runtime.memory import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -30,7 +30,7 @@ print(faults())
 _RESIDENT = """
 import os
 import torch
-from fsasd.memory import give_back_memory, keep_freed_memory
+from fsasd.runtime.memory import give_back_memory, keep_freed_memory
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -20,7 +20,7 @@ from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.cost import training_cost, what_to_lower
 from fsasd.generation.monitor import CostReport, TrainingMonitor
 from fsasd.generation.sampling import Sampler
-from fsasd.memory import memory_advice
+from fsasd.runtime.memory import memory_advice
 
 
 @pytest.fixture

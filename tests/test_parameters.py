@@ -2,7 +2,7 @@
 
 import pytest
 
-from fsasd.parameters import RANGES, check_settings, check_value
+from fsasd.settings.parameters import RANGES, check_settings, check_value
 
 TWFR_GMM = "fsasd.detectors.twfr_gmm.TWFRGMM"
 

@@ -44,7 +44,7 @@ def test_it_keeps_every_rule(plugin, factory_clips, monkeypatch):
 def test_it_is_swept_together_with_ours(plugin):
     done = subprocess.run(
         [
-            *[sys.executable, "-m", "fsasd.main", "-m", "--config-dir", "my_conf"],
+            *[sys.executable, "-m", "fsasd.cli.main", "-m", "--config-dir", "my_conf"],
             *["detector=knn,loudness", "experiment=tiny", "generator=transforms"],
             *["hydra.sweep.dir=sweep", "trainer.enable_progress_bar=false"],
         ],

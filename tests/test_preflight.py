@@ -7,14 +7,14 @@ import torch
 import yaml
 
 from fsasd.detectors.twfr_gmm import TWFRGMM
-from fsasd.preflight import (
+from fsasd.pipeline.preflight import (
     SECTIONS,
     check_accelerator,
     check_added,
     check_config,
     check_grid,
 )
-from fsasd.selection import Selector
+from fsasd.selection.selector import Selector
 
 KNOWN = ["stages", "detector", "data", "callbacks", "trainer", "hydra/launcher"]
 

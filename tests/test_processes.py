@@ -144,7 +144,7 @@ def test_weights_that_are_divided_learn_the_same(runs, factory, tmp_path):
 def fine_tune(store):
     """Two processes that fine-tune for a while."""
     return [
-        sys.executable, "-m", "fsasd.main", "experiment=tiny", "trainer=ddp_cpu",
+        sys.executable, "-m", "fsasd.cli.main", "experiment=tiny", "trainer=ddp_cpu",
         "trainer.enable_progress_bar=false", "trainer.max_steps=30", "trainer.val_check_interval=5",
         "callbacks.evaluation.every_n_validations=100", "stages=[finetune]", f"store={store}",
         f"hydra.run.dir={store / 'run'}", "hydra.job_logging.root.level=INFO",
@@ -164,7 +164,7 @@ def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
     (other,) = [
         child
         for child in psutil.Process(process.pid).children()
-        if "fsasd.main" in " ".join(child.cmdline())
+        if "fsasd.cli.main" in " ".join(child.cmdline())
     ]
     assert left_behind(other.pid, process.pid, seconds=60) < 60
     process.wait(60)
@@ -196,7 +196,7 @@ def test_slurm_starts_all_ranks_at_once(tmp_path):
         "FSASD_NOW": "together",
     }  # fmt: skip
     command = [
-        sys.executable, "-m", "fsasd.main", "experiment=tiny", "trainer=ddp_cpu",
+        sys.executable, "-m", "fsasd.cli.main", "experiment=tiny", "trainer=ddp_cpu",
         "generator=audioldm_nano_fast", f"store={tmp_path / 'store'}",
     ]  # fmt: skip
     ranks = [
@@ -226,7 +226,7 @@ def test_slurm_starts_all_ranks_at_once(tmp_path):
 def test_a_rank_leaves_with_the_process_that_started_it(tmp_path):
     """Also where its kernels would wait on, as NCCL's do."""
     wait = (
-        "import os, time; os.environ['LOCAL_RANK'] = '1'; import fsasd.processes as p; "
+        "import os, time; os.environ['LOCAL_RANK'] = '1'; import fsasd.runtime.processes as p; "
         "p.leave_with_the_first_rank(); print('ready', flush=True); time.sleep(600)"
     )
     start = (

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from torch.utils.data import DataLoader, TensorDataset
 
-from fsasd.progress import StepProgress
+from fsasd.runtime.progress import StepProgress
 
 
 class Line(L.LightningModule):

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, IterableDataset
 
 from fsasd.detectors import training
-from fsasd.resuming import CheckpointFileError, fit, interruptible, latest_checkpoint
+from fsasd.runtime.resuming import CheckpointFileError, fit, interruptible, latest_checkpoint
 
 
 class Counting(IterableDataset):

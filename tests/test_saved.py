@@ -17,7 +17,7 @@ from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.outliers import Outliers
 from fsasd.detectors.saved import NotAModelError
-from fsasd.detectors.settings import described, described_by_name, made
+from fsasd.settings.objects import described, described_by_name, made
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_name_that_only_looks_like_ours_is_not_imported(copy, name):
     [
         "sklearn.base.clone",  # a function
         "sklearn.os",  # a module that another imports
-        "fsasd.main.Run",  # a class, but no part of a detector
+        "fsasd.cli.main.Run",  # a class, but no part of a detector
         "fsasd.detectors.base.BaseEstimator",  # not where it is defined
         "sklearn.datasets.load_files",
         "sklearn.mixture.GaussianMixture.fit",

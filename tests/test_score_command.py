@@ -14,14 +14,15 @@ import pytest
 import soundfile
 from scipy.signal import resample_poly
 
+from fsasd.cli.score import main
 from fsasd.data.check import inspect
 from fsasd.data.check.likeness import save_profiles
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import read_clips
-from fsasd.detection import calibrate, detect, write
+from fsasd.detection.section import calibrate, detect
+from fsasd.detection.tables import write
 from fsasd.detectors.twfr_gmm import TWFRGMM
-from fsasd.score_command import main
-from fsasd.selection import Selector
+from fsasd.selection.selector import Selector
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,7 @@ def test_one_bad_recording_never_costs_another_its_score(models, detection, tmp_
 def test_a_name_that_is_not_utf_8_may_be_printed_anywhere(models, detection, tmp_path):
     shutil.copy(detection.test[0].path, tmp_path / os.fsdecode(b"L\xfcfter.wav"))
     done = subprocess.run(
-        [sys.executable, "-m", "fsasd.score_command", "--model", models / "bearing", tmp_path],
+        [sys.executable, "-m", "fsasd.cli.score", "--model", models / "bearing", tmp_path],
         capture_output=True, check=True, timeout=300,
         env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"},
     )  # fmt: skip
@@ -262,7 +263,7 @@ def test_a_folder_without_recordings(models, tmp_path, capsys):
 
 def test_the_command_prints_a_table_and_nothing_else(models, detection):
     done = subprocess.run(
-        [sys.executable, "-m", "fsasd.score_command", "--model", models / "bearing",
+        [sys.executable, "-m", "fsasd.cli.score", "--model", models / "bearing",
          detection.test[0].path],
         capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
@@ -272,7 +273,7 @@ def test_the_command_prints_a_table_and_nothing_else(models, detection):
 
 def test_a_reader_that_has_enough_ends_it_in_peace(models, detection, tmp_path):
     many = [str(clip.path) for clip in detection.test] * 12
-    code = "import sys; from fsasd.command_line import score; sys.exit(score())"
+    code = "import sys; from fsasd.cli.commands import score; sys.exit(score())"
     command = [sys.executable, "-c", code, "--model", str(models / "bearing")]
     said = tmp_path / "stderr"
     with (

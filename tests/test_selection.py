@@ -15,7 +15,7 @@ from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.metrics import harmonic_mean, section_metrics
-from fsasd.selection import Selector, _gain_by_chance, title
+from fsasd.selection.selector import Selector, _gain_by_chance, title
 
 LABELS = np.repeat([0, 1], 20)
 

@@ -10,8 +10,9 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-import fsasd.store
-from fsasd.store import Store, rank
+import fsasd.store.store
+from fsasd.runtime.ranks import rank
+from fsasd.store.store import Store
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -47,7 +48,7 @@ def test_an_artifact_is_built_once(store):
 
 
 def test_reuse_is_told(store, caplog):
-    with caplog.at_level(logging.INFO, "fsasd.store"):
+    with caplog.at_level(logging.INFO, "fsasd.store.store"):
         path = store.make("stage", {}, Build())
         store.make("stage", {}, Build())
     told = [record.getMessage() for record in caplog.records]
@@ -238,7 +239,7 @@ def test_a_second_job_waits_for_the_first_and_uses_its_result(store, other_job, 
             proceed.set()
         return True
 
-    caplog.set_level(logging.INFO, "fsasd.store")
+    caplog.set_level(logging.INFO, "fsasd.store.store")
     caplog.handler.addFilter(note)
     build = Build("from this job")
     made = store.make("stage", {}, build)
@@ -333,7 +334,7 @@ def two_jobs(root, number, failing, patience, heard):
         "gloo", f"file://{root}/meeting", rank=number, world_size=2,
         timeout=timedelta(seconds=patience),
     )  # fmt: skip
-    fsasd.store._GRACE = 3.0
+    fsasd.store.store._GRACE = 3.0
 
     def build(folder):
         if number in failing:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fsasd.cli.evaluate import main
 from fsasd.evaluation.metrics import auc, pauc, section_metrics
 from fsasd.evaluation.submission import (
     SubmissionError,
     evaluate,
-    main,
     read_submission,
     write_decisions,
     write_scores,

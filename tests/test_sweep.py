@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_module
 
-from fsasd import sweep
+from fsasd.cli import sweep
+from fsasd.cli.sweep import Comparison, compare, jobs, leave_out
 from fsasd.evaluation.metrics import metrics_table, section_metrics
-from fsasd.sweep import Comparison, compare, jobs, leave_out
 
 
 def job(root, name, overrides, shift=1.0, seed=0, labels=True):

@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_module
 from safetensors.torch import load_file
 
-import fsasd.main as app
+import fsasd.cli.main as app
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.base import Generator
 from fsasd.generation.sampling import Sampler
@@ -90,7 +90,7 @@ def test_one_of_ones_own_is_trained_and_synthesises_by_its_configuration(own):
 
 def test_one_of_ones_own_is_found_by_its_configuration(own):
     command = [
-        *(sys.executable, "-m", "fsasd.main", "--config-dir", "my_conf", "generator=hum"),
+        *(sys.executable, "-m", "fsasd.cli.main", "--config-dir", "my_conf", "generator=hum"),
         *("experiment=tiny", "stages=[finetune,synthesise]", "trainer.enable_progress_bar=false"),
         *("store=store", "hydra.run.dir=run"),
     ]
@@ -119,7 +119,7 @@ def test_clips_of_ones_own_generator_are_made_anew_when_its_file_changes(own):
 
 def test_a_generator_that_cannot_be_found_is_told_in_a_line(own, monkeypatch):
     monkeypatch.delenv("PYTHONPATH")
-    command = [sys.executable, "-P", "-m", "fsasd.main", "--config-dir", "my_conf"]
+    command = [sys.executable, "-P", "-m", "fsasd.cli.main", "--config-dir", "my_conf"]
     found = subprocess.run(
         [*command, "generator=hum", "data=factory_tiny", "store=store", "hydra.run.dir=run"],
         cwd=own, capture_output=True, text=True, check=False,

@@ -8,12 +8,13 @@ import pytest
 from scipy import stats
 
 from fsasd.data.clips import Clips
+from fsasd.detection.tables import write_validation
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.metrics import auc, pauc
-from fsasd.selection import Selector
-from fsasd.validation import Trial, compare, correlate, play_target, summarise, write_validation
+from fsasd.selection.selector import Selector
+from fsasd.selection.validation import Trial, compare, correlate, play_target, summarise
 
 LABELS = np.repeat([0, 1], 40)
 GRID = {"r": [0.0, 0.5, 0.9, 1.0]}

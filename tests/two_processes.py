@@ -8,9 +8,9 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from fsasd.callbacks import DetectorEvaluation, SynthesisWriter
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
+from fsasd.detection.callback import DetectorEvaluation
 from fsasd.detectors.knn import KNN
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.batches import batches
@@ -18,7 +18,8 @@ from fsasd.generation.prompts import make_prompts
 from fsasd.generation.sampling import Sampler
 from fsasd.generation.sharding import FullySharded
 from fsasd.generation.synthesis import SynthesisFolder
-from fsasd.selection import Selector
+from fsasd.generation.writer import SynthesisWriter
+from fsasd.selection.selector import Selector
 
 GLOBAL_BATCH = 8
 STEPS = 4

@@ -18,7 +18,7 @@ COMPOSE = """
 from pathlib import Path
 import fsasd, fsasd.conf
 from hydra import compose, initialize_config_module
-import fsasd.main  # registers the resolvers
+import fsasd.cli.main  # registers the resolvers
 
 root = Path(fsasd.conf.__file__).parent
 assert root.parent == Path(fsasd.__file__).parent, f"conf is not part of the package: {root}"
@@ -62,7 +62,7 @@ def main() -> None:
         _run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], cwd=folder)
         _run([python, "-c", COMPOSE], cwd=folder)
         _run(
-            [python, "-m", "fsasd.main", "experiment=tiny", f"hydra.run.dir={folder}/run"],
+            [python, "-m", "fsasd.cli.main", "experiment=tiny", f"hydra.run.dir={folder}/run"],
             cwd=folder,
         )
         missing = [path for path in LEFT if not (folder / "run" / path).is_file()]

@@ -24,7 +24,7 @@ from fsasd.data.metadata import Clip, read_clips
 from fsasd.data.names import MetadataError, machine_name, require_distinct, section_name
 from fsasd.data.progress import recount
 from fsasd.data.simulate import FACTORY_VERSION, write_factory
-from fsasd.store import Store
+from fsasd.store.store import Store
 
 log = logging.getLogger(__name__)
 

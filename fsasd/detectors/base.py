@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, clone
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips
 from fsasd.detectors.saved import ARRAYS, SETTINGS, NotAModelError, Saved, read
-from fsasd.detectors.settings import by_name, described, made, owner, replaced
+from fsasd.settings.objects import by_name, described, made, owner, replaced
 
 Params = Mapping[str, Any]
 

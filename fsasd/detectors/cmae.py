@@ -40,7 +40,7 @@ from fsasd.detectors.training import (
     train,
     with_arrays,
 )
-from fsasd.store import rank
+from fsasd.runtime.ranks import rank
 
 FILE = "network.safetensors"
 

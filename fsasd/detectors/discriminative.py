@@ -29,7 +29,7 @@ from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.embedding import Classifier, Embedding, Recordings, class_name, train
 from fsasd.detectors.order import canonical_order
 from fsasd.detectors.training import keep_network, require_trained_as
-from fsasd.store import rank
+from fsasd.runtime.ranks import rank
 
 log = logging.getLogger(__name__)
 

@@ -29,11 +29,11 @@ from transformers import (
 
 from fsasd.data.clips import identity
 from fsasd.data.encoder_inputs import encoder_inputs
+from fsasd.data.key import digest
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.exported import load_program
 from fsasd.detectors.representations import Representation
-from fsasd.hub import UNREADABLE, go_offline_without_hub
-from fsasd.recipes import digest
+from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 
 _LEAST = 0.1
 """Seconds that a convolutional encoder needs to say anything."""

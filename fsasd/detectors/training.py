@@ -27,9 +27,9 @@ from fsasd.detectors.shares import (
     seed_step,
     shared,
 )
-from fsasd.memory import give_back_memory, memory_advice
-from fsasd.progress import StepProgress
-from fsasd.resuming import interruptible, read_checkpoint
+from fsasd.runtime.memory import give_back_memory, memory_advice
+from fsasd.runtime.progress import StepProgress
+from fsasd.runtime.resuming import interruptible, read_checkpoint
 
 log = logging.getLogger(__name__)
 

@@ -29,10 +29,10 @@ from transformers import (
 
 from fsasd.data.clips import Clips
 from fsasd.data.encoder_inputs import encoder_inputs
+from fsasd.data.key import foreign
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.latents import PEAK, normalise
-from fsasd.hub import UNREADABLE, go_offline_without_hub
-from fsasd.recipes import foreign
+from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 
 log = logging.getLogger(__name__)
 

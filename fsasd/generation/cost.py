@@ -106,7 +106,7 @@ def training_cost(
 
 
 def what_to_lower(batch_size: int) -> str:
-    """Return what fine-tuning needs less memory with (see ``fsasd.memory``)."""
+    """Return what fine-tuning needs less memory with (see ``fsasd.runtime.memory``)."""
     return (
         f"data.batch_size (now {batch_size}) and raise trainer.accumulate_grad_batches as much; "
         "generator.gradient_checkpointing=true; trainer.precision=bf16-mixed; "

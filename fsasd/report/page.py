@@ -17,7 +17,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.detection import DECISION, read_decision
+from fsasd.detection.section import DECISION, read_decision
 from fsasd.detectors.saved import NotAModelError
 from fsasd.evaluation.metrics import OFFICIAL, known_domains
 from fsasd.report import figures, listening
@@ -40,7 +40,7 @@ from fsasd.report.results import (
     top_settings,
 )
 from fsasd.report.tables import readable
-from fsasd.selection import WIDE_GAP
+from fsasd.selection.selector import WIDE_GAP
 
 PAGE = "report.html"
 _FILES = {

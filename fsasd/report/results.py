@@ -15,7 +15,6 @@ import pandas as pd
 import yaml
 from pandas.api.types import is_numeric_dtype
 
-from fsasd.detectors.settings import described_by_name
 from fsasd.evaluation.metrics import (
     OFFICIAL,
     Section,
@@ -25,7 +24,8 @@ from fsasd.evaluation.metrics import (
     without_domains,
 )
 from fsasd.evaluation.uncertainty import paired_difference
-from fsasd.selection import title
+from fsasd.selection.selector import title
+from fsasd.settings.objects import described_by_name
 
 UNIT = ["machine", "section"]
 UNDEFINED = "—"

@@ -28,7 +28,7 @@ from fsasd.data.metadata import Clip, read_clips
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.data.simulate import write_factory
 from fsasd.detectors.base import Detector, Params, load
-from fsasd.detectors.settings import described, packages
+from fsasd.settings.objects import described, packages
 
 
 class ConformanceError(AssertionError):

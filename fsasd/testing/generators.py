@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
-from fsasd.callbacks import SynthesisWriter
 from fsasd.data.clips import Clips
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.log_mel import LogMel
@@ -25,6 +24,7 @@ from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.base import Generator
 from fsasd.generation.prompts import Prompt, make_prompts
 from fsasd.generation.synthesis import read_table
+from fsasd.generation.writer import SynthesisWriter
 
 _LOG_MEL = LogMel.twfr()
 

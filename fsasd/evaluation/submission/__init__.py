@@ -15,7 +15,6 @@ The ground truth is what DCASE's evaluators publish, in the form of any year: se
 ``fsasd.data.ground_truth``.
 """
 
-from fsasd.evaluation.submission.command import main
 from fsasd.evaluation.submission.evaluation import Evaluation, evaluate
 from fsasd.evaluation.submission.reading import SubmissionError, read_submission
 from fsasd.evaluation.submission.writing import write_decisions, write_scores
@@ -24,7 +23,6 @@ __all__ = [
     "Evaluation",
     "SubmissionError",
     "evaluate",
-    "main",
     "read_submission",
     "write_decisions",
     "write_scores",

@@ -24,7 +24,7 @@ from fsasd.generation.checkpoint import original
 from fsasd.generation.checkpoint.components import NANO, CheckpointError, Components, build
 from fsasd.generation.checkpoint.misfits import Misfits
 from fsasd.generation.vocoder import GriffinLim
-from fsasd.hub import UNREADABLE, go_offline_without_hub
+from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 
 # Older transformers saved this buffer; it is the numbers 0, 1, 2, ...
 _HARMLESS = ("text_encoder.*position_ids",)

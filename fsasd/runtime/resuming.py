@@ -17,7 +17,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from fsasd.store import rank
+from fsasd.runtime.ranks import rank
 
 log = logging.getLogger(__name__)
 

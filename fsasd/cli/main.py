@@ -33,13 +33,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.utils.data import DataLoader
 
-from fsasd.callbacks import SynthesisWriter
+from fsasd.cli.sweep import LEFT_OUT, leave_out
 from fsasd.data.check import check, find_in_recordings, inspect_once, log_findings
 from fsasd.data.check.likeness import save_profiles
 from fsasd.data.clips import Clips, identity
 from fsasd.data.datamodule import FirstShotDataModule, is_trainable
+from fsasd.data.key import digest, examples_per_step, foreign, packages
 from fsasd.data.metadata import Clip, require_known
-from fsasd.detection import Detection, detect, in_section, sections, tell, write
+from fsasd.detection.section import Detection, detect, in_section, sections, tell
+from fsasd.detection.tables import write, write_validation
 from fsasd.detectors.base import Detector
 from fsasd.detectors.training import DETECTORS_OWN, normalising_alone
 from fsasd.evaluation.calibration import require_rate
@@ -58,8 +60,8 @@ from fsasd.generation.synthesis import (
     read_table,
     rejections,
 )
-from fsasd.memory import give_back_memory, keep_freed_memory, memory_advice
-from fsasd.preflight import (
+from fsasd.generation.writer import SynthesisWriter
+from fsasd.pipeline.preflight import (
     SECTIONS,
     check_accelerator,
     check_added,
@@ -70,17 +72,17 @@ from fsasd.preflight import (
     check_targets,
     check_training,
 )
-from fsasd.processes import leave_with_the_first_rank, say_only_what_matters
-from fsasd.progress import StepProgress
-from fsasd.recipes import digest, examples_per_step, foreign, packages
+from fsasd.pipeline.run_folder import UNREADABLE, add_unscored, clear, list_unreadable, show
 from fsasd.report import console, paper_table, write_report, write_tables
 from fsasd.report.results import Results
-from fsasd.resuming import fit, interruptible, read_checkpoint
-from fsasd.run_folder import UNREADABLE, add_unscored, clear, list_unreadable, show
-from fsasd.selection import Selector
-from fsasd.store import Store, rank
-from fsasd.sweep import LEFT_OUT, leave_out
-from fsasd.validation import Trial, play_target, write_validation
+from fsasd.runtime.memory import give_back_memory, keep_freed_memory, memory_advice
+from fsasd.runtime.processes import leave_with_the_first_rank, say_only_what_matters
+from fsasd.runtime.progress import StepProgress
+from fsasd.runtime.ranks import rank
+from fsasd.runtime.resuming import fit, interruptible, read_checkpoint
+from fsasd.selection.selector import Selector
+from fsasd.selection.validation import Trial, play_target
+from fsasd.store.store import Store
 
 log = logging.getLogger(__name__)
 

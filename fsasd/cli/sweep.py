@@ -18,7 +18,7 @@ from rich.text import Text
 from fsasd.evaluation.metrics import OFFICIAL, without_domains
 from fsasd.report.console import terminal, titled
 from fsasd.report.results import UNDEFINED, Results, headline, metric_titles, percent
-from fsasd.store import rank
+from fsasd.runtime.ranks import rank
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ import yaml
 from fsasd import __version__
 
 _COMMANDS = {
-    "fsasd": "fsasd.main",
-    "fsasd-check": "fsasd.check_command",
-    "fsasd-download": "fsasd.data.download.command",
-    "fsasd-evaluate": "fsasd.evaluation.submission",
-    "fsasd-score": "fsasd.score_command",
+    "fsasd": "fsasd.cli.main",
+    "fsasd-check": "fsasd.cli.check",
+    "fsasd-download": "fsasd.cli.download",
+    "fsasd-evaluate": "fsasd.cli.evaluate",
+    "fsasd-score": "fsasd.cli.score",
 }
 
 _OWN_CONFIGURATION = ("--config", "-cd", "-cp", "-cn", "hydra.searchpath")
@@ -84,7 +84,7 @@ def _run(command: str, asked: Sequence[str]) -> int | None:
         print(help_page())
         return 0
     if command == "fsasd" and (unknown := unknown_override(asked)):
-        from fsasd.parameters import near
+        from fsasd.settings.parameters import near
 
         name = re.split(r"[./@=]", unknown)[0]
         print(

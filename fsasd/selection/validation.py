@@ -17,20 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from fsasd.choice import Choice, choose
 from fsasd.data.clips import Clips
-from fsasd.detection import write_choices
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import known_domains
 from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
-from fsasd.selection import OBJECTIVES, Curve, Selection, Selector, title
+from fsasd.selection.choice import Choice, choose
+from fsasd.selection.selector import OBJECTIVES, Curve, Selection, Selector, title
 
 UNIT = ["machine", "section"]
 MEAN = "mean"
@@ -184,25 +182,6 @@ def summarise(
     rows.append({**_named(_over_units(known), level)} if known else {})
     table = pd.DataFrame([*trials, (MEAN, "")], columns=UNIT)
     return table.join(pd.DataFrame(rows)).join(used, on=UNIT)
-
-
-def write_validation(
-    folder: Path, trials: Mapping[tuple[str, str], Trial], objective: str = "mean"
-) -> None:
-    """Write ``validation.csv`` and, in ``validation/``, what it was made of.
-
-    ``comparison.csv`` (see ``compare``), and the curves and scores that ``write_choices`` writes.
-    """
-    inner = folder / "validation"
-    write_choices(inner, {unit: trial.choice for unit, trial in trials.items()})
-    scores = [
-        trial.choice.scores.assign(machine=machine, section=section)
-        for (machine, section), trial in trials.items()
-        if trial.choice.scores is not None
-    ]
-    compared = compare(pd.concat(scores), objective)
-    compared.to_csv(inner / "comparison.csv", index=False)
-    summarise(trials, compared).to_csv(folder / "validation.csv", index=False)
 
 
 def _measure(

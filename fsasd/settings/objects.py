@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from fsasd.parameters import check_arguments, check_settings
+from fsasd.settings.parameters import check_arguments, check_settings
 
 TRUSTED = frozenset({"fsasd", "sklearn"})
 """Packages whose classes a saved detector may name."""

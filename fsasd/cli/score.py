@@ -25,7 +25,7 @@ from fsasd.data.check.measures import measure, require_full_scale
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, AudioError, header, require_file
-from fsasd.detection import DECISION, read_decision
+from fsasd.detection.section import DECISION, read_decision
 from fsasd.detectors.base import Detector, load
 from fsasd.detectors.saved import NotAModelError
 from fsasd.evaluation.calibration import Calibration

@@ -11,7 +11,7 @@ import warnings
 import diffusers
 import transformers
 
-from fsasd.store import rank
+from fsasd.runtime.ranks import rank
 
 log = logging.getLogger(__name__)
 

@@ -6,17 +6,16 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from filelock import FileLock, Timeout
-from torch.distributed.distributed_c10d import _get_default_store
+
+from fsasd.runtime.ranks import all_or_none, broadcast, launch, rank, receive
 
 log = logging.getLogger(__name__)
 
@@ -81,12 +80,12 @@ class Store:
             if present and not force:
                 log.info("%s: reusing %s", stage, path)
             if not alone:
-                _tell(present and not force)
+                broadcast(present and not force)
             if not present or force:
-                build = build if alone else _all_or_none(build)
+                build = build if alone else all_or_none(build)
                 self._build(path, recipe, build, anew=force)
         if not alone:
-            _tell(True)
+            broadcast(True)
         return path
 
     def _build(
@@ -99,7 +98,7 @@ class Store:
         text = json.dumps(recipe, sort_keys=True, default=str, indent=2)
         (partial / "recipe.json").write_text(text + "\n")
         log.info("%s: building %s", path.parent.name, path)
-        _turn(path).write_text(_launch())
+        _turn(path).write_text(launch())
         before, started = _seconds(partial), time.monotonic()
         try:
             build(partial)
@@ -115,49 +114,21 @@ class Store:
 
     def _beside(self, path: Path, build: Callable[[Path], object], force: bool) -> Path:
         if dist.is_initialized():
-            reuse = _hear()
+            reuse = receive()
         else:
             # Lightning starts the other ranks from within the first rank's build. Where all are
             # started at once, the first may yet have to wait for another job.
             while not (reuse := path.is_dir() and not force) and not _is_our_turn(path):
                 time.sleep(1)
         if not reuse:
-            _all_or_none(build)(path.with_name(f"{path.name}.partial"))
-        _hear()
+            all_or_none(build)(path.with_name(f"{path.name}.partial"))
+        receive()
         return path
 
 
 def _seconds(artifact: Path) -> float:
     told = artifact / "built.json"
     return json.loads(told.read_text())["seconds"] if told.is_file() else 0.0
-
-
-def rank() -> int:
-    """Return this process's rank among those of one training run."""
-    if dist.is_initialized():
-        return dist.get_rank()
-    if told := os.environ.get("RANK"):
-        return int(told)
-    # In an interactive SLURM job, processes that Lightning starts inherit the shell's SLURM_PROCID.
-    # On nodes that are started by hand, the first process is not the first of all.
-    names = ("SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
-    return max(int(os.environ.get(name) or 0) for name in names)
-
-
-def _launch() -> str:
-    """Return what ranks have in common that are started at once, by torchrun, SLURM or hand.
-
-    Empty for those that Lightning starts.
-    """
-    if os.environ.get("RANK"):
-        names = ["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT"]
-    elif rank() == int(os.environ.get("SLURM_PROCID") or -1):
-        names = ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"]
-    elif os.environ.get("MASTER_ADDR") and not int(os.environ.get("LOCAL_RANK") or 0):
-        names = ["MASTER_ADDR", "MASTER_PORT"]
-    else:
-        return ""
-    return " ".join(f"{name}={os.environ.get(name, '')}" for name in names)
 
 
 @contextlib.contextmanager
@@ -179,64 +150,8 @@ def _turn(path: Path) -> Path:
 
 
 def _is_our_turn(path: Path) -> bool:
-    launch = _launch()
+    ours = launch()
     try:
-        return not launch or _turn(path).read_text() == launch
+        return not ours or _turn(path).read_text() == ours
     except FileNotFoundError:
         return False
-
-
-# Ranks talk through the store by which they found one another: a collective would give up when the
-# first rank does something else for as long as detection may take.
-_told = 0
-_PATIENCE = timedelta(days=30)
-_GRACE = 30.0
-
-
-def _tell(value: bool) -> None:
-    if dist.is_initialized():
-        _get_default_store().set(_next_word(), str(int(value)))
-
-
-def _hear() -> bool:
-    if not dist.is_initialized():
-        return False
-    word = _next_word()
-    _get_default_store().wait([word], _PATIENCE)
-    return bool(int(_get_default_store().get(word)))
-
-
-def _next_word() -> str:
-    global _told
-    _told += 1
-    return f"fsasd/told/{_told}"
-
-
-def _all_or_none(build: Callable[[Path], object]) -> Callable[[Path], None]:
-    """Let a build end the process if it fails where the other ranks' builds do not.
-
-    They would wait for it for long. Where all of them fail, a sweep goes on with its next job.
-    """
-
-    def built(folder: Path) -> None:
-        try:
-            build(folder)
-        except Exception as error:
-            if dist.is_initialized() and not _failed_everywhere(folder):
-                log.error("rank %d failed, and other ranks did not: ending all. %s", rank(), error)
-                os._exit(1)
-            raise
-
-    return built
-
-
-def _failed_everywhere(folder: Path) -> bool:
-    word, ranks = f"fsasd/failed/{folder.name}", dist.get_world_size()
-    failures = _get_default_store().add(word, 1)
-    # The same may have failed in an earlier job.
-    all_of_them = -(-failures // ranks) * ranks
-    deadline = time.monotonic() + _GRACE
-    while failures < all_of_them and time.monotonic() < deadline:
-        time.sleep(0.2)
-        failures = _get_default_store().add(word, 0)
-    return failures >= all_of_them

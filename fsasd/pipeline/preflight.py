@@ -10,13 +10,13 @@ import torch
 from sklearn.base import clone
 
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.detection import require_clips, sections
+from fsasd.detection.section import require_clips, sections
 from fsasd.detectors.base import Detector
-from fsasd.detectors.settings import check_described, described
 from fsasd.detectors.shares import require_whole_shares
 from fsasd.detectors.training import DETECTORS_OWN, processes
-from fsasd.parameters import check_settings, check_value, near
-from fsasd.selection import Selector, title
+from fsasd.selection.selector import Selector, title
+from fsasd.settings.objects import check_described, described
+from fsasd.settings.parameters import check_settings, check_value, near
 
 SECTIONS: dict[str, dict[str, Any]] = {
     "": {

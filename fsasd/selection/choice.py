@@ -17,7 +17,7 @@ from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector, Params, TooFewClipsError, require_finite
 from fsasd.evaluation.metrics import known_domains
 from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
-from fsasd.selection import Curve, Selection, Selector, row_of, title
+from fsasd.selection.selector import Curve, Selection, Selector, row_of, title
 
 log = logging.getLogger(__name__)
 

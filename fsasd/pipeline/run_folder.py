@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsasd.store import BESIDE
+from fsasd.store.store import BESIDE
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import fsasd.main
+import fsasd.cli.main
 from fsasd import __version__
 from fsasd.data.metadata import ROLES
 
@@ -35,7 +35,7 @@ def main() -> None:
     # Hydra wants all overrides in one place, which options like --config-dir must not divide.
     place = next((i for i, a in enumerate(given) if "=" in a and a[0] != "-"), len(given))
     sys.argv[1:] = [*given[:place], *added, *given[place:]]
-    fsasd.main.main()
+    fsasd.cli.main.main()
 
 
 def _data_at(place: str) -> list[str]:

@@ -6,30 +6,24 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from sklearn.base import clone
 
-from fsasd.choice import Choice, choose, evaluated_domains
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.detectors.base import Detector, require_finite
 from fsasd.detectors.saved import NotAModelError, read_json
 from fsasd.evaluation.calibration import FALSE_ALARM_RATE, Calibration
 from fsasd.evaluation.metrics import (
-    Section,
     SectionMetrics,
-    metrics_table,
     section_metrics,
 )
-from fsasd.evaluation.submission import write_decisions, write_scores
 from fsasd.evaluation.thresholds import held_out_scores
-from fsasd.evaluation.uncertainty import bootstrap_official
-from fsasd.selection import WIDE_GAP, Curve, Selector, title
+from fsasd.selection.choice import Choice, choose, evaluated_domains
+from fsasd.selection.selector import WIDE_GAP, Selector, title
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +160,7 @@ def calibrate(
     """
     scores = held_out_scores(detector, train)
     require_finite(scores, train)
-    held_out = dict(zip(_file_names(train), scores.tolist(), strict=True))
+    held_out = dict(zip(file_names(train), scores.tolist(), strict=True))
     return Calibration.of(held_out, train.domains.tolist(), train.states, false_alarm_rate)
 
 
@@ -213,87 +207,6 @@ def require_clips(train: Clips, test: Clips) -> None:
         )
 
 
-def evaluate(detections: Sequence[Detection], resamples: int = 1000) -> pd.DataFrame | None:
-    """Return ``metrics.csv``: a row per machine and section, means, the official score.
-
-    Machines whose test labels are not known have no row; without any, there is no table.
-    """
-    known = [d for d in detections if d.metrics is not None]
-    if not known:
-        return None
-    for d in known:
-        if d.metrics and d.metrics.undefined:
-            log.warning(
-                "%s section %s: no %s, so its AUC is undefined: left empty, and means are taken "
-                "over what exists", d.machine, d.section, _missing(d.test),
-            )  # fmt: skip
-    interval = bootstrap_official(
-        [Section(d.test.labels, evaluated_domains(d.test), d.scores, d.decisions) for d in known],
-        resamples,
-    )
-    return metrics_table(
-        {(d.machine, d.section): d.metrics for d in known if d.metrics},
-        (interval.low, interval.high),
-    )
-
-
-def write(folder: Path, detections: Sequence[Detection], training_seconds: float = 0.0) -> None:
-    """Write what a run leaves of its detections.
-
-    ``scores/`` in submission form, ``clips.csv`` (score, decision, p-value and what is known of
-    each test clip), what ``write_choices`` writes, ``metrics.csv`` (where there are labels),
-    ``costs.csv`` and ``models/<machine>/section_<nn>/``.
-
-    Args:
-        folder: Gets them.
-        detections: Of all machines and sections.
-        training_seconds: What networks took that all of them share; a row of its own in
-            ``costs.csv``.
-    """
-    for d in detections:
-        names = _file_names(d.test)
-        write_scores(folder / "scores", d.machine, d.section, names, d.scores)
-        write_decisions(folder / "scores", d.machine, d.section, names, d.decisions)
-        model = folder / "models" / d.machine / f"section_{d.section}"
-        d.detector.save(model)
-        _write_decision(model / DECISION, d)
-    if clips := [_titled(d.machine, d.section, _clip_table(d)) for d in detections]:
-        pd.concat(clips).to_csv(folder / "clips.csv", index=False)
-    costs = [{"machine": d.machine, "section": d.section, **asdict(d.cost)} for d in detections]
-    if training_seconds:
-        costs.append({"machine": "all machines", "fit_seconds": training_seconds})
-    if detections:
-        table = pd.DataFrame(costs).astype({"parameters": "Int64"})
-        table.to_csv(folder / "costs.csv", index=False)
-    write_choices(folder, {(d.machine, d.section): d.choice for d in detections if d.choice})
-    metrics = evaluate(detections)
-    if metrics is not None:
-        metrics.to_csv(folder / "metrics.csv", index=False)
-
-
-def write_choices(folder: Path, choices: Mapping[tuple[str, str], Choice]) -> None:
-    """Write what was chosen, for each machine and section.
-
-    ``selection.csv`` and ``gap.csv``; with labels of the test clips also ``real_curve.csv``,
-    ``settings.csv`` and ``setting_scores.csv``.
-    """
-    tables: dict[str, list[pd.DataFrame]] = {}
-    for (machine, section), choice in choices.items():
-        found = {
-            "selection": choice.selection.curve,
-            "gap": None if choice.gap is None else pd.DataFrame([asdict(choice.gap)]),
-            "real_curve": None if choice.real is None else _marked(choice.real),
-            "settings": choice.settings,
-            "setting_scores": choice.scores,
-        }
-        for name, table in found.items():
-            if table is not None:
-                tables.setdefault(name, []).append(_titled(machine, section, table))
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, parts in tables.items():
-        pd.concat(parts).to_csv(folder / f"{name}.csv", index=False)
-
-
 def read_decision(path: Path) -> tuple[Calibration, int | str | None]:
     """Read what a run left beside a saved detector.
 
@@ -327,7 +240,7 @@ def read_decision(path: Path) -> tuple[Calibration, int | str | None]:
         raise NotAModelError(path, error) from error
 
 
-def _write_decision(path: Path, detection: Detection) -> None:
+def write_decision(path: Path, detection: Detection) -> None:
     about = {
         "format": DECISION_FORMAT,
         "channel": detection.test.cache.channel,
@@ -344,30 +257,11 @@ def _score_ms(detector: Detector, test: Clips) -> float:
     return 1e3 * (time.perf_counter() - started) / len(few)
 
 
-def _missing(test: Clips) -> str:
-    anomalous = test.labels == 1
-    if anomalous.all() or not anomalous.any():
-        return f"{'normal' if anomalous.all() else 'anomalous'} test clip"
-    absent = sorted({"source", "target"} - set(test.domains[~anomalous]))
-    return f"normal test clip of the {' or '.join(absent)} domain"
-
-
 def _is_labelled(clips: Clips) -> bool:
     return all(clip.label is not None for clip in clips)
 
 
-def _marked(real: Curve) -> pd.DataFrame:
-    return real.table.assign(oracle=real.table.index == real.best)
-
-
-def _titled(machine: str, section: str, table: pd.DataFrame) -> pd.DataFrame:
-    named = table.copy()
-    named.insert(0, "machine", machine)
-    named.insert(1, "section", section)
-    return named
-
-
-def _file_names(clips: Clips) -> list[str]:
+def file_names(clips: Clips) -> list[str]:
     names = [printable(clip.path.name) for clip in clips]
     if len(set(names)) == len(names):
         return names
@@ -375,25 +269,3 @@ def _file_names(clips: Clips) -> list[str]:
     paths = [clip.path.absolute() for clip in clips]
     folder = os.path.commonpath([path.parent for path in paths])
     return [printable(path.relative_to(folder)) for path in paths]
-
-
-def _clip_table(detection: Detection) -> pd.DataFrame:
-    table = pd.DataFrame(
-        {
-            "file": name,
-            "label": clip.label,
-            "domain": clip.domain,
-            "score": score,
-            "decision": int(decision),
-        }
-        for name, clip, score, decision in zip(
-            _file_names(detection.test),
-            detection.test,
-            detection.scores,
-            detection.decisions,
-            strict=True,
-        )
-    )
-    table["threshold"] = detection.threshold
-    table["p_value"] = detection.calibration.p_values(detection.scores)
-    return table
