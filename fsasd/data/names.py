@@ -11,6 +11,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Hashable, Iterable
+from typing import NamedTuple
 
 NAME_BYTES = 128
 """Longest name of a machine in UTF-8. The longest file name that holds it,
@@ -26,6 +27,20 @@ _SECTION = re.compile(r"(\d{1,9})(?:\.0+)?", re.ASCII)
 
 class MetadataError(ValueError):
     """A data set is not laid out, named or tabulated as expected."""
+
+
+class SectionId(NamedTuple):
+    """A section of a machine, for which a detector is fitted and evaluated.
+
+    >>> str(SectionId("fan", "00"))
+    'fan section 00'
+    """
+
+    machine: str
+    section: str
+
+    def __str__(self) -> str:
+        return f"{self.machine} section {self.section}"
 
 
 def spelling(text: object) -> str:
