@@ -29,6 +29,7 @@ from fsasd.detectors.pretrained import Pretrained
 from fsasd.detectors.statex import StatEx
 from fsasd.detectors.stgram_mfn import STgramMFN
 from fsasd.detectors.thuee import THUEE
+from fsasd.detectors.trained_networks import TrainedNetworks, load_networks
 from fsasd.detectors.zeng import Zeng
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
@@ -142,6 +143,32 @@ def test_a_saved_detector_scores_the_same_wherever_it_is_moved(fitted, train, te
     assert loaded.n_parameters() == fitted.n_parameters()
 
 
+def test_saved_detectors_of_several_sections_share_one_network(
+    fitted, prepared, heard, test_clips, tmp_path
+):
+    models = tmp_path / "models"
+    other = clone(prepared).fit(heard.where(machine="fan"))
+    for machine, detector in (("bearing", fitted), ("fan", other)):
+        detector.save(models / machine / "section_00", shared=models / "shared")
+    trained = TrainedNetworks.read(prepared._prepared)
+    assert {path.name for path in (models / "shared").iterdir()} == {*trained.files}
+    shutil.move(models, tmp_path / "moved")
+    loaded = load(tmp_path / "moved" / "bearing" / "section_00")
+    np.testing.assert_allclose(loaded.score(test_clips), fitted.score(test_clips), rtol=1e-6)
+    assert loaded.n_parameters() == fitted.n_parameters()
+
+
+def test_a_section_refers_to_the_networks_where_they_were_trained(fitted, test_clips, tmp_path):
+    places = [tmp_path / "section" / "shared", fitted._prepared / "shared"]
+    fitted.save(tmp_path / "section", places)
+    assert sorted(path.name for path in (tmp_path / "section").iterdir()) == [
+        "detector.json",
+        "detector.safetensors",
+    ]
+    loaded = load(tmp_path / "section", shared=places)
+    np.testing.assert_allclose(loaded.score(test_clips), fitted.score(test_clips), rtol=1e-6)
+
+
 def test_a_saved_detector_does_not_tell_where_it_was_made(fitted, tmp_path):
     fitted.save(tmp_path)
     assert str(fitted._prepared) not in (tmp_path / "detector.json").read_text()
@@ -198,17 +225,23 @@ def test_networks_that_are_there_are_not_trained_again(fkie, heard):
 
 
 def test_an_ensemble_that_was_cut_goes_on_with_the_networks_that_lack(fkie, heard, tmp_path):
-    first = fkie._prepared / "network_00.safetensors"
-    shutil.copy(first, tmp_path)
-    stamp = (tmp_path / first.name).stat().st_mtime_ns
+    whole = TrainedNetworks.read(fkie._prepared)
+    first, _ = load_networks(fkie._prepared, whole.files)
+    replace(whole, folder=tmp_path, files=()).with_network(first)
+    (path,) = (tmp_path / "shared").iterdir()
+    stamp = path.stat().st_mtime_ns
     clone(SMALL["fkie"]).prepare(heard, tmp_path, QUIET)
-    assert (tmp_path / first.name).stat().st_mtime_ns == stamp
-    second = "network_01.safetensors"
-    assert (tmp_path / second).read_bytes() == (fkie._prepared / second).read_bytes()
-    assert (tmp_path / second).read_bytes() != first.read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "classes.json", first.name, second,
-    ]  # fmt: skip
+    assert path.stat().st_mtime_ns == stamp
+    assert TrainedNetworks.read(tmp_path).files == whole.files
+    assert len({path.name for path in (tmp_path / "shared").iterdir()} & {*whole.files}) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["networks.json", "shared"]
+
+
+def test_networks_that_are_gone_are_named(heard, train, tmp_path):
+    detector = clone(SMALL["stgram_mfn"]).set_params(epochs=1).prepare(heard, tmp_path, QUIET)
+    (tmp_path / "networks.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"networks\.json is missing: .* Prepare it again"):
+        clone(detector).fit(train)
 
 
 def test_a_folder_with_other_networks_is_refused(fkie):
@@ -302,10 +335,10 @@ def test_anomalies_are_classes_of_their_own_only_if_asked_for(heard, tmp_path):
     clips = Clips([*heard, *made], heard.cache)
     brief = clone(SMALL["stgram_mfn"]).set_params(epochs=1, classes="machine")
     brief.prepare(clips, tmp_path / "without", QUIET)
-    found = json.loads((tmp_path / "without" / "classes.json").read_text())["classes"]
+    found = json.loads((tmp_path / "without" / "networks.json").read_text())["classes"]
     assert found == ["bearing", "fan", "valve"]
     brief.set_params(outlier_exposure=True).prepare(clips, tmp_path / "with", QUIET)
-    found = json.loads((tmp_path / "with" / "classes.json").read_text())["classes"]
+    found = json.loads((tmp_path / "with" / "networks.json").read_text())["classes"]
     assert found == ["bearing", "fan", "fan|anomaly", "valve"]
 
 

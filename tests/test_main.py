@@ -323,7 +323,7 @@ def test_outliers_that_a_network_hears_are_the_synthetic_anomalies(chain):
     )
     run()
     (recipe,) = train_recipes(run)
-    found = (run.store.path("train", recipe) / "classes.json").read_text()
+    found = (run.store.path("train", recipe) / "networks.json").read_text()
     assert "pump|00|anomaly" in found
     none = app.Run(
         configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true", "generator=none"),
@@ -1100,9 +1100,7 @@ def test_two_processes_train_one_network(tmp_path):
         cwd=tmp_path,
     )
     assert found.returncode == 0, found.stdout + found.stderr
-    (made,) = (store / "train").glob("*/classes.json")
-    assert sorted(path.name for path in made.parent.glob("*.safetensors")) == [
-        "network_00.safetensors"
-    ]
+    (made,) = (store / "train").glob("*/networks.json")
+    assert len(list((made.parent / "shared").glob("*.safetensors"))) == 1
     assert not list(store.glob("*/*.partial"))
     assert (tmp_path / "run" / "metrics.csv").is_file()

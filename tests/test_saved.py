@@ -1,5 +1,6 @@
 """Saved detectors: what a file says is checked before anything is imported or made of it."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -16,7 +17,7 @@ from sklearn.pipeline import Pipeline
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.outliers import Outliers
-from fsasd.detectors.saved import NotAModelError
+from fsasd.detectors.saved import ARRAYS, NotAModelError, export_section
 from fsasd.settings.objects import described, described_by_name, made
 
 
@@ -123,8 +124,8 @@ def test_a_pipeline_reads_no_pickles(factory_clips, tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda about: about.pop("format") and None, "expected format 1, found none"),
-        (lambda about: about.update(format=99), "expected format 1, found 99: it was saved by"),
+        (lambda about: about.pop("format") and None, "expected format 2, found none"),
+        (lambda about: about.update(format=99), "expected format 2, found 99: it was saved by"),
         (lambda about: about.pop("class") and None, "expected a text as 'class', found nothing"),
         (lambda about: about.update({"class": 3}), "expected a text as 'class', found 3"),
         (lambda about: about.update(params=[1]), r"expected an object as 'params', found \[1\]"),
@@ -132,8 +133,10 @@ def test_a_pipeline_reads_no_pickles(factory_clips, tmp_path):
         (lambda about: about.update(detectors={"a": 1}), "class and params of the detector 'a'"),
         (lambda about: about.update(arrays=["points_"]), r"expected the arrays points_ that"),
         (lambda about: about.update(arrays=[1, 2]), r"expected the arrays 1, 2 that"),
+        (lambda about: about.pop("networks") and None, "an object as 'networks', found nothing"),
+        (lambda about: about.update(format=1), "expected format 2, found 1: it was saved by"),
         (lambda about: [about], "expected a JSON object, found list"),
-        (lambda about: about["params"]["model"], "expected format 1, found none"),
+        (lambda about: about["params"]["model"], "expected format 2, found none"),
         (
             lambda about: about.update(about["params"]["model"]),
             "expected a detector, found sklearn.mixture._gaussian_mixture.GaussianMixture",
@@ -256,4 +259,137 @@ def test_names_of_a_file_are_those_of_the_detector():
 
 def test_what_is_saved_says_its_format(factory_clips, tmp_path):
     KNN().fit(factory_clips.where(machine="bearing", split="train")).save(tmp_path)
-    assert json.loads((tmp_path / "detector.json").read_text())["format"] == 1
+    assert json.loads((tmp_path / "detector.json").read_text())["format"] == 2
+
+
+# Networks that sections share
+
+
+class Averaged(KNN):
+    """A detector with a network of its own, as far as saving is concerned."""
+
+    network_attributes = frozenset({"network_"})
+
+    def prepare(self, clips, folder, trainer=None):
+        self._prepared = folder
+        return self
+
+    def fit(self, clips):
+        self.network_ = {"weight": np.arange(6.0), "bias": np.zeros(2)}
+        return super().fit(clips)
+
+
+@pytest.fixture
+def averaged(factory_clips):
+    train = factory_clips.where(machine="bearing", split="train")
+    return Averaged().prepare(train, "anywhere").fit(train)
+
+
+@pytest.fixture
+def section(averaged, tmp_path):
+    folder = tmp_path / "models" / "bearing" / "section_00"
+    averaged.save(folder, shared=tmp_path / "models" / "shared")
+    return folder
+
+
+def loaded(folder, **options):
+    return load(folder, [Averaged.__module__], **options)
+
+
+def test_a_network_is_saved_once_by_its_content(averaged, section, tmp_path):
+    (network,) = (tmp_path / "models" / "shared").iterdir()
+    assert network.name == f"{hashlib.sha256(network.read_bytes()).hexdigest()}.safetensors"
+    before = network.stat().st_mtime_ns
+    averaged.save(tmp_path / "models" / "fan" / "section_00", tmp_path / "models" / "shared")
+    assert network.stat().st_mtime_ns == before
+    assert list((tmp_path / "models" / "shared").iterdir()) == [network]
+    assert not any(name.startswith("network_") for name in load_file(section / ARRAYS))
+    np.testing.assert_array_equal(loaded(section).network_["weight"], np.arange(6.0))
+    assert list(loaded(section).network_) == ["weight", "bias"]
+
+
+def test_a_detector_that_was_not_prepared_shares_nothing(factory_clips, tmp_path):
+    Averaged().fit(factory_clips.where(machine="bearing", split="train")).save(
+        tmp_path / "section", shared=tmp_path / "shared"
+    )
+    assert not (tmp_path / "shared").exists()
+    assert "network_" in vars(loaded(tmp_path / "section"))
+
+
+def test_a_section_that_was_copied_alone_says_what_is_missing(section, tmp_path):
+    alone = shutil.copytree(section, tmp_path / "elsewhere" / "a" / "b")
+    expected = rf"network shared/[0-9a-f]+\.safetensors, .* none of .*{alone / 'shared'}.* holds it"
+    with pytest.raises(FileNotFoundError, match=f"{expected}.*fsasd-store export"):
+        loaded(alone)
+    assert loaded(alone, shared=tmp_path / "models" / "shared").network_
+
+
+def test_a_section_behind_a_link_has_the_networks_beside_the_link(section, tmp_path):
+    (tmp_path / "run" / "models" / "bearing").mkdir(parents=True)
+    shutil.copytree(tmp_path / "models" / "shared", tmp_path / "run" / "models" / "shared")
+    shutil.rmtree(tmp_path / "models" / "shared")
+    link = tmp_path / "run" / "models" / "bearing" / "section_00"
+    link.symlink_to(section)
+    assert loaded(link).network_
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "../secret.safetensors",
+        "/etc/passwd",
+        "shared/a",
+        3,
+        [],
+        f"shared/../{'a' * 64}.safetensors",
+    ],
+)
+def test_a_reference_that_leaves_the_models_is_not_followed(section, reference):
+    alter(section, lambda about: about.update(networks={"network_": reference}))
+    with pytest.raises(NotAModelError, match=r"expected shared/<sha256>\.safetensors .* followed"):
+        loaded(section)
+
+
+def test_a_network_further_up_is_not_searched(section, tmp_path):
+    shutil.move(tmp_path / "models" / "shared", tmp_path / "shared")
+    with pytest.raises(FileNotFoundError, match="none of"):
+        loaded(section)
+
+
+@pytest.mark.parametrize("change", [lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b[:9]])
+def test_a_network_of_other_content_is_refused(section, tmp_path, change):
+    (network,) = (tmp_path / "models" / "shared").iterdir()
+    network.write_bytes(change(network.read_bytes()))
+    with pytest.raises(NotAModelError, match="expected content of the sha256 of its name, found"):
+        loaded(section)
+
+
+def test_arrays_of_a_network_that_are_not_listed_are_refused(section):
+    alter(section, lambda about: about.update(arrays=about["arrays"][:-1]))
+    with pytest.raises(NotAModelError, match="expected the arrays"):
+        loaded(section)
+
+
+def test_an_exported_section_stands_alone(section, tmp_path):
+    (section / "decision.json").write_text("{}")
+    export_section(section, tmp_path / "alone")
+    shutil.rmtree(tmp_path / "models")
+    assert loaded(tmp_path / "alone").network_
+    assert (tmp_path / "alone" / "decision.json").is_file()
+    with pytest.raises(FileExistsError, match="expected an empty folder"):
+        export_section(tmp_path / "alone", tmp_path / "alone")
+
+
+def test_sections_are_exported_into_a_folder_of_models(section, tmp_path):
+    for name in ("section_00", "section_01"):
+        export_section(section, tmp_path / "new" / "bearing" / name, alone=False)
+    assert len(list((tmp_path / "new" / "shared").iterdir())) == 1
+    shutil.rmtree(tmp_path / "models")
+    assert loaded(tmp_path / "new" / "bearing" / "section_01").network_
+
+
+def test_a_damaged_network_is_not_exported(section, tmp_path):
+    (network,) = (tmp_path / "models" / "shared").iterdir()
+    network.write_bytes(b"")
+    with pytest.raises(NotAModelError, match="expected content of the sha256"):
+        export_section(section, tmp_path / "alone")

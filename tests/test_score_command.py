@@ -302,7 +302,7 @@ def damaged(models, tmp_path, name, change):
     ("name", "change", "told"),
     [
         ("detector.json", lambda a: a.update({"class": "mine.Detector"}), "--trust mine"),
-        ("detector.json", lambda a: a.update(format=None), "expected format 1, found None"),
+        ("detector.json", lambda a: a.update(format=None), "expected format 2, found None"),
         (
             "detector.json",
             lambda a: a["params"].update(r="loud"),

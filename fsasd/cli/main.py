@@ -86,7 +86,7 @@ from fsasd.store.store import Store
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 3, "finetune": 5, "synthesise": 6, "train": 4, "detect": 12}
+VERSIONS = {"pretrain": 3, "finetune": 5, "synthesise": 6, "train": 5, "detect": 13}
 """To be raised when a stage, given the same recipe, gives another result."""
 
 SOME_UNREADABLE = 3

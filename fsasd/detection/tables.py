@@ -11,6 +11,7 @@ import pandas as pd
 
 from fsasd.data.clips import Clips
 from fsasd.detection.section import DECISION, Detection, file_names, write_decision
+from fsasd.detectors.saved import SHARED
 from fsasd.evaluation.metrics import Section, metrics_table
 from fsasd.evaluation.submission import write_decisions, write_scores
 from fsasd.evaluation.uncertainty import bootstrap_official
@@ -50,7 +51,8 @@ def write(folder: Path, detections: Sequence[Detection], training_seconds: float
 
     ``scores/`` in submission form, ``clips.csv`` (score, decision, p-value and what is known of
     each test clip), what ``write_choices`` writes, ``metrics.csv`` (where there are labels),
-    ``costs.csv`` and ``models/<machine>/section_<nn>/``.
+    ``costs.csv``, ``models/<machine>/section_<nn>/`` and ``models/shared/`` (networks that they
+    share).
 
     Args:
         folder: Gets them.
@@ -63,7 +65,7 @@ def write(folder: Path, detections: Sequence[Detection], training_seconds: float
         write_scores(folder / "scores", d.machine, d.section, names, d.scores)
         write_decisions(folder / "scores", d.machine, d.section, names, d.decisions)
         model = folder / "models" / d.machine / f"section_{d.section}"
-        d.detector.save(model)
+        d.detector.save(model, shared=folder / "models" / SHARED)
         write_decision(model / DECISION, d)
     if clips := [_titled(d.machine, d.section, _clip_table(d)) for d in detections]:
         pd.concat(clips).to_csv(folder / "clips.csv", index=False)

@@ -41,6 +41,10 @@ class Detector(BaseEstimator, abc.ABC):
     only_scored: ClassVar[frozenset[str]] = frozenset()
     """Parameters that ``fit`` does not look at: settings that differ in them share a fit."""
 
+    network_attributes: ClassVar[frozenset[str]] = frozenset()
+    """Fitted attributes that hold the networks which ``prepare`` trained. They are the same for all
+    machines, so that saved detectors share their files."""
+
     trained_by_fit: ClassVar[bool] = False
     """Whether ``fit`` trains its networks, one machine's at a time: a trainer's settings do not
     reach them, as they reach those that ``prepare`` trains."""
@@ -167,14 +171,22 @@ class Detector(BaseEstimator, abc.ABC):
             setattr(self, holder, replaced(own[holder], path, value))
         return self
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, shared: str | Path | Sequence[Path] = ()) -> None:
         """Write ``detector.json`` (classes and settings) and ``detector.safetensors`` (arrays).
+
+        Args:
+            folder: Gets both files.
+            shared: Folder of the networks that ``prepare`` trained, such as ``models/shared``, so
+                that detectors of all machines share one copy: files named by their content, to
+                which ``detector.json`` refers. Of several folders the first gets what none of them
+                holds. Without, ``detector.safetensors`` holds the networks.
 
         Raises:
             TypeError: A parameter can be neither JSON nor made again from JSON.
         """
         arrays, inner = _saved(self)
-        Saved(described(self), inner, arrays).write(Path(folder))
+        saved = Saved(described(self), inner, arrays, list(_network_paths(self)))
+        saved.write(Path(folder), _folders(shared))
 
     def _restored(self) -> None:
         """Called when ``load`` has set what was saved."""
@@ -195,20 +207,26 @@ class Detector(BaseEstimator, abc.ABC):
         return list(groups.values())
 
 
-def load(folder: str | Path, trust: Iterable[str] = ()) -> Detector:
+def load(
+    folder: str | Path, trust: Iterable[str] = (), shared: str | Path | Sequence[Path] = ()
+) -> Detector:
     """Read what ``Detector.save`` wrote.
+
+    Networks to which it refers are searched in ``shared/`` of the folder and of the two above it,
+    nowhere else, and their content is checked.
 
     Args:
         folder: Holds the two files.
         trust: Packages whose classes it may name, beside those of fsasd and scikit-learn.
+        shared: Further folders of networks, searched first.
 
     Raises:
-        FileNotFoundError: There is no saved detector.
+        FileNotFoundError: There is no saved detector, or a network to which it refers is missing.
         NotAModelError: A file is damaged, or names a class that is not trusted or none that a
             detector is made of.
     """
     folder = Path(folder)
-    saved = read(folder)
+    saved = read(folder, _folders(shared))
     tree: dict[str, Any] = {}
     for name, array in saved.arrays.items():
         *path, last = name.split("/")
@@ -267,7 +285,7 @@ def _saved(value: Any, name: str = "") -> tuple[dict[str, np.ndarray], dict[str,
     """Return what was learnt: arrays by their path, and settings of detectors by theirs."""
     if isinstance(value, Detector):
         about = {name: described(value)} if name else {}
-        value = {k: v for k, v in vars(value).items() if k.endswith("_") and not k.startswith("_")}
+        value = _fitted(value)
     elif isinstance(value, Mapping):
         about = {}
     else:
@@ -278,6 +296,30 @@ def _saved(value: Any, name: str = "") -> tuple[dict[str, np.ndarray], dict[str,
         arrays |= found
         about |= inner
     return arrays, about
+
+
+def _network_paths(value: Any, name: str = "", shared: bool = False) -> Iterator[str]:
+    """Yield the paths of mappings of arrays that are networks which ``prepare`` trained."""
+    if isinstance(value, Detector):
+        items = _fitted(value)
+        networks = frozenset() if value._prepared is None else value.network_attributes
+    else:
+        items, networks = value, frozenset(value) if shared else frozenset()
+    for key, item in items.items():
+        path = f"{name}/{key}" if name else key
+        if isinstance(item, (Detector, Mapping)):
+            yield from _network_paths(item, path, key in networks)
+        elif shared:
+            yield name
+            return
+
+
+def _fitted(detector: Detector) -> dict[str, Any]:
+    return {k: v for k, v in vars(detector).items() if k.endswith("_") and not k.startswith("_")}
+
+
+def _folders(shared: str | Path | Sequence[Path]) -> list[Path]:
+    return [Path(shared)] if isinstance(shared, (str, Path)) else list(shared)
 
 
 def _restored(branch: Any, about: Mapping[str, Any], name: str, trust: Sequence[str]) -> Any:

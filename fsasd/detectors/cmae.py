@@ -7,7 +7,6 @@ was available.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from safetensors.numpy import load_file
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
@@ -33,19 +31,18 @@ from fsasd.detectors.embedding import class_name
 from fsasd.detectors.heads import supervised_contrastive
 from fsasd.detectors.masked import MaskedAutoencoder, hidden_error
 from fsasd.detectors.shares import gathered
+from fsasd.detectors.trained_networks import (
+    CHECKPOINTS,
+    TrainedNetworks,
+    load_networks,
+    require_trained,
+)
 from fsasd.detectors.training import (
     arrays,
-    keep_network,
-    require_trained_as,
     train,
     with_arrays,
 )
 from fsasd.runtime.ranks import rank
-
-FILE = "network.safetensors"
-
-COMPLETE = "network.json"
-"""Written last: a folder that has it holds a trained network."""
 
 VERSION = 4
 """To be raised when training, given the same recipe, gives another network."""
@@ -195,6 +192,7 @@ class CMAE(Detector):
         seed: Of the weights, the order, the views and what is hidden.
     """
 
+    network_attributes: ClassVar[frozenset[str]] = frozenset({"network_"})
     trains_network: ClassVar[bool] = True
     only_scored: ClassVar[frozenset[str]] = frozenset({"guessing"})
 
@@ -248,16 +246,14 @@ class CMAE(Detector):
             ValueError: The folder holds another network.
         """
         folder = Path(folder)
-        if not (folder / COMPLETE).is_file():
+        trained = TrainedNetworks.read(folder)
+        if trained:
+            trained.require_spec(self.recipe())
+        else:
             heard = clips[[c.label != "anomaly" for c in clips]]
-            network = self._trained(heard, folder / "checkpoints", trainer)
+            network = self._trained(heard, folder / CHECKPOINTS, trainer)
             if rank() == 0:
-                keep_network(arrays(network), folder / FILE)
-                about = {"recipe": self.recipe()}
-                (folder / COMPLETE).write_text(json.dumps(about, indent=2) + "\n")
-        # The first process writes it, and others do not wait for that.
-        if rank() == 0:
-            require_trained_as(self.recipe(), folder / COMPLETE)
+                TrainedNetworks(folder, self.recipe()).with_network(arrays(network))
         self._prepared = folder
         return self
 
@@ -277,8 +273,8 @@ class CMAE(Detector):
             with tempfile.TemporaryDirectory() as folder:
                 self.network_ = arrays(self._trained(clips, Path(folder), None))
         else:
-            require_trained_as(self.recipe(), self._prepared / COMPLETE, chosen=True)
-            self.network_ = load_file(self._prepared / FILE)
+            trained = require_trained(self._prepared, self.recipe())
+            (self.network_,) = load_networks(trained.folder, trained.files)
         errors, self.bank_ = self._heard(clips)
         # The nearest is the clip itself.
         distances = Bank(self.bank_).nearest(self.bank_, 2)[:, 1] / 2

@@ -19,7 +19,6 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from safetensors.numpy import load_file
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
@@ -28,13 +27,15 @@ from fsasd.detectors.back_ends import BACK_ENDS, Arrays
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.embedding import Classifier, Embedding, Recordings, class_name, train
 from fsasd.detectors.order import canonical_order
-from fsasd.detectors.training import keep_network, require_trained_as
+from fsasd.detectors.trained_networks import (
+    CHECKPOINTS,
+    TrainedNetworks,
+    load_networks,
+    require_trained,
+)
 from fsasd.runtime.ranks import rank
 
 log = logging.getLogger(__name__)
-
-COMPLETE = "classes.json"
-"""Written last: a folder that has it holds a trained embedding."""
 
 BY_CLASS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "probability": lambda surprise: surprise,
@@ -83,6 +84,8 @@ class Discriminative(Detector):
     untrained: ClassVar[frozenset[str]] = frozenset({"back_end", "k", "pool"})
     """Parameters that the network does not depend on: detectors that differ in them share it."""
 
+    network_attributes: ClassVar[frozenset[str]] = frozenset({"networks_"})
+
     version: ClassVar[int] = 2
     """To be raised when training, given the same recipe, gives another network."""
 
@@ -113,40 +116,39 @@ class Discriminative(Detector):
             ValueError: The clips are all of one class, or the folder holds other networks.
         """
         folder = Path(folder)
-        if not (folder / COMPLETE).is_file():
-            self._train(clips, folder, trainer or {})
-        # The first process writes it, and others do not wait for that.
-        if rank() == 0:
-            require_trained_as(self.recipe(), folder / COMPLETE)
+        trained = TrainedNetworks.read(folder)
+        if trained:
+            trained.require_spec(self.recipe())
+        if trained is None or len(trained.files) < self.networks:
+            self._train(clips, folder, trainer or {}, trained)
         self._prepared = folder
         return self
 
-    def _train(self, clips: Clips, folder: Path, trainer: Params) -> None:
+    def _train(
+        self, clips: Clips, folder: Path, trainer: Params, trained: TrainedNetworks | None
+    ) -> None:
         heard = clips if self.outlier_exposure else clips[[c.label != "anomaly" for c in clips]]
         examples = Recordings(heard, self.classes, self.seconds)
-        folder.mkdir(parents=True, exist_ok=True)
-        for member in range(self.networks):
-            if not (folder / _file(member)).is_file():
-                log.info(
-                    "training network %d of %d on %d clips of %d classes",
-                    member + 1, self.networks, len(examples), len(examples.classes),
-                )  # fmt: skip
-                self._train_member(member, examples, folder, trainer)
-        if rank() == 0:
-            about = {"recipe": self.recipe(), "classes": examples.classes}
-            (folder / COMPLETE).write_text(json.dumps(about, indent=2) + "\n")
+        trained = trained or TrainedNetworks(folder, self.recipe(), tuple(examples.classes))
+        for member in range(len(trained.files), self.networks):
+            log.info(
+                "training network %d of %d on %d clips of %d classes",
+                member + 1, self.networks, len(examples), len(examples.classes),
+            )  # fmt: skip
+            arrays = self._trained_member(member, examples, folder, trainer)
+            if rank() == 0:
+                trained = trained.with_network(arrays)
 
-    def _train_member(
+    def _trained_member(
         self, member: int, examples: Recordings, folder: Path, trainer: Params
-    ) -> None:
+    ) -> Arrays:
         # The caller's random state is the caller's.
         with isolate_rng():
             torch.manual_seed(self.seed + member)
             classifier = self.classifier(member, len(examples.classes))
             classifier.hear(examples, self.batch_size, self.seed + member)
-            train(classifier, folder / "checkpoints" / str(member), self.epochs, trainer)
-        if rank() == 0:
-            keep_network(classifier.kept(), folder / _file(member))
+            train(classifier, folder / CHECKPOINTS / str(member), self.epochs, trainer)
+        return classifier.kept()
 
     # What is one machine's.
 
@@ -210,9 +212,8 @@ class Discriminative(Detector):
     def _trained_on(self, clips: Clips) -> Embedding:
         settings = self._named_settings()
         if self._prepared is not None:
-            require_trained_as(self.recipe(), self._prepared / COMPLETE, chosen=True)
-            stamp = (self._prepared / COMPLETE).stat().st_mtime_ns
-            return _read(type(self), settings, self._prepared, stamp)
+            trained = require_trained(self._prepared, self.recipe())
+            return _read(type(self), settings, trained.folder, trained.files, trained.classes)
         with tempfile.TemporaryDirectory() as folder:
             return clone(self).prepare(clips, Path(folder))._trained_on(clips)
 
@@ -279,13 +280,12 @@ def _embedding(
 
 
 @functools.lru_cache(maxsize=2)
-def _read(kind: type[Discriminative], settings: str, folder: Path, stamp: int) -> Embedding:
+def _read(
+    kind: type[Discriminative],
+    settings: str,
+    folder: Path,
+    files: tuple[str, ...],
+    classes: tuple[str, ...],
+) -> Embedding:
     # All machines share the networks, also in memory.
-    detector = kind(**json.loads(settings))
-    classes = json.loads((folder / COMPLETE).read_text())["classes"]
-    networks = [load_file(folder / _file(i)) for i in range(detector.networks)]
-    return _embedding(detector, networks, classes)
-
-
-def _file(member: int) -> str:
-    return f"network_{member:02d}.safetensors"
+    return _embedding(kind(**json.loads(settings)), load_networks(folder, files), classes)

@@ -1,22 +1,41 @@
-"""The files of a saved detector: settings as JSON, arrays as safetensors, never a pickle."""
+"""The files of a saved detector: settings as JSON, arrays as safetensors, never a pickle.
+
+Networks that the detectors of several sections share are saved once, in a folder ``shared/``, in
+files named by the sha256 of their content, to which ``detector.json`` refers. The reference is
+relative to the section's folder or to one of the two above it, so that ``models/``
+(``models/shared/`` and ``models/<machine>/section_<nn>/``) can be moved as a whole.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save, save_file
 
-FORMAT = 1
-"""Of the files, raised when what they hold changes."""
+FORMAT = 2
+"""Version of the files; 2 refers to shared networks."""
 
 SETTINGS = "detector.json"
 ARRAYS = "detector.safetensors"
+
+SHARED = "shared"
+"""Folder of the networks that several sections share."""
+
+_HASHED = re.compile(r"([0-9a-f]{64})\.safetensors")
+_REFERENCE = re.compile(rf"{SHARED}/{_HASHED.pattern}")
+
+_ABOVE = 2
+"""How many folders above a section's may hold ``shared/``: its machine's and ``models/``."""
 
 
 class NotAModelError(ValueError):
@@ -32,39 +51,126 @@ class NotAModelError(ValueError):
 
 @dataclass(frozen=True)
 class Saved:
-    """What the two files hold.
+    """The content of the files.
 
     Attributes:
         settings: Class and parameters of the detector.
-        detectors: The same of detectors that it learnt, by their path in it.
-        arrays: What was learnt, by its path: names of attributes and keys, divided by ``/``.
+        detectors: Class and parameters of fitted detectors within it, by their path.
+        arrays: Fitted arrays by their path: names of attributes and keys, joined by ``/``.
+        networks: Paths of the networks among them that other sections may share.
     """
 
     settings: Mapping[str, Any]
     detectors: Mapping[str, Mapping[str, Any]]
     arrays: Mapping[str, np.ndarray]
+    networks: Sequence[str] = ()
 
-    def write(self, folder: Path) -> None:
-        """Write both files into a folder, made if it is not there."""
+    def write(self, folder: Path, shared: Sequence[Path] = ()) -> None:
+        """Write the files into a folder, which is created if it does not exist.
+
+        Args:
+            folder: The section's.
+            shared: Folders of networks: the first gets those that none of them holds. Without,
+                ``detector.safetensors`` holds them.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        # The file of arrays forgets their order, and so that of the detectors which hold them.
+        arrays, networks = dict(self.arrays), {}
+        for path in self.networks if shared else ():
+            names = [name for name in arrays if name.startswith(f"{path}/")]
+            network = {name.removeprefix(f"{path}/"): arrays.pop(name) for name in names}
+            networks[path] = f"{SHARED}/{write_network(network, shared)}"
+        # safetensors does not keep the order of arrays, and so not that of fitted detectors.
         about = {
             "format": FORMAT,
             **self.settings,
             "detectors": self.detectors,
             "arrays": list(self.arrays),
+            "networks": networks,
         }
         (folder / SETTINGS).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        save_file(dict(self.arrays), folder / ARRAYS)
+        save_file(arrays, folder / ARRAYS)
 
 
-def read(folder: Path) -> Saved:
-    """Read what ``Saved.write`` wrote; nothing is made of it yet.
+def write_network(arrays: Mapping[str, np.ndarray], shared: Sequence[Path]) -> str:
+    """Write a network's arrays into the first folder, unless one of them holds them.
+
+    Returns:
+        The name of the file, ``<sha256 of its content>.safetensors``.
+    """
+    content = save(dict(arrays))
+    name = f"{hashlib.sha256(content).hexdigest()}.safetensors"
+    if not any(_has_size(folder / name, len(content)) for folder in shared):
+        shared[0].mkdir(parents=True, exist_ok=True)
+        partial = shared[0] / f"{name}.{os.getpid()}.partial"
+        partial.write_bytes(content)
+        partial.replace(shared[0] / name)
+    return name
+
+
+def read(folder: Path, shared: Iterable[Path] = ()) -> Saved:
+    """Read what ``Saved.write`` wrote; no class that the files name is imported.
+
+    Args:
+        folder: The section's.
+        shared: Further folders of networks, searched first.
 
     Raises:
-        FileNotFoundError: There is no saved detector.
-        NotAModelError: A file is damaged, of another format, or does not belong to the other.
+        FileNotFoundError: There is no saved detector, or a network to which it refers is missing.
+        NotAModelError: A file is damaged or of another format, or the files do not belong together.
     """
+    about = _read_settings(folder)
+    arrays = _read_arrays(folder / ARRAYS)
+    found = list(arrays)
+    for path, reference in about["networks"].items():
+        file = _find_network(folder, reference, shared)
+        network = {f"{path}/{name}": array for name, array in _read_arrays(file).items()}
+        found += network
+        arrays |= network
+    names = about["arrays"]
+    if not all(isinstance(name, str) for name in names) or sorted(names) != sorted(found):
+        raise NotAModelError(
+            folder / ARRAYS,
+            f"expected the arrays {_listed(names)} that {SETTINGS} names, found {_listed(found)}",
+        )
+    settings = {key: about[key] for key in ("class", "params")}
+    ordered = {name: arrays[name] for name in names}
+    return Saved(settings, about["detectors"], ordered, list(about["networks"]))
+
+
+def export_section(
+    folder: str | Path, target: str | Path, *, shared: Iterable[Path] = (), alone: bool = True
+) -> None:
+    """Copy a section's saved detector, with the networks that it shares with other sections.
+
+    Args:
+        folder: The section's.
+        target: Gets the copy: a folder that is empty or does not exist.
+        shared: Further folders of networks, searched first.
+        alone: Whether the copy holds its networks itself (``<target>/shared/``) and can be moved
+            alone; otherwise they go into ``models/shared/`` of a target
+            ``models/<machine>/section_<nn>/``, once for all sections.
+
+    Raises:
+        FileExistsError: The target holds files.
+        FileNotFoundError: There is no saved detector, or a network to which it refers is missing.
+        NotAModelError: A file is damaged or of another format.
+    """
+    folder, target = Path(folder), Path(target)
+    if target.exists() and any(target.iterdir()):
+        raise FileExistsError(f"{target}: expected an empty folder or none, found files in it")
+    networks = _read_settings(folder)["networks"].values()
+    files = {_find_network(folder, reference, shared) for reference in networks}
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            shutil.copyfile(path, target / path.name)
+    into = (target if alone else _absolute(target).parents[_ABOVE - 1]) / SHARED
+    for file in files:
+        # Checked as it is copied.
+        write_network(_read_arrays(file), [into])
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no saved detector ({SETTINGS})")
@@ -75,29 +181,36 @@ def read(folder: Path) -> Saved:
             f"expected format {FORMAT}, found {about.get('format', 'none')}: it was saved by "
             "another version of fsasd, or is no saved detector. Fit it anew",
         )
-    named = {
-        "class": str,
-        "params": dict,
-        "detectors": dict,
-        "arrays": list,
-    }
-    for key, kind in named.items():
+    types = {"class": str, "params": dict, "detectors": dict, "arrays": list, "networks": dict}
+    for key, kind in types.items():
         if not isinstance(about.get(key), kind):
-            said = repr(about[key])[:40] if key in about else "nothing"
-            raise NotAModelError(path, f"expected {_JSON[kind]} as {key!r}, found {said}")
-    inner = about["detectors"]
-    for name, one in inner.items():
+            value = repr(about[key])[:40] if key in about else "nothing"
+            raise NotAModelError(path, f"expected {_JSON[kind]} as {key!r}, found {value}")
+    for name, one in about["detectors"].items():
         if not isinstance(one, dict) or set(one) != {"class", "params"}:
             raise NotAModelError(path, f"expected class and params of the detector {name!r}")
-    arrays = _read_arrays(folder / ARRAYS)
-    names = about["arrays"]
-    if not all(isinstance(name, str) for name in names) or sorted(names) != sorted(arrays):
-        raise NotAModelError(
-            folder / ARRAYS,
-            f"expected the arrays {_listed(names)} that {SETTINGS} names, found {_listed(arrays)}",
-        )
-    settings = {key: about[key] for key in ("class", "params")}
-    return Saved(settings, inner, {name: arrays[name] for name in names})
+    for name, reference in about["networks"].items():
+        if not isinstance(reference, str) or not _REFERENCE.fullmatch(reference):
+            raise NotAModelError(
+                path,
+                f"expected {SHARED}/<sha256>.safetensors as the network {name!r}, found "
+                f"{reference!r}: not followed",
+            )
+    return about
+
+
+def _find_network(folder: Path, reference: str, shared: Iterable[Path]) -> Path:
+    name = reference.removeprefix(f"{SHARED}/")
+    section = _absolute(folder)
+    places = [*shared, *(p / SHARED for p in [section, *section.parents[:_ABOVE]])]
+    for place in places:
+        if (place / name).is_file():
+            return place / name
+    raise FileNotFoundError(
+        f"{folder / SETTINGS} refers to the network {reference}, which sections share, and none of "
+        f"{', '.join(map(str, dict.fromkeys(places)))} holds it. Was the section copied alone? "
+        f"Copy models/ as a whole, or make the section stand alone (fsasd-store export)"
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -117,16 +230,31 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise NotAModelError(path, "the file is missing")
     try:
-        arrays = load_file(path)
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise NotAModelError(path, "the file is missing") from None
+    if match := _HASHED.fullmatch(path.name):
+        found = hashlib.sha256(content).hexdigest()
+        if found != match[1]:
+            raise NotAModelError(path, f"expected content of the sha256 of its name, found {found}")
+    try:
+        arrays = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotAModelError(path, f"expected safetensors ({error})") from error
     for name, array in arrays.items():
         if array.dtype.kind == "f" and np.isnan(array).any():
             raise NotAModelError(path, f"array {name} holds values that are no numbers (NaN)")
     return arrays
+
+
+def _absolute(path: Path) -> Path:
+    # Links are not followed: a run's folder may be made of links into the store.
+    return Path(os.path.normpath(path.absolute()))
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def _listed(names: Any) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +13,6 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
-from safetensors.numpy import save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -159,39 +156,6 @@ def normalising_alone(trainer: Mapping[str, Any]) -> int:
     """
     synchronised = trainer.get("sync_batchnorm", on_gpus(trainer))
     return 1 if synchronised else processes(trainer)
-
-
-def keep_network(learnt: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write what was learnt, whole or not at all, and drop the ``checkpoints`` beside it."""
-    partial = path.with_suffix(".partial")
-    save_file(dict(learnt), partial)
-    partial.rename(path)
-    # Three times the size of what is kept, and of no further use; none if training ended at once.
-    shutil.rmtree(path.parent / "checkpoints", ignore_errors=True)
-
-
-def require_trained_as(recipe: Mapping[str, Any], path: Path, chosen: bool = False) -> None:
-    """Check that the networks beside a file are those of a recipe.
-
-    Args:
-        recipe: What the networks of a detector as it is now depend on.
-        path: JSON; what those that are there were trained with is its ``recipe``.
-        chosen: The detector was prepared with them, and its settings were changed since.
-
-    Raises:
-        ValueError: They were trained otherwise.
-    """
-    found = json.loads(path.read_text())["recipe"]
-    differ = sorted(k for k in {*found, *recipe} if found.get(k) != recipe.get(k))
-    if differ:
-        what = ", ".join(f"{k}={found.get(k)!r} instead of {recipe.get(k)!r}" for k in differ)
-        advice = "use another folder"
-        if chosen:
-            advice = (
-                "what networks are trained with cannot be chosen once a detector is prepared. "
-                "Leave it out of the grid, or prepare the detector again, in another folder"
-            )
-        raise ValueError(f"{path.parent}: its networks were trained with {what}: {advice}")
 
 
 def train(
