@@ -106,7 +106,7 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
 def _measured(detector: Detector, data: FirstShotDataModule, folder: Path) -> dict[str, Any]:
     training = scoring = 0.0
     scored, known, count = [], {}, 0
-    if detector.recipe():
+    if detector.network_spec():
         normals = data.clips.where(split="train", label="normal")
         training += _seconds(detector.prepare, normals, folder / "prepared")
     for machine in [*data.references, *data.targets]:

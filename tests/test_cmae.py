@@ -236,9 +236,9 @@ def test_anomalies_are_not_trained_on(train, factory_clips, fitted, tmp_path):
 
 
 def test_the_recipe_is_what_the_network_depends_on():
-    recipe = CMAE(**SMALL).recipe()
-    assert recipe == CMAE(guessing=0.1, **SMALL).recipe()
-    assert recipe != CMAE(**SMALL | {"dim": 32}).recipe()
+    recipe = CMAE(**SMALL).network_spec()
+    assert recipe == CMAE(guessing=0.1, **SMALL).network_spec()
+    assert recipe != CMAE(**SMALL | {"dim": 32}).network_spec()
     assert recipe["class"] == "fsasd.detectors.cmae.CMAE"
 
 

@@ -80,7 +80,7 @@ def test_held_out_scores_are_of_the_covariance_that_all_clips_chose(train, test_
     one = TWFRGMM(n_components=1)
     chosen = detect(one, Selector(), train, test_clips)
     full = detect(clone(one).set_params(covariance="full"), Selector(), train, test_clips)
-    assert chosen.detector.chosen() == {"covariance": "full"}
+    assert chosen.detector.resolved_params() == {"covariance": "full"}
     assert chosen.threshold == full.threshold
 
 

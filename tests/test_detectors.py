@@ -132,7 +132,7 @@ def case(request, factory_clips, tiny_encoders, tmp_path_factory):
     detector = hydra.utils.instantiate(cfg.detector, _convert_="all")
     settings = hydra.utils.instantiate(cfg.selection, _convert_="all").settings()
     folder = tmp_path_factory.mktemp(name)
-    if detector.recipe():
+    if detector.network_spec():
         quiet = {"accelerator": "cpu", "enable_progress_bar": False}
         detector.prepare(factory_clips.where(split="train"), folder / "prepared", quiet)
     clips = factory_clips.where(machine="bearing")
@@ -306,7 +306,7 @@ def test_detectors_in_a_mapping_go_by_their_names():
 class Shared(Loose):
     """Learns something of all machines."""
 
-    def recipe(self):
+    def network_spec(self):
         return {"part": self.part}
 
     def prepare(self, clips, folder, trainer=None):
@@ -317,7 +317,7 @@ class Shared(Loose):
 
 def test_detectors_within_are_prepared_in_folders_of_their_own(train, tmp_path):
     detector = Ensemble({"a": Shared(1), "knn": KNN(), "in": Ensemble({"b": Shared(2)})})
-    assert detector.recipe() == {"a": {"part": 1}, "in": {"b": {"part": 2}}}
+    assert detector.network_spec() == {"a": {"part": 1}, "in": {"b": {"part": 2}}}
     assert detector.prepare(train, tmp_path) is detector
     assert [p.relative_to(tmp_path).as_posix() for p in sorted(tmp_path.rglob("heard"))] == [
         "a/heard",
@@ -461,7 +461,7 @@ def test_few_clips_have_scores_on_one_scale(train, test_clips):
     normal = test_clips.where(label="normal")
     known, held_out, new = (
         detector.score(train),
-        held_out_scores(detector.settled(), train),
+        held_out_scores(detector.resolved(), train),
         detector.score(normal),
     )
     assert np.ptp(np.concatenate([known, held_out, new])) < 1000
@@ -480,7 +480,7 @@ def test_the_covariance_is_one_along_r(train, test_clips, monkeypatch, clips_per
     np.testing.assert_array_equal(rows, stated)
     for params, row in zip(grid, rows, strict=True):
         one = TWFRGMM(**params).fit(train)
-        assert one.chosen() == {"covariance": expected}
+        assert one.resolved_params() == {"covariance": expected}
         np.testing.assert_allclose(one.score(test_clips), row, rtol=1e-7)
 
 

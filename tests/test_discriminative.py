@@ -175,10 +175,10 @@ def test_a_saved_detector_does_not_tell_where_it_was_made(fitted, tmp_path):
 
 
 def test_the_recipe_is_what_networks_depend_on(prepared):
-    before = prepared.recipe()
-    assert clone(prepared).set_params(k=7).recipe() == before
-    assert clone(prepared).set_params(seed=7).recipe() != before
-    assert clone(prepared).set_params(epochs=1).recipe() != before
+    before = prepared.network_spec()
+    assert clone(prepared).set_params(k=7).network_spec() == before
+    assert clone(prepared).set_params(seed=7).network_spec() != before
+    assert clone(prepared).set_params(epochs=1).network_spec() != before
 
 
 def test_a_grid_of_back_ends_is_that_of_fitting_one_by_one(prepared, train, test_clips):
@@ -448,7 +448,7 @@ class Pair(Detector):
 def test_a_detectors_parts_are_prepared_each_in_its_folder(heard, train, test_clips, tmp_path):
     small = clone(SMALL["stgram_mfn"]).set_params(epochs=1)
     pair = Pair({"one": small, "two": clone(small).set_params(seed=1)})
-    assert set(pair.recipe()) == {"one", "two"}
+    assert set(pair.network_spec()) == {"one", "two"}
     copy = clone(pair.prepare(heard, tmp_path, QUIET))
     assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -461,7 +461,7 @@ def test_a_detectors_parts_are_prepared_each_in_its_folder(heard, train, test_cl
 
 def test_a_detector_without_networks_has_nothing_to_prepare(heard, tmp_path):
     pair = Pair({"one": Pair({})})
-    assert pair.recipe() == {}
+    assert pair.network_spec() == {}
     pair.prepare(heard, tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -60,8 +60,8 @@ def test_what_its_detectors_chose_is_what_held_out_clips_are_scored_with(
     # Of the 16 clips one component of all is full; of the 12 or 13 without a fold it would not be.
     monkeypatch.setattr("fsasd.detectors.gaussian_mixture.CLIPS_PER_BIN", 15 / 128)
     ensemble = Ensemble(MEMBERS, folds=4).fit(train)
-    assert ensemble.chosen() == {"gmm__covariance": "full"}
-    settled = ensemble.settled()
+    assert ensemble.resolved_params() == {"gmm__covariance": "full"}
+    settled = ensemble.resolved()
     assert settled.detectors["gmm"].covariance == "full"
     assert ensemble.detectors["gmm"].covariance == "auto"
     np.testing.assert_allclose(settled.fit(train).score(test_clips), ensemble.score(test_clips))

@@ -151,8 +151,8 @@ def test_copies_know_the_other_machines(train, factory_clips, test_clips, tmp_pa
     np.testing.assert_array_equal(rows[0], expected)
     np.testing.assert_array_equal(rows[1], Flow(**SMALL).fit(train).score(test_clips))
     within = Ensemble({"flow": Flow(**SMALL), "knn": KNN()}, folds=2)
-    assert list(within.recipe()) == ["flow"]
-    assert Flow(outliers=0.0).recipe() == {}
+    assert list(within.network_spec()) == ["flow"]
+    assert Flow(outliers=0.0).network_spec() == {}
     within.prepare(normals, tmp_path).fit(train)
     np.testing.assert_array_equal(within.members_["flow"].score(test_clips), expected)
 

@@ -36,9 +36,9 @@ def test_the_parameters_of_each_are_its_own(either):
 
 
 def test_what_the_used_one_chose_goes_by_its_name(either, train):
-    assert either.fit(train).chosen() == {"gmm__covariance": "shrunk"}
-    assert either.settled().detectors["gmm"].covariance == "shrunk"
-    assert clone(either).set_params(use="knn").fit(train).chosen() == {}
+    assert either.fit(train).resolved_params() == {"gmm__covariance": "shrunk"}
+    assert either.resolved().detectors["gmm"].covariance == "shrunk"
+    assert clone(either).set_params(use="knn").fit(train).resolved_params() == {}
 
 
 def test_a_copy_is_set_and_the_original_is_not(either):

@@ -17,7 +17,7 @@ from fsasd.detectors import augment, shares
 from fsasd.detectors.embedding import RandomCuts
 from fsasd.detectors.masked import MaskedAutoencoder
 from fsasd.detectors.shares import GlobalBatches, Share, places, require_whole_shares, shared
-from fsasd.detectors.training import normalising_alone, processes
+from fsasd.detectors.training import batch_norm_groups, processes
 
 
 @given(st.integers(1, 5), st.integers(1, 4))
@@ -123,7 +123,7 @@ def test_alone_a_process_gathers_nothing():
 )
 def test_processes_are_counted_and_gpus_normalise_together(trainer, count, alone, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    assert (processes(trainer), normalising_alone(trainer)) == (count, alone)
+    assert (processes(trainer), batch_norm_groups(trainer)) == (count, alone)
 
 
 # Two processes

@@ -43,7 +43,7 @@ from fsasd.data.metadata import Clip, require_known
 from fsasd.detection.section import Detection, detect, in_section, sections, tell
 from fsasd.detection.tables import write, write_validation
 from fsasd.detectors.base import Detector
-from fsasd.detectors.training import DETECTORS_OWN, normalising_alone
+from fsasd.detectors.training import SET_BY_DETECTORS, batch_norm_groups
 from fsasd.evaluation.calibration import require_rate
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.batches import batches
@@ -186,10 +186,12 @@ class Run:
         trainer = self._plain("trainer")
         return {
             "version": VERSIONS["train"],
-            "detector": part.recipe(),
+            "detector": part.network_spec(),
             **foreign(self._plain("detector")),
-            "trainer": {k: v for k, v in trainer.items() if k not in {"_target_", *DETECTORS_OWN}},
-            "normalising_alone": normalising_alone(self._all("trainer")),
+            "trainer": {
+                k: v for k, v in trainer.items() if k not in {"_target_", *SET_BY_DETECTORS}
+            },
+            "batch_norm_groups": batch_norm_groups(self._all("trainer")),
             "synthesise": self._synthesised() if part.synthetic_labels() else None,
             "clips": self._heard_digest,
         }
@@ -322,7 +324,7 @@ class Run:
             made = [clip for clip in read_manifest(synthetic) if clip.label in labels]
             heard = Clips([*heard, *made], self.data.cache)
         options = hydra.utils.instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
-        where = {k: v for k, v in options.keywords.items() if k not in DETECTORS_OWN}
+        where = {k: v for k, v in options.keywords.items() if k not in SET_BY_DETECTORS}
         where |= {"logger": self._logger(folder)}
         if isinstance(where.get("strategy"), ModelParallelStrategy):
             # What detectors train is small enough for each device to hold all of it.

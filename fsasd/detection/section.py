@@ -122,12 +122,12 @@ def detect(
     started = time.perf_counter()
     fitted.fit(train)
     fit_seconds = time.perf_counter() - started
-    if chosen := fitted.chosen():
+    if chosen := fitted.resolved_params():
         log.info("%s section %s: %d training clips chose %s", machine, section, len(train),
                  title(chosen))  # fmt: skip
     scores = fitted.score(test)
     require_finite(scores, test)
-    calibration = calibrate(fitted.settled(), train, false_alarm_rate)
+    calibration = calibrate(fitted.resolved(), train, false_alarm_rate)
     if odd := calibration.odd_clips():
         log.warning(
             "%s section %s: %s. The threshold is set without. Listen: either no normal recording, "

@@ -84,7 +84,7 @@ class Autoencoder(Detector):
     """
 
     trains_network: ClassVar[bool] = True
-    only_scored: ClassVar[frozenset[str]] = frozenset({"scored_by", "official"})
+    score_params: ClassVar[frozenset[str]] = frozenset({"scored_by", "official"})
     trained_by_fit: ClassVar[bool] = True
 
     def __init__(

@@ -35,22 +35,22 @@ class Detector(BaseEstimator, abc.ABC):
     """
 
     trains_network: ClassVar[bool] = False
-    """``fit`` trains a network, on batches drawn from the clips by their number. The scores of any
+    """A network is trained, on batches that depend on the order of the clips. The scores of any
     other detector do not depend on the order of its training clips."""
 
-    only_scored: ClassVar[frozenset[str]] = frozenset()
-    """Parameters that ``fit`` does not look at: settings that differ in them share a fit."""
+    score_params: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that only ``score`` reads: settings that differ in no others share a fit."""
 
     network_attributes: ClassVar[frozenset[str]] = frozenset()
     """Fitted attributes that hold the networks which ``prepare`` trained. They are the same for all
     machines, so that saved detectors share their files."""
 
     trained_by_fit: ClassVar[bool] = False
-    """Whether ``fit`` trains its networks, one machine's at a time: a trainer's settings do not
-    reach them, as they reach those that ``prepare`` trains."""
+    """Whether ``fit`` trains the networks, those of one machine at a time and in one process:
+    settings of the trainer apply only to networks that ``prepare`` trains."""
 
     _prepared: Any = None
-    """What ``prepare`` found: kept by clones, but no setting, and not saved."""
+    """Result of ``prepare``: shared by clones, but neither a parameter nor saved."""
 
     @abc.abstractmethod
     def fit(self, clips: Clips) -> Self:
@@ -64,51 +64,57 @@ class Detector(BaseEstimator, abc.ABC):
     def score(self, clips: Clips) -> np.ndarray:
         """Return (n,) anomaly scores, higher for the more anomalous."""
 
-    def chosen(self) -> dict[str, Any]:
-        """Return what ``fit`` chose where a setting leaves it the choice (``covariance=auto``).
+    def resolved_params(self) -> dict[str, Any]:
+        """Return the values that ``fit`` chose for parameters set to ``auto``.
 
-        A fit of fewer clips may choose otherwise. Scores that are compared with those of this one,
-        such as held-out ones, are to come from fits of ``settled``.
+        A fit on fewer clips may choose other values. Scores that are compared with those of this
+        detector, such as held-out ones, are to come from fits of ``resolved``.
         """
         return {}
 
-    def settled(self) -> Self:
-        """Return an unfitted copy with the settings that ``fit`` chose."""
-        return clone(self).set_params(**self.chosen())
+    def resolved(self) -> Self:
+        """Return an unfitted copy with the values of ``resolved_params`` as its settings."""
+        return clone(self).set_params(**self.resolved_params())
 
-    def recipe(self) -> dict[str, Any]:
-        """Return all that ``prepare`` depends on but the clips; empty if there is nothing to do."""
-        recipes = {name: part.recipe() for name, part in self._detectors()}
-        return {name: recipe for name, recipe in recipes.items() if recipe}
+    def network_spec(self) -> dict[str, Any]:
+        """Return what the networks that ``prepare`` trains depend on, beside the clips.
+
+        Plain JSON: the detector's class, a version of the training, and the settings that the
+        networks depend on, not those of a back end. Empty if ``prepare`` has nothing to learn. Of
+        a detector that holds others: their specs, by name.
+        """
+        specs = {name: part.network_spec() for name, part in self._detectors()}
+        return {name: spec for name, spec in specs.items() if spec}
 
     def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
-        """Learn what detectors of all machines share, before ``fit`` is given one machine's clips.
+        """Train the networks that all machines share, before ``fit`` is given one machine's clips.
 
-        Detectors of which ``recipe`` is empty have nothing to learn so. It may be called again with
-        the same folder: what is there is used, and what was begun goes on. Copies that
-        ``sklearn.base.clone`` makes are prepared, too, if what was found is in ``_prepared``.
+        Detectors with an empty ``network_spec`` train none. Networks that the folder holds are not
+        trained again, and a training that was interrupted is resumed. Copies that
+        ``sklearn.base.clone`` makes are prepared, too: they share ``_prepared``.
 
         Args:
             clips: Normal clips of all machines.
-            folder: Keeps what is learnt, as long as the detector is to be fitted.
+            folder: Holds the networks; needed as long as copies of the detector are fitted.
             trainer: Where to train: arguments of ``lightning.Trainer`` such as ``devices``.
         """
         for name, part in self._detectors():
-            if part.recipe():
+            if part.network_spec():
                 part.prepare(clips, Path(folder) / name, trainer)
         return self
 
     def synthetic_labels(self) -> frozenset[str]:
-        """Return the labels of synthetic clips that ``prepare`` is to be given beside real ones.
+        """Return the labels of the synthetic clips that networks are trained on beside real clips.
 
-        What says so has to be in the recipe.
+        They have to follow from ``network_spec``.
         """
         return frozenset()
 
     def to_prepare(self) -> list[Detector]:
-        """Return what ``prepare`` trains: this detector or, of one made of others, some of those.
+        """Return the detectors with networks to train: this one, or some of those that it holds.
 
-        Whoever keeps what is learnt may prepare them one by one, those of one recipe in one folder.
+        Each may be prepared by itself; those of equal ``network_spec`` may share a folder, so that
+        a detector within an ensemble has the networks of the same detector alone.
 
         >>> from fsasd.detectors.ensemble import Ensemble
         >>> from fsasd.detectors.knn import KNN
@@ -116,8 +122,8 @@ class Detector(BaseEstimator, abc.ABC):
         >>> Ensemble({"knn": KNN(), "learnt": THUEE()}).to_prepare()
         [THUEE()]
         """
-        if type(self).recipe is not Detector.recipe:
-            return [self] if self.recipe() else []
+        if type(self).network_spec is not Detector.network_spec:
+            return [self] if self.network_spec() else []
         return [inner for _, part in self._detectors() for inner in part.to_prepare()]
 
     def __sklearn_clone__(self) -> Self:
@@ -137,9 +143,9 @@ class Detector(BaseEstimator, abc.ABC):
         rows: dict[int, np.ndarray] = {}
         for members in self._sharing_a_fit(grid):
             fitted = clone(self).set_params(**grid[members[0]]).fit(fit_clips)
-            own = {key: self.get_params(deep=False)[key] for key in self.only_scored}
+            own = {key: self.get_params(deep=False)[key] for key in self.score_params}
             for row in members:
-                asked = {k: v for k, v in grid[row].items() if self._is_only_scored(k)}
+                asked = {k: v for k, v in grid[row].items() if self._is_score_params(k)}
                 fitted.set_params(**own).set_params(**asked)
                 rows[row] = fitted.score(score_clips)
         return np.stack([rows[row] for row in range(len(grid))])
@@ -196,13 +202,13 @@ class Detector(BaseEstimator, abc.ABC):
             parts = value if isinstance(value, Mapping) else {key: value}
             yield from ((name, part) for name, part in parts.items() if isinstance(part, Detector))
 
-    def _is_only_scored(self, name: str) -> bool:
-        return name.split("__")[0] in self.only_scored
+    def _is_score_params(self, name: str) -> bool:
+        return name.split("__")[0] in self.score_params
 
     def _sharing_a_fit(self, grid: Sequence[Params]) -> list[list[int]]:
         groups: dict[str, list[int]] = {}
         for row, params in enumerate(grid):
-            fitted = sorted((k, v) for k, v in params.items() if not self._is_only_scored(k))
+            fitted = sorted((k, v) for k, v in params.items() if not self._is_score_params(k))
             groups.setdefault(repr(fitted), []).append(row)
         return list(groups.values())
 

@@ -45,7 +45,7 @@ from fsasd.detectors.training import (
 from fsasd.runtime.ranks import rank
 
 VERSION = 4
-"""To be raised when training, given the same recipe, gives another network."""
+"""Version of the training, raised when the same spec gives another network."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class CMAE(Detector):
 
     network_attributes: ClassVar[frozenset[str]] = frozenset({"network_"})
     trains_network: ClassVar[bool] = True
-    only_scored: ClassVar[frozenset[str]] = frozenset({"guessing"})
+    score_params: ClassVar[frozenset[str]] = frozenset({"guessing"})
 
     def __init__(
         self,
@@ -228,10 +228,14 @@ class CMAE(Detector):
         self.learning_rate = learning_rate
         self.seed = seed
 
-    def recipe(self) -> dict[str, Any]:
+    def network_spec(self) -> dict[str, Any]:
         """Return the settings that the network depends on."""
-        settings = {k: v for k, v in self.get_params().items() if k not in self.only_scored}
-        return {"class": f"{type(self).__module__}.CMAE", "version": VERSION, **settings}
+        settings = {k: v for k, v in self.get_params().items() if k not in self.score_params}
+        return {
+            "class": f"{type(self).__module__}.{type(self).__qualname__}",
+            "version": VERSION,
+            **settings,
+        }
 
     def synthetic_labels(self) -> frozenset[str]:
         """Return that normal clips are asked for, if they are to be trained on."""
@@ -248,12 +252,12 @@ class CMAE(Detector):
         folder = Path(folder)
         trained = TrainedNetworks.read(folder)
         if trained:
-            trained.require_spec(self.recipe())
+            trained.require_spec(self.network_spec())
         else:
             heard = clips[[c.label != "anomaly" for c in clips]]
             network = self._trained(heard, folder / CHECKPOINTS, trainer)
             if rank() == 0:
-                TrainedNetworks(folder, self.recipe()).with_network(arrays(network))
+                TrainedNetworks(folder, self.network_spec()).with_network(arrays(network))
         self._prepared = folder
         return self
 
@@ -273,7 +277,7 @@ class CMAE(Detector):
             with tempfile.TemporaryDirectory() as folder:
                 self.network_ = arrays(self._trained(clips, Path(folder), None))
         else:
-            trained = require_trained(self._prepared, self.recipe())
+            trained = require_trained(self._prepared, self.network_spec())
             (self.network_,) = load_networks(trained.folder, trained.files)
         errors, self.bank_ = self._heard(clips)
         # The nearest is the clip itself.

@@ -81,13 +81,13 @@ class Discriminative(Detector):
     seed: int
 
     trains_network: ClassVar[bool] = True
-    untrained: ClassVar[frozenset[str]] = frozenset({"back_end", "k", "pool"})
+    back_end_params: ClassVar[frozenset[str]] = frozenset({"back_end", "k", "pool"})
     """Parameters that the network does not depend on: detectors that differ in them share it."""
 
     network_attributes: ClassVar[frozenset[str]] = frozenset({"networks_"})
 
     version: ClassVar[int] = 2
-    """To be raised when training, given the same recipe, gives another network."""
+    """Version of the training, raised when the same spec gives another network."""
 
     # Of the systems that are ensembles; the others have no such parameters.
     networks: int = 1
@@ -99,7 +99,7 @@ class Discriminative(Detector):
 
     # What all machines share.
 
-    def recipe(self) -> dict[str, Any]:
+    def network_spec(self) -> dict[str, Any]:
         """Return the settings that the networks depend on."""
         kind = type(self)
         name = f"{kind.__module__}.{kind.__qualname__}"
@@ -118,7 +118,7 @@ class Discriminative(Detector):
         folder = Path(folder)
         trained = TrainedNetworks.read(folder)
         if trained:
-            trained.require_spec(self.recipe())
+            trained.require_spec(self.network_spec())
         if trained is None or len(trained.files) < self.networks:
             self._train(clips, folder, trainer or {}, trained)
         self._prepared = folder
@@ -129,7 +129,7 @@ class Discriminative(Detector):
     ) -> None:
         heard = clips if self.outlier_exposure else clips[[c.label != "anomaly" for c in clips]]
         examples = Recordings(heard, self.classes, self.seconds)
-        trained = trained or TrainedNetworks(folder, self.recipe(), tuple(examples.classes))
+        trained = trained or TrainedNetworks(folder, self.network_spec(), tuple(examples.classes))
         for member in range(len(trained.files), self.networks):
             log.info(
                 "training network %d of %d on %d clips of %d classes",
@@ -193,7 +193,7 @@ class Discriminative(Detector):
             rows.append(detector._fit(trained[key], fit_clips).score(score_clips))
         return np.stack(rows)
 
-    def own_classes(self, member: int, clips: Clips, classes: Sequence[str]) -> np.ndarray:
+    def machine_classes(self, member: int, clips: Clips, classes: Sequence[str]) -> np.ndarray:
         """Return (classes,) booleans: of which of the classes that it tells apart clips are."""
         own = {class_name(clip, self.classes) for clip in clips}
         if unknown := sorted(own - set(classes)):
@@ -212,13 +212,13 @@ class Discriminative(Detector):
     def _trained_on(self, clips: Clips) -> Embedding:
         settings = self._named_settings()
         if self._prepared is not None:
-            trained = require_trained(self._prepared, self.recipe())
+            trained = require_trained(self._prepared, self.network_spec())
             return _read(type(self), settings, trained.folder, trained.files, trained.classes)
         with tempfile.TemporaryDirectory() as folder:
             return clone(self).prepare(clips, Path(folder))._trained_on(clips)
 
     def _settings(self) -> dict[str, Any]:
-        return {k: v for k, v in self.get_params().items() if k not in self.untrained}
+        return {k: v for k, v in self.get_params().items() if k not in self.back_end_params}
 
     def _named_settings(self) -> str:
         return json.dumps(self._settings(), sort_keys=True)
@@ -246,7 +246,7 @@ class Discriminative(Detector):
 
     def _fit_member(self, member: int, points: np.ndarray | None, clips: Clips) -> Arrays:
         if points is None:
-            return {"own": self.own_classes(member, clips, self._embedding.classes)}
+            return {"own": self.machine_classes(member, clips, self._embedding.classes)}
         order = canonical_order(points)
         points, domains = points[order], clips.domains[order]
         return BACK_ENDS[self.back_end].fit(points, domains, self.k, self.seed)

@@ -38,7 +38,7 @@ class Ensemble(Detector):
         seed: Of the folds.
     """
 
-    only_scored: ClassVar[frozenset[str]] = frozenset({"combine", "weights"})
+    score_params: ClassVar[frozenset[str]] = frozenset({"combine", "weights"})
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Ensemble(Detector):
         self.members_ = {name: clone(d).fit(clips) for name, d in self.detectors.items()}
         mean, spread = {}, {}
         for name, member in self.members_.items():
-            held_out = held_out_scores(member.settled(), clips, self.folds, self.seed)
+            held_out = held_out_scores(member.resolved(), clips, self.folds, self.seed)
             normal = held_out[~odd_scores(held_out, clips.domains.tolist(), clips.states)]
             mean[name], spread[name] = normal.mean(), normal.std()
         self.mean_ = mean
@@ -84,12 +84,12 @@ class Ensemble(Detector):
         ]
         return _COMBINE[self.combine](np.stack(scores), weights)
 
-    def chosen(self) -> dict[str, Any]:
+    def resolved_params(self) -> dict[str, Any]:
         """Return what its detectors chose, under their names."""
         return {
             f"{name}__{key}": value
             for name, member in self.members_.items()
-            for key, value in member.chosen().items()
+            for key, value in member.resolved_params().items()
         }
 
     def n_parameters(self) -> int:

@@ -190,9 +190,11 @@ class Flow(Detector):
         self.learning_rate = learning_rate
         self.seed = seed
 
-    def recipe(self) -> dict[str, Any]:
+    def network_spec(self) -> dict[str, Any]:
         """Return that clips of other machines are wanted, if they are."""
-        return {"class": f"{type(self).__module__}.Flow"} if self.outliers else {}
+        return (
+            {"class": f"{type(self).__module__}.{type(self).__qualname__}"} if self.outliers else {}
+        )
 
     def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
         """Remember the clips of all machines; a flow is each machine's own, trained by ``fit``."""

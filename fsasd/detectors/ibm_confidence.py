@@ -101,8 +101,8 @@ class IBMConfidence(Discriminative):
             final_rate=0.1,
         )
 
-    def own_classes(self, member: int, clips: Clips, classes: Sequence[str]) -> np.ndarray:
+    def machine_classes(self, member: int, clips: Clips, classes: Sequence[str]) -> np.ndarray:
         """Return the machine's own classes, or that of what was not transformed."""
         if member:
             return np.array([name == "none" for name in TRANSFORMS])
-        return super().own_classes(member, clips, classes)
+        return super().machine_classes(member, clips, classes)

@@ -37,7 +37,7 @@ class KNN(Detector):
         seed: SMOTE's.
     """
 
-    only_scored: ClassVar[frozenset[str]] = frozenset({"k"})
+    score_params: ClassVar[frozenset[str]] = frozenset({"k"})
 
     def __init__(
         self,

@@ -69,9 +69,11 @@ class OneOf(Detector):
             rows |= dict(zip(own, scores, strict=True))
         return np.stack([rows[i] for i in range(len(grid))])
 
-    def chosen(self) -> dict[str, Any]:
+    def resolved_params(self) -> dict[str, Any]:
         """Return what the one that is used chose, under its name."""
-        return {f"{self.use}__{key}": value for key, value in self.detector_.chosen().items()}
+        return {
+            f"{self.use}__{key}": value for key, value in self.detector_.resolved_params().items()
+        }
 
     def n_parameters(self) -> int:
         """Return how many numbers the one that is used holds."""

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 N = TypeVar("N", bound=nn.Module)
 
-DETECTORS_OWN = frozenset(
+SET_BY_DETECTORS = frozenset(
     {
         "max_epochs", "min_epochs", "max_steps", "min_steps", "val_check_interval",
         "check_val_every_n_epoch", "accumulate_grad_batches", "gradient_clip_val",
@@ -76,7 +76,7 @@ def fit(
             evenly, ``trainer`` says what a detector's own settings do, or the checkpoint is damaged
             or holds more than tensors and plain values.
     """
-    if own := sorted(DETECTORS_OWN & set(trainer or {})):
+    if own := sorted(SET_BY_DETECTORS & set(trainer or {})):
         raise ValueError(
             f"trainer: {', '.join(own)}: expected where to train, such as devices, and limits such "
             "as max_time; how long and by what a detector's network is trained, its own settings "
@@ -144,14 +144,14 @@ def processes(trainer: Mapping[str, Any]) -> int:
     return max(count, 1) * (trainer.get("num_nodes") or 1)
 
 
-def normalising_alone(trainer: Mapping[str, Any]) -> int:
+def batch_norm_groups(trainer: Mapping[str, Any]) -> int:
     """Return how many processes have a batch normalisation of their own.
 
     Only then does a network depend on the number of processes that it is trained by.
 
-    >>> normalising_alone({"accelerator": "cpu", "devices": 2})
+    >>> batch_norm_groups({"accelerator": "cpu", "devices": 2})
     2
-    >>> normalising_alone({"accelerator": "gpu", "devices": 8})
+    >>> batch_norm_groups({"accelerator": "gpu", "devices": 8})
     1
     """
     synchronised = trainer.get("sync_batchnorm", on_gpus(trainer))

@@ -122,7 +122,7 @@ class TWFRGMM(Detector):
         """Return -max_k log N_k of each clip."""
         return _scores(self.mixture, self._represent(clips, [self.r]))[0]
 
-    def chosen(self) -> dict[str, Any]:
+    def resolved_params(self) -> dict[str, Any]:
         """Return the covariance that ``auto`` came to."""
         if self.covariance != "auto":
             return {}

@@ -13,7 +13,7 @@ from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.detection.section import require_clips, sections
 from fsasd.detectors.base import Detector
 from fsasd.detectors.shares import require_whole_shares
-from fsasd.detectors.training import DETECTORS_OWN, processes
+from fsasd.detectors.training import SET_BY_DETECTORS, processes
 from fsasd.selection.selector import Selector, title
 from fsasd.settings.objects import check_described, described
 from fsasd.settings.parameters import check_settings, check_value, near
@@ -144,9 +144,9 @@ def check_grid(detector: Detector, selector: Selector) -> None:
             check_described(described(clone(detector).set_params(**setting)))
         except ValueError as error:
             raise ValueError(f"selection.grid: {title(setting)}: {error}") from None
-    trained = detector.recipe()
+    trained = detector.network_spec()
     for setting in selector.settings() if trained else []:
-        asked = clone(detector).set_params(**setting).recipe()
+        asked = clone(detector).set_params(**setting).network_spec()
         if any(asked[key] != trained[key] for key in asked.keys() & trained.keys()):
             raise ValueError(
                 f"selection.grid: {title(setting)} changes what networks are trained with, and "
@@ -177,7 +177,7 @@ def check_networks(detector: Detector, trainer: Mapping[str, Any]) -> None:
         ValueError: A batch cannot be divided evenly.
     """
     for part in detector.to_prepare():
-        if batch_size := part.recipe().get("batch_size"):
+        if batch_size := part.network_spec().get("batch_size"):
             require_whole_shares(batch_size, processes(trainer), "detector.batch_size")
 
 
@@ -202,14 +202,14 @@ def check_heeded(overrides: Sequence[str], generator: bool, detector: bool) -> N
     """
     named = [override.lstrip("+~").split("=")[0].split(".") for override in overrides]
     for name in [rest[0] for group, *rest in named if group == "trainer" and rest]:
-        if generator or (name not in TRAINING_ONLY and name not in DETECTORS_OWN):
+        if generator or (name not in TRAINING_ONLY and name not in SET_BY_DETECTORS):
             continue
         if not detector:
             raise ValueError(
                 f"trainer.{name} has no effect: the generator is not one that is trained, nor has "
                 "the detector networks that are trained once for all machines. Leave it out"
             )
-        if name in DETECTORS_OWN:
+        if name in SET_BY_DETECTORS:
             raise ValueError(
                 f"trainer.{name} is about fine-tuning a generator, and this one is not trained. "
                 "The detector's networks are trained as its own settings say (detector.epochs, "
