@@ -28,7 +28,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsasd.report.results import percent, points, read_frame
+from fsasd.report.formatting import percent, points
+from fsasd.report.results import read_frame
 from fsasd.selection.validation import MEAN, compare
 
 FACTORY = [

@@ -245,7 +245,7 @@ def test_table_4_of_a_single_run_is_refused(tmp_path):
         write_tables(folder, [4])
 
 
-def test_what_cannot_be_known_is_told(tmp_path, caplog):
+def test_tables_that_lack_results_are_left_out_with_a_warning(tmp_path, caplog):
     folder = tmp_path / "run"
     (folder / ".hydra").mkdir(parents=True)
     write_tables(folder, [2, 3, 5, 6])
@@ -253,7 +253,7 @@ def test_what_cannot_be_known_is_told(tmp_path, caplog):
     choice = "a choice of settings on synthetic clips, and the labels of the test clips"
     needs = {2: choice, 3: "a fitted detector", 5: choice, 6: "a choice of r"}
     assert [record.getMessage() for record in caplog.records] == [
-        f"table {number} is not made: it needs {what}" for number, what in needs.items()
+        f"table {number} is left out: it needs {what}" for number, what in needs.items()
     ]
 
 

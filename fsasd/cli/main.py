@@ -73,7 +73,14 @@ from fsasd.pipeline.preflight import (
     check_training,
 )
 from fsasd.pipeline.run_folder import UNREADABLE, add_unscored, clear, list_unreadable, show
-from fsasd.report import console, paper_table, write_report, write_tables
+from fsasd.report import (
+    console,
+    mark_submission,
+    objective,
+    paper_table,
+    write_report,
+    write_tables,
+)
 from fsasd.report.results import Results
 from fsasd.runtime.memory import give_back_memory, keep_freed_memory, memory_advice
 from fsasd.runtime.processes import leave_with_the_first_rank, say_only_what_matters
@@ -454,7 +461,9 @@ class Run:
             write_tables(self.folder, self.cfg.tables, self._generator_parameters(), trust)
             write_report(self.folder, self.data)
             log.info("report: %s", self.folder / "report.html")
-        return console(self.folder)
+        mark_submission(self.folder)
+        console(self.folder)
+        return objective(self.folder)
 
     def _check_settings(self, stages: Sequence[str]) -> None:
         require_known([*stages, *self.cfg.force], STAGES, "stages")

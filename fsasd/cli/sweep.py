@@ -17,7 +17,9 @@ from rich.text import Text
 
 from fsasd.evaluation.metrics import OFFICIAL, without_domains
 from fsasd.report.console import terminal, titled
-from fsasd.report.results import UNDEFINED, Results, headline, metric_titles, percent
+from fsasd.report.formatting import UNDEFINED, percent
+from fsasd.report.headline import headline
+from fsasd.report.results import Results, metric_titles
 from fsasd.runtime.ranks import rank
 
 log = logging.getLogger(__name__)
@@ -109,7 +111,7 @@ def jobs(folder: Path) -> pd.DataFrame:
         row |= dict(_named(override) for override in results.overrides)
         if told.is_file():
             rows.append(row | {"left_out": told.read_text(encoding="utf-8").strip()})
-        elif results.units:
+        elif results.sections:
             rows.append(row | _found(results) | {"left_out": ""})
         elif detected:
             rows.append(row | {"left_out": f"it ended without a result, see {job / 'run.log'}"})
@@ -186,7 +188,7 @@ def _found(results: Results) -> dict[str, float]:
             "training_seconds": costs["fit_seconds"].sum(),
             "scoring_ms": costs["score_ms"].mean(),
         }
-    if (official := headline(metrics)) is not None:
+    if (official := headline(results)) is not None:
         found |= {"official": official.score, "low": official.low, "high": official.high}
         mean = metrics[metrics["machine"] == "arithmetic mean"].iloc[0]
         found |= {name: mean[name] for name in OFFICIAL}

@@ -1,4 +1,4 @@
-"""Tables to figures: inline SVG that takes its colours from the page around it."""
+"""Figures of the report page: inline SVG that takes its colours from the page around it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
 from fsasd.evaluation.metrics import DOMAINS, known_domains, official_score, section_metrics
-from fsasd.report.results import UNIT, parameters, percent, told_apart
+from fsasd.report.comparison import SETTING_TITLES, distinct_settings
+from fsasd.report.formatting import count, percent
+from fsasd.report.results import ID, PARAMETER, parameters
 
 PALETTE = {
     "ink": ("#1c2126", "#e6e9ec"),
@@ -28,8 +30,7 @@ PALETTE = {
     "anomaly": ("#96307a", "#dd8ac2"),
     "synthetic": ("#00705a", "#45c4a3"),
 }
-"""Name to colour on light and on dark; after Okabe and Ito, so that no two are alike to the
-colour-blind."""
+"""Name to colour on light and on dark; after Okabe and Ito, so that the colour-blind see each."""
 
 INK, MUTED, LINE, PAPER, SOURCE, TARGET, ANOMALY, SYNTHETIC = (c for c, _ in PALETTE.values())
 _DOMAIN_STYLES = {"source": (SOURCE, "-"), "target": (TARGET, (0, (5, 1.5)))}
@@ -56,11 +57,11 @@ _RC: dict[Any, Any] = {
 
 
 def svg(figure: Figure, name: str) -> str:
-    """Write a figure as an SVG element for a page that defines ``--ink`` and the other colours.
+    """Return a figure as an SVG element for a page that defines ``--ink`` and the other colours.
 
     Args:
         figure: Drawn with colours of ``PALETTE``.
-        name: Sets its inner references apart from those of other figures on the page.
+        name: Prefix of its inner references, unique on the page.
 
     >>> text = svg(Figure(figsize=(1, 1)), "empty")
     >>> text[:4], "http" in text
@@ -88,15 +89,17 @@ def svg(figure: Figure, name: str) -> str:
 
 
 def selection_curve(curve: pd.DataFrame, real: pd.DataFrame) -> Figure:
-    """Draw AUC, pAUC and objective against the one parameter that was chosen.
+    """Draw AUC, pAUC and objective against the one parameter of the grid.
 
-    Shaded is the interval of the objective; an open dot is the highest, where another was chosen.
+    The interval of the objective is shaded. A filled dot is the setting that is used, an open one
+    the highest, where that is another.
 
     Args:
         curve: ``selection.csv`` of one machine and section.
         real: ``real_curve.csv`` of the same, drawn below and paler, or empty.
     """
     (name,) = parameters(curve)
+    shown = name.removeprefix(PARAMETER)
     chosen = float(curve.loc[curve["chosen"], name].iloc[0])
     highest = curve.sort_values("objective").iloc[-1]
     with matplotlib.rc_context(_RC):
@@ -115,7 +118,7 @@ def selection_curve(curve: pd.DataFrame, real: pd.DataFrame) -> Figure:
                          color=SYNTHETIC, markersize=6, zorder=5)  # fmt: skip
         if not real.empty:
             _curves(axes[1], real, name, MUTED)
-            axes[1].set_title("On real test clips (oracle: needs their labels)", color=MUTED)
+            axes[1].set_title("On real test clips (needs their labels)", color=MUTED)
             top = real[real["oracle"]].iloc[0]
             axes[1].plot(top[name], 100 * top["objective"], "o", markerfacecolor=PAPER,
                          color=MUTED, markersize=6, zorder=5)  # fmt: skip
@@ -126,18 +129,18 @@ def selection_curve(curve: pd.DataFrame, real: pd.DataFrame) -> Figure:
         span = curve[name].max() - curve[name].min()
         side = -1 if chosen > curve[name].min() + span / 2 else 1
         axes[0].annotate(
-            f"chosen {name} = {chosen:g}", (chosen, 0), (4 * side, 4),
+            f"{shown} = {chosen:g}", (chosen, 0), (4 * side, 4),
             xycoords=("data", "axes fraction"), textcoords="offset points",
             ha="right" if side < 0 else "left", color=SYNTHETIC,
         )  # fmt: skip
-        axes[-1].set_xlabel(name)
+        axes[-1].set_xlabel(shown)
     return figure
 
 
 def roc(clips: pd.DataFrame) -> Figure:
-    """Draw the ROC of each domain's normal clips against all anomalous ones, as DCASE has it.
+    """Draw the ROC curve of each domain's normal clips against all anomalous ones, as in DCASE.
 
-    Where no clip has a domain, of all clips.
+    Where no clip has a domain, one curve of all clips.
 
     Args:
         clips: ``Results.clips`` of one machine and section, all labelled.
@@ -158,23 +161,23 @@ def roc(clips: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(3.8, 3.5), layout="constrained")
         axis = figure.subplots()
         axis.axvspan(0, 10, color=LINE, alpha=0.45, linewidth=0,
-                     label=f"pAUC region, all clips: {percent(metrics.pauc)} %")  # fmt: skip
+                     label=f"all clips, shaded: pAUC {percent(metrics.pauc)} %")  # fmt: skip
         axis.plot([0, 100], [0, 100], color=LINE, linewidth=0.8)
         for name, shown, area, (colour, dashes) in curves:
             if np.isnan(area):
-                axis.plot([], [], " ", label=f"{name}: undefined, there are none")
+                axis.plot([], [], " ", label=f"{name}: AUC undefined, no such clips")
                 continue
             false, true, _ = roc_curve(labels[shown], scores[shown])
             axis.plot(100 * false, 100 * true, color=colour, linestyle=dashes,
                       label=f"{name}: AUC {percent(area)} %")  # fmt: skip
-        axis.set(xlabel="false alarms, % of normal clips", ylabel="found, % of all anomalies",
+        axis.set(xlabel="false positive rate, %", ylabel="true positive rate, %",
                  xlim=(-1.5, 101.5), ylim=(-1.5, 101.5))  # fmt: skip
         axis.legend(loc="lower right", handlelength=1.8)
     return figure
 
 
 def score_histogram(clips: pd.DataFrame) -> Figure:
-    """Draw how the scores of normal and anomalous clips lie about the threshold.
+    """Draw histograms of the scores by label and domain, with the threshold.
 
     Args:
         clips: ``Results.clips`` of one machine and section.
@@ -201,8 +204,7 @@ def score_histogram(clips: pd.DataFrame) -> Figure:
         for axis, (name, rows, colour) in zip(axes, groups, strict=True):
             axis.hist(rows["score"], bins=edges, color=colour, alpha=0.85, rwidth=0.92)
             axis.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (3, 2)))
-            count = f"{len(rows)} clip{'s' * (len(rows) != 1)}"
-            axis.set_title(f"{name} ({count})", color=colour, fontweight="bold")
+            axis.set_title(f"{name} ({count(len(rows), 'clip')})", color=colour, fontweight="bold")
             axis.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         axes[-1].set_xlabel(f"anomaly score (dashed: threshold {threshold:.4g})")
         figure.supylabel("clips", color=MUTED, fontsize=8.5)
@@ -210,27 +212,25 @@ def score_histogram(clips: pd.DataFrame) -> Figure:
 
 
 def settings_dots(settings: pd.DataFrame) -> Figure:
-    """Draw what each setting of ``settings.csv`` would have scored, one line per machine.
-
-    The score is the official one, here of one section alone.
-    """
-    units = list(settings.groupby(UNIT, sort=False))
-    names = told_apart(settings)
-    many = settings.groupby("machine")["section"].nunique().max() > 1
+    """Draw the official score of each setting of ``settings.csv``, one line per section."""
+    sections = list(settings.groupby(ID, sort=False))
+    names = distinct_settings(settings)
+    titles = [SETTING_TITLES.get(name, name) for name in names]
+    several = settings.groupby("machine")["section"].nunique().max() > 1
     markers = iter("sv^<>Pph")
-    labels = [" ".join(map(str, unit if many else unit[:1])) for unit, _ in units]
+    labels = [" ".join(map(str, key if several else key[:1])) for key, _ in sections]
     # Settings of several parameters have long names; a line of the legend holds some 60 letters.
-    abreast = min(max(60 // (max(map(len, names)) + 5), 1), len(names))
+    abreast = min(max(60 // (max(map(len, titles)) + 5), 1), len(names))
     above = 0.2 * (math.ceil(len(names) / abreast) - 1)
     with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(4.2, 0.95 + above + 0.3 * len(units)), layout="constrained")
+        figure = Figure(figsize=(4.2, 0.95 + above + 0.3 * len(sections)), layout="constrained")
         axis = figure.subplots()
-        rows = np.arange(len(units))
-        axis.hlines(rows, 0, 1, color=LINE, linewidth=0.6, zorder=0,
+        lines = np.arange(len(sections))
+        axis.hlines(lines, 0, 1, color=LINE, linewidth=0.6, zorder=0,
                     transform=axis.get_yaxis_transform())  # fmt: skip
-        for name in names:
-            found = [own[own["setting"] == name] for _, own in units]
-            values = [100 * official_score(own).value for own in found]
+        for name, title in zip(names, titles, strict=True):
+            rows = [table[table["setting"] == name] for _, table in sections]
+            values = [100 * official_score(row).value for row in rows]
             style: dict[str, Any] = {
                 "marker": "o",
                 "color": SYNTHETIC,
@@ -242,12 +242,9 @@ def settings_dots(settings: pd.DataFrame) -> Figure:
             elif name != "synthetic":
                 style = {"marker": next(markers, "x"), "color": INK, "markersize": 6, "zorder": 5}
             fill = style["color"] if name == "synthetic" else PAPER
-            axis.plot(values, rows, linestyle="", markerfacecolor=fill, label=name, **style)
-        axis.set_yticks(rows, labels, color=INK)
-        axis.set(
-            ylim=(len(units) - 0.5, -0.5),
-            xlabel="official score of the machine, %",
-        )
+            axis.plot(values, lines, linestyle="", markerfacecolor=fill, label=title, **style)
+        axis.set_yticks(lines, labels, color=INK)
+        axis.set(ylim=(len(sections) - 0.5, -0.5), xlabel="official score, %")
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)
         axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=abreast, handletextpad=0.2)

@@ -1,4 +1,4 @@
-"""Recordings to play beside each other: real normal, synthetic normal, synthetic anomalous."""
+"""Recordings on the report page: real normal, synthetic normal and synthetic anomalous clips."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KINDS = {
 MAX_SECONDS = 5.0
 MIN_SECONDS = 3.0
 BUDGET = 5_500_000
-"""Bytes that all recordings of a page may take; figures and the rest take about 0.1 MB each."""
+"""Bytes of all recordings of a page; figures and the rest take about 0.1 MB each."""
 
 _BYTES_PER_SECOND = SAMPLE_RATE * 2 * 4 / 3
 _PEAK = 0.9
@@ -39,15 +39,15 @@ _RANGE_DB = 60.0
 
 @dataclass(frozen=True)
 class Scene:
-    """What one caption sounds like; a recording that does not exist is ``None``.
+    """The recordings of one caption; one that does not exist is ``None``.
 
     Attributes:
-        caption: The normal one; that of the anomaly says so instead.
-        domain: Of the real clip that the caption was taken from.
-        real: A real normal training clip of that caption.
-        normal: The synthetic normal clip.
-        anomaly: Its anomalous twin.
-        asked: What was asked for in the twin's caption beyond "anomaly" for "normal".
+        caption: Of the normal clips.
+        domain: Of the real clip with that caption.
+        real: A real normal training clip.
+        normal: A synthetic normal clip.
+        anomaly: The synthetic anomalous clip of the same prompt number.
+        anomaly_caption: Caption of that, where it is more than "anomaly" for "normal".
     """
 
     caption: str
@@ -55,7 +55,7 @@ class Scene:
     real: Path | None = None
     normal: Path | None = None
     anomaly: Path | None = None
-    asked: str = ""
+    anomaly_caption: str = ""
 
     @property
     def recordings(self) -> dict[str, Path]:
@@ -77,24 +77,24 @@ class Player:
 
 @dataclass(frozen=True)
 class Row:
-    """The players of one scene, by kind; those missing are left out."""
+    """The players of one scene, by kind; without those of recordings that do not exist."""
 
     caption: str
     domain: str | None
     players: dict[str, Player]
-    asked: str = ""
+    anomaly_caption: str = ""
 
 
 def scenes(
     manifest: pd.DataFrame, folder: Path, real: Sequence[tuple[Clip, str]], count: int
 ) -> list[Scene]:
-    """Choose what to listen to: complete, of different captions and of both domains.
+    """Choose scenes that are complete, of different captions and of both domains.
 
     Args:
         manifest: Rows of ``synthetic/manifest.csv`` of one machine, or empty.
-        folder: Where its recordings are.
+        folder: Of its recordings.
         real: Normal training clips of the machine with their captions.
-        count: How many scenes at most.
+        count: Number of scenes at most.
     """
     left = list(_synthesised(manifest, folder, real)) or [
         Scene(caption, clip.domain, clip.path) for clip, caption in real
@@ -105,9 +105,9 @@ def scenes(
         domains = Counter(scene.domain for scene in chosen)
 
         def worth(
-            scene: Scene, heard: set[str] = captions, domains: Counter = domains
+            scene: Scene, captions: set[str] = captions, domains: Counter = domains
         ) -> tuple[int, bool, int]:
-            return len(scene.recordings), scene.caption not in heard, -domains[scene.domain]
+            return len(scene.recordings), scene.caption not in captions, -domains[scene.domain]
 
         best = max(left, key=worth)
         left.remove(best)
@@ -116,7 +116,7 @@ def scenes(
 
 
 def affordable(machines: int) -> tuple[int, float]:
-    """Return how many scenes per machine, and how many seconds of each, a page can hold.
+    """Return the number of scenes per machine, and the seconds of each, that a page can hold.
 
     >>> affordable(2), affordable(7)
     ((3, 5.0), (2, 3.1))
@@ -135,25 +135,25 @@ def players(chosen: Sequence[Scene], seconds: float, channel: int | str | None =
     scale, and one scale of colours.
 
     Args:
-        chosen: What is to be heard.
-        seconds: Of each recording.
-        channel: What to take of real recordings with several channels.
+        chosen: The scenes.
+        seconds: Of each recording, at most.
+        channel: Channel of real recordings (see ``recording.read``).
 
     Raises:
         AudioError: A recording is not readable.
     """
-    heard = {
+    waveforms = {
         path: read(path, channel=channel if kind == "real" else None)[
             : round(seconds * SAMPLE_RATE)
         ]
         for scene in chosen
         for kind, path in scene.recordings.items()
     }
-    peak = max((float(np.abs(waveform).max()) for waveform in heard.values()), default=0.0)
+    peak = max((float(np.abs(waveform).max()) for waveform in waveforms.values()), default=0.0)
     gain = _PEAK / peak if peak else 1.0
-    seen = {path: _FRONT_END(gain * waveform) for path, waveform in heard.items()}
-    loudest = max((float(log_mel.max()) for log_mel in seen.values()), default=0.0)
-    longest = max((len(waveform) for waveform in heard.values()), default=1)
+    log_mels = {path: _FRONT_END(gain * waveform) for path, waveform in waveforms.items()}
+    loudest = max((float(log_mel.max()) for log_mel in log_mels.values()), default=0.0)
+    longest = max((len(waveform) for waveform in waveforms.values()), default=1)
     return [
         Row(
             scene.caption,
@@ -162,25 +162,26 @@ def players(chosen: Sequence[Scene], seconds: float, channel: int | str | None =
                 kind: Player(
                     kind,
                     KINDS[kind],
-                    audio=_wav(gain * heard[path]),
-                    picture=_png(seen[path], loudest),
-                    seconds=len(heard[path]) / SAMPLE_RATE,
-                    share=len(heard[path]) / longest,
+                    audio=_wav(gain * waveforms[path]),
+                    picture=_png(log_mels[path], loudest),
+                    seconds=len(waveforms[path]) / SAMPLE_RATE,
+                    share=len(waveforms[path]) / longest,
                 )
                 for kind, path in scene.recordings.items()
             },
-            scene.asked,
+            scene.anomaly_caption,
         )
         for scene in chosen
     ]
 
 
 def rejected(manifest: pd.DataFrame) -> list[tuple[str, str, int]]:
-    """Count the synthetic clips that were not kept: label, reason, how many."""
+    """Count the synthetic clips that were rejected: label, reason, number."""
     if manifest.empty:
         return []
-    lost = manifest[~_kept(manifest)]
-    counts = Counter(zip(lost["label"], lost["reason"].fillna("no reason given"), strict=True))
+    dropped = manifest[~_kept(manifest)]
+    reasons = dropped["reason"].fillna("no reason given")
+    counts = Counter(zip(dropped["label"], reasons, strict=True))
     return [(label, reason, count) for (label, reason), count in sorted(counts.items())]
 
 
@@ -193,25 +194,27 @@ def _synthesised(
     for clip, caption in real:
         examples.setdefault(caption, clip.path)
     # anomaly_0007.wav has its caption, but for what makes it one, from normal_0007.wav.
-    asked = manifest["wav"].map(asked_for)
-    twins = asked.map(lambda wav: re.sub(r"(normal|anomaly)(?=_\d+\.wav$)", "", wav))
+    prompts = manifest["wav"].map(asked_for)
+    twins = prompts.map(lambda wav: re.sub(r"(normal|anomaly)(?=_\d+\.wav$)", "", wav))
     for _, both in manifest.groupby(twins, sort=False):
         kept = both[_kept(both)]
-        found = {row.label: folder / str(row.wav) for row in kept.itertuples()}
-        existing = {str(label): path for label, path in found.items() if path.is_file()}
-        named = both[both["label"] == "normal"]
-        first = (named if len(named) else both).iloc[0]
+        paths = {str(row.label): folder / str(row.wav) for row in kept.itertuples()}
+        existing = {label: path for label, path in paths.items() if path.is_file()}
+        normal = both[both["label"] == "normal"]
+        first = (normal if len(normal) else both).iloc[0]
         domain = None if pd.isna(first["domain"]) else str(first["domain"])
         yield Scene(
             first["caption"],
             domain,
             examples.get(first["caption"]),
             **existing,
-            asked=_beyond_the_word(first["caption"], kept[kept["label"] == "anomaly"]["caption"]),
+            anomaly_caption=_other_caption(
+                first["caption"], kept[kept["label"] == "anomaly"]["caption"]
+            ),
         )
 
 
-def _beyond_the_word(normal: str, anomalous: pd.Series) -> str:
+def _other_caption(normal: str, anomalous: pd.Series) -> str:
     text = anomalous.iloc[0] if len(anomalous) else ""
     return "" if text == normal.replace("normal", "anomaly", 1) else text
 

@@ -17,49 +17,51 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.names import SectionId
 from fsasd.detection.section import DECISION, read_decision
 from fsasd.detectors.saved import NotAModelError
-from fsasd.evaluation.metrics import OFFICIAL, known_domains
+from fsasd.evaluation.metrics import known_domains
 from fsasd.report import figures, listening
-from fsasd.report.results import (
-    UNIT,
-    Headline,
-    Results,
+from fsasd.report.comparison import (
+    SETTING_TITLES,
     compare_settings,
-    decimal,
     decisions,
-    headline,
+    distinct_settings,
+    top_settings,
+)
+from fsasd.report.formatting import count, decimal, interval, percent, points, signed
+from fsasd.report.headline import headline
+from fsasd.report.results import (
+    FAILED,
+    ID,
+    Results,
     is_path,
     metric_titles,
-    of,
-    parameters,
-    percent,
-    points,
-    title,
-    told_apart,
-    top_settings,
+    rows_of,
+    setting_titles,
 )
 from fsasd.report.tables import readable
 from fsasd.selection.selector import WIDE_GAP
 
 PAGE = "report.html"
 _FILES = {
-    "metrics.csv": "the metrics of each machine and section, as fractions",
-    "clips.csv": "score, decision, p-value and what is known of each test clip",
-    "unreadable.csv": "recordings that could not be read, and why: the run went on without them",
-    "selection.csv": "what each setting achieved on synthetic clips",
-    "real_curve.csv": "what each setting would have achieved on the real test clips",
-    "settings.csv": "baselines, the chosen setting and the oracle's",
-    "setting_scores.csv": "the scores of every test clip with these settings",
-    "gap.csv": "how far synthetic normal clips are from real ones",
-    "costs.csv": "the numbers that each detector holds, the time to fit it and to score a clip",
-    "validation.csv": "what synthetic clips chose for machines whose anomalies are known",
-    "validation": "what that was made of",
+    "metrics.csv": "metrics of each machine and section, as fractions",
+    "clips.csv": "score, decision, p-value and metadata of each test clip",
+    FAILED: "sections without a result: stage and reason",
+    "unreadable.csv": "recordings that could not be read and were left out, with the reason",
+    "selection.csv": "metrics of each setting on synthetic clips, and the choice",
+    "real_curve.csv": "metrics of each setting on the real test clips",
+    "settings.csv": "baselines, the setting that is used and the oracle’s",
+    "setting_scores.csv": "scores of every test clip with these settings",
+    "gap.csv": "AUC of synthetic normal clips against real ones",
+    "costs.csv": "parameters of each detector, seconds to fit it, milliseconds to score a clip",
+    "validation.csv": "leave-one-machine-out validation on the reference machines",
+    "validation": "curves and scores of the reference machines",
     **{f"table{n}.csv": f"table {n} of the paper beside this run’s numbers" for n in range(2, 7)},
-    "captions.csv": "the clips that the generator may be trained on, and their captions",
-    "synthetic/manifest.csv": "the synthetic clips: caption, source, seed, kept or why not",
-    "synthetic/quality.csv": "how near the synthetic clips are to real ones",
-    "scores": "anomaly scores and decisions in DCASE's submission form",
+    "captions.csv": "the clips that the generator is trained on, with their captions",
+    "synthetic/manifest.csv": "the synthetic clips: caption, source, seed, kept or rejected",
+    "synthetic/quality.csv": "distances between synthetic and real clips",
+    "scores": "anomaly scores and decisions in DCASE’s submission format",
     "models": "the fitted detectors",
     ".hydra": "the configuration and the command line",
 }
@@ -67,12 +69,12 @@ _FILES = {
 
 @dataclass(frozen=True)
 class SectionPart:
-    """What the page shows of one section; what cannot be shown is ``None``."""
+    """One section on the page; what the run's folder does not have is ``None``."""
 
     name: str
     setting: str
     is_chosen: bool
-    reason: str
+    abstain_reason: str
     gap: dict | None
     best: float
     curve: Markup | None
@@ -92,19 +94,19 @@ class SectionPart:
 
 
 @dataclass(frozen=True)
-class TrustPart:
-    """What the page shows of reference machines that played the target."""
+class ValidationPart:
+    """The leave-one-machine-out validation on the page."""
 
     table: pd.DataFrame
     verdict: str
-    kept: dict[str, str]
+    abstained: dict[str, str]
     curves: dict[str, Markup]
     dots: Markup
 
 
 @dataclass(frozen=True)
 class MachinePart:
-    """What the page shows of one machine."""
+    """One machine on the page."""
 
     name: str
     anchor: str
@@ -117,79 +119,89 @@ class MachinePart:
 
 
 def write_report(folder: Path, data: FirstShotDataModule | None) -> Path:
-    """Write ``report.html`` into a run's folder from the files that the run left there.
+    """Write ``report.html`` into a run's folder from the files in it.
 
-    Every file is optional: what a run did not make, or what cannot be known without test labels,
-    is said to be missing.
+    Every file is optional, and tables may have rows of some sections only.
 
     Args:
         folder: The run's folder.
-        data: Where real recordings are played from, normal training clips of the target machines
-            only; without it none are.
+        data: Of whose real recordings the page plays some: normal training clips of the target
+            machines only. Without it, real recordings are not played.
 
     Returns:
         The page.
     """
     results = Results(folder)
-    count, seconds = listening.affordable(len(results.machines))
-    parts = [
-        _machine(results, data, machine, number, count, seconds)
+    scenes, seconds = listening.affordable(len(results.machines))
+    machines = [
+        _machine(results, data, machine, number, scenes, seconds)
         for number, machine in enumerate(results.machines)
     ]
     path = results.folder / PAGE
-    path.write_text(_render(results, parts, seconds), encoding="utf-8")
+    path.write_text(_render(results, machines, seconds), encoding="utf-8")
     return path
 
 
 def verdict(comparison: pd.DataFrame) -> str:
-    """Say in a sentence what choosing on synthetic clips was worth.
+    """Describe in a sentence how the setting that was used compares with the others.
 
     Args:
         comparison: What ``compare_settings`` returns.
     """
     by_name = comparison.set_index("setting")
+    names = {"oracle": "the oracle", "argmax": "the highest on synthetic clips"}
     against = [
-        f"{points(-by_name['difference'][name])} points against "
-        + {"oracle": "the oracle", "argmax": "the highest on them"}.get(name, name)
+        f"{points(-by_name['difference'][name])} points against {names.get(name, name)}"
         for name in by_name.index
         if name != "synthetic"
     ]
     score = percent(by_name["official"]["synthetic"])
-    return f"The setting chosen on synthetic clips scores {score} %: {', '.join(against)}."
+    return f"With the setting that was used, the official score is {score} %: {', '.join(against)}."
 
 
-def trust_verdict(validation: pd.DataFrame) -> str:
-    """Say in a sentence what synthetic clips were worth on machines whose anomalies are known.
+def validation_verdict(validation: pd.DataFrame) -> str:
+    """Describe in a sentence what choosing on synthetic clips gained on the reference machines.
 
     Args:
         validation: ``Results.validation``.
     """
     mean = validation[validation["machine"] == "mean"].iloc[0]
-    count = len(validation) - 1
+    machines = validation[validation["machine"] != "mean"]
     low, high = mean["gain_low"], mean["gain_high"]
-    held = "helped" if low > 0 else "did harm" if high < 0 else "made no sure difference"
+    if machines["abstain_reason"].notna().all():
+        outcome = "the default setting was kept everywhere"
+    elif low > 0:
+        outcome = "choosing on synthetic clips helped"
+    elif high < 0:
+        outcome = "choosing on synthetic clips did harm"
+    else:
+        outcome = "choosing on synthetic clips made no significant difference"
     closed = "" if math.isnan(mean["closed"]) else (
-        f" They went {percent(mean['closed'], 0)} % of the way to the best setting in hindsight."
+        f" That is {percent(mean['closed'], 0)} % of the gain of the oracle, the best setting on "
+        "the test labels."
     )  # fmt: skip
     return (
-        f"On {count} machine{'s' * (count != 1)} whose anomalies are known, synthetic clips "
-        f"{held}: {points(mean['gain'])} points of the objective against the detector’s own "
-        f"setting (95 % interval {points(low)} to {points(high)}).{closed}"
+        f"On {count(len(machines), 'reference machine')}, {outcome}: {points(mean['gain'])} points "
+        f"of the objective against the default setting (95 % interval {interval(low, high)})."
+        f"{closed}"
     )
 
 
-def _render(results: Results, parts: list[MachinePart], seconds: float) -> str:
+def _render(results: Results, machines: list[MachinePart], seconds: float) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "points": points, "decimal": decimal}
+    environment.filters |= {
+        "percent": percent, "points": points, "decimal": decimal, "signed": signed, "count": count,
+    }  # fmt: skip
+    environment.globals |= {"interval": interval, "setting_titles": SETTING_TITLES}
     template = environment.from_string(_resource("report.html"))
     compared = dots = None
     if not results.settings.empty:
         compared = compare_settings(results.settings, results.setting_scores)
         dots = _svg(figures.settings_dots(results.settings), "settings")
-    began = results.folder / ".hydra" / "config.yaml"
-    time = datetime.fromtimestamp((began if began.is_file() else results.folder).stat().st_mtime)
+    config = results.folder / ".hydra" / "config.yaml"
+    time = datetime.fromtimestamp((config if config.is_file() else results.folder).stat().st_mtime)
     return template.render(
         style=Markup(_resource("report.css")),
         palette=figures.PALETTE,
@@ -198,20 +210,15 @@ def _render(results: Results, parts: list[MachinePart], seconds: float) -> str:
         generator=results.choices.get("generator", "none"),
         date=f"{time:%Y-%m-%d %H:%M}",
         version=metadata.version("fsasd"),
-        headline=headline(results.metrics),
-        coverage=_coverage(
-            headline(results.metrics),
-            int(results.metrics["section"].notna().sum()),
-            len(results.units),
-        ),
+        headline=headline(results),
         metrics=_metrics_rows(results),
         titles=metric_titles(results.metrics[results.metrics["section"].notna()]),
         compared=compared,
         areas=metric_titles(results.settings, decided=False),
         verdict="" if compared is None else verdict(compared),
         dots=dots,
-        trust=None if results.validation.empty else _trust(results),
-        machines=parts,
+        validation=None if results.validation.empty else _validation(results),
+        machines=machines,
         kinds=listening.KINDS,
         seconds=seconds,
         wide_gap=WIDE_GAP,
@@ -228,47 +235,48 @@ def _machine(
     data: FirstShotDataModule | None,
     machine: str,
     number: int,
-    count: int,
+    scenes: int,
     seconds: float,
 ) -> MachinePart:
-    own = of(results.manifest, machine)
+    manifest = rows_of(results.manifest, machine)
     real = []
     if data is not None:
         normal = data.machine(machine).where(split="train", label="normal")
         real = [(clip, data.captions(clip)) for clip in normal]
-    chosen = listening.scenes(own, results.folder / "synthetic", real, count)
-    lost = listening.rejected(own)
-    kept = Counter(own["label"]) if len(own) else Counter()
-    for label, _, rejections in lost:
+    chosen = listening.scenes(manifest, results.folder / "synthetic", real, scenes)
+    rejected = listening.rejected(manifest)
+    kept = Counter(manifest["label"]) if len(manifest) else Counter()
+    for label, _, rejections in rejected:
         kept[label] -= rejections
     return MachinePart(
         name=machine,
         anchor=f"machine-{number}",
-        sections=[_section(results, *unit) for unit in results.units if unit[0] == machine],
+        sections=[_section(results, s) for s in results.sections if s.machine == machine],
         rows=listening.players(chosen, seconds, data.cache.channel if data else None),
-        synthesised=len(own),
+        synthesised=len(manifest),
         kept=kept,
-        rejected=lost,
-        quality=of(results.quality, machine),
+        rejected=rejected,
+        quality=rows_of(results.quality, machine),
     )
 
 
-def _section(results: Results, machine: str, section: str) -> SectionPart:
-    clips = of(results.clips, machine, section)
-    curve = of(results.selection, machine, section)
-    real = of(results.real_curve, machine, section)
-    metrics = of(results.metrics, machine, section)
-    settings = of(results.settings, machine, section)
-    name = f"{machine}-{section}"
+def _section(results: Results, section: SectionId) -> SectionPart:
+    clips = rows_of(results.clips, *section)
+    curve = rows_of(results.selection, *section)
+    real = rows_of(results.real_curve, *section)
+    metrics = rows_of(results.metrics, *section)
+    settings = rows_of(results.settings, *section)
+    name = "-".join(section)
     path = not curve.empty and is_path(curve)
-    gap = of(results.gap, machine, section)
+    gap = rows_of(results.gap, *section)
     no_roc = _no_roc(clips)
-    cost = of(results.costs, machine, section)
+    cost = rows_of(results.costs, *section)
+    model = results.folder / "models" / section.machine / f"section_{section.section}"
     return SectionPart(
-        name=section,
-        setting=results.setting(machine, section),
+        name=section.section,
+        setting=results.setting(section),
         is_chosen=not curve.empty,
-        reason=results.reason(machine, section),
+        abstain_reason=results.abstain_reason(section),
         gap=None if gap.empty else gap.iloc[0].to_dict(),
         best=math.nan if curve.empty else float(curve["objective"].max()),
         curve=_svg(figures.selection_curve(curve, real), f"curve-{name}") if path else None,
@@ -281,7 +289,7 @@ def _section(results: Results, machine: str, section: str) -> SectionPart:
         decisions=None if metrics.empty else decisions(clips, metrics),
         settings=None if settings.empty else _titled_settings(settings),
         threshold=float(clips["threshold"].iloc[0]),
-        odd=_odd_clips(results.folder / "models" / machine / f"section_{section}" / DECISION),
+        odd=_odd_clips(model / DECISION),
         clips=len(clips),
         alarms=int(clips["decision"].sum()),
         cost=None if cost.empty else cost.iloc[0].to_dict(),
@@ -292,7 +300,7 @@ def _odd_clips(decision: Path) -> str:
     try:
         return read_decision(decision)[0].odd_clips() if decision.is_file() else ""
     except NotAModelError:
-        # A run of another version, whose other results the page shows all the same.
+        # Written by another version: the page shows the other results of the run.
         return ""
 
 
@@ -304,26 +312,25 @@ def _no_roc(clips: pd.DataFrame) -> str:
 
 
 def _titled_settings(settings: pd.DataFrame) -> pd.DataFrame:
-    settings = settings[settings["setting"].isin(told_apart(settings))]
-    values = [title(row) for row in settings[parameters(settings)].to_dict("records")]
-    return settings.assign(value=values)
+    settings = settings[settings["setting"].isin(distinct_settings(settings))]
+    return settings.assign(value=setting_titles(settings))
 
 
-def _trust(results: Results) -> TrustPart:
-    trials = results.trials
+def _validation(results: Results) -> ValidationPart:
+    references = results.references
     curves = {}
-    for machine, section in results.validation.loc[:, UNIT].itertuples(index=False):
-        curve = of(trials.selection, machine, section)
+    for section in map(SectionId._make, results.validation[ID].to_numpy()):
+        curve = rows_of(references.selection, *section)
         if not curve.empty and is_path(curve) and curve["objective"].notna().any():
-            real = of(trials.real_curve, machine, section)
+            real = rows_of(references.real_curve, *section)
             drawing = figures.selection_curve(curve, real)
-            curves[f"{machine} {section}"] = _svg(drawing, f"trial-{machine}-{section}")
-    kept = results.validation.dropna(subset=["reason"])
-    names = kept["machine"] + " " + kept["section"]
-    return TrustPart(
-        results.validation, trust_verdict(results.validation),
-        dict(zip(names, kept["reason"], strict=True)), curves,
-        _svg(figures.settings_dots(trials.settings), "trials"),
+            curves[str(section)] = _svg(drawing, f"reference-{'-'.join(section)}")
+    abstained = results.validation.dropna(subset=["abstain_reason"])
+    names = abstained["machine"] + " section " + abstained["section"]
+    return ValidationPart(
+        results.validation, validation_verdict(results.validation),
+        dict(zip(names, abstained["abstain_reason"], strict=True)), curves,
+        _svg(figures.settings_dots(references.settings), "references"),
     )  # fmt: skip
 
 
@@ -332,31 +339,11 @@ def _metrics_rows(results: Results) -> pd.DataFrame:
     if table.empty:
         return table
     table = table[table["machine"] != "official score"].assign(section=table["section"].fillna(""))
-    chosen = [
-        results.setting(machine, section) if section else ""
+    settings = [
+        results.setting(SectionId(machine, section)) if section else ""
         for machine, section in zip(table["machine"], table["section"], strict=True)
     ]
-    return table.assign(setting=chosen)
-
-
-def _coverage(found: Headline | None, sections: int, units: int) -> str:
-    if found is None:
-        return ""
-    undivided = sections * len(OFFICIAL) - found.cells
-    areas = "AUC and pAUC" if undivided == sections else "AUC (source), AUC (target) and pAUC"
-    what = f"{areas} of {sections} section{'s' * (sections != 1)}"
-    if 0 < undivided < sections:
-        what += f" (of {undivided} AUC and pAUC: their clips have no domain)"
-    text = f"Harmonic mean of all {found.cells} cells: {what}. None of them is undefined."
-    if found.undefined:
-        are = "is" if found.undefined == 1 else "are"
-        text = (
-            f"Harmonic mean of {found.cells - found.undefined} of {found.cells} cells: {what}. "
-            f"{found.undefined} {are} undefined and not in the mean (shown as —)."
-        )
-    if unknown := units - sections:
-        text += f" Without labels, and so left out: {unknown} of {units} sections."
-    return text
+    return table.assign(setting=settings)
 
 
 def _captions(table: pd.DataFrame, per_machine: int = 2) -> pd.DataFrame:

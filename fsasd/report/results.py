@@ -1,74 +1,61 @@
-"""What a run left, read back, and the tables that are made of it."""
+"""The files that a run leaves in its folder, read back."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 from pandas.api.types import is_numeric_dtype
 
-from fsasd.evaluation.metrics import (
-    OFFICIAL,
-    Section,
-    harmonic_mean,
-    known_domains,
-    official_score,
-    without_domains,
-)
-from fsasd.evaluation.uncertainty import paired_difference
+from fsasd.data.names import SectionId
+from fsasd.evaluation.metrics import without_domains
 from fsasd.selection.selector import title
 from fsasd.settings.objects import described_by_name
 
-UNIT = ["machine", "section"]
-UNDEFINED = "—"
-_TEXT = (*UNIT, "domain", "label", "caption", "raw_label", "reason", "wav", "setting")
-_METRICS = {"auc", "auc_source", "auc_target", "pauc", "objective", "low", "high", "picked"}
-_DECIDED = ("precision", "recall", "f1")
-_NOT_PARAMETERS = {
-    *UNIT, *_METRICS, "setting", "own", "argmax", "chosen", "oracle", "reason"
+FAILED = "failed.csv"
+"""Lists the sections that have no result: machine, section, stage, reason."""
+
+ID = list(SectionId._fields)
+"""Columns that name the section of a row."""
+
+PARAMETER = "param."
+"""Before the names of a detector's parameters in columns."""
+
+_TEXT = (*ID, "domain", "label", "caption", "raw_label", "reason", "abstain_reason", "wav",
+         "setting", "stage")  # fmt: skip
+ABSTAIN = "abstain_reason"
+_WITH_REASON = ("selection.csv", "settings.csv", "validation.csv")
+_NO_PARAMETERS = {
+    *ID, "auc", "auc_source", "auc_target", "pauc", "objective", "low", "high", "picked", "setting",
+    "own", "argmax", "chosen", "oracle", ABSTAIN,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The official score of a run, fractions; NaN where undefined.
-
-    Attributes:
-        score: Harmonic mean over all machines, sections and official metrics.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        cells: How many metrics could have entered it.
-        undefined: How many of them do not exist.
-    """
-
-    score: float
-    low: float
-    high: float
-    cells: int
-    undefined: int
+_TABLES_OF_SETTINGS = ("selection.csv", "real_curve.csv", "settings.csv")
 
 
 class Results:
-    """The files in a run's folder. A table whose file is missing is empty.
+    """The tables and the configuration in a run's folder. Without its file a table is empty.
+
+    A run that has not finished, or some of whose sections failed, has rows of the other sections.
 
     Args:
         folder: The run's folder.
+
+    Raises:
+        ValueError: A table was written by a version of fsasd that named its columns otherwise.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.clips = self._table("clips.csv")
-        if "score" in self.clips:
-            # Those that could not be read have none.
-            self.clips = self.clips.dropna(subset="score")
+        self.failed = self._table(FAILED)
+        clips = self._table("clips.csv")
+        unscored = clips["score"].isna() if "score" in clips else clips.index == -1
+        self.unscored = clips[unscored]
+        self.clips = clips[~unscored]
         self.metrics = self._table("metrics.csv")
         self.costs = self._table("costs.csv")
         self.selection = self._table("selection.csv")
@@ -77,10 +64,10 @@ class Results:
         self.setting_scores = self._table("setting_scores.csv")
         self.gap = self._table("gap.csv")
         self.validation = self._table("validation.csv")
-        made = {n: self.folder / f"table{n}.csv" for n in range(2, 7)}
+        paths = {n: self.folder / f"table{n}.csv" for n in range(2, 7)}
         self.tables = {
             n: read_frame(path, [*_TEXT, "row", "column", *(["paper", "run"] if n == 3 else [])])
-            for n, path in made.items()
+            for n, path in paths.items()
             if path.is_file()
         }
         self.captions = self._table("captions.csv")
@@ -94,14 +81,14 @@ class Results:
 
     @cached_property
     def choices(self) -> dict[str, str]:
-        """Configuration group to what was chosen of it."""
+        """Configuration group to the option that was chosen."""
         hydra = self._yaml("hydra.yaml").get("hydra", {})
         chosen = hydra.get("runtime", {}).get("choices", {})
         return {k: str(v) for k, v in chosen.items() if v is not None and "/" not in k}
 
     @cached_property
     def overrides(self) -> list[str]:
-        """What the command line said."""
+        """The arguments of the command line."""
         return list(self._yaml("overrides.yaml") or [])
 
     @property
@@ -110,51 +97,71 @@ class Results:
         return str(self._group("data").get("_target_", "")).endswith("from_factory")
 
     @property
-    def units(self) -> list[tuple[str, str]]:
-        """Machine and section of everything that was scored, in the order of the files."""
-        pairs = self.clips[UNIT].drop_duplicates()
-        return list(zip(pairs["machine"], pairs["section"], strict=True))
+    def sections(self) -> list[SectionId]:
+        """The sections that were scored, in the order of the files."""
+        return _sections(self.clips)
 
     @property
     def machines(self) -> list[str]:
-        """Machines that were scored or synthesised."""
+        """The machines that were scored or for which clips were synthesised."""
         return list(dict.fromkeys([*self.clips["machine"], *self.manifest["machine"]]))
 
     @property
-    def trials(self) -> Results:
-        """What reference machines left that played the target."""
+    def failed_targets(self) -> list[SectionId]:
+        """The sections of target machines that have no score because a stage failed."""
+        roles = dict(self.captions[["machine", "role"]].values) if "role" in self.captions else {}
+        return [
+            section
+            for section in _sections(self.failed)
+            if roles.get(section.machine) != "reference" and section not in self.sections
+        ]
+
+    @property
+    def missing_scores(self) -> list[str]:
+        """What the score files lack to be a submission, a sentence each."""
+        absent = [f"{section}: no scores, it failed" for section in self.failed_targets]
+        unscored = self.unscored.groupby(ID, sort=False).size()
+        return absent + [
+            f"{machine} section {section}: no scores of {count} test clips that could not be read"
+            for (machine, section), count in unscored.items()
+        ]
+
+    @property
+    def references(self) -> Results:
+        """The results of the leave-one-machine-out validation."""
         return Results(self.folder / "validation")
 
-    def reason(self, machine: str, section: str) -> str:
-        """Say why a detector keeps its own setting; empty where it takes another."""
-        curve = of(self.selection, machine, section)
-        told = curve["reason"].dropna() if "reason" in curve else curve["machine"][:0]
-        return "" if told.empty else str(told.iloc[0])
+    def abstain_reason(self, section: SectionId) -> str:
+        """Return why no setting was chosen on synthetic clips; empty where one was."""
+        curve = rows_of(self.selection, *section)
+        reasons = curve[ABSTAIN].dropna() if ABSTAIN in curve else curve["machine"][:0]
+        return "" if reasons.empty else str(reasons.iloc[0])
 
-    def setting(self, machine: str, section: str) -> str:
-        """Say which setting the detector has, e.g. ``r=0.98``.
+    def setting(self, section: SectionId) -> str:
+        """Return the setting that the detector of a section has, e.g. ``r=0.98``.
 
-        Without synthetic clips it keeps its own: then the parameters that could have been chosen
-        are told as the saved detector has them.
+        Without synthetic clips it is the default setting, as the saved detector has it, of the
+        parameters that could have been chosen.
         """
-        curve = of(self.selection, machine, section)
+        curve = rows_of(self.selection, *section)
         if not curve.empty:
-            return title(curve[curve["chosen"]].iloc[0][parameters(curve)].to_dict())
-        saved = self.folder / "models" / machine / f"section_{section}" / "detector.json"
-        about = json.loads(saved.read_text()) if saved.is_file() else None
-        own = dict(described_by_name(about["params"])) if about else {}
+            return setting_titles(curve[curve["chosen"]])[0]
+        saved = self.folder / "models" / section.machine / f"section_{section.section}"
+        described = saved / "detector.json"
+        params = json.loads(described.read_text())["params"] if described.is_file() else {}
+        default = dict(described_by_name(params))
         grids = self._group("selection").get("grid") or {}
         grids = [grids] if isinstance(grids, dict) else grids
-        # Interpolated values are not known here; of several grids, the others tell which it is.
-        own_grid = next(
+        # Interpolated values are not known here; of several grids, the default is in one.
+        grid = next(
             (
                 grid
                 for grid in grids
-                if all(isinstance(v, str) or own.get(k) in v for k, v in grid.items())
+                if all(isinstance(v, str) or default.get(k) in v for k, v in grid.items())
             ),
             {key: None for grid in grids for key in grid},
         )
-        return title({key: own[key] for key in own_grid if key in own}) or "its own"
+        return title({key: default[key] for key in grid if key in default}) or "default"
 
     def _group(self, name: str) -> dict[str, Any]:
         group = self.config.get(name)
@@ -163,12 +170,36 @@ class Results:
     def _table(self, name: str) -> pd.DataFrame:
         path = self.folder / name
         if not path.is_file():
-            return pd.DataFrame(columns=UNIT)
-        return read_frame(path)
+            return pd.DataFrame(columns=ID)
+        table = read_frame(path)
+        table = table.rename(columns={"reason": ABSTAIN} if name in _WITH_REASON else {})
+        if name in _TABLES_OF_SETTINGS and len(table) and not parameters(table):
+            table = table.rename(columns=lambda c: c if c in _NO_PARAMETERS else PARAMETER + c)
+        if name in _TABLES_OF_SETTINGS and len(table) and not parameters(table):
+            raise ValueError(
+                f"{path}: expected columns {PARAMETER}<name> with the detector's parameters, found "
+                f"{', '.join(table.columns)}: it was written by another version of fsasd. Run the "
+                "stage detect anew"
+            )
+        return table
 
     def _yaml(self, name: str) -> Any:
         path = self.folder / ".hydra" / name
         return (yaml.safe_load(path.read_text()) if path.is_file() else None) or {}
+
+
+def mark_submission(folder: Path) -> None:
+    """Write ``scores/INCOMPLETE.txt`` if score files are missing or lack clips, else remove it.
+
+    Args:
+        folder: The run's folder.
+    """
+    results = Results(folder)
+    mark = results.folder / "scores" / "INCOMPLETE.txt"
+    mark.unlink(missing_ok=True)
+    if mark.parent.is_dir() and (missing := results.missing_scores):
+        lines = ["As a submission to DCASE these files are incomplete.", *missing]
+        mark.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def read_frame(path: Path, text: Sequence[str] = _TEXT) -> pd.DataFrame:
@@ -184,74 +215,41 @@ def read_frame(path: Path, text: Sequence[str] = _TEXT) -> pd.DataFrame:
     return pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
 
 
-def of(table: pd.DataFrame, machine: str, section: str | None = None) -> pd.DataFrame:
-    """Return the rows of a machine, and section."""
+def rows_of(table: pd.DataFrame, machine: str, section: str | None = None) -> pd.DataFrame:
+    """Return the rows of a machine, or of one of its sections."""
     rows = table[table["machine"] == machine]
     return rows if section is None else rows[rows["section"] == section]
 
 
-def parameters(curve: pd.DataFrame) -> list[str]:
-    """Return the columns of a selection curve that are a detector's parameters.
+def parameters(table: pd.DataFrame) -> list[str]:
+    """Return the columns of a table of settings that hold a detector's parameters.
 
-    >>> parameters(pd.DataFrame(columns=["machine", "section", "r", "auc", "pauc", "chosen"]))
-    ['r']
+    >>> parameters(pd.DataFrame(columns=["machine", "section", "param.low", "low", "auc"]))
+    ['param.low']
     """
-    return [column for column in curve.columns if column not in _NOT_PARAMETERS]
+    return [column for column in table.columns if column.startswith(PARAMETER)]
+
+
+def setting_titles(table: pd.DataFrame) -> list[str]:
+    """Return the setting of each row of a table as text.
+
+    >>> setting_titles(pd.DataFrame({"param.k": [1, 2], "param.low": [0.5, 0.1], "low": 0.3}))
+    ['k=1, low=0.5', 'k=2, low=0.1']
+    """
+    settings = table[parameters(table)].rename(columns=lambda name: name.removeprefix(PARAMETER))
+    return [title(setting) for setting in settings.to_dict("records")]
 
 
 def is_path(curve: pd.DataFrame) -> bool:
-    """Say whether settings lie on a line: one numeric parameter with a few values at least.
+    """Return whether settings lie on a line: one numeric parameter with more than three values.
 
-    >>> is_path(pd.DataFrame({"r": [0.0, 0.5, 1.0, 1.1], "auc": 0.5}))
+    >>> is_path(pd.DataFrame({"param.r": [0.0, 0.5, 1.0, 1.1], "auc": 0.5}))
     True
-    >>> is_path(pd.DataFrame({"pool": ["mean", "max"], "auc": 0.5}))
+    >>> is_path(pd.DataFrame({"param.pool": ["mean", "max"], "auc": 0.5}))
     False
     """
     names = parameters(curve)
     return len(names) == 1 and is_numeric_dtype(curve[names[0]]) and curve[names[0]].nunique() > 3
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """Write a fraction in percent, without the sign; undefined is a dash.
-
-    >>> percent(0.78958), percent(float("nan"))
-    ('79.0', '—')
-    """
-    return UNDEFINED if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
-
-
-def decimal(value: float) -> str:
-    """Write a number with three significant digits; undefined is a dash.
-
-    >>> decimal(0.04309), decimal(1665.57), decimal(-1.0274), decimal(float("nan"))
-    ('0.0431', '1670', '−1.03', '—')
-    """
-    if math.isnan(value):
-        return UNDEFINED
-    text = f"{float(f'{value:.3g}'):.6f}".rstrip("0").rstrip(".")
-    return text.replace("-", "−")
-
-
-def points(difference: float) -> str:
-    """Write a difference of fractions in percentage points, with its sign.
-
-    >>> points(0.042), points(-0.01), points(-0.0001)
-    ('+4.2', '−1.0', '0.0')
-    """
-    if math.isnan(difference):
-        return UNDEFINED
-    text = f"{100 * difference:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
-
-
-def headline(metrics: pd.DataFrame) -> Headline | None:
-    """Return the official score and its interval; ``None`` without metrics."""
-    if metrics.empty:
-        return None
-    counted = official_score(metrics)
-    row = metrics[metrics["machine"] == "official score"].iloc[0]
-    score, low, high = (float(row[name]) for name in ("official_score", "ci_low", "ci_high"))
-    return Headline(score, low, high, counted.cells, counted.undefined)
 
 
 def metric_titles(metrics: pd.DataFrame, decided: bool = True) -> dict[str, str]:
@@ -277,121 +275,6 @@ def metric_titles(metrics: pd.DataFrame, decided: bool = True) -> dict[str, str]
     return titles
 
 
-def top_settings(curve: pd.DataFrame, real: pd.DataFrame, count: int = 10) -> pd.DataFrame:
-    """Sort settings by their objective on synthetic clips, best first.
-
-    Args:
-        curve: ``selection.csv`` of one machine and section.
-        real: ``real_curve.csv`` of the same, or empty.
-        count: How many to keep; the chosen one and the oracle's stay whatever their place.
-
-    Returns:
-        ``setting``, ``auc``, ``pauc``, ``objective``, ``chosen``; with real clips ``real``, their
-        objective, and ``oracle``.
-    """
-    names = parameters(curve)
-    table = curve[["auc", "pauc", "objective", "chosen"]].reset_index(drop=True)
-    table.insert(0, "setting", [title(row) for row in curve[names].to_dict("records")])
-    table["oracle"] = False
-    if not real.empty:
-        titles = [title(row) for row in real[names].to_dict("records")]
-        known = real.assign(setting=titles).set_index("setting")
-        table["real"] = table["setting"].map(known["objective"])
-        table["oracle"] = table["setting"].map(known["oracle"]).eq(True)
-    # Of equals the chosen one comes first.
-    table = table.sort_values(["objective", "chosen"], ascending=False, kind="stable")
-    place = np.arange(len(table))
-    return table[(place < count) | table["chosen"] | table["oracle"]].reset_index(drop=True)
-
-
-def compare_settings(settings: pd.DataFrame, scores: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Score each row of ``settings.csv`` over all machines and sections.
-
-    Args:
-        settings: ``Results.settings``.
-        scores: ``Results.setting_scores``, for the intervals of the differences.
-
-    Returns:
-        Per setting, in the file's order: ``official`` score, ``auc_source``, ``auc_target`` and
-        ``pauc`` (harmonic means), ``auc`` (that of sections whose clips have no domain),
-        ``undefined`` cells, ``difference`` to ``synthetic`` with ``low``
-        and ``high``; fractions. Without ``argmax`` where that is what is used.
-
-    >>> columns = ["machine", "section", "setting", "auc_source", "auc_target", "pauc"]
-    >>> rows = [["fan", "00", "r=1", 0.6, 0.6, 0.6], ["fan", "00", "synthetic", 0.7, 0.7, 0.7]]
-    >>> compare_settings(pd.DataFrame(rows, columns=columns))["difference"].round(3).tolist()
-    [-0.1, 0.0]
-    """
-    settings = settings[settings["setting"].isin(told_apart(settings))]
-    rows = []
-    for name, own in settings.groupby("setting", sort=False):
-        official = official_score(own)
-        means = {metric: harmonic_mean(own[metric]) for metric in OFFICIAL}
-        if (undivided := without_domains(own)).any():
-            means["auc"] = harmonic_mean(own.loc[undivided, "auc"])
-        rows.append(
-            {"setting": name, "official": official.value, **means, "undefined": official.undefined}
-        )
-    table = pd.DataFrame(rows)
-    chosen = table.loc[table["setting"] == "synthetic", "official"]
-    table["difference"] = table["official"] - (chosen.iloc[0] if len(chosen) else math.nan)
-    table[["low", "high"]] = math.nan
-    if scores is not None and not scores.empty:
-        used = setting_sections(scores, "synthetic")
-        for i, name in enumerate(table["setting"]):
-            interval = paired_difference(setting_sections(scores, name), used).interval
-            table.loc[i, ["low", "high"]] = interval.low, interval.high
-    return table
-
-
-def setting_sections(scores: pd.DataFrame, setting: str) -> list[Section]:
-    """Return the test clips of all machines and sections as one of the settings scored them.
-
-    Args:
-        scores: ``Results.setting_scores``.
-        setting: Its name there.
-    """
-    own = scores[scores["setting"] == setting]
-    return [
-        Section(part["label"] == "anomaly", known_domains(part["domain"]), part["score"])
-        for _, part in own.groupby(UNIT, sort=False)
-    ]
-
-
-def told_apart(settings: pd.DataFrame) -> list[str]:
-    """Return the names in ``settings.csv``, without ``argmax`` where that is what is used."""
-    names = list(dict.fromkeys(settings["setting"]))
-    if "argmax" not in names:
-        return names
-    parts = [settings[settings["setting"] == name] for name in ("argmax", "synthetic")]
-    values = [part[[*UNIT, *parameters(part)]].reset_index(drop=True) for part in parts]
-    return [name for name in names if name != "argmax" or not values[0].equals(values[1])]
-
-
-def decisions(clips: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
-    """Count the decisions on one section's clips, per domain.
-
-    Args:
-        clips: Its rows of ``Results.clips``.
-        metrics: The section's row of ``metrics.csv``.
-
-    Returns:
-        ``domain`` (empty where no clip has one), ``normal`` and ``anomalous`` clips, false
-        ``alarms``, ``found`` anomalies, ``precision``, ``recall`` and ``f1``.
-    """
-    row = metrics.iloc[0]
-    domains = known_domains(clips["domain"])
-    table = []
-    for domain, own in clips.groupby(np.full(len(clips), "") if domains is None else domains):
-        anomalous, called = own["label"] == "anomaly", own["decision"] == 1
-        table.append(
-            {
-                "domain": domain,
-                "normal": int((~anomalous).sum()),
-                "alarms": int((~anomalous & called).sum()),
-                "anomalous": int(anomalous.sum()),
-                "found": int((anomalous & called).sum()),
-                **{name: row[f"{name}_{domain}".rstrip("_")] for name in _DECIDED},
-            }
-        )
-    return pd.DataFrame(table)
+def _sections(table: pd.DataFrame) -> list[SectionId]:
+    pairs = table[ID].drop_duplicates()
+    return [SectionId(*pair) for pair in pairs.itertuples(index=False, name=None)]

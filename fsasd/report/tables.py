@@ -1,15 +1,15 @@
-"""The paper's tables 2 to 6, beside what a run found.
+"""The paper's tables 2 to 6, beside the results of a run.
 
-Guan et al., ICASSP 2024; its numbers are in ``conf/paper``, in percent. Every table comes as one
-line per row and column of the paper's:
+Guan et al., ICASSP 2024; its numbers are in ``conf/paper``, in percent. A table has one line per
+row and column of the paper's:
 
-* ``paper``: its number; without one where the row or the column is not in it.
-* ``run``, ``low``, ``high``: the run's, and its 95 % interval.
-* ``difference``: run minus paper; not where the averages are over other machines.
-* ``against``, ``against_low``, ``against_high``: run minus the run's own row FS-TWFR-GMM, paired.
+* ``paper``: the paper's number; empty where the row or the column is not in it.
+* ``run``, ``low``, ``high``: the run's number and its 95 % interval.
+* ``difference``: run minus paper; empty where the averages are over other machines.
+* ``against``, ``against_low``, ``against_high``: run minus the run's row FS-TWFR-GMM, paired.
 
-AUC and pAUC are fractions. A machine's AUC is the harmonic mean over its domains, an average that
-over machines, as in the paper.
+AUC and pAUC are fractions. A machine's AUC is the harmonic mean over its domains, an average the
+harmonic mean over machines, as in the paper.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from fsasd.evaluation.uncertainty import (
     resample,
     resampled_areas,
 )
-from fsasd.report.results import UNDEFINED, UNIT, Results, of, percent, points
+from fsasd.report.formatting import UNDEFINED, percent, points, signed
+from fsasd.report.results import ID, PARAMETER, Results, rows_of
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +50,15 @@ _FILES = {
 }
 _CHOICE = "a choice of settings on synthetic clips, and the labels of the test clips"
 _NEEDS = {3: "a fitted detector", 6: "a choice of r"}
+_R = f"{PARAMETER}r"
 _SETTINGS = {"r=0": "r=0", "r=1": "r=1", METHOD: "synthetic", "TWFR-GMM": "oracle"}
 
 Cells = Mapping[str, NDArray[np.float64]]
-"""Column to (1 + resamples,) values: as observed, then on each resample."""
+"""Column to (1 + resamples,) values: observed, then on each resample."""
 
 
 def paper_table(number: int) -> pd.DataFrame:
-    """Return one of the paper's tables as it was printed, in percent.
+    """Return one of the paper's tables as printed, in percent.
 
     Raises:
         ValueError: There is no such table.
@@ -81,11 +83,11 @@ def write_tables(
     Args:
         folder: The run's folder.
         numbers: Of the paper's tables, 2 to 6.
-        generator_parameters: Of the generator that was used in training; for table 3.
+        generator_parameters: Number of parameters of the trained generator, for table 3.
         trust: Packages whose classes saved detectors may name (see ``detectors.base.load``).
 
     Raises:
-        ValueError: There is no such table, or it is table 4's and the run is not of its sweep.
+        ValueError: There is no such table, or it is table 4 and the run is no job of its sweep.
     """
     results = Results(folder)
     makers: dict[int, Callable[[], pd.DataFrame | None]] = {
@@ -99,7 +101,7 @@ def write_tables(
         paper_table(number)
         table = makers[number]()
         if table is None:
-            log.warning("table %d is not made: it needs %s", number, _NEEDS.get(number, _CHOICE))
+            log.warning("table %d is left out: it needs %s", number, _NEEDS.get(number, _CHOICE))
             continue
         for place in (folder, folder.parent) if number == 4 else (folder,):
             partial = place / f"table{number}.csv.partial"
@@ -108,15 +110,15 @@ def write_tables(
 
 
 def readable(number: int, table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table's lines as text, in percent where they are fractions.
+    """Return a table as text, in percent where it has fractions.
 
-    Of methods that are not the run's, the averages only.
+    Of methods that the run did not use, only the averages.
     """
     if number == 3:
         return table.fillna("").astype(str).set_axis(["Row", "Column", "Paper", "This run"], axis=1)
     shown = table[table["run"].notna() | table["column"].isin(["auc", "pauc", "average"])
                   | table["column"].str.startswith("average")]  # fmt: skip
-    one, signed = (_plain, _signed) if number == 6 else (percent, points)
+    one, difference = (_plain, signed) if number == 6 else (percent, points)
     text = pd.DataFrame(
         {
             "Row": shown["row"],
@@ -124,13 +126,13 @@ def readable(number: int, table: pd.DataFrame) -> pd.DataFrame:
             "Paper": shown["paper"].map(one),
             "This run": shown["run"].map(one),
             "95 % interval": _between(shown["low"], shown["high"], one),
-            "Difference": shown["difference"].map(signed),
+            "Difference": shown["difference"].map(difference),
         }
     )
     if "against" in shown and shown["against"].notna().any():
-        text[f"To {METHOD}"] = shown["against"].map(signed)
-        text["95 % interval of that"] = _between(
-            shown["against_low"], shown["against_high"], signed
+        text[f"Minus {METHOD}"] = shown["against"].map(difference)
+        text["95 % interval of the difference"] = _between(
+            shown["against_low"], shown["against_high"], difference
         )
     return text.astype(str)
 
@@ -144,50 +146,46 @@ def _plain(value: float) -> str:
     return UNDEFINED if math.isnan(value) else f"{value:g}"
 
 
-def _signed(value: float) -> str:
-    return UNDEFINED if math.isnan(value) else f"{value:+.2f}".replace("-", "−")
-
-
 def cells(scores: pd.DataFrame, setting: str, resamples: int = RESAMPLES) -> Cells:
     """Return AUC and pAUC of each machine and their averages, with resamples of the test clips.
 
     Args:
         scores: ``setting_scores.csv``.
-        setting: One of its settings. A section's resamples are the same for all settings and runs,
-            so that differences are paired, and other than those of any other section.
+        setting: One of its settings. A section is resampled alike for all settings and runs, so
+            that differences are paired, and independently of any other section.
         resamples: Of the bootstrap.
 
     Returns:
         ``<machine>_auc``, ``<machine>_pauc``, ``average_auc``, ``average_pauc``.
     """
-    found: dict[str, NDArray[np.float64]] = {}
-    own = scores[scores["setting"] == setting]
-    for machine, of_machine in own.groupby("machine", sort=False):
-        parts: dict[str, list[NDArray]] = {"auc": [], "pauc": []}
-        for section, part in of_machine.groupby("section", sort=False):
-            # Named by what they are of: neither the order nor the number of machines matters.
+    values: dict[str, NDArray[np.float64]] = {}
+    of_setting = scores[scores["setting"] == setting]
+    for machine, of_machine in of_setting.groupby("machine", sort=False):
+        sections: dict[str, list[NDArray]] = {"auc": [], "pauc": []}
+        for section, clips in of_machine.groupby("section", sort=False):
+            # Seeded by their names: neither the order nor the number of machines matters.
             seed = np.random.default_rng(list(f"{machine} {section}".encode()))
-            auc, pauc = _resampled(part, resamples, seed)
-            parts["auc"].append(auc)
-            parts["pauc"].append(pauc)
-        for key, rows in parts.items():
-            found[f"{machine}_{key}"] = harmonic_means(np.stack(rows))
+            auc, pauc = _resampled(clips, resamples, seed)
+            sections["auc"].append(auc)
+            sections["pauc"].append(pauc)
+        for key, rows in sections.items():
+            values[f"{machine}_{key}"] = harmonic_means(np.stack(rows))
     for key in ("auc", "pauc"):
-        machines = [found[name] for name in found if name.endswith(f"_{key}")]
-        found[f"average_{key}"] = harmonic_means(np.stack(machines))
-    return found
+        machines = [values[name] for name in values if name.endswith(f"_{key}")]
+        values[f"average_{key}"] = harmonic_means(np.stack(machines))
+    return values
 
 
 def _resampled(
-    part: pd.DataFrame, resamples: int, seed: np.random.Generator
+    clips: pd.DataFrame, resamples: int, seed: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """AUC (harmonic mean over domains, where there are any) and pAUC of one section."""
-    labels = (part["label"] == "anomaly").to_numpy(int)
-    domains = known_domains(part["domain"])
+    labels = (clips["label"] == "anomaly").to_numpy(int)
+    domains = known_domains(clips["domain"])
     strata = [labels] if domains is None else [labels, domains]
     counts = resample(*strata, n=resamples, seed=seed)
     counts = np.vstack([np.ones((1, len(labels)), int), counts])
-    areas = resampled_areas(labels, domains, part["score"].to_numpy()[None], counts)
+    areas = resampled_areas(labels, domains, clips["score"].to_numpy()[None], counts)
     if domains is None:
         return areas.auc[0], areas.pauc[0]
     both = np.stack([areas.auc_source[0], areas.auc_target[0]])
@@ -199,15 +197,15 @@ def _table2(results: Results) -> pd.DataFrame | None:
     if results.setting_scores.empty:
         return None
     paper = paper_table(2).set_index("method")
-    found = cells(results.setting_scores, "synthetic")
-    known = {**_in_fractions(paper, METHOD)}
+    values = cells(results.setting_scores, "synthetic")
+    printed = _in_fractions(paper, METHOD)
     lines = [
-        _line(METHOD, column, known.get(column), found[column], _is_comparable(column, found))
-        for column in found
+        _line(METHOD, column, printed.get(column), values[column], _is_comparable(column, values))
+        for column in values
     ]
     for method in paper.index.drop(METHOD):
         others = _in_fractions(paper, method)
-        lines += [_line(method, column, others[column]) for column in found if column in others]
+        lines += [_line(method, column, others[column]) for column in values if column in others]
     return pd.DataFrame(lines)
 
 
@@ -217,7 +215,7 @@ def _table3(
     saved = sorted((results.folder / "models").glob("*/*/detector.json"))
     if not saved:
         return None
-    # Every machine's detector has the same form; those that keep clips differ in how many.
+    # Detectors of one form that keep training clips differ in how many.
     detector = max(load(path.parent, trust).n_parameters() for path in saved)
     training = f"{detector:,}"
     if generator_parameters is None:
@@ -236,18 +234,18 @@ def _table3(
 
 def _table4(arms: Mapping[tuple[str, str], Results]) -> pd.DataFrame | None:
     paper = paper_table(4).set_index(["extended_r_range", "silence_removed"])
-    found = {
+    values = {
         arm: cells(results.setting_scores, "synthetic")
         for arm, results in arms.items()
         if not results.setting_scores.empty
     }
-    if not found:
+    if not values:
         return None
     lines = []
     for arm in paper.index:
         row = f"r to {'1.1' if arm[0] == 'yes' else '1.0'}, silence "
         row += "removed" if arm[1] == "yes" else "kept"
-        lines += _averages(row, paper.loc[arm], found.get(arm), found.get(("yes", "yes")))
+        lines += _averages(row, paper.loc[arm], values.get(arm), values.get(("yes", "yes")))
     return pd.DataFrame(lines)
 
 
@@ -256,7 +254,7 @@ def _table5(results: Results) -> pd.DataFrame | None:
     if scores.empty:
         return None
     paper = paper_table(5).set_index("method")
-    found = {
+    values = {
         method: cells(scores, setting)
         for method, setting in _SETTINGS.items()
         if (scores["setting"] == setting).any()
@@ -264,61 +262,61 @@ def _table5(results: Results) -> pd.DataFrame | None:
     lines = []
     for method in paper.index:
         row = f"{method} ({paper['data_used_to_choose_r'].fillna('none')[method]})"
-        lines += _averages(row, paper.loc[method], found.get(method), found[METHOD])
+        lines += _averages(row, paper.loc[method], values.get(method), values[METHOD])
     return pd.DataFrame(lines)
 
 
 def _table6(results: Results) -> pd.DataFrame | None:
-    """Selected r; its interval holds what 95 % of resamples of the clips would select."""
+    """Selected r, with the interval of the r that resamples of the clips select."""
     curves = {"synthetic": (results.selection, "argmax"), "real": (results.real_curve, "oracle")}
-    if results.selection.empty or "r" not in results.selection:
+    if results.selection.empty or _R not in results.selection:
         return None
     paper = paper_table(6).set_index("data_used_to_choose_r")
     lines = []
     for row, (table, mark) in curves.items():
-        for machine, section in table[UNIT].drop_duplicates().itertuples(index=False):
-            curve = of(table, machine, section).sort_values("r")
+        for machine, section in table[ID].drop_duplicates().itertuples(index=False):
+            curve = rows_of(table, machine, section).sort_values(_R)
             if curve["picked"].isna().any():
                 continue
             share = curve["picked"].cumsum().to_numpy()
-            low, high = (float(curve["r"].iloc[int(np.searchsorted(share, q - 1e-9))])
+            low, high = (float(curve[_R].iloc[int(np.searchsorted(share, q - 1e-9))])
                          for q in (0.025, 0.975))  # fmt: skip
-            value = float(curve.loc[curve[mark], "r"].iloc[0])
-            known = paper[machine].get(row) if machine in paper else math.nan
+            value = float(curve.loc[curve[mark], _R].iloc[0])
+            printed = paper[machine].get(row) if machine in paper else math.nan
             name = machine if section == "00" else f"{machine} {section}"
             lines.append(
-                {"row": row, "column": name, "paper": known, "run": value, "low": low,
-                 "high": high, "difference": value - known}
+                {"row": row, "column": name, "paper": printed, "run": value, "low": low,
+                 "high": high, "difference": value - printed}
             )  # fmt: skip
     return pd.DataFrame(lines) if lines else None
 
 
 def _arms(folder: Path) -> dict[tuple[str, str], Results]:
-    """Find the runs of a sweep over table 4's two switches, that of ``folder`` among them."""
+    """Return the jobs of the sweep over table 4's two switches that ``folder`` is one of."""
     if not (folder.parent / "multirun.yaml").is_file():
         raise ValueError(f"{folder}: table 4 compares the runs of a sweep, that of "
                          "experiment=table4: found a single run")  # fmt: skip
-    found = {}
+    arms = {}
     for path in sorted(folder.parent.glob("*/.hydra/config.yaml")):
         results = Results(path.parent.parent)
         if 4 in results.config.get("tables", []):
             extended = results.config["highest_r"] > 1
             silence = results.config["synthesis"]["cleaning"]["silence_db"] is None
-            found["yes" if extended else "no", "no" if silence else "yes"] = results
-    return found
+            arms["yes" if extended else "no", "no" if silence else "yes"] = results
+    return arms
 
 
 def _averages(
-    row: str, paper: pd.Series, found: Cells | None, reference: Cells | None
+    row: str, paper: pd.Series, values: Cells | None, reference: Cells | None
 ) -> list[dict[str, Any]]:
-    """Lines for the averages over machines, and for the mean of both where the paper has it."""
+    """Lines of the averages over machines, and of the mean of both where the paper has it."""
     return [
         _line(
             row,
             column,
             paper[column] / 100,
-            None if found is None else _average(found, column),
-            found is not None and _is_comparable("average", found),
+            None if values is None else _average(values, column),
+            values is not None and _is_comparable("average", values),
             None if reference is None else _average(reference, column),
         )
         for column in ("auc", "pauc", "average")
@@ -326,10 +324,10 @@ def _averages(
     ]
 
 
-def _average(found: Cells, column: str) -> NDArray[np.float64]:
+def _average(values: Cells, column: str) -> NDArray[np.float64]:
     if column == "average":
-        return (found["average_auc"] + found["average_pauc"]) / 2
-    return found[f"average_{column}"]
+        return (values["average_auc"] + values["average_pauc"]) / 2
+    return values[f"average_{column}"]
 
 
 def _line(
@@ -359,11 +357,11 @@ def _with_interval(name: str, values: NDArray[np.float64]) -> dict[str, float]:
     return {name: float(values[0]), ends[0]: interval.low, ends[1]: interval.high}
 
 
-def _is_comparable(column: str, found: Cells) -> bool:
-    """Averages are over the paper's machines or say something else."""
+def _is_comparable(column: str, values: Cells) -> bool:
+    """Whether a column is of one machine, or of exactly the paper's machines."""
     if not column.startswith("average"):
         return True
-    machines = {name.rpartition("_")[0] for name in found} - {"average"}
+    machines = {name.rpartition("_")[0] for name in values} - {"average"}
     return machines == set(paper_table(6).columns) - {"data_used_to_choose_r"}
 
 
