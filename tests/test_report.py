@@ -690,8 +690,8 @@ def test_a_machine_without_synthetic_clips_has_its_reason_in_place_of_a_curve(ru
 def test_verdict_gives_both_signs():
     comparison = compare_settings(_settings({"r=1": 0.75, "synthetic": 0.7, "oracle": 0.7}))
     assert page.verdict(comparison) == (
-        "With the setting that was used, the official score is 70.0 %: −5.0 points against r=1, 0.0 points "
-        "against the oracle."
+        "With the setting that was used, the official score is 70.0 %: −5.0 points against r=1, "
+        "0.0 points against the oracle."
     )
 
 
