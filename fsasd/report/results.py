@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -120,10 +121,10 @@ class Results:
     def missing_scores(self) -> list[str]:
         """What the score files lack to be a submission, a sentence each."""
         absent = [f"{section}: no scores, it failed" for section in self.failed_targets]
-        unscored = self.unscored.groupby(ID, sort=False).size()
+        unscored = Counter(map(SectionId, self.unscored["machine"], self.unscored["section"]))
         return absent + [
-            f"{machine} section {section}: no scores of {count} test clips that could not be read"
-            for (machine, section), count in unscored.items()
+            f"{section}: no scores of {count} test clips that could not be read"
+            for section, count in unscored.items()
         ]
 
     @property
