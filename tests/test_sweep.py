@@ -90,6 +90,44 @@ def test_the_sweep_is_told_with_the_best_first_and_seeds_together(swept, capsys)
     assert table["left_out"].dropna().tolist() == ["weights are missing"]
 
 
+def test_a_failed_section_leaves_the_scores_of_its_job_undefined(swept, capsys):
+    folder, _ = swept
+    row = {"machine": "fan", "section": "00", "stage": "detect", "reason": "no training clips"}
+    pd.DataFrame([row]).to_csv(folder / "10" / "failed.csv", index=False)
+    table = jobs(folder).set_index("job")
+    assert table["failed"].tolist() == [
+        "",
+        "",
+        "",
+        "",
+        "fan section 00 in stage detect: no training clips",
+    ]
+    assert table.loc["10", ["auc_source", "pauc", "official", "low"]].isna().all()
+    assert table.loc["10", "training_seconds"] == 10
+    compare(folder)
+    out, err = capsys.readouterr()
+    rows = out.split("The sweep, the best first")[1].strip().splitlines()
+    # Nor is a mean taken over the seeds that went well.
+    assert [row.split()[0] for row in rows[1:3]] == ["knn", "lof"]
+    assert rows[2].split()[-2:] == ["—", "2"]
+    assert err.strip().splitlines()[-2:] == [
+        "Sections failed in these jobs, whose scores are undefined therefore:",
+        "  data=factory detector=lof +seed=1: fan section 00 in stage detect: no training clips",
+    ]
+
+
+def test_a_job_of_which_all_sections_failed_is_a_row(swept):
+    folder, _ = swept
+    row = {"machine": "fan", "section": "00", "stage": "detect", "reason": "no training clips"}
+    for path in (folder / "0").glob("*.csv"):
+        path.unlink()
+    pd.DataFrame([row]).to_csv(folder / "0" / "failed.csv", index=False)
+    table = jobs(folder).set_index("job")
+    assert table.loc["0", "failed"].startswith("fan section 00")
+    assert table.loc["0", "left_out"] == ""
+    compare(folder)
+
+
 def test_only_seeds_differ_is_one_row(tmp_path, capsys):
     for seed in range(3):
         job(tmp_path, str(seed), ["detector=knn", f"seed={seed}"], seed=seed)

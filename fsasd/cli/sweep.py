@@ -82,6 +82,10 @@ def compare(folder: Path) -> None:
         lines = [f"{job.overrides}: {job.left_out}" for job in absent.itertuples()]
         said = "The sweep left out what follows; all other jobs have their results:"
         print("", said, *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
+    if len(partial := table[table["failed"] != ""]):
+        lines = [f"{job.overrides}: {job.failed}" for job in partial.itertuples()]
+        message = "Sections failed in these jobs, whose scores are undefined therefore:"
+        print("", message, *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
 
 
 def jobs(folder: Path) -> pd.DataFrame:
@@ -95,7 +99,8 @@ def jobs(folder: Path) -> pd.DataFrame:
         largest detector, ``training_seconds`` of all, ``scoring_ms`` of a clip; ``auc_source``,
         ``auc_target`` and ``pauc``, means over machines and sections, and ``auc`` of sections whose
         clips have no domain; the ``official`` score and the ends of its interval, ``low`` and
-        ``high``; ``left_out``, why all of that is missing.
+        ``high``; ``failed``, the sections that failed and why, which leave the scores of their job
+        undefined; ``left_out``, why all of that is missing.
         Fractions; NaN is what is not known.
     """
     folders = [path.parent.parent for path in folder.rglob(".hydra/overrides.yaml")]
@@ -111,12 +116,14 @@ def jobs(folder: Path) -> pd.DataFrame:
         row |= dict(_named(override) for override in results.overrides)
         if told.is_file():
             rows.append(row | {"left_out": told.read_text(encoding="utf-8").strip()})
-        elif results.sections:
-            rows.append(row | _found(results) | {"left_out": ""})
+        elif results.sections or len(results.failed):
+            rows.append(row | _found(results) | {"left_out": "", "failed": _failures(results)})
         elif detected:
             rows.append(row | {"left_out": f"it ended without a result, see {job / 'run.log'}"})
-    named = list(dict.fromkeys(name for row in rows for name in row if name not in _FOUND))
-    return pd.DataFrame(rows, columns=[*(n for n in named if n != "left_out"), *_FOUND, "left_out"])
+    reasons = ["failed", "left_out"]
+    named = dict.fromkeys(name for row in rows for name in row if name not in [*_FOUND, *reasons])
+    table = pd.DataFrame(rows, columns=[*named, *_FOUND, *reasons])
+    return table.fillna(dict.fromkeys(reasons, ""))
 
 
 def cells(own: pd.DataFrame, areas: Iterable[str] = OFFICIAL) -> list[str]:
@@ -135,7 +142,8 @@ def cells(own: pd.DataFrame, areas: Iterable[str] = OFFICIAL) -> list[str]:
     >>> cells(pd.DataFrame([row | {"official": 0.80}, row | {"official": 0.82}]))
     ['33,026', '0.6 s', '1.8 ms', '90.0', '80.0', '75.0', '81.0 ± 1.0 [70.0 to 90.0]']
     """
-    mean = own.drop(columns=own.columns.difference(_FOUND)).astype(float).mean()
+    # A mean without the seeds of which a section failed would be of other machines.
+    mean = own.drop(columns=own.columns.difference(_FOUND)).astype(float).mean(skipna=False)
     spread = own["official"].std(ddof=0)
     official = percent(mean["official"])
     if spread > 5e-4:
@@ -170,7 +178,7 @@ def _printed(done: pd.DataFrame) -> Table:
 
 
 def _official(own: pd.DataFrame) -> float:
-    mean = own["official"].astype(float).mean()
+    mean = own["official"].astype(float).mean(skipna=False)
     return -math.inf if math.isnan(mean) else mean
 
 
@@ -188,10 +196,18 @@ def _found(results: Results) -> dict[str, float]:
             "training_seconds": costs["fit_seconds"].sum(),
             "scoring_ms": costs["score_ms"].mean(),
         }
-    if (official := headline(results)) is not None:
+    official = headline(results)
+    if official is not None and not official.failed:
         found |= {"official": official.score, "low": official.low, "high": official.high}
         mean = metrics[metrics["machine"] == "arithmetic mean"].iloc[0]
         found |= {name: mean[name] for name in OFFICIAL}
         if (undivided := without_domains(metrics) & metrics["section"].notna()).any():
             found["auc"] = metrics.loc[undivided, "auc"].mean()
     return found
+
+
+def _failures(results: Results) -> str:
+    return "; ".join(
+        f"{row.machine} section {row.section} in stage {row.stage}: {row.reason}"
+        for row in results.failed.itertuples()
+    )
