@@ -1,29 +1,21 @@
-"""Synthesis from every rank into one folder; the first-shot number during training."""
+"""The first-shot number during training."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
 import numpy as np
-import pandas as pd
 import pytest
 import soundfile
 import torch
-from torch.utils.data import DataLoader
 
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
-from fsasd.data.recording import read
 from fsasd.detection.callback import DetectorEvaluation, _means
 from fsasd.detectors.knn import KNN
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.cleaning import Cleaning
-from fsasd.generation.prompts import make_prompts
 from fsasd.generation.sampling import Sampler
-from fsasd.generation.synthesis import read_manifest
-from fsasd.generation.transforms import FaultTransforms
-from fsasd.generation.writer import SynthesisWriter
 from fsasd.selection.selector import Selector
 
 
@@ -42,44 +34,6 @@ def run(folder, callbacks, **options):
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
         callbacks=callbacks, **options,
     )  # fmt: skip
-
-
-def test_predict_writes_wavs_and_a_manifest(data, tmp_path):
-    normal = data.captioned.where(machine=data.targets[0], label="normal")
-    prompts = make_prompts(normal, [data.captions(c) for c in normal], 3)
-    writer = SynthesisWriter(tmp_path, prompts)
-    loader = DataLoader(prompts, 4, collate_fn=list)
-    run(tmp_path, [writer]).predict(nano(), loader, return_predictions=False)
-    manifest = pd.read_csv(tmp_path / "manifest.csv")
-    assert manifest["wav"].tolist() == [prompt.wav for prompt in prompts]
-    assert all((tmp_path / wav).is_file() for wav in manifest["wav"])
-    made = read_manifest(tmp_path, kept=False)
-    assert [clip.label for clip in made] == ["normal", "anomaly"] * 3
-
-
-def test_prompts_that_were_not_prepared_for_the_generator_are_an_error(data, tmp_path):
-    normal = data.captioned.where(machine=data.targets[0], label="normal")
-    prompts = make_prompts(normal, [data.captions(c) for c in normal], 1)
-    generator = FaultTransforms({"leak": {"strength": [0.2, 0.5], "above": [2e3, 4e3]}})
-    loader = DataLoader(prompts, 4, collate_fn=list)
-    trainer = run(tmp_path, [SynthesisWriter(tmp_path, prompts)])
-    with pytest.raises(ValueError, match="not prepared for FaultTransforms: pass what"):
-        trainer.predict(generator, loader, return_predictions=False)
-
-
-def test_clips_are_cleaned_and_judged_as_asked(data, tmp_path):
-    normal = data.captioned.where(machine=data.targets[0], label="normal")
-    prompts = make_prompts(normal, [data.captions(c) for c in normal], 2)
-
-    def judge(manifest, folder):
-        assert folder == tmp_path
-        return manifest.assign(kept=manifest["label"] == "normal", reason="no fault in it")
-
-    writer = SynthesisWriter(tmp_path, prompts, Cleaning(match_duration=True), judge)
-    loader = DataLoader(prompts, 4, collate_fn=list)
-    run(tmp_path, [writer]).predict(nano(), loader, return_predictions=False)
-    assert [clip.label for clip in read_manifest(tmp_path)] == ["normal"] * 2
-    assert {len(read(clip.path)) for clip in read_manifest(tmp_path, kept=False)} == {16_000}
 
 
 def test_the_first_shot_number_is_logged_for_checkpoints_to_monitor(data, tmp_path):

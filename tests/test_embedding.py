@@ -26,7 +26,8 @@ from fsasd.detectors.shares import Share
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.prompts import make_prompts
 from fsasd.generation.sampling import Sampler
-from fsasd.generation.synthesis import SynthesisFolder, read_manifest
+from fsasd.generation.synthesis import SynthesisFolder
+from fsasd.generation.synthetic_clips import read_manifest
 from fsasd.generation.transforms import FaultTransforms
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}

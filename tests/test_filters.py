@@ -1,5 +1,7 @@
 """Which clips of a set are kept: constructed sets in which a rule must act, and must not."""
 
+import hashlib
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -11,11 +13,13 @@ import soundfile
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
+from fsasd.data.names import SectionId
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.embedding import Neighbourhood, RealClips, embed
 from fsasd.generation.filters import Filters, far_limit, mark_duplicates, nearness
 
 CAPTIONS = {500: "low", 1500: "high"}
+FAN, PUMP = SectionId("fan", "00"), SectionId("pump", "00")
 
 
 def sound(pitch, seed, hiss=0.0):
@@ -59,8 +63,10 @@ def synthesised(tmp_path, world):
             wav = f"anomaly_{number:04d}.wav"
             soundfile.write(tmp_path / wav, waveform, SAMPLE_RATE, subtype="PCM_16")
             rows.append(
-                {"wav": wav, "machine": "fan", "label": "anomaly", "caption": "", "derived": False,
-                 "source": str(world.clips[0].path), "kept": True, "reason": ""}
+                {"wav": wav, "machine": "fan", "section": "", "label": "anomaly", "caption": "",
+                 "derived": False, "source": str(world.clips[0].path),
+                 "sha256": hashlib.sha256((tmp_path / wav).read_bytes()).hexdigest(),
+                 "kept": True, "reason": ""}
             )  # fmt: skip
         return pd.DataFrame(rows).assign(**columns)
 
@@ -102,8 +108,8 @@ def test_what_no_fault_of_any_machine_sounds_like_is_too_far(world, synthesised,
 
 
 def test_the_limit_of_too_far_is_a_quantile_of_real_anomalies(world):
-    around = Neighbourhood(world.normals("pump"))
-    points = around.place(world.anomalies("pump").clips)
+    around = Neighbourhood(world.normals(PUMP))
+    points = around.place(world.anomalies(PUMP).clips)
     ratios = around.distances(points, [None] * 8).min(axis=1) / np.median(around.spacings())
     assert far_limit(world, "fan", 0.5) == pytest.approx(np.median(ratios))
     assert far_limit(world, "fan", 0.2) < far_limit(world, "fan", 0.9)
@@ -125,6 +131,16 @@ def test_a_clip_made_of_a_real_one_is_not_compared_with_it(world, synthesised, t
     assert reasons(Filters(too_near=0.05)(manifest, tmp_path, world)) == [""]
 
 
+def test_a_section_is_compared_with_its_real_clips_alone(world, synthesised, tmp_path):
+    real = RealClips(
+        Clips([replace(clip, section=f"{i // 2 % 2:02d}") for i, clip in enumerate(world.clips)]),
+        world.captions,
+    )
+    manifest = synthesised([sound(500, 0)] * 2).assign(section=["00", "01"])
+    found = Filters(too_near=0.05)(manifest, tmp_path, real)
+    assert reasons(found) == [NEAR, ""]
+
+
 def test_both_filters_say_what_each_has_found(world, synthesised, tmp_path):
     manifest = synthesised([sound(500, 0), sound(500, 41), sound(500, 42, hiss=1.0)])
     found = Filters(too_far=0.99, too_near=0.05)(manifest, tmp_path, world)
@@ -139,7 +155,7 @@ def test_what_was_rejected_before_keeps_its_reason(world, synthesised, tmp_path)
 
 def test_too_few_real_clips_to_know_what_is_usual_are_an_error(world, synthesised, tmp_path):
     few = RealClips(world.clips[:2], world.captions[:2])
-    with pytest.raises(ValueError, match=r"fan: .* need 3 real normal clips .*, found 2: set both"):
+    with pytest.raises(ValueError, match=r"fan section 00: .* need 3 real .*, found 2: set both"):
         Filters(too_near=0.1)(synthesised([sound(500, 1)]), tmp_path, few)
 
 
@@ -151,13 +167,13 @@ def test_without_anomalies_of_a_reference_too_far_has_no_limit(world, synthesise
 
 def test_what_limits_need_is_known_before_synthesis(world):
     few = RealClips(world.clips[:2], world.captions[:2])
-    with pytest.raises(ValueError, match=r"fan: .* need 3 real normal clips .*, found 2"):
-        Filters(too_near=0.1).check(few, ["fan"])
+    with pytest.raises(ValueError, match=r"fan section 00: .* need 3 real .*, found 2"):
+        Filters(too_near=0.1).check(few, [FAN])
     with pytest.raises(ValueError, match="pump: too_far needs anomalous clips of another machine"):
-        Filters(too_far=0.9).check(world, ["fan", "pump"])
-    Filters(too_far=0.9, too_near=0.1).check(world, ["fan"])
-    Filters(too_near=0.1).check(world, ["fan", "pump"])
-    Filters().check(few, ["fan"])
+        Filters(too_far=0.9).check(world, [FAN, PUMP])
+    Filters(too_far=0.9, too_near=0.1).check(world, [FAN])
+    Filters(too_near=0.1).check(world, [FAN, PUMP])
+    Filters().check(few, [FAN])
 
 
 @pytest.mark.parametrize(("name", "value"), [("too_far", 1.0), ("too_near", 0.0), ("too_far", 3)])
@@ -224,7 +240,7 @@ def test_nearness_looks_at_the_real_clips_of_the_caption(world, synthesised, tmp
     clips = Clips([Clip(tmp_path / wav, "fan") for wav in manifest["wav"]])
     low, high = (str(world.clips[i].path) for i in (0, 1))
     for source, better in ((low, 0), (high, 1)):
-        scores = nearness(clips, manifest.assign(source=source), world.normals("fan"))
+        scores = nearness(clips, manifest.assign(source=source), world.normals(FAN))
         assert scores.argmax() == better
 
 
@@ -233,7 +249,7 @@ def test_nearness_looks_at_the_real_clips_of_the_caption(world, synthesised, tmp
 
 def test_the_same_recording_is_kept_once(synthesised, tmp_path):
     manifest = synthesised([sound(500, 1), sound(500, 2), sound(500, 1)])
-    found = mark_duplicates(manifest, tmp_path)
+    found = mark_duplicates(manifest)
     assert found["kept"].tolist() == [True, True, False]
     assert found["reason"].iloc[2] == "the same recording as an earlier clip"
     assert manifest["kept"].all()
@@ -241,12 +257,12 @@ def test_the_same_recording_is_kept_once(synthesised, tmp_path):
 
 def test_the_same_recording_for_two_machines_is_no_duplicate(synthesised, tmp_path):
     manifest = synthesised([sound(500, 1), sound(500, 1)]).assign(machine=["fan", "pump"])
-    assert mark_duplicates(manifest, tmp_path)["kept"].all()
+    assert mark_duplicates(manifest)["kept"].all()
 
 
 def test_a_rejected_clip_does_not_make_a_later_one_a_duplicate(synthesised, tmp_path):
     manifest = synthesised([sound(500, 1), sound(500, 1)]).assign(kept=[False, True])
-    assert mark_duplicates(manifest, tmp_path)["kept"].tolist() == [False, True]
+    assert mark_duplicates(manifest)["kept"].tolist() == [False, True]
 
 
 # The space
@@ -273,22 +289,22 @@ def test_an_encoder_that_gives_one_vector_is_taken_as_it_is(world):
     points = embed(world.clips[:3], Loudness())
     assert points.shape == (3, 2)
     # A dimension that never varies is no reason to divide by zero.
-    around = Neighbourhood(world.normals("fan"), Loudness())
+    around = Neighbourhood(world.normals(FAN), Loudness())
     assert np.isfinite(around.points).all()
     assert around.points[:, 0].std() == pytest.approx(1)
 
 
 def test_distances_are_in_the_real_clips_standard_deviations(world):
-    around = Neighbourhood(world.normals("fan"))
+    around = Neighbourhood(world.normals(FAN))
     assert around.points.std(axis=0).max() == pytest.approx(1)
     np.testing.assert_allclose(around.points.mean(axis=0), 0, atol=1e-9)
     own = around.distances(around.points, [None] * 12)
     np.testing.assert_allclose(np.diag(own), 0, atol=1e-5)
-    without = around.distances(around.points, [str(c.path) for c in world.normals("fan").clips])
+    without = around.distances(around.points, [str(c.path) for c in world.normals(FAN).clips])
     np.testing.assert_allclose(without.min(axis=1), around.spacings())
 
 
 def test_test_clips_are_never_what_synthetic_clips_are_held_against(world):
-    assert {clip.split for clip in world.normals("pump").clips} == {"train"}
-    assert len(world.normals("pump").clips) == 12
-    assert not len(world.anomalies("fan").clips)
+    assert {clip.split for clip in world.normals(PUMP).clips} == {"train"}
+    assert len(world.normals(PUMP).clips) == 12
+    assert not len(world.anomalies(FAN).clips)

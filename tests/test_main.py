@@ -28,7 +28,8 @@ from fsasd.evaluation.submission import evaluate
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.prompts import Wording
-from fsasd.generation.synthesis import SynthesisFolder, read_manifest
+from fsasd.generation.synthesis import SynthesisFolder
+from fsasd.generation.synthetic_clips import read_manifest
 from fsasd.generation.transforms import FaultTransforms
 from fsasd.pipeline.preflight import check_config
 from fsasd.selection.selector import row_of
@@ -249,7 +250,7 @@ def test_what_a_network_hears_is_in_its_key(chain):
     exposed = app.Run(
         configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true"), root / "x"
     )
-    assert train_recipes(exposed)[0]["synthesise"] == exposed.synthesise_recipe()
+    assert train_recipes(exposed)[0]["synthesise"] == exposed.judge_recipe()
     assert train_recipes(run)[0]["synthesise"] is None
     assert train_recipes(app.Run(configure(*TINY, store), root / "x")) == []
 
@@ -401,7 +402,7 @@ def test_normal_clips_that_a_network_hears_may_be_synthetic(chain, monkeypatch):
     settings = [f"detector.{setting}" for setting in CLASSICAL["cmae"]]
     asked = [*TINY, store, "detector=cmae", "detector.synthetic_normals=true", *settings]
     run = app.Run(configure(*asked), root / "augmented")
-    assert train_recipes(run)[0]["synthesise"] == run.synthesise_recipe()
+    assert train_recipes(run)[0]["synthesise"] == run.judge_recipe()
     run()
     assert {clip.label for clip in heard[0]} == {"normal"}
     assert len(heard[0]) > len(heard[1]), "the stage detect finds it trained"
@@ -460,7 +461,7 @@ def test_a_users_own_class_within_a_detector_is_in_its_key(chain, tmp_path, monk
 @pytest.mark.parametrize(
     ("stage", "setting"),
     [
-        ("synthesise", "synthesis.filters.scorer"),
+        ("judge", "synthesis.filters.scorer"),
         ("synthesise", "prompts"),
         ("finetune", "callbacks.own"),
         ("detect", "selection.own"),
@@ -830,7 +831,11 @@ def test_transforms_need_neither_training_nor_a_trainer(chain):
     transforms = [*TINY, store, "generator=transforms"]
     run = app.Run(configure(*transforms), root / "transforms")
     run()
-    assert {stage for stage, _ in set(artifacts(root)) - set(before)} == {"synthesise", "detect"}
+    assert {stage for stage, _ in set(artifacts(root)) - set(before)} == {
+        "synthesise",
+        "judge",
+        "detect",
+    }
     quality = pd.read_csv(root / "transforms" / "synthetic" / "quality.csv")
     assert quality["label"].tolist() == ["normal", "anomaly"]
     # Its normal clips are real ones, its anomalous ones are not.
@@ -934,13 +939,23 @@ def test_prompts_and_what_is_kept_are_part_of_the_recipe(chain):
     root, store, _ = chain
     synthetic = [*TINY, store, "stages=[synthesise]"]
     recipes = [
-        app.Run(configure(*synthetic, *more), root / "x").synthesise_recipe()
+        app.Run(configure(*synthetic, *more), root / "x").judge_recipe()
         for more in (
             [], ["prompts=contrast"], ["prompts=mixed"], ["synthesis.per_caption=balanced"],
             ["synthesis.filters.too_near=0.1"], ["synthesis.cleaning.silence_db=null"],
         )
     ]  # fmt: skip
     assert all(one != other for i, one in enumerate(recipes) for other in recipes[:i])
+
+
+def test_other_filters_judge_anew_and_generate_nothing(chain, monkeypatch):
+    root, store, _ = chain
+    before = artifacts(root)
+    monkeypatch.setattr(AudioLDM, "generate", None)
+    other = [*TINY, store, "stages=[synthesise]", "synthesis.filters.too_near=0.2"]
+    app.Run(configure(*other), root / "judged")()
+    assert {stage for stage, _ in set(artifacts(root)) - set(before)} == {"judge"}
+    assert (root / "judged/synthetic/quality.csv").is_file()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What is asked of a generator, from which real clip, in which words."""
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -27,6 +28,10 @@ from fsasd.generation.prompts import (
     with_candidates,
 )
 
+GOLDEN = [
+    ("bearing/normal_0000.wav", 2222715974, "target_train_normal_0001_spd_2100_load_1_mic_2.wav"),
+    ("bearing/anomaly_0005.wav", 2449033473, "source_train_normal_0000_spd_1200_load_1_mic_1.wav"),
+]
 NORMAL = "This is the normal sound of a fan."
 FAN = Clip(Path("fan.wav"), "fan", label="normal")
 
@@ -73,6 +78,27 @@ def test_a_machines_prompts_do_not_depend_on_the_other_machines(normals):
     assert together == prompts_of(normals.where(machine="bearing"))
 
 
+def test_a_sections_prompts_do_not_depend_on_the_other_sections(normals):
+    bearing = normals.where(machine="bearing")
+    named = [replace(clip, section=f"{i % 2:02d}") for i, clip in enumerate(bearing)]
+    both = Clips(named, bearing.cache)
+    together = prompts_of(both)
+    assert Counter(p.section for p in together) == {"00": 12, "01": 12}
+    assert len({prompt.wav for prompt in together}) == len({p.seed for p in together}) == 24
+    for section in ("00", "01"):
+        alone = prompts_of(both.where(section=section))
+        assert alone == [prompt for prompt in together if prompt.section == section]
+
+
+def test_section_00_is_named_and_drawn_as_the_machine_alone_was(normals):
+    """Values of before there were prompts of each section."""
+    first, *_, last = prompts_of(normals.where(machine="bearing"))
+    assert (first.wav, first.seed, first.source.partition("_00_")[2]) == GOLDEN[0]
+    assert (last.wav, last.seed, last.source.partition("_00_")[2]) == GOLDEN[1]
+    bare = [replace(clip, section=None) for clip in normals.where(machine="bearing")]
+    assert [p.seed for p in prompts_of(Clips(bare, normals.cache))][::11] == [first.seed, last.seed]
+
+
 def test_more_clips_begin_with_the_fewer(normals):
     few, many = prompts_of(normals, 3), prompts_of(normals, 9)
     assert [p for p in many if p in few] == few
@@ -115,8 +141,9 @@ def test_a_prompt_takes_domain_length_and_level_of_one_real_clip(make_wav):
     assert prompt.seconds == 1.5
     # AudioLDM hears peaks of 0.5.
     assert prompt.gain == pytest.approx(5, rel=1e-3)
-    assert prompt.wav == "fan/normal_0000.wav"
+    assert prompt.wav == "fan/02/normal_0000.wav"
     assert prompt.source == str(clip.path)
+    assert prompt.source_sha256 == hashlib.sha256(clip.path.read_bytes()).hexdigest()
     assert not prompt.derived
 
 

@@ -15,6 +15,7 @@ from torchmetrics.image.kid import poly_mmd
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
+from fsasd.data.names import SectionId
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.encoders import Encoder, Layer
 from fsasd.detectors.representations import TimeWeighted
@@ -145,14 +146,14 @@ def made(write, real, tmp_path):
 
     def make(captions, machine="fan", label="normal", **columns):
         sources = [
-            str(c.path) for c in real.normals(machine).clips[: len(captions)]
+            str(c.path) for c in real.normals(SectionId(machine, "00")).clips[: len(captions)]
         ]  # low, high, low ...
         rows = []
         for number, (caption, source) in enumerate(zip(captions, sources, strict=True)):
             wav = f"made/{machine}_{label}_{number}.wav"
             write(wav, tone(PITCHES.get(caption, 5000), 500 + number))
             rows.append(
-                {"wav": wav, "machine": machine, "label": label, "caption": caption,
+                {"wav": wav, "machine": machine, "section": "", "label": label, "caption": caption,
                  "source": source, "derived": False, "kept": True}
             )  # fmt: skip
         return pd.DataFrame(rows).assign(**columns)
@@ -162,7 +163,9 @@ def made(write, real, tmp_path):
 
 def test_clips_like_the_real_ones_are_near_them_and_follow_their_captions(made, real, tmp_path):
     (row,) = quality_table(made(["low", "high"] * 4), tmp_path, real).to_dict("records")
-    assert (row["machine"], row["label"], row["against"]) == ("fan", "normal", "normal")
+    assert [row[name] for name in ("machine", "section", "label", "against")] == [
+        *("fan", "00", "normal", "normal")
+    ]
     assert (row["synthetic"], row["real"]) == (8, 12)
     assert row["encoder"] == "log-mel statistics"
     assert row["front_end"] == repr(LogMel.twfr())
@@ -233,7 +236,7 @@ def test_a_layer_of_a_pretrained_encoder_is_an_encoder(made, real, tiny_encoders
     assert "weights=" in table["front_end"]["clap"]
     clips = Clips([Clip(tmp_path / wav, "fan") for wav in manifest["wav"]])
     heard = [np.stack([layers(clips.cache.read(clip))[-1] for clip in part])
-             for part in (clips, real.normals("fan").clips)]  # fmt: skip
+             for part in (clips, real.normals(SectionId("fan", "00")).clips)]  # fmt: skip
     made_, known = [(points - heard[1].mean(axis=0)) / heard[1].std(axis=0) for points in heard]
     assert table["fad"]["clap"] == pytest.approx(frechet_distance(made_, known), rel=1e-3)
 
@@ -255,7 +258,7 @@ def test_clips_that_were_rejected_do_not_count(made, real, tmp_path):
 
 
 def test_a_machine_with_five_clips_has_a_quality(made, real, tmp_path):
-    five = real.normals("fan")
+    five = real.normals(SectionId("fan", "00"))
     few = RealClips(five.clips[:5], five.captions[:5])
     row = quality_table(made(["low", "high"] * 2), tmp_path, few).iloc[0]
     assert row["real"] == 5

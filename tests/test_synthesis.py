@@ -1,15 +1,28 @@
+import contextlib
 import csv
+import hashlib
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
 
+from fsasd.data.captions import caption
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, read
+from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.cleaning import Cleaning
-from fsasd.generation.prompts import Prompt
-from fsasd.generation.synthesis import SynthesisFolder, read_manifest, read_table, rejections
+from fsasd.generation.prompts import Prompt, make_prompts
+from fsasd.generation.sampling import Sampler
+from fsasd.generation.synthesis import SynthesisFolder, synthesise
+from fsasd.generation.synthetic_clips import (
+    read_manifest,
+    read_table,
+    rejections,
+    write_table,
+)
+from fsasd.generation.transforms import FaultTransforms
 
 # The folder
 
@@ -63,8 +76,8 @@ def test_the_manifest_has_a_row_for_each_prompt_in_their_order(tmp_path):
     manifest = pd.read_csv(tmp_path / "manifest.csv")
     assert list(manifest.columns) == [
         *("wav", "machine", "section", "domain", "label", "caption"),
-        *("seconds", "gain", "seed", "source", "negative", "derived"),
-        *("attributes", "raw_label", "fault", "kept", "reason"),
+        *("seconds", "gain", "seed", "source", "source_sha256", "negative", "derived"),
+        *("attributes", "raw_label", "fault", "sha256", "kept", "reason"),
     ]
     assert manifest["wav"].tolist() == [one.wav for one in PROMPTS]
     assert manifest["caption"].tolist() == [one.caption for one in PROMPTS]
@@ -75,7 +88,7 @@ def test_the_manifest_has_a_row_for_each_prompt_in_their_order(tmp_path):
 
 def test_closing_before_the_end_tells_how_much_is_missing(tmp_path):
     finish(tmp_path, PROMPTS[:4])
-    with pytest.raises(RuntimeError, match=r"2 of 6 clips were not synthesised"):
+    with pytest.raises(RuntimeError, match=r"2 of 6 clips were not .* fan/normal_0002"):
         SynthesisFolder(tmp_path).close(PROMPTS)
     assert not (tmp_path / "manifest.csv").exists()
 
@@ -209,27 +222,6 @@ def test_only_clips_made_of_a_real_one_name_it(tmp_path):
     assert read_table(tmp_path)["source"].tolist() == ["real/0.wav", "real/1.wav"]
 
 
-def test_the_same_recording_is_kept_once(tmp_path):
-    for one in PROMPTS:
-        SynthesisFolder(tmp_path).write(one, sound(one.seed // 4))
-    SynthesisFolder(tmp_path).close(PROMPTS)
-    assert rejections(tmp_path, "fan") == {"the same recording as an earlier clip": 4}
-    assert len(read_manifest(tmp_path)) == 2
-
-
-def test_a_judge_has_the_last_word(tmp_path):
-    finish(tmp_path, PROMPTS)
-
-    def judge(manifest, folder):
-        assert manifest["kept"].dtype == bool
-        assert folder == tmp_path
-        return manifest.assign(kept=False, reason="not today")
-
-    SynthesisFolder(tmp_path).close(PROMPTS, judge)
-    assert read_manifest(tmp_path) == []
-    assert rejections(tmp_path, "fan") == {"not today": 6}
-
-
 def test_nothing_asked_for_is_an_empty_manifest(tmp_path):
     SynthesisFolder(tmp_path).close([])
     assert read_manifest(tmp_path) == []
@@ -258,3 +250,92 @@ def test_a_manifest_without_attributes_is_refused(tmp_path):
 def test_a_folder_without_a_manifest_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"manifest\.csv does not exist: was the synthesis"):
         read_manifest(tmp_path)
+
+
+def test_recordings_may_be_in_another_folder_than_the_manifest(tmp_path):
+    finish(tmp_path / "synthetic", PROMPTS)
+    manifest = SynthesisFolder(tmp_path / "synthetic").close(PROMPTS)
+    (tmp_path / "judged").mkdir()
+    write_table(manifest.assign(kept=manifest["label"] == "normal"), tmp_path / "judged")
+    clips = read_manifest(tmp_path / "judged", tmp_path / "synthetic")
+    assert [clip.path for clip in clips] == [
+        tmp_path / "synthetic" / one.wav for one in PROMPTS if one.label == "normal"
+    ]
+
+
+# One call
+
+
+LEAK = {"leak": {"strength": [0.2, 0.5], "above": [2e3, 4e3]}}
+
+
+def trainer(folder, **options):
+    return L.Trainer(
+        accelerator="cpu", devices=1, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, default_root_dir=folder, **options,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def asked(factory_clips):
+    """Three normal and three anomalous prompts of a machine, shortened."""
+    normal = factory_clips.where(machine="bearing", split="train", label="normal")
+    prompts = make_prompts(normal, [caption(clip) for clip in normal], 3)
+    return [prompt._replace(seconds=0.6) for prompt in prompts]
+
+
+def test_synthesise_leaves_recordings_and_their_manifest(asked, tmp_path):
+    generator = AudioLDM("nano", sampler=Sampler(steps=1))
+    synthesise(generator, asked, tmp_path / "out", trainer(tmp_path), Cleaning(silence_db=None), 4)
+    table = read_table(tmp_path / "out")
+    assert table["wav"].tolist() == [prompt.wav for prompt in asked]
+    for wav, digest in zip(table["wav"], table["sha256"], strict=True):
+        assert hashlib.sha256((tmp_path / "out" / wav).read_bytes()).hexdigest() == digest
+        assert len(read(tmp_path / "out" / wav)) == 0.6 * SAMPLE_RATE
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"bearing", "manifest.csv"}
+
+
+def test_synthesise_prepares_prompts_for_the_generator(asked, tmp_path):
+    synthesise(FaultTransforms(LEAK), asked, tmp_path / "out", trainer(tmp_path))
+    table = read_table(tmp_path / "out")
+    assert table["derived"].all()
+    assert table["fault"].tolist() == ["", "leak"] * 3
+    assert table["source"].tolist() == [prompt.source for prompt in asked]
+    for path, digest in zip(table["source"], table["source_sha256"], strict=True):
+        assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == digest
+
+
+def test_synthesise_generates_with_the_average_of_the_weights(asked, tmp_path):
+    average = []
+
+    class Averaged(FaultTransforms):
+        @contextlib.contextmanager
+        def averaged_weights(self):
+            average.append(True)
+            yield
+            average.append(False)
+
+        def generate(self, prompts):
+            assert average == [True]
+            return super().generate(prompts)
+
+    synthesise(Averaged(LEAK), asked, tmp_path / "out", trainer(tmp_path))
+    assert average == [True, False]
+
+
+def test_synthesise_leaves_the_trainer_as_it_was(asked, tmp_path):
+    player = trainer(tmp_path)
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        before = player.callbacks
+        synthesise(FaultTransforms(LEAK), asked, folder, player)
+        assert player.callbacks is before
+    assert (one / "manifest.csv").read_bytes() == (two / "manifest.csv").read_bytes()
+
+
+def test_a_finished_synthesis_generates_nothing(asked, tmp_path, monkeypatch):
+    synthesise(FaultTransforms(LEAK), asked, tmp_path / "out", trainer(tmp_path))
+    before = (tmp_path / "out/manifest.csv").read_bytes()
+    monkeypatch.setattr(FaultTransforms, "generate", None)
+    synthesise(FaultTransforms(LEAK), asked, tmp_path / "out", trainer(tmp_path))
+    assert (tmp_path / "out/manifest.csv").read_bytes() == before

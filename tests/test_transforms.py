@@ -14,8 +14,10 @@ from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip, MetadataError
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.faults import FAULTS
+from fsasd.generation.filters import mark_duplicates
 from fsasd.generation.prompts import make_prompts
-from fsasd.generation.synthesis import SynthesisFolder, read_manifest, read_table
+from fsasd.generation.synthesis import SynthesisFolder
+from fsasd.generation.synthetic_clips import clips_of, read_table
 from fsasd.generation.transforms import FaultTransforms
 
 LEAK = {"leak": {"strength": [0.1, 0.5], "above": [1000, 3000]}}
@@ -44,8 +46,8 @@ def written(generator, clips, folder, count=8):
     synthesis = SynthesisFolder(folder)
     for prompt, waveform in zip(prompts, generator.generate(prompts), strict=True):
         synthesis.write(prompt, waveform.numpy())
-    synthesis.close(prompts)
-    return Clips(read_manifest(folder))
+    manifest = mark_duplicates(synthesis.close(prompts))
+    return Clips(clips_of(manifest[manifest["kept"]], folder))
 
 
 def test_normal_clips_are_their_sources_as_they_are(shipped, normals, tmp_path):

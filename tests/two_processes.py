@@ -6,19 +6,16 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from torch.utils.data import DataLoader
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
 from fsasd.detection.callback import DetectorEvaluation
 from fsasd.detectors.knn import KNN
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.batches import batches
 from fsasd.generation.prompts import make_prompts
 from fsasd.generation.sampling import Sampler
 from fsasd.generation.sharding import FullySharded
-from fsasd.generation.synthesis import SynthesisFolder
-from fsasd.generation.writer import SynthesisWriter
+from fsasd.generation.synthesis import synthesise
 from fsasd.selection.selector import Selector
 
 GLOBAL_BATCH = 8
@@ -111,10 +108,7 @@ def main(root: Path, folder: Path, devices: int, strategy: str) -> None:
     prompts = make_prompts(normal, [data.captions(clip) for clip in normal], 6)
     prompts = [p._replace(seconds=0.5 + 0.25 * (i % 3 == 0)) for i, p in enumerate(prompts)]
     out = folder / "synthetic"
-    rest = batches(prompts, SynthesisFolder(out).remaining(prompts), 3, devices)
-    loader = DataLoader(rest, batch_size=1, collate_fn=lambda found: found[0])
-    predict = trainer(folder, devices, strategy, callbacks=[SynthesisWriter(out, prompts)])
-    predict.predict(model, loader, return_predictions=False)
+    synthesise(model, prompts, out, trainer(folder, devices, strategy), batch_size=3)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch.utils.data import DataLoader
 
 from fsasd.cli.sweep import LEFT_OUT, leave_out
 from fsasd.data.check import check, find_in_recordings, inspect_once, log_findings
@@ -46,21 +44,19 @@ from fsasd.detectors.base import Detector
 from fsasd.detectors.training import SET_BY_DETECTORS, batch_norm_groups
 from fsasd.evaluation.calibration import require_rate
 from fsasd.generation import checkpoint as checkpoints
-from fsasd.generation.batches import batches
 from fsasd.generation.cost import what_to_lower
 from fsasd.generation.embedding import RealClips
 from fsasd.generation.filters import Filters
+from fsasd.generation.judging import judge
 from fsasd.generation.nano import pretrain_parts
-from fsasd.generation.prompts import check_wording, make_prompts, with_candidates
-from fsasd.generation.quality import QUALITY, quality_table
-from fsasd.generation.synthesis import (
-    MANIFEST,
-    SynthesisFolder,
-    read_manifest,
-    read_table,
-    rejections,
+from fsasd.generation.prompts import (
+    check_wording,
+    clips_by_section,
+    make_prompts,
+    with_candidates,
 )
-from fsasd.generation.writer import SynthesisWriter
+from fsasd.generation.synthesis import synthesise
+from fsasd.generation.synthetic_clips import MANIFEST, read_manifest, rejections
 from fsasd.pipeline.preflight import (
     SECTIONS,
     check_accelerator,
@@ -86,20 +82,23 @@ from fsasd.runtime.memory import give_back_memory, keep_freed_memory, memory_adv
 from fsasd.runtime.processes import leave_with_the_first_rank, say_only_what_matters
 from fsasd.runtime.progress import StepProgress
 from fsasd.runtime.ranks import rank
-from fsasd.runtime.resuming import fit, interruptible, read_checkpoint
+from fsasd.runtime.resuming import fit, read_checkpoint
 from fsasd.selection.selector import Selector
 from fsasd.selection.validation import Trial, play_target
 from fsasd.store.store import Store
 
 log = logging.getLogger(__name__)
 
-VERSIONS = {"pretrain": 3, "finetune": 5, "synthesise": 6, "train": 5, "detect": 13}
+VERSIONS = {
+    "pretrain": 3, "finetune": 5, "synthesise": 7, "judge": 1, "train": 5, "detect": 13,
+}  # fmt: skip
 """To be raised when a stage, given the same recipe, gives another result."""
 
 SOME_UNREADABLE = 3
 """Exit code of a run that went on without recordings that cannot be read."""
 
 STAGES = ("check", "pretrain", "finetune", "synthesise", "train", "detect", "report")
+"""Those that are chosen; ``judge`` follows ``synthesise``."""
 
 # What changes where and how fast a stage runs, but not what it computes.
 _RUNTIME = {
@@ -180,12 +179,26 @@ class Run:
 
     def synthesise_recipe(self) -> dict[str, Any]:
         """Return what the synthetic clips depend on."""
+        synthesis = self._plain("synthesis")
+        for judged in ("filters", "encoders"):
+            synthesis.pop(judged)
         return {
             "version": VERSIONS["synthesise"],
             "finetune": self.finetune_recipe(),
             "sampler": self._plain("generator").get("sampler"),
-            "synthesis": self._plain("synthesis"),
-            **foreign(self._plain("synthesis")),
+            "synthesis": synthesis,
+            **foreign(synthesis),
+        }
+
+    def judge_recipe(self) -> dict[str, Any]:
+        """Return what the verdict on synthetic clips depends on."""
+        judged = {name: self._plain("synthesis")[name] for name in ("filters", "encoders")}
+        return {
+            "version": VERSIONS["judge"],
+            "synthesise": self.synthesise_recipe(),
+            **judged,
+            **foreign(judged),
+            **self._captioned,
         }
 
     def train_recipe(self, part: Detector) -> dict[str, Any]:
@@ -285,8 +298,8 @@ class Run:
         learnt = {"checkpoint": str(model)} if model else {}
         generator = hydra.utils.instantiate(self.cfg.generator, _convert_="all", **learnt)
         options = hydra.utils.instantiate(self.cfg.synthesis, _convert_="all")
-        normal, real = self._normals(), self._real()
-        asked = make_prompts(
+        normal = self._normals()
+        prompts = make_prompts(
             normal,
             [self.data.captions(clip) for clip in normal],
             options["clips_per_label"],
@@ -296,27 +309,19 @@ class Run:
             # Clips that are made of their source's audio are as long as it.
             None if generator.derived else options["max_seconds"],
         )
-        prompts = generator.prepare(with_candidates(asked, options["candidates"]))
-        judge = functools.partial(options["filters"], real=real)
-        remaining = SynthesisFolder(folder).remaining(prompts)
-        if remaining:
-            writer = SynthesisWriter(folder, prompts, options["cleaning"], judge)
-            trainer = self._trainer(folder, callbacks=[writer], logger=False)
-            # Ranks are dealt whole batches, which are the same for any number of them.
-            loader: DataLoader = DataLoader(
-                batches(prompts, remaining, options["batch_size"], trainer.world_size),  # type: ignore[arg-type]
-                batch_size=1,
-                collate_fn=itemgetter(0),
-            )
-            lower = f"synthesis.batch_size (now {options['batch_size']})"
-            with memory_advice(lower), interruptible(trainer):
-                trainer.predict(generator, loader, return_predictions=False)
-        elif rank() == 0:
-            # A run that was killed after its last clip has all to list and none to generate.
-            SynthesisFolder(folder).close(prompts, judge)
-        if rank() == 0:
-            quality = quality_table(read_table(folder), folder, real, options["encoders"])
-            quality.to_csv(folder / QUALITY, index=False)
+        synthesise(
+            generator,
+            with_candidates(prompts, options["candidates"]),
+            folder,
+            self._trainer(folder, logger=False),
+            options["cleaning"],
+            options["batch_size"],
+        )
+
+    def judge(self, folder: Path, synthetic: Path) -> None:
+        """Decide which synthetic clips are kept, and compare them with real ones."""
+        options = hydra.utils.instantiate(self.cfg.synthesis, _convert_="all")
+        judge(synthetic, folder, self._real(), options["filters"], options["encoders"])
 
     def train(self, part: Detector, folder: Path, synthetic: Path | None) -> None:
         """Train a detector's networks on the normal training clips of all machines."""
@@ -327,8 +332,8 @@ class Run:
                     f"{type(part).__name__} is to be trained on synthetic clips, too "
                     f"({', '.join(sorted(labels))}): choose a generator"
                 )
-            _require(synthetic, "synthesise")
-            made = [clip for clip in read_manifest(synthetic) if clip.label in labels]
+            _require(synthetic, "judge")
+            made = [clip for clip in self._read(synthetic) if clip.label in labels]
             heard = Clips([*heard, *made], self.data.cache)
         options = hydra.utils.instantiate(self.cfg.trainer, _partial_=True, _convert_="all")
         where = {k: v for k, v in options.keywords.items() if k not in SET_BY_DETECTORS}
@@ -549,10 +554,21 @@ class Run:
                 _require(finetuned, "finetune")
             model = finetuned / "model" if finetuned else None
             self._make("synthesise", recipe, functools.partial(self.synthesise, model=model))
+        recipe = self.judge_recipe()
+        judged = self.store.path("judge", recipe)
+        if "synthesise" in stages and rank() == 0:
+            build = functools.partial(self.judge, synthetic=synthetic)
+            self._make("judge", recipe, build, alone=True)
         if {"synthesise", "detect"} & set(stages):
             _require(synthetic, "synthesise")
+            _require(judged, "synthesise")
             self._show(synthetic, "synthetic")
-        return synthetic
+            self._show(judged, "synthetic")
+        return judged
+
+    def _read(self, judged: Path, *, kept: bool = True) -> list[Clip]:
+        recordings = self.store.path("synthesise", self.synthesise_recipe())
+        return read_manifest(judged, recordings, kept=kept)
 
     def _check_synthesis(self) -> None:
         """Check that clips can be asked for and judged: hours of fine-tuning would come before."""
@@ -560,7 +576,7 @@ class Run:
         normal = self._normals()
         check_wording(normal, [self.data.captions(clip) for clip in normal], options["prompts"])
         if isinstance(options["filters"], Filters):
-            options["filters"].check(self._real(), sorted({clip.machine for clip in normal}))
+            options["filters"].check(self._real(), clips_by_section(normal))
 
     def _train(self, stages: Sequence[str], synthetic: Path | None) -> None:
         for part in self.detector.to_prepare():
@@ -580,7 +596,8 @@ class Run:
     ) -> Path:
         failed = True
         try:
-            made = self.store.make(stage, recipe, build, force=stage in self.cfg.force, alone=alone)
+            asked = "synthesise" if stage == "judge" else stage
+            made = self.store.make(stage, recipe, build, force=asked in self.cfg.force, alone=alone)
             failed = False
         finally:
             # The next stage, or job of a sweep, is a run of its own there.
@@ -594,8 +611,8 @@ class Run:
             show(made, self.folder, name)
 
     def _synthetic(self, folder: Path) -> Clips:
-        clips = Clips(read_manifest(folder), self.data.cache)
-        for machine in sorted({clip.machine for clip in read_manifest(folder, kept=False)}):
+        clips = Clips(self._read(folder), self.data.cache)
+        for machine in sorted({clip.machine for clip in self._read(folder, kept=False)}):
             if len(set(clips.where(machine=machine).labels.tolist())) < 2:
                 log.warning(
                     "%s: too few synthetic clips were kept to choose a setting. Rejected were %s: "
@@ -647,7 +664,7 @@ class Run:
         )
 
     def _synthesised(self) -> dict[str, Any] | None:
-        return self.synthesise_recipe() if self.cfg.generator._target_ else None
+        return self.judge_recipe() if self.cfg.generator._target_ else None
 
     def _all(self, group: str) -> Any:
         return OmegaConf.to_container(self.cfg[group], resolve=True) if self.cfg[group] else None

@@ -19,8 +19,10 @@ from fsasd.detection.section import sections
 from fsasd.detectors.base import Detector
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.generation.base import Generator
+from fsasd.generation.filters import mark_duplicates
 from fsasd.generation.prompts import make_prompts
-from fsasd.generation.synthesis import SynthesisFolder, read_manifest
+from fsasd.generation.synthesis import SynthesisFolder
+from fsasd.generation.synthetic_clips import clips_of
 from fsasd.runtime.ranks import rank
 from fsasd.selection.choice import Choice
 from fsasd.selection.selector import Selector
@@ -149,8 +151,8 @@ class DetectorEvaluation(L.Callback):
         synthesis = SynthesisFolder(folder)
         for prompt, waveform in zip(prompts, waveforms, strict=True):
             synthesis.write(prompt, waveform.numpy())
-        synthesis.close(prompts)
-        return Clips(read_manifest(folder))
+        manifest = mark_duplicates(synthesis.close(prompts))
+        return Clips(clips_of(manifest[manifest["kept"]], folder))
 
 
 class _KeepsReal(FeatureCache):

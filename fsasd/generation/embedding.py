@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -12,6 +12,9 @@ from scipy.spatial.distance import cdist
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips, FrontEnd
 from fsasd.data.log_mel import LogMel
+from fsasd.data.metadata import Clip
+from fsasd.data.names import SectionId
+from fsasd.generation.prompts import clips_by_section
 
 ENCODER = LogMel.twfr()
 """What distances are taken in unless said otherwise: log-mel statistics."""
@@ -61,26 +64,26 @@ class RealClips:
     clips: Clips
     captions: Sequence[str]
 
-    def normals(self, machine: str) -> RealClips:
-        """Return the normal training clips of a machine."""
-        return self._where(
-            [
-                clip.machine == machine and clip.label == "normal" and clip.split != "test"
-                for clip in self.clips
-            ]
-        )
+    def sections(self) -> list[SectionId]:
+        """Return the sections of which there are clips, in order."""
+        return list(clips_by_section(self.clips))
 
-    def anomalies(self, machine: str) -> RealClips:
-        """Return the anomalous clips of a machine, of which a target machine has none."""
-        return self._where([c.machine == machine and c.label == "anomaly" for c in self.clips])
+    def normals(self, section: SectionId) -> RealClips:
+        """Return the normal training clips of a section."""
+        return self._where(section, lambda clip: clip.label == "normal" and clip.split != "test")
+
+    def anomalies(self, section: SectionId) -> RealClips:
+        """Return the anomalous clips of a section, of which one of a target machine has none."""
+        return self._where(section, lambda clip: clip.label == "anomaly")
 
     def captions_by_path(self) -> dict[str, str]:
         """Return each recording's caption."""
         return {printable(c.path): text for c, text in zip(self.clips, self.captions, strict=True)}
 
-    def _where(self, chosen: Sequence[bool]) -> RealClips:
-        kept = np.flatnonzero(chosen).tolist()
-        return RealClips(self.clips[kept], [self.captions[i] for i in kept])
+    def _where(self, section: SectionId, predicate: Callable[[Clip], bool]) -> RealClips:
+        in_section = clips_by_section(self.clips).get(section, [])
+        chosen = [i for i in in_section if predicate(self.clips[i])]
+        return RealClips(self.clips[chosen], [self.captions[i] for i in chosen])
 
 
 class Neighbourhood:
@@ -90,7 +93,7 @@ class Neighbourhood:
     that those of machines and of encoders compare.
 
     Args:
-        real: Normal clips of one machine.
+        real: Normal clips of one section.
         front_end: The encoder.
 
     >>> clips = Clips([])

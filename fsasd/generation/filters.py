@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,22 @@ import pandas as pd
 
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
+from fsasd.data.names import SectionId
 from fsasd.generation.embedding import Neighbourhood, RealClips
 from fsasd.generation.prompts import asked_for
+from fsasd.generation.synthetic_clips import sources_of_derived
 
 USUAL = 3
 """Real normal clips: the fewest of which spacings have a median that one pair does not decide."""
 
 Scorer = Callable[[Clips, pd.DataFrame, RealClips], np.ndarray]
-"""(clips, their rows of the manifest, real normal clips) of a machine -> (n,), higher is better."""
+"""(clips, their rows of the manifest, real normal clips) of a section -> (n,), higher is better."""
 
 
 class Filters:
     """Keep of a set of synthetic clips what is worth choosing a detector's setting on.
 
-    Two filters compare a clip's distance to the nearest real normal clip of its machine with what
+    Two filters compare a clip's distance to the nearest real normal clip of its section with what
     is usual, the median spacing of these; the limits come from real clips. The paper has neither,
     and both are off by default: the first needs the target machine's anomalies to be like those of
     other machines, the second takes away just those faults that a detector finds hardest.
@@ -58,22 +59,22 @@ class Filters:
         self.too_near = too_near
         self.scorer = scorer or nearness
 
-    def check(self, real: RealClips, machines: Iterable[str]) -> None:
+    def check(self, real: RealClips, sections: Iterable[SectionId]) -> None:
         """Check that there are real clips to take limits from, before anything is synthesised.
 
         Args:
             real: What is known of real machines.
-            machines: Those to synthesise.
+            sections: Those to synthesise.
 
         Raises:
-            ValueError: There are none for a machine.
+            ValueError: There are none for a section.
         """
         if self.too_far is None and self.too_near is None:
             return
-        for machine in machines:
-            _require_usual(machine, real.normals(machine))
+        for section in sections:
+            _require_usual(section, real.normals(section))
             if self.too_far is not None:
-                _with_anomalies(real, machine)
+                _with_anomalies(real, section.machine)
 
     def __call__(self, manifest: pd.DataFrame, folder: Path, real: RealClips) -> pd.DataFrame:
         """Return the manifest with reasons for what is not kept.
@@ -87,49 +88,59 @@ class Filters:
             ValueError: There are no real clips to take a limit from.
         """
         manifest = manifest.copy()
-        for machine in dict.fromkeys(manifest["machine"]):
-            own = manifest["machine"] == machine
+        for section, in_section in rows_by_section(manifest):
+            normals = real.normals(section)
             if self.too_far is not None or self.too_near is not None:
-                self._by_distance(manifest, own, folder, real)
-            self._by_score(manifest, own, folder, real)
+                self._by_distance(manifest, in_section, folder, real, section)
+            self._by_score(manifest, in_section, folder, normals)
         return manifest
 
     def _by_distance(
-        self, manifest: pd.DataFrame, own: pd.Series, folder: Path, real: RealClips
+        self,
+        manifest: pd.DataFrame,
+        in_section: pd.Series,
+        folder: Path,
+        real: RealClips,
+        section: SectionId,
     ) -> None:
-        rows = manifest[own & manifest["kept"]]
-        if rows.empty:
+        kept = manifest[in_section & manifest["kept"]]
+        if kept.empty:
             return
-        machine = rows["machine"].iloc[0]
-        normals = real.normals(machine)
-        _require_usual(machine, normals)
+        normals = real.normals(section)
+        _require_usual(section, normals)
         around = Neighbourhood(normals)
         usual = float(np.median(around.spacings()))
-        points = around.place(recordings(rows, folder))
-        nearest = around.distances(points, made_of(rows)).min(axis=1) / usual
+        points = around.place(recordings(kept, folder))
+        nearest = around.distances(points, sources_of_derived(kept)).min(axis=1) / usual
         if self.too_far is not None:
-            limit = far_limit(real, machine, self.too_far)
+            limit = far_limit(real, section.machine, self.too_far)
             text = "farther from real clips than real anomalies of other machines"
-            _reject(manifest, rows.index[nearest > limit], f"{text} (above {limit:.2f} spacings)")
+            _reject(manifest, kept.index[nearest > limit], f"{text} (above {limit:.2f} spacings)")
         if self.too_near is not None:
             limit = float(np.quantile(around.spacings() / usual, self.too_near))
             text = "closer to real normal clips than these to one another"
-            _reject(manifest, rows.index[nearest < limit], f"{text} (below {limit:.2f} spacings)")
+            _reject(manifest, kept.index[nearest < limit], f"{text} (below {limit:.2f} spacings)")
 
     def _by_score(
-        self, manifest: pd.DataFrame, own: pd.Series, folder: Path, real: RealClips
+        self, manifest: pd.DataFrame, in_section: pd.Series, folder: Path, normals: RealClips
     ) -> None:
-        rows = manifest[own & manifest["kept"]]
-        asked = rows["wav"].map(asked_for)
-        rows = rows[asked.duplicated(keep=False)]
-        if rows.empty:
+        kept = manifest[in_section & manifest["kept"]]
+        asked = kept["wav"].map(asked_for)
+        kept = kept[asked.duplicated(keep=False)]
+        if kept.empty:
             return
-        clips = recordings(rows, folder)
-        scores = pd.Series(
-            self.scorer(clips, rows, real.normals(rows["machine"].iloc[0])), rows.index
-        )
-        best = scores.groupby(asked[rows.index]).idxmax()
-        _reject(manifest, rows.index.difference(pd.Index(best)), "another candidate was better")
+        scores = pd.Series(self.scorer(recordings(kept, folder), kept, normals), kept.index)
+        best = scores.groupby(asked[kept.index]).idxmax()
+        _reject(manifest, kept.index.difference(pd.Index(best)), "another candidate was better")
+
+
+def rows_by_section(manifest: pd.DataFrame) -> Iterator[tuple[SectionId, pd.Series]]:
+    """Yield each section of a manifest, and for each row whether it is of that section."""
+    names = manifest["section"].replace("", "00")
+    for section in map(
+        SectionId._make, dict.fromkeys(zip(manifest["machine"], names, strict=True))
+    ):
+        yield section, (manifest["machine"] == section.machine) & (names == section.section)
 
 
 def nearness(clips: Clips, rows: pd.DataFrame, real: RealClips) -> np.ndarray:
@@ -140,7 +151,7 @@ def nearness(clips: Clips, rows: pd.DataFrame, real: RealClips) -> np.ndarray:
     """
     around = Neighbourhood(real)
     captions = real.captions_by_path()
-    distances = around.distances(around.place(clips), made_of(rows))
+    distances = around.distances(around.place(clips), sources_of_derived(rows))
     theirs = np.array(around.captions)
     for row, source in zip(distances, rows["source"], strict=True):
         row[theirs != captions.get(source)] = np.inf
@@ -158,25 +169,21 @@ def far_limit(real: RealClips, machine: str, quantile: float) -> float:
     Raises:
         ValueError: No other machine has anomalous clips and normal clips to compare them with.
     """
-    found: list[float] = []
+    ratios: list[float] = []
     for other in _with_anomalies(real, machine):
         around = Neighbourhood(real.normals(other))
         points = around.place(real.anomalies(other).clips)
         nearest = around.distances(points, [None] * len(points)).min(axis=1)
-        found += (nearest / np.median(around.spacings())).tolist()
-    return float(np.quantile(found, quantile))
+        ratios += (nearest / np.median(around.spacings())).tolist()
+    return float(np.quantile(ratios, quantile))
 
 
-def mark_duplicates(manifest: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Reject each clip that is, sample by sample, an earlier one of its machine."""
+def mark_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Reject each clip whose file is, byte by byte, that of an earlier one of its section."""
     manifest = manifest.copy()
-    rows = manifest[manifest["kept"]]
-    sounds = rows["wav"].map(lambda wav: hashlib.sha256((folder / wav).read_bytes()).hexdigest())
-    _reject(
-        manifest,
-        rows.index[(rows["machine"] + sounds).duplicated()],
-        "the same recording as an earlier clip",
-    )
+    kept = manifest[manifest["kept"]]
+    again = kept.duplicated(["machine", "section", "sha256"])
+    _reject(manifest, kept.index[again], "the same recording as an earlier clip")
     return manifest
 
 
@@ -190,19 +197,21 @@ def recordings(rows: pd.DataFrame, folder: Path) -> Clips:
     )
 
 
-def _require_usual(machine: str, normals: RealClips) -> None:
+def _require_usual(section: SectionId, normals: RealClips) -> None:
     if len(normals.clips) < USUAL:
         raise ValueError(
-            f"{machine}: too_far and too_near need {USUAL} real normal clips to know what is "
+            f"{section}: too_far and too_near need {USUAL} real normal clips to know what is "
             f"usual, found {len(normals.clips)}: set both to null"
         )
 
 
-def _with_anomalies(real: RealClips, machine: str) -> list[str]:
+def _with_anomalies(real: RealClips, machine: str) -> list[SectionId]:
     others = [
         other
-        for other in sorted({clip.machine for clip in real.clips} - {machine})
-        if len(real.normals(other).clips) >= USUAL and len(real.anomalies(other).clips)
+        for other in real.sections()
+        if other.machine != machine
+        and len(real.normals(other).clips) >= USUAL
+        and len(real.anomalies(other).clips)
     ]
     if not others:
         raise ValueError(
@@ -210,11 +219,6 @@ def _with_anomalies(real: RealClips, machine: str) -> list[str]:
             "synthesis.filters.too_far=null"
         )
     return others
-
-
-def made_of(rows: pd.DataFrame) -> list[str | None]:
-    """Return the recording that each clip of a manifest was made of, if it was made of one."""
-    return [s if d else None for s, d in zip(rows["source"], rows["derived"], strict=True)]
 
 
 def _reject(manifest: pd.DataFrame, rows: pd.Index, reason: str) -> None:

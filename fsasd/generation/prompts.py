@@ -15,6 +15,7 @@ from fsasd.data.audio_files import printable
 from fsasd.data.captions import anomalous
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip, MetadataError
+from fsasd.data.names import SectionId
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.latents import normalise
 
@@ -38,6 +39,7 @@ class Prompt(NamedTuple):
         gain: Gain of the real recording whose level it takes (see ``latents.normalise``).
         seed: Of its noise.
         source: The real recording whose caption, level and length it takes.
+        source_sha256: SHA-256 of that file.
         negative: What it shall not sound like; empty for nothing in particular.
         derived: Whether it is made of the source's own audio (``Generator.derived``).
         attributes: The source's attributes, a JSON object.
@@ -56,6 +58,7 @@ class Prompt(NamedTuple):
     gain: float
     seed: int
     source: str | None = None
+    source_sha256: str = ""
     negative: str = ""
     derived: bool = False
     attributes: str = "{}"
@@ -221,18 +224,19 @@ def make_prompts(
     per_caption: str = "proportional",
     max_seconds: float | None = None,
 ) -> list[Prompt]:
-    """Ask for as many normal as anomalous clips of each machine, from its normal captions.
+    """Ask for as many normal as anomalous clips of each section, from its normal captions.
 
     An anomalous prompt differs from its normal one, of the same real clip, in nothing but the
-    wording (METHOD, step 3), the noise and the name.
+    wording (METHOD, step 3), the noise and the name. The prompts of a section do not depend on
+    which other sections and machines there are.
 
     Args:
-        clips: Real normal training clips of the machines to synthesise.
+        clips: Real normal training clips of the sections to synthesise.
         captions: One per clip.
-        clips_per_label: Clips of each label per machine.
+        clips_per_label: Clips of each label per section of a machine.
         seed: Two values give two sets.
         wording: How anomalous clips are asked for; the paper's word replacement by default.
-        per_caption: ``proportional``: a machine's captions come up as often as in its real clips;
+        per_caption: ``proportional``: a section's captions come up as often as in its real clips;
             ``balanced``: all alike.
         max_seconds: Longest clip to ask for, of however long a real one; ``None`` for no limit.
 
@@ -249,32 +253,25 @@ def make_prompts(
     if wrong := next((clip for clip in clips if clip.label != "normal"), None):
         raise MetadataError(f"{wrong.path}: prompts are made from normal clips only")
     prompts = []
-    for machine in sorted({clip.machine for clip in clips}):
-        own = [i for i, clip in enumerate(clips) if clip.machine == machine]
-        order = np.random.default_rng([seed, _number(machine)]).permutation(own).tolist()
+    for section, group in clips_by_section(clips).items():
+        # As it was when prompts were made per machine, which mostly has the one section 00.
+        prefix = section.machine if section.section == "00" else "/".join(section)
+        order = np.random.default_rng([seed, _number(prefix)]).permutation(group).tolist()
         turns = _turns(order, captions, balanced=per_caption == "balanced")
         for n, i in enumerate(itertools.islice(turns, clips_per_label)):
-            clip, waveform = clips[i], clips.cache.read(clips[i])
             words = {"normal": Wording(captions[i])}
-            rng = np.random.default_rng([seed, _number(f"{machine}/{n}")])
-            words["anomaly"] = wording(clip, captions[i], rng)
+            rng = np.random.default_rng([seed, _number(f"{prefix}/{n}")])
+            words["anomaly"] = wording(clips[i], captions[i], rng)
+            normal = _normal_prompt(clips, i, captions[i], max_seconds)
             for label, asked in words.items():
-                name = f"{machine}/{label}_{n:04d}.wav"
+                name = f"{prefix}/{label}_{n:04d}.wav"
                 prompts.append(
-                    Prompt(
+                    normal._replace(
                         wav=name,
-                        machine=machine,
-                        section=clip.section,
-                        domain=clip.domain,
                         label=label,
                         caption=asked.caption,
-                        seconds=_at_most(max_seconds, len(waveform) / SAMPLE_RATE),
-                        gain=float(normalise(waveform)[1]),
                         seed=_number(f"{seed}/{name}"),
-                        source=printable(clip.path),
                         negative=asked.negative,
-                        attributes=json.dumps(dict(clip.attributes), ensure_ascii=False),
-                        raw_label=clip.raw_label,
                         fault=asked.fault,
                     )
                 )
@@ -333,6 +330,40 @@ def asked_for(wav: str) -> str:
     'fan/normal_0000.wav'
     """
     return re.sub(r"-c\d+(?=\.wav$)", "", wav)
+
+
+def clips_by_section(clips: Sequence[Clip]) -> dict[SectionId, list[int]]:
+    """Return the positions of each section's clips, sections in order.
+
+    A clip without a section is of the section ``00``.
+
+    >>> from pathlib import Path
+    >>> clips_by_section([Clip(Path("a.wav"), "fan", section="01"), Clip(Path("b.wav"), "fan")])
+    {SectionId(machine='fan', section='00'): [1], SectionId(machine='fan', section='01'): [0]}
+    """
+    groups: dict[SectionId, list[int]] = {}
+    for i, clip in enumerate(clips):
+        groups.setdefault(SectionId(clip.machine, clip.section or "00"), []).append(i)
+    return dict(sorted(groups.items()))
+
+
+def _normal_prompt(clips: Clips, i: int, caption: str, max_seconds: float | None) -> Prompt:
+    clip, waveform = clips[i], clips.cache.read(clips[i])
+    return Prompt(
+        wav="",
+        machine=clip.machine,
+        section=clip.section,
+        domain=clip.domain,
+        label="normal",
+        caption=caption,
+        seconds=_at_most(max_seconds, len(waveform) / SAMPLE_RATE),
+        gain=float(normalise(waveform)[1]),
+        seed=0,
+        source=printable(clip.path),
+        source_sha256=hashlib.sha256(clip.path.read_bytes()).hexdigest(),
+        attributes=json.dumps(dict(clip.attributes), ensure_ascii=False),
+        raw_label=clip.raw_label,
+    )
 
 
 def _turns(order: Sequence[int], captions: Sequence[str], balanced: bool) -> Iterator[int]:

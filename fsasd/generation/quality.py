@@ -1,6 +1,6 @@
 """How good a set of synthetic clips is: distances between distributions, adherence, diversity.
 
-Every number is of a machine, a label and an encoder, and stands beside the numbers of clips that it
+Every number is of a section, a label and an encoder, and stands beside the numbers of clips that it
 was taken from. All are 0 or 1 for clips that are distributed like the real ones, up to what few
 clips can tell: the same distance between random halves of the real clips says how much that is.
 """
@@ -16,7 +16,8 @@ from scipy.spatial.distance import pdist
 
 from fsasd.data.clips import FrontEnd
 from fsasd.generation.embedding import ENCODER, Neighbourhood, Pooled, RealClips
-from fsasd.generation.filters import made_of, recordings
+from fsasd.generation.filters import recordings, rows_by_section
+from fsasd.generation.synthetic_clips import sources_of_derived
 
 QUALITY = "quality.csv"
 HALVINGS = 10
@@ -32,44 +33,47 @@ def quality_table(
     """Compare the synthetic clips that were kept with real ones.
 
     Args:
-        manifest: What ``SynthesisFolder.close`` returned.
+        manifest: Of ``synthetic_clips.read_table``, with the verdict of all filters.
         folder: Where its recordings are.
-        real: Labelled, captioned recordings. Synthetic clips are compared with the machine's
-            normal training clips and, of machines whose anomalies are known, with these.
+        real: Labelled, captioned recordings. Synthetic clips are compared with the section's
+            normal training clips and, where its anomalies are known, with these.
         encoders: Name to front end, or to one that pools in its own way (see ``embed``); log-mel
             statistics by default.
 
     Returns:
-        One row per machine, label, kind of real clips (``against``) and encoder: ``synthetic`` and
-        ``real`` (how many), ``fad`` and ``kid`` (``frechet_distance`` and ``kernel_distance``),
-        ``fad_real`` and ``kid_real`` (between halves of the real clips), ``adherence`` (share of
+        One row per machine, section, label, kind of real clips (``against``) and encoder:
+        ``synthetic`` and ``real`` (how many), ``fad`` and ``kid`` (``frechet_distance`` and
+        ``kernel_distance``), ``fad_real`` and ``kid_real`` (between halves of the real clips),
+        ``adherence`` (share of
         clips whose nearest real normal clip has the caption of their source), ``chance`` (what
         adherence would be of clips that know nothing of their caption), ``diversity`` (mean
         distance between synthetic clips, as a multiple of that between real ones), ``front_end``.
         Undefined is NaN: distances of fewer than two clips, adherence to a single caption.
     """
     rows = []
-    for machine, own in manifest[manifest["kept"]].groupby("machine", sort=False):
-        normals = real.normals(str(machine))
+    for section, in_section in rows_by_section(manifest):
+        kept = manifest[in_section & manifest["kept"]]
+        normals = real.normals(section)
         if not len(normals.clips):
             continue
-        anomalies = real.anomalies(str(machine))
+        anomalies = real.anomalies(section)
         for name, front_end in (encoders or {"log-mel statistics": ENCODER}).items():
             around = Neighbourhood(normals, front_end)
             others = {"normal": around.points}
             if len(anomalies.clips):
                 others["anomaly"] = around.place(anomalies.clips)
-            for label, made in own.groupby("label", sort=False):
-                points = around.place(recordings(made, Path(folder)))
+            for label, clips in kept.groupby("label", sort=False):
+                points = around.place(recordings(clips, Path(folder)))
                 for kind, theirs in others.items():
                     rows.append(
                         {
-                            "machine": machine,
+                            "machine": section.machine,
+                            "section": section.section,
                             "label": label,
                             "against": kind,
                             "encoder": name,
                             **_compared(points, theirs),
-                            **(_adherence(around, points, made) if kind == "normal" else {}),
+                            **(_adherence(around, points, clips) if kind == "normal" else {}),
                             "front_end": repr(front_end),
                         }
                     )
@@ -77,7 +81,7 @@ def quality_table(
 
 
 COLUMNS = [
-    *("machine", "label", "against", "encoder", "synthetic", "real", "fad", "fad_real"),
+    *("machine", "section", "label", "against", "encoder", "synthetic", "real", "fad", "fad_real"),
     *("kid", "kid_real", "adherence", "chance", "diversity", "front_end"),
 ]
 
@@ -149,12 +153,12 @@ def _compared(points: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
     }
 
 
-def _adherence(around: Neighbourhood, points: np.ndarray, made: pd.DataFrame) -> dict[str, float]:
+def _adherence(around: Neighbourhood, points: np.ndarray, clips: pd.DataFrame) -> dict[str, float]:
     theirs = np.array(around.captions)
     if len(set(around.captions)) < 2:
         return {"adherence": np.nan, "chance": np.nan}
-    distances = around.distances(points, made_of(made))
-    same = theirs == np.array([theirs[around.row[path]] for path in made["source"]])[:, None]
+    distances = around.distances(points, sources_of_derived(clips))
+    same = theirs == np.array([theirs[around.row[path]] for path in clips["source"]])[:, None]
     candidates = np.isfinite(distances)
     return {
         "adherence": float(np.mean(same[np.arange(len(points)), distances.argmin(axis=1)])),

@@ -1,39 +1,116 @@
-"""Prompts -> recordings: how what is synthesised is written, judged and listed."""
+"""Synthesis: prompts -> recordings and their manifest, on any number of ranks, resumable."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-import json
-from collections import Counter
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import numpy as np
 import pandas as pd
 import soundfile
+from lightning.pytorch.callbacks import BasePredictionWriter
+from torch.utils.data import DataLoader
 
-from fsasd.data.audio_files import path_of
-from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE
+from fsasd.generation.base import Generator
+from fsasd.generation.batches import batches
 from fsasd.generation.cleaning import Cleaning
-from fsasd.generation.filters import mark_duplicates
 from fsasd.generation.prompts import Prompt
+from fsasd.generation.synthetic_clips import COLUMNS, MANIFEST, with_booleans, write_table
+from fsasd.runtime.memory import memory_advice
+from fsasd.runtime.ranks import rank
+from fsasd.runtime.resuming import interruptible
 
-MANIFEST = "manifest.csv"
-COLUMNS = [*Prompt._fields, "kept", "reason"]
+log = logging.getLogger(__name__)
+
+
+def synthesise(
+    generator: Generator,
+    prompts: Sequence[Prompt],
+    folder: str | Path,
+    trainer: L.Trainer,
+    cleaning: Cleaning | None = None,
+    batch_size: int = 16,
+) -> None:
+    """Generate a clip per prompt: wav files and ``manifest.csv``.
+
+    The files do not depend on the number of ranks. A call that was interrupted is resumed by the
+    same call: clips that are finished stay, batches that are not are generated.
+
+    Args:
+        generator: Fine-tuned, or one that needs no training; generates with the moving average of
+            its weights where it has one.
+        prompts: As ``make_prompts`` or ``with_candidates`` returned them; the generator prepares
+            them.
+        folder: Gets the recordings and the manifest.
+        trainer: Where to compute; all of its ranks call this function.
+        cleaning: Applied to each clip; the default one without.
+        batch_size: Prompts that are generated together; part of what a clip depends on.
+
+    Raises:
+        KeyboardInterrupt: It was interrupted.
+        OSError: A file could not be written.
+        ValueError: The accelerator's memory does not suffice.
+
+    >>> import tempfile, warnings
+    >>> from fsasd.data.clips import Clips
+    >>> from fsasd.data.metadata import Clip
+    >>> from fsasd.generation.prompts import make_prompts
+    >>> from fsasd.generation.synthetic_clips import read_manifest
+    >>> from fsasd.generation.transforms import FaultTransforms
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> noise = 0.1 * np.random.default_rng(0).standard_normal(16_000)
+    >>> soundfile.write(folder / "fan.wav", noise, SAMPLE_RATE)
+    >>> normal = Clips([Clip(folder / "fan.wav", "fan", label="normal")])
+    >>> prompts = make_prompts(normal, ["The normal sound of a fan."], clips_per_label=1)
+    >>> generator = FaultTransforms({"leak": {"strength": [0.2, 0.5], "above": [2e3, 4e3]}})
+    >>> trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     synthesise(generator, prompts, folder / "synthetic", trainer)
+    >>> [clip.label for clip in read_manifest(folder / "synthetic")]
+    ['normal', 'anomaly']
+    """
+    prompts = generator.prepare(prompts)
+    remaining = SynthesisFolder(folder).remaining(prompts)
+    if not remaining:
+        if rank() == 0:
+            # A call that was killed after its last clip has only the manifest to write.
+            SynthesisFolder(folder).close(prompts)
+        return
+    # Ranks are dealt whole batches, which are the same for any number of them.
+    loader: DataLoader = DataLoader(
+        batches(prompts, remaining, batch_size, trainer.world_size),  # type: ignore[arg-type]
+        batch_size=1,
+        collate_fn=itemgetter(0),
+    )
+    writer = _Writer(Path(folder), prompts, cleaning)
+    before = trainer.callbacks  # type: ignore[attr-defined]
+    trainer.callbacks = [*before, writer]  # type: ignore[attr-defined]
+    lower = f"synthesis.batch_size (now {batch_size})"
+    try:
+        with generator.averaged_weights(), memory_advice(lower), interruptible(trainer):
+            trainer.predict(generator, loader, return_predictions=False)
+    finally:
+        trainer.callbacks = before  # type: ignore[attr-defined]
 
 
 class SynthesisFolder:
-    """Synthetic recordings on their way into one folder, from any number of ranks.
+    """A folder that synthetic recordings are written into, by any number of ranks.
 
-    Every finished clip is a wav and a row in the rank's own table; ``close`` joins the tables into
-    ``manifest.csv``. What a killed run has finished is found again by ``remaining``.
+    A finished clip is a wav file and a row of its rank's table, which has the file's SHA-256;
+    ``close`` joins the tables into ``manifest.csv``.
 
     Args:
-        folder: Where to.
+        folder: Gets the recordings.
         rank: Of this process.
-        cleaning: What is done to each clip.
+        cleaning: Applied to each clip; the default one without.
     """
 
     def __init__(self, folder: str | Path, rank: int = 0, cleaning: Cleaning | None = None) -> None:
@@ -42,123 +119,125 @@ class SynthesisFolder:
         self.cleaning = cleaning or Cleaning()
 
     def remaining(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Return the prompts that no rank has finished."""
-        done = {row["wav"] for row in self._rows()}
-        return [prompt for prompt in prompts if prompt.wav not in done]
+        """Return the prompts that no rank has finished, or whose file is damaged or missing."""
+        finished = self._finished()
+        return [prompt for prompt in prompts if prompt.wav not in finished]
 
     def write(self, prompt: Prompt, waveform: np.ndarray) -> None:
-        """Restore the level, clean, judge and write one clip (16-bit wav)."""
+        """Write one clip (16-bit wav), cleaned and at the level of its source.
+
+        Args:
+            prompt: What it was generated for.
+            waveform: (samples,) as the generator returned it.
+
+        Raises:
+            OSError: It could not be written; the clip is not finished then.
+        """
         waveform, reason = self.cleaning(
             waveform / prompt.gain, prompt.seconds, derived=prompt.derived
         )
+        encoded = io.BytesIO()
+        soundfile.write(encoded, waveform.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        content = encoded.getvalue()
         path = self.folder / prompt.wav
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, waveform.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16")
-        table = self.folder / f"rows-{self.rank}.csv"
-        finished = _whole_lines(table)
-        with table.open("a", newline="", encoding="utf-8") as file:
-            file.truncate(len(finished))
-            writer = csv.writer(file)
-            if not finished:
-                writer.writerow(COLUMNS)
-            writer.writerow([*prompt, not reason, reason])
+        partial = path.with_suffix(".partial")
+        try:
+            partial.write_bytes(content)
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        self._append([*prompt, hashlib.sha256(content).hexdigest(), not reason, reason])
 
-    def close(
-        self,
-        prompts: Sequence[Prompt],
-        judge: Callable[[pd.DataFrame, Path], pd.DataFrame] | None = None,
-    ) -> pd.DataFrame:
-        """Join the ranks' rows, in the prompts' order, into ``manifest.csv``.
+    def close(self, prompts: Sequence[Prompt]) -> pd.DataFrame:
+        """Join the ranks' tables, in the order of the prompts, into ``manifest.csv``.
 
-        Clips that are, sample by sample, earlier ones are not kept.
-
-        Args:
-            prompts: All of them.
-            judge: (manifest, folder) -> manifest: what else is not kept of the whole set
-                (``filters.Filters``).
+        Returns:
+            The manifest (see ``synthetic_clips.read_table``).
 
         Raises:
             RuntimeError: A prompt has not been finished.
         """
-        if missing := self.remaining(prompts):
-            raise RuntimeError(f"{len(missing)} of {len(prompts)} clips were not synthesised")
-        rows = {row["wav"]: row for row in self._rows()}
-        manifest = pd.DataFrame([rows[prompt.wav] for prompt in prompts], columns=COLUMNS)
-        manifest = mark_duplicates(_with_truths(manifest), self.folder)
-        if judge is not None:
-            manifest = judge(manifest, self.folder)
-        partial = self.folder / f"{MANIFEST}.partial"
-        manifest.to_csv(partial, index=False)
-        partial.replace(self.folder / MANIFEST)
+        finished = self._finished()
+        if missing := [prompt.wav for prompt in prompts if prompt.wav not in finished]:
+            raise RuntimeError(
+                f"{self.folder}: {len(missing)} of {len(prompts)} clips were not synthesised, the "
+                f"first is {missing[0]}"
+            )
+        rows = [finished[prompt.wav] for prompt in prompts]
+        manifest = with_booleans(pd.DataFrame(rows, columns=COLUMNS))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_table(manifest, self.folder)
         for table in self.folder.glob("rows-*.csv"):
             table.unlink()
         return manifest
 
-    def _rows(self) -> list[dict[str, str]]:
-        rows: list[dict[str, str]] = []
-        tables = [*self.folder.glob("rows-*.csv"), *self.folder.glob(MANIFEST)]
+    def _append(self, row: Sequence[Any]) -> None:
+        table = self.folder / f"rows-{self.rank}.csv"
+        complete = _complete_lines(table)
+        with table.open("a", newline="", encoding="utf-8") as file:
+            file.truncate(len(complete))
+            writer = csv.writer(file)
+            if not complete:
+                writer.writerow(COLUMNS)
+            writer.writerow(row)
+
+    def _finished(self) -> dict[str, dict[str, str]]:
+        """Return wav -> row of the clips whose file is as it was written."""
+        # The manifest last: by the time that a rank's table is gone, it is there.
+        tables = [*self.folder.glob("rows-*.csv"), self.folder / MANIFEST]
+        finished: dict[str, dict[str, str]] = {}
         for table in tables:
-            rows += csv.DictReader(io.StringIO(_whole_lines(table).decode(), newline=""))
-        return rows
+            lines = io.StringIO(_complete_lines(table).decode(), newline="")
+            for row in csv.DictReader(lines):
+                if row["wav"] in finished:
+                    continue
+                path = self.folder / row["wav"]
+                if path.is_file() and _sha256(path) == row.get("sha256"):
+                    finished[row["wav"]] = row
+                else:
+                    log.warning("%s: missing or damaged since it was written", path)
+        return finished
 
 
-def _with_truths(manifest: pd.DataFrame) -> pd.DataFrame:
-    return manifest.assign(**{name: manifest[name] == "True" for name in ("kept", "derived")})
+class _Writer(BasePredictionWriter):
+    """Writes what ``trainer.predict`` generates, from every rank."""
+
+    def __init__(self, folder: Path, prompts: Sequence[Prompt], cleaning: Cleaning | None) -> None:
+        super().__init__("batch")
+        self.folder = folder
+        self.prompts = prompts
+        self.cleaning = cleaning
+
+    def write_on_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write the clips of a batch."""
+        folder = SynthesisFolder(self.folder, trainer.global_rank, self.cleaning)
+        for prompt, waveform in zip(batch, prediction, strict=True):
+            folder.write(prompt, waveform.numpy())
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the manifest once every rank is done."""
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            SynthesisFolder(self.folder).close(self.prompts)
+        trainer.strategy.barrier()
 
 
-def _whole_lines(table: Path) -> bytes:
-    # A killed writer can leave half a last row.
+def _complete_lines(table: Path) -> bytes:
+    # A killed writer can leave an incomplete last row.
     content = table.read_bytes() if table.exists() else b""
     return content[: content.rfind(b"\n") + 1]
 
 
-def read_table(folder: str | Path) -> pd.DataFrame:
-    """Return the manifest: all text as it was written, ``kept`` and ``derived`` True or False.
-
-    Raises:
-        FileNotFoundError: There is no manifest.
-        ValueError: A column is missing.
-    """
-    path = Path(folder) / MANIFEST
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: was the synthesis finished?")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if missing := [name for name in COLUMNS if name not in table]:
-        raise ValueError(
-            f"{path}: expected the columns {', '.join(COLUMNS)}, found none named "
-            f"{', '.join(missing)}. It is of an older version: synthesise anew"
-        )
-    return _with_truths(table)
-
-
-def read_manifest(folder: str | Path, *, kept: bool = True) -> list[Clip]:
-    """Read the synthetic clips of a folder.
-
-    A clip has the attributes of the real one whose caption it has, so that a synthetic normal clip
-    is of its class. One that was made of a real one's audio names it as its ``source``, too.
-
-    Raises:
-        FileNotFoundError: There is no manifest.
-    """
-    rows = read_table(folder)
-    return [
-        Clip(
-            path=Path(folder) / row["wav"],
-            machine=row["machine"],
-            section=row["section"] or None,
-            domain=row["domain"] or None,
-            label=row["label"],
-            attributes=json.loads(row["attributes"]),
-            raw_label=row["raw_label"],
-            source=path_of(row["source"]) if row["derived"] else None,
-            synthetic=True,
-        )
-        for row in rows.to_dict("records")
-        if row["kept"] or not kept
-    ]
-
-
-def rejections(folder: str | Path, machine: str) -> Counter[str]:
-    """Count why clips of a machine were not kept."""
-    table = read_table(folder)
-    return Counter(table[(table["machine"] == machine) & ~table["kept"]]["reason"])
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

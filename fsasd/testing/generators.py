@@ -14,7 +14,6 @@ import numpy as np
 import soundfile
 import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch.utils.data import DataLoader
 
 from fsasd.data.clips import Clips
 from fsasd.data.datamodule import FirstShotDataModule
@@ -23,8 +22,8 @@ from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.base import Generator
 from fsasd.generation.prompts import Prompt, make_prompts
-from fsasd.generation.synthesis import read_table
-from fsasd.generation.writer import SynthesisWriter
+from fsasd.generation.synthesis import synthesise
+from fsasd.generation.synthetic_clips import read_table
 
 _LOG_MEL = LogMel.twfr()
 
@@ -206,10 +205,8 @@ def _runs_in_the_trainer(case: GeneratorCase) -> None:
             enable_model_summary=False,
             enable_checkpointing=False,
             default_root_dir=folder,
-            callbacks=[SynthesisWriter(folder, case.prompts)],
         )
-        loader: DataLoader = DataLoader(case.prompts, 3, collate_fn=list)  # type: ignore[arg-type]
-        trainer.predict(case.generator, loader, return_predictions=False)
+        synthesise(case.generator, case.asked, folder, trainer, batch_size=3)
         table = read_table(folder)
         for prompt, waveform, row in zip(
             case.prompts, case.clips, table.to_dict("records"), strict=True
@@ -220,7 +217,7 @@ def _runs_in_the_trainer(case: GeneratorCase) -> None:
             level = waveform / np.float32(prompt.gain)
             _require(
                 len(heard) != len(level) or case.apart(heard, level) <= case.decibel,
-                "trainer.predict writes what generate returns",
+                "synthesise writes what generate returns",
                 f"{prompt.wav} differs by {case.apart(heard, level):.2f} dB",
             )
 
