@@ -324,7 +324,8 @@ def test_outliers_that_a_network_hears_are_the_synthetic_anomalies(chain):
     )
     run()
     (recipe,) = train_recipes(run)
-    found = (run.store.path("train", recipe) / "networks.json").read_text()
+    path = run.store.path(app._description("train", recipe))
+    found = (path / "networks.json").read_text()
     assert "pump|00|anomaly" in found
     none = app.Run(
         configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true", "generator=none"),
@@ -596,7 +597,9 @@ def test_what_nothing_takes_fails_before_any_stage(chain, monkeypatch, override,
 def test_code_planted_in_the_store_is_not_run(chain):
     root, store, _ = chain
     run = app.Run(configure(*TINY, store, "seed=77", "stages=[finetune]"), root / "planted")
-    folder = run.store.path("finetune", run.finetune_recipe()).with_suffix(".partial")
+    folder = run.store.path(app._description("finetune", run.finetune_recipe())).with_suffix(
+        ".partial"
+    )
     (folder / "checkpoints").mkdir(parents=True)
     torch.save({"state_dict": Planted()}, folder / "checkpoints" / "last.ckpt")
     with pytest.raises(ValueError, match=r"last\.ckpt: expected a checkpoint .*could run code"):
@@ -633,7 +636,7 @@ def test_without_validation_the_last_checkpoint_is_used(chain):
     last = ["data.val_share=0.0", "callbacks.checkpoint.monitor=null", "~callbacks.evaluation"]
     run = app.Run(configure(*TINY, store, *last, "stages=[finetune]"), root / "unvalidated")
     run()
-    assert (run.store.path("finetune", run.finetune_recipe()) / "model").is_dir()
+    assert (run.store.path(app._description("finetune", run.finetune_recipe())) / "model").is_dir()
 
 
 def test_a_run_in_the_folder_of_another_leaves_nothing_of_it(chain):

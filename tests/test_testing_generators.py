@@ -77,7 +77,7 @@ def test_one_of_ones_own_is_trained_and_synthesises_by_its_configuration(own):
         ])  # fmt: skip
     run = app.Run(cfg, own / "run")
     assert 0 <= run() <= 1
-    model = run.store.path("finetune", run.finetune_recipe())
+    model = run.store.path(app._description("finetune", run.finetune_recipe()))
     assert len(list(model.rglob("samples/000002/*/*.wav"))) == 2
     logged = pd.read_csv(next(model.rglob("metrics.csv")))
     assert {"val/loss", "first_shot/auc", "train/learning_rate"} <= set(logged)

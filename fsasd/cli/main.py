@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
 import os
 import sys
@@ -85,6 +86,7 @@ from fsasd.runtime.ranks import rank
 from fsasd.runtime.resuming import fit, read_checkpoint
 from fsasd.selection.selector import Selector
 from fsasd.selection.validation import Trial, play_target
+from fsasd.store.key import Description
 from fsasd.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -351,8 +353,9 @@ class Run:
         detector, trained = self.detector, 0.0
         for part in detector.to_prepare():
             recipe = self.train_recipe(part)
-            part.prepare(self._heard(), self.store.path("train", recipe))
-            trained += self.store.seconds("train", recipe)
+            networks = self.store.path(_description("train", recipe))
+            part.prepare(self._heard(), networks)
+            trained += self.store.provenance(networks).seconds
         selector = self.selector
         made = self._synthetic(synthetic) if synthetic else None
         found: list[Detection] = []
@@ -544,18 +547,18 @@ class Run:
         finetuned = None
         if self._is_trained:
             recipe = self.finetune_recipe()
-            finetuned = self.store.path("finetune", recipe)
+            finetuned = self.store.path(_description("finetune", recipe))
             if "finetune" in stages:
                 self._make("finetune", recipe, self.finetune)
         recipe = self.synthesise_recipe()
-        synthetic = self.store.path("synthesise", recipe)
+        synthetic = self.store.path(_description("synthesise", recipe))
         if "synthesise" in stages:
             if finetuned:
                 _require(finetuned, "finetune")
             model = finetuned / "model" if finetuned else None
             self._make("synthesise", recipe, functools.partial(self.synthesise, model=model))
         recipe = self.judge_recipe()
-        judged = self.store.path("judge", recipe)
+        judged = self.store.path(_description("judge", recipe))
         if "synthesise" in stages and rank() == 0:
             build = functools.partial(self.judge, synthetic=synthetic)
             self._make("judge", recipe, build, alone=True)
@@ -567,7 +570,7 @@ class Run:
         return judged
 
     def _read(self, judged: Path, *, kept: bool = True) -> list[Clip]:
-        recordings = self.store.path("synthesise", self.synthesise_recipe())
+        recordings = self.store.path(_description("synthesise", self.synthesise_recipe()))
         return read_manifest(judged, recordings, kept=kept)
 
     def _check_synthesis(self) -> None:
@@ -585,7 +588,7 @@ class Run:
                 build = functools.partial(self.train, part, synthetic=synthetic)
                 self._make("train", recipe, build)
             if "detect" in stages:
-                _require(self.store.path("train", recipe), "train")
+                _require(self.store.path(_description("train", recipe)), "train")
 
     def _make(
         self,
@@ -596,8 +599,9 @@ class Run:
     ) -> Path:
         failed = True
         try:
-            asked = "synthesise" if stage == "judge" else stage
-            made = self.store.make(stage, recipe, build, force=asked in self.cfg.force, alone=alone)
+            again = ("synthesise" if stage == "judge" else stage) in self.cfg.force
+            wanted = _description(stage, recipe)
+            made = self.store.build(wanted, build, again=again, together=not alone)
             failed = False
         finally:
             # The next stage, or job of a sweep, is a run of its own there.
@@ -629,7 +633,7 @@ class Run:
     def _generator_parameters(self) -> int | None:
         if not self.cfg.generator._target_ or not self._is_trained:
             return 0
-        made = self.store.path("finetune", self.finetune_recipe())
+        made = self.store.path(_description("finetune", self.finetune_recipe()))
         return checkpoints.count_parameters(made / "model") or None
 
     @cached_property
@@ -715,6 +719,11 @@ def _resolved(cfg: DictConfig) -> dict[str, Any]:
                 else cfg[key]
             )
     return found
+
+
+def _description(stage: str, recipe: Mapping[str, Any]) -> Description:
+    spec = json.loads(json.dumps(recipe, default=str))
+    return Description(stage, spec.pop("version"), spec)
 
 
 def _require(artifact: Path, stage: str) -> None:

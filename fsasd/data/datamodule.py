@@ -24,6 +24,7 @@ from fsasd.data.metadata import Clip, read_clips
 from fsasd.data.names import MetadataError, machine_name, require_distinct, section_name
 from fsasd.data.progress import recount
 from fsasd.data.simulate import FACTORY_VERSION, write_factory
+from fsasd.store.key import Description
 from fsasd.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -151,11 +152,11 @@ class FirstShotDataModule(L.LightningDataModule):
             factory: Arguments of ``simulate.write_factory``.
             options: The constructor's.
         """
-        recipe = {"version": FACTORY_VERSION, **factory}
-        made = Store(store).make(
-            "factory", recipe, lambda folder: write_factory(folder / "data", **factory), alone=True
+        artifact = Store(store).build(
+            Description("factory", FACTORY_VERSION, factory),
+            lambda folder: write_factory(folder / "data", **factory),
         )
-        return cls(read_clips(made / "data"), **options)
+        return cls(read_clips(artifact / "data"), **options)
 
     @cached_property
     def captioned(self) -> Clips:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsasd.store.store import BESIDE
+from fsasd.store.provenance import PROVENANCE
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ def show(made: Path, run: Path, name: str = "") -> None:
         made,
         run / name,
         copy_function=_link_or_copy,
-        ignore=shutil.ignore_patterns(*BESIDE),
+        ignore=shutil.ignore_patterns(PROVENANCE),
         dirs_exist_ok=True,
     )
-    names = [name] if name else [path.name for path in made.iterdir() if path.name not in BESIDE]
+    names = [name] if name else [path.name for path in made.iterdir() if path.name != PROVENANCE]
     with (run / _SHOWN).open("a", encoding="utf-8") as listed:
         listed.writelines(f"{name}\n" for name in names)
 

@@ -1,14 +1,16 @@
-"""Artifacts: where the result of a stage lives, and when it may be used again."""
+"""The store: a folder of artifacts, which hold the results of stages."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import errno
 import json
 import logging
 import shutil
+import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,109 +18,304 @@ import torch.distributed as dist
 from filelock import FileLock, Timeout
 
 from fsasd.runtime.ranks import all_or_none, broadcast, launch, rank, receive
+from fsasd.store.atomic import replace_folder, write_text
+from fsasd.store.differences import count_differences, differences, limited, without
+from fsasd.store.key import KEY, Description, section_folder
+from fsasd.store.provenance import BUILDING, PROVENANCE, Provenance, StoreError
 
 log = logging.getLogger(__name__)
 
-BESIDE = ("recipe.json", "built.json")
-"""What an artifact holds beside its result: what determines it, and how long it took."""
+COLLECTED = ".collected.json"
+"""Ending of the file that is left of a collected artifact: its key and provenance."""
+
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+_verified: set[tuple[str, int, int]] = set()
+"""Artifacts that this process has verified: path, and what identifies their provenance."""
 
 
 class Store:
-    """A folder of artifacts, each under a key made of everything that determines it.
+    """A folder of artifacts, each under a key that is made of everything that determines it.
 
-    An artifact is built in ``<stage>/<key>.partial`` and renamed when it is complete: what stands
-    under its final name is whole. A build that was interrupted finds its partial folder again and
-    may go on in it. Jobs that need an artifact which another is making wait for that one.
+    An artifact is built in ``<key>.partial`` and renamed when it is complete: what has its final
+    name is whole. A build that was interrupted finds its partial folder again and may go on in it.
+    Jobs that need an artifact which another job builds wait for that one. Files are read-only, and
+    compared with the artifact's provenance when a process first uses it.
 
-    With several ranks, the first decides and holds the lock; the others build beside it.
+    With several ranks, the first one holds the lock and decides; the others build with it.
+
+    Args:
+        root: Folder of the store; created when the first artifact is built.
 
     >>> import tempfile
     >>> store = Store(tempfile.mkdtemp())
+    >>> wanted = Description("compute", 1, {"question": 1})
     >>> def build(folder): _ = (folder / "answer").write_text("42")
-    >>> made = store.make("compute", {"question": 1}, build)
-    >>> made == store.make("compute", {"question": 1}, build), (made / "answer").read_text()
+    >>> artifact = store.build(wanted, build)
+    >>> artifact == store.find(wanted), (artifact / "answer").read_text()
     (True, '42')
+    >>> store.why(Description("compute", 1, {"question": 2}))
+    ['question 1 -> 2']
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).resolve()
+        self._asked: dict[str, Description] = {}
 
-    def path(self, stage: str, recipe: Mapping[str, Any]) -> Path:
-        """Return where the artifact of a recipe lives, made or not."""
-        text = json.dumps(recipe, sort_keys=True, default=str)
-        return self.root / stage / hashlib.sha256(text.encode()).hexdigest()[:16]
+    def path(self, wanted: Description) -> Path:
+        """Return where an artifact is, built or not."""
+        self._asked[wanted.key] = wanted
+        return self.root / wanted.folder
 
-    def seconds(self, stage: str, recipe: Mapping[str, Any]) -> float:
-        """Return how long an artifact took to build, all attempts together but those killed."""
-        return _seconds(self.path(stage, recipe))
+    def find(self, wanted: Description) -> Path | None:
+        """Return an artifact that is whole, or None. Nothing is written.
 
-    def make(
-        self,
-        stage: str,
-        recipe: Mapping[str, Any],
-        build: Callable[[Path], object],
-        *,
-        force: bool = False,
-        alone: bool = False,
-    ) -> Path:
-        """Return the artifact of a recipe, built if it is not there.
+        Its files are compared with its provenance, once in a process; what is damaged is logged.
 
         Args:
-            stage: Name of the stage, a folder of the store.
-            recipe: All that determines the result; JSON, other values by their ``str``.
-            build: Fills the folder that it is given.
-            force: Build anew, also when it is there.
-            alone: One process builds it, whichever of the ranks asks first; otherwise all ranks
-                ask together, and build together.
+            wanted: What determines it.
         """
-        path = self.path(stage, recipe)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if rank() > 0 and not alone:
-            return self._beside(path, build, force)
-        with _locked(path):
-            present = path.is_dir()
-            if present and not force:
-                log.info("%s: reusing %s", stage, path)
-            if not alone:
-                broadcast(present and not force)
-            if not present or force:
-                build = build if alone else all_or_none(build)
-                self._build(path, recipe, build, anew=force)
-        if not alone:
-            broadcast(True)
+        path = self.path(wanted)
+        if not path.is_dir():
+            return None
+        if damage := _damage(path):
+            log.error("%s: %s is damaged and not used: %s", wanted.title, path, damage)
+            return None
         return path
 
+    def build(
+        self,
+        wanted: Description,
+        build: Callable[[Path], object],
+        *,
+        again: bool = False,
+        together: bool = False,
+    ) -> Path:
+        """Return an artifact, which is built if the store does not hold it whole.
+
+        Args:
+            wanted: What determines it.
+            build: Fills the folder that it is given. The folder may hold what an interrupted build
+                has left.
+            again: Build also what is there, from an empty folder.
+            together: All ranks ask, and build together. Otherwise one process builds, whichever
+                asks first.
+
+        Raises:
+            StoreError: It is not there, and the store cannot be written.
+        """
+        path = self.path(wanted)
+        if together and rank() > 0:
+            return self._join(path, build, again)
+        reused = not again and self.find(wanted) is not None
+        if not reused:
+            with self._locked(path, wanted):
+                # Another job may have built it meanwhile.
+                reused = not again and self.find(wanted) is not None
+                if not reused:
+                    if together:
+                        broadcast(False)
+                    self._build(path, wanted, all_or_none(build) if together else build, again)
+        if together and reused:
+            broadcast(True)
+        if together:
+            broadcast(True)
+        if reused:
+            log.info("%s: reusing %s", wanted.title, path)
+        return path
+
+    def why(self, wanted: Description, ignoring: Collection[str] = ()) -> list[str]:
+        """Return what an artifact differs in from the nearest one of its stage and section.
+
+        Args:
+            wanted: What determines it.
+            ignoring: Entries of ``spec`` that are not compared, with dots for those within others.
+
+        Returns:
+            Lines such as ``trainer.max_steps 400 -> 800``, at most a few; empty where the store
+            holds none, or the artifact itself.
+        """
+        path = self.path(wanted)
+        if (left := path.with_name(path.name + COLLECTED)).is_file() and not path.exists():
+            with contextlib.suppress(StoreError):
+                return [f"it was collected {Provenance.read(left).collected}"]
+        if path.is_dir():
+            damage = _damage(path)
+            return [f"it is damaged: {damage}"] if damage else []
+        new = _compared(wanted, ignoring)
+        candidates = [
+            (count_differences(_compared(there.description, ignoring), new), there)
+            for there in self._provenances(wanted.stage, wanted.section)
+        ]
+        if not candidates:
+            return []
+        least = min(count for count, _ in candidates)
+        nearest = max((there for n, there in candidates if n == least), key=lambda p: p.started)
+        return limited(self.differences(nearest.description, wanted, ignoring))
+
+    def differences(
+        self, old: Description, new: Description, ignoring: Collection[str] = ()
+    ) -> list[str]:
+        """Return what two artifacts differ in, a line each; of inputs, what those differ in.
+
+        Args:
+            old: What determines one of them.
+            new: What determines the other.
+            ignoring: Entries of ``spec`` that are not compared.
+        """
+        lines = []
+        for name in ("stage", "section", "version"):
+            lines += differences(getattr(old, name), getattr(new, name), name)
+        lines += differences(without(old.spec, ignoring), without(new.spec, ignoring))
+        names = [*new.inputs, *(name for name in old.inputs if name not in new.inputs)]
+        changed = [name for name in names if old.inputs.get(name) != new.inputs.get(name)]
+        if len(changed) > 3:
+            return [*lines, f"{len(changed)} inputs changed ({', '.join(changed[:3])}, ...)"]
+        for name in changed:
+            before, after = old.inputs.get(name), new.inputs.get(name)
+            if before is None or after is None:
+                lines.append(f"input {name} {before or '(none)'} -> {after or '(none)'}")
+                continue
+            known = self.description(before), self.description(after)
+            inner = self.differences(known[0], known[1]) if known[0] and known[1] else []
+            lines += [f"input {name}: {line}" for line in limited(inner, 3)]
+            if not inner:
+                lines.append(f"input {name} {before} -> {after}")
+        return lines
+
+    def newest(
+        self,
+        stage: str,
+        version: int,
+        spec: Mapping[str, Any],
+        ignoring: Collection[str] = (),
+        section: str = "",
+    ) -> Path | None:
+        """Return the artifact that was built last of those equal but for some entries.
+
+        Inputs are not compared. What differs where there is none, ``why`` says with ``ignoring``.
+
+        Args:
+            stage: Of the artifact.
+            version: Of the stage.
+            spec: Settings.
+            ignoring: Entries of ``spec`` that are not compared, with dots for those within others.
+            section: Of the artifact.
+
+        Returns:
+            The newest that is whole; None if there is none.
+        """
+        asked = Description(stage, version, without(spec, ignoring), section=section)
+        equal = [
+            there
+            for there in self._provenances(stage, section)
+            if not there.collected
+            and there.description.version == version
+            and not differences(asked.spec, without(there.description.spec, ignoring))
+        ]
+        newest = sorted(equal, key=lambda there: there.started, reverse=True)
+        return next(filter(None, (self.find(there.description) for there in newest)), None)
+
+    def provenance(self, path: Path) -> Provenance:
+        """Return what an artifact is and how it was built.
+
+        Args:
+            path: The artifact.
+
+        Raises:
+            FileNotFoundError: There is none.
+            StoreError: Its provenance is damaged.
+        """
+        return Provenance.read(path / PROVENANCE)
+
+    def description(self, key: str) -> Description | None:
+        """Return what determines an artifact: one asked for before, or one in the store.
+
+        Args:
+            key: Of the artifact.
+
+        Returns:
+            None where the key is not known.
+        """
+        if key in self._asked:
+            return self._asked[key]
+        for pattern in (f"*/{key}", f"*/*/{key}"):
+            for path in [
+                *(found / PROVENANCE for found in self.root.glob(pattern)),
+                *self.root.glob(pattern + COLLECTED),
+            ]:
+                with contextlib.suppress(OSError):
+                    return Provenance.read(path).description
+        return None
+
+    def _provenances(self, stage: str, section: str) -> Iterator[Provenance]:
+        """Yield those of a stage and section that can be read, of collected artifacts, too."""
+        folder = self.root / stage / section_folder(section)
+        for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+            path = entry / PROVENANCE if KEY.fullmatch(entry.name) else entry
+            if path.name == PROVENANCE or path.name.endswith(COLLECTED):
+                with contextlib.suppress(OSError):
+                    found = Provenance.read(path)
+                    if found.description.section == section:
+                        yield found
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path, wanted: Description) -> Iterator[None]:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Others of the user's group may lock it, too, where they may write its folder.
+            lock = FileLock(path.with_name(f"{path.name}.lock"), mode=0o664)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                log.info("waiting for another job that is building %s", path)
+                lock.acquire()
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
+            raise StoreError(
+                f"{wanted.title}: {path} is not in the store, or not whole, and cannot be built: "
+                f"{error.strerror}: '{error.filename or path.parent}'. Expected a store that can "
+                "be written, or one that is complete"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
     def _build(
-        self, path: Path, recipe: Mapping[str, Any], build: Callable[[Path], object], anew: bool
+        self, path: Path, wanted: Description, build: Callable[[Path], object], again: bool
     ) -> None:
         partial = path.with_name(f"{path.name}.partial")
-        if anew:
+        if again:
             shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(exist_ok=True)
-        text = json.dumps(recipe, sort_keys=True, default=str, indent=2)
-        (partial / "recipe.json").write_text(text + "\n")
-        log.info("%s: building %s", path.parent.name, path)
-        _turn(path).write_text(launch())
-        before, started = _seconds(partial), time.monotonic()
-        try:
-            build(partial)
-        finally:
-            taken = round(before + time.monotonic() - started, 3)
-            # Where the disk is full, its own error says so.
-            with contextlib.suppress(OSError):
-                (partial / "built.json").write_text(json.dumps({"seconds": taken}) + "\n")
-        if path.is_dir():
-            shutil.rmtree(path)
-        partial.rename(path)
-        _turn(path).unlink()
+        reasons = "; ".join(self.why(wanted))
+        log.info("%s: building %s%s", wanted.title, path, f" ({reasons})" if reasons else "")
+        if not _is_whole(partial, wanted):
+            partial.mkdir(exist_ok=True)
+            _make_writable(partial)
+            started, before = _begin(partial, wanted)
+            write_text(_turn(path), launch())
+            begun = time.monotonic()
+            try:
+                build(partial)
+            finally:
+                seconds = before + time.monotonic() - begun
+                # Where the disk is full, its own error says so.
+                with contextlib.suppress(OSError):
+                    _note(partial, wanted, started, seconds)
+            Provenance.of(wanted, partial, started, seconds).write(partial / PROVENANCE)
+        _publish(partial, path)
+        _turn(path).unlink(missing_ok=True)
 
-    def _beside(self, path: Path, build: Callable[[Path], object], force: bool) -> Path:
+    def _join(self, path: Path, build: Callable[[Path], object], again: bool) -> Path:
+        """Build with the first rank, which holds the lock, or use what it reuses."""
         if dist.is_initialized():
             reuse = receive()
         else:
             # Lightning starts the other ranks from within the first rank's build. Where all are
             # started at once, the first may yet have to wait for another job.
-            while not (reuse := path.is_dir() and not force) and not _is_our_turn(path):
+            while not (reuse := path.is_dir() and not again) and not _is_our_turn(path):
                 time.sleep(1)
         if not reuse:
             all_or_none(build)(path.with_name(f"{path.name}.partial"))
@@ -126,23 +323,82 @@ class Store:
         return path
 
 
-def _seconds(artifact: Path) -> float:
-    told = artifact / "built.json"
-    return json.loads(told.read_text())["seconds"] if told.is_file() else 0.0
+def _damage(path: Path) -> str | None:
+    """Return what is damaged of an artifact; each is read once in a process."""
+    try:
+        status = (path / PROVENANCE).stat()
+        identity = (str(path), status.st_ino, status.st_mtime_ns)
+        if identity in _verified:
+            return None
+        provenance = Provenance.read(path / PROVENANCE)
+    except OSError as error:
+        return str(error)
+    if provenance.key != path.name:
+        return f"{PROVENANCE}: expected that of {path.name}, found that of {provenance.key}"
+    damage = provenance.damage(path)
+    if damage is None:
+        _verified.add(identity)
+    return damage
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path.with_name(f"{path.name}.lock"))
+def _is_whole(partial: Path, wanted: Description) -> bool:
+    """Return whether a build was killed between its end and the renaming of its folder."""
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("waiting for another job that is building %s", path)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        provenance = Provenance.read(partial / PROVENANCE)
+        if provenance.key == wanted.key and not provenance.damage(partial):
+            return True
+        (partial / PROVENANCE).unlink()
+    except FileNotFoundError:
+        pass
+    except StoreError:
+        (partial / PROVENANCE).unlink()
+    return False
+
+
+def _begin(partial: Path, wanted: Description) -> tuple[str, float]:
+    """Note that a build begins; return when the first one did, and what all took so far."""
+    started, seconds = datetime.now(UTC).isoformat(timespec="seconds"), 0.0
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        noted = json.loads((partial / BUILDING).read_text(encoding="utf-8"))
+        started, seconds = str(noted["started"]), float(noted["seconds"])
+        if since := noted["since"]:
+            # It was killed: its last file tells until when it went on at least.
+            last = max(path.stat().st_mtime for path in partial.rglob("*"))
+            seconds += max(last - since, 0.0)
+    _note(partial, wanted, started, seconds, time.time())
+    return started, seconds
+
+
+def _note(
+    partial: Path, wanted: Description, started: str, seconds: float, since: float | None = None
+) -> None:
+    fields = {**wanted.to_json(), "started": started, "seconds": seconds, "since": since}
+    write_text(partial / BUILDING, json.dumps(fields, indent=1) + "\n")
+
+
+def _publish(partial: Path, path: Path) -> None:
+    for file in partial.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            if file.name == BUILDING or file.name.endswith(".unfinished"):
+                file.unlink()
+            else:
+                file.chmod(0o444)
+    replace_folder(partial, path)
+    path.with_name(path.name + COLLECTED).unlink(missing_ok=True)
+    status = (path / PROVENANCE).stat()
+    _verified.add((str(path), status.st_ino, status.st_mtime_ns))
+
+
+def _make_writable(partial: Path) -> None:
+    """Let a build replace what an earlier one was about to publish."""
+    for file in partial.rglob("*"):
+        if file.is_file() and not file.stat().st_mode & stat.S_IWUSR:
+            with contextlib.suppress(PermissionError):
+                file.chmod(file.stat().st_mode | stat.S_IWUSR)
+
+
+def _compared(description: Description, ignoring: Collection[str]) -> dict[str, Any]:
+    return {**description.to_json(), "spec": without(description.spec, ignoring)}
 
 
 def _turn(path: Path) -> Path:
