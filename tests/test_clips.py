@@ -1,15 +1,20 @@
+import importlib
 import os
+import shutil
+import sys
 import time
 
 import numpy as np
 import pytest
 import soundfile
 
-from fsasd.data.clips import Clips, FeatureCache, identity
+from fsasd.data.clips import Clips, FeatureCache
+from fsasd.data.feature_file import read_features, write_features
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, AudioError, read
 from fsasd.detectors.cmae import Image
+from fsasd.settings.code import package_code
 
 
 class Counting:
@@ -64,13 +69,70 @@ def test_an_altered_recording_is_computed_anew(cache, recording):
     assert not np.array_equal(before, after)
 
 
-def test_a_recording_of_equal_length_but_another_time_is_computed_anew(cache, recording):
+def test_a_recording_that_is_moved_copied_or_touched_is_found_again(cache, recording, tmp_path):
     front_end = Counting()
-    cache.get(front_end, recording)
-    stat = recording.path.stat()
-    os.utime(recording.path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000))
-    cache.get(front_end, recording)
+    before = cache.get(front_end, recording)
+    os.utime(recording.path, (0, 0))
+    elsewhere = tmp_path / "elsewhere.wav"
+    shutil.copy(recording.path, elsewhere)
+    for path in (recording.path, elsewhere):
+        assert cache.holds(front_end, Clip(path, "pump"))
+        np.testing.assert_array_equal(cache.get(front_end, Clip(path, "pump")), before)
+    assert front_end.calls == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-30],
+        lambda data: data[:20],
+        lambda data: b"",
+        lambda data: data[:130] + bytes([data[130] ^ 1]) + data[131:],
+        lambda data: data[:9] + bytes([data[9] ^ 1]) + data[10:],
+        lambda data: bytes(len(data)),
+        lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+    ],
+)
+def test_a_damaged_file_of_features_is_named_and_computed_anew(tmp_path, recording, damage, caplog):
+    cache, front_end = FeatureCache(tmp_path / "cache"), Counting()
+    before = cache.get(front_end, recording)
+    (path,) = tmp_path.glob("cache/*/*.npy")
+    np.testing.assert_array_equal(np.load(path), before)
+    path.write_bytes(damage(path.read_bytes()))
+    np.testing.assert_array_equal(cache.get(front_end, recording), before)
+    assert f"features in {path} are damaged" in caplog.text
     assert front_end.calls == 2
+    np.testing.assert_array_equal(cache.get(front_end, recording), before)
+    assert front_end.calls == 2
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_features_of_any_shape_are_read_as_they_were_written(tmp_path, order):
+    for shape in ((), (3,), (0, 4), (2, 3)):
+        values = np.random.default_rng(0).normal(size=shape)
+        features = np.asarray(values, np.float16, order=order)
+        write_features(tmp_path / "a.npy", features)
+        again = read_features(tmp_path / "a.npy")
+        np.testing.assert_array_equal(again, features)
+        assert (again.dtype, again.shape, again.flags.writeable) == (np.float16, shape, True)
+
+
+def test_features_of_a_front_end_whose_code_was_altered_are_computed_anew(
+    recording, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    cache = FeatureCache(tmp_path / "cache")
+
+    def features(factor):
+        source = "class Gain:\n    def __repr__(self): return 'Gain()'\n"
+        source += f"    def __call__(self, waveform): return {factor} * waveform\n"
+        (tmp_path / "gain_plugin.py").write_text(source)
+        monkeypatch.delitem(sys.modules, "gain_plugin", raising=False)
+        importlib.invalidate_caches()
+        package_code.cache_clear()
+        return cache.get(importlib.import_module("gain_plugin").Gain(), recording)
+
+    np.testing.assert_allclose(features(20), 10 * features(2), rtol=1e-6)
 
 
 def test_another_setting_of_the_front_end_is_computed_anew(cache, recording):
@@ -122,11 +184,6 @@ def test_a_recording_that_cannot_be_read_leaves_nothing_in_the_cache(tmp_path):
     with pytest.raises(AudioError, match=r"garbage\.wav"):
         FeatureCache(tmp_path / "cache").get(Counting(), Clip(path, "fan"))
     assert not list(tmp_path.glob("cache/**/*.*"))
-
-
-def test_the_identity_of_a_missing_recording_raises(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"gone\.wav"):
-        identity(tmp_path / "gone.wav")
 
 
 @pytest.fixture

@@ -50,12 +50,15 @@ def test_what_did_not_change_is_not_read_again(clips, reads, tmp_path, make_wav)
     inspect_once(clips[:2], tmp_path)
     assert sorted(reads) == ["0.wav", "1.wav"]
     reads.clear()
-    os.utime(clips[1].path, (1, 1))
+    os.utime(clips[0].path, (1, 1))
+    make_wav("1.wav", np.full(400, 0.3))
     assert len(inspect_once([*clips, clips[2]], tmp_path)) == 4
     assert sorted(reads) == ["1.wav", "2.wav"]
     reads.clear()
     inspect_once(clips, tmp_path)
     inspect_once(clips[::-1], tmp_path)
+    moved = [replace(c, path=c.path.rename(tmp_path / f"moved_{c.path.name}")) for c in clips]
+    inspect_once(moved, tmp_path)
     assert reads == []
 
 
@@ -133,3 +136,8 @@ def test_a_name_that_is_not_utf_8_is_written_with_escapes(make_wav, tmp_path):
     for found in (inspect([Clip(path, "press")]), inspect_once([Clip(path, "press")], tmp_path)):
         assert found["path"].item() == f"{tmp_path}/L\\xfcfter.wav"
         assert found["problem"].isna().all()
+
+
+def test_where_nothing_can_be_written_recordings_are_read_all_the_same(clips, reads, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    pd.testing.assert_frame_equal(inspect_once(clips, tmp_path / "cache"), inspect(clips))

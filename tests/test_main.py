@@ -33,6 +33,7 @@ from fsasd.generation.synthetic_clips import read_manifest
 from fsasd.generation.transforms import FaultTransforms
 from fsasd.pipeline.preflight import check_config
 from fsasd.selection.selector import row_of
+from fsasd.settings.code import package_code
 
 CONF = Path(__file__).parents[1] / "conf"
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
@@ -452,6 +453,7 @@ def test_a_users_own_class_within_a_detector_is_in_its_key(chain, tmp_path, monk
             f"from fsasd.detectors.representations import TimeStatistics\n\n\n"
             f"class Own(TimeStatistics):\n    '{doc}'\n"
         )
+        package_code.cache_clear()
         target = "representation._target_=own_representation.Own"
         return app.Run(configure(*TINY, store, "detector=knn", target), root / "x").detect_recipe()
 
@@ -483,6 +485,8 @@ def test_a_users_own_code_is_in_the_key_of_the_stage_that_runs_it(
 
     def key(doc):
         own.write_text(f"class Own:\n    '{doc}'\n")
+        # As in another process.
+        package_code.cache_clear()
         return getattr(run, f"{stage}_recipe")()
 
     assert key("before") == key("before")
@@ -493,14 +497,21 @@ def test_other_weights_of_an_encoder_under_the_same_name_are_in_the_keys(chain, 
     root, store, _ = chain
     overrides = ["detector=lv_huakong", *(f"detector.{setting}" for setting in brief)]
     run = app.Run(configure(*TINY, store, *overrides), root / "x")
-    before = train_recipes(run), run.detect_recipe()["weights"]
     weights = next(Path(brief[0].partition("=")[2]).glob("*.safetensors"))
-    stamp = weights.stat()
+    content = weights.read_bytes()
+
+    def keys():
+        return train_recipes(run), run.detect_recipe()["detector"]
+
+    before = keys()
     os.utime(weights, (0, 0))
-    after = train_recipes(run), run.detect_recipe()["weights"]
-    os.utime(weights, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    assert before[0] != after[0]
-    assert before[1] != after[1]
+    touched = keys()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    altered = keys()
+    weights.write_bytes(content)
+    assert touched == before
+    assert altered[0] != before[0]
+    assert altered[1] != before[1]
 
 
 def test_the_false_alarm_rate_is_in_the_key_of_what_it_decides(chain):
@@ -715,7 +726,11 @@ def test_other_weights_under_the_same_name_are_fine_tuned_anew(chain, tmp_path):
     folder = shutil.copytree(checkpoints.NANO, tmp_path / "model")
     run = app.Run(configure(*TINY, store, f"generator.checkpoint={folder}"), root / "x")
     before = run.finetune_recipe()
-    os.utime(folder / "unet" / "diffusion_pytorch_model.safetensors", (0, 0))
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    os.utime(weights, (0, 0))
+    assert run.finetune_recipe() == before
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert run.finetune_recipe() != before
 
 

@@ -13,8 +13,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,11 @@ from omegaconf.errors import OmegaConfBaseException
 from fsasd.cli.sweep import LEFT_OUT, leave_out
 from fsasd.data.check import check, find_in_recordings, inspect_once, log_findings
 from fsasd.data.check.likeness import save_profiles
-from fsasd.data.clips import Clips, identity
+from fsasd.data.clips import Clips
+from fsasd.data.content import content_hash, content_hashes, digest
 from fsasd.data.datamodule import FirstShotDataModule, is_trainable
-from fsasd.data.key import digest, examples_per_step, foreign, packages
+from fsasd.data.description import describe_clips
+from fsasd.data.key import examples_per_step
 from fsasd.data.metadata import Clip, require_known
 from fsasd.detection.section import Detection, detect, in_section, sections, tell
 from fsasd.detection.tables import write, write_validation
@@ -86,6 +87,8 @@ from fsasd.runtime.ranks import rank
 from fsasd.runtime.resuming import fit, read_checkpoint
 from fsasd.selection.selector import Selector
 from fsasd.selection.validation import Trial, play_target
+from fsasd.settings.objects import packages
+from fsasd.settings.spec import spec_of
 from fsasd.store.key import Description
 from fsasd.store.store import Store
 
@@ -108,7 +111,7 @@ _RUNTIME = {
         "accelerator", "devices", "strategy", "num_nodes", "enable_progress_bar",
         "enable_model_summary", "log_every_n_steps", "profiler", "num_sanity_val_steps",
     },
-    "data": {"num_workers", "cache", "store"},
+    "data": {"num_workers", "cache", "store", "root", "manifest", "ground_truth"},
     "generator": {"gradient_checkpointing", "compile_unet", "channels_last"},
     "callbacks": {"cost", "monitor"},
 }  # fmt: skip
@@ -167,10 +170,9 @@ class Run:
         return {
             "version": VERSIONS["finetune"],
             "seed": self.cfg.seed,
-            **parts,
+            **spec_of(parts, content_hash),
             "batch": batch,
-            **foreign(parts["generator"], parts["callbacks"]),
-            "checkpoint": digest(map(identity, checkpoints.files(start))) if start else None,
+            "checkpoint": digest(content_hashes(checkpoints.files(start))) if start else None,
             **self._captioned,
         }
 
@@ -188,8 +190,7 @@ class Run:
             "version": VERSIONS["synthesise"],
             "finetune": self.finetune_recipe(),
             "sampler": self._plain("generator").get("sampler"),
-            "synthesis": synthesis,
-            **foreign(synthesis),
+            "synthesis": spec_of(synthesis, content_hash),
         }
 
     def judge_recipe(self) -> dict[str, Any]:
@@ -198,8 +199,7 @@ class Run:
         return {
             "version": VERSIONS["judge"],
             "synthesise": self.synthesise_recipe(),
-            **judged,
-            **foreign(judged),
+            **spec_of(judged, content_hash),
             **self._captioned,
         }
 
@@ -208,8 +208,7 @@ class Run:
         trainer = self._plain("trainer")
         return {
             "version": VERSIONS["train"],
-            "detector": part.network_spec(),
-            **foreign(self._plain("detector")),
+            "detector": spec_of(part.network_spec(), content_hash),
             "trainer": {
                 k: v for k, v in trainer.items() if k not in {"_target_", *SET_BY_DETECTORS}
             },
@@ -224,11 +223,10 @@ class Run:
             "version": VERSIONS["detect"],
             "train": [self.train_recipe(part) for part in self.detector.to_prepare()],
             "synthesise": self._synthesised(),
-            "detector": self._plain("detector"),
-            "selection": self._plain("selection"),
+            "detector": spec_of(self._plain("detector"), content_hash),
+            "selection": spec_of(self._plain("selection"), content_hash),
             "decision": self._plain("decision"),
-            **foreign(self._plain("detector"), self._plain("selection")),
-            "clips": self._known(
+            "clips": describe_clips(
                 self.data.clips
                 if self.cfg.synthesis.references
                 else self.data.clips.where(role="target")
@@ -637,10 +635,10 @@ class Run:
         return checkpoints.count_parameters(made / "model") or None
 
     @cached_property
-    def _captioned(self) -> dict[str, str]:
+    def _captioned(self) -> dict[str, Any]:
         # Once per run: with a hundred thousand clips, asking the disk about each takes seconds.
         return {
-            "clips": self._known(self.data.captioned),
+            "clips": describe_clips(self.data.captioned),
             "captions": digest(self.data.captions(clip) for clip in self.data.captioned),
         }
 
@@ -656,16 +654,9 @@ class Run:
         return self.data.clips.where(split="train", label="normal")
 
     @cached_property
-    def _heard_digest(self) -> str:
+    def _heard_digest(self) -> dict[str, str]:
         # Networks that all machines share do not know which of them are targets.
-        return self._known(replace(clip, role=None) for clip in self._heard())
-
-    def _known(self, clips: Iterable[Clip]) -> str:
-        """Digest all that a stage can know of recordings: a manifest may change any of it."""
-        return digest(
-            f"{identity(clip.path)}|{self.data.cache.channel}|{replace(clip, path=Path())}"
-            for clip in clips
-        )
+        return describe_clips(self._heard(), without=["role"])
 
     def _synthesised(self) -> dict[str, Any] | None:
         return self.judge_recipe() if self.cfg.generator._target_ else None

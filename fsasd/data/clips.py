@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,9 +15,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fsasd.data.audio_files import printable
+from fsasd.data.content import content_hash
+from fsasd.data.feature_file import DamagedFileError, read_features, write_features
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import READER, AudioError, read
 from fsasd.data.table import ClipTable
+from fsasd.settings.code import code_of
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -29,9 +33,10 @@ One that looks at the beginning of a clip alone has ``max_seconds``: no more is 
 
 
 class FeatureCache:
-    """Features that were computed once, under a key that an altered recording does not have.
+    """Features that were computed once, found again by a recording's content.
 
-    The key holds the front end's settings and the recording's path, size and time of change.
+    The key holds the front end's settings, its code where it is not fsasd's, and the content of the
+    recording, wherever it lies.
 
     Args:
         folder: Where to keep them, one file per front end and recording; without a folder they
@@ -51,6 +56,8 @@ class FeatureCache:
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         """Return ``front_end(waveform)`` of a clip, computed only if it is not yet there.
 
+        A file of features that is damaged is named in a warning and computed anew.
+
         Raises:
             AudioError: The recording cannot be used (see ``read``), or its features are not finite.
             OSError: They cannot be written.
@@ -62,16 +69,14 @@ class FeatureCache:
             return self._memory[key]
         path = self._path(key)
         if path.is_file():
-            return _load(path)
+            try:
+                return read_features(path)
+            except DamagedFileError as error:
+                log.warning("features in %s are damaged (%s): computed anew", path, error)
         features = self._compute(front_end, clip)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
         try:
-            with partial.open("wb") as file:
-                np.save(file, features)
-            partial.replace(path)
+            write_features(path, features)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise OSError(
                 error.errno,
                 f"features could not be written to {self.folder} ({error.strerror}): make room, or "
@@ -101,28 +106,17 @@ class FeatureCache:
 
     def _key(self, front_end: FrontEnd, clip: Clip) -> tuple[str, str]:
         spec = f"{front_end!r}, channel {self._channel(clip)}, reader {READER}"
-        return spec, identity(clip.path)
+        if code := code_of(front_end):
+            spec += f", code {code}"
+        return spec, content_hash(clip.path, self.folder)
 
     def _channel(self, clip: Clip) -> int | str | None:
         return None if clip.synthetic else self.channel
 
     def _path(self, key: tuple[str, str]) -> Path:
         assert self.folder is not None
-        return self.folder / _digest(key[0]) / f"{_digest(key[1])}.npy"
-
-
-# A header is a Python expression, and Python 3.11 may fail to parse several at a time
-# (github.com/python/cpython/issues/106905).
-_one_header = threading.Lock()
-
-
-def _load(path: Path) -> np.ndarray:
-    """Return what ``np.save`` wrote, in any number of threads."""
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)
-        with _one_header:
-            shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
-        return np.fromfile(file, dtype).reshape(shape, order="F" if by_column else "C")
+        spec, content = key
+        return self.folder / hashlib.sha256(spec.encode()).hexdigest()[:24] / f"{content}.npy"
 
 
 class Clips(Sequence[Clip]):
@@ -225,17 +219,3 @@ class Clips(Sequence[Clip]):
     def states(self) -> list[tuple[tuple[str, str], ...]]:
         """Operating state of each clip, equal where all attributes are."""
         return self.by_kind(lambda clip: tuple(sorted(clip.attributes.items())))
-
-
-def identity(path: Path) -> str:
-    """Return what tells a file's content without reading it: path, size, time of change.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-    """
-    stat = path.stat()
-    return f"{printable(path.resolve())}|{stat.st_size}|{stat.st_mtime_ns}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -27,13 +27,13 @@ from transformers import (
     ClapAudioModelWithProjection,
 )
 
-from fsasd.data.clips import identity
+from fsasd.data.content import content_hash, content_hashes, digest
 from fsasd.data.encoder_inputs import encoder_inputs
-from fsasd.data.key import digest
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.exported import load_program
 from fsasd.detectors.representations import Representation
 from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
+from fsasd.settings.spec import spec_of
 
 _LEAST = 0.1
 """Seconds that a convolutional encoder needs to say anything."""
@@ -86,8 +86,9 @@ class FrozenEncoder(abc.ABC):
 
     def __repr__(self) -> str:
         # The key of the feature cache: other weights in the same place are another front end.
-        settings = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.repr)
-        weights = digest(map(identity, self._files()))
+        values = [(f.name, getattr(self, f.name)) for f in fields(self) if f.repr]
+        settings = ", ".join(f"{name}={spec_of(value, content_hash)!r}" for name, value in values)
+        weights = digest(content_hashes(self._files()))
         return f"{type(self).__name__}({settings}, weights={weights[:12]})"
 
     def _pooled(self, states: torch.Tensor) -> torch.Tensor:

@@ -28,11 +28,12 @@ from transformers import (
 )
 
 from fsasd.data.clips import Clips
+from fsasd.data.content import content_hash
 from fsasd.data.encoder_inputs import encoder_inputs
-from fsasd.data.key import foreign
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.latents import PEAK, normalise
 from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
+from fsasd.settings.spec import spec_of
 
 log = logging.getLogger(__name__)
 
@@ -187,8 +188,7 @@ class ClapAudio:
     @functools.cached_property
     def _name(self) -> str:
         # The key of the feature cache: other weights in the same place are another front end.
-        found = foreign({"checkpoint": self.checkpoint})
-        return f"ClapAudio({', '.join([self.checkpoint, f'peak {PEAK}', *found.values()])})"
+        return f"ClapAudio({spec_of(self.checkpoint, content_hash)}, peak {PEAK})"
 
     @functools.cached_property
     def model(self) -> ClapModel:

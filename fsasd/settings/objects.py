@@ -145,18 +145,21 @@ def check_described(about: Any, path: str = "") -> None:
     check_settings(_as_configuration(about), path)
 
 
-def packages(about: Any) -> set[str]:
-    """Return the packages of the classes that ``described`` names.
+def packages(settings: Any) -> set[str]:
+    """Return the packages of the classes that ``described``, or a configuration, names.
 
     >>> packages({"class": "my_package.loudness.Loudness", "params": {}})
     {'my_package'}
+    >>> packages([{"_target_": "my_package.loudness.Loudness"}])
+    {'my_package'}
     """
-    if isinstance(about, list):
-        return set().union(*map(packages, about))
-    if not isinstance(about, Mapping):
+    if isinstance(settings, list):
+        return set().union(*map(packages, settings))
+    if not isinstance(settings, Mapping):
         return set()
-    inner = packages(list(about.values()))
-    return inner | ({about["class"].partition(".")[0]} if _is_class(about) else set())
+    name = settings["class"] if _is_class(settings) else settings.get("_target_")
+    inner = packages(list(settings.values()))
+    return inner | ({name.partition(".")[0]} if isinstance(name, str) else set())
 
 
 def made(about: Any, trust: Iterable[str] = ()) -> Any:

@@ -19,7 +19,7 @@ from rich.progress import track
 
 from fsasd.data.audio_files import printable
 from fsasd.data.check.measures import BANDS, join, measure, require_full_scale
-from fsasd.data.clips import identity
+from fsasd.data.content import content_hashes
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import (
     READER,
@@ -36,7 +36,7 @@ _VERSION = 1
 """To be raised when other numbers would be found, or another problem."""
 
 _KNOWN = ["path", "machine", "section", "role", "split", "label", "domain"]
-_FOUND = [
+_MEASURED = [
     "seconds", "rate", "channels", "peak", "level", "silent", "clipped", *BANDS, "content",
     "problem",
 ]  # fmt: skip
@@ -60,7 +60,7 @@ def inspect(
         ``Report.recordings``; a recording that cannot be read has a ``problem`` and no numbers.
     """
     found = _look_at(clips, channel, _header if headers_only else _listen)
-    return _table(clips, pd.DataFrame(found, columns=_FOUND))
+    return _table(clips, pd.DataFrame(found, columns=_MEASURED))
 
 
 def inspect_once(
@@ -71,8 +71,8 @@ def inspect_once(
 ) -> pd.DataFrame:
     """Read the recordings that were not read before, as they are now.
 
-    What is found is kept under a recording's path, size and time of change; processes that ask at
-    once wait for the first of them, and find the same.
+    What is found is kept under a recording's content, wherever it lies; processes that ask at once
+    wait for the first of them, and find the same. Where nothing can be written, nothing is kept.
 
     Args:
         clips: Which.
@@ -85,24 +85,29 @@ def inspect_once(
     """
     if folder is None or not len(clips):
         return inspect(clips, channel)
-    keys = [_key(clip.path, channel) for clip in clips]
-    kept_in = folder / f"recordings-{READER}.{_VERSION}.csv"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{kept_in}.lock"):
-        kept = _read_kept(kept_in)
-        if again:
-            kept = kept[~kept["passing"]]
+    keys = _keys(clips, channel, folder)
+    path = folder / f"recordings-{READER}.{_VERSION}.csv"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock").acquire()
+    except OSError:
+        kept = _read_kept(path, again=False)
+        if not set(keys) <= set(kept.index):
+            return inspect(clips, channel)
+        return _table(clips, kept.loc[keys, _MEASURED].reset_index(drop=True))
+    with lock:
+        kept = _read_kept(path, again)
         new = {key: clip for key, clip in zip(keys, clips, strict=True) if key not in kept.index}
         if new:
-            found = pd.DataFrame(
+            measured = pd.DataFrame(
                 _look_at(list(new.values()), channel, _listen),
                 index=pd.Index(new, name="key"),
-                columns=[*_FOUND, "passing"],
+                columns=[*_MEASURED, "passing"],
             )
-            found["passing"] = found["passing"].eq(True)
-            kept = pd.concat([kept, found]) if len(kept) else found
-            _keep(kept, kept_in)
-    return _table(clips, kept.loc[keys, _FOUND].reset_index(drop=True))
+            measured["passing"] = measured["passing"].eq(True)
+            kept = pd.concat([kept, measured]) if len(kept) else measured
+            _keep(kept, path)
+    return _table(clips, kept.loc[keys, _MEASURED].reset_index(drop=True))
 
 
 def _table(clips: Sequence[Clip], found: pd.DataFrame) -> pd.DataFrame:
@@ -162,25 +167,23 @@ def _listen(clip: Clip, channel: int | str | None) -> dict[str, Any]:
     }
 
 
-def _key(path: Path, channel: int | str | None) -> str:
-    try:
-        known = identity(path)
-    except OSError:
-        known = f"{path}|absent"
-    text = f"{known}|{channel}".encode(errors="surrogateescape")
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+def _keys(clips: Sequence[Clip], channel: int | str | None, folder: Path) -> list[str]:
+    paths = [clip.path for clip in clips]
+    contents = content_hashes(paths, folder, strict=False)
+    # What cannot be read has no content to be known by.
+    known = [content or f"{p}|absent" for content, p in zip(contents, paths, strict=True)]
+    texts = (f"{content}|{channel}".encode(errors="surrogateescape") for content in known)
+    return [hashlib.blake2b(text, digest_size=16).hexdigest() for text in texts]
 
 
-def _read_kept(path: Path) -> pd.DataFrame:
-    columns = ["key", *_FOUND, "passing"]
+def _read_kept(path: Path, again: bool) -> pd.DataFrame:
+    """Return the rows that are kept; ``again`` leaves out files that could not be opened."""
+    columns = ["key", *_MEASURED, "passing"]
     if path.is_file():
         try:
-            return pd.read_csv(
-                path,
-                usecols=columns,
-                dtype=_TEXT | {"passing": bool},
-                index_col="key",
-            )
+            types = _TEXT | {"passing": bool}
+            kept = pd.read_csv(path, usecols=columns, dtype=types, index_col="key")
+            return kept[~kept["passing"]] if again else kept
         except ValueError as error:
             log.warning("%s is damaged (%s): reading all recordings anew", path, error)
     return pd.DataFrame(columns=columns).set_index("key").astype({"passing": bool})

@@ -1,0 +1,70 @@
+"""Files of features: NumPy's format with a checksum behind it, so that no damaged one is used."""
+
+from __future__ import annotations
+
+import os
+import threading
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+_FOOTER = b"CRC-32 "
+"""Stands before the checksum of all that precedes it; readers of ``.npy`` look at neither."""
+
+_CHECKSUM_BYTES = 4
+_HEADER_BYTES = 1 << 16
+"""More than a header of NumPy's first version has."""
+
+# A header is a Python expression, and Python 3.11 may fail to parse several at a time
+# (github.com/python/cpython/issues/106905).
+_one_header = threading.Lock()
+
+
+class DamagedFileError(ValueError):
+    """A file does not hold what was written."""
+
+
+def write_features(path: Path, features: np.ndarray) -> None:
+    """Write an array; the file appears when it is complete.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    buffer = BytesIO()
+    np.save(buffer, features)
+    checksum = zlib.crc32(buffer.getbuffer()).to_bytes(_CHECKSUM_BYTES, "little")
+    partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.write(_FOOTER + checksum)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def read_features(path: Path) -> np.ndarray:
+    """Return what ``write_features`` wrote, in any number of threads.
+
+    Raises:
+        DamagedFileError: The file was cut or altered.
+    """
+    with path.open("rb") as file:
+        content = bytearray(os.fstat(file.fileno()).st_size)
+        file.readinto(content)
+    size = len(content) - len(_FOOTER) - _CHECKSUM_BYTES
+    if size <= 0 or content[size:-_CHECKSUM_BYTES] != _FOOTER:
+        raise DamagedFileError("cut short")
+    if zlib.crc32(memoryview(content)[:size]) != int.from_bytes(content[-4:], "little"):
+        raise DamagedFileError("its checksum is another than that of its content")
+    header = BytesIO(content[:_HEADER_BYTES])
+    np.lib.format.read_magic(header)
+    with _one_header:
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(header)
+    count = (size - header.tell()) // dtype.itemsize
+    values = np.frombuffer(content, dtype, count, header.tell())
+    return values.reshape(shape, order="F" if by_column else "C")
