@@ -100,7 +100,7 @@ def _official(official: Headline) -> Text:
 
 def _settings(comparison: pd.DataFrame) -> Table:
     table = titled("Was the choice of setting worth it? Official score, %", "Setting")
-    for name in ("Official", "Minus used", "95 % interval"):
+    for name in ("Official", "Difference", "95 % interval"):
         table.add_column(name, justify="right")
     table.add_column("")
     for row in comparison.to_dict("records"):
@@ -117,7 +117,7 @@ def _settings(comparison: pd.DataFrame) -> Table:
 
 def _validation(validation: pd.DataFrame) -> Table:
     table = titled(
-        "Leave-one-machine-out validation on reference machines, objective in points",
+        "Leave-one-machine-out validation, objective in points",
         "Machine", "Setting",
     )  # fmt: skip
     for name in ("Gain", "95 % interval", "Regret", "Rank correlation"):

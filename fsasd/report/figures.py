@@ -219,8 +219,8 @@ def settings_dots(settings: pd.DataFrame) -> Figure:
     several = settings.groupby("machine")["section"].nunique().max() > 1
     markers = iter("sv^<>Pph")
     labels = [" ".join(map(str, key if several else key[:1])) for key, _ in sections]
-    # Settings of several parameters have long names; a line of the legend holds some 60 letters.
-    abreast = min(max(60 // (max(map(len, titles)) + 5), 1), len(names))
+    # Settings of several parameters have long names; a line of the legend holds some 50 letters.
+    abreast = min(max(50 // (max(map(len, titles)) + 5), 1), len(names))
     above = 0.2 * (math.ceil(len(names) / abreast) - 1)
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(4.2, 0.95 + above + 0.3 * len(sections)), layout="constrained")
