@@ -341,9 +341,9 @@ def test_undefined_cells_are_empty_marked_and_explained(tmp_path, scores, truth,
     assert row[4] == ""
     assert main(["--scores", str(scores), "--ground-truth", str(truth)]) == 0
     out = capsys.readouterr().out
-    assert "(over 5 of 6 cells)" in out
+    assert "(over 5 of 6 values)" in out
     assert "valve section 00: no target-domain normal clips, so AUC (target) is undefined" in out
-    assert "* mean over the defined cells" in out
+    assert "* mean over the defined values" in out
 
 
 def test_every_undefined_cell_has_its_sentence(scores, truth):

@@ -1,4 +1,4 @@
-"""The command ``fsasd-check``: ``fsasd`` with the stage ``check`` alone, and options of its own."""
+"""The command ``fsasd-check``: ``fsasd`` with the stage ``check`` only."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fsasd.data.metadata import ROLES
 
 
 def main() -> None:
-    """Turn the options into overrides, and run ``fsasd`` with the stage ``check``."""
+    """Translate the options into overrides and run ``fsasd stages=[check]``."""
     parser = argparse.ArgumentParser(
         "fsasd-check",
-        description="Report what a data set holds, and what is wrong with it. Exit code 1: errors.",
-        epilog="All other arguments are those of fsasd (see fsasd --help), for instance "
+        description="Report what a data set holds and the problems in it. Exit code 1: errors.",
+        epilog="All other arguments are overrides of fsasd (see fsasd --help), for instance "
         "data=dcase2023 data.root=path data.channel=near captions=dcase.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
-        "--data", help="a folder or a table of recordings, or an edition such as dcase2023"
+        "--data", help="a folder of recordings, a manifest, or an edition such as dcase2023"
     )
     parser.add_argument("--headers-only", action="store_true", help="do not decode recordings")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _data_at(place: str) -> list[str]:
-    """Say what a table, a folder or an edition is called in the configuration."""
+    """Return the overrides that name a manifest, a folder or an edition."""
     path, quoted = Path(place), "'" + place.replace("'", "\\'") + "'"
     if path.suffix and not path.is_dir():
         return ["data=manifest", f"data.manifest={quoted}"]

@@ -1,4 +1,4 @@
-"""The command ``fsasd-evaluate``."""
+"""The command ``fsasd-evaluate``: the official metrics of score files."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from fsasd.evaluation.submission.reading import SubmissionError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command ``fsasd-evaluate``.
+    """Run the command ``fsasd-evaluate``.
 
     Returns:
-        0 after an evaluation; 2 when arguments or files are wrong, with every problem on stderr.
+        Exit code: 0 after an evaluation; 2 when arguments or files are wrong, with every problem on
+        stderr.
     """
     parser = argparse.ArgumentParser(
         prog="fsasd-evaluate",
-        description="The official DCASE Task 2 metrics of a folder of score files.",
+        description="Compute the official DCASE Task 2 metrics of a folder of score files.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path,
         required=True,
         metavar="DIR",
-        help="what DCASE's evaluators publish, of any year: a folder with ground_truth_data, "
+        help="ground truth as published for any edition: a folder with ground_truth_data, "
         "ground_truth_domain and ground_truth_attributes, or an eval_data_list.csv",
     )
     parser.add_argument(
@@ -56,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=int,
         default=1000,
         metavar="N",
-        help="resamples for the 95 %% interval of the official score; 0 for none (default: 1000)",
+        help="bootstrap resamples for the 95 %% interval of the official score; 0 for none "
+        "(default: 1000)",
     )
     arguments = parser.parse_args(argv)
     if arguments.bootstrap < 0:
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for note in evaluation.notes:
             print(note, file=sys.stderr)
     else:
-        _show(evaluation, arguments.bootstrap)
+        _print(evaluation, arguments.bootstrap)
     return 0
 
 
@@ -99,7 +101,7 @@ def _json(evaluation: Evaluation) -> str:
     return json.dumps(content, indent=2, allow_nan=False)
 
 
-def _show(evaluation: Evaluation, resamples: int) -> None:
+def _print(evaluation: Evaluation, resamples: int) -> None:
     table = evaluation.table.set_index("machine").drop(columns=["section", "undefined"])
     numbers = table.iloc[:-1].drop(columns=["official_score", "ci_low", "ci_high"])
     numbers = numbers.dropna(axis="columns", how="all")
@@ -117,15 +119,15 @@ def _show(evaluation: Evaluation, resamples: int) -> None:
         )
         view.add_row(label, *cells, end_section=index == len(names) - 1)
     if any(partial):
-        view.caption = "* mean over the defined cells"
-    # A pipe has no width of its own, and numbers must not be cut to fit one.
+        view.caption = "* mean over the defined values"
+    # A pipe has no width, and numbers must not be cut to fit one.
     width = max(120, Console().width)
     console = Console(width=width, markup=False, highlight=False, soft_wrap=True)
     console.print(view)
     official, interval = evaluation.official, evaluation.interval
     line = f"official score {100 * official.value:.6f} %"
     if official.undefined:
-        line += f" (over {official.cells - official.undefined} of {official.cells} cells)"
+        line += f" (over {official.cells - official.undefined} of {official.cells} values)"
     if interval:
         line += f", 95 % interval {100 * interval.low:.2f} to {100 * interval.high:.2f} %"
         line += f" ({resamples} bootstrap resamples)"

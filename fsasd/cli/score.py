@@ -1,4 +1,4 @@
-"""The command ``fsasd-score``: recordings scored and judged by a detector that a run left."""
+"""The command ``fsasd-score``: score recordings with a saved detector and decide."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from fsasd.detectors.base import Detector, load
 from fsasd.detectors.saved import NotAModelError
 from fsasd.evaluation.calibration import Calibration
 
-_TOGETHER = 64
-"""Recordings that are read and scored together; their rows are printed before the next are read."""
+_BATCH = 64
+"""Recordings that are read and scored at once; their rows are printed before the next are read."""
 
 _COLUMNS = ("file", "score", "threshold", "decision", "p_value")
 
 _NOT_A_MODEL = (ValueError, TypeError, AttributeError, LookupError, RuntimeError)
-"""What a detector raises whose settings or arrays are those of none, as a file may hold them."""
+"""Errors of a detector whose file holds settings or arrays that do not fit each other."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a run left of one section of one machine.
+    """The saved detector of one section.
 
     Attributes:
         detector: Fitted.
-        calibration: Its threshold, and what scores mean.
-        channel: What it hears of recordings with several channels (see ``recording.read``).
-        profile: What the recordings were that it was fitted on, if the run left that.
+        calibration: Its threshold and p-values.
+        channel: Channel that it takes of recordings with several (see ``recording.read``).
+        profile: Bandwidth, level and length of its training clips, if the run saved them.
     """
 
     detector: Detector
@@ -57,7 +57,7 @@ class Model:
 
 
 class _MeasuringCache(FeatureCache):
-    """Measures recordings when they are read for their features, so that they are read once."""
+    """A cache that measures recordings when they are read for their features, to read them once."""
 
     def __init__(self, channel: int | str | None) -> None:
         super().__init__(channel=channel)
@@ -78,35 +78,35 @@ class _MeasuringCache(FeatureCache):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command ``fsasd-score``.
+    """Run the command ``fsasd-score``.
 
     Returns:
-        0 when every recording has its row; 1 when some could not be scored, which are on stderr;
-        2 when there is no such model, or are no recordings.
+        Exit code: 0 when every recording was scored; 1 when some could not be, which are on stderr;
+        2 when there is no such model or no recording.
     """
     parser = argparse.ArgumentParser(
         prog="fsasd-score",
-        description="Score recordings with a detector that a run left, and decide which are "
-        "anomalous: a CSV row (file, score, threshold, decision, p_value) for each, on standard "
-        "output. The p-value is the probability that a normal clip scores as high or higher.",
+        description="Score recordings with a saved detector and decide which are anomalous: a CSV "
+        "row (file, score, threshold, decision, p_value) for each, on standard output. The p-value "
+        "is the probability that a normal clip has this score or a higher one.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "--model", type=Path, required=True, metavar="DIR",
-        help="models/<machine>/ of a run, or models/<machine>/section_<nn>/",
+        help="models/<machine>/ of a run's folder, or models/<machine>/section_<nn>/",
     )  # fmt: skip
     parser.add_argument(
         "recordings", type=Path, nargs="+", metavar="WAV",
-        help=f"recordings, or folders with some ({READABLE})",
+        help=f"recordings, or folders of recordings ({READABLE})",
     )  # fmt: skip
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE",
-        help="a package, beside fsasd and scikit-learn, whose classes the model may be made of; "
-        "importing it runs its code",
+        help="a package beside fsasd and scikit-learn whose classes the model may name; importing "
+        "it runs its code",
     )  # fmt: skip
     parser.add_argument(
         "--false-alarm-rate", type=float, metavar="SHARE",
-        help="share of normal clips to be called anomalous, instead of the run's "
+        help="share of normal clips that may be called anomalous, in place of the run's "
         "(decision.false_alarm_rate)",
     )  # fmt: skip
     parser.add_argument(
@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.false_alarm_rate is not None:
             calibration = model.calibration.at(arguments.false_alarm_rate)
             model = replace(model, calibration=calibration)
-        paths = list(_found(arguments.recordings))
+        paths = list(_recordings(arguments.recordings))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -130,15 +130,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_model(folder: Path, trust: Sequence[str] = ()) -> Model:
-    """Read a section's detector and its calibration.
+    """Read a section's detector, its calibration and the profile of its training clips.
 
     Args:
-        folder: A section's, or a machine's that has one section.
-        trust: Packages whose classes it may name (see ``detectors.base.load``).
+        folder: Of the section, or of a machine that has one section.
+        trust: Packages whose classes the detector may name (see ``detectors.base.load``).
 
     Raises:
-        FileNotFoundError: There is none in the folder.
-        ValueError: The folder holds several, or what is no saved detector.
+        FileNotFoundError: There is no detector in the folder.
+        ValueError: The folder holds several detectors, or a damaged one.
     """
     sections = sorted(path.parent for path in folder.glob("section_*/detector.json"))
     if len(sections) > 1:
@@ -150,16 +150,16 @@ def read_model(folder: Path, trust: Sequence[str] = ()) -> Model:
 
 
 def _print_rows(model: Model, paths: Sequence[Path], as_json: bool) -> int:
-    """Print a row for each recording; return how many have none."""
+    """Print a row for each recording; return the number of recordings that could not be scored."""
     rows = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
     if not as_json:
         rows.writeheader()
     failed = 0
     measures = []
-    groups = [paths[i : i + _TOGETHER] for i in range(0, len(paths), _TOGETHER)]
+    groups = [paths[i : i + _BATCH] for i in range(0, len(paths), _BATCH)]
     bar = Console(stderr=True)
     for group in track(groups, "scoring", console=bar, transient=True, disable=not bar.is_terminal):
-        # Its features would fill the memory if they were of all groups.
+        # A cache of all groups would fill the memory with features.
         cache = _MeasuringCache(model.channel)
         for path, score in _scored(model, group, cache):
             if isinstance(score, Exception):
@@ -174,7 +174,7 @@ def _print_rows(model: Model, paths: Sequence[Path], as_json: bool) -> int:
         sys.stdout.flush()
         measures.append(cache.measures)
     if model.profile:
-        _tell_differences(model.profile, pd.concat(measures))
+        _warn_of_differences(model.profile, pd.concat(measures))
     return failed
 
 
@@ -188,15 +188,15 @@ def _row(calibration: Calibration, path: Path, score: float) -> dict[str, Any]:
     }
 
 
-def _tell_differences(profile: Profile, measures: pd.DataFrame) -> None:
-    """Print in what recordings differ from those that the detector was fitted on."""
+def _warn_of_differences(profile: Profile, measures: pd.DataFrame) -> None:
+    """Warn of recordings that differ from the training clips in bandwidth, level or length."""
     for difference in profile.differences(measures) if len(measures) else ():
         which = measures.loc[difference.which, "path"].tolist()
         what = f"{len(which)} of {many(len(measures), 'recording')}: {difference.message}"
         print(f"WARNING {what} ({named(which)})", file=sys.stderr)
 
 
-def _found(places: Iterable[Path]) -> Iterator[Path]:
+def _recordings(places: Iterable[Path]) -> Iterator[Path]:
     for place in places:
         if not place.is_dir():
             yield place
@@ -213,14 +213,13 @@ def _scored(
 ) -> Iterator[tuple[Path, float | Exception]]:
     try:
         for path, score in zip(paths, _scores(model, paths, cache), strict=True):
-            finite = math.isfinite(score)
-            said = f"{printable(path)}: expected a finite anomaly score, found {score}"
-            yield path, score if finite else ValueError(said)
+            message = f"{printable(path)}: expected a finite anomaly score, found {score}"
+            yield path, score if math.isfinite(score) else ValueError(message)
     except (AudioError, OSError) as error:
         if len(paths) == 1:
             yield paths[0], error
             return
-        # One of them cannot be read; the others are not lost with it.
+        # One of them cannot be read: the others are scored without it.
         for path in paths:
             yield from _scored(model, [path], cache)
 
@@ -228,8 +227,8 @@ def _scored(
 def _scores(model: Model, paths: Sequence[Path], cache: FeatureCache) -> list[float]:
     for path in paths:
         require_file(path)
-    heard = [Clip(path, machine="", split="test") for path in paths]
-    scores = model.detector.score(Clips(heard, cache))
+    clips = [Clip(path, machine="", split="test") for path in paths]
+    scores = model.detector.score(Clips(clips, cache))
     return np.asarray(scores, dtype=float).tolist()
 
 
