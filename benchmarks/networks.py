@@ -66,7 +66,7 @@ def report(
     """Train for a few steps and print what they took, the first one left out."""
     examples = Recordings(clips, detector.classes, detector.seconds)
     model = detector.classifier(0, len(examples.classes))
-    model.hear(examples, detector.batch_size, seed=0)
+    model.set_examples(examples, detector.batch_size, seed=0)
     profiler = SimpleProfiler()
     where = {
         "profiler": profiler, "limit_train_batches": steps + 1, "enable_progress_bar": False,

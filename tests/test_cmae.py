@@ -135,7 +135,7 @@ def test_the_score_is_the_sum_of_both_numbers_in_units_of_normal_clips(fitted, t
             batch = torch.from_numpy(image.copy())[None]
             patches = network.patches(batch)
             errors = []
-            for seen in network.seen_in_turn(0.25):
+            for seen in network.visible_in_turn(0.25):
                 hidden = sorted(set(range(16)) - set(seen[0].tolist()))
                 guessed = network(batch, seen)[1]
                 errors.append((guessed - patches)[0, hidden].square().mean().item())
@@ -244,7 +244,7 @@ def test_the_recipe_is_what_the_network_depends_on():
 
 def test_training_guesses_better(fitted, train):
     trained = CMAE(**SMALL | {"epochs": 12, "guessing": 1.0}).fit(train)
-    assert trained.usual_[0, 0] < fitted.usual_[0, 0]
+    assert trained.moments_[0, 0] < fitted.moments_[0, 0]
 
 
 def test_a_single_clip_has_no_other_to_be_far_from(train):

@@ -397,14 +397,14 @@ def test_a_network_that_was_normalised_together_is_the_same_network(name):
     torch.manual_seed(0)
     classifier = SMALL[name].classifier(0, 5)
     waveforms = 0.1 * torch.randn(4, 8000)
-    expected, kept = classifier.eval()(waveforms), classifier.kept()
+    expected, kept = classifier.eval()(waveforms), classifier.weights()
     sync = TorchSyncBatchNorm()
     trained = sync.apply(classifier)
     assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in trained.modules())
     back = sync.revert(trained)
-    assert back.kept().keys() == kept.keys()
+    assert back.weights().keys() == kept.keys()
     again = SMALL[name].classifier(0, 5)
-    again.keep(back.kept())
+    again.load_weights(back.weights())
     torch.testing.assert_close(again.eval()(waveforms), expected)
 
 
@@ -474,7 +474,7 @@ def loss_of(detector, heard, n=8):
     torch.manual_seed(0)
     examples = Recordings(heard, detector.classes, 0.5)
     model = detector.classifier(0, len(examples.classes))
-    model.hear(examples, batch_size=n, seed=0)
+    model.set_examples(examples, batch_size=n, seed=0)
     asked = [(i, 0.0) for i in range(0, len(examples), len(examples) // n)][:n]
     waveforms, labels = zip(*(examples[a] for a in asked), strict=True)
     targets = torch.nn.functional.one_hot(torch.tensor(labels), len(examples.classes))
@@ -531,7 +531,7 @@ def test_statex_needs_its_exchanges_for_training_only(heard):
     assert model.exchanges.centres.shape[0] == 9 * targets.shape[1]
     assert model.exchanges.centres.requires_grad
     assert not model.head.centres.requires_grad
-    assert not any("exchanges" in name for name in model.kept())
+    assert not any("exchanges" in name for name in model.weights())
     model.loss(waveforms, targets).backward()
     assert model.exchanges.centres.grad.abs().sum() > 0
 
@@ -571,7 +571,7 @@ def test_ibms_second_classifier_learns_nothing_of_anomalies(heard):
     assert [name for name in examples.classes if "anomaly" in name] == ["fan|anomaly"]
     torch.manual_seed(0)
     model = SMALL["ibm_confidence"].classifier(1, len(examples.classes))
-    model.hear(examples, batch_size=4, seed=0)
+    model.set_examples(examples, batch_size=4, seed=0)
     targets = torch.nn.functional.one_hot(torch.tensor([0, 2, 3, 1]), 4).float()
 
     def gradients(waveforms, targets):

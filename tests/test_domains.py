@@ -10,7 +10,7 @@ from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import read
 from fsasd.detectors.base import TooFewClipsError
-from fsasd.detectors.domains import banks, missing, smote, with_mixed_target_clips
+from fsasd.detectors.domains import banks, n_missing_target_clips, smote, with_mixed_target_clips
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_the_seed_draws():
 @given(st.integers(0, 60), st.integers(0, 20), st.floats(0, 2))
 def test_what_is_missing_makes_the_ratio(source, target, ratio):
     domains = np.array(["source"] * source + ["target"] * target)
-    count = missing(domains, ratio)
+    count = n_missing_target_clips(domains, ratio)
     assert count == (max(int(ratio * source) - target, 0) if target else 0)
 
 

@@ -146,14 +146,14 @@ def test_ranks_share_the_clips_and_cut_them_elsewhere_in_each_epoch(examples):
     assert 0 <= min(places) < 0.2 < 0.8 < max(places) < 1
 
 
-def test_clips_of_one_class_cannot_be_told_apart(factory_clips):
+def test_clips_of_one_class_are_refused(factory_clips):
     fans = factory_clips.where(machine="fan", split="train")
-    with pytest.raises(ValueError, match=r"16 clips are all of class 'fan'.*prepare"):
+    with pytest.raises(ValueError, match=r"found 16 clips of class 'fan' only: give prepare"):
         Recordings(fans, "machine", 1.0)
 
 
-def test_no_clip_at_all_is_told():
-    with pytest.raises(ValueError, match="the 0 clips are none"):
+def test_no_clips_are_refused():
+    with pytest.raises(ValueError, match="found 0 clips: give prepare"):
         Recordings(Clips([]), "machine", 1.0)
 
 
@@ -162,7 +162,7 @@ def test_no_clip_at_all_is_told():
 
 def fitted(examples, folder, epochs=4, **options):
     model = classifier(len(examples.classes), **options)
-    model.hear(examples, batch_size=8, seed=0)
+    model.set_examples(examples, batch_size=8, seed=0)
     train(model, folder, epochs, QUIET)
     return model
 
@@ -177,14 +177,14 @@ def test_training_lowers_the_loss(examples, tmp_path):
 
 
 def test_a_seed_gives_the_same_network(examples, tmp_path):
-    one, two = (fitted(examples, tmp_path / name).kept() for name in ("one", "two"))
+    one, two = (fitted(examples, tmp_path / name).weights() for name in ("one", "two"))
     for name, array in one.items():
         np.testing.assert_array_equal(two[name], array)
 
 
 def test_memory_that_does_not_suffice_says_what_to_lower(examples, tmp_path):
     model = classifier(len(examples.classes))
-    model.hear(examples, batch_size=8, seed=0)
+    model.set_examples(examples, batch_size=8, seed=0)
 
     def large(waveforms, targets):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
@@ -195,7 +195,7 @@ def test_memory_that_does_not_suffice_says_what_to_lower(examples, tmp_path):
 
 
 def test_training_that_was_cut_goes_on_to_the_same_network(examples, tmp_path):
-    whole = fitted(examples, tmp_path / "whole", epochs=4, mixup=0.5, final_rate=0.1).kept()
+    whole = fitted(examples, tmp_path / "whole", epochs=4, mixup=0.5, final_rate=0.1).weights()
 
     class PowerCut(Classifier):
         def on_train_epoch_start(self):
@@ -204,12 +204,12 @@ def test_training_that_was_cut_goes_on_to_the_same_network(examples, tmp_path):
 
     torch.manual_seed(0)
     cut = PowerCut(Loudness(), Softmax(3, len(examples.classes)), mixup=0.5, final_rate=0.1)
-    cut.hear(examples, batch_size=8, seed=0)
+    cut.set_examples(examples, batch_size=8, seed=0)
     with pytest.raises(RuntimeError, match="power cut"):
         train(cut, tmp_path / "cut", 4, QUIET)
     resumed = fitted(examples, tmp_path / "cut", epochs=4, mixup=0.5, final_rate=0.1)
     for name, array in whole.items():
-        np.testing.assert_array_equal(resumed.kept()[name], array, err_msg=name)
+        np.testing.assert_array_equal(resumed.weights()[name], array, err_msg=name)
 
 
 def test_a_training_ends_where_lightning_is_told_to(examples, tmp_path, caplog):
@@ -221,7 +221,7 @@ def test_a_training_ends_where_lightning_is_told_to(examples, tmp_path, caplog):
     }
     for name, limit in limits.items():
         model = classifier(len(examples.classes))
-        model.hear(examples, batch_size=16, seed=0)
+        model.set_examples(examples, batch_size=16, seed=0)
         train(model, tmp_path / name, 2, {**QUIET, **limit})
         steps[name] = model.trainer.global_step
         assert ("a network's training ended after 0 steps, in epoch 1 of 2" in caplog.text) == (
@@ -231,10 +231,12 @@ def test_a_training_ends_where_lightning_is_told_to(examples, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("name", ["max_epochs", "max_steps", "gradient_clip_val"])
-def test_what_a_detectors_own_settings_say_is_not_said_to_the_trainer(examples, tmp_path, name):
+def test_what_settings_of_a_detector_determine_is_no_argument_of_the_trainer(
+    examples, tmp_path, name
+):
     model = classifier(len(examples.classes))
-    model.hear(examples, batch_size=16, seed=0)
-    with pytest.raises(ValueError, match=rf"trainer: {name}: expected where to train, such as dev"):
+    model.set_examples(examples, batch_size=16, seed=0)
+    with pytest.raises(ValueError, match=rf"trainer: {name}: expected devices and limits"):
         train(model, tmp_path, 2, {**QUIET, name: 3})
 
 
@@ -245,7 +247,7 @@ def test_what_a_detectors_own_settings_say_is_not_said_to_the_trainer(examples, 
             6,
             r"detector\.batch_size: expected a multiple of 4, found 6\. It is divided among 2 proc",
         ),
-        (64, r"batch_size \(64, of which 46 clips are there\): expected a multiple of 4, found 46"),
+        (64, r"batch_size \(64, for 46 clips\): expected a multiple of 4, found 46"),
     ],
 )
 def test_a_batch_that_processes_cannot_divide_is_refused_before_training(
@@ -253,7 +255,7 @@ def test_a_batch_that_processes_cannot_divide_is_refused_before_training(
 ):
     fewer = Recordings(examples.clips[:46], "machine", 0.5)
     model = classifier(len(examples.classes))
-    model.hear(fewer, batch_size, seed=0)
+    model.set_examples(fewer, batch_size, seed=0)
     with pytest.raises(ValueError, match=said):
         train(model, tmp_path, 1, {**QUIET, "devices": 2, "strategy": "ddp"})
 
@@ -266,7 +268,7 @@ def test_the_learning_rate_falls_along_a_cosine(examples, tmp_path):
             rates.append(self.optimizers().param_groups[0]["lr"])
 
     model = Watched(Loudness(), Softmax(3, 3), learning_rate=1.0, final_rate=0.1)
-    model.hear(examples, batch_size=48, seed=0)
+    model.set_examples(examples, batch_size=48, seed=0)
     train(model, tmp_path, 4, QUIET)
     expected = [0.1 + 0.9 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
     np.testing.assert_allclose(rates, expected)
@@ -281,7 +283,7 @@ def test_every_clip_is_heard_once_in_an_epoch(examples, tmp_path):
             return super().training_step(batch, index)
 
     model = Watched(Loudness(), Softmax(3, 3))
-    model.hear(examples, batch_size=16, seed=0)
+    model.set_examples(examples, batch_size=16, seed=0)
     train(model, tmp_path, 1, QUIET)
     assert sorted(torch.cat(heard).tolist()) == sorted(examples.labels)
     assert torch.cat(heard).tolist() != examples.labels
@@ -314,7 +316,7 @@ def test_a_click_of_a_clip_has_an_embedding():
 def test_what_only_training_needs_is_not_kept():
     model = classifier(2)
     model.second_head = Softmax(3, 5)
-    assert {name.split(".")[0] for name in model.kept()} == {"network", "head"}
+    assert {name.split(".")[0] for name in model.weights()} == {"network", "head"}
 
 
 def test_an_embedding_trains_no_further():

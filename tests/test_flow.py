@@ -8,7 +8,13 @@ from sklearn.base import clone
 from fsasd.data.clips import Clips
 from fsasd.detectors.base import load
 from fsasd.detectors.ensemble import Ensemble
-from fsasd.detectors.flow import FRONT_END, MADE, Flow, FlowTraining, MaskedAutoregressiveFlow
+from fsasd.detectors.flow import (
+    FRONT_END,
+    AutoregressiveBlock,
+    Flow,
+    FlowTraining,
+    MaskedAutoregressiveFlow,
+)
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.training import with_arrays
 from fsasd.detectors.windows import Windows, windows
@@ -29,7 +35,9 @@ def test_clips(factory_clips):
 def made(size, blocks=None, hidden=16, seed=0, factor=3):
     torch.manual_seed(seed)
     network = (
-        MADE(size, hidden) if blocks is None else MaskedAutoregressiveFlow(size, blocks, hidden)
+        AutoregressiveBlock(size, hidden)
+        if blocks is None
+        else MaskedAutoregressiveFlow(size, blocks, hidden)
     )
     # Weights as they are drawn do little.
     for parameter in network.parameters():

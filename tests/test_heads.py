@@ -116,12 +116,12 @@ def test_frozen_centres_are_no_parameters_and_are_saved():
 
 
 @pytest.mark.parametrize("head", [Softmax, ArcFace, SubClusterAdaCos])
-def test_surprise_is_the_negative_log_probability_of_all_own_classes(embeddings, head):
+def test_surprisal_is_the_negative_log_probability_of_all_target_classes(embeddings, head):
     head = head(DIM, CLASSES).double().eval()
     own = torch.tensor([1.0, 0, 0, 1, 0]).double()
     p = head.logits(embeddings, own).softmax(dim=1)
     expected = -(p[:, 0] + p[:, 3]).log()
-    torch.testing.assert_close(head.surprise(embeddings, own), expected)
+    torch.testing.assert_close(head.surprisal(embeddings, own), expected)
 
 
 @pytest.mark.parametrize("head", [Softmax, ArcFace, SubClusterAdaCos])

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsasd.detectors.masked import MaskedAutoencoder, hidden_error
+from fsasd.detectors.masked import MaskedAutoencoder, masked_error
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_patches_are_standardised(network):
     torch.testing.assert_close(scaled, network.patches(image))
 
 
-def test_what_is_hidden_is_not_heard(network):
+def test_masked_patches_do_not_enter_the_reconstruction(network):
     image = torch.randn(1, 32, 48)
     seen = torch.tensor([[0, 3]])
     other = image.clone()
@@ -55,7 +55,7 @@ def test_the_error_is_that_of_hidden_patches():
     guessed, patches = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
     seen = torch.tensor([[0, 1], [2, 4]])
     hidden = torch.tensor([[2, 3, 4], [0, 1, 3]])
-    for i, error in enumerate(hidden_error(guessed, patches, seen)):
+    for i, error in enumerate(masked_error(guessed, patches, seen)):
         expected = (guessed - patches)[i, hidden[i]].square().mean()
         torch.testing.assert_close(error, expected)
 
@@ -63,13 +63,13 @@ def test_the_error_is_that_of_hidden_patches():
 @given(st.sampled_from([0.1, 0.25, 0.5, 0.9]))
 def test_in_turn_each_patch_is_seen_once(share):
     made = MaskedAutoencoder(32, 64, patch=8, dim=8, depth=1, heads=1)
-    turns = made.seen_in_turn(share)
+    turns = made.visible_in_turn(share)
     assert len(turns) >= 2
     assert torch.equal(torch.cat(turns, dim=1).sort().values[0], torch.arange(32))
 
 
 def test_at_random_no_patch_is_seen_twice(network):
-    seen = network.seen_at_random(50, 0.5, torch.device("cpu"))
+    seen = network.random_visible(50, 0.5, torch.device("cpu"))
     assert seen.shape == (50, 3)
     assert all(len(row.unique()) == 3 for row in seen)
     assert len(seen.sort(dim=1).values.unique(dim=0)) > 10

@@ -127,11 +127,11 @@ def test_too_few_clips_for_the_model_are_told(train):
 
 
 @pytest.mark.parametrize(("copies", "warned"), [(4, False), (5, True)])
-def test_more_copies_than_neighbours_are_told(train, caplog, copies, warned):
+def test_more_copies_than_neighbours_are_warned_of(train, caplog, copies, warned):
     twice = train[[*range(10), *[0] * (copies - 1)]]
     Outliers(LocalOutlierFactor(n_neighbors=4, novelty=True), FEW).fit(twice)
     messages = [record.getMessage() for record in caplog.records]
     expected = (
-        f"{copies} of {9 + copies} normal clips are the same to LocalOutlierFactor, more than"
+        f"{copies} of {9 + copies} normal clips are equal to LocalOutlierFactor, more than"
     )
     assert [message.startswith(expected) for message in messages] == [True] * warned

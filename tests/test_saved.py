@@ -184,9 +184,9 @@ def rename(folder, names, **more):
 @pytest.mark.parametrize(
     ("names", "told"),
     [
-        ({"points_": "score"}, "score is not the name of anything that it learnt"),
-        ({"points_": "__class__"}, "__class__ is not the name"),
-        ({"points_": "model"}, "model is not the name"),
+        ({"points_": "score"}, "score is not a fitted attribute of fsasd"),
+        ({"points_": "__class__"}, "__class__ is not a fitted attribute"),
+        ({"points_": "model"}, "model is not a fitted attribute"),
         ({"points_": "others_"}, "points_"),
         ({"points_": "sizes_/a"}, "sizes_"),
     ],
@@ -199,7 +199,7 @@ def test_arrays_of_other_names_are_refused(copy, names, told):
 
 def test_arrays_that_are_no_numbers_are_refused(copy):
     rename(copy, {}, points_=np.full((4, 3), np.nan))
-    with pytest.raises(NotAModelError, match=r"safetensors: array points_ .* no numbers \(NaN\)"):
+    with pytest.raises(NotAModelError, match=r"safetensors: array points_ holds NaN"):
         load(copy)
 
 
@@ -360,7 +360,7 @@ def test_a_network_further_up_is_not_searched(section, tmp_path):
 def test_a_network_of_other_content_is_refused(section, tmp_path, change):
     (network,) = (tmp_path / "models" / "shared").iterdir()
     network.write_bytes(change(network.read_bytes()))
-    with pytest.raises(NotAModelError, match="expected content of the sha256 of its name, found"):
+    with pytest.raises(NotAModelError, match="expected content with the sha256 of its name, found"):
         loaded(section)
 
 
@@ -391,5 +391,5 @@ def test_sections_are_exported_into_a_folder_of_models(section, tmp_path):
 def test_a_damaged_network_is_not_exported(section, tmp_path):
     (network,) = (tmp_path / "models" / "shared").iterdir()
     network.write_bytes(b"")
-    with pytest.raises(NotAModelError, match="expected content of the sha256"):
+    with pytest.raises(NotAModelError, match="expected content with the sha256"):
         export_section(section, tmp_path / "alone")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from fsasd.detectors import augment, shares
 from fsasd.detectors.embedding import RandomCuts
 from fsasd.detectors.masked import MaskedAutoencoder
-from fsasd.detectors.shares import GlobalBatches, Share, places, require_whole_shares, shared
+from fsasd.detectors.shares import GlobalBatches, Share, places, require_whole_shares, using_share
 from fsasd.detectors.training import batch_norm_groups, processes
 
 
@@ -82,7 +82,7 @@ DRAWN = {
     "mix_statistics": lambda rows: [augment.mix_statistics(IMAGES[rows, None], 0.5)],
     "transform": lambda rows: [augment.transform(WAVEFORMS[rows], shares.randint(7, len(rows)))],
     "noise": lambda rows: [augment.transform(WAVEFORMS[rows], torch.full((len(rows),), 4))],
-    "masks": lambda rows: [NETWORK.seen_at_random(len(rows), 0.5, torch.device("cpu"))],
+    "masks": lambda rows: [NETWORK.random_visible(len(rows), 0.5, torch.device("cpu"))],
 }
 
 
@@ -91,14 +91,14 @@ def test_what_is_random_is_that_of_the_example_in_any_process(name):
     whole = None
     for share in (Share(), Share(2, 0), Share(2, 1), Share(4, 3)):
         rows = places(8, share)
-        with shared(share):
+        with using_share(share):
             shares.seed_step(0, 5, share)
             found = [DRAWN[name](rows), torch.rand(1)]
         whole = whole or found
         for one, several in zip(whole[0], found[0], strict=True):
             torch.testing.assert_close(several, one[rows], rtol=1e-5, atol=1e-6)
         assert found[1] == whole[1], "what is drawn next is the same, too"
-    with shared(Share(2, 1)):
+    with using_share(Share(2, 1)):
         shares.seed_step(0, 6, Share(2, 1))
         other = DRAWN[name](places(8, Share(2, 1)))
     assert not all(torch.equal(a, b) for a, b in zip(other, found[0], strict=False))
@@ -179,7 +179,7 @@ def test_the_network_has_learnt_something(trained):
 
 def test_a_share_ends_with_its_training():
     def training():
-        with shared(Share(2, 0)):
+        with using_share(Share(2, 0)):
             assert shares.ranks() == 2
             raise RuntimeError("cut")
 

@@ -64,12 +64,12 @@ def main(root: Path, folder: Path, encoder: str, devices: int) -> None:
         classifier.network.register_forward_pre_hook(
             lambda module, args, given=given: given.append(args[0].double().sum(dim=1).tolist())
         )
-        classifier.hear(examples, batch_size=8, seed=3)
+        classifier.set_examples(examples, batch_size=8, seed=3)
         train(classifier, folder / name, 2, trainer)
         rank = classifier.trainer.global_rank
         (folder / f"{name}-{rank}.json").write_text(json.dumps(given))
         if rank == 0:
-            save_file(classifier.kept(), folder / f"{name}.safetensors")
+            save_file(classifier.weights(), folder / f"{name}.safetensors")
     cmae = CMAE(frames=32, dim=16, depth=2, heads=2, epochs=1, class_epochs=1, batch_size=8)
     cmae.prepare(clips, folder / "cmae", trainer)
 

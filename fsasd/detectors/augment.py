@@ -1,8 +1,8 @@
-"""What training examples are changed by, so that a network learns what matters.
+"""Data augmentation of training batches: mixup, SpecAugment, statistics and feature exchange.
 
-Functions of a batch: examples (batch, ...) and targets (batch, classes) -> the same, changed. They
-draw from PyTorch's random state, the same in any number of processes (``shares``). An example's
-partner is the one at the mirrored place of the batch, which is shuffled anyway.
+Each function maps a batch of examples (batch, ...) and targets (batch, classes) to an augmented
+batch. Random numbers come from PyTorch's state and are the same in any number of processes
+(``shares``). An example's partner is the one at the mirrored place of the shuffled batch.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from fsasd.detectors.shares import own_rows, rand, randint, ranks
+from fsasd.detectors.shares import rand, randint, ranks, rows_of_rank
 
 
 def mixup(
     examples: torch.Tensor, targets: torch.Tensor, probability: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blend each example, with some probability, with its partner, and their targets alike.
+    """Mix examples, each with some probability, with their partners, and the targets alike.
 
     Zhang et al., "mixup: Beyond empirical risk minimization" (ICLR 2018), with alpha = 1: the share
     is uniform on [0, 1].
@@ -99,7 +99,8 @@ def exchange_features(
     """Replace the embeddings of one of two branches, with some probability, by the partner's.
 
     Feature exchange (FeatEx), Wilkinghoff, "Self-supervised learning for anomalous sound detection"
-    (ICASSP 2024): the other branch keeps its own, and the network has to notice.
+    (ICASSP 2024): the other branch's embeddings stay, and the network learns to detect the
+    mismatch.
 
     Args:
         first: (batch, dim) embeddings of the branch whose embeddings are exchanged.
@@ -120,8 +121,8 @@ def exchange_features(
 def mix_statistics(maps: torch.Tensor, probability: float, alpha: float = 0.1) -> torch.Tensor:
     """Move each channel's mean and deviation, with some probability, towards the partner's.
 
-    Domains differ in such statistics, and a mixture stands for a domain that was not heard: Zhou et
-    al., "Domain generalization with MixStyle" (ICLR 2021).
+    Domains differ in such statistics, and a mixture simulates an unseen domain: Zhou et al.,
+    "Domain generalization with MixStyle" (ICLR 2021).
 
     Args:
         maps: (batch, channels, bins, frames).
@@ -134,14 +135,14 @@ def mix_statistics(maps: torch.Tensor, probability: float, alpha: float = 0.1) -
     mean = maps.mean(dim=(2, 3), keepdim=True).detach()
     deviation = (maps.var(dim=(2, 3), keepdim=True, correction=0) + 1e-6).sqrt().detach()
     drawn = torch.distributions.Beta(alpha, alpha).sample((len(maps) * ranks(),))
-    share = own_rows(drawn).to(maps.device)
+    share = rows_of_rank(drawn).to(maps.device)
     share = torch.where(_chosen(maps, probability), share, torch.ones_like(share))
     mixed = (_blend(values, share) for values in (deviation, mean))
     return (maps - mean) / deviation * next(mixed) + next(mixed)
 
 
 def transform(waveforms: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
-    """Change each waveform as the kind of ``TRANSFORMS`` says whose number it is given.
+    """Apply to each waveform the transform of ``TRANSFORMS`` with the number in ``kinds``.
 
     >>> same = transform(torch.ones(2, 8), torch.tensor([0, 0]))
     >>> bool((same == 1).all())
@@ -187,7 +188,8 @@ TRANSFORMS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "low-pass": lambda waveforms, seeds: _band(waveforms, 0.0, 0.3),
     "high-pass": lambda waveforms, seeds: _band(waveforms, 0.1, 1.0),
 }
-"""What can be done to waveforms, each with a seed, so that a network may be asked what was done."""
+"""Transforms of waveforms, given their seeds; a network is trained to classify which was
+applied."""
 
 
 def _chosen(examples: torch.Tensor, probability: float) -> torch.Tensor:

@@ -50,7 +50,7 @@ class AutoencoderNetwork(L.LightningModule):
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], size))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (n, frames, bands) as it is reconstructed."""
+        """Return the reconstruction of (n, frames, bands)."""
         return self.layers(x.flatten(1)).reshape(x.shape)
 
     def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
@@ -61,14 +61,14 @@ class AutoencoderNetwork(L.LightningModule):
 
 
 class Autoencoder(Detector):
-    """How badly an autoencoder of five frames, trained on normal clips, reconstructs a clip.
+    """Reconstruction error of an autoencoder of windows of five frames, trained on normal clips.
 
     With ``scored_by="mse"`` the score is the mean squared residual. With ``mahalanobis`` it is the
     squared Mahalanobis distance of the residual frames, by their covariance in the source or in
-    the target domain, whichever makes less of it ("selective"). The official code takes it of the
-    clip's mean residual, d' S^-1 d, where the paper's text suggests the mean over frames;
-    ``official`` does as the code does. ``fit`` trains it, on one machine and in one process:
-    settings of the trainer do not reach it.
+    the target domain, whichever distance is smaller ("selective"). The official code takes it of
+    the clip's mean residual, d' S^-1 d, where the paper's text suggests the mean over frames;
+    ``official`` follows the code. ``fit`` trains the network, on one machine and in one process:
+    settings of the trainer do not apply to it.
 
     Deviations: trained on all windows, where the original keeps a tenth for a loss that it prints;
     residuals are centred over a domain instead of over a batch, for the covariance.
@@ -110,7 +110,7 @@ class Autoencoder(Detector):
 
         Raises:
             TooFewClipsError: There are no clips.
-            ValueError: ``scored_by`` is not known.
+            ValueError: ``scored_by`` is neither ``mse`` nor ``mahalanobis``.
         """
         self._require_known_score()
         examples = Windows(clips, BASELINE, self.frames)
@@ -126,7 +126,7 @@ class Autoencoder(Detector):
         )
         self.network_ = arrays(network)
         bank = banks(clips, "separate")
-        # Also where the score is another: which it is may be set later.
+        # Also for mse: scored_by may be set after the fit.
         spreads = [_Spread() for _ in range(bank.max() + 1)]
         for number, spectrogram in zip(bank, clips.features(BASELINE), strict=True):
             spreads[number].add(self._residual(network, spectrogram).double().numpy())
@@ -141,7 +141,7 @@ class Autoencoder(Detector):
         """
         check_is_fitted(self)
         self._require_known_score()
-        network = self._learnt()
+        network = self._fitted_network()
         residuals = (self._residual(network, x) for x in clips.features(BASELINE))
         if self.scored_by == "mse":
             return np.array([float(r.double().square().mean()) for r in residuals])
@@ -149,12 +149,12 @@ class Autoencoder(Detector):
         return np.array([self._mahalanobis(r.double().numpy(), factors) for r in residuals])
 
     def n_parameters(self) -> int:
-        """Return how many weights the network has."""
+        """Return the number of weights of the network."""
         check_is_fitted(self)
-        return sum(parameter.numel() for parameter in self._learnt().parameters())
+        return sum(parameter.numel() for parameter in self._fitted_network().parameters())
 
-    def _learnt(self) -> AutoencoderNetwork:
-        # Weights are drawn before they are replaced; the caller's random state is the caller's.
+    def _fitted_network(self) -> AutoencoderNetwork:
+        # Initial weights are drawn and then replaced: the caller's random state is kept.
         with isolate_rng():
             return with_arrays(self._network(), self.network_)
 
@@ -189,7 +189,7 @@ class Autoencoder(Detector):
 
 
 class _Spread:
-    """The covariance of rows that come a few at a time: together they would fill the memory.
+    """The covariance of rows that are added in batches, since all rows would fill the memory.
 
     Chan et al., "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
     """

@@ -1,8 +1,8 @@
-"""What makes scores of embeddings: distances to, and densities of, those of normal clips.
+"""Back ends: anomaly scores of embeddings, by distances to normal clips or by densities of them.
 
-Each is a pair of functions. One learns arrays from (n, dim) embeddings of normal clips, their (n,)
-domains, a number ``k`` and a seed; the other turns arrays and embeddings into (n,) scores. Only the
-direction of an embedding counts: all of them work on unit vectors.
+A back end is a pair of functions. ``fit`` returns arrays, given (n, dim) embeddings of normal
+clips, their (n,) domains, a number ``k`` and a seed; ``score`` returns (n,) scores, given these
+arrays and embeddings. Embeddings are normalised to unit length first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class BackEnd(NamedTuple):
-    """How embeddings are scored."""
+    """A pair of functions that fits to embeddings of normal clips, and scores others."""
 
     fit: Callable[[np.ndarray, np.ndarray, int, int], Arrays]
     score: Callable[[Arrays, np.ndarray, int], np.ndarray]
@@ -31,8 +31,8 @@ class BackEnd(NamedTuple):
 def fit_nearest(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:
     """Keep ``k`` k-means centres of the source domain and every clip of the target domain.
 
-    Wilkinghoff, github.com/wilkinghoff/DCASE2023_task2: target clips are few, and an average of
-    them would hide what is between. A domain with fewer clips than ``k`` is kept whole.
+    Wilkinghoff, github.com/wilkinghoff/DCASE2023_task2: target clips are few,
+    and averages of them would lie far from each. Of fewer source clips than ``k`` all are kept.
     """
     points = unit(points)
     source, target = points[domains != "target"], points[domains == "target"]
@@ -42,7 +42,7 @@ def fit_nearest(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> A
 
 
 def score_nearest(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
-    """Return the smallest cosine distances to what was kept."""
+    """Return the cosine distance to the nearest of the references."""
     # Centres are not unit vectors, and the original leaves them so.
     return 1 - (unit(points) @ arrays["references"].T).max(axis=1)
 
@@ -61,7 +61,7 @@ def score_knn(arrays: Arrays, points: np.ndarray, k: int) -> np.ndarray:
 def fit_gmm(points: np.ndarray, domains: np.ndarray, k: int, seed: int) -> Arrays:
     """Fit ``k`` Gaussians, as github.com/liuyoude/STgram-MFN does (full, 1e-3 on the diagonal).
 
-    Of unit vectors that much on the diagonal keeps few clips' scores on one scale: none is shrunk.
+    For unit vectors that regularisation suffices with few clips, too: no covariance is shrunk.
     """
     _require(points, k, f"k={k} components need as many clips")
     mixture = fit_gaussian_mixtures(unit(points)[None], k, tol=1e-3, reg_covar=1e-3, seed=seed)

@@ -1,6 +1,6 @@
-"""Networks that hear waveforms and give embeddings, and the parts they are made of.
+"""Networks from waveforms to embeddings, and their components.
 
-Everything works on batches: waveforms (batch, samples), spectrograms (batch, bins, frames), feature
+All work on batches: waveforms (batch, samples), spectrograms (batch, bins, frames), feature
 maps (batch, channels, bins, frames), embeddings (batch, dim).
 """
 
@@ -22,7 +22,7 @@ STGRAM_BOTTLENECKS = ((2, 128, 2, 2), (4, 128, 2, 2), (4, 128, 2, 2))
 
 
 class LogMelSpectrogram(nn.Module):
-    """The log-mel front end of detectors on batches, where the network is: CPU or GPU.
+    """Log-mel spectrograms of batches, on the device of the network.
 
     >>> waveform = torch.randn(16_000)
     >>> batch = LogMelSpectrogram()(waveform[None])[0]
@@ -43,7 +43,7 @@ class LogMelSpectrogram(nn.Module):
             norm=front_end.norm,
             mel_scale=front_end.scale,
         )
-        # Computed from the settings: no need to save them.
+        # They follow from the settings and are not saved.
         for name, buffer in list(self.mel.named_buffers()):
             owner = self.mel.get_submodule(name.rpartition(".")[0])
             owner.register_buffer(name.rpartition(".")[2], buffer, persistent=False)
@@ -62,8 +62,8 @@ class Tgram(nn.Module):
     Liu et al., "Anomalous sound detection using spectral-temporal information fusion" (ICASSP
     2022, github.com/liuyoude/STgram-MFN). It has as many frames as a centred spectrogram.
 
-    Deviation: each channel is normalised over the frames there are; the original's normalisation
-    has a gain and an offset for each of the 313 frames of ten seconds, and no other length.
+    Deviation: each channel is normalised over its frames, without the original's gain and offset
+    for each of the 313 frames of ten seconds, so that clips of any length can be scored.
     """
 
     def __init__(
@@ -84,18 +84,18 @@ class Tgram(nn.Module):
 
 
 class MobileFaceNet(nn.Module):
-    """Inverted bottlenecks, then a learned weighting of every place of the last feature map.
+    """Inverted bottlenecks, then a depthwise convolution over the whole last feature map.
 
     Chen et al., "MobileFaceNets" (CCBR 2018), with the settings of STgram-MFN. The last map is
-    averaged to ``grid`` first, which for ten seconds of STgram's input is its size already, so that
-    any length can be heard.
+    average-pooled to ``grid`` first, its size for ten seconds of STgram's input, so that clips of
+    any length can be scored.
 
     Args:
         inputs: Channels of the input maps (batch, inputs, bins, frames).
         dim: Of the embeddings.
-        width: Factor on all channels within.
+        width: Factor on the numbers of channels.
         bottlenecks: (expansion, channels, repetitions, stride) of each stage.
-        grid: Places of the last feature map, (bins, frames).
+        grid: Size of the last feature map, (bins, frames).
 
     >>> MobileFaceNet(1, width=0.125)(torch.zeros(2, 1, 128, 40)).shape
     torch.Size([2, 128])
@@ -137,13 +137,13 @@ class MobileFaceNet(nn.Module):
         """Return (batch, dim) of (batch, inputs, bins, frames)."""
         x = self.maps(maps)
         if x.shape[2:] != self.grid:
-            # Its gradients on GPUs are not deterministic, and ten seconds need none.
+            # Gradients of pooling are not deterministic on GPUs; ten seconds need no pooling.
             x = F.adaptive_avg_pool2d(x, self.grid)
         return self.project(self.normalise(self.weighting(x)))
 
 
 class Bottleneck(nn.Module):
-    """Widen, filter each channel, narrow; added to the input where the shapes agree."""
+    """An inverted residual block: expand, filter each channel, project."""
 
     def __init__(self, channels: int, after: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -172,8 +172,8 @@ class ResNet(nn.Module):
         bins: Of the input spectrograms.
         dim: Of the embeddings.
         channels: Of the first stage; the last has eight times as many.
-        squeeze: Weigh the channels of each block (Hu et al., "Squeeze-and-excitation networks").
-        shallow: What the first feature map, of ``channels`` channels, goes through.
+        squeeze: Whether blocks end in squeeze-and-excitation (Hu et al., CVPR 2018).
+        shallow: Module applied to the first feature map, of ``channels`` channels.
 
     >>> ResNet(65, dim=8, channels=4)(torch.zeros(2, 65, 20)).shape
     torch.Size([2, 8])
@@ -210,8 +210,8 @@ class ResNet(nn.Module):
             nn.BatchNorm1d(8 * channels * last_bins),
             nn.Linear(8 * channels * last_bins, dim, bias=False),
         )
-        # Its few channels train up to 1.7 times as fast when they lie last in memory; the depthwise
-        # convolutions of MobileFaceNet gain nothing by it.
+        # With few channels, training is up to 1.7 times as fast in this memory format; it makes no
+        # difference to the depthwise convolutions of MobileFaceNet.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, spectrograms: torch.Tensor) -> torch.Tensor:
@@ -221,7 +221,7 @@ class ResNet(nn.Module):
 
 
 class Residual(nn.Module):
-    """A block of ``ResNet``: normalise, then two convolutions beside a way around them."""
+    """A block of ``ResNet``: normalisation, then two convolutions and a shortcut."""
 
     def __init__(self, channels: int, after: int, stride: int, squeeze: bool) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class Residual(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Weigh channels by what all of the map says of them; maps of one or of two dimensions."""
+    """Squeeze-and-excitation: channel weights from global averages, of maps in 1-D or 2-D."""
 
     def __init__(self, channels: int, ratio: int = 16) -> None:
         super().__init__()
@@ -265,13 +265,13 @@ class SqueezeExcitation(nn.Module):
 
 
 class MultiDimensionalAttention(nn.Module):
-    """Attention over channels, bins and frames, each inferred by itself, multiplied.
+    """The product of attention over channels, over bins and over frames.
 
     After the abstract of "MDAM: Multi-dimensional attention module for anomalous sound detection"
     (ICONIP 2023): attention along three independent dimensions of a shallow feature map.
 
-    Deviation: how it is inferred is ours. Channels are weighed as by squeeze-and-excitation, bins
-    and frames by a convolution over the mean and the maximum of what is left of them.
+    Deviation: the attention is inferred from the abstract. Channels are weighted by
+    squeeze-and-excitation, bins and frames by convolutions of their means and maxima.
 
     >>> MultiDimensionalAttention(4)(torch.rand(2, 4, 6, 9)).shape
     torch.Size([2, 4, 6, 9])
@@ -293,7 +293,7 @@ class MultiDimensionalAttention(nn.Module):
 
 
 class SpectrumBranch(nn.Module):
-    """The branch of Wilkinghoff's systems that hears the spectrum of the whole clip at once.
+    """The branch of Wilkinghoff's systems on the magnitude spectrum of the whole clip.
 
     github.com/wilkinghoff/DCASE2023_task2: three strided convolutions over the magnitudes of one
     Fourier transform, then five linear layers. There are no biases.
@@ -357,7 +357,7 @@ def _conv(before: int, after: int, kernel: int, stride: int = 1, groups: int = 1
 
 
 def _same_conv(length: int, before: int, after: int, kernel: int, stride: int) -> nn.Sequential:
-    # As TensorFlow pads: ceil(length / stride) outputs, the odd zero at the end.
+    # TensorFlow's "same" padding: ceil(length / stride) outputs, the odd zero at the end.
     missing = max((math.ceil(length / stride) - 1) * stride + kernel - length, 0)
     return nn.Sequential(
         nn.ConstantPad1d((missing // 2, missing - missing // 2), 0.0),

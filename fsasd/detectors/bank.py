@@ -1,8 +1,8 @@
-"""A bank of normal clips' points, searched for the nearest: exactly, and as fast as memory is read.
+"""Exact nearest-neighbour search in a bank of the points of normal clips, at memory bandwidth.
 
-Squared distances to the whole bank are one matrix product in single precision, of points that are
-centred first, so that little is lost of their differences. Its error has a bound; the few points
-that it leaves in question are compared in double precision.
+Squared distances to the whole bank are one matrix product in single precision, of centred points,
+to keep their differences precise. Its error is bounded; the few candidates within that bound are
+compared in double precision.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def unit(embeddings: np.ndarray) -> np.ndarray:
 
 
 class Bank:
-    """Points that others are compared with.
+    """Reference points of a nearest-neighbour search.
 
     Args:
         points: (n, d) float64.
-        units: (n,), what squared distances to each point are measured in; 1 without.
+        units: (n,) divisors of the squared distances to each point; 1 by default.
 
     >>> bank = Bank(np.array([[0.0, 0.0], [3.0, 4.0]]))
     >>> bank.nearest(np.array([[3.0, 3.0]]), k=2).tolist()
@@ -47,36 +47,36 @@ class Bank:
         self._radius = float(np.sqrt(self._squares.max(initial=0.0)))
 
     def nearest(self, points: np.ndarray, k: int) -> np.ndarray:
-        """Return (m, k) squared distances of (m, d) points to the nearest of the bank, rising.
+        """Return (m, k) squared distances of (m, d) points to the nearest of the bank, ascending.
 
-        A row depends on its point alone, not on those beside it.
+        A row depends on its point only, not on the others.
         """
         rows = max(1, _CHUNK // len(self.points))
-        found = np.empty((len(points), k))
+        distances = np.empty((len(points), k))
         for start in range(0, len(points), rows):
             some = points[start : start + rows]
             for row, candidates in enumerate(self._candidates(some, k)):
                 squared = np.square(self.points[candidates] - some[row]).sum(axis=1)
                 squared /= self.units[candidates]
-                found[start + row] = np.sort(np.partition(squared, k - 1)[:k])
-        return found
+                distances[start + row] = np.sort(np.partition(squared, k - 1)[:k])
+        return distances
 
     def _candidates(self, points: np.ndarray, k: int) -> list[np.ndarray]:
-        """Return the numbers of those that may be among the k nearest, for each point."""
+        """Return, for each point, the indices that may be among its k nearest."""
         offsets = self._offsets(points)
         squares = np.einsum("md,md->m", offsets, offsets)[:, None]
         squared = offsets @ self._roughly.T
         squared *= -2
         squared += self._squares
         squared += squares
-        # Of sums of d products in any order, and of what was rounded before and after them.
+        # Error of sums of d products in any order, and of rounding before and after them.
         reach = (np.sqrt(squares) + self._radius) ** 2
         error = ((points.shape[1] + 16) * _ROUNDING * reach).astype(np.float32)
         units = self.units.astype(np.float32)
         limit = np.partition((squared + error) / units, k - 1, axis=1)[:, k - 1 : k]
         limit *= 1 + 16 * _ROUNDING
         squared -= error
-        # What is no number, of points too far apart for single precision, stays in question.
+        # NaN, of points too far apart for single precision, remains a candidate.
         return [np.flatnonzero(row) for row in ~(squared > limit * units)]
 
     def _offsets(self, points: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a detector is: a scikit-learn estimator with two methods and one sign convention."""
+"""The interface of detectors: a scikit-learn estimator with ``fit`` and ``score``."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ Params = Mapping[str, Any]
 
 
 class TooFewClipsError(ValueError):
-    """A detector, at this setting, cannot be fitted on so few clips."""
+    """There are too few clips to fit a detector with its settings."""
 
 
 class Detector(BaseEstimator, abc.ABC):
     """An anomaly detector of one machine's sounds.
 
-    A subclass stores its constructor's arguments unchanged (scikit-learn's rule), learns arrays or
-    other detectors, also in dicts, in ``fit`` under names that end in an underscore, and never
-    changes when it scores. It becomes ``detector=<name>`` by a file ``<name>.yaml`` in the config
-    group ``detector``.
+    A subclass stores its constructor's arguments unchanged (scikit-learn's rule); ``fit`` sets
+    attributes whose names end in an underscore, which are arrays or fitted detectors, also in
+    dicts; ``score`` changes nothing. A file ``<name>.yaml`` in the config group ``detector`` makes
+    it ``detector=<name>``.
 
-    Parameters of parameters are reached by two underscores, also those of representations and of
-    dicts (``representation__r``); those of detectors in a mapping by the detectors' names.
+    Nested parameters have names with two underscores, also those of representations and of dicts
+    (``representation__r``); of detectors in a mapping, the name of the detector comes first.
     """
 
     trains_network: ClassVar[bool] = False
@@ -54,15 +54,15 @@ class Detector(BaseEstimator, abc.ABC):
 
     @abc.abstractmethod
     def fit(self, clips: Clips) -> Self:
-        """Learn what is normal from normal clips of one machine.
+        """Fit to normal clips of one machine.
 
         Raises:
-            TooFewClipsError: There are fewer than the setting needs.
+            TooFewClipsError: There are fewer clips than the settings need.
         """
 
     @abc.abstractmethod
     def score(self, clips: Clips) -> np.ndarray:
-        """Return (n,) anomaly scores, higher for the more anomalous."""
+        """Return (n,) anomaly scores; higher is more anomalous."""
 
     def resolved_params(self) -> dict[str, Any]:
         """Return the values that ``fit`` chose for parameters set to ``auto``.
@@ -83,7 +83,7 @@ class Detector(BaseEstimator, abc.ABC):
         networks depend on, not those of a back end. Empty if ``prepare`` has nothing to learn. Of
         a detector that holds others: their specs, by name.
         """
-        specs = {name: part.network_spec() for name, part in self._detectors()}
+        specs = {name: inner.network_spec() for name, inner in self._detectors()}
         return {name: spec for name, spec in specs.items() if spec}
 
     def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
@@ -98,9 +98,9 @@ class Detector(BaseEstimator, abc.ABC):
             folder: Holds the networks; needed as long as copies of the detector are fitted.
             trainer: Where to train: arguments of ``lightning.Trainer`` such as ``devices``.
         """
-        for name, part in self._detectors():
-            if part.network_spec():
-                part.prepare(clips, Path(folder) / name, trainer)
+        for name, inner in self._detectors():
+            if inner.network_spec():
+                inner.prepare(clips, Path(folder) / name, trainer)
         return self
 
     def synthetic_labels(self) -> frozenset[str]:
@@ -119,12 +119,12 @@ class Detector(BaseEstimator, abc.ABC):
         >>> from fsasd.detectors.ensemble import Ensemble
         >>> from fsasd.detectors.knn import KNN
         >>> from fsasd.detectors.thuee import THUEE
-        >>> Ensemble({"knn": KNN(), "learnt": THUEE()}).to_prepare()
+        >>> Ensemble({"knn": KNN(), "thuee": THUEE()}).to_prepare()
         [THUEE()]
         """
         if type(self).network_spec is not Detector.network_spec:
             return [self] if self.network_spec() else []
-        return [inner for _, part in self._detectors() for inner in part.to_prepare()]
+        return [part for _, inner in self._detectors() for part in inner.to_prepare()]
 
     def __sklearn_clone__(self) -> Self:
         copy = super().__sklearn_clone__()
@@ -137,44 +137,44 @@ class Detector(BaseEstimator, abc.ABC):
     ) -> np.ndarray:
         """Return (len(grid), n) scores, one row for each setting fitted on ``fit_clips``.
 
-        Override it where many settings can be fitted faster together than one by one; the rows
-        must be those of fitting one by one.
+        Override it if several settings can be fitted faster together; rows have to equal those of
+        fitting one by one.
         """
         rows: dict[int, np.ndarray] = {}
         for members in self._sharing_a_fit(grid):
             fitted = clone(self).set_params(**grid[members[0]]).fit(fit_clips)
-            own = {key: self.get_params(deep=False)[key] for key in self.score_params}
+            default = {key: self.get_params(deep=False)[key] for key in self.score_params}
             for row in members:
-                asked = {k: v for k, v in grid[row].items() if self._is_score_params(k)}
-                fitted.set_params(**own).set_params(**asked)
+                changed = {k: v for k, v in grid[row].items() if self._is_score_param(k)}
+                fitted.set_params(**default).set_params(**changed)
                 rows[row] = fitted.score(score_clips)
         return np.stack([rows[row] for row in range(len(grid))])
 
     def n_parameters(self) -> int:
-        """Return how many numbers the fitted detector holds."""
+        """Return the number of parameters of the fitted detector."""
         return sum(array.size for array in _saved(self)[0].values())
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the constructor's arguments; ``deep`` adds those of their parts."""
+        """Return the constructor's arguments; ``deep`` adds nested ones."""
         params = super().get_params(deep=False)
         return dict(by_name(params)) if deep else params
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters by name, ``part__name`` for those of a part.
+        """Set parameters by name, nested ones by ``<parameter>__<name>``.
 
         Raises:
             ValueError: There is no parameter of that name.
         """
         for name, value in params.items():
-            own = self.get_params(deep=False)
+            current = self.get_params(deep=False)
             first, *inner = name.split("__")
             try:
-                holder, *path = [*owner(own, first), *inner]
+                holder, *path = [*owner(current, first), *inner]
             except KeyError:
                 raise ValueError(
-                    f"{type(self).__name__} has no parameter {first!r}: it has {', '.join(own)}"
+                    f"{type(self).__name__} has no parameter {first!r}: it has {', '.join(current)}"
                 ) from None
-            setattr(self, holder, replaced(own[holder], path, value))
+            setattr(self, holder, replaced(current[holder], path, value))
         return self
 
     def save(self, folder: str | Path, shared: str | Path | Sequence[Path] = ()) -> None:
@@ -188,27 +188,27 @@ class Detector(BaseEstimator, abc.ABC):
                 holds. Without, ``detector.safetensors`` holds the networks.
 
         Raises:
-            TypeError: A parameter can be neither JSON nor made again from JSON.
+            TypeError: A parameter is neither JSON, a dataclass nor an estimator.
         """
         arrays, inner = _saved(self)
         saved = Saved(described(self), inner, arrays, list(_network_paths(self)))
         saved.write(Path(folder), _folders(shared))
 
     def _restored(self) -> None:
-        """Called when ``load`` has set what was saved."""
+        """Called by ``load`` after the fitted attributes are set."""
 
     def _detectors(self) -> Iterator[tuple[str, Detector]]:
         for key, value in self.get_params(deep=False).items():
-            parts = value if isinstance(value, Mapping) else {key: value}
-            yield from ((name, part) for name, part in parts.items() if isinstance(part, Detector))
+            items = value if isinstance(value, Mapping) else {key: value}
+            yield from ((name, item) for name, item in items.items() if isinstance(item, Detector))
 
-    def _is_score_params(self, name: str) -> bool:
+    def _is_score_param(self, name: str) -> bool:
         return name.split("__")[0] in self.score_params
 
     def _sharing_a_fit(self, grid: Sequence[Params]) -> list[list[int]]:
         groups: dict[str, list[int]] = {}
         for row, params in enumerate(grid):
-            fitted = sorted((k, v) for k, v in params.items() if not self._is_score_params(k))
+            fitted = sorted((k, v) for k, v in params.items() if not self._is_score_param(k))
             groups.setdefault(repr(fitted), []).append(row)
         return list(groups.values())
 
@@ -228,8 +228,7 @@ def load(
 
     Raises:
         FileNotFoundError: There is no saved detector, or a network to which it refers is missing.
-        NotAModelError: A file is damaged, or names a class that is not trusted or none that a
-            detector is made of.
+        NotAModelError: A file is damaged, or names a class that is not trusted or not allowed.
     """
     folder = Path(folder)
     saved = read(folder, _folders(shared))
@@ -245,33 +244,33 @@ def load(
     try:
         return _restored(tree, {"": saved.settings, **saved.detectors}, "", tuple(trust))
     except (OSError, ImportError):
-        # An encoder that it names is not where it was.
+        # An encoder that it names was moved.
         raise
     except Exception as error:
-        # Whatever a constructor says of what a file may hold.
+        # Constructors may raise anything for arguments from a file.
         why = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise NotAModelError(folder / SETTINGS, why) from error
 
 
 def require_finite(scores: np.ndarray, clips: Clips) -> None:
-    """Raise if a clip's score is no finite number: compared with a threshold, NaN is normal.
+    """Raise if a clip's score is not finite: NaN would never exceed a threshold.
 
     Args:
-        scores: (..., n), e.g. a row for each setting.
-        clips: n.
+        scores: (..., n), such as a row for each setting.
+        clips: The n clips.
 
     Raises:
-        ValueError: Names the first of the clips.
+        ValueError: Names the first such clip.
     """
     finite = np.isfinite(scores).reshape(-1, len(clips)).all(axis=0)
     if not finite.all():
         first = int(np.argmin(finite))
-        found = np.reshape(scores, (-1, len(clips)))[:, first]
+        values = np.reshape(scores, (-1, len(clips)))[:, first]
         others = int((~finite).sum()) - 1
-        more = f" (and so for {others} more clips)" if others else ""
+        more = f" (and for {others} more clips)" if others else ""
         raise ValueError(
             f"{printable(clips[first].path)}: expected a finite anomaly score, found "
-            f"{found[~np.isfinite(found)][0]}{more}"
+            f"{values[~np.isfinite(values)][0]}{more}"
         )
 
 
@@ -288,7 +287,7 @@ def stack(features: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def _saved(value: Any, name: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return what was learnt: arrays by their path, and settings of detectors by theirs."""
+    """Return fitted arrays, and settings of fitted detectors, by their paths."""
     if isinstance(value, Detector):
         about = {name: described(value)} if name else {}
         value = _fitted(value)
@@ -297,9 +296,9 @@ def _saved(value: Any, name: str = "") -> tuple[dict[str, np.ndarray], dict[str,
     else:
         return {name: np.array(value, order="C")}, {}
     arrays: dict[str, np.ndarray] = {}
-    for key, part in value.items():
-        found, inner = _saved(part, f"{name}/{key}" if name else key)
-        arrays |= found
+    for key, item in value.items():
+        inner_arrays, inner = _saved(item, f"{name}/{key}" if name else key)
+        arrays |= inner_arrays
         about |= inner
     return arrays, about
 
@@ -332,16 +331,19 @@ def _restored(branch: Any, about: Mapping[str, Any], name: str, trust: Sequence[
     if not isinstance(branch, dict):
         return branch
     inner = f"{name}/" if name else ""
-    learnt = {k: _restored(v, about, f"{inner}{k}", trust) for k, v in branch.items()}
+    fitted = {k: _restored(v, about, f"{inner}{k}", trust) for k, v in branch.items()}
     if name not in about:
-        return learnt
+        return fitted
     detector = made(about[name], trust)
     if not isinstance(detector, Detector):
         raise ValueError(f"expected a detector, found {about[name]['class']}")
-    for key, value in learnt.items():
-        # Nothing else is learnt: a file puts no array in the place of a method or a setting.
+    for key, value in fitted.items():
+        # A file cannot replace a method or a setting by an array.
         if not key.endswith("_") or key.startswith("_"):
-            raise ValueError(f"{inner}{key} is not the name of anything that {name or 'it'} learnt")
+            raise ValueError(
+                f"{inner}{key} is not a fitted attribute of {about[name]['class']}: expected a "
+                "name that ends in an underscore"
+            )
         setattr(detector, key, value)
     detector._restored()
     return detector

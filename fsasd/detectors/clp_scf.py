@@ -15,7 +15,7 @@ from fsasd.detectors.stgram_mfn import STgram
 
 
 class Contrast(TwoStage):
-    """Draw clips of a class together first, then classify them.
+    """A classifier that is trained with a contrastive loss first.
 
     Args:
         temperature: Of the contrastive loss.
@@ -36,10 +36,10 @@ class CLPSCF(Discriminative):
     """Contrastive learning pre-training and a self-supervised classifier's fine-tuning.
 
     Guan et al., "Anomalous sound detection using audio representation with machine ID based
-    contrastive learning pretraining" (ICASSP 2023, arXiv 2304.03588): clips of one machine ID are
-    each other's positives, not augmented copies of a clip. The score is -log p of the own class.
+    contrastive learning pretraining" (ICASSP 2023, arXiv 2304.03588): positives are clips of the
+    same machine ID, not augmented copies of a clip. The score is -log p of the machine's class.
 
-    Deviations: only abstract and introduction were to be had. The network is the group's own
+    Deviations: only abstract and introduction were available. The network is the group's
     STgram-MFN, the loss that of Khosla et al.; temperature, rates and epochs are inferred.
 
     Args:

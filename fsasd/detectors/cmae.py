@@ -1,4 +1,4 @@
-"""A contrastive masked autoencoder: what cannot be guessed, or is like nothing known, is anomalous.
+"""A contrastive masked autoencoder: reconstruction error and distance to normal clips.
 
 After Zahedi et al., "Regularized contrastive masked autoencoder model for machinery anomaly
 detection using diffusion-based data augmentation" (Algorithms 16(9), 2023), of which the abstract
@@ -29,7 +29,7 @@ from fsasd.detectors.bank import Bank
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.embedding import class_name
 from fsasd.detectors.heads import supervised_contrastive
-from fsasd.detectors.masked import MaskedAutoencoder, hidden_error
+from fsasd.detectors.masked import MaskedAutoencoder, masked_error
 from fsasd.detectors.shares import gathered
 from fsasd.detectors.trained_networks import (
     CHECKPOINTS,
@@ -50,7 +50,7 @@ VERSION = 4
 
 @dataclass(frozen=True)
 class Image:
-    """A front end: the log-mel of a clip's beginning, with as many frames whatever its length.
+    """A front end: the first frames of a clip's log-mel, a fixed number of them.
 
     >>> Image(32)(np.zeros(3000, np.float32)).shape
     (128, 32)
@@ -60,7 +60,7 @@ class Image:
 
     @property
     def max_seconds(self) -> float:
-        """What lies behind is not decoded."""
+        """Clips are decoded up to here."""
         return (self.frames + 1) * 512 / SAMPLE_RATE
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
@@ -70,7 +70,7 @@ class Image:
 
 
 def collapse(embeddings: torch.Tensor) -> torch.Tensor:
-    """Return how far dimensions are from unit spread and from saying different things.
+    """Return a penalty for embeddings of low variance or with correlated dimensions.
 
     The variance and covariance terms of Bardes et al., "VICReg" (ICLR 2022).
 
@@ -87,7 +87,7 @@ def collapse(embeddings: torch.Tensor) -> torch.Tensor:
 
 
 class Images(Dataset):
-    """Spectrograms and the numbers of their classes, in batches."""
+    """Spectrograms and the indices of their classes, in batches."""
 
     def __init__(self, clips: Clips, front_end: Image) -> None:
         names = [class_name(clip, "machine+section+attributes") for clip in clips]
@@ -106,16 +106,16 @@ class Images(Dataset):
 
 
 class CMAETraining(L.LightningModule):
-    """Guessing what is hidden, and telling recordings, later classes, apart.
+    """Reconstruction of masked patches, and a contrastive loss of recordings, later of classes.
 
     Args:
-        network: What is trained.
-        seen: Share of the patches that is not hidden.
-        weight: Of the contrast and of what keeps embeddings from collapsing.
-        classes_from: The epoch from which views of one class are to be near, not only those of one
+        network: The autoencoder.
+        seen: Share of visible patches.
+        weight: Of the contrastive loss and of ``collapse``.
+        classes_from: The epoch from which positives are clips of one class, not only views of one
             recording.
         learning_rate: Of AdamW.
-        temperature: Of the contrast.
+        temperature: Of the contrastive loss.
     """
 
     def __init__(
@@ -140,56 +140,57 @@ class CMAETraining(L.LightningModule):
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> torch.Tensor:
         images, labels = batch
-        guessing, embeddings = [], []
+        errors, embeddings = [], []
         for _ in range(2):
-            # Views differ in where they begin and in what is hidden.
+            # Views differ in their shift over time and in the masked patches.
             view = images.roll(int(torch.randint(images.shape[2], ())), dims=2)
-            seen = self.network.seen_at_random(len(view), self.seen, view.device)
-            states, guessed = self.network(view, seen)
-            guessing.append(hidden_error(guessed, self.network.patches(view), seen).mean())
+            visible = self.network.random_visible(len(view), self.seen, view.device)
+            states, reconstructed = self.network(view, visible)
+            patches = self.network.patches(view)
+            errors.append(masked_error(reconstructed, patches, visible).mean())
             embeddings.append(states.mean(dim=1))
-        # Compared are the embeddings of all processes.
+        # The contrastive loss is that of the batch of all processes.
         labels, both = gathered(labels).repeat(2), torch.cat([gathered(e) for e in embeddings])
         projected = torch.cat([gathered(self.project(e)) for e in embeddings])
         if self.current_epoch < self.classes_from:
-            # With a label of its own for each recording it is SimCLR's.
+            # With one label per recording it is the loss of SimCLR.
             labels = torch.arange(len(labels) // 2, device=labels.device).repeat(2)
-        apart = supervised_contrastive(projected, F.one_hot(labels).float(), self.temperature)
-        return sum(guessing) / 2 + self.weight * (apart + collapse(both))
+        contrast = supervised_contrastive(projected, F.one_hot(labels).float(), self.temperature)
+        return sum(errors) / 2 + self.weight * (contrast + collapse(both))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), self.learning_rate)
 
 
 class CMAE(Detector):
-    """How badly hidden patches of a clip are guessed, and how far it is from normal clips.
+    """Reconstruction error of masked patches, and distance of the embedding to normal clips.
 
-    A masked autoencoder is trained on all machines' normal clips (``prepare``), first with the two
-    views of a recording near each other, then with all those of a machine and its attributes. A
-    clip's score is the sum of two numbers, each in units of its spread over the machine's normal
-    clips: the mean squared error of its patches, each guessed with most others hidden, too; and the
-    cosine distance of its embedding to the nearest normal clip's.
+    A masked autoencoder is trained on all machines' normal clips (``prepare``), first with a
+    contrastive loss of recordings, then of classes (machine and attributes). The score is a
+    weighted sum of two standardised values, with mean and deviation of the machine's normal clips:
+    the mean squared error of all patches, each reconstructed while most patches are masked; and the
+    cosine distance of the embedding to the nearest normal clip.
 
-    The paper augments with clips that AudioLDM makes, and so does ``synthetic_normals``: the stage
-    ``train`` then gives ``prepare`` the generator's normal clips beside the real ones.
+    The paper augments with clips of AudioLDM. With ``synthetic_normals`` the stage ``train`` gives
+    ``prepare`` the generator's normal clips beside the real ones.
 
-    Deviations: network, losses' weights and the score are our reading of the abstract.
+    Deviations: network, weights of the losses and score are inferred from the abstract.
 
     Args:
-        guessing: Share of the first number in the score, in [0, 1].
+        guessing: Weight of the reconstruction error in the score, in [0, 1].
         frames: Of a spectrogram, 32 ms each; a multiple of ``patch``.
         patch: Bands and frames of a patch.
         dim: Of the encoder.
         depth: Blocks of the encoder.
-        heads: Of its attention.
-        seen: Share of the patches that is not hidden.
-        weight: Of the contrast in training.
-        epochs: Passes over the clips with a recording's views near each other.
-        class_epochs: Passes after these with a class's views near each other.
-        synthetic_normals: Ask for synthetic normal clips to be trained on, too.
+        heads: Attention heads of a block.
+        seen: Share of visible patches in training.
+        weight: Of the contrastive loss.
+        epochs: Passes over the clips with the contrastive loss of recordings.
+        class_epochs: Further passes with the contrastive loss of classes.
+        synthetic_normals: Whether to train on synthetic normal clips, too.
         batch_size: Clips in a step, in all processes together.
         learning_rate: Of AdamW.
-        seed: Of the weights, the order, the views and what is hidden.
+        seed: Of the weights, the order, the views and the masks.
     """
 
     network_attributes: ClassVar[frozenset[str]] = frozenset({"network_"})
@@ -229,7 +230,7 @@ class CMAE(Detector):
         self.seed = seed
 
     def network_spec(self) -> dict[str, Any]:
-        """Return the settings that the network depends on."""
+        """Return class, version and the settings that the network depends on."""
         settings = {k: v for k, v in self.get_params().items() if k not in self.score_params}
         return {
             "class": f"{type(self).__module__}.{type(self).__qualname__}",
@@ -238,13 +239,13 @@ class CMAE(Detector):
         }
 
     def synthetic_labels(self) -> frozenset[str]:
-        """Return that normal clips are asked for, if they are to be trained on."""
+        """Return ``normal`` with ``synthetic_normals``."""
         return frozenset({"normal"} if self.synthetic_normals else ())
 
     def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
-        """Train the network on normal clips of all machines, or find it trained.
+        """Train the network on normal clips of all machines, unless the folder holds it.
 
-        Training that was cut goes on where the folder's last checkpoint is.
+        An interrupted training is resumed from the folder's last checkpoint.
 
         Raises:
             ValueError: The folder holds another network.
@@ -254,15 +255,15 @@ class CMAE(Detector):
         if trained:
             trained.require_spec(self.network_spec())
         else:
-            heard = clips[[c.label != "anomaly" for c in clips]]
-            network = self._trained(heard, folder / CHECKPOINTS, trainer)
+            normals = clips[[clip.label != "anomaly" for clip in clips]]
+            network = self._trained(normals, folder / CHECKPOINTS, trainer)
             if rank() == 0:
                 TrainedNetworks(folder, self.network_spec()).with_network(arrays(network))
         self._prepared = folder
         return self
 
     def fit(self, clips: Clips) -> Self:
-        """Learn what is usual of one machine; without ``prepare``, train the network on it first.
+        """Fit to one machine's normal clips; without ``prepare``, train the network on them first.
 
         Raises:
             TooFewClipsError: There are fewer than 2 clips.
@@ -279,30 +280,30 @@ class CMAE(Detector):
         else:
             trained = require_trained(self._prepared, self.network_spec())
             (self.network_,) = load_networks(trained.folder, trained.files)
-        errors, self.bank_ = self._heard(clips)
+        errors, self.bank_ = self._errors_and_embeddings(clips)
         # The nearest is the clip itself.
         distances = Bank(self.bank_).nearest(self.bank_, 2)[:, 1] / 2
-        numbers = np.stack([errors, distances])
-        spread = numbers.std(axis=1)
-        self.usual_ = np.stack([numbers.mean(axis=1), np.where(spread > 0, spread, 1.0)])
+        values = np.stack([errors, distances])
+        deviation = values.std(axis=1)
+        self.moments_ = np.stack([values.mean(axis=1), np.where(deviation > 0, deviation, 1.0)])
         return self
 
     def score(self, clips: Clips) -> np.ndarray:
-        """Return the weighted sum of both numbers, standardised."""
+        """Return the weighted sum of both standardised values."""
         check_is_fitted(self)
-        errors, points = self._heard(clips)
-        numbers = np.stack([errors, Bank(self.bank_).nearest(points, 1)[:, 0] / 2])
-        guessing, distance = (numbers - self.usual_[0][:, None]) / self.usual_[1][:, None]
-        return self.guessing * guessing + (1 - self.guessing) * distance
+        errors, points = self._errors_and_embeddings(clips)
+        values = np.stack([errors, Bank(self.bank_).nearest(points, 1)[:, 0] / 2])
+        error, distance = (values - self.moments_[0][:, None]) / self.moments_[1][:, None]
+        return self.guessing * error + (1 - self.guessing) * distance
 
     def n_parameters(self) -> int:
-        """Return how many numbers the network and the bank hold."""
+        """Return the number of weights of the network and of values in the bank."""
         check_is_fitted(self)
-        weights = sum(parameter.numel() for parameter in self._learnt().parameters())
+        weights = sum(parameter.numel() for parameter in self._fitted_network().parameters())
         return weights + self.bank_.size
 
-    def _learnt(self) -> MaskedAutoencoder:
-        # Weights are drawn before they are replaced; the caller's random state is the caller's.
+    def _fitted_network(self) -> MaskedAutoencoder:
+        # Initial weights are drawn and then replaced: the caller's random state is kept.
         with isolate_rng():
             return with_arrays(self._network(), self.network_)
 
@@ -341,18 +342,18 @@ class CMAE(Detector):
         )
         return network
 
-    def _heard(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
-        """Return (n,) errors of guessing and (n, dim) embeddings of length 1."""
-        network = self._learnt()
-        turns = network.seen_in_turn(self.seen)
+    def _errors_and_embeddings(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
+        """Return (n,) reconstruction errors and (n, dim) embeddings of length 1."""
+        network = self._fitted_network()
+        turns = network.visible_in_turn(self.seen)
         everything = torch.arange(network.n_patches)[None]
         errors, points = [], []
         with torch.inference_mode():
             for image in clips.features(Image(self.frames)):
                 batch = torch.from_numpy(np.ascontiguousarray(image))[None]
                 patches = network.patches(batch)
-                guessed = [hidden_error(network(batch, seen)[1], patches, seen) for seen in turns]
-                errors.append(torch.cat(guessed).double().mean().item())
+                masked = [masked_error(network(batch, turn)[1], patches, turn) for turn in turns]
+                errors.append(torch.cat(masked).double().mean().item())
                 states = network.encode(patches, everything).double().mean(dim=1)
                 points.append(F.normalize(states, dim=1)[0].numpy())
         return np.array(errors), np.stack(points)

@@ -1,8 +1,8 @@
-"""Detectors whose embeddings are learned by telling machines and their states apart.
+"""Detectors on embeddings of a network that classifies machines and their states.
 
-The network is trained once for all machines (``prepare``); what is learned of one machine (``fit``)
-is how its embeddings are distributed. A named system is a subclass with its network, its training
-and its way to score.
+The network is trained once for all machines (``prepare``); ``fit`` models the distribution of one
+machine's embeddings by a back end. A named system is a subclass with its network, training and back
+end.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from fsasd.runtime.ranks import rank
 log = logging.getLogger(__name__)
 
 BY_CLASS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "probability": lambda surprise: surprise,
-    "confidence": lambda surprise: -np.expm1(-surprise),
+    "probability": lambda surprisal: surprisal,
+    "confidence": lambda surprisal: -np.expm1(-surprisal),
 }
-"""Back ends that ask the head instead of comparing embeddings, given -log p(own classes)."""
+"""Back ends on -log p of the machine's classes, by the head, instead of on embeddings."""
 
 POOLS: dict[str, Callable[..., np.ndarray]] = {"max": np.max, "mean": np.mean}
 
@@ -51,21 +51,20 @@ Pool = Literal["max", "mean"]
 
 
 class Discriminative(Detector):
-    """A detector on embeddings that are learned by classification.
+    """A detector on embeddings of a network that was trained by classification.
 
-    A subclass says in ``classifier`` what is trained. Its constructor takes, beside what is its
-    own, at least these:
+    A subclass implements ``classifier``. Its constructor takes at least these arguments:
 
     Args:
-        classes: What makes classes: some of machine, section, attributes, domain, joined by ``+``.
-        seconds: Length of what the network hears; shorter clips are repeated up to it.
+        classes: What defines a class: machine, section, attributes, domain, joined by ``+``.
+        seconds: Length of the network's input; shorter clips are repeated.
         epochs: Passes over the training clips.
         batch_size: Clips per step, in all processes together.
-        outlier_exposure: Clips labelled anomalous that ``prepare`` is given make classes of their
-            own; without, they are left out.
+        outlier_exposure: Whether clips with label ``anomaly`` that ``prepare`` is given are
+            trained on, as further classes.
         back_end: How embeddings are scored: ``nearest``, ``knn``, ``gmm``, ``mahalanobis`` (see
-            ``back_ends``); or, with p that of the machine's own classes, ``probability``, -log p,
-            or ``confidence``, 1 - p.
+            ``back_ends``); or, with p the probability of the machine's classes, ``probability``
+            (-log p) or ``confidence`` (1 - p).
         k: Of the back end, where it has one: k-means centres (``nearest``), the neighbour whose
             distance is the score (``knn``, as in ``knn.KNN``) or components (``gmm``).
         seed: Of the weights, the training and the back end.
@@ -82,14 +81,14 @@ class Discriminative(Detector):
 
     trains_network: ClassVar[bool] = True
     back_end_params: ClassVar[frozenset[str]] = frozenset({"back_end", "k", "pool"})
-    """Parameters that the network does not depend on: detectors that differ in them share it."""
+    """Parameters that the networks do not depend on."""
 
     network_attributes: ClassVar[frozenset[str]] = frozenset({"networks_"})
 
     version: ClassVar[int] = 2
     """Version of the training, raised when the same spec gives another network."""
 
-    # Of the systems that are ensembles; the others have no such parameters.
+    # Parameters of the systems that are ensembles.
     networks: int = 1
     pool: Pool = "max"
 
@@ -97,20 +96,18 @@ class Discriminative(Detector):
     def classifier(self, member: int, n_classes: int) -> Classifier:
         """Return an untrained classifier, the ``member``-th of ``networks``."""
 
-    # What all machines share.
-
     def network_spec(self) -> dict[str, Any]:
-        """Return the settings that the networks depend on."""
+        """Return class, version and the settings that the networks depend on."""
         kind = type(self)
         name = f"{kind.__module__}.{kind.__qualname__}"
         return {"class": name, "version": self.version, **self._settings()}
 
     def synthetic_labels(self) -> frozenset[str]:
-        """Return that anomalies are asked for, if they are outliers to be exposed to."""
+        """Return ``anomaly`` with ``outlier_exposure``."""
         return frozenset({"anomaly"} if self.outlier_exposure else ())
 
     def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
-        """Train the networks on normal clips of all machines, or find them trained.
+        """Train the networks on normal clips of all machines, unless the folder holds them.
 
         Raises:
             ValueError: The clips are all of one class, or the folder holds other networks.
@@ -127,8 +124,9 @@ class Discriminative(Detector):
     def _train(
         self, clips: Clips, folder: Path, trainer: Params, trained: TrainedNetworks | None
     ) -> None:
-        heard = clips if self.outlier_exposure else clips[[c.label != "anomaly" for c in clips]]
-        examples = Recordings(heard, self.classes, self.seconds)
+        if not self.outlier_exposure:
+            clips = clips[[clip.label != "anomaly" for clip in clips]]
+        examples = Recordings(clips, self.classes, self.seconds)
         trained = trained or TrainedNetworks(folder, self.network_spec(), tuple(examples.classes))
         for member in range(len(trained.files), self.networks):
             log.info(
@@ -142,26 +140,24 @@ class Discriminative(Detector):
     def _trained_member(
         self, member: int, examples: Recordings, folder: Path, trainer: Params
     ) -> Arrays:
-        # The caller's random state is the caller's.
+        # The caller's random state is kept.
         with isolate_rng():
             torch.manual_seed(self.seed + member)
             classifier = self.classifier(member, len(examples.classes))
-            classifier.hear(examples, self.batch_size, self.seed + member)
+            classifier.set_examples(examples, self.batch_size, self.seed + member)
             train(classifier, folder / CHECKPOINTS / str(member), self.epochs, trainer)
-        return classifier.kept()
-
-    # What is one machine's.
+        return classifier.weights()
 
     def fit(self, clips: Clips) -> Self:
-        """Learn how the embeddings of one machine's normal clips are distributed.
+        """Fit the back end to the embeddings of one machine's normal clips.
 
-        Without ``prepare``, the networks are trained first, on these clips alone.
+        Without ``prepare``, the networks are trained first, on these clips only.
 
         Raises:
             TooFewClipsError: There are too few for the back end.
-            ValueError: The clips are all of one class and the detector is not prepared; or it is,
-                and their class is not among those that were trained on, or settings that the
-                networks depend on were changed since.
+            ValueError: The detector is not prepared and the clips are all of one class; or it is
+                prepared, and was not trained on a class of the clips, or settings that the networks
+                depend on were changed since.
         """
         return self._fit(self._trained_on(clips), clips)
 
@@ -175,13 +171,13 @@ class Discriminative(Detector):
     def score_path(
         self, grid: Sequence[Params], fit_clips: Clips, score_clips: Clips
     ) -> np.ndarray:
-        """Score a grid; settings that differ in the back end alone share the networks.
+        """Score a grid; settings that differ only in the back end share the networks.
 
         Without ``prepare``, networks are trained for each setting that they depend on.
 
         Raises:
-            ValueError: The detector is prepared, and the grid holds a setting that its networks
-                depend on: they are as they were trained.
+            ValueError: The detector is prepared, and the grid varies a setting that its networks
+                depend on.
         """
         trained: dict[str, Embedding] = {}
         rows = []
@@ -194,20 +190,20 @@ class Discriminative(Detector):
         return np.stack(rows)
 
     def machine_classes(self, member: int, clips: Clips, classes: Sequence[str]) -> np.ndarray:
-        """Return (classes,) booleans: of which of the classes that it tells apart clips are."""
-        own = {class_name(clip, self.classes) for clip in clips}
-        if unknown := sorted(own - set(classes)):
+        """Return (classes,) booleans: which of a member's classes the clips have."""
+        names = {class_name(clip, self.classes) for clip in clips}
+        if unknown := sorted(names - set(classes)):
             raise ValueError(
                 f"class '{unknown[0]}' was not trained on: prepare the detector with clips of this "
                 f"machine too (known are {', '.join(classes)})"
             )
-        return np.array([name in own for name in classes])
+        return np.array([name in names for name in classes])
 
     def n_parameters(self) -> int:
-        """Return how many numbers the networks and the back end hold."""
+        """Return the number of parameters of the networks and of the back end."""
         check_is_fitted(self)
-        learnt = [array for arrays in self.back_end_.values() for array in arrays.values()]
-        return self._embedding.n_parameters() + sum(array.size for array in learnt)
+        back_end = [array for arrays in self.back_end_.values() for array in arrays.values()]
+        return self._embedding.n_parameters() + sum(array.size for array in back_end)
 
     def _trained_on(self, clips: Clips) -> Embedding:
         settings = self._named_settings()
@@ -236,7 +232,7 @@ class Discriminative(Detector):
             )
         self._embedding = embedding
         self.n_classes_ = np.array(len(embedding.classes))
-        self.networks_ = {str(i): member.kept() for i, member in enumerate(embedding.members)}
+        self.networks_ = {str(i): member.weights() for i, member in enumerate(embedding.members)}
         embeddings = None if self.back_end in BY_CLASS else self._embedded(clips)
         self.back_end_ = {
             str(i): self._fit_member(i, None if embeddings is None else embeddings[:, i], clips)
@@ -246,16 +242,17 @@ class Discriminative(Detector):
 
     def _fit_member(self, member: int, points: np.ndarray | None, clips: Clips) -> Arrays:
         if points is None:
-            return {"own": self.machine_classes(member, clips, self._embedding.classes)}
+            return {"classes": self.machine_classes(member, clips, self._embedding.classes)}
         order = canonical_order(points)
         points, domains = points[order], clips.domains[order]
         return BACK_ENDS[self.back_end].fit(points, domains, self.k, self.seed)
 
     def _score_member(self, member: int, points: np.ndarray) -> np.ndarray:
-        learnt = self.back_end_[str(member)]
+        fitted = self.back_end_[str(member)]
         if self.back_end in BY_CLASS:
-            return BY_CLASS[self.back_end](self._embedding.surprise(member, points, learnt["own"]))
-        return BACK_ENDS[self.back_end].score(learnt, points, self.k)
+            surprisal = self._embedding.surprisal(member, points, fitted["classes"])
+            return BY_CLASS[self.back_end](surprisal)
+        return BACK_ENDS[self.back_end].score(fitted, points, self.k)
 
     def _embedded(self, clips: Clips) -> np.ndarray:
         # (n, networks, dim)
@@ -270,11 +267,11 @@ def _embedding(
     detector: Discriminative, networks: Iterable[Arrays], classes: Sequence[str]
 ) -> Embedding:
     members = []
-    # Weights are drawn before they are replaced; the caller's random state is the caller's.
+    # Initial weights are drawn and then replaced: the caller's random state is kept.
     with isolate_rng():
         for i, arrays in enumerate(networks):
             member = detector.classifier(i, len(classes))
-            member.keep(arrays)
+            member.load_weights(arrays)
             members.append(member)
     return Embedding(members, classes, detector.seconds, detector._named_settings())
 
@@ -287,5 +284,5 @@ def _read(
     files: tuple[str, ...],
     classes: tuple[str, ...],
 ) -> Embedding:
-    # All machines share the networks, also in memory.
+    # Cached, so that all machines share the networks in memory.
     return _embedding(kind(**json.loads(settings)), load_networks(folder, files), classes)

@@ -1,4 +1,4 @@
-"""Source and target domain: banks of their own, and more of the rare one."""
+"""Source and target domain: separate banks, and SMOTE for the domain with few clips."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fsasd.detectors.base import TooFewClipsError
 from fsasd.detectors.order import canonical_order
 
 Domains = Literal["pooled", "separate"]
-"""``pooled``: all normal clips are one bank; ``separate``: a clip is as anomalous as the domain
-that it fits better says (a machine without clips of one domain has one bank)."""
+"""``pooled``: all normal clips are one bank; ``separate``: a bank per domain, and the lowest of
+their scores counts (a machine with clips of one domain has one bank)."""
 
 
 def banks(clips: Clips, domains: str) -> np.ndarray:
-    """Return (n,) the number of each clip's bank, counted from 0.
+    """Return (n,) the index of each clip's bank, from 0.
 
     Raises:
         ValueError: ``domains`` is neither ``pooled`` nor ``separate``.
@@ -34,13 +34,13 @@ def banks(clips: Clips, domains: str) -> np.ndarray:
 
 
 def smote(points: np.ndarray, count: int, neighbours: int, seed: int) -> np.ndarray:
-    """Return (count, d) new points, each somewhere between a point and one of its neighbours.
+    """Return (count, d) synthetic points, each between a point and one of its neighbours.
 
     Chawla et al., "SMOTE: Synthetic minority over-sampling technique" (JAIR 16, 2002).
 
     Args:
         points: (n, d), at least 2.
-        count: How many to make.
+        count: Number of synthetic points.
         neighbours: Nearest neighbours to draw from; all others where there are fewer.
         seed: Of the draws.
 
@@ -54,13 +54,13 @@ def smote(points: np.ndarray, count: int, neighbours: int, seed: int) -> np.ndar
     return points[pairs[:, 0]] + shares[:, None] * (points[pairs[:, 1]] - points[pairs[:, 0]])
 
 
-def missing(domains: np.ndarray, ratio: float) -> int:
-    """Return how many target clips lack for there to be ``ratio`` of them to each source clip.
+def n_missing_target_clips(domains: np.ndarray, ratio: float) -> int:
+    """Return how many target clips to add for ``ratio`` of them to each source clip.
 
     Raises:
         ValueError: ``ratio`` is negative.
 
-    >>> missing(np.array(["source"] * 50 + ["target"]), 0.2)
+    >>> n_missing_target_clips(np.array(["source"] * 50 + ["target"]), 0.2)
     9
     """
     if ratio < 0:
@@ -70,21 +70,21 @@ def missing(domains: np.ndarray, ratio: float) -> int:
 
 
 def with_mixed_target_clips(clips: Clips, ratio: float, neighbours: int, seed: int) -> Clips:
-    """Return the clips and as many more of the target domain, SMOTE of waveforms, as lack.
+    """Return the clips with target clips added by SMOTE of waveforms, up to a ratio.
 
-    As SMOTE-TWFR-GMM does (github.com/liuyoude/TWFR-GMM, ``extractor.py``: the first 10 s). Its
-    clips are of one length; of others the longer of two is cut.
+    As in SMOTE-TWFR-GMM (github.com/liuyoude/TWFR-GMM, ``extractor.py``), on the first 10 s. The
+    longer of two clips is cut; in the original all have one length.
 
     Args:
         clips: Normal clips of one machine.
-        ratio: Target clips for each source clip that there shall be; 0 adds none.
-        neighbours: Nearest waveforms to mix a waveform with.
+        ratio: Target clips per source clip to reach; 0 adds none.
+        neighbours: Number of nearest waveforms to mix with.
         seed: Of the draws.
 
     Raises:
-        TooFewClipsError: There is one target clip, which has none to be mixed with.
+        TooFewClipsError: There is only one target clip.
     """
-    count = missing(clips.domains, ratio)
+    count = n_missing_target_clips(clips.domains, ratio)
     if not count:
         return clips
     target = clips.where(domain="target")
@@ -104,7 +104,7 @@ def with_mixed_target_clips(clips: Clips, ratio: float, neighbours: int, seed: i
 
 
 class _Mixed(FeatureCache):
-    """A cache that also holds clips that are in no file."""
+    """A cache that also holds waveforms of clips without a file."""
 
     def __init__(self, other: FeatureCache) -> None:
         super().__init__()

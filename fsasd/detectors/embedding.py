@@ -1,8 +1,7 @@
-"""Embeddings that are learned by telling recordings' classes apart, and then are front ends.
+"""Embeddings by networks that classify recordings by machine, section, attributes and domain.
 
-Classes come from what is known of the clips: machine, section, attributes, domain. A ``Classifier``
-is a network and the head that trains it; an ``Embedding`` is what is left of one or several
-classifiers when they are trained: waveform -> embeddings, a front end like any other.
+A ``Classifier`` is a network and the head that it is trained with; an ``Embedding`` is the front
+end of one or several trained classifiers: waveform -> embeddings.
 """
 
 from __future__ import annotations
@@ -31,43 +30,43 @@ from fsasd.detectors.heads import Head
 from fsasd.detectors.shares import GlobalBatches, Share, seed_step
 from fsasd.detectors.training import fit
 
-CLASS_PARTS = ("machine", "section", "attributes", "domain")
+CLASS_FIELDS = ("machine", "section", "attributes", "domain")
 
 
 def class_name(clip: Clip, by: str) -> str:
-    """Return the class of a clip, made of what ``by`` names.
+    """Return the name of a clip's class.
 
     Args:
-        clip: A recording; its label counts too where it is an anomaly.
-        by: Parts joined by ``+``: machine, section, attributes, domain.
+        clip: A recording; anomalies have further classes.
+        by: What defines a class, joined by ``+``: machine, section, attributes, domain.
 
     Raises:
-        MetadataError: A part is not known.
+        MetadataError: ``by`` names something else.
 
     >>> from fsasd.data.metadata import read_name
     >>> clip = read_name("fan/train/section_00_source_train_normal_0000_m-n_W.wav")
     >>> class_name(clip, "machine+section"), class_name(clip, "machine+attributes+domain")
     ('fan|00', 'fan|m-n=W|source')
     """
-    parts = by.split("+")
-    require_known(parts, CLASS_PARTS, "parts of a class")
-    known = {
+    fields = by.split("+")
+    require_known(fields, CLASS_FIELDS, "parts of a class")
+    values = {
         "machine": clip.machine,
         "section": clip.section or "00",
         "domain": clip.domain or "source",
         "attributes": ",".join(f"{k}={v}" for k, v in sorted(clip.attributes.items()))
         or clip.raw_label,
     }
-    return "|".join([known[part] for part in parts] + ["anomaly"] * (clip.label == "anomaly"))
+    return "|".join([values[field] for field in fields] + ["anomaly"] * (clip.label == "anomaly"))
 
 
 def fixed_length(waveform: np.ndarray, samples: int, start: float = 0.0) -> np.ndarray:
-    """Return ``samples`` of a waveform: cut, or repeated, never padded with silence.
+    """Return ``samples`` of a waveform: cropped or repeated, never padded with silence.
 
     Args:
         waveform: (n,).
-        samples: How many to return.
-        start: Where to begin, as a share of what can be left out.
+        samples: Number to return.
+        start: Where to crop, as a share of the samples that are dropped.
 
     >>> fixed_length(np.arange(3), 5).tolist(), fixed_length(np.arange(9), 3, start=0.5).tolist()
     ([0, 1, 2, 0, 1], [3, 4, 5])
@@ -78,17 +77,17 @@ def fixed_length(waveform: np.ndarray, samples: int, start: float = 0.0) -> np.n
 
 
 class Recordings(Dataset[tuple[torch.Tensor, int]]):
-    """Waveforms of one length with the numbers of their classes, read as they are asked for.
+    """Waveforms of one length with the indices of their classes, read when indexed.
 
-    They are indexed by a clip's number and the place to cut it, a share of what can be left out.
+    An index is a clip's number and ``start`` of ``fixed_length``.
 
     Args:
         clips: The recordings.
-        by: What makes their classes (see ``class_name``).
-        seconds: Of the examples.
+        by: What defines their classes (see ``class_name``).
+        seconds: Length of the examples.
 
     Attributes:
-        classes: Names, sorted; a class's number is its place.
+        classes: Names in the order of their indices.
 
     Raises:
         ValueError: All clips are of one class.
@@ -98,11 +97,11 @@ class Recordings(Dataset[tuple[torch.Tensor, int]]):
         names = [class_name(clip, by) for clip in clips]
         self.classes = sorted(set(names))
         if len(self.classes) < 2:
-            found = f"all of class '{self.classes[0]}'" if names else "none"
+            only = f" of class '{self.classes[0]}' only" if names else ""
             raise ValueError(
-                f"a network learns by telling classes apart (classes={by}), and the {len(clips)} "
-                f"clips are {found}: give it clips of several machines with prepare(), or let "
-                f"what differs between them make classes: some of {'+'.join(CLASS_PARTS)}"
+                f"expected clips of at least 2 classes to train a classifier on (classes={by}), "
+                f"found {len(clips)} clips{only}: give prepare() clips of several machines, "
+                f"or set classes to more of {'+'.join(CLASS_FIELDS)}"
             )
         numbers = {name: i for i, name in enumerate(self.classes)}
         self.clips = clips
@@ -112,34 +111,34 @@ class Recordings(Dataset[tuple[torch.Tensor, int]]):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, asked: tuple[int, float]) -> tuple[torch.Tensor, int]:
-        index, place = asked
+    def __getitem__(self, item: tuple[int, float]) -> tuple[torch.Tensor, int]:
+        index, start = item
         waveform = self.clips.cache.read(self.clips[index])
-        return torch.from_numpy(fixed_length(waveform, self.samples, place)), self.labels[index]
+        return torch.from_numpy(fixed_length(waveform, self.samples, start)), self.labels[index]
 
 
 class RandomCuts(GlobalBatches):
-    """A process's share of random batches of clips, each with a place to cut it.
+    """A process's share of random batches: clips, and where to crop each.
 
-    Order and places are fixed by seed and epoch, also in a run that was resumed.
+    Both are determined by seed and epoch, also in a resumed run.
     """
 
     def __iter__(self) -> Iterator[tuple[int, float]]:  # type: ignore[override]
         cuts = np.random.default_rng([self.seed, self.epoch, 1]).random(self.count)
-        return zip(self.own(self.order()).tolist(), self.own(cuts).tolist(), strict=True)
+        return zip(self.of_rank(self.order()).tolist(), self.of_rank(cuts).tolist(), strict=True)
 
 
 class Classifier(L.LightningModule):
-    """A network, the head that trains it, and how it is trained.
+    """A network, its classification head, and how they are trained.
 
-    Subclasses override ``loss`` to train otherwise; what only training needs, they hold in further
-    submodules, which are not kept.
+    Subclasses override ``loss``; their further submodules are used in training only and not saved.
 
     Args:
         network: Waveforms (batch, samples) -> embeddings (batch, dim).
         head: Embeddings -> losses.
         learning_rate: Of Adam.
-        final_rate: Share of the learning rate that is left at the end of a cosine; 1 for none.
+        final_rate: Share of the learning rate at the end of the cosine schedule; 1 keeps it
+            constant.
         weight_decay: Of Adam, a penalty on squared weights.
         mixup: Probability of an example to be mixed with another.
     """
@@ -188,40 +187,38 @@ class Classifier(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
-    def kept(self) -> dict[str, np.ndarray]:
-        """Return what is left of it after training: the network's and the head's numbers."""
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return the trained arrays of network and head, by name."""
         return {
             name: tensor.detach().cpu().numpy()
             for name, tensor in self.state_dict().items()
             if name.startswith(("network.", "head."))
         }
 
-    def keep(self, kept: Mapping[str, np.ndarray]) -> None:
-        """Take the numbers that another classifier like this one kept.
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Load the ``weights`` of an equal classifier.
 
         Raises:
             ValueError: They are of another network.
         """
-        if differ := sorted(set(kept) ^ set(self.kept())):
+        if differ := sorted(set(weights) ^ set(self.weights())):
             raise ValueError(
                 f"expected the weights of {type(self.network).__name__}, and "
                 f"{', '.join(differ[:3])} are in one of the two only"
             )
-        self.load_state_dict({k: torch.from_numpy(v) for k, v in kept.items()}, strict=False)
+        self.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()}, strict=False)
 
-    # What is trained on. It is here because the trainer knows how many processes share it.
-
-    def hear(self, examples: Recordings, batch_size: int, seed: int) -> None:
-        """Set the examples, how many make a step of all processes, and the seed of their order."""
+    def set_examples(self, examples: Recordings, batch_size: int, seed: int) -> None:
+        """Set the training examples, the batch size of all processes, and the seed of the order."""
         self.examples = examples
         self.batch_size = batch_size
         self.seed = seed
 
     def train_dataloader(self) -> DataLoader:
-        """Return this process's share of the batches, in an order fixed by seed and epoch."""
+        """Return this process's share of the batches, in an order determined by seed and epoch."""
         share = Share(self.trainer.world_size, self.trainer.global_rank)
         sampler = RandomCuts(len(self.examples), self.batch_size, share, self.seed)
-        # Lightning does so, too, but after the first epoch of a resumed run has begun.
+        # Lightning sets it only after the first epoch of a resumed run has begun.
         sampler.set_epoch(self.current_epoch)
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
         workers = min(8, (os.cpu_count() or 1) // share.ranks) if on_gpu else 0
@@ -236,7 +233,7 @@ class Classifier(L.LightningModule):
         )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Let a resumed run draw the mixtures and masks of one that was not cut."""
+        """Seed the step, so that a resumed run draws the same mixtures and masks."""
         share = Share(self.trainer.world_size, self.trainer.global_rank)
         seed_step(self.seed, self.global_step, share)
 
@@ -244,11 +241,11 @@ class Classifier(L.LightningModule):
 def train(
     classifier: Classifier, folder: Path, epochs: int, trainer: Mapping[str, Any] | None = None
 ) -> None:
-    """Train a classifier; goes on from the last checkpoint that the folder holds.
+    """Train a classifier, resuming from the folder's last checkpoint.
 
     Args:
-        classifier: Has been given its examples (``hear``).
-        folder: Gets checkpoints, ``last.ckpt`` among them.
+        classifier: With its examples (``set_examples``).
+        folder: Of checkpoints, among them ``last.ckpt``.
         epochs: Passes over the examples.
         trainer: Where to train: arguments of ``lightning.Trainer`` such as ``devices``.
     """
@@ -265,10 +262,10 @@ def train(
 
 
 class TwoStage(Classifier, abc.ABC):
-    """A classifier whose embeddings another loss shapes first.
+    """A classifier that is trained with another loss first.
 
     Args:
-        first_epochs: How long the first loss is used.
+        first_epochs: Epochs with the first loss.
         options: See ``Classifier``.
     """
 
@@ -278,13 +275,13 @@ class TwoStage(Classifier, abc.ABC):
 
     @abc.abstractmethod
     def first_loss(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the first stage's loss of a batch."""
+        """Return the loss of a batch in the first stage."""
 
     def loss(self, waveforms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the loss of the stage that the present epoch is in."""
+        """Return the loss of the current epoch's stage."""
         embeddings = self.network(waveforms)
         first = float(self.current_epoch < self.first_epochs)
-        # Both, one of them times nothing: several processes wait for the gradients of all weights.
+        # Both, one of them times 0: DDP waits for the gradients of all weights.
         losses = self.first_loss(embeddings, targets), self.head(embeddings, targets).mean()
         return first * losses[0] + (1 - first) * losses[1]
 
@@ -294,9 +291,9 @@ class Embedding:
 
     Args:
         members: Trained classifiers.
-        classes: Names of the classes that they tell apart, in the order of their logits.
-        seconds: Longer clips are heard up to there, shorter ones are repeated.
-        settings: What else, beside the weights, tells it from others.
+        classes: Names of their classes, in the order of the logits.
+        seconds: Length of their input: longer clips are cropped, shorter ones repeated.
+        settings: Settings that determine the embeddings beside the weights.
     """
 
     def __init__(
@@ -313,7 +310,7 @@ class Embedding:
         self._name = _digest(self.members, settings)
         for member in self.members:
             member.to(self.device)
-        # What a head is sure of to seven digits, it is not equally sure of.
+        # In single precision, probabilities close to 1 would all be equal.
         self.heads = [copy.deepcopy(member.head).double() for member in self.members]
 
     def __repr__(self) -> str:
@@ -321,32 +318,33 @@ class Embedding:
 
     @property
     def max_seconds(self) -> float:
-        """What lies behind is not decoded."""
+        """Clips are decoded up to here."""
         return self.seconds
 
     @torch.inference_mode()
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """Return (members, dim) float32 of a (samples,) waveform."""
-        heard = fixed_length(waveform, round(self.seconds * SAMPLE_RATE))
-        batch = torch.from_numpy(heard).to(self.device, torch.float32)[None]
+        samples = fixed_length(waveform, round(self.seconds * SAMPLE_RATE))
+        batch = torch.from_numpy(samples).to(self.device, torch.float32)[None]
         return np.stack([member(batch)[0].float().cpu().numpy() for member in self.members])
 
     @torch.inference_mode()
-    def surprise(self, member: int, embeddings: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """Return (n,) -log p(own classes), as a member's head has it.
+    def surprisal(self, member: int, embeddings: np.ndarray, classes: np.ndarray) -> np.ndarray:
+        """Return (n,) -log p of some classes together, by the head of a member.
 
         Args:
-            member: Number of the classifier.
-            embeddings: (n, dim) by it.
-            own: (classes,) booleans, which classes are the clips' own.
+            member: Index of the classifier.
+            embeddings: (n, dim) by this classifier.
+            classes: (classes,) booleans.
         """
         points, mask = (
-            torch.from_numpy(array).to(self.device, torch.float64) for array in (embeddings, own)
+            torch.from_numpy(array).to(self.device, torch.float64)
+            for array in (embeddings, classes)
         )
-        return self.heads[member].surprise(points, mask).cpu().numpy()
+        return self.heads[member].surprisal(points, mask).cpu().numpy()
 
     def n_parameters(self) -> int:
-        """Return how many numbers the networks hold, without the heads."""
+        """Return the number of parameters of the networks, without the heads."""
         return sum(p.numel() for member in self.members for p in member.network.parameters())
 
 

@@ -1,8 +1,8 @@
-"""Pretrained audio encoders, frozen, as front ends: a clip becomes what their layers say of it.
+"""Frozen pretrained audio encoders as front ends: waveform -> states of their layers.
 
 AST, CLAP's audio side, wav2vec 2.0, HuBERT, WavLM and data2vec come from transformers, the speech
-models also from torchaudio, and any other as a file that its user exported. No weights ship with
-the package; a checkpoint is a folder or a hub id.
+models also from torchaudio, and any other as an exported file. No weights ship with the
+package; a checkpoint is a folder or a hub id.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 from fsasd.settings.spec import spec_of
 
 _LEAST = 0.1
-"""Seconds that a convolutional encoder needs to say anything."""
+"""Shortest input of a convolutional encoder, seconds."""
 
 _loading = threading.Lock()
 
@@ -45,14 +45,14 @@ _loading = threading.Lock()
 class FrozenEncoder(abc.ABC):
     """A front end: waveform -> (layers, dim), each layer's states averaged over time.
 
-    A clip that is longer than what the encoder hears is heard in several pieces that overlap just
-    so as to cover it, a shorter one is repeated: nothing is cropped at random or padded.
+    A clip longer than the encoder's input is divided into pieces that overlap just enough to cover
+    it, a shorter one is repeated: nothing is cropped at random or padded.
 
     Args:
-        bands: Keep apart what the encoder says of different frequency bands, if it does; their
-            states follow one another. Without, they are averaged, too.
-        spread: Follow the averages over time by the standard deviations.
-        device: Where to compute; by default on a GPU if there is one.
+        bands: Concatenate the states of different frequency bands, of encoders that have them,
+            instead of averaging them, too.
+        spread: Append the standard deviations over time.
+        device: Of the encoder; by default a GPU if there is one.
     """
 
     bands: bool = field(default=True, kw_only=True)
@@ -67,22 +67,24 @@ class FrozenEncoder(abc.ABC):
         if model.rate != SAMPLE_RATE:
             samples = resample(samples, SAMPLE_RATE, model.rate)
         with torch.inference_mode():
-            heard = [model(piece) for piece in _pieces(samples, model.rate, model.window)]
-        layers = [torch.cat(states, dim=1) for states in zip(*heard, strict=True)]
+            states_of_pieces = [
+                model(piece) for piece in _pieces(samples, model.rate, model.window)
+            ]
+        layers = [torch.cat(states, dim=1) for states in zip(*states_of_pieces, strict=True)]
         return np.stack([self._pooled(states.float()).cpu().numpy() for states in layers])
 
     def n_parameters(self) -> int:
-        """Return how many numbers the encoder holds."""
+        """Return the number of the encoder's parameters."""
         return sum(p.numel() for p in self.model.network.parameters())
 
     @property
     @abc.abstractmethod
     def model(self) -> Model:
-        """The encoder itself, loaded once."""
+        """The loaded encoder, cached."""
 
     @abc.abstractmethod
     def _files(self) -> list[Path]:
-        """Return the files on this machine that it is made of."""
+        """Return the files of its weights on this machine."""
 
     def __repr__(self) -> str:
         # The key of the feature cache: other weights in the same place are another front end.
@@ -94,10 +96,10 @@ class FrozenEncoder(abc.ABC):
     def _pooled(self, states: torch.Tensor) -> torch.Tensor:
         if not self.bands:
             states = states.mean(dim=0, keepdim=True)
-        parts = [states.mean(dim=1)]
+        statistics = [states.mean(dim=1)]
         if self.spread:
-            parts.append(states.std(dim=1, correction=0))
-        return torch.cat(parts).flatten()
+            statistics.append(states.std(dim=1, correction=0))
+        return torch.cat(statistics).flatten()
 
     def _where(self) -> str:
         if self.device != "auto":
@@ -113,9 +115,9 @@ class Encoder(FrozenEncoder):
         checkpoint: A hub id, a folder in transformers' layout, or ``torchaudio:`` and the name of
             a pipeline, such as ``torchaudio:WAVLM_BASE_PLUS``.
 
-    AST's layers say something of 12 frequency bands each; layer 0 is what goes into the first
-    block, as in transformers' ``hidden_states`` (torchaudio has none). CLAP has one layer, the
-    projected embedding.
+    AST's layers have states of 12 frequency bands; layer 0 is the input of the first block, as in
+    transformers' ``hidden_states`` (torchaudio has none). CLAP has one layer, the projected
+    embedding.
     """
 
     checkpoint: str
@@ -132,14 +134,14 @@ class Encoder(FrozenEncoder):
 
 @dataclass(frozen=True, repr=False)
 class ExportedEncoder(FrozenEncoder):
-    """An encoder that its user exported, such as BEATs.
+    """An encoder that the user exported, such as BEATs.
 
     Args:
-        path: What ``torch.jit.save`` (``.pt``) or ``torch.export.save`` (``.pt2``) wrote: a
+        path: File of ``torch.jit.save`` (``.pt``) or ``torch.export.save`` (``.pt2``): a
             function of (1, samples) waveforms that returns (1, dim), (1, frames, dim) or
             (1, layers, frames, dim).
-        rate: Hz that it expects.
-        seconds: Length that it expects, for one exported with a fixed shape; any length without.
+        rate: Sampling rate of its input, Hz.
+        seconds: Length of its input, if it was exported with a fixed shape; any by default.
     """
 
     path: str
@@ -159,7 +161,7 @@ class ExportedEncoder(FrozenEncoder):
 
 @dataclass(frozen=True)
 class Layer(Representation):
-    """One layer of an encoder, or several, one after the other.
+    """One layer of an encoder, or several concatenated.
 
     Args:
         front_end: Waveform -> (layers, dim).
@@ -188,20 +190,17 @@ class Layer(Representation):
         return features[asked].flatten()
 
     def n_parameters(self) -> int:
-        """Return how many numbers the encoder holds."""
+        """Return the number of the encoder's parameters."""
         return self.front_end.n_parameters() if isinstance(self.front_end, FrozenEncoder) else 0
 
 
-# What is loaded: (samples,) at its own rate -> (bands, frames, dim) of each layer.
-
-
 class Model(abc.ABC):
-    """A loaded encoder.
+    """A loaded encoder: (samples,) at its rate -> (bands, frames, dim) of each layer.
 
     Attributes:
         network: The network.
-        rate: Hz.
-        window: Samples that it hears at a time; ``None`` if any number.
+        rate: Sampling rate, Hz.
+        window: Largest number of input samples; ``None`` if it has no limit.
     """
 
     network: Any
@@ -237,14 +236,14 @@ class _AST(_Transformers):
 
     def __call__(self, samples: torch.Tensor) -> list[torch.Tensor]:
         bands, frames = self.network.embeddings.get_shape(self.network.config)
-        # Two tokens that are no patches come first.
+        # The first two tokens are no patches.
         return [states[0, 2:].unflatten(0, (bands, frames)) for states in super().__call__(samples)]
 
 
 class _Clap(_Transformers):
     def __init__(self, checkpoint: str, device: str) -> None:
         super().__init__(checkpoint, device)
-        # Of longer pieces its extractor would crop at random.
+        # Its extractor would crop longer pieces at random.
         self.window = self.extractor.nb_max_samples
 
     def _network(self, checkpoint: str) -> torch.nn.Module:
@@ -252,7 +251,7 @@ class _Clap(_Transformers):
 
     def __call__(self, samples: torch.Tensor) -> list[torch.Tensor]:
         inputs = self._inputs(samples)
-        # As its extractor has a clip that comes alone.
+        # Its extractor sets the same for a single clip.
         inputs["is_longer"].fill_(self.extractor.truncation == "fusion")
         return [self.network(**inputs).audio_embeds[None]]
 
@@ -286,10 +285,10 @@ class _Exported(Model):
     def __call__(self, samples: torch.Tensor) -> list[torch.Tensor]:
         states = self.network(samples[None].to(self.device))
         if not isinstance(states, torch.Tensor) or not 2 <= states.ndim <= 4 or len(states) != 1:
-            found = tuple(states.shape) if isinstance(states, torch.Tensor) else type(states)
+            shape = tuple(states.shape) if isinstance(states, torch.Tensor) else type(states)
             raise ValueError(
                 f"{self.path}: expected (1, dim), (1, frames, dim) or (1, layers, frames, dim) of "
-                f"(1, samples), found {found}"
+                f"(1, samples), found {shape}"
             )
         layers = states[0] if states.ndim == 4 else states.reshape(1, -1, states.shape[-1])
         return [layer[None] for layer in layers]
@@ -297,7 +296,7 @@ class _Exported(Model):
 
 def _load_scripted(path: Path, device: str) -> torch.nn.Module:
     try:
-        # TorchScript is read by an interpreter of its own, which knows no Python.
+        # TorchScript has its own interpreter and runs no Python.
         return torch.jit.load(path, map_location=device).eval()
     except RuntimeError as error:
         raise ValueError(
@@ -307,10 +306,10 @@ def _load_scripted(path: Path, device: str) -> torch.nn.Module:
 
 @contextlib.contextmanager
 def reading(checkpoint: str) -> Iterator[None]:
-    """Say what an encoder is expected to be where it cannot be read.
+    """Turn the libraries' errors of reading an encoder into one that says what was expected.
 
     Raises:
-        FileNotFoundError: In the place of what the libraries say.
+        FileNotFoundError: The encoder could not be read.
     """
     go_offline_without_hub(checkpoint)
     try:

@@ -1,4 +1,4 @@
-"""Several detectors as one: their scores, made comparable and put together."""
+"""An ensemble of detectors, by their standardised scores."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ _COMBINE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 class Ensemble(Detector):
     """Detectors whose scores are standardised on held-out normal training clips, then combined.
 
-    A detector's scores get the mean 0 and the standard deviation 1 that they have on training
-    clips which it was not fitted on (``held_out_scores``): its own training clips it knows too
-    well. Odd clips among them (``odd_scores``) do not count. Networks that were prepared have heard
-    these clips, too, in training.
+    A detector's scores are standardised to mean 0 and standard deviation 1 on training clips that
+    it was not fitted on (``held_out_scores``), since scores of fitted clips are lower. Odd clips
+    (``odd_scores``) are left out. Networks of ``prepare`` were trained on these clips, too.
 
     Args:
         detectors: Name to detector.
         combine: ``mean`` (weighted), ``max`` or ``min``.
-        weights: Name to weight, 0 or more; 1 for those not named. A detector of weight 0 is left
-            out of ``max`` and ``min`` as well.
-        folds: Of the held-out scores; each costs a fit of every detector.
+        weights: Name to weight, 0 or more; 1 by default. Detectors of weight 0 are left out of
+            ``max`` and ``min``, too.
+        folds: Of the held-out scores; each takes a fit of every detector.
         seed: Of the folds.
     """
 
@@ -58,10 +57,11 @@ class Ensemble(Detector):
         """Fit every detector, once for each fold and once to all clips.
 
         Raises:
-            ValueError: There are no detectors, fewer than 2 clips, or a setting is not known.
+            ValueError: There are no detectors, fewer than 2 clips, or an unknown ``combine`` or
+                weight.
         """
         self._weights()
-        # Folds are drawn by number: of clips in the order of their paths, not in that given.
+        # Folds are drawn by index: clips are sorted by path, so that their order does not matter.
         clips = clips[sorted(range(len(clips)), key=lambda i: str(clips[i].path))]
         self.members_ = {name: clone(d).fit(clips) for name, d in self.detectors.items()}
         mean, spread = {}, {}
@@ -70,7 +70,7 @@ class Ensemble(Detector):
             normal = held_out[~odd_scores(held_out, clips.domains.tolist(), clips.states)]
             mean[name], spread[name] = normal.mean(), normal.std()
         self.mean_ = mean
-        # Scores that do not differ on normal clips keep their unit.
+        # Scores that are constant on normal clips are not scaled.
         self.spread_ = {name: value or np.float64(1.0) for name, value in spread.items()}
         return self
 
@@ -85,7 +85,7 @@ class Ensemble(Detector):
         return _COMBINE[self.combine](np.stack(scores), weights)
 
     def resolved_params(self) -> dict[str, Any]:
-        """Return what its detectors chose, under their names."""
+        """Return the resolved parameters of its detectors, ``<name>__<parameter>``."""
         return {
             f"{name}__{key}": value
             for name, member in self.members_.items()
@@ -93,7 +93,7 @@ class Ensemble(Detector):
         }
 
     def n_parameters(self) -> int:
-        """Return the sum of the detectors' own."""
+        """Return the sum of the detectors' numbers of parameters."""
         check_is_fitted(self)
         return sum(member.n_parameters() for member in self.members_.values())
 

@@ -1,8 +1,8 @@
-"""Encoders that their users exported: checked before torch unpickles or evaluates any of them.
+"""Exported encoders (``.pt2``), checked before torch unpickles or evaluates anything in them.
 
-``torch.export.load`` unpickles what does not load as plain tensors, and evaluates text: shapes,
-guards, names of operators. A file is loaded only if it holds neither pickles nor text of another
-form than ``torch.export.save`` gives to a network.
+``torch.export.load`` unpickles entries that are not plain tensors, and evaluates text: shapes,
+guards, names of operators. A file is loaded only if it holds no pickles, and no text of another
+form than ``torch.export.save`` writes for a network.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _OPERATORS = re.compile(
     r"|not_|getitem)",
     re.ASCII,
 )
-# What sizes are calculated by, in sympy and in what torch adds to it.
+# Functions of sizes, of sympy and those that torch adds to it.
 _FUNCTIONS = re.compile(
     "Symbol|Integer|Rational|Float|Add|Mul|Pow|Max|Min|Mod|Abs|floor|ceiling|Equality|Eq|Ne"
     "|Unequality|Lt|Le|Gt|Ge|(Strict)?(Less|Greater)Than|And|Or|Not|FloorDiv|ModularIndexing|Where"
     "|PythonMod|CleanDiv|CeilDiv|(Ceil|Floor|Trunc|Round)ToInt|LShift|RShift|PowByNatural|FloatPow"
     "|(Float|Int)TrueDiv|TruncToFloat|RoundDecimal|ToFloat|Identity"
     "|IsNonOverlappingAndDenseIndicator|len"
-    # And what they are given.
+    # And their arguments.
     "|L|math|inf|true|false|oo|int_oo"
 )
 _ATTRIBUTES = frozenset({"size", "stride", "storage_offset", "shape", "dtype", "device"})
@@ -47,16 +47,16 @@ _ARITHMETIC = (
     ast.Constant, ast.Tuple,
 )  # fmt: skip
 _CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict", "builtins.NoneType"}
-# Said of where a node is from; never evaluated.
+# Remarks on the origin of a node; never evaluated.
 _REMARKS = {"stack_trace", "nn_module_stack", "torch_fn", "custom", "from_node", "torch_version"}
 
 
 def load_program(path: Path) -> torch.export.ExportedProgram:
-    """Load what ``torch.export.save`` wrote of a network, and nothing that could run code.
+    """Load a network that ``torch.export.save`` wrote, refusing whatever could run code.
 
     Raises:
-        ValueError: It is something else, damaged, or holds pickles, compiled code, operators of
-            others, or text that is no size or name.
+        ValueError: It is another file, damaged, or holds pickles, compiled code, custom operators,
+            or text that is neither a size nor a name.
     """
     content = path.read_bytes()
     try:
@@ -68,7 +68,7 @@ def load_program(path: Path) -> torch.export.ExportedProgram:
                 _check_payloads(json.loads(entry))
             elif name.endswith(".json"):
                 _check_program(json.loads(entry))
-        # The very bytes that were checked.
+        # The same bytes that were checked.
         return torch.export.load(io.BytesIO(content))
     except Exception as error:
         raise ValueError(
@@ -122,7 +122,7 @@ def _is_looked_up(target: str) -> bool:
 
 
 def _is_arithmetic(text: str) -> bool:
-    """Say whether text calculates with sizes, and does nothing else.
+    """Return whether text is arithmetic of sizes only.
 
     >>> _is_arithmetic("1 < L['x'].size()[1] // 50"), _is_arithmetic("Symbol('s', integer=True)")
     (True, True)

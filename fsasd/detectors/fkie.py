@@ -17,13 +17,13 @@ BINS = 513
 
 
 class DualBranch(nn.Module):
-    """The spectrum of the whole clip, and its spectrogram less its mean over time, side by side.
+    """A branch for the spectrum of the whole clip, and one for its mean-free spectrogram.
 
     Args:
         samples: Of the waveforms.
         dim: Of each branch's embeddings.
         channels: Of the spectrogram branch's first stage.
-        squeeze: Weigh channels, as the later system does (github.com/wilkinghoff/ssl4asd).
+        squeeze: Squeeze-and-excitation, as in the later system (github.com/wilkinghoff/ssl4asd).
     """
 
     def __init__(
@@ -35,9 +35,11 @@ class DualBranch(nn.Module):
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Return (batch, 2 dim)."""
-        return torch.cat([self.spectrum(waveforms), self.hear(magnitudes(waveforms))], dim=1)
+        return torch.cat(
+            [self.spectrum(waveforms), self.embed_spectrogram(magnitudes(waveforms))], dim=1
+        )
 
-    def hear(self, spectrograms: torch.Tensor) -> torch.Tensor:
+    def embed_spectrogram(self, spectrograms: torch.Tensor) -> torch.Tensor:
         """Return the (batch, dim) embeddings of the spectrogram branch."""
         return self.spectrogram(spectrograms - spectrograms.mean(dim=2, keepdim=True))
 
@@ -48,14 +50,14 @@ class FKIE(Discriminative):
 
     github.com/wilkinghoff/DCASE2023_task2 at commit 0bd6adc holds two versions. This is
     ``main_old.py``: ten networks of 2.7 million parameters, every example mixed with another. A
-    clip's score is the mean of theirs, each the smallest cosine distance to 16 k-means centres of
-    the source domain and all target clips. The other, ``main.py``, mixes half of the examples into
-    classes of their own, compares with the mean of each source class and takes the highest score.
+    clip's score is the mean over networks of the smallest cosine distance to 16 k-means centres of
+    the source domain and all target clips. The other, ``main.py``, turns half of the examples into
+    mixtures with further classes, compares with the mean of each source class and takes the highest
+    score.
 
-    Deviations: a clip is repeated from another random place in each epoch, where the original draws
-    it once, and from its start when it is scored. The mean stands for the sum of the networks'
-    scores, which ranks clips alike. The angle that adapts AdaCos' scale: see
-    ``heads.SubClusterAdaCos``.
+    Deviations: the start of a repeated clip is drawn anew in each epoch, where the original draws
+    it once; scoring starts at 0. The mean of the networks' scores replaces their sum, which ranks
+    clips alike. The angle that adapts AdaCos' scale: see ``heads.SubClusterAdaCos``.
 
     Args:
         networks: Members of the ensemble.

@@ -1,4 +1,4 @@
-"""Normalising flows: how likely a clip's frames are, made less likely for other machines' sounds.
+"""A normalising flow of a machine's frames, with other machines' sounds as outliers.
 
 After Dohi et al., "Flow-based self-supervised density estimation for anomalous sound detection"
 (ICASSP 2021), of which the abstract was available.
@@ -28,10 +28,10 @@ FRONT_END = LogMel.twfr()
 
 
 class MaskedLinear(nn.Linear):
-    """A linear layer some of whose weights are 0.
+    """A linear layer with masked weights.
 
     Args:
-        mask: (out, in), 1 where there is a weight.
+        mask: (out, in), 0 where a weight is masked.
     """
 
     mask: torch.Tensor
@@ -45,16 +45,16 @@ class MaskedLinear(nn.Linear):
         return F.linear(x, self.weight * self.mask, self.bias)
 
 
-class MADE(nn.Module):
-    """An affine change of each dimension by what the dimensions before it say.
+class AutoregressiveBlock(nn.Module):
+    """An affine transform of each dimension by the dimensions before it (MADE).
 
     Germain et al., "MADE: Masked autoencoder for distribution estimation" (ICML 2015).
 
     Args:
         size: Dimensions.
-        hidden: Units of its one hidden layer.
+        hidden: Units of the hidden layer.
 
-    >>> u, log_det = MADE(3, 8)(torch.zeros(5, 3))
+    >>> u, log_det = AutoregressiveBlock(3, 8)(torch.zeros(5, 3))
     >>> u.shape, log_det.shape
     (torch.Size([5, 3]), torch.Size([5]))
     """
@@ -68,22 +68,22 @@ class MADE(nn.Module):
         self.scale = MaskedLinear(place[:, None] > reach)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what x, (n, size), becomes, and (n,) logarithms of the determinants."""
+        """Return the transformed x, (n, size), and (n,) log-determinants."""
         hidden = F.relu(self.inner(x))
-        # No dimension is stretched more than e^3-fold: silence stays finite.
+        # Scales are at most e^3, so that silence has finite scores.
         log_scale = 3 * torch.tanh(self.scale(hidden) / 3)
         return (x - self.shift(hidden)) * log_scale.exp(), log_scale.sum(dim=1)
 
 
 class MaskedAutoregressiveFlow(nn.Module):
-    """MADEs one after the other, each going through the dimensions in the other direction.
+    """A sequence of MADEs, each with the order of the dimensions reversed.
 
     Papamakarios et al., "Masked autoregressive flow for density estimation" (NeurIPS 2017).
 
     Args:
         size: Dimensions.
-        blocks: MADEs.
-        hidden: Units of each.
+        blocks: Number of MADEs.
+        hidden: Units of the hidden layer of each.
     """
 
     mean: torch.Tensor
@@ -91,7 +91,7 @@ class MaskedAutoregressiveFlow(nn.Module):
 
     def __init__(self, size: int, blocks: int, hidden: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(MADE(size, hidden) for _ in range(blocks))
+        self.blocks = nn.ModuleList(AutoregressiveBlock(size, hidden) for _ in range(blocks))
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
 
@@ -107,12 +107,12 @@ class MaskedAutoregressiveFlow(nn.Module):
 
 
 class FlowTraining(L.LightningModule):
-    """Likely normal frames, and other machines' frames told apart by how unlikely they are.
+    """Maximum likelihood of normal frames, and a classifier of other machines' frames.
 
     Args:
-        flow: What is trained.
-        outliers: Windows of other machines; ``None`` for likelihood alone.
-        share: Weight of telling apart.
+        flow: The flow.
+        outliers: Windows of other machines; ``None`` for likelihood only.
+        share: Weight of the classification loss.
         learning_rate: Of Adam.
     """
 
@@ -131,13 +131,15 @@ class FlowTraining(L.LightningModule):
         self.border = nn.Parameter(torch.zeros(()))
 
     def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
-        own = self.flow(batch.flatten(1))
-        loss = own.mean()
+        normal = self.flow(batch.flatten(1))
+        loss = normal.mean()
         if self.outliers is not None:
             drawn = torch.randint(len(self.outliers), (len(batch),)).tolist()
             others = self.flow(self.outliers.__getitems__(drawn).flatten(1).to(batch.device))
-            # log p is the logit of a classifier: bounded, where log p of outliers is not.
-            apart = F.softplus(own - self.border).mean() + F.softplus(self.border - others).mean()
+            # With log p as logit the loss is bounded, unlike log p of outliers.
+            apart = (
+                F.softplus(normal - self.border).mean() + F.softplus(self.border - others).mean()
+            )
             loss = loss + self.share * apart
         return loss
 
@@ -148,18 +150,19 @@ class FlowTraining(L.LightningModule):
 class Flow(Detector):
     """Mean negative log-likelihood of a clip's frames under a masked autoregressive flow.
 
-    Other machines' normal clips, where ``prepare`` was given some, are outliers in training: the
-    negative log-likelihood is the logit of a classifier that tells them from the machine's own.
-    ``fit`` trains it, on one machine and in one process: settings of the trainer do not reach it.
+    Normal clips of other machines, if ``prepare`` was given some, are outliers in training: the
+    negative log-likelihood is the logit of a classifier of outliers and the machine's clips.
+    ``fit`` trains the flow, on one machine and in one process: settings of the trainer do not apply
+    to it.
 
-    Deviations: the paper's loss, its sizes and its Glow are not known to us. Its outliers are other
-    machines of the same type; in a first-shot task there are none, and all other machines serve.
+    Deviations: the paper's loss, its sizes and its Glow were not available. Its outliers are other
+    machines of the same type; a first-shot task has none, and all other machines are outliers.
 
     Args:
         frames: Of a window.
         blocks: Of the flow.
         hidden: Units of a block.
-        outliers: Weight of telling other machines apart; 0 does without them.
+        outliers: Weight of the classification of outliers; 0 for none.
         epochs: Passes over all windows.
         batch_size: Windows in a step.
         learning_rate: Of Adam.
@@ -191,13 +194,13 @@ class Flow(Detector):
         self.seed = seed
 
     def network_spec(self) -> dict[str, Any]:
-        """Return that clips of other machines are wanted, if they are."""
+        """Return the class, if clips of other machines are used."""
         return (
             {"class": f"{type(self).__module__}.{type(self).__qualname__}"} if self.outliers else {}
         )
 
     def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
-        """Remember the clips of all machines; a flow is each machine's own, trained by ``fit``."""
+        """Store the clips of all machines as outliers; ``fit`` trains a flow for each machine."""
         self._prepared = clips[[clip.label != "anomaly" for clip in clips]]
         return self
 
@@ -207,35 +210,35 @@ class Flow(Detector):
         Raises:
             TooFewClipsError: There are no clips.
         """
-        own = Windows(clips, FRONT_END, self.frames)
+        examples = Windows(clips, FRONT_END, self.frames)
         outliers = self._outliers(clips)
         with isolate_rng():
             torch.manual_seed(self.seed)
             flow = self._flow()
-        # Of the frames, so that a window's dimensions keep their relations.
-        mean, spread = _moments(own)
+        # Of frames, so that the frames of a window are scaled alike.
+        mean, spread = _moments(examples)
         flow.mean.copy_(mean.repeat(self.frames))
         flow.spread.copy_(spread.repeat(self.frames))
         training = FlowTraining(flow, outliers, self.outliers, self.learning_rate)
-        train(training, own, epochs=self.epochs, batch_size=self.batch_size, seed=self.seed)
+        train(training, examples, epochs=self.epochs, batch_size=self.batch_size, seed=self.seed)
         self.flow_ = arrays(flow)
         return self
 
     def score(self, clips: Clips) -> np.ndarray:
         """Return the mean negative log-likelihoods, in nats per dimension."""
         check_is_fitted(self)
-        flow = self._learnt()
+        flow = self._fitted_network()
         with torch.inference_mode():
-            parts = (windows(x, self.frames).flatten(1) for x in clips.features(FRONT_END))
-            return np.array([float(flow(part).double().mean()) for part in parts])
+            rows = (windows(x, self.frames).flatten(1) for x in clips.features(FRONT_END))
+            return np.array([float(flow(x).double().mean()) for x in rows])
 
     def n_parameters(self) -> int:
-        """Return how many weights the flow has."""
+        """Return the number of weights of the flow."""
         check_is_fitted(self)
-        return sum(parameter.numel() for parameter in self._learnt().parameters())
+        return sum(parameter.numel() for parameter in self._fitted_network().parameters())
 
-    def _learnt(self) -> MaskedAutoregressiveFlow:
-        # Weights are drawn before they are replaced; the caller's random state is the caller's.
+    def _fitted_network(self) -> MaskedAutoregressiveFlow:
+        # Initial weights are drawn and then replaced: the caller's random state is kept.
         with isolate_rng():
             return with_arrays(self._flow(), self.flow_)
 
@@ -243,10 +246,10 @@ class Flow(Detector):
         return MaskedAutoregressiveFlow(self.frames * FRONT_END.n_mels, self.blocks, self.hidden)
 
     def _outliers(self, clips: Clips) -> Windows | None:
-        known: Clips | None = self._prepared
-        if not self.outliers or known is None or not len(clips):
+        prepared: Clips | None = self._prepared
+        if not self.outliers or prepared is None or not len(clips):
             return None
-        others = known[[clip.machine != clips[0].machine for clip in known]]
+        others = prepared[[clip.machine != clips[0].machine for clip in prepared]]
         return Windows(others, FRONT_END, self.frames) if len(others) else None
 
 

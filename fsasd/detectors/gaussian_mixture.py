@@ -1,9 +1,9 @@
-"""Full-covariance Gaussian mixtures, one per point of a grid, as TWFR-GMM's choice of r needs them.
+"""Full-covariance Gaussian mixtures, one per point of a grid, such as TWFR-GMM's grid of r.
 
 The model is scikit-learn's ``GaussianMixture(covariance_type="full")``: same start, same EM, same
-stopping rule, so either may check the other. What differs is the cost. The grid points are
-independent, so they run on threads with one BLAS thread each; and in 128 mel bins nearly every
-clip belongs to one component, so a covariance is summed only over the clips that count.
+stopping rule; only the cost differs. The grid points are independent and run on threads with one
+BLAS thread each; and since in 128 mel bins nearly every clip belongs to one component, a covariance
+is summed only over clips whose responsibility is not negligible.
 """
 
 import math
@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 Covariance = Literal["full", "shrunk"]
 
 CLIPS_PER_BIN = 2
-"""Clips for each mel bin, in every component, from which on ``suitable_covariance`` is full.
+"""Clips per mel bin, in every component, that ``suitable_covariance`` needs for ``full``.
 
 Measured (docs/architecture.md): with fewer, held-out clips score far above training clips and
 spread several times as widely as with a shrunk covariance, and AUC is lost.
@@ -36,7 +36,7 @@ spread several times as widely as with a shrunk covariance, and AUC is lost.
 _EMPTY = 10 * np.finfo(np.float64).eps
 # Responsibilities below this change no sum in float64, not even beside _EMPTY.
 _NEGLIGIBLE = math.exp(-80)
-# Columns at a time of a triangular factor: fewer cost more calls than they spare zeros.
+# Columns of a triangular factor per product: with fewer, calls cost more than skipped zeros save.
 _BLOCK = 32
 
 
@@ -52,7 +52,7 @@ class GaussianMixtures:
         precision_cholesky: (G, K, d, d), upper triangular P with P Pᵀ the inverse covariance;
             scikit-learn's ``precisions_cholesky_``.
         converged: (G,), whether EM stopped by ``tol``.
-        n_iter: (G,), EM iterations made.
+        n_iter: (G,), number of EM iterations.
         lower_bound: (G,), mean log-likelihood of a training clip in the last iteration's E-step.
         shrunk: (G,), whether the covariances are shrunk.
 
@@ -113,7 +113,7 @@ def component_log_density(means: Array, precision_cholesky: Array, X: ArrayLike)
 
 
 def suitable_covariance(labels: NDArray[np.integer], n_bins: int) -> Covariance:
-    """Return ``"full"`` where every component has clips enough for it, else ``"shrunk"``.
+    """Return ``"full"`` if every component has enough clips for it, else ``"shrunk"``.
 
     Args:
         labels: (n,) component of each clip in the partition that EM starts from. It is one for all
@@ -153,7 +153,7 @@ def fit_gaussian_mixtures(
         X: (G, n, d), the n training clips as represented at each of the G grid points.
         n_components: K.
         start: labels in 0..K-1 of the first M-step, (n,) for all grid points or (G, n);
-            by default each grid point's own k-means, as scikit-learn starts.
+            by default k-means at each grid point, as in scikit-learn.
         after: for each grid point an earlier one, from whose last responsibilities EM starts
             instead; ``None`` where it starts from ``start``.
         tol: stop when the mean log-likelihood of a clip changes by less than this.
@@ -189,7 +189,7 @@ def fit_gaussian_mixtures(
 
     def begin(point: int) -> Array:
         if (earlier := after[point]) is not None:
-            # It was begun earlier, so that waiting for it never waits for ever.
+            # It was submitted earlier, so that waiting for it ends.
             return fits[earlier].result()[-1]
         if starts is None:
             kmeans = KMeans(n_components, n_init=1, random_state=seed)
@@ -214,9 +214,9 @@ def fit_gaussian_mixtures(
     with _threads() as threads:
         for point in range(len(X)):
             fits.append(threads.submit(fit, point))
-    *found, _ = zip(*(future.result() for future in fits), strict=True)
+    *arrays, _ = zip(*(future.result() for future in fits), strict=True)
     shrunk = np.full(len(X), covariance == "shrunk")
-    mixtures = GaussianMixtures(*[*map(np.array, found), shrunk])
+    mixtures = GaussianMixtures(*[*map(np.array, arrays), shrunk])
     if len(late := np.flatnonzero(~mixtures.converged)):
         warnings.warn(
             f"{len(late)} of {len(X)} grid points did not converge in {max_iter} iterations "
@@ -227,8 +227,7 @@ def fit_gaussian_mixtures(
     return mixtures
 
 
-# GaussianMixtures' fields at one grid point but ``shrunk``, and the responsibilities (K, n) that
-# they are from.
+# GaussianMixtures' fields at one grid point, without ``shrunk``, and the responsibilities (K, n).
 _Fit = tuple[Array, Array, Array, bool, int, float, Array]
 
 
@@ -293,8 +292,8 @@ def _shrink(covariance: Array, count: float) -> Array:
 
     By the oracle-approximating amount of Chen, Wiesel, Eldar and Hero, "Shrinkage algorithms for
     MMSE covariance estimation" (IEEE TSP 58(10), 2010), eq. 23, without its 2/d terms as in
-    ``sklearn.covariance.oas``. Of the well-conditioned estimators it is the one that assumes
-    Gaussian data, as the mixture does, and that needs only what an M-step has.
+    ``sklearn.covariance.oas``. This estimator assumes Gaussian data, as the mixture does, and needs
+    only the statistics of an M-step.
     """
     n_bins = len(covariance)
     scale = np.trace(covariance) / n_bins
@@ -310,7 +309,7 @@ def _log_density(x: Array, means: Array, factors: Array) -> Array:
     density = np.empty((len(means), len(x)))
     whitened = np.empty_like(x)
     for k, (mean, factor) in enumerate(zip(means, factors, strict=True)):
-        # The factor is upper triangular: of its columns up to stop, nothing is below row stop.
+        # The factor is upper triangular: its columns up to stop are 0 below row stop.
         for start in range(0, n_bins, _BLOCK):
             stop = min(start + _BLOCK, n_bins)
             columns = factor[:stop, start:stop]
@@ -323,8 +322,8 @@ def _log_density(x: Array, means: Array, factors: Array) -> Array:
 
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
-    # Many small problems: one BLAS thread for each beats all threads on one at a time. BLAS's
-    # limit holds for the process and is undone on leaving; OpenMP's (k-means) holds for a thread.
+    # Many small problems are faster with one BLAS thread each than one by one with all threads.
+    # BLAS's limit is of the process and undone on exit; OpenMP's (k-means) is of a thread.
     with (
         threadpool_limits(1, "blas"),
         ThreadPoolExecutor(joblib.cpu_count(), "gmm", threadpool_limits, (1, "openmp")) as threads,

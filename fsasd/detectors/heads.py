@@ -1,6 +1,6 @@
-"""What networks are trained by to tell classes apart: softmax, ArcFace, sub-cluster AdaCos.
+"""Classification heads and their losses: softmax, ArcFace, sub-cluster AdaCos.
 
-A head turns embeddings (batch, dim) into class logits and into losses. Targets are (batch, classes)
+A head maps embeddings (batch, dim) to class logits and to losses. Targets are (batch, classes) with
 rows that sum to one: one-hot, or mixed (see ``augment.mixup``).
 """
 
@@ -20,23 +20,23 @@ class Head(nn.Module, abc.ABC):
     """Logits of classes, and the cross-entropy that trains them."""
 
     @abc.abstractmethod
-    def logits(self, embeddings: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    def logits(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return (batch, classes) logits.
 
         Args:
             embeddings: (batch, dim).
-            own: (batch, classes) or (classes,), positive for the classes that an example is said
-                to be of; heads with a margin ask more of these.
+            targets: (batch, classes) or (classes,), positive for the classes of an example; heads
+                with a margin apply it to these.
         """
 
     def forward(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the (batch,) cross-entropies of (batch, classes) targets."""
         return -(targets * self.logits(embeddings, targets).log_softmax(dim=1)).sum(dim=1)
 
-    def surprise(self, embeddings: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Return (batch,) -log p(own classes together), given ``own`` as in ``logits``."""
-        log_p = self.logits(embeddings, own).log_softmax(dim=1)
-        return -log_p.masked_fill(own <= 0, -torch.inf).logsumexp(dim=1)
+    def surprisal(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return (batch,) -log of the total probability of the classes in ``targets``."""
+        log_p = self.logits(embeddings, targets).log_softmax(dim=1)
+        return -log_p.masked_fill(targets <= 0, -torch.inf).logsumexp(dim=1)
 
 
 class Softmax(Head):
@@ -51,20 +51,20 @@ class Softmax(Head):
         super().__init__()
         self.linear = nn.Linear(dim, n_classes)
 
-    def logits(self, embeddings: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Return W x + b, the same for all ``own``."""
+    def logits(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return W x + b, whatever the targets."""
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.linear(embeddings.to(self.linear.weight.dtype))
 
 
 class ArcFace(Head):
-    """Cosines to learned centres; the angle to an example's own one must be smaller by a margin.
+    """Cosine similarities to learned class centres, with an angular margin for the target class.
 
     Deng et al., "ArcFace: Additive angular margin loss for deep face recognition" (CVPR 2019),
-    equation 3: the logit of the own class is s cos(theta + m), of the others s cos(theta). Beyond
-    theta = pi - m, where cos(theta + m) would rise again, it goes on as cos(theta) - m sin(m), as
-    in the authors' code. Of several centres per class the nearest counts ("Sub-center ArcFace",
-    ECCV 2020). Examples that are mixed of two classes keep the margin to both.
+    equation 3: the logit of the target class is s cos(theta + m), of the others s cos(theta).
+    Beyond theta = pi - m, where cos(theta + m) would rise again, it is cos(theta) - m sin(m), as in
+    the authors' code. Of several centres per class the nearest counts ("Sub-center ArcFace",
+    ECCV 2020). For mixed examples the margin applies to both classes.
 
     Args:
         dim: Of the embeddings.
@@ -93,21 +93,21 @@ class ArcFace(Head):
         self.centres = nn.Parameter(torch.empty(n_classes, centres, dim))
         nn.init.xavier_uniform_(self.centres.data.view(-1, dim))
 
-    def logits(self, embeddings: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Return the scaled cosines, those of ``own`` classes with the margin."""
+    def logits(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the scaled cosines, with the margin for the target classes."""
         cosines = _cosines(embeddings, self.centres).amax(dim=2)
         squares = 1 - cosines.square()
-        # At 0 the root is infinitely steep. The least number there is has a root that nothing is
-        # changed by, and what is clamped to it has no gradient.
+        # The gradient of the root is infinite at 0: clamped to the smallest positive number, whose
+        # root is negligible, it is 0.
         sines = squares.clamp(min=torch.finfo(squares.dtype).tiny).sqrt()
         narrowed = cosines * math.cos(self.margin) - sines * math.sin(self.margin)
         beyond = cosines - self.margin * math.sin(self.margin)
         narrowed = torch.where(cosines > -math.cos(self.margin), narrowed, beyond)
-        return self.scale * torch.where(own > 0, narrowed, cosines)
+        return self.scale * torch.where(targets > 0, narrowed, cosines)
 
 
 class SubClusterAdaCos(Head):
-    """Cosines to several centres per class, with a scale that adapts to the batch.
+    """Cosine similarities to several centres per class, with a scale that adapts to the batch.
 
     Wilkinghoff, "Sub-cluster AdaCos: Learning representations for anomalous sound detection"
     (IJCNN 2021) and github.com/wilkinghoff/DCASE2023_task2; AdaCos is Zhang et al. (CVPR 2019). A
@@ -116,19 +116,19 @@ class SubClusterAdaCos(Head):
 
         s <- log(B) / cos(min(pi/4, median theta)),  B = mean over examples of sum exp(s cos theta),
 
-    where the sum runs over all sub-clusters of all classes (AdaCos leaves out the own class: the
+    where the sum runs over all sub-clusters of all classes (AdaCos omits the target class; the
     published code of sub-cluster AdaCos does not) and theta is an example's angle to its class.
 
     Deviations: theta is the mean over the class's sub-clusters, weighted by the targets; the
-    original's sum over them exceeds pi/4 always. With 16 random frozen centres in 256 dimensions
+    original's sum over them always exceeds pi/4. With 16 random frozen centres in 256 dimensions
     so does the mean, and both use cos(pi/4).
 
     Args:
         dim: Of the embeddings.
         n_classes: C.
         clusters: S, centres per class.
-        frozen: Leave the centres at their random start, which keeps embeddings from collapsing onto
-            few directions.
+        frozen: Keep the centres at their random initialisation, which prevents embeddings from
+            collapsing onto few directions.
     """
 
     scale: torch.Tensor
@@ -142,12 +142,12 @@ class SubClusterAdaCos(Head):
             self.register_buffer("centres", centres)
         else:
             self.centres = nn.Parameter(centres)
-        # With a single class of one cluster the formula has no value; nothing is learnt there.
+        # With a single class of one cluster the formula is undefined; nothing is trained there.
         start = math.sqrt(2) * math.log(max(n_classes * clusters - 1, 2))
         self.register_buffer("scale", torch.tensor(start))
 
-    def logits(self, embeddings: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        """Return logits whose softmax sums sub-clusters; the same for all ``own``."""
+    def logits(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return logits whose softmax sums sub-clusters, whatever the targets."""
         return (self.scale * _cosines(embeddings, self.centres)).logsumexp(dim=2)
 
     def forward(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -170,10 +170,10 @@ class SubClusterAdaCos(Head):
 def supervised_contrastive(
     embeddings: torch.Tensor, targets: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Return the loss that draws examples of a class together and those of others apart.
+    """Return the supervised contrastive loss.
 
     Khosla et al., "Supervised contrastive learning" (NeurIPS 2020), equation 2; examples without
-    another of their class in the batch have no part in it as anchors.
+    another of their class in the batch are no anchors.
 
     Args:
         embeddings: (batch, dim).
@@ -196,8 +196,8 @@ def supervised_contrastive(
 
 
 def _cosines(embeddings: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    # (batch, classes, centres per class). Scaled by 30, what half precision leaves out of a cosine
-    # is a tenth of a nat.
+    # (batch, classes, centres per class). At a scale of 30, the rounding of half precision is a
+    # tenth of a nat.
     centres = F.normalize(_precise(centres), dim=2)
     unit = F.normalize(embeddings.to(centres.dtype), dim=1)
     with torch.autocast(unit.device.type, enabled=False):
@@ -205,5 +205,5 @@ def _cosines(embeddings: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
 
 
 def _precise(tensor: torch.Tensor) -> torch.Tensor:
-    """Return float64 as it is, all else as float32."""
+    """Return float64 unchanged, other types as float32."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Classification confidence: which machine is it, and what was done to the recording?"""
+"""Classification confidence: of the machine, and of the transform of the waveform."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ class OneChannel(nn.Module):
 
 
 class Transformed(Classifier):
-    """Tells what was done to a recording: one of ``augment.TRANSFORMS``, drawn for each example.
+    """A classifier of transforms (``augment.TRANSFORMS``), drawn for each example.
 
-    It is to be sure of normal sounds alone: of anomalies it learns nothing.
+    It is trained on normal sounds only, so that it is confident of no others.
     """
 
     normal: torch.Tensor
 
-    def hear(self, examples: Recordings, batch_size: int, seed: int) -> None:
-        """Set the examples, and find out which classes are of normal clips."""
-        super().hear(examples, batch_size, seed)
+    def set_examples(self, examples: Recordings, batch_size: int, seed: int) -> None:
+        """Set the examples, and which classes are of normal clips."""
+        super().set_examples(examples, batch_size, seed)
         normal = [not name.endswith("|anomaly") for name in examples.classes]
         self.register_buffer("normal", torch.tensor(normal).float(), persistent=False)
 
     def loss(self, waveforms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the loss of the kinds of transform of what is normal."""
+        """Return the loss of the transforms of normal clips."""
         kinds = randint(len(TRANSFORMS), len(waveforms)).to(waveforms.device)
         done = F.one_hot(kinds, len(TRANSFORMS)).to(waveforms.dtype)
         losses = self.head(self.network(transform(waveforms, kinds)), done)
@@ -57,13 +57,13 @@ class Transformed(Classifier):
 
 @dataclass(eq=False, repr=False)
 class IBMConfidence(Discriminative):
-    """Two classifiers that are sure of normal sounds: of the machine, and of the transform.
+    """Two classifiers that are confident of normal sounds: of the machine, and of the transform.
 
     Inoue et al., "Detection of anomalous sounds for machine condition monitoring using
     classification confidence" (DCASE 2020 workshop). A clip's score is one minus the probability
-    of its own class, and of being untransformed, averaged.
+    of its machine's class, and of being untransformed, averaged.
 
-    Deviations: only the abstract was to be had. Networks, transforms and training are inferred, and
+    Deviations: only the abstract was available. Networks, transforms and training are inferred, and
     so is the plain average of probabilities, for the abstract's "probability aggregation".
 
     Args:
@@ -75,8 +75,8 @@ class IBMConfidence(Discriminative):
     """
 
     networks = 2
-    # From 2 on the second classifier does not learn anomalies as normal sounds; from 3 on draws do
-    # not depend on the number of processes.
+    # 2: the second classifier is not trained on anomalies. 3: draws do not depend on the number of
+    # processes.
     version: ClassVar[int] = 3
 
     width: float = 1.0
@@ -102,7 +102,7 @@ class IBMConfidence(Discriminative):
         )
 
     def machine_classes(self, member: int, clips: Clips, classes: Sequence[str]) -> np.ndarray:
-        """Return the machine's own classes, or that of what was not transformed."""
+        """Return the machine's classes, or that of untransformed clips."""
         if member:
             return np.array([name == "none" for name in TRANSFORMS])
         return super().machine_classes(member, clips, classes)

@@ -1,4 +1,4 @@
-"""Nearest neighbours: how far a clip is from the normal clips, in any representation."""
+"""k-nearest neighbours: distance to the normal clips, in any representation."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from sklearn.utils.validation import check_is_fitted
 from fsasd.data.clips import Clips
 from fsasd.detectors.bank import Bank, unit
 from fsasd.detectors.base import Detector, TooFewClipsError
-from fsasd.detectors.domains import Domains, banks, missing, smote
-from fsasd.detectors.representations import TimeStatistics, learnt_by
+from fsasd.detectors.domains import Domains, banks, n_missing_target_clips, smote
+from fsasd.detectors.representations import TimeStatistics, count_parameters
 
 
 class KNN(Detector):
     """Distance to the k-th nearest normal clip.
 
-    With ``density`` K, a distance to a normal clip y is divided by the mean distance from y to its
-    own K nearest normal clips, so that a sparse target domain is not anomalous for being sparse:
+    With ``density`` K, a distance to a normal clip y is divided by the mean distance from y to the
+    K normal clips nearest to it, so that clips of a sparse target domain do not all score high:
     local density normalisation (Wilkinghoff et al., "Keeping the balance: anomaly score calculation
     for domain generalization", ICASSP 2025; its K is 1 to 16).
 
     Args:
-        representation: What makes a vector of a clip.
+        representation: Clips -> (n, d).
         k: The neighbour whose distance is the score.
         metric: ``euclidean``, or ``cosine``: 1 - cos.
-        domains: ``pooled``, or ``separate``: the k-th neighbour is looked for in each domain, and
-            the nearer one counts. With k=1 it makes no difference.
-        density: K of the local density normalisation, all other clips where there are fewer; 0
-            does without.
-        smote: Target clips for each source clip that there shall be, the missing ones made by
-            SMOTE of the representations; 0 makes none, 0.2 is usual.
-        smote_neighbours: SMOTE's.
-        seed: SMOTE's.
+        domains: ``pooled``, or ``separate``: the k-th neighbour is searched in each domain, and the
+            nearer one counts. With k=1 it makes no difference.
+        density: K of the local density normalisation, at most the number of other clips; 0 for
+            none.
+        smote: Target clips per source clip to reach by SMOTE of the representations; 0 adds none,
+            0.2 is usual.
+        smote_neighbours: Neighbours of SMOTE.
+        seed: Of SMOTE.
     """
 
     score_params: ClassVar[frozenset[str]] = frozenset({"k"})
@@ -60,11 +60,11 @@ class KNN(Detector):
         self.seed = seed
 
     def fit(self, clips: Clips) -> Self:
-        """Remember the representations of normal clips.
+        """Store the representations of normal clips.
 
         Raises:
             TooFewClipsError: There are too few for ``k``, ``density`` or SMOTE.
-            ValueError: A setting is not known.
+            ValueError: A parameter is out of range.
         """
         if self.metric not in ("euclidean", "cosine"):
             raise ValueError(f"metric '{self.metric}': expected 'euclidean' or 'cosine'")
@@ -72,12 +72,12 @@ class KNN(Detector):
             raise ValueError(f"density: expected 0 or more, found {self.density}")
         self._require_k()
         points, bank = self._points(clips), banks(clips, self.domains)
-        if count := missing(clips.domains, self.smote):
+        if count := n_missing_target_clips(clips.domains, self.smote):
             target = clips.domains == "target"
-            made = smote(points[target], count, self.smote_neighbours, self.seed)
-            points = np.concatenate([points, self._normalised(made)])
+            synthetic = smote(points[target], count, self.smote_neighbours, self.seed)
+            points = np.concatenate([points, self._normalised(synthetic)])
             bank = np.concatenate([bank, np.full(count, bank[target][0])])
-        # Banks lie one after the other.
+        # Points of one bank are contiguous.
         order = np.argsort(bank, kind="stable")
         self.points_ = points[order]
         self.sizes_ = np.bincount(bank)
@@ -97,17 +97,17 @@ class KNN(Detector):
         self._require_k()
         self._require_neighbours()
         points = self._points(clips)
-        # The k-th neighbour of each bank, by distances in units of the density around it.
+        # The k-th neighbour of each bank, by distances that are normalised by its local density.
         squared = [bank.nearest(points, self.k)[:, -1] for bank in self._banks]
         return self._distance(np.min(squared, axis=0))
 
     def n_parameters(self) -> int:
-        """Return how many numbers the bank holds, and an encoder beside it."""
+        """Return the number of values in the bank, and of an encoder's parameters."""
         check_is_fitted(self)
-        return self.points_.size + learnt_by(self.representation)
+        return self.points_.size + count_parameters(self.representation)
 
     def _distance(self, squared: np.ndarray) -> np.ndarray:
-        # Of unit vectors, 1 - cos is half of the squared distance.
+        # For unit vectors, 1 - cos is half of the squared distance.
         return squared / 2 if self.metric == "cosine" else np.sqrt(squared)
 
     def _local_density(self) -> np.ndarray:
@@ -116,18 +116,18 @@ class KNN(Detector):
         count = min(self.density, len(self.points_) - 1)
         if not count:
             raise TooFewClipsError("the density around a normal clip needs 2 clips, found 1")
-        # The nearest of all is the clip itself, or one that is the same.
+        # The nearest is the clip itself, or a copy of it.
         squared = Bank(self.points_).nearest(self.points_, count + 1)[:, 1:]
         density = self._distance(squared).mean(axis=1)
-        # A clip that is in the bank several times has no distance to its neighbours.
+        # Copies of a clip have distance 0 to their neighbours.
         positive = density[density > 0]
         return np.maximum(density, positive.min() if positive.size else 1.0)
 
     def _restored(self) -> None:
         units = self.density_ if self.metric == "cosine" else self.density_**2
         stops = np.cumsum(self.sizes_)[:-1]
-        parts = zip(np.split(self.points_, stops), np.split(units, stops), strict=True)
-        self._banks = [Bank(points, unit) for points, unit in parts]
+        splits = zip(np.split(self.points_, stops), np.split(units, stops), strict=True)
+        self._banks = [Bank(points, unit) for points, unit in splits]
 
     def _points(self, clips: Clips) -> np.ndarray:
         return self._normalised(self.representation(clips))

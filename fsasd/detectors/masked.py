@@ -1,4 +1,4 @@
-"""A masked autoencoder of spectrograms: what is hidden is guessed from what is seen.
+"""A masked autoencoder of spectrograms: masked patches are reconstructed from visible ones.
 
 He et al., "Masked autoencoders are scalable vision learners" (CVPR 2022), on log-mels as images.
 """
@@ -12,23 +12,23 @@ from fsasd.detectors.shares import rand
 
 
 class MaskedAutoencoder(nn.Module):
-    """Transformers that encode the patches that are seen and guess those that are hidden.
+    """An encoder of visible patches, and a decoder that reconstructs the masked ones.
 
     Args:
         bands: Of the spectrogram; a multiple of ``patch``.
         frames: Of the spectrogram; a multiple of ``patch``.
         patch: Bands and frames of a patch.
         dim: Of the encoder.
-        depth: Blocks of the encoder; the decoder has half of its size and of its depth.
-        heads: Of each block's attention.
+        depth: Blocks of the encoder; the decoder has half of its width and depth.
+        heads: Attention heads of a block.
 
     Raises:
         ValueError: Patches do not fill the spectrogram.
 
     >>> network = MaskedAutoencoder(32, 48, patch=16, dim=8, depth=2, heads=2)
-    >>> seen = torch.tensor([[0, 4]])
-    >>> states, guessed = network(torch.zeros(1, 32, 48), seen)
-    >>> states.shape, guessed.shape
+    >>> visible = torch.tensor([[0, 4]])
+    >>> states, reconstructed = network(torch.zeros(1, 32, 48), visible)
+    >>> states.shape, reconstructed.shape
     (torch.Size([1, 2, 8]), torch.Size([1, 6, 256]))
     """
 
@@ -61,40 +61,42 @@ class MaskedAutoencoder(nn.Module):
         grid = scaled.unfold(1, self.patch, self.patch).unfold(2, self.patch, self.patch)
         return grid.flatten(3).flatten(1, 2)
 
-    def encode(self, patches: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """Return (batch, seen, dim) states of the patches of those numbers, (batch, seen)."""
-        visible = patches.gather(1, seen[..., None].expand(-1, -1, patches.shape[2]))
-        return self.encoder(self.embed(visible) + self.place[seen])
+    def encode(self, patches: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """Return (batch, visible, dim) states of the patches with indices (batch, visible)."""
+        chosen = patches.gather(1, visible[..., None].expand(-1, -1, patches.shape[2]))
+        return self.encoder(self.embed(chosen) + self.place[visible])
 
     def forward(
-        self, spectrograms: torch.Tensor, seen: torch.Tensor
+        self, spectrograms: torch.Tensor, visible: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the states of the patches that are seen, and all patches as they are guessed."""
-        states = self.encode(self.patches(spectrograms), seen)
+        """Return the states of the visible patches, and the reconstruction of all patches."""
+        states = self.encode(self.patches(spectrograms), visible)
         known = self.narrow(states)
-        full = self.hidden.expand(len(seen), self.n_patches, -1)
-        full = full.scatter(1, seen[..., None].expand_as(known), known.to(full.dtype))
+        full = self.hidden.expand(len(visible), self.n_patches, -1)
+        full = full.scatter(1, visible[..., None].expand_as(known), known.to(full.dtype))
         return states, self.guess(self.decoder(full + self.place_inner))
 
-    def seen_at_random(self, batch: int, share: float, device: torch.device) -> torch.Tensor:
-        """Return (batch, seen) numbers of patches, drawn anew for each spectrogram."""
+    def random_visible(self, batch: int, share: float, device: torch.device) -> torch.Tensor:
+        """Return (batch, visible) indices of patches, drawn for each spectrogram."""
         count = max(round(share * self.n_patches), 1)
         return rand(batch, self.n_patches).argsort(dim=1)[:, :count].to(device)
 
-    def seen_in_turn(self, share: float) -> list[torch.Tensor]:
-        """Return (1, seen) numbers so that each patch is seen once and otherwise hidden."""
+    def visible_in_turn(self, share: float) -> list[torch.Tensor]:
+        """Return several (1, visible) indices; each patch is visible in one of them."""
         order = torch.randperm(self.n_patches, generator=torch.Generator().manual_seed(0))
-        return [part[None] for part in order.chunk(max(round(1 / share), 2))]
+        return [indices[None] for indices in order.chunk(max(round(1 / share), 2))]
 
 
-def hidden_error(guessed: torch.Tensor, patches: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Return (batch,) mean squared errors of the patches that were hidden.
+def masked_error(
+    reconstructed: torch.Tensor, patches: torch.Tensor, visible: torch.Tensor
+) -> torch.Tensor:
+    """Return (batch,) mean squared errors of the masked patches.
 
-    >>> hidden_error(torch.ones(1, 3, 4), torch.zeros(1, 3, 4), torch.tensor([[0]]))
+    >>> masked_error(torch.ones(1, 3, 4), torch.zeros(1, 3, 4), torch.tensor([[0]]))
     tensor([1.])
     """
-    weight = torch.ones(patches.shape[:2], device=patches.device).scatter(1, seen, 0.0)
-    errors = (guessed - patches).square().mean(dim=2)
+    weight = torch.ones(patches.shape[:2], device=patches.device).scatter(1, visible, 0.0)
+    errors = (reconstructed - patches).square().mean(dim=2)
     return (weight * errors).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
 

@@ -1,4 +1,4 @@
-"""MDAM: attention over time, frequency and channel, and domains blended in training."""
+"""MDAM: attention over time, frequency and channel, and domains mixed in training."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fsasd.detectors.heads import ArcFace
 
 
 class BlendDomains(nn.Module):
-    """Blend feature maps of different clips while training (``augment.mix_statistics``)."""
+    """Mix the statistics of feature maps of different clips in training (MixStyle)."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
         self.probability = probability
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return the feature maps, blended or as they are."""
+        """Return the feature maps, mixed in training."""
         return mix_statistics(maps, self.probability) if self.training else maps
 
 
@@ -34,13 +34,13 @@ class MDAM(Discriminative):
     residual network of 3 million parameters on log-mels, whose first feature map goes through the
     attention; nearest neighbours of its embeddings.
 
-    Deviations: only the abstract was to be had. The network, its training and the way to score are
-    inferred; so is that features are blended as by MixStyle.
+    Deviations: only the abstract was available. The network, its training and the back end are
+    inferred, and so is MixStyle for its blending of domains.
 
     Args:
         channels: Of the network's first stage.
         dim: Of the embeddings.
-        blend: Probability of an example's features to be blended with another's.
+        blend: Probability that an example's feature statistics are mixed with another's.
         margin: ArcFace's, radians.
         scale: ArcFace's.
         learning_rate: Of Adam, falling to nothing along a cosine.

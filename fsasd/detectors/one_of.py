@@ -1,4 +1,4 @@
-"""One of several detectors, so that which one is used is a parameter like any other."""
+"""One of several detectors, chosen by a parameter."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fsasd.detectors.base import Detector, Params
 
 
 class OneOf(Detector):
-    """The detector that ``use`` names; a grid may try several, each with its own parameters.
+    """The detector that ``use`` names; a grid may compare several, and parameters of each.
 
     A parameter of one of them is called ``<name>__<parameter>``. Scores of different detectors
-    have different scales, so only what ranks clips, as AUC does, may compare them.
+    differ in scale: compare them by ranks, as AUC does.
 
     Args:
         detectors: Name to detector, unfitted.
-        use: The name of the one that is fitted and scores.
+        use: Name of the detector to fit.
 
     >>> from fsasd.detectors.knn import KNN
     >>> either = OneOf({"nearest": KNN(), "fifth": KNN(k=5)}, use="nearest")
@@ -35,48 +35,48 @@ class OneOf(Detector):
         self.use = use
 
     def fit(self, clips: Clips) -> Self:
-        """Fit a copy of the one that is used.
+        """Fit a copy of the detector in use.
 
         Raises:
-            MetadataError: ``use`` names none of them.
+            MetadataError: ``use`` is not the name of a detector.
         """
         self.detector_ = clone(self._named(self.use)).fit(clips)
         return self
 
     def score(self, clips: Clips) -> np.ndarray:
-        """Return the scores of the one that is used."""
+        """Return the scores of the detector in use."""
         check_is_fitted(self)
         return self.detector_.score(clips)
 
     def score_path(
         self, grid: Sequence[Params], fit_clips: Clips, score_clips: Clips
     ) -> np.ndarray:
-        """Let each detector score its own part of the grid, as fast as it can."""
+        """Score each detector's settings by its ``score_path``."""
         members: dict[str, list[int]] = {}
         for i, params in enumerate(grid):
             members.setdefault(params.get("use", self.use), []).append(i)
         rows: dict[int, np.ndarray] = {}
-        for name, own in members.items():
+        for name, indices in members.items():
             settings = [
                 {
                     key.removeprefix(f"{name}__"): value
                     for key, value in grid[i].items()
                     if key.startswith(f"{name}__")
                 }
-                for i in own
+                for i in indices
             ]
             scores = self._named(name).score_path(settings, fit_clips, score_clips)
-            rows |= dict(zip(own, scores, strict=True))
+            rows |= dict(zip(indices, scores, strict=True))
         return np.stack([rows[i] for i in range(len(grid))])
 
     def resolved_params(self) -> dict[str, Any]:
-        """Return what the one that is used chose, under its name."""
+        """Return the resolved parameters of the detector in use, ``<name>__<parameter>``."""
         return {
             f"{self.use}__{key}": value for key, value in self.detector_.resolved_params().items()
         }
 
     def n_parameters(self) -> int:
-        """Return how many numbers the one that is used holds."""
+        """Return the number of parameters of the detector in use."""
         check_is_fitted(self)
         return self.detector_.n_parameters()
 

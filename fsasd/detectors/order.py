@@ -1,4 +1,4 @@
-"""An order of observations that is theirs alone, whatever order they were given in."""
+"""A canonical order of observations, independent of the order in which they are given."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 def canonical_order(points: np.ndarray) -> np.ndarray:
-    """Return the indices that put points in falling order of their first numbers that differ.
+    """Return the indices that sort points lexicographically, in descending order.
 
-    What draws points by their number (a k-means start, SMOTE, the samples of a forest) does so in
-    this order, so that scores do not depend on the order of the training clips. Values are compared
-    and not computed with: sums would differ in their last bits with the order given.
+    Algorithms that draw points by index (k-means, SMOTE, forests) use this order, so that scores do
+    not depend on the order of the training clips. Values are only compared: sums would differ in
+    their last bits with the given order.
 
     Args:
         points: (n, ...).
@@ -19,6 +19,6 @@ def canonical_order(points: np.ndarray) -> np.ndarray:
     [1, 2, 0]
     """
     rows = points.reshape(len(points), -1)
-    # A list is compared up to the first number that differs.
+    # Lists are compared up to the first value that differs.
     order = sorted(range(len(rows)), key=lambda row: rows[row].tolist(), reverse=True)
     return np.array(order, dtype=np.int64)

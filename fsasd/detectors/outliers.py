@@ -1,4 +1,4 @@
-"""scikit-learn's outlier models as detectors: one adapter for all of them."""
+"""An adapter for the outlier and density models of scikit-learn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.domains import Domains, banks
 from fsasd.detectors.order import canonical_order
-from fsasd.detectors.representations import TimeStatistics, learnt_by
+from fsasd.detectors.representations import TimeStatistics, count_parameters
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +28,16 @@ class Outliers(Detector):
 
     The score is the negated ``score_samples`` (``GaussianMixture``, ``KernelDensity``,
     ``LocalOutlierFactor`` with ``novelty=True``, ``OneClassSVM``, ``IsolationForest``,
-    ``EllipticEnvelope``), or the Mahalanobis distance (``EmpiricalCovariance`` and its
-    well-conditioned kin); with ``domains="separate"`` that is the selective Mahalanobis distance
-    of DCASE's baseline. What is saved are the representations of the normal clips; loading fits
-    the model to them again.
+    ``EllipticEnvelope``), or the Mahalanobis distance (``EmpiricalCovariance`` and its shrunk
+    variants); with ``domains="separate"`` that is the selective Mahalanobis distance of DCASE's
+    baseline. The representations of the normal clips are saved; loading fits the model to them
+    again.
 
     Args:
         model: An unfitted scikit-learn estimator.
-        representation: What makes a vector of a clip.
+        representation: Clips -> (n, d).
         standardise: Scale each dimension to zero mean and unit variance over the normal clips;
-            what depends on distances needs it.
+            models that depend on distances need it.
         domains: ``pooled``, or ``separate``: a model for each domain, and the lower score counts.
         seed: For a model whose ``random_state`` is not set.
     """
@@ -60,9 +60,9 @@ class Outliers(Detector):
         """Fit the model to the representations of normal clips.
 
         Raises:
-            TooFewClipsError: A bank has fewer than 2 clips, or the model refuses so few.
-            ValueError: The model has a parameter of a value that it does not take.
-            TypeError: The model gives no score.
+            TooFewClipsError: A bank has fewer than 2 clips, or too few for the model.
+            ValueError: A parameter of the model is out of range.
+            TypeError: The model has no method that scores.
         """
         if not hasattr(self.model, "score_samples") and not hasattr(self.model, "mahalanobis"):
             raise TypeError(
@@ -71,7 +71,7 @@ class Outliers(Detector):
             )
         bank = banks(clips, self.domains)
         points = self.representation(clips)
-        # Some models draw points by their numbers.
+        # Some models draw points by index.
         order = canonical_order(points)
         order = order[np.argsort(bank[order], kind="stable")]
         self.points_ = points[order]
@@ -80,15 +80,15 @@ class Outliers(Detector):
         return self
 
     def score(self, clips: Clips) -> np.ndarray:
-        """Return the negated log-likelihood or its like, or the Mahalanobis distance."""
+        """Return the negated ``score_samples``, or the Mahalanobis distance."""
         check_is_fitted(self)
         points = self._scaler.transform(self.representation(clips))
         return np.min([_score(model, points) for model in self._models], axis=0)
 
     def n_parameters(self) -> int:
-        """Return how many numbers the bank holds, and an encoder beside it."""
+        """Return the number of values in the bank, and of an encoder's parameters."""
         check_is_fitted(self)
-        return self.points_.size + learnt_by(self.representation)
+        return self.points_.size + count_parameters(self.representation)
 
     def _restored(self) -> None:
         self._fit_models()
@@ -96,8 +96,8 @@ class Outliers(Detector):
     def _fit_models(self) -> None:
         self._scaler = StandardScaler(with_mean=self.standardise, with_std=self.standardise)
         points = self._scaler.fit_transform(self.points_)
-        own = np.split(points, np.cumsum(self.sizes_)[:-1])
-        self._models = [self._fitted(of_bank) for of_bank in own]
+        of_banks = np.split(points, np.cumsum(self.sizes_)[:-1])
+        self._models = [self._fitted(of_bank) for of_bank in of_banks]
 
     def _fitted(self, points: np.ndarray) -> Any:
         model: Any = clone(self.model)
@@ -124,12 +124,12 @@ class Outliers(Detector):
 
 
 def _warn_of_copies(points: np.ndarray, neighbours: int) -> None:
-    """Say where the local density is infinite; scikit-learn does not with ``novelty=True``."""
+    """Warn of infinite local densities; with ``novelty=True`` scikit-learn does not."""
     most = int(np.unique(points, axis=0, return_counts=True)[1].max())
     if most > neighbours:
         log.warning(
-            "%d of %d normal clips are the same to LocalOutlierFactor, more than n_neighbors=%d "
-            "and so of infinite density: every clip near them gets a huge score. Remove copies "
+            "%d of %d normal clips are equal to LocalOutlierFactor, more than n_neighbors=%d, so "
+            "that their density is infinite and every clip near them scores high. Remove copies "
             "(fsasd-check names them) or raise n_neighbors above %d",
             most, len(points), neighbours, most - 1,
         )  # fmt: skip

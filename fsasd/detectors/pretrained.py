@@ -1,4 +1,4 @@
-"""Encoders that others have trained, fine-tuned to tell attributes apart."""
+"""Pretrained encoders, fine-tuned to classify attributes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAMILIES = {
     "wav2vec2": AutoModel,
     "wavlm": AutoModel,
 }
-"""Kinds of models of the transformers library that can be encoders, and what loads them."""
+"""Model types of the transformers library that can be encoders, and their classes."""
 
 POOLS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "mean": lambda states: states.mean(dim=1),
@@ -49,14 +49,14 @@ class TrainableEncoder(nn.Module):
         source: A hub id or a folder of the transformers library (see ``FAMILIES``), with the
             settings of its feature extractor.
         seconds: Length of the waveforms.
-        layer: Of whose states a clip's embedding is made: 0 is the input of the first.
+        layer: Index of the hidden states that are pooled: 0 is the input of the first layer.
         pool: ``mean``, ``max`` or ``mean+std`` over the steps; ``bands``, of an AST: the mean over
             time of each of its frequency bands.
-        masks: Widest band and longest stretch that are masked in training, of an AST.
+        masks: Largest numbers of bins and of frames that are masked in training, of an AST.
 
     Raises:
         FileNotFoundError: There is no such encoder, or the hub cannot be reached.
-        ValueError: It is of a kind, or a length, that cannot be used.
+        ValueError: Its model type or its length of input is not supported.
     """
 
     def __init__(
@@ -77,8 +77,10 @@ class TrainableEncoder(nn.Module):
         self.model, self.extractor = _read(source)
         self.is_ast = self.model.config.model_type == AST
         if pool == "bands" and not self.is_ast:
-            raise ValueError(f"pool 'bands' is known of an AST, and {source} is none")
-        self._require_heard(source, seconds)
+            raise ValueError(
+                f"pool 'bands': expected an AST, found {self.model.config.model_type} ({source})"
+            )
+        self._require_length(source, seconds)
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Return (batch, dim)."""
@@ -88,42 +90,44 @@ class TrainableEncoder(nn.Module):
             inputs["input_values"] = spec_augment(spectrograms, *self.masks).transpose(1, 2)
         states = self.model(**inputs, output_hidden_states=True).hidden_states[self.layer]
         if states.ndim == 4:
-            # CLAP's are maps.
+            # CLAP's states are maps.
             states = states.flatten(2).transpose(1, 2)
         return self._bands(states) if self.pool == "bands" else POOLS[self.pool](states)
 
     def _inputs(self, waveforms: torch.Tensor) -> dict[str, torch.Tensor]:
         with torch.autocast(waveforms.device.type, enabled=False):
             rate = self.extractor.sampling_rate
-            heard = torchaudio.functional.resample(waveforms.float(), SAMPLE_RATE, rate)
-        return encoder_inputs(self.extractor, heard)
+            resampled = torchaudio.functional.resample(waveforms.float(), SAMPLE_RATE, rate)
+        return encoder_inputs(self.extractor, resampled)
 
     def _bands(self, states: torch.Tensor) -> torch.Tensor:
-        # Two tokens stand for the clip; the patches follow, band after band.
+        # Two tokens for the clip, then the patches of each band.
         config = self.model.config
         bands = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
         batch, _, dim = states.shape
         return states[:, 2:].reshape(batch, bands, -1, dim).mean(dim=2).flatten(1)
 
-    def _require_heard(self, source: str, seconds: float) -> None:
-        # Feature extractors cut what is longer, some of them at random.
+    def _require_length(self, source: str, seconds: float) -> None:
+        # Feature extractors crop longer inputs, some of them at random.
         limit = getattr(self.extractor, "max_length_s", None)
         if self.is_ast:
             limit = 0.01 * self.extractor.max_length
         if limit is not None and seconds > limit:
-            raise ValueError(f"{source} hears {limit:g} seconds: set seconds to at most that")
+            raise ValueError(
+                f"seconds={seconds:g}: expected at most the {limit:g} seconds of {source}'s input"
+            )
 
 
 class FineTuned(Classifier):
-    """A classifier that keeps only what it trains: the rest is found where the encoder was read.
+    """A classifier whose saved weights are only the trained ones, of a pretrained encoder.
 
     Args:
         encoder: The pretrained encoder.
-        dim: Of the embeddings that a linear layer makes of the encoder's.
-        n_classes: To tell apart.
-        tuning: What of the encoder is trained: ``lora`` or ``full``.
-        rank: Of the low-rank adaptation of its attention.
-        seconds: Length of what it hears.
+        dim: Of the embeddings, after a linear layer.
+        n_classes: Number of classes.
+        tuning: ``lora`` (adapters of the attention) or ``full``.
+        rank: Of the low-rank adaptation.
+        seconds: Length of its input.
         options: See ``Classifier``.
     """
 
@@ -144,11 +148,11 @@ class FineTuned(Classifier):
         if tuning == "lora":
             config = LoraConfig(r=rank, lora_alpha=rank, target_modules=_ATTENTION)
             inject_adapter_in_model(config, encoder)
-        size = _hear_once(encoder, round(seconds * SAMPLE_RATE))
+        size = _freeze_unused(encoder, round(seconds * SAMPLE_RATE))
         if not any(p.requires_grad for p in encoder.parameters()):
             raise ValueError(
-                f"tuning={tuning} would train nothing of {encoder.source}: its attention does not "
-                "call the layers that are adapted. Use tuning=full"
+                f"tuning={tuning} would train no weight of {encoder.source}: its attention does "
+                "not call the layers that are adapted. Use tuning=full"
             )
         network = nn.Sequential(encoder, nn.Linear(size, dim))
         super().__init__(network, ArcFace(dim, n_classes), **options)
@@ -157,44 +161,42 @@ class FineTuned(Classifier):
         self._tuning = tuning
 
     def on_train_start(self) -> None:
-        """Leave out the dropout of an encoder that is not to change."""
+        """Switch off the dropout of a frozen encoder."""
         if self._tuning != "full":
             self.network.get_submodule("0.model").eval()
 
-    def kept(self) -> dict[str, np.ndarray]:
-        """Return the numbers of what was trained."""
-        return {k: v for k, v in super().kept().items() if k not in self._fixed}
+    def weights(self) -> dict[str, np.ndarray]:
+        """Return the trained arrays by name."""
+        return {k: v for k, v in super().weights().items() if k not in self._fixed}
 
 
 @dataclass(eq=False, repr=False)
 class Pretrained(Discriminative):
-    """A pretrained encoder that is fine-tuned on attributes, and neighbours of its embeddings.
+    """A pretrained encoder, fine-tuned to classify attributes, and nearest neighbours.
 
-    With nearest neighbours it is the recipe of Lv_HUAKONG's successors: AnoPatch (arXiv
+    With nearest neighbours it follows Lv_HUAKONG's successors: AnoPatch (arXiv
     2406.11364), and low-rank adaptation with SpecAugment (arXiv 2409.07016). With a Gaussian
     mixture it is the attribute classifier in Guan_HEU's ensemble.
 
-    Deviations: those systems' encoder is mostly BEATs, which needs code of its own: AST, also a
-    transformer of patches that has heard AudioSet, stands in for it. Attentive pooling is left out.
-    Of an adapted encoder, a saved detector holds the adaptation, and finds the rest where
-    ``encoder`` says.
+    Deviations: those systems' encoder is mostly BEATs, which is not in transformers; AST, also a
+    transformer of patches trained on AudioSet, replaces it. Attentive pooling is left out. A saved
+    detector holds the adapters; the encoder's weights are read from ``encoder``.
 
     Args:
         encoder: A hub id or a folder (see ``TrainableEncoder``).
-        layer: Of whose states embeddings are made; -1 is the last.
-        steps: How a layer's states are pooled: ``mean``, ``max``, ``mean+std``, ``bands``.
+        layer: Index of the hidden states that are pooled; -1 is the last.
+        steps: Pooling of the states: ``mean``, ``max``, ``mean+std``, ``bands``.
         tuning: ``lora`` (the attention's projections) or ``full``.
         rank: Of the low-rank adaptation.
         dim: Of the embeddings.
-        mask_bins: Widest band that SpecAugment hides from an AST.
-        mask_frames: Longest stretch that it hides.
-        learning_rate: Of Adam, falling to nothing along a cosine.
+        mask_bins: Largest number of bins that SpecAugment masks, for an AST.
+        mask_frames: Largest number of frames that it masks.
+        learning_rate: Of Adam, falling to 0 along a cosine.
         classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
             ``Discriminative``.
     """
 
-    # From 2 on masks are heard in low-rank adaptation, too; from 3 on draws do not depend on the
-    # number of processes.
+    # 2: masks in low-rank adaptation, too. 3: draws do not depend on the number of processes.
     version: ClassVar[int] = 3
 
     encoder: str = "MIT/ast-finetuned-audioset-10-10-0.4593"
@@ -216,10 +218,10 @@ class Pretrained(Discriminative):
     seed: int = 0
 
     def classifier(self, member: int, n_classes: int) -> Classifier:
-        """Return the encoder, what is trained of it, and ArcFace.
+        """Return the encoder with adapters or trainable weights, and ArcFace.
 
         Raises:
-            ValueError: It cannot be tuned so.
+            ValueError: ``tuning`` is unknown or not possible for the encoder.
         """
         if self.tuning not in TUNINGS:
             raise ValueError(f"tuning '{self.tuning}': expected one of {', '.join(TUNINGS)}")
@@ -236,20 +238,20 @@ class Pretrained(Discriminative):
         )
 
 
-def _hear_once(encoder: TrainableEncoder, samples: int) -> int:
-    # Several processes would wait for gradients of layers behind the one that is asked for.
-    made = encoder.eval()(torch.zeros(1, samples))
-    if made.requires_grad:
-        made.sum().backward()
+def _freeze_unused(encoder: TrainableEncoder, samples: int) -> int:
+    # DDP would wait for gradients of the layers after the one that is pooled.
+    embeddings = encoder.eval()(torch.zeros(1, samples))
+    if embeddings.requires_grad:
+        embeddings.sum().backward()
     for parameter in encoder.parameters():
         parameter.requires_grad_(parameter.grad is not None)
         parameter.grad = None
-    return made.shape[1]
+    return embeddings.shape[1]
 
 
 def _fixed(classifier: Classifier) -> set[str]:
     trained = {name for name, p in classifier.named_parameters() if p.requires_grad}
-    # The encoder's buffers, too, are as they were read.
+    # The encoder's buffers do not change either.
     return {k for k in classifier.state_dict() if k.startswith("network.0.")} - trained
 
 
@@ -261,6 +263,6 @@ def _read(source: str) -> tuple[Any, Any]:
                 f"{source} is a model of kind '{kind}': expected one of {', '.join(FAMILIES)}"
             )
         model = FAMILIES[kind].from_pretrained(source)
-        # Layers, or stretches of states, that are left out by chance: not by several processes.
+        # Random skipping and masking of layers would differ between processes.
         model.config.update({"layerdrop": 0.0, "apply_spec_augment": False})
         return model, AutoFeatureExtractor.from_pretrained(source, trust_remote_code=False)

@@ -1,9 +1,9 @@
-"""Representations: a front end and a pooling that make one vector of each clip.
+"""Representations: a front end and a pooling, which map a clip to one vector.
 
-A representation is a parameter of the detectors that take one (``representation``, a config group
-of its own). It is a frozen dataclass: its ``repr`` says all its settings, it can be saved as JSON,
-and a grid reaches its fields (``representation__r``). Front ends go through the feature cache;
-pooling is cheap and done anew.
+A representation is a parameter of detectors (``representation``) with a config group of that name.
+It is a frozen dataclass: its ``repr`` states all of its settings, it can be saved as JSON, and a
+grid may vary its fields (``representation__r``). Features of front ends are cached; pooling is
+cheap and computed each time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fsasd.detectors.twfr_gmm import twfr
 
 @dataclass(frozen=True)
 class Representation(abc.ABC):
-    """A front end and what makes one vector of its features.
+    """A front end, and a pooling of its features into one vector.
 
     Args:
         front_end: Waveform -> (bands, frames).
@@ -40,14 +40,14 @@ class Representation(abc.ABC):
         """Return the vector of one clip's features."""
 
     def n_parameters(self) -> int:
-        """Return how many numbers the front end holds that were learnt."""
+        """Return the number of trained parameters of the front end."""
         return 0
 
 
-def learnt_by(representation: object) -> int:
-    """Return a representation's own ``n_parameters``; 0 of a plain function.
+def count_parameters(representation: object) -> int:
+    """Return a representation's ``n_parameters``; 0 for a plain function.
 
-    >>> learnt_by(TimeStatistics()), learnt_by(len)
+    >>> count_parameters(TimeStatistics()), count_parameters(len)
     (0, 0)
     """
     return representation.n_parameters() if isinstance(representation, Representation) else 0
@@ -55,7 +55,7 @@ def learnt_by(representation: object) -> int:
 
 @dataclass(frozen=True)
 class TimeStatistics(Representation):
-    """Statistics of each band over time, one after the other.
+    """Statistics of each band over time, concatenated.
 
     Args:
         front_end: Waveform -> (bands, frames).
@@ -92,7 +92,7 @@ _STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class TimeWeighted(Representation):
-    """Each band's frames in falling order, weighted by r^n (TWFR; see ``twfr_gmm``).
+    """Each band's frames in descending order, weighted by r^n (TWFR; see ``twfr_gmm``).
 
     Args:
         front_end: Waveform -> (bands, frames).
@@ -111,7 +111,7 @@ class TimeWeighted(Representation):
 
 @dataclass(frozen=True)
 class Patches(Representation):
-    """The spectrogram averaged in a grid of patches, flattened: keeps what happens when.
+    """The spectrogram averaged in a grid of patches, flattened: keeps the order of events.
 
     Args:
         front_end: Waveform -> (bands, frames).

@@ -39,7 +39,7 @@ _ABOVE = 2
 
 
 class NotAModelError(ValueError):
-    """A file is not one of a saved detector, damaged, or names what is not loaded.
+    """A file is not one of a saved detector, is damaged, or names a class that is not allowed.
 
     >>> str(NotAModelError("detector.json", "it is empty"))
     'not a model of fsasd: detector.json: it is empty'
@@ -120,17 +120,17 @@ def read(folder: Path, shared: Iterable[Path] = ()) -> Saved:
     """
     about = _read_settings(folder)
     arrays = _read_arrays(folder / ARRAYS)
-    found = list(arrays)
+    stored = list(arrays)
     for path, reference in about["networks"].items():
         file = _find_network(folder, reference, shared)
         network = {f"{path}/{name}": array for name, array in _read_arrays(file).items()}
-        found += network
+        stored += network
         arrays |= network
     names = about["arrays"]
-    if not all(isinstance(name, str) for name in names) or sorted(names) != sorted(found):
+    if not all(isinstance(name, str) for name in names) or sorted(names) != sorted(stored):
         raise NotAModelError(
             folder / ARRAYS,
-            f"expected the arrays {_listed(names)} that {SETTINGS} names, found {_listed(found)}",
+            f"expected the arrays {_listed(names)} that {SETTINGS} names, found {_listed(stored)}",
         )
     settings = {key: about[key] for key in ("class", "params")}
     ordered = {name: arrays[name] for name in names}
@@ -235,21 +235,23 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise NotAModelError(path, "the file is missing") from None
     if match := _HASHED.fullmatch(path.name):
-        found = hashlib.sha256(content).hexdigest()
-        if found != match[1]:
-            raise NotAModelError(path, f"expected content of the sha256 of its name, found {found}")
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != match[1]:
+            raise NotAModelError(
+                path, f"expected content with the sha256 of its name, found {digest}"
+            )
     try:
         arrays = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotAModelError(path, f"expected safetensors ({error})") from error
     for name, array in arrays.items():
         if array.dtype.kind == "f" and np.isnan(array).any():
-            raise NotAModelError(path, f"array {name} holds values that are no numbers (NaN)")
+            raise NotAModelError(path, f"array {name} holds NaN")
     return arrays
 
 
 def _absolute(path: Path) -> Path:
-    # Links are not followed: a run's folder may be made of links into the store.
+    # Links are not followed: a run's folder may consist of links into the store.
     return Path(os.path.normpath(path.absolute()))
 
 

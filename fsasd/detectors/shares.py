@@ -3,7 +3,7 @@
 ``batch_size`` counts the examples of a step in all processes together. A process takes its share of
 each batch, draws what is random for the whole batch and keeps its rows, and losses that compare
 examples gather those of all. So two processes compute what one would, except that batch
-normalisation on CPUs and dropout are each process's own.
+normalisation on CPUs and dropout are computed by each process for itself.
 
 An example is mixed with the one at the mirrored place of the batch (``augment``): a share holds
 whole pairs.
@@ -23,7 +23,7 @@ from torch.utils.data import DistributedSampler
 
 
 class Share(NamedTuple):
-    """Which part of each batch is this process's."""
+    """The part of each global batch that one process has, by its rank."""
 
     ranks: int = 1
     rank: int = 0
@@ -34,7 +34,7 @@ _share = _ALL
 
 
 def places(batch_size: int, share: Share) -> np.ndarray:
-    """Return the places of a global batch that are a process's, mirrored ones among them.
+    """Return the places of a global batch in a process's share; they are mirrored in pairs.
 
     >>> places(8, Share(2, 0)).tolist(), places(8, Share(2, 1)).tolist()
     ([0, 1, 6, 7], [2, 3, 4, 5])
@@ -71,8 +71,8 @@ def require_whole_shares(batch_size: int, ranks: int, name: str = "batch_size") 
 class GlobalBatches(DistributedSampler[int]):
     """A process's share of random batches, in an order fixed by seed and epoch.
 
-    What is left of an epoch when no whole batch can be made is left out; where there are fewer
-    examples than a batch has, all of them are the batch.
+    An incomplete batch at the end of an epoch is dropped; with fewer examples than a batch, all of
+    them are one batch.
 
     Args:
         count: Examples.
@@ -87,7 +87,7 @@ class GlobalBatches(DistributedSampler[int]):
     """
 
     def __init__(self, count: int, batch_size: int, share: Share, seed: int) -> None:
-        # Of the data set it only asks the length.
+        # The sampler reads only the length of the data set.
         super().__init__(range(count), share.ranks, share.rank, seed=seed)  # type: ignore[arg-type]
         self.count = count
         self.batch_size = min(batch_size, count)
@@ -97,29 +97,29 @@ class GlobalBatches(DistributedSampler[int]):
         return self.count // self.batch_size * len(self.places)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.own(self.order()).tolist())
+        return iter(self.of_rank(self.order()).tolist())
 
     def order(self) -> np.ndarray:
         """Return all examples in this epoch's order."""
         return np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
 
-    def own(self, values: np.ndarray) -> np.ndarray:
-        """Return those of (count,) values that stand at this process's places, batch by batch."""
+    def of_rank(self, values: np.ndarray) -> np.ndarray:
+        """Return those of (count,) values at this process's places, batch by batch."""
         batches = self.count // self.batch_size
         rows = values[: batches * self.batch_size].reshape(batches, self.batch_size)
         return rows[:, self.places].flatten()
 
 
-class KnowShare(L.Callback):
-    """Tells ``rand``, ``randint`` and ``gathered`` which share of a batch is this process's."""
+class SetShare(L.Callback):
+    """Sets the share that ``rand``, ``randint`` and ``gathered`` use in this process."""
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
         _set(Share(trainer.world_size, trainer.global_rank))
 
 
 @contextlib.contextmanager
-def shared(share: Share) -> Iterator[None]:
-    """Compute as one of several processes does, or as one alone; afterwards as one alone."""
+def using_share(share: Share) -> Iterator[None]:
+    """Compute with the share of one of several processes; afterwards as a single process."""
     _set(share)
     try:
         yield
@@ -128,15 +128,15 @@ def shared(share: Share) -> Iterator[None]:
 
 
 def seed_step(seed: int, step: int, share: Share) -> None:
-    """Let a step draw the same in any number of processes, and in a run that was resumed."""
+    """Seed the draws of a step: the same in any number of processes and in a resumed run."""
     torch.manual_seed(step_seed(seed, step))
     if share.rank:
-        # What a GPU draws, as dropout does, is not shared, and not to be the same in all of them.
+        # Draws on a GPU, such as dropout's, are not shared and have to differ between processes.
         torch.cuda.manual_seed(step_seed(seed, step) + 7919 * share.rank)
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Return the seed of what is drawn in one step.
+    """Return the seed of one training step.
 
     >>> step_seed(0, 0) == step_seed(0, 1)
     False
@@ -146,12 +146,12 @@ def step_seed(seed: int, step: int) -> int:
 
 def rand(count: int, *shape: int) -> torch.Tensor:
     """Return (count, *shape) uniform numbers, for a process's ``count`` examples of a batch."""
-    return own_rows(torch.rand(count * _share.ranks, *shape))
+    return rows_of_rank(torch.rand(count * _share.ranks, *shape))
 
 
 def randint(high: int, count: int, *shape: int) -> torch.Tensor:
     """Return (count, *shape) whole numbers below ``high``, for a process's examples of a batch."""
-    return own_rows(torch.randint(high, (count * _share.ranks, *shape)))
+    return rows_of_rank(torch.randint(high, (count * _share.ranks, *shape)))
 
 
 def ranks() -> int:
@@ -159,25 +159,24 @@ def ranks() -> int:
     return _share.ranks
 
 
-def own_rows(values: torch.Tensor) -> torch.Tensor:
-    """Return the rows of a process's examples, of what was drawn for the whole batch."""
+def rows_of_rank(values: torch.Tensor) -> torch.Tensor:
+    """Return the rows of this process's examples, of values drawn for the whole batch."""
     return values if _share == _ALL else values[places(len(values), _share)]
 
 
-def gathered(own: torch.Tensor) -> torch.Tensor:
+def gathered(rows: torch.Tensor) -> torch.Tensor:
     """Return the rows of all processes, with gradients as if one process had computed them.
 
-    To be used in a loss that every process computes of the whole batch, and of which the gradients
-    are averaged afterwards.
+    For losses that every process computes of the whole batch and whose gradients are averaged.
     """
     ranks, rank = _share
     if ranks == 1:
-        return own
-    parts = [torch.empty_like(own) for _ in range(ranks)]
-    dist.all_gather(parts, own.detach().contiguous())
-    # Each process sees the gradients of its own rows alone; the average divides by all.
-    parts[rank] = own + (ranks - 1) * (own - own.detach())
-    return torch.cat(parts)
+        return rows
+    shares = [torch.empty_like(rows) for _ in range(ranks)]
+    dist.all_gather(shares, rows.detach().contiguous())
+    # Each process has gradients for its rows only; the average divides by the number of processes.
+    shares[rank] = rows + (ranks - 1) * (rows - rows.detach())
+    return torch.cat(shares)
 
 
 def _set(share: Share) -> None:

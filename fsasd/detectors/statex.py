@@ -1,4 +1,4 @@
-"""Simulated anomalies as classes: statistics exchange, and exchange of the branches' features."""
+"""Simulated anomalies as classes: statistics exchange and feature exchange."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fsasd.detectors.heads import SubClusterAdaCos
 
 
 class Exchanging(Classifier):
-    """A dual-branch network that also has to tell what was exchanged between which classes.
+    """A dual-branch network that also classifies exchanges between classes.
 
     Args:
         network: The two branches.
@@ -42,7 +42,7 @@ class Exchanging(Classifier):
         self.statex = statex
         self.featex = featex
         n_classes, clusters, dim = head.centres.shape
-        # Each exchange triples the classes; these centres are learned, and needed no longer then.
+        # Each exchange triples the classes; these centres are needed in training only.
         self.exchanges = SubClusterAdaCos(dim, 9 * n_classes, clusters, frozen=False)
 
     def loss(self, waveforms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -51,11 +51,14 @@ class Exchanging(Classifier):
         spectrograms, stated = exchange_statistics(
             magnitudes(waveforms), targets, self.statex, axis=1
         )
-        spectrum, spectrogram = self.network.spectrum(waveforms), self.network.hear(spectrograms)
+        spectrum, spectrogram = (
+            self.network.spectrum(waveforms),
+            self.network.embed_spectrogram(spectrograms),
+        )
         exchanged, featured = exchange_features(spectrogram, stated, self.featex)
-        known = self.head(torch.cat([spectrum, spectrogram], dim=1), targets)
-        told = self.exchanges(torch.cat([spectrum, exchanged], dim=1), featured)
-        return (known + told).mean()
+        classes = self.head(torch.cat([spectrum, spectrogram], dim=1), targets)
+        exchanges = self.exchanges(torch.cat([spectrum, exchanged], dim=1), featured)
+        return (classes + exchanges).mean()
 
 
 @dataclass(eq=False, repr=False)
@@ -69,8 +72,8 @@ class StatEx(Discriminative):
     ``FKIE`` with weighted channels, and a loss over nine times the classes. Statistics are taken
     over the bins of each frame, as in that code.
 
-    Deviations: Chen et al. exchange within parts of the spectrogram, which is left out, and
-    AdaCos' scale adapts as described in ``heads.SubClusterAdaCos``.
+    Deviations: Chen et al. exchange statistics of regions of the spectrogram, here of all of it,
+    and AdaCos' scale adapts as described in ``heads.SubClusterAdaCos``.
 
     Args:
         statex: Probability of an example to get another's statistics.

@@ -1,4 +1,4 @@
-"""STgram-MFN: a log-mel spectrogram and a learned time feature, heard by a MobileFaceNet."""
+"""STgram-MFN: a MobileFaceNet on a log-mel spectrogram and a learned time feature."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class STgram(nn.Module):
 
 @dataclass(eq=False, repr=False)
 class STgramMFN(Discriminative):
-    """STgram-MFN: how unsure is a network that tells machines apart that a clip is of its own?
+    """STgram-MFN: -log p of a clip's machine, by a network that classifies machines.
 
     Liu et al., "Anomalous sound detection using spectral-temporal information fusion" (ICASSP
     2022, github.com/liuyoude/STgram-MFN). A network of 1.15 million parameters beside its ArcFace
-    head; a clip's score is -log p of its own class, with the margin, as in the original.
+    head; the score has the margin of the clip's class, as in the original.
 
-    Deviations: Tgram's normalisation, so that any length can be heard (see ``backbones.Tgram``).
+    Deviations: Tgram's normalisation, so that clips may have any length (see ``backbones.Tgram``).
     The learning rate falls along the cosine from the first epoch on, originally from the 20th.
 
     Args:

@@ -1,4 +1,4 @@
-"""THUEE: a residual network that tells attributes apart, and nearest neighbours."""
+"""THUEE: a residual network that classifies attributes, and nearest neighbours."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fsasd.detectors.heads import ArcFace
 
 @dataclass(eq=False, repr=False)
 class THUEE(Discriminative):
-    """Jiang_THUEE of DCASE 2023, as far as it is known: attribute classification, then k-NN.
+    """Jiang_THUEE of DCASE 2023, as far as known: attribute classification, then k-NN.
 
     A residual network of 6 million parameters on log-mels.
 
-    Deviations: neither report nor code were to be had. All of it is inferred from the group's
-    later papers (attributes as classes, ArcFace, k-NN) and the number of parameters.
+    Deviations: neither report nor code were available. All of it is inferred from the group's later
+    papers (attributes as classes, ArcFace, k-NN) and the number of parameters.
 
     Args:
         channels: Of the network's first stage.

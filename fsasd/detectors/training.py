@@ -1,4 +1,4 @@
-"""Training by Lightning: where a network runs, what it leaves, how it goes on when it was cut."""
+"""Training of networks by Lightning: devices, checkpoints, and resuming from them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from fsasd.detectors.shares import (
     GlobalBatches,
-    KnowShare,
+    SetShare,
     Share,
     require_whole_shares,
     seed_step,
-    shared,
+    using_share,
 )
 from fsasd.runtime.memory import give_back_memory, memory_advice
 from fsasd.runtime.progress import StepProgress
@@ -39,8 +39,7 @@ SET_BY_DETECTORS = frozenset(
         "gradient_clip_algorithm",
     }
 )  # fmt: skip
-"""Arguments of ``lightning.Trainer`` that detectors' networks are not trained by: how long, and by
-what, a detector's own settings say."""
+"""Arguments of ``lightning.Trainer`` that a detector's settings determine, such as ``epochs``."""
 
 
 def fit(
@@ -55,32 +54,30 @@ def fit(
     folder: Path | None = None,
     callbacks: Sequence[L.Callback] = (),
 ) -> None:
-    """Train a module; goes on from the last checkpoint that the folder holds.
+    """Train a module, resuming from the folder's last checkpoint.
 
     Args:
-        module: What is trained, and how.
-        data: With what; by default the module says so itself.
+        module: The module.
+        data: Its training examples; by default those of ``module.train_dataloader``.
         epochs: Passes over the examples.
         batch_size: Examples of a step, in all processes together.
-        examples: How many there are.
-        lower: Settings to lower where the accelerator's memory does not suffice.
-        trainer: Where to train, and what ends it early: arguments of ``lightning.Trainer`` such as
-            ``devices`` and ``max_time``. On several GPUs batch normalisation is that of the whole
-            batch, unless they say ``sync_batchnorm: false``.
-        folder: Gets checkpoints, ``last.ckpt`` among them; without, nothing is written.
-        callbacks: Lightning's.
+        examples: Number of examples.
+        lower: Settings to lower if the accelerator runs out of memory, for the message.
+        trainer: Arguments of ``lightning.Trainer`` such as ``devices`` and ``max_time``. On several
+            GPUs batch normalisation is synchronised, unless ``sync_batchnorm`` is false.
+        folder: Of checkpoints, among them ``last.ckpt``; without, nothing is written.
+        callbacks: Further callbacks.
 
     Raises:
         KeyboardInterrupt: Training was interrupted.
         ValueError: The accelerator is out of memory, several processes cannot divide a batch
-            evenly, ``trainer`` says what a detector's own settings do, or the checkpoint is damaged
-            or holds more than tensors and plain values.
+            evenly, ``trainer`` holds arguments of ``SET_BY_DETECTORS``, or the checkpoint is
+            damaged or holds more than tensors and plain values.
     """
-    if own := sorted(SET_BY_DETECTORS & set(trainer or {})):
+    if names := sorted(SET_BY_DETECTORS & set(trainer or {})):
         raise ValueError(
-            f"trainer: {', '.join(own)}: expected where to train, such as devices, and limits such "
-            "as max_time; how long and by what a detector's network is trained, its own settings "
-            "say (epochs, batch_size)"
+            f"trainer: {', '.join(names)}: expected devices and limits such as max_time; settings "
+            "of the detector (epochs, batch_size) determine the rest of its networks' training"
         )
     options: dict[str, Any] = {
         "accelerator": "auto",
@@ -100,25 +97,25 @@ def fit(
         last = folder / "last.ckpt" if (folder / "last.ckpt").exists() else None
         if last:
             read_checkpoint(last)
-    run = L.Trainer(max_epochs=epochs, callbacks=[*callbacks, KnowShare()], **options)
+    run = L.Trainer(max_epochs=epochs, callbacks=[*callbacks, SetShare()], **options)
     name = "detector.batch_size"
     if examples < batch_size:
-        name += f" ({batch_size}, of which {examples} clips are there)"
+        name += f" ({batch_size}, for {examples} clips)"
     require_whole_shares(min(batch_size, examples), run.world_size, name)
-    with warnings.catch_warnings(), memory_advice(lower), interruptible(run), shared(Share()):
-        # To go on is what the folder is for.
+    with warnings.catch_warnings(), memory_advice(lower), interruptible(run), using_share(Share()):
+        # Training is resumed from this folder.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         run.fit(module, data, ckpt_path=last, weights_only=True)
     if run.current_epoch < epochs:
         log.warning(
-            "a network's training ended after %d steps, in epoch %d of %d, since trainer says so "
+            "a network's training ended after %d steps, in epoch %d of %d, by a limit of trainer "
             "(max_time, fast_dev_run)", run.global_step, run.current_epoch + 1, epochs,
         )  # fmt: skip
     give_back_memory()
 
 
 def on_gpus(trainer: Mapping[str, Any]) -> bool:
-    """Say whether arguments of ``lightning.Trainer`` put a training on CUDA devices.
+    """Return whether arguments of ``lightning.Trainer`` select CUDA devices.
 
     >>> on_gpus({"accelerator": "cpu", "devices": 2}), on_gpus({"accelerator": "gpu"})
     (False, True)
@@ -128,7 +125,7 @@ def on_gpus(trainer: Mapping[str, Any]) -> bool:
 
 
 def processes(trainer: Mapping[str, Any]) -> int:
-    """Return how many processes arguments of ``lightning.Trainer`` ask for, on this machine.
+    """Return the number of processes by arguments of ``lightning.Trainer``, on this machine.
 
     >>> processes({"accelerator": "cpu", "devices": 2, "num_nodes": 3})
     6
@@ -145,9 +142,9 @@ def processes(trainer: Mapping[str, Any]) -> int:
 
 
 def batch_norm_groups(trainer: Mapping[str, Any]) -> int:
-    """Return how many processes have a batch normalisation of their own.
+    """Return how many processes compute batch normalisation separately; 1 if it is synchronised.
 
-    Only then does a network depend on the number of processes that it is trained by.
+    A network depends on the number of processes only through it.
 
     >>> batch_norm_groups({"accelerator": "cpu", "devices": 2})
     2
@@ -168,18 +165,18 @@ def train(
     trainer: Mapping[str, Any] | None = None,
     folder: Path | None = None,
 ) -> None:
-    """Train a network where Lightning finds the fastest device, and leave it on the CPU.
+    """Train a network on the device that Lightning selects, and move it to the CPU.
 
-    The caller's random state stays as it is.
+    The caller's random state is kept.
 
     Args:
-        network: How it is trained, and with what; put into evaluation mode.
-        examples: A sized dataset whose ``__getitems__`` gives whole batches.
+        network: The module; set to evaluation mode afterwards.
+        examples: A sized dataset whose ``__getitems__`` returns whole batches.
         epochs: Passes over the examples.
         batch_size: Examples in a step, in all processes together.
-        seed: Of their order, and of what the network draws.
-        trainer: Where to train: arguments of ``lightning.Trainer`` such as ``devices``.
-        folder: Gets checkpoints; training goes on from the last that it holds. Without, nothing is
+        seed: Of the order of examples, and of the network's draws.
+        trainer: Arguments of ``lightning.Trainer`` such as ``devices``.
+        folder: Of checkpoints, from the last of which training is resumed. Without, nothing is
             written.
     """
     data = _Examples(examples, batch_size, seed, by_epoch=folder is not None)
@@ -200,10 +197,10 @@ def train(
 
 
 class _Examples(L.LightningDataModule):
-    """Batches in an order that the seed fixes: once, or anew by the epoch's number.
+    """Batches in an order that the seed determines, once or for each epoch.
 
-    The latter a run that was resumed has, too, and any number of processes can share it; it has
-    whole batches only.
+    Only the latter is the same in a resumed run and in any number of processes; it has whole
+    batches only.
     """
 
     def __init__(self, examples: Dataset, batch_size: int, seed: int, by_epoch: bool) -> None:
@@ -220,7 +217,7 @@ class _Examples(L.LightningDataModule):
         if self.by_epoch and trainer is not None:
             share = Share(trainer.world_size, trainer.global_rank)
             order = GlobalBatches(count, self.batch_size, share, self.seed)
-            # Lightning does so, too, but after the first epoch of a resumed run has begun.
+            # Lightning sets it only after the first epoch of a resumed run has begun.
             order.set_epoch(trainer.current_epoch)
             size = len(order.places)
         return DataLoader(
@@ -228,7 +225,7 @@ class _Examples(L.LightningDataModule):
             size,
             shuffle=order is None,
             sampler=order,
-            # Batch normalisation has nothing to say of a batch of one.
+            # Batch normalisation is undefined for a batch of one.
             drop_last=count % self.batch_size == 1 and count > self.batch_size,
             collate_fn=_as_it_is,
             generator=torch.Generator().manual_seed(self.seed),
@@ -236,7 +233,7 @@ class _Examples(L.LightningDataModule):
 
 
 class _Redrawn(L.Callback):
-    """Lets a resumed run draw what one that was not cut would."""
+    """Seeds each step, so that a resumed run draws the same numbers."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -251,9 +248,9 @@ def arrays(network: nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
 
 
-def with_arrays(network: N, learnt: Mapping[str, np.ndarray]) -> N:
-    """Give an untrained network the weights that ``arrays`` returned; ready to score."""
-    network.load_state_dict({name: torch.from_numpy(array) for name, array in learnt.items()})
+def with_arrays(network: N, weights: Mapping[str, np.ndarray]) -> N:
+    """Load what ``arrays`` returned into an untrained network, in evaluation mode."""
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     return network.eval().requires_grad_(False)
 
 

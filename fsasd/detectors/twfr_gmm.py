@@ -30,7 +30,7 @@ from fsasd.detectors.order import canonical_order
 
 
 def time_weights(r: float | Sequence[float], frames: int) -> np.ndarray:
-    """Return the (len(r), frames) weights r^(n-1) / sum_k r^(k-1) of frames in falling order.
+    """Return the (len(r), frames) weights r^(n-1) / sum_k r^(k-1) of frames in descending order.
 
     0^0 is 1: r=0 is max pooling, r=1 average pooling, r>1 gives the quiet frames more weight.
 
@@ -48,8 +48,8 @@ def twfr(log_mel: np.ndarray, r: float | Sequence[float]) -> np.ndarray:
     array([[3.],
            [2.]])
     """
-    falling = np.sort(log_mel, axis=1)[:, ::-1].astype(np.float64)
-    return time_weights(r, log_mel.shape[1]) @ falling.T
+    descending = np.sort(log_mel, axis=1)[:, ::-1].astype(np.float64)
+    return time_weights(r, log_mel.shape[1]) @ descending.T
 
 
 @functools.lru_cache(maxsize=64)
@@ -59,31 +59,30 @@ def _time_weights(r: tuple[float, ...], frames: int) -> np.ndarray:
 
 
 STEP = 0.05
-"""Along r, from one mixture to the next that starts where it ended."""
+"""Step along r from one mixture to the next, which starts from its responsibilities."""
 
 
 class TWFRGMM(Detector):
     """Negative log-likelihood, under a Gaussian mixture, of a clip's time-weighted log-mel.
 
-    The score is that of the original: the highest log density of any component, negated, mixture
-    weights left out. At r=1 EM starts from k-means, as the original does; from there the mixture is
-    followed along r in steps of 0.05, each starting where the last ended, and any other r starts
-    from the step next to it. With a k-means of its own for each r, the curve over r jumps between
-    optima, of which most are worse, and the choice of r is in part that of a seed.
+    The score is that of the original: the negated highest log density of any component, without
+    mixture weights. At r=1 EM starts from k-means, as in the original; from there mixtures are
+    fitted along r in steps of 0.05, each starting from the responsibilities of the last, and any
+    other r starts from the nearest step. With a separate k-means for each r, the curve over r jumps
+    between optima, most of them worse, and the choice of r depends on the seed.
 
     Args:
         r: Time weight.
-        n_components: Gaussians; with 2 the model holds 33,026 numbers.
-        covariance: ``full`` (the paper's), ``shrunk``, or ``auto``: full where every component of
-            the k-means partition has at least two clips for each mel bin, shrunk elsewhere. With
-            fewer clips than bins a full covariance gives a training clip a score of -600 and any
-            other one of 1e8.
+        n_components: Number of Gaussians; 2 have 33,026 parameters.
+        covariance: ``full`` (the paper's), ``shrunk``, or ``auto``: full if every component of the
+            k-means partition has at least two clips per mel bin, else shrunk. With fewer clips than
+            bins and a full covariance, training clips score about -600 and all others about 1e8.
         reg_covar: Added to the covariances' diagonals.
-        max_seconds: What lies behind is not heard.
-        seed: Of the k-means start, and SMOTE's.
-        smote: Target clips for each source clip that there shall be, the missing ones made by
-            SMOTE of waveforms (SMOTE-TWFR-GMM has 0.2); 0 makes none.
-        smote_neighbours: SMOTE's.
+        max_seconds: Clips are decoded up to here.
+        seed: Of k-means and of SMOTE.
+        smote: Target clips per source clip to reach by SMOTE of waveforms (0.2 in
+            SMOTE-TWFR-GMM); 0 adds none.
+        smote_neighbours: Neighbours of SMOTE.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class TWFRGMM(Detector):
 
         Raises:
             TooFewClipsError: There are fewer clips than components.
-            ValueError: ``r`` is negative, or ``covariance`` is not known.
+            ValueError: ``r`` is negative, or ``covariance`` is unknown.
         """
         mixture = self._mixtures(clips, [self.r])
         for field in fields(mixture):
@@ -123,7 +122,7 @@ class TWFRGMM(Detector):
         return _scores(self.mixture, self._represent(clips, [self.r]))[0]
 
     def resolved_params(self) -> dict[str, Any]:
-        """Return the covariance that ``auto`` came to."""
+        """Return the covariance that ``auto`` chose."""
         if self.covariance != "auto":
             return {}
         return {"covariance": "shrunk" if self.mixture.shrunk[0] else "full"}
@@ -133,20 +132,20 @@ class TWFRGMM(Detector):
         """The fitted mixture, a grid of one point.
 
         Raises:
-            NotFittedError: ``fit`` was not called.
+            NotFittedError: The detector is not fitted.
         """
         check_is_fitted(self)
         names = [field.name for field in fields(GaussianMixtures)]
         return GaussianMixtures(**{name: getattr(self, f"{name}_") for name in names})
 
     def n_parameters(self) -> int:
-        """Return K (d² + d + 1), as the paper counts them."""
+        """Return K (d² + d + 1), as in the paper."""
         return self.mixture.n_parameters
 
     def score_path(
         self, grid: Sequence[Params], fit_clips: Clips, score_clips: Clips
     ) -> np.ndarray:
-        """Score a whole grid of time weights at the cost of little more than one.
+        """Score a grid of time weights at little more than the cost of one.
 
         Each clip's frames are sorted once, all r are one matrix product, and the mixtures of all r
         are fitted together.
@@ -162,12 +161,12 @@ class TWFRGMM(Detector):
 
     def _represent(self, clips: Clips, r: Sequence[float]) -> np.ndarray:
         front_end = LogMel.twfr(self.max_seconds)
-        found = np.empty((len(r), len(clips), front_end.n_mels))
-        # Recordings are read on all cores meanwhile: BLAS's own threads would fight theirs.
+        points = np.empty((len(r), len(clips), front_end.n_mels))
+        # Recordings are read on all cores meanwhile: threads of BLAS would compete with them.
         with threadpool_limits(1, "blas"):
             for i, log_mel in enumerate(clips.features(front_end)):
-                found[:, i] = twfr(log_mel, r)
-        return found
+                points[:, i] = twfr(log_mel, r)
+        return points
 
     def _mixtures(self, clips: Clips, r: Sequence[float]) -> GaussianMixtures:
         if min(r) < 0:
@@ -198,7 +197,7 @@ class TWFRGMM(Detector):
 
 
 def _path(r: Sequence[float]) -> tuple[list[float], list[int | None]]:
-    """Return the points to fit, r=1 first, and for each the index of the one that it follows.
+    """Return the values of r to fit, 1 first, and for each the index of that it starts from.
 
     >>> _path([0.93, 1.0])
     ([1.0, 0.95, 0.93], [None, 0, 1])
@@ -209,13 +208,13 @@ def _path(r: Sequence[float]) -> tuple[list[float], list[int | None]]:
         while way[-1] != 1.0:
             way.append(_before(way[-1]))
         depth |= {point: i for i, point in enumerate(reversed(way))}
-    # What others follow comes first, so that threads need not wait for one another.
+    # Starting points come first, so that threads need not wait for one another.
     points = sorted(depth, key=lambda point: (depth[point], _nearest_step(point) != point))
     return points, [None if r == 1.0 else points.index(_before(r)) for r in points]
 
 
 def _before(r: float) -> float:
-    """Return the point before r on the way from 1: the nearest step, or the one before that."""
+    """Return the value before r on the path from 1: the nearest step, or the one before it."""
     step = _nearest_step(r)
     return step if step != r else _nearest_step(r + STEP if r < 1 else r - STEP)
 

@@ -1,4 +1,4 @@
-"""Windows of spectrogram frames: what small networks of one machine are trained on."""
+"""Windows of spectrogram frames, the training examples of networks of one machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fsasd.detectors.base import TooFewClipsError
 
 
 def windows(spectrogram: np.ndarray, frames: int) -> torch.Tensor:
-    """Return (windows, frames, bands): every stretch of so many frames, one frame apart.
+    """Return (windows, frames, bands): all windows of consecutive frames, with a hop of 1.
 
     A spectrogram with fewer frames is repeated.
 
@@ -29,7 +29,7 @@ def windows(spectrogram: np.ndarray, frames: int) -> torch.Tensor:
 
 
 class Windows(Dataset[torch.Tensor]):
-    """All windows of some clips, each kept once however many windows a frame is in.
+    """All windows of some clips; each frame is stored once.
 
     Args:
         clips: The recordings.
@@ -44,20 +44,20 @@ class Windows(Dataset[torch.Tensor]):
         if not len(clips):
             raise TooFewClipsError("expected at least 1 clip, found 0")
         self.frames = frames
-        kept = np.empty((0, 0), np.float32)
+        stored = np.empty((0, 0), np.float32)
         starts: list[np.ndarray] = []
         count = 0
         for spectrogram in clips.features(front_end):
             rows = _repeated(spectrogram, frames).T
             starts.append(np.arange(count, count + len(rows) - frames + 1))
             count += len(rows)
-            if count > len(kept):
-                # Room for all clips, if the others are as long as those so far.
+            if count > len(stored):
+                # Space for all clips, if the rest are as long as those so far.
                 room = -(-count * len(clips) // len(starts))
-                kept.resize((room, rows.shape[1]), refcheck=False)
-            kept[count - len(rows) : count] = rows
-        kept.resize((count, kept.shape[1]), refcheck=False)
-        self._frames = torch.from_numpy(kept)
+                stored.resize((room, rows.shape[1]), refcheck=False)
+            stored[count - len(rows) : count] = rows
+        stored.resize((count, stored.shape[1]), refcheck=False)
+        self._frames = torch.from_numpy(stored)
         self._starts = torch.from_numpy(np.concatenate(starts))
         self._stretch = torch.arange(frames)
 

@@ -1,4 +1,4 @@
-"""Zeng: high-passed log-mels; a MobileFaceNet tells machines apart first, then their states."""
+"""Zeng: a MobileFaceNet on high-passed log-mels, trained on machines, then on their states."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fsasd.detectors.heads import ArcFace
 
 
 class HighPassed(nn.Module):
-    """A MobileFaceNet on log-mels of what lies above a frequency.
+    """A MobileFaceNet on log-mels of high-passed waveforms.
 
     Args:
         dim: Of the embeddings.
         width: Factor on the MobileFaceNet's channels.
-        hz: What lies below is not heard.
+        hz: Cut-off frequency.
     """
 
     def __init__(self, dim: int, width: float, hz: float) -> None:
@@ -36,7 +36,7 @@ class HighPassed(nn.Module):
 
 
 def high_pass(waveforms: torch.Tensor, hz: float) -> torch.Tensor:
-    """Remove what lies below a frequency from (batch, samples).
+    """Return waveforms (batch, samples) without frequencies below a cut-off.
 
     >>> tone = torch.sin(2 * torch.pi * 100 * torch.arange(16_000) / 16_000)[None]
     >>> bool(high_pass(tone, 200.0).abs().max() < 1e-4), bool(high_pass(tone, 50.0).max() > 0.99)
@@ -45,19 +45,19 @@ def high_pass(waveforms: torch.Tensor, hz: float) -> torch.Tensor:
     with torch.autocast(waveforms.device.type, enabled=False):
         spectrum = torch.fft.rfft(waveforms.float())
         frequencies = torch.fft.rfftfreq(waveforms.shape[1], 1 / SAMPLE_RATE)
-        heard = (frequencies >= hz).to(waveforms.device)
-        return torch.fft.irfft(spectrum * heard, n=waveforms.shape[1])
+        passed = (frequencies >= hz).to(waveforms.device)
+        return torch.fft.irfft(spectrum * passed, n=waveforms.shape[1])
 
 
 class MachinesFirst(TwoStage):
-    """Tell machines apart, then all classes."""
+    """A classifier of machines first, then of all classes."""
 
     head: ArcFace
     machine: torch.Tensor
 
-    def hear(self, examples: Recordings, batch_size: int, seed: int) -> None:
-        """Set the examples, and find out which classes are of one machine."""
-        super().hear(examples, batch_size, seed)
+    def set_examples(self, examples: Recordings, batch_size: int, seed: int) -> None:
+        """Set the examples, and which classes belong to one machine."""
+        super().set_examples(examples, batch_size, seed)
         machine_of = {
             label: clip.machine for clip, label in zip(examples.clips, examples.labels, strict=True)
         }
@@ -74,20 +74,20 @@ class MachinesFirst(TwoStage):
 
 @dataclass(eq=False, repr=False)
 class Zeng(Discriminative):
-    """A MobileFaceNet told machines apart first, then what is known of their states.
+    """A MobileFaceNet that was trained to classify machines first, then their states.
 
-    Its embeddings' Mahalanobis distance, or cosine distance, is the score.
+    The score is the Mahalanobis, or cosine, distance of its embeddings.
 
-    Deviations: known of the system are notes (high-pass, mel, MobileFaceNet, a machine classifier
-    that is trained on all machines, then per machine; Mahalanobis or cosine). Training "per
-    machine" is one network here, for all machines, that goes on to tell sections, attributes and
-    domains apart. Cut-off, losses and the covariance's shrinkage are inferred.
+    Deviations: only notes on the system were available (high-pass, mel, MobileFaceNet, a machine
+    classifier that is trained on all machines, then per machine; Mahalanobis or cosine). Training
+    "per machine" is one network here, for all machines, that is trained further to classify
+    sections, attributes and domains. Cut-off, losses and the covariance's shrinkage are inferred.
 
     Args:
         high_pass: Hz.
         width: Factor on the network's channels.
         dim: Of the embeddings.
-        first_epochs: Of the epochs, those that tell machines apart.
+        first_epochs: Of the epochs, those that classify machines.
         margin: ArcFace's, radians.
         scale: ArcFace's.
         learning_rate: Of Adam, falling to a tenth along a cosine.
@@ -95,8 +95,7 @@ class Zeng(Discriminative):
             ``Discriminative``.
     """
 
-    # From 2 on the scale is that of the first stage, too; from 3 on draws do not depend on the
-    # number of processes.
+    # 2: the first stage has the same scale. 3: draws do not depend on the number of processes.
     version: ClassVar[int] = 3
 
     high_pass: float = 200.0
