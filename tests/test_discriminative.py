@@ -302,8 +302,8 @@ def test_without_preparing_a_detector_trains_on_what_it_is_fitted_to(train, test
     np.testing.assert_array_equal(again.score(test_clips), detector.score(test_clips))
 
 
-def test_one_machine_has_no_classes_of_machines(train):
-    with pytest.raises(ValueError, match=r"all of class 'bearing\|00'.*prepare\(\)"):
+def test_one_machine_is_one_class(train):
+    with pytest.raises(ValueError, match=r"of class 'bearing\|00' only: give prepare\(\)"):
         STgramMFN().fit(train)
 
 
@@ -549,23 +549,23 @@ def test_statex_without_exchanges_is_told_the_first_third_of_a_third(heard, monk
     assert not told[0][:, n:].any()
 
 
-def test_ibms_second_classifier_is_asked_what_was_done(heard, train, test_clips, tmp_path):
+def test_ibms_second_classifier_has_the_class_of_untransformed_clips(heard, train, test_clips, tmp_path):
     detector = clone(SMALL["ibm_confidence"])
     first, second = (detector.classifier(i, 30) for i in (0, 1))
     assert first.head.linear.out_features == 30
     assert second.head.linear.out_features == len(TRANSFORMS)
     detector.set_params(epochs=1).prepare(heard, tmp_path, QUIET).fit(train)
-    assert detector.back_end_["1"]["own"].tolist() == [True] + [False] * (len(TRANSFORMS) - 1)
+    assert detector.back_end_["1"]["classes"].tolist() == [True] + [False] * (len(TRANSFORMS) - 1)
     embeddings = np.stack(list(test_clips.features(detector._embedding)))
     p = []
     for i, member in enumerate(detector._embedding.members):
         points = torch.from_numpy(embeddings[:, i])
         probabilities = member.head.linear(points).softmax(dim=1).numpy()
-        p.append(probabilities[:, detector.back_end_[str(i)]["own"]].sum(axis=1))
+        p.append(probabilities[:, detector.back_end_[str(i)]["classes"]].sum(axis=1))
     np.testing.assert_allclose(detector.score(test_clips), 1 - np.mean(p, axis=0), rtol=1e-4)
 
 
-def test_ibms_second_classifier_learns_nothing_of_anomalies(heard):
+def test_ibms_second_classifier_is_not_trained_on_anomalies(heard):
     made = [replace(clip, label="anomaly") for clip in heard[:2]]
     examples = Recordings(Clips([*heard[2:], *made], heard.cache), "machine", 0.5)
     assert [name for name in examples.classes if "anomaly" in name] == ["fan|anomaly"]
