@@ -549,7 +549,7 @@ def test_statex_without_exchanges_is_told_the_first_third_of_a_third(heard, monk
     assert not told[0][:, n:].any()
 
 
-def test_ibms_second_classifier_has_the_class_of_untransformed_clips(heard, train, test_clips, tmp_path):
+def test_ibms_second_classifier_has_the_untransformed_class(heard, train, test_clips, tmp_path):
     detector = clone(SMALL["ibm_confidence"])
     first, second = (detector.classifier(i, 30) for i in (0, 1))
     assert first.head.linear.out_features == 30

@@ -131,7 +131,5 @@ def test_more_copies_than_neighbours_are_warned_of(train, caplog, copies, warned
     twice = train[[*range(10), *[0] * (copies - 1)]]
     Outliers(LocalOutlierFactor(n_neighbors=4, novelty=True), FEW).fit(twice)
     messages = [record.getMessage() for record in caplog.records]
-    expected = (
-        f"{copies} of {9 + copies} normal clips are equal to LocalOutlierFactor, more than"
-    )
+    expected = f"{copies} of {9 + copies} normal clips are equal to LocalOutlierFactor, more than"
     assert [message.startswith(expected) for message in messages] == [True] * warned
