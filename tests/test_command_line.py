@@ -57,7 +57,7 @@ def test_help_and_version_load_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("fsasd: anomalous sound detection")
+    assert done.stdout.startswith("fsasd: first-shot anomalous sound detection")
     assert done.stderr == ""
 
 
