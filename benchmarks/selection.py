@@ -76,7 +76,7 @@ def _choose(train: list[Clip], made: list[Clip]) -> None:
     detector, selector = TWFRGMM(), Selector({"r": _grid()})
     scored = Clips(made)
     scores = detector.score_path(selector.settings(), Clips(train), scored)
-    selector.select(detector, scored.labels, scores)
+    selector.select(selector.candidates(detector), scored.labels, scores)
 
 
 def _plain_round(train: list[Clip], made: list[Clip], r: float) -> None:

@@ -141,7 +141,7 @@ def test_real_clips_are_heard_once_in_all_evaluations(data, monkeypatch):
     assert kept <= {clip.path for clip in data.clips}
 
 
-def test_each_section_is_judged_by_itself(data, monkeypatch):
+def test_each_section_is_evaluated_by_itself(data, monkeypatch):
     """A machine of two sections is two machines of one, and processes may share them."""
     clips = [replace(clip, section=f"{i % 2:02d}") for i, clip in enumerate(data.clips)]
     data.clips = Clips(clips, data.cache)
@@ -153,9 +153,9 @@ def test_each_section_is_judged_by_itself(data, monkeypatch):
 
     callback = DetectorEvaluation(selector=Selector({"r": [0.0, 1.0]}, abstain=False))
     monkeypatch.setattr(callback, "_synthesise", synthesise)
-    whole = callback._judge(None, data)
+    whole = callback._evaluate_share(None, data)
     assert sorted(whole) == [(m, s) for m in ("fan", "valve") for s in ("00", "01")]
-    shares = [callback._judge(None, data, (rank, 3)) for rank in range(3)]
+    shares = [callback._evaluate_share(None, data, (rank, 3)) for rank in range(3)]
     assert [len(share) for share in shares] == [2, 1, 1]
     assert shares[0] | shares[1] | shares[2] == whole
     assert _means(shares[::-1]) == callback.evaluate(None, data)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from scipy import stats
@@ -12,10 +13,13 @@ from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.knn import KNN
+from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.thuee import THUEE
 from fsasd.detectors.twfr_gmm import TWFRGMM
-from fsasd.selection.choice import TELLING_CLIPS, calibrated, choose, crossfit
-from fsasd.selection.selector import WIDE_GAP, Selector
+from fsasd.selection.choice import Evidence, choose, in_hindsight, measure
+from fsasd.selection.crossfit import calibrated, crossfit
+from fsasd.selection.selector import Selector
+from fsasd.selection.significance import MIN_CLIPS_FOR_GAP, WIDE_GAP
 
 
 class Recited(Detector):
@@ -36,6 +40,10 @@ def recited(label, scores, **known):
     """Clips that get these (settings, n) scores."""
     return Clips([Clip(Path(f"{a}_{b}_{i}.wav"), "fan", label=label, **known)
                   for i, (a, b) in enumerate(np.asarray(scores).T)])  # fmt: skip
+
+
+def choice(detector, selector, train, synthetic):
+    return choose(measure(detector, selector, train, synthetic), selector)
 
 
 def both(normal, anomaly):
@@ -84,10 +92,13 @@ def test_a_copy_that_is_not_told_is_known_to_most_folds(train):
     assert 0 < np.mean(made > 0.1) < 0.5
 
 
-def test_a_source_of_another_machine_is_in_no_fold(train, test_clips):
-    elsewhere = Clips([replace(test_clips[0], source=Path("elsewhere.wav"))] * 3, train.cache)
-    _, made = crossfit(KNN(), [{}], train, elsewhere)
-    assert (made > 0).all()
+def test_a_source_that_is_no_training_clip_is_an_error_that_names_it(train, test_clips):
+    unknown = Clips([replace(test_clips[0], source=Path("elsewhere.wav"))], train.cache)
+    message = f"{test_clips[0].path}: expected its source among the 16 .* found elsewhere.wav"
+    with pytest.raises(ValueError, match=message):
+        crossfit(KNN(), [{}], train, unknown)
+    with pytest.raises(ValueError, match=message):
+        measure(KNN(), Selector({"k": [1, 2]}), train, unknown)
 
 
 def test_cross_fitting_keeps_to_few_clips(train):
@@ -115,8 +126,8 @@ def test_learnt_by_heart_is_not_normal(noises, told, auc):
     """Normals and anomalies alike, but of clips that are fitted and of clips that are not."""
     known, fresh = noises[::2], noises[1::2]
     synthetic = Clips([*copies(known, told=told), *copies(fresh, "anomaly", told=False)])
-    choice = choose(KNN(), Selector({"k": [1, 2]}), known, known, synthetic)
-    assert choice.selection.curve["auc"][0] == pytest.approx(auc, abs=0.15)
+    selection = choice(KNN(), Selector({"k": [1, 2]}), known, synthetic)
+    assert selection.curve["auc"][0] == pytest.approx(auc, abs=0.15)
 
 
 # The gap between synthetic and real normals
@@ -133,7 +144,7 @@ def drawn(*shifts, count=40, scales=(1, 1), seed=0):
 
 def test_synthetic_normals_like_real_ones_leave_no_gap():
     train, synthetic = recited("normal", drawn(0, 0)), both(drawn(0, 0), drawn(1, 1))
-    gap = choose(Recited(), WHICH, train, train, synthetic).gap
+    gap = choice(Recited(), WHICH, train, synthetic).gap
     assert gap.low < 0.5 < gap.high
     assert not gap.exceeds(0.75)
     assert (gap.synthetic, gap.real) == (40, 40)
@@ -141,9 +152,9 @@ def test_synthetic_normals_like_real_ones_leave_no_gap():
 
 @pytest.mark.parametrize("shift", [-3, 3])
 def test_synthetic_normals_that_sound_otherwise_are_a_wide_gap(shift):
-    """By the detector's own setting alone, in which they do."""
+    """By the detector's default setting alone, in which they do."""
     train, synthetic = recited("normal", drawn(0, 0)), both(drawn(0, shift), drawn(0, 0))
-    gaps = [choose(Recited(which), WHICH, train, train, synthetic).gap for which in (0, 1)]
+    gaps = [choice(Recited(which), WHICH, train, synthetic).gap for which in (0, 1)]
     assert [gap.exceeds(0.75) for gap in gaps] == [False, True]
     assert gaps[1].auc == pytest.approx(stats.norm.cdf(shift / 2**0.5), abs=0.01)
 
@@ -151,29 +162,31 @@ def test_synthetic_normals_that_sound_otherwise_are_a_wide_gap(shift):
 @pytest.mark.parametrize("shift", [-3, 0, 3])
 @pytest.mark.parametrize("max_gap", [0.75, None])
 def test_clips_of_another_sound_choose_nothing(shift, max_gap):
-    """Setting 1 tells the anomalies; the own setting, 0, hears the generator."""
+    """Setting 1 tells the anomalies; the default setting, 0, hears the generator."""
     train, synthetic = recited("normal", drawn(0, 0)), both(drawn(shift, 0), drawn(shift, 3))
     selector = Selector({"which": [0, 1]}, "auc", max_gap=max_gap)
-    selection = choose(Recited(0), selector, train, train, synthetic).selection
+    selection = choice(Recited(0), selector, train, synthetic)
     assert selection.argmax == {"which": 1}
     if shift and max_gap:
-        assert selection.params == {"which": 0}
-        assert selection.reason.startswith("synthetic normal clips alone are told from real ones")
+        assert selection.setting == {"which": 0}
+        assert selection.abstain_reason.startswith(
+            "synthetic normal clips alone are distinguished from real ones"
+        )
     else:
-        assert (selection.params, selection.reason) == ({"which": 1}, "")
+        assert (selection.setting, selection.abstain_reason) == ({"which": 1}, "")
 
 
 def test_the_papers_rule_knows_no_gap():
     train, synthetic = recited("normal", drawn(0, 0)), both(drawn(3, 0), drawn(3, 3))
     selector = Selector({"which": [0, 1]}, "auc", abstain=False)
-    assert choose(Recited(0), selector, train, train, synthetic).selection.params == {"which": 1}
+    assert choice(Recited(0), selector, train, synthetic).setting == {"which": 1}
 
 
 def test_thirteen_clips_are_the_fewest_that_can_tell_a_wide_gap():
     """At the limit itself, all of fewer lie on one side of a generator of one sound too often."""
     rng = np.random.default_rng(0)
-    beyond = rng.random((100_000, TELLING_CLIPS)) < WIDE_GAP
-    all_beyond = [beyond[:, :count].all(axis=1).mean() for count in range(1, TELLING_CLIPS + 1)]
+    beyond = rng.random((100_000, MIN_CLIPS_FOR_GAP)) < WIDE_GAP
+    all_beyond = [beyond[:, :count].all(axis=1).mean() for count in range(1, MIN_CLIPS_FOR_GAP + 1)]
     assert all_beyond[-1] < 0.025 < all_beyond[-2]
 
 
@@ -185,14 +198,14 @@ def test_what_cannot_be_told_apart_chooses_nothing(real, synthetic, told):
     """Without a gap in either setting; setting 1 tells the anomalies, of which there are enough."""
     train = recited("normal", drawn(0, 0, count=real))
     made = both(drawn(0, 0, count=synthetic), drawn(0, 3))
-    choice = choose(Recited(0), WHICH, train, train, made)
-    assert not choice.gap.exceeds(WIDE_GAP)
-    assert choice.selection.argmax == {"which": 1}
+    selection = choice(Recited(0), WHICH, train, made)
+    assert not selection.gap.exceeds(WIDE_GAP)
+    assert selection.argmax == {"which": 1}
     if told:
-        assert (choice.selection.params, choice.selection.reason) == ({"which": 1}, "")
+        assert (selection.setting, selection.abstain_reason) == ({"which": 1}, "")
     else:
-        assert choice.selection.params == {"which": 0}
-        assert choice.selection.reason == (
+        assert selection.setting == {"which": 0}
+        assert selection.abstain_reason == (
             "too few independent normal clips to tell whether synthetic ones sound like real ones: "
             f"{real} real and {synthetic} synthetic, at least 13 of each are needed"
         )
@@ -201,45 +214,45 @@ def test_what_cannot_be_told_apart_chooses_nothing(real, synthetic, told):
 def test_a_gap_of_few_clips_is_not_called_sure():
     """All on one side, so does every resample: the interval has no width, and means nothing."""
     train = recited("normal", drawn(0, 0, count=4))
-    choice = choose(Recited(0), WHICH, train, train, both(drawn(8, 0), drawn(8, 3)))
-    assert (choice.gap.low, choice.gap.high) == (1, 1)
-    assert choice.selection.reason.startswith("too few independent normal clips to tell whether")
+    selection = choice(Recited(0), WHICH, train, both(drawn(8, 0), drawn(8, 3)))
+    assert (selection.gap.low, selection.gap.high) == (1, 1)
+    assert selection.abstain_reason.startswith("too few independent normal clips to tell whether")
 
 
 @pytest.mark.parametrize("options", [{"abstain": False}, {"calibrate": True}, {"max_gap": None}])
 def test_who_asks_for_no_gap_is_not_asked_for_clips_to_tell_it(options):
     train, made = recited("normal", drawn(0, 0, count=5)), both(drawn(0, 0), drawn(0, 3))
-    selection = choose(Recited(0), Selector({"which": [0, 1]}, **options), train, train, made)
-    assert selection.selection.params == {"which": 1}
+    selection = choice(Recited(0), Selector({"which": [0, 1]}, **options), train, made)
+    assert selection.setting == {"which": 1}
 
 
 @pytest.mark.parametrize(("sources", "chosen"), [(13, 1), (12, 0)])
 def test_synthetic_clips_of_few_recordings_tell_no_gap(sources, chosen):
     train = recited("normal", drawn(0, 0))
     normal = recited("normal", drawn(0, 0))
-    normal = [replace(clip, source=Path(f"{i % sources}.wav")) for i, clip in enumerate(normal)]
+    normal = [replace(c, source=train[i % sources].path) for i, c in enumerate(normal)]
     made = Clips([*normal, *recited("anomaly", drawn(0, 3))])
-    selection = choose(Recited(0), WHICH, train, train, made).selection
-    assert selection.params == {"which": chosen}
+    selection = choice(Recited(0), WHICH, train, made)
+    assert selection.setting == {"which": chosen}
 
 
 def test_real_normals_of_the_gap_are_held_out(noises):
     """Else every synthetic clip would be farther off than a training clip is from itself."""
     fresh = noises[1::2]
     synthetic = Clips([*copies(fresh, told=False), *copies(fresh, "anomaly", told=False)])
-    gap = choose(KNN(), Selector({"k": [1, 2]}), noises[::2], noises, synthetic).gap
+    gap = choice(KNN(), Selector({"k": [1, 2]}), noises[::2], synthetic).gap
     assert gap.low < 0.5 < gap.high
 
 
-def calibrated_or_not(train, synthetic, own=1):
+def calibrated_or_not(train, synthetic, default=1):
     selectors = [Selector({"which": [0, 1]}, "auc", calibrate=c) for c in (False, True)]
-    return [choose(Recited(own), s, train, train, synthetic).selection for s in selectors]
+    return [choice(Recited(default), s, train, synthetic) for s in selectors]
 
 
 def test_calibrated_clips_choose_whatever_the_gap_was():
     train, synthetic = recited("normal", drawn(0, 0)), both(drawn(8, 0), drawn(8, 2))
-    plain, calibrated_ = calibrated_or_not(train, synthetic, own=0)
-    assert (plain.params, calibrated_.params) == ({"which": 0}, {"which": 1})
+    plain, calibrated_ = calibrated_or_not(train, synthetic, default=0)
+    assert (plain.setting, calibrated_.setting) == ({"which": 0}, {"which": 1})
 
 
 def test_calibration_does_not_take_the_generator_for_an_anomaly():
@@ -248,7 +261,7 @@ def test_calibration_does_not_take_the_generator_for_an_anomaly():
     for selection in calibrated_or_not(train, synthetic):
         expected = [0.5, stats.norm.cdf(2**0.5)]
         np.testing.assert_allclose(selection.curve["auc"], expected, atol=0.02)
-        assert selection.params == {"which": 1}
+        assert selection.setting == {"which": 1}
 
 
 def test_calibration_judges_by_the_spread_of_real_normals():
@@ -257,7 +270,7 @@ def test_calibration_judges_by_the_spread_of_real_normals():
     synthetic = both(drawn(0, 0, scales=(3, 1)), drawn(1.2, 1.2, scales=(0.3, 1)))
     plain, calibrated_ = calibrated_or_not(train, synthetic)
     assert (plain.argmax, calibrated_.argmax) == ({"which": 1}, {"which": 0})
-    assert calibrated_.params == {"which": 0}
+    assert calibrated_.setting == {"which": 0}
 
 
 def test_without_a_gap_calibration_changes_nothing():
@@ -283,78 +296,146 @@ def test_calibration_does_not_depend_on_the_scale():
     ("keep", "found"),
     [(["normal"], "8 normal and 0"), (["anomaly"], "0 normal and 8"), ([], "0 normal and 0")],
 )
-def test_without_clips_of_both_labels_the_own_setting_is_kept(train, test_clips, keep, found):
+def test_without_clips_of_both_labels_the_default_setting_is_kept(train, test_clips, keep, found):
     synthetic = test_clips[[clip.label in keep for clip in test_clips]]
     for abstain in (True, False):
         selector = Selector({"r": [0.0, 1.0]}, abstain=abstain, baselines=[{"r": 0.0}])
-        choice = choose(TWFRGMM(r=1.0), selector, train, test_clips, synthetic)
-        assert choice.selection.params == {"r": 1.0}
+        evidence = measure(TWFRGMM(r=1.0), selector, train, synthetic, test_clips)
+        selection = choose(evidence, selector)
+        assert selection.setting == {"r": 1.0}
         assert f"to choose on: {found} anomalous (see synthetic/manifest.csv" in (
-            choice.selection.reason
+            selection.abstain_reason
         )
         # What the settings would have been worth is known all the same.
-        table = choice.settings.set_index("setting")
-        assert table["reason"]["synthetic"] == choice.selection.reason
+        hindsight = in_hindsight(evidence, selection, selector, test_clips)
+        table = hindsight.settings.set_index("setting")
+        assert table["reason"]["synthetic"] == selection.abstain_reason
         assert table["r"]["synthetic"] == 1.0
         assert {"r=0", "r=1", "oracle"} <= set(table.index)
 
 
 def test_a_setting_that_needs_more_clips_is_a_reason(train, test_clips):
-    choice = choose(KNN(k=2), Selector({"k": [1, 2, 8]}), train[:5], test_clips, test_clips)
-    assert choice.selection.params == {"k": 2}
-    assert choice.selection.reason == (
+    selector = Selector({"k": [1, 2, 8]})
+    evidence = measure(KNN(k=2), selector, train[:5], test_clips, test_clips)
+    selection = choose(evidence, selector)
+    assert selection.setting == {"k": 2}
+    assert selection.abstain_reason == (
         "a setting cannot be fitted: k=8 neighbours need as many clips, found 5"
     )
-    assert choice.settings is None
+    assert in_hindsight(evidence, selection, selector, test_clips) is None
 
 
 def test_a_network_keeps_its_setting_where_its_back_end_needs_more_clips(train, test_clips):
     detector = THUEE(channels=4, dim=8, seconds=0.5, epochs=1)
     selector = Selector({"k": [1, 5]}, max_gap=None)
-    choice = choose(detector, selector, train[:4], test_clips, test_clips)
-    assert choice.selection.params == {"k": 1}
-    assert choice.selection.reason == (
+    selection = choice(detector, selector, train[:4], test_clips)
+    assert selection.setting == {"k": 1}
+    assert selection.abstain_reason == (
         "a setting cannot be fitted: k=5 neighbours need as many clips, found 4"
     )
 
 
 def test_five_clips_are_enough_where_every_setting_can_be_fitted(train, test_clips):
-    choice = choose(TWFRGMM(), Selector({"r": [0.0, 1.0]}), train[:5], test_clips, test_clips)
-    assert choice.selection.curve["objective"].notna().all()
-    assert choice.gap.real == 5
+    selection = choice(TWFRGMM(), Selector({"r": [0.0, 1.0]}), train[:5], test_clips)
+    assert selection.curve["objective"].notna().all()
+    assert selection.gap.real == 5
     # ... but not to tell whether the clips that it was chosen on sound like the machine.
-    assert choice.selection.params == {"r": 1.0}
-    assert "5 real and" in choice.selection.reason
+    assert selection.setting == {"r": 1.0}
+    assert "5 real and" in selection.abstain_reason
 
 
 def test_one_clip_to_learn_from_leaves_the_gap_unknown(train, test_clips):
-    choice = choose(
-        KNN(),
-        Selector({"representation__pool_by": ["mean", "max"]}),
-        train[:1],
-        test_clips,
-        test_clips,
-    )
-    assert choice.gap is None
-    assert "1 real and" in choice.selection.reason
-    sourced = copies(test_clips, told=True)
-    sourced = Clips([replace(c, label=o.label) for c, o in zip(sourced, test_clips, strict=True)])
-    choice = choose(
-        KNN(),
-        Selector({"representation__pool_by": ["mean", "max"]}),
-        train[:1],
-        test_clips,
-        sourced,
-    )
-    assert "cross-fitting needs 2 clips at least" in choice.selection.reason
+    selector = Selector({"representation__pool_by": ["mean", "max"]})
+    selection = choice(KNN(), selector, train[:1], test_clips)
+    assert selection.gap is None
+    assert "1 real and" in selection.abstain_reason
+    sourced = Clips([replace(clip, source=train[0].path) for clip in test_clips], train.cache)
+    selection = choice(KNN(), selector, train[:1], sourced)
+    assert "cross-fitting needs 2 clips at least" in selection.abstain_reason
 
 
 def test_other_errors_are_not_taken_for_too_few_clips(train, test_clips):
     with pytest.raises(ValueError, match="pool_by 'median'"):
-        choose(
-            KNN(),
-            Selector({"representation__pool_by": ["median", "max"]}),
-            train,
-            test_clips,
-            test_clips,
-        )
+        choice(KNN(), Selector({"representation__pool_by": ["median", "max"]}), train, test_clips)
+
+
+# Evidence, on which the rule acts
+
+
+GRID = Selector({"k": [1, 2], "representation__pool_by": ["mean", "max"]})
+
+
+@pytest.mark.parametrize("kind", ["fitted on all", "cross-fitted", "calibrated", "nothing to try"])
+def test_saved_evidence_chooses_as_what_was_measured_bit_for_bit(train, test_clips, tmp_path, kind):
+    selector = Selector(GRID.grids, calibrate=kind == "calibrated", abstain=False)
+    synthetic = test_clips
+    if kind == "cross-fitted":
+        sourced = [replace(c, source=train[i].path) for i, c in enumerate(test_clips)]
+        synthetic = Clips(sourced, train.cache)
+    if kind == "nothing to try":
+        synthetic = test_clips.where(label="normal")
+    measured = measure(KNN(), selector, train, synthetic, test_clips)
+    measured.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "evidence.json",
+        "evidence.safetensors",
+    ]
+    read = Evidence.load(tmp_path)
+    selections = [choose(one, selector) for one in (measured, read)]
+    pd.testing.assert_frame_equal(*(s.curve for s in selections), check_exact=True)
+    np.testing.assert_array_equal(*(s.resampled for s in selections))
+    assert selections[0].setting == selections[1].setting
+    assert selections[0].gap == selections[1].gap
+    scores = [in_hindsight(one, selections[0], selector, test_clips) for one in (measured, read)]
+    pd.testing.assert_frame_equal(*(h.scores for h in scores), check_exact=True)
+
+
+def test_a_setting_that_is_an_object_is_saved_with_the_evidence(train, test_clips, tmp_path):
+    grid = {"representation": [TimeStatistics(pool_by="mean"), TimeStatistics(pool_by="max")]}
+    selector = Selector(grid, abstain=False)
+    measured = measure(KNN(), selector, train, test_clips)
+    measured.save(tmp_path)
+    chosen = choose(Evidence.load(tmp_path), selector).setting
+    assert chosen == choose(measured, selector).setting
+    assert chosen["representation"] in grid["representation"]
+
+
+def test_the_rule_may_change_after_the_evidence_was_measured(train, test_clips):
+    evidence = measure(KNN(), GRID, train, test_clips)
+    paper = Selector(GRID.grids, "pauc", abstain=False, resamples=10, max_gap=0.9)
+    assert (paper.measured(), paper.rule()) != (GRID.measured(), GRID.rule())
+    assert paper.measured() == GRID.measured()
+    assert choose(evidence, GRID).abstain_reason
+    selection = choose(evidence, paper)
+    assert not selection.abstain_reason
+    assert selection.resampled.shape == (len(selection.curve), 10)
+
+
+@pytest.mark.parametrize(
+    "other", [{"grid": {"k": [1, 2]}}, {"calibrate": True}, {"max_gap": None}], ids=str
+)
+def test_evidence_that_was_measured_for_another_selector_is_refused(train, test_clips, other):
+    evidence = measure(KNN(), GRID, train, test_clips)
+    with pytest.raises(ValueError, match="expected scores as the selector asks for them"):
+        choose(evidence, Selector(**{"grid": GRID.grids, **other}))
+
+
+def test_evidence_of_another_format_is_refused(train, test_clips, tmp_path):
+    measure(KNN(), GRID, train, test_clips).save(tmp_path)
+    path = tmp_path / "evidence.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 0'))
+    with pytest.raises(ValueError, match=r"evidence.json: expected format 1, found 0"):
+        Evidence.load(tmp_path)
+
+
+def test_labels_of_other_clips_than_were_measured_are_refused(train, test_clips):
+    evidence = measure(KNN(), GRID, train, test_clips, test_clips)
+    selection = choose(evidence, GRID)
+    with pytest.raises(ValueError, match="expected scores of 15 test clips, found 16"):
+        in_hindsight(evidence, selection, GRID, test_clips[1:])
+
+
+def test_a_synthetic_clip_whose_score_is_no_number_is_named():
+    train, synthetic = recited("normal", drawn(0, 0)), both(drawn(0, 0), [[np.nan], [0.0]])
+    with pytest.raises(ValueError, match=r"nan_0.0_0.wav: expected a finite anomaly score"):
+        measure(Recited(), WHICH, train, synthetic)

@@ -86,8 +86,8 @@ def test_weights_are_a_grid_that_costs_one_fit(train, test_clips, monkeypatch):
     assert selector.settings()[0] == {"combine": "mean", "weights__knn": 0.0}
     np.testing.assert_allclose(rows[0], rows[2])  # of k-NN's weight nothing is left
     assert not np.allclose(rows[1], rows[3])
-    selection = selector.select(ensemble, test_clips.labels, rows)
-    assert set(selection.params) == {"weights__knn", "combine"}
+    selection = selector.select(selector.candidates(ensemble), test_clips.labels, rows)
+    assert set(selection.setting) == {"weights__knn", "combine"}
 
 
 def test_settings_of_a_member_are_a_grid(train, test_clips):

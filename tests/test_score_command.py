@@ -19,22 +19,23 @@ from fsasd.data.check import inspect
 from fsasd.data.check.likeness import save_profiles
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import read_clips
-from fsasd.detection.section import calibrate, detect
+from fsasd.detection.section import calibrate, run_section
 from fsasd.detection.tables import write
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.selection.selector import Selector
 
 
 @pytest.fixture(scope="module")
-def detection(factory_clips):
+def result(factory_clips):
     own = factory_clips.where(machine="bearing")
-    return detect(TWFRGMM(), Selector({}), own.where(split="train"), own.where(split="test"))
+    return run_section(TWFRGMM(), Selector({}), own.where(split="train"), own.where(split="test"))
 
 
 @pytest.fixture(scope="module")
-def models(detection, tmp_path_factory):
+def models(result, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    write(folder, [detection])
+    write(folder, [result])
+    result.detection.save_model(folder / "models" / "bearing" / "section_00")
     return folder / "models"
 
 
@@ -46,29 +47,31 @@ def table(text):
     return pd.read_csv(io.StringIO(text))
 
 
-def test_scores_and_decisions_are_those_of_the_run(models, detection, capsys):
-    paths = [clip.path for clip in detection.test]
+def test_scores_and_decisions_are_those_of_the_run(models, result, capsys):
+    paths = [clip.path for clip in result.test]
     assert score("--model", models / "bearing", *paths) == 0
     out, err = capsys.readouterr()
     found = table(out)
     assert found["file"].tolist() == [str(path) for path in paths]
-    np.testing.assert_allclose(found["score"], detection.scores, rtol=1e-12)
-    assert found["decision"].tolist() == detection.decisions.astype(int).tolist()
+    np.testing.assert_allclose(found["score"], result.detection.scores, rtol=1e-12)
+    assert found["decision"].tolist() == result.detection.decisions.astype(int).tolist()
     assert 0 < found["decision"].sum() < len(found)
-    assert set(found["threshold"]) == {detection.threshold}
+    assert set(found["threshold"]) == {result.detection.threshold}
     assert err == ""
 
 
-def test_p_values_are_those_of_the_run(models, detection, capsys):
-    assert score("--model", models / "bearing", *[clip.path for clip in detection.test]) == 0
+def test_p_values_are_those_of_the_run(models, result, capsys):
+    assert score("--model", models / "bearing", *[clip.path for clip in result.test]) == 0
     found = table(capsys.readouterr().out)
     run = pd.read_csv(models.parent / "clips.csv")
     np.testing.assert_allclose(found["p_value"], run["p_value"], rtol=1e-12)
-    np.testing.assert_array_equal(run["p_value"], detection.calibration.p_values(detection.scores))
+    np.testing.assert_array_equal(
+        run["p_value"], result.detection.calibration.p_values(result.detection.scores)
+    )
 
 
-def test_json_lines_say_the_same(models, detection, capsys):
-    paths = [clip.path for clip in detection.test[:3]]
+def test_json_lines_say_the_same(models, result, capsys):
+    paths = [clip.path for clip in result.test[:3]]
     assert score("--model", models / "bearing", "--json", *paths) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert score("--model", models / "bearing", *paths) == 0
@@ -76,83 +79,85 @@ def test_json_lines_say_the_same(models, detection, capsys):
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.02, 0.4])
-def test_another_false_alarm_rate_needs_no_new_fit(models, detection, capsys, rate):
-    paths = [clip.path for clip in detection.test]
+def test_another_false_alarm_rate_needs_no_new_fit(models, result, capsys, rate):
+    paths = [clip.path for clip in result.test]
     assert score("--model", models / "bearing", "--false-alarm-rate", rate, *paths) == 0
     found = table(capsys.readouterr().out)
-    expected = calibrate(detection.detector, train_of(detection), rate).threshold
+    expected = calibrate(result.detection.detector, train_of(result), rate).threshold
     assert set(found["threshold"]) == {expected}
-    np.testing.assert_array_equal(found["decision"], (detection.scores > expected).astype(int))
+    np.testing.assert_array_equal(
+        found["decision"], (result.detection.scores > expected).astype(int)
+    )
 
 
-def train_of(detection):
-    folder = detection.test[0].path.parents[3]
+def train_of(result):
+    folder = result.test[0].path.parents[3]
     return Clips(read_clips(folder, ["bearing"])).where(split="train")
 
 
 @pytest.mark.parametrize("rate", [0, 1, 10])
-def test_a_false_alarm_rate_is_a_share(models, detection, capsys, rate):
-    arguments = ["--false-alarm-rate", rate, detection.test[0].path]
+def test_a_false_alarm_rate_is_a_share(models, result, capsys, rate):
+    arguments = ["--false-alarm-rate", rate, result.test[0].path]
     assert score("--model", models / "bearing", *arguments) == 2
     assert "false-alarm rate: expected the share of normal clips" in capsys.readouterr().err
 
 
-def test_a_recording_beyond_what_can_be_computed_is_an_error(models, detection, tmp_path, capsys):
+def test_a_recording_beyond_what_can_be_computed_is_an_error(models, result, tmp_path, capsys):
     loud = tmp_path / "loud.wav"
     soundfile.write(loud, np.full(16000, 1e30), 16000, subtype="DOUBLE")
-    assert score("--model", models / "bearing", loud, detection.test[0].path) == 1
+    assert score("--model", models / "bearing", loud, result.test[0].path) == 1
     out, err = capsys.readouterr()
-    assert table(out)["file"].tolist() == [str(detection.test[0].path)]
+    assert table(out)["file"].tolist() == [str(result.test[0].path)]
     assert err.startswith(f"{loud}: expected samples in [-1, 1]")
 
 
-def test_a_score_that_is_no_number_is_an_error(models, detection, monkeypatch, capsys):
+def test_a_score_that_is_no_number_is_an_error(models, result, monkeypatch, capsys):
     def some_nan(self, clips):
         return np.array([np.nan, *scores(self, clips)[1:]])
 
     scores = TWFRGMM.score
     monkeypatch.setattr(TWFRGMM, "score", some_nan)
-    first, second = (clip.path for clip in detection.test[:2])
+    first, second = (clip.path for clip in result.test[:2])
     assert score("--model", models / "bearing", first, second) == 1
     out, err = capsys.readouterr()
     assert table(out)["file"].tolist() == [str(second)]
     assert err == f"{first}: expected a finite anomaly score, found nan\n"
 
 
-def test_a_folder_is_all_its_recordings(models, detection, tmp_path, capsys, caplog):
+def test_a_folder_is_all_its_recordings(models, result, tmp_path, capsys, caplog):
     for name in ("b.wav", "a.wav", "inner/c.WAV"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(detection.test[0].path, tmp_path / name)
+        shutil.copy(result.test[0].path, tmp_path / name)
     (tmp_path / "notes.txt").touch()
     (tmp_path / "._a.wav").touch()
     (tmp_path / "d.m4a").touch()
     (tmp_path / "@eaDir").mkdir()
-    shutil.copy(detection.test[0].path, tmp_path / "@eaDir" / "a.wav")
+    shutil.copy(result.test[0].path, tmp_path / "@eaDir" / "a.wav")
     assert score("--model", models / "bearing/section_00", tmp_path) == 0
     assert "1 file that looks like audio left out (.m4a cannot be read): d.m4a" in caplog.text
     found = table(capsys.readouterr().out)
     assert found["file"].tolist() == [str(tmp_path / n) for n in ("a.wav", "b.wav", "inner/c.WAV")]
-    assert found["score"].tolist() == pytest.approx([detection.scores[0]] * 3, rel=1e-12)
+    assert found["score"].tolist() == pytest.approx([result.detection.scores[0]] * 3, rel=1e-12)
 
 
-def test_what_cannot_be_read_is_named_and_nothing_else_is_lost(models, detection, tmp_path, capsys):
+def test_what_cannot_be_read_is_named_and_nothing_else_is_lost(models, result, tmp_path, capsys):
     broken, absent = tmp_path / "broken.wav", tmp_path / "absent.wav"
     broken.write_bytes(b"RIFF....")
-    paths = [clip.path for clip in detection.test[:3]]
+    paths = [clip.path for clip in result.test[:3]]
     assert score("--model", models / "bearing", paths[0], broken, *paths[1:], absent) == 1
     out, err = capsys.readouterr()
-    np.testing.assert_allclose(table(out)["score"], detection.scores[:3], rtol=1e-12)
+    np.testing.assert_allclose(table(out)["score"], result.detection.scores[:3], rtol=1e-12)
     first, second = err.strip().splitlines()
     assert first.startswith(f"{broken}: not readable as audio")
     assert second == f"recording {absent} does not exist"
 
 
-def test_one_bad_recording_never_costs_another_its_score(models, detection, tmp_path, capsys):
+def test_one_bad_recording_never_costs_another_its_score(models, result, tmp_path, capsys):
     good = {}
     for i, name in enumerate([b"a.wav", b"inner.wav/b.wav", b"L\xfcfter.wav", b"z.wav"]):
         good[name] = path = tmp_path / os.fsdecode(name)
         path.parent.mkdir(exist_ok=True)
-        shutil.copy(detection.test[i].path, path)
+        shutil.copy(result.test[i].path, path)
     samples, rate = soundfile.read(good[b"a.wav"])
     soundfile.write(tmp_path / "c.wav", samples, rate, subtype="GSM610")
     bad = {
@@ -175,7 +180,7 @@ def test_one_bad_recording_never_costs_another_its_score(models, detection, tmp_
     names = "a.wav", "inner.wav/b.wav", r"L\xfcfter.wav", "z.wav", "c.wav"
     paths = [f"{tmp_path}/{name}" for name in names]
     assert found.index.tolist() == sorted(paths)
-    np.testing.assert_allclose(found[paths[:4]], detection.scores[:4], rtol=1e-12)
+    np.testing.assert_allclose(found[paths[:4]], result.detection.scores[:4], rtol=1e-12)
     said = err.strip().splitlines()
     others = "nan.wav", "loud.wav", "slow.wav", "stereo.wav", "link.wav", "loop.wav", "pipe.wav"
     assert len(said) == len(bad) + len(others)
@@ -183,8 +188,8 @@ def test_one_bad_recording_never_costs_another_its_score(models, detection, tmp_
         assert sum(f"{tmp_path}/{name}" in line for line in said) == 1, name
 
 
-def test_a_name_that_is_not_utf_8_may_be_printed_anywhere(models, detection, tmp_path):
-    shutil.copy(detection.test[0].path, tmp_path / os.fsdecode(b"L\xfcfter.wav"))
+def test_a_name_that_is_not_utf_8_may_be_printed_anywhere(models, result, tmp_path):
+    shutil.copy(result.test[0].path, tmp_path / os.fsdecode(b"L\xfcfter.wav"))
     done = subprocess.run(
         [sys.executable, "-m", "fsasd.cli.score", "--model", models / "bearing", tmp_path],
         capture_output=True, check=True, timeout=300,
@@ -193,11 +198,11 @@ def test_a_name_that_is_not_utf_8_may_be_printed_anywhere(models, detection, tmp
     assert rb"L\xfcfter.wav," in done.stdout
 
 
-def test_recordings_unlike_the_training_clips_are_told(models, detection, tmp_path, capsys):
-    recordings = inspect(detection.test, None)
+def test_recordings_unlike_the_training_clips_are_told(models, result, tmp_path, capsys):
+    recordings = inspect(result.test, None)
     profiled = shutil.copytree(models, tmp_path / "models")
     save_profiles(profiled, recordings.assign(split="train", label="normal"))
-    paths = [clip.path for clip in detection.test[:3]]
+    paths = [clip.path for clip in result.test[:3]]
     samples, rate = soundfile.read(paths[0])
     halved = tmp_path / "halved.wav"
     soundfile.write(halved, resample_poly(resample_poly(samples, 1, 2), 2, 1), rate)
@@ -212,15 +217,15 @@ def test_recordings_unlike_the_training_clips_are_told(models, detection, tmp_pa
     )  # fmt: skip
 
 
-def test_a_recording_on_the_scale_of_integers_is_refused(models, detection, tmp_path, capsys):
-    samples, rate = soundfile.read(detection.test[0].path, dtype="float32")
+def test_a_recording_on_the_scale_of_integers_is_refused(models, result, tmp_path, capsys):
+    samples, rate = soundfile.read(result.test[0].path, dtype="float32")
     soundfile.write(tmp_path / "large.wav", 32768 * samples, rate, subtype="FLOAT")
     assert score("--model", models / "bearing", tmp_path / "large.wav") == 1
     assert "on the scale of 16-bit integers" in capsys.readouterr().err
 
 
-def test_it_hears_the_channel_that_the_run_heard(models, detection, tmp_path, capsys):
-    mono, rate = soundfile.read(detection.test[0].path, dtype="int16")
+def test_it_hears_the_channel_that_the_run_heard(models, result, tmp_path, capsys):
+    mono, rate = soundfile.read(result.test[0].path, dtype="int16")
     both = tmp_path / "both.wav"
     soundfile.write(both, np.stack([mono[::-1], mono], axis=1), rate, subtype="PCM_16")
     shutil.copytree(models / "bearing", tmp_path / "bearing")
@@ -231,7 +236,7 @@ def test_it_hears_the_channel_that_the_run_heard(models, detection, tmp_path, ca
     decision.write_text(json.dumps(json.loads(decision.read_text()) | {"channel": 1}))
     assert score("--model", tmp_path / "bearing", both) == 0
     found = table(capsys.readouterr().out)
-    assert found["score"][0] == pytest.approx(detection.scores[0], rel=1e-12)
+    assert found["score"][0] == pytest.approx(result.detection.scores[0], rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -245,11 +250,11 @@ def test_it_hears_the_channel_that_the_run_heard(models, detection, tmp_path, ca
         ),
     ],
 )
-def test_a_model_that_is_not_there_or_not_one(models, detection, tmp_path, capsys, prepare, said):
+def test_a_model_that_is_not_there_or_not_one(models, result, tmp_path, capsys, prepare, said):
     folder = tmp_path / "bearing"
     shutil.copytree(models / "bearing", folder)
     prepare(folder)
-    assert score("--model", folder, detection.test[0].path) == 2
+    assert score("--model", folder, result.test[0].path) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert str(folder) in err
@@ -261,18 +266,18 @@ def test_a_folder_without_recordings(models, tmp_path, capsys):
     assert f"{tmp_path} holds no recordings (.wav, .flac, " in capsys.readouterr().err
 
 
-def test_the_command_prints_a_table_and_nothing_else(models, detection):
+def test_the_command_prints_a_table_and_nothing_else(models, result):
     done = subprocess.run(
         [sys.executable, "-m", "fsasd.cli.score", "--model", models / "bearing",
-         detection.test[0].path],
+         result.test[0].path],
         capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
     assert len(table(done.stdout)) == 1
     assert done.stderr == ""
 
 
-def test_a_reader_that_has_enough_ends_it_in_peace(models, detection, tmp_path):
-    many = [str(clip.path) for clip in detection.test] * 12
+def test_a_reader_that_has_enough_ends_it_in_peace(models, result, tmp_path):
+    many = [str(clip.path) for clip in result.test] * 12
     code = "import sys; from fsasd.cli.commands import score; sys.exit(score())"
     command = [sys.executable, "-c", code, "--model", str(models / "bearing")]
     said = tmp_path / "stderr"
@@ -317,19 +322,19 @@ def damaged(models, tmp_path, name, change):
         ("decision.json", lambda a: a.clear(), "expected format 2, found none: it was written by"),
     ],
 )
-def test_a_damaged_model_is_named(models, detection, tmp_path, capsys, name, change, told):
+def test_a_damaged_model_is_named(models, result, tmp_path, capsys, name, change, told):
     folder = damaged(models, tmp_path, name, change)
-    assert score("--model", folder, detection.test[0].path) == 2
+    assert score("--model", folder, result.test[0].path) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"not a model of fsasd: {folder}")
     assert told in line
 
 
-def test_a_model_of_a_trusted_package_scores(models, detection, tmp_path, monkeypatch, capsys):
+def test_a_model_of_a_trusted_package_scores(models, result, tmp_path, monkeypatch, capsys):
     package = "from fsasd.detectors.twfr_gmm import TWFRGMM\nclass Mine(TWFRGMM): pass\n"
     (tmp_path / "trusted_package.py").write_text(package)
     monkeypatch.syspath_prepend(tmp_path)
     about = {"class": "trusted_package.Mine"}
     folder = damaged(models, tmp_path, "detector.json", lambda a: a.update(about))
-    assert score("--model", folder, "--trust", "trusted_package", detection.test[0].path) == 0
-    assert table(capsys.readouterr().out)["score"][0] == pytest.approx(detection.scores[0])
+    assert score("--model", folder, "--trust", "trusted_package", result.test[0].path) == 0
+    assert table(capsys.readouterr().out)["score"][0] == pytest.approx(result.detection.scores[0])

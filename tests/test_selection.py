@@ -15,7 +15,9 @@ from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.metrics import harmonic_mean, section_metrics
-from fsasd.selection.selector import Selector, _gain_by_chance, title
+from fsasd.selection.selector import Selector
+from fsasd.selection.settings import title
+from fsasd.selection.significance import critical_value
 
 LABELS = np.repeat([0, 1], 20)
 
@@ -25,6 +27,10 @@ def paper(grid, *options, **more):
     return Selector(grid, *options, abstain=False, **more)
 
 
+def select(selector, detector, *measured, **more):
+    return selector.select(selector.candidates(detector), *measured, **more)
+
+
 def separated(*shifts, seed=0):
     """Scores of settings, of which each tells anomalies apart by its own shift."""
     noise = np.random.default_rng(seed).standard_normal(len(LABELS))
@@ -32,8 +38,8 @@ def separated(*shifts, seed=0):
 
 
 def test_the_setting_that_tells_anomalies_best_is_chosen():
-    selection = paper({"r": [0.0, 0.5, 1.0]}).select(TWFRGMM(), LABELS, separated(0, 2, 1))
-    assert selection.params == {"r": 0.5}
+    selection = select(paper({"r": [0.0, 0.5, 1.0]}), TWFRGMM(), LABELS, separated(0, 2, 1))
+    assert selection.setting == {"r": 0.5}
     assert selection.curve["chosen"].tolist() == [False, True, False]
     assert selection.curve["r"].tolist() == [0.0, 0.5, 1.0]
 
@@ -42,25 +48,25 @@ def test_the_setting_that_tells_anomalies_best_is_chosen():
 @given(arrays(np.float64, (5, 12), elements=st.floats(-100, 100)))
 def test_nothing_beats_the_chosen_setting(scores):
     labels = np.arange(12) % 2
-    selection = paper({"r": [0.0, 0.3, 0.6, 0.9, 1.0]}, resamples=5).select(
-        TWFRGMM(), labels, scores
+    selection = select(
+        paper({"r": [0.0, 0.3, 0.6, 0.9, 1.0]}, resamples=5), TWFRGMM(), labels, scores
     )
     curve = selection.curve
     assert curve["chosen"].sum() == 1
     chosen = curve.loc[curve["chosen"]].iloc[0]
     assert chosen["objective"] >= curve["objective"].max() - 1e-9
-    assert chosen["r"] == selection.params["r"]
+    assert chosen["r"] == selection.setting["r"]
 
 
 @pytest.mark.parametrize(
     ("own", "chosen"), [(1.0, 0.9), (0.0, 0.2), (0.6, 0.5), (0.85, 0.9), (0.2, 0.2), (5.0, 0.9)]
 )
-def test_of_equals_the_one_nearest_the_detectors_own_is_chosen(own, chosen):
+def test_of_equals_the_one_nearest_the_detectors_default_is_chosen(own, chosen):
     selector = paper({"r": [0.0, 0.2, 0.5, 0.9, 1.1]})
-    # The own setting is tried beside the grid, and can be kept but not chosen.
-    outside = len(selector.candidates(TWFRGMM(r=own))) - 5
+    # The default setting is tried beside the grid, and can be kept but not chosen.
+    outside = len(selector.candidates(TWFRGMM(r=own)).settings) - 5
     scores = separated(*(0, 3, 3, 3, 0), *[4] * outside)
-    assert selector.select(TWFRGMM(r=own), LABELS, scores).params == {"r": chosen}
+    assert select(selector, TWFRGMM(r=own), LABELS, scores).setting == {"r": chosen}
 
 
 def test_settings_that_differ_by_rounding_are_equal():
@@ -71,33 +77,33 @@ def test_settings_that_differ_by_rounding_are_equal():
             [13, 21, 9, 8, 18, 19, 16, 15, 14, 23, 10, 22, 6, 3, 12, 0, 20, 1, 7, 5, 2, 11, 17, 4],
         ]
     )
-    selection = paper({"r": [0.0, 1.0]}).select(TWFRGMM(r=1.0), labels, scores)
+    selection = select(paper({"r": [0.0, 1.0]}), TWFRGMM(r=1.0), labels, scores)
     farther, nearer = selection.curve["objective"]
     assert 0 < farther - nearer < 1e-12
-    assert selection.params == {"r": 1.0}
+    assert selection.setting == {"r": 1.0}
 
 
 def test_a_better_setting_wins_over_a_nearer_one():
     selector = paper({"r": [0.0, 1.0]})
     scores = separated(1, 1)
     scores[0, LABELS == 1] += 0.5
-    assert selector.select(TWFRGMM(r=1.0), LABELS, scores).params == {"r": 0.0}
+    assert select(selector, TWFRGMM(r=1.0), LABELS, scores).setting == {"r": 0.0}
 
 
-def test_of_equals_that_are_words_the_detectors_own_is_chosen():
+def test_of_equals_that_are_words_the_detectors_default_is_chosen():
     selector = paper({"representation__pool_by": ["mean", "max", "mean+std"], "k": [1, 2]})
     scores = np.tile(separated(1), (6, 1))
-    chosen = selector.select(KNN(TimeStatistics(pool_by="max"), k=2), LABELS, scores).params
+    chosen = select(selector, KNN(TimeStatistics(pool_by="max"), k=2), LABELS, scores).setting
     assert chosen == {"representation__pool_by": "max", "k": 2}
 
 
 def test_every_combination_has_a_row():
     selector = paper({"r": [0.0, 1.0], "n_components": [1, 2, 4]})
     scores = separated(0, 0, 0, 0, 3, 0)
-    selection = selector.select(TWFRGMM(), LABELS, scores)
+    selection = select(selector, TWFRGMM(), LABELS, scores)
     assert len(selector.settings()) == len(selection.curve) == 6
-    assert selection.params == selector.settings()[4]
-    assert isinstance(selection.params["n_components"], int)
+    assert selection.setting == selector.settings()[4]
+    assert isinstance(selection.setting["n_components"], int)
 
 
 def rank_one_low():
@@ -113,8 +119,8 @@ def rank_one_low():
 @pytest.mark.parametrize(("objective", "row"), [("auc", 0), ("pauc", 1)])
 def test_the_objective_decides(objective, row):
     labels, scores = rank_one_low()
-    selection = paper({"r": [0.0, 1.0]}, objective).select(TWFRGMM(), labels, scores)
-    assert selection.params == {"r": float(row)}
+    selection = select(paper({"r": [0.0, 1.0]}, objective), TWFRGMM(), labels, scores)
+    assert selection.setting == {"r": float(row)}
     np.testing.assert_array_equal(selection.curve["objective"], selection.curve[objective])
 
 
@@ -154,7 +160,7 @@ def test_without_a_grid_there_is_nothing_to_try():
 
 def test_a_numpy_grid_chooses_values_that_can_be_saved(factory_clips, tmp_path):
     selector = paper({"k": np.arange(1, 3)})
-    chosen = selector.select(KNN(), LABELS, separated(0, 2)).params
+    chosen = select(selector, KNN(), LABELS, separated(0, 2)).setting
     train = factory_clips.where(machine="bearing", split="train")
     KNN(**chosen).fit(train).save(tmp_path)
     assert load(tmp_path).k == 2
@@ -186,10 +192,12 @@ def test_several_grids_are_tried_one_after_the_other():
         baselines=[{"use": "knn", "knn__k": 2}],
     )
     selector.check(either)
-    assert selector.candidates(either) == selector.settings()
-    assert selector.own(either) == {"use": "gmm", "gmm__r": 1.0}
-    selection = selector.select(either, LABELS, separated(0, 1, 0, 3))
-    assert selection.params == {"use": "knn", "knn__k": 2, "knn__representation__pool_by": "max"}
+    candidates = selector.candidates(either)
+    assert candidates.settings == selector.settings()
+    default = candidates.settings[candidates.default]
+    assert default == {"use": "gmm", "gmm__r": 1.0}
+    selection = select(selector, either, LABELS, separated(0, 1, 0, 3))
+    assert selection.setting == {"use": "knn", "knn__k": 2, "knn__representation__pool_by": "max"}
     table = selection.curve
     assert table["knn__k"].tolist()[2:] == [1, 2]
     assert table["knn__k"].isna().tolist() == [True, True, False, False]
@@ -197,8 +205,8 @@ def test_several_grids_are_tried_one_after_the_other():
     assert [title(row) for row in written.to_dict("records")] == [
         "use=gmm, r=0", "use=gmm, r=1", "use=knn, k=1", "use=knn, k=2",
     ]  # fmt: skip
-    # Of equals, the own detector's own setting.
-    assert selector.select(either, LABELS, separated(1, 1, 1, 1)).params == selector.own(either)
+    # Of equals, the detector's default setting.
+    assert select(selector, either, LABELS, separated(1, 1, 1, 1)).setting == default
     with pytest.raises(ValueError, match="OneOf has no parameter knn__r"):
         Selector([{"gmm__r": [1.0]}, {"knn__r": [1.0]}]).check(either)
 
@@ -217,12 +225,14 @@ def test_the_interval_is_of_the_spread_of_fresh_clips():
 def test_what_each_resample_would_pick_is_counted():
     curve = paper({"r": [0.0, 0.5, 1.0]}).curve(LABELS, separated(0, 3, 0))
     assert curve.table["picked"].tolist() == [0, 1, 0]
-    # Equal settings share nothing: the nearest to the detector's own takes all.
-    curve = paper({"r": [0.0, 0.5, 1.0]}).curve(LABELS, separated(2, 2, 2), detector=TWFRGMM())
+    # Equal settings share nothing: the nearest to the detector's default takes all.
+    selector = paper({"r": [0.0, 0.5, 1.0]})
+    candidates = selector.candidates(TWFRGMM())
+    curve = selector.curve(LABELS, separated(2, 2, 2), candidates=candidates)
     assert curve.table["picked"].tolist() == [0, 0, 1]
 
 
-# When the detector keeps its own setting
+# When the detector keeps its default setting
 
 
 def noisy(*shifts, clips=40, seed=0):
@@ -238,26 +248,28 @@ GRID = {"r": [0.0, 0.5, 0.9, 1.0]}
 
 
 def test_a_gain_beyond_chance_is_taken():
-    selection = Selector(GRID).select(TWFRGMM(), *noisy(0, 4, 0, 1))
-    assert selection.params == selection.argmax == {"r": 0.5}
-    assert selection.reason == ""
-    assert selection.gain > selection.chance > 0
+    selection = select(Selector(GRID), TWFRGMM(), *noisy(0, 4, 0, 1))
+    assert selection.setting == selection.argmax == {"r": 0.5}
+    assert selection.abstain_reason == ""
+    assert selection.gain > selection.critical_value > 0
     assert (selection.curve["reason"] == "").all()
 
 
-def test_a_flat_curve_keeps_the_detectors_own_setting_and_says_so():
+def test_a_flat_curve_keeps_the_detectors_default_setting_and_says_so():
     labels, scores = noisy(1, 1.2, 1, 1)
-    selection = Selector(GRID).select(TWFRGMM(), labels, scores)
-    assert selection.params == {"r": 1.0}
-    assert 0 < selection.gain < selection.chance
-    assert selection.argmax != selection.params
+    selection = select(Selector(GRID), TWFRGMM(), labels, scores)
+    assert selection.setting == {"r": 1.0}
+    assert 0 < selection.gain < selection.critical_value
+    assert selection.argmax != selection.setting
     gained = f"r={selection.argmax['r']:g} gains {100 * selection.gain:.1f} points over r=1"
-    assert gained in selection.reason
-    lucky = f"the luckiest of 4 settings gains up to {100 * selection.chance:.1f} by chance"
-    assert lucky in selection.reason
-    assert selection.curve.loc[selection.curve["chosen"], "reason"].item() == selection.reason
+    assert gained in selection.abstain_reason
+    lucky = f"the luckiest of 4 settings gains up to {100 * selection.critical_value:.1f} by chance"
+    assert lucky in selection.abstain_reason
+    assert (
+        selection.curve.loc[selection.curve["chosen"], "reason"].item() == selection.abstain_reason
+    )
     assert selection.curve.loc[selection.curve["argmax"], "r"].item() == selection.argmax["r"]
-    assert paper(GRID).select(TWFRGMM(), labels, scores).params == selection.argmax
+    assert select(paper(GRID), TWFRGMM(), labels, scores).setting == selection.argmax
 
 
 def test_equally_good_settings_are_rarely_told_apart():
@@ -266,8 +278,8 @@ def test_equally_good_settings_are_rarely_told_apart():
     taken, naive = 0, 0
     for seed in range(120):
         labels, scores = noisy(*[1] * 21, seed=seed)
-        selection = Selector(grid).select(TWFRGMM(), labels, scores)
-        taken += not selection.reason
+        selection = select(Selector(grid), TWFRGMM(), labels, scores)
+        taken += not selection.abstain_reason
         best = int(selection.curve["argmax"].to_numpy().argmax())
         difference = selection.resampled[best] - selection.resampled[-1]
         naive += np.quantile(difference, 0.025) > 0
@@ -276,66 +288,71 @@ def test_equally_good_settings_are_rarely_told_apart():
 
 
 def test_settings_that_are_hopeless_do_not_hide_a_small_sure_gain():
-    """A near setting differs little from the own one, and so surely; far ones vary and are poor."""
+    """A near setting differs little from the default, and so surely; far ones vary and are poor."""
     rng = np.random.default_rng(0)
     own = rng.standard_normal(40) + LABELS
     near = own + 0.35 * LABELS
     hopeless = rng.standard_normal((30, 40)) - LABELS
     grid = {"r": [*np.linspace(0, 0.5, 30).round(3).tolist(), 0.9, 1.0]}
-    selection = Selector(grid).select(TWFRGMM(), LABELS, np.stack([*hopeless, near, own]))
-    assert selection.params == {"r": 0.9}
+    selection = select(Selector(grid), TWFRGMM(), LABELS, np.stack([*hopeless, near, own]))
+    assert selection.setting == {"r": 0.9}
     wild = selection.resampled[:30] - selection.resampled[-1]
     luckiest = np.max(wild - wild.mean(axis=1, keepdims=True), axis=0)
-    assert selection.chance < selection.gain < np.quantile(luckiest, 0.95)
+    assert selection.critical_value < selection.gain < np.quantile(luckiest, 0.95)
 
 
 def test_few_clips_are_no_evidence_however_good_they_look():
     scores = separated(0, 100, 0, 0)
     for count, expected in ((4, {"r": 1.0}), (5, {"r": 0.5})):
         few = np.r_[:count, 20 : 20 + count]
-        selection = Selector(GRID).select(TWFRGMM(), LABELS[few], scores[:, few])
-        assert selection.params == expected
+        selection = select(Selector(GRID), TWFRGMM(), LABELS[few], scores[:, few])
+        assert selection.setting == expected
     few = np.r_[:20, 20:24]
-    selection = Selector(GRID).select(TWFRGMM(), LABELS[few], scores[:, few])
-    assert selection.reason == (
+    selection = select(Selector(GRID), TWFRGMM(), LABELS[few], scores[:, few])
+    assert selection.abstain_reason == (
         "too few independent clips to tell chance from gain: 20 normal and 4 anomalous, at least "
         "5 of each are needed"
     )
-    assert paper(GRID).select(TWFRGMM(), LABELS[few], scores[:, few]).params == {"r": 0.5}
+    assert select(paper(GRID), TWFRGMM(), LABELS[few], scores[:, few]).setting == {"r": 0.5}
 
 
 def test_clips_of_few_recordings_are_few_clips():
     groups = np.tile(np.arange(4).repeat(5), 2)
-    selection = Selector(GRID).select(TWFRGMM(), LABELS, separated(0, 100, 0, 0), groups=groups)
-    assert "4 normal and 4 anomalous" in selection.reason
+    selection = select(Selector(GRID), TWFRGMM(), LABELS, separated(0, 100, 0, 0), groups=groups)
+    assert "4 normal and 4 anomalous" in selection.abstain_reason
 
 
 def test_clips_of_common_recordings_are_less_evidence():
     labels, scores = noisy(1, 2.6, 1, 1, clips=10)
-    alone = Selector(GRID).select(TWFRGMM(), labels, scores)
-    copies = Selector(GRID).select(
-        TWFRGMM(), labels.repeat(4), scores.repeat(4, axis=1), groups=np.arange(20).repeat(4)
+    alone = select(Selector(GRID), TWFRGMM(), labels, scores)
+    copies = select(
+        Selector(GRID),
+        TWFRGMM(),
+        labels.repeat(4),
+        scores.repeat(4, axis=1),
+        groups=np.arange(20).repeat(4),
     )
     np.testing.assert_allclose(copies.gain, alone.gain)
-    np.testing.assert_allclose(copies.chance, alone.chance, rtol=0.25)
-    taken_for_new = Selector(GRID).select(TWFRGMM(), labels.repeat(4), scores.repeat(4, axis=1))
-    assert taken_for_new.chance < 0.7 * copies.chance
+    np.testing.assert_allclose(copies.critical_value, alone.critical_value, rtol=0.25)
+    taken_for_new = select(Selector(GRID), TWFRGMM(), labels.repeat(4), scores.repeat(4, axis=1))
+    assert taken_for_new.critical_value < 0.7 * copies.critical_value
 
 
-def test_an_own_setting_outside_the_grid_is_kept_in_doubt_but_never_the_papers_choice():
+def test_a_default_setting_outside_the_grid_is_kept_in_doubt_but_never_the_papers_choice():
     labels, scores = noisy(1, 1, 1, 1, 9)
     detector = TWFRGMM(r=0.97)
-    selection = Selector(GRID).select(detector, labels, scores)
-    assert selection.params == {"r": 0.97}
+    selection = select(Selector(GRID), detector, labels, scores)
+    assert selection.setting == {"r": 0.97}
     assert selection.argmax["r"] in GRID["r"]
     assert selection.curve["own"].tolist() == [False] * 4 + [True]
     assert selection.curve["picked"].iloc[-1] == 0
-    assert paper(GRID).select(detector, labels, scores).params["r"] in GRID["r"]
+    assert select(paper(GRID), detector, labels, scores).setting["r"] in GRID["r"]
 
 
 def test_without_anything_to_try_the_reason_is_all_there_is():
-    selection = Selector(GRID).keep(TWFRGMM(), "no clips")
-    assert selection.params == selection.argmax == {"r": 1.0}
+    selector = Selector(GRID)
+    selection = selector.keep_default(selector.candidates(TWFRGMM()), "no clips")
+    assert selection.setting == selection.argmax == {"r": 1.0}
     (row,) = selection.curve.to_dict("records")
     assert (row["r"], row["chosen"], row["reason"]) == (1.0, True, "no clips")
     assert np.isnan(row["objective"])
@@ -375,8 +392,8 @@ def test_the_time_weight_that_hears_the_anomaly_is_chosen(make_wav, sound, gain,
     detector = TWFRGMM(n_components=1, covariance="shrunk", r=0.9)
     selector = paper({"r": [0.0, 0.9, 1.0, 1.1]})
     scores = detector.score_path(selector.settings(), train, synthetic)
-    selection = selector.select(detector, synthetic.labels, scores)
-    assert selection.params == {"r": expected}
+    selection = select(selector, detector, synthetic.labels, scores)
+    assert selection.setting == {"r": expected}
 
 
 def test_which_settings_can_be_the_luckiest_depends_on_the_clips_and_not_on_the_resamples():
@@ -385,6 +402,6 @@ def test_which_settings_can_be_the_luckiest_depends_on_the_clips_and_not_on_the_
     resampled = np.random.default_rng(0).standard_normal((3, 4000)) * [[0.0], [1.0], [1.0]]
     gains = np.array([0.0, 0.5, -1.6])
     resampled += gains[:, None]
-    few, many = (_gain_by_chance(gains, resampled, 1, 0.95, n) for n in (20, 2000))
+    few, many = (critical_value(gains, resampled, 1, 0.95, n) for n in (20, 2000))
     assert few == pytest.approx(1.645, abs=0.1)
     assert many == pytest.approx(1.95, abs=0.1)

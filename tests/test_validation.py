@@ -1,4 +1,4 @@
-"""Machines with known faults play the target: what a choice is worth, and how sure that is."""
+"""Leave-one-machine-out validation: what a choice is worth, and how sure that is."""
 
 from dataclasses import replace
 
@@ -8,16 +8,18 @@ import pytest
 from scipy import stats
 
 from fsasd.data.clips import Clips
+from fsasd.data.names import SectionId
 from fsasd.detection.tables import write_validation
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.metrics import auc, pauc
 from fsasd.selection.selector import Selector
-from fsasd.selection.validation import Trial, compare, correlate, play_target, summarise
+from fsasd.selection.validation import compare, correlate, summarise, validate
 
 LABELS = np.repeat([0, 1], 40)
 GRID = {"r": [0.0, 0.5, 0.9, 1.0]}
+FAN = SectionId("fan", "00")
 
 
 def scores_of(*shifts, seed=0):
@@ -137,10 +139,11 @@ def test_the_objective_decides_what_is_gained():
 # How alike curves are
 
 
-def curves(made, heard, grid=GRID):
+def curves(synthetic, real, grid=GRID):
     selector = Selector(grid)
-    selection = selector.select(TWFRGMM(), LABELS, made)
-    return selection, selector.curve(LABELS, heard, detector=TWFRGMM())
+    candidates = selector.candidates(TWFRGMM())
+    selection = selector.select(candidates, LABELS, synthetic)
+    return selection, selector.curve(LABELS, real, candidates=candidates)
 
 
 def test_curves_of_one_order_correlate_and_those_of_the_opposite_anticorrelate():
@@ -164,12 +167,12 @@ def test_a_flat_curve_and_one_that_is_not_known_correlate_with_nothing():
     _, real = curves(*[scores_of(1, 2, 3, 4)] * 2)
     sure = np.tile(100.0 * LABELS, (4, 1))
     flat, _ = curves(sure, sure)
-    unknown = Selector(GRID).keep(TWFRGMM(), "no clips")
+    unknown = Selector(GRID).keep_default(Selector(GRID).candidates(TWFRGMM()), "no clips")
     for selection in (flat, unknown):
         assert np.isnan(correlate(selection, real)).all()
 
 
-# Trials
+# Leave-one-machine-out
 
 
 @pytest.fixture(scope="module")
@@ -183,17 +186,19 @@ def selector():
 
 
 @pytest.fixture(scope="module")
-def trials(fan, factory_clips, selector):
+def validated(fan, factory_clips, selector):
     """Most of the real test clips stand in for synthetic ones."""
-    found = {}
+    sections = {}
     for machine, strict in (("fan", False), ("valve", True)):
         clips = factory_clips.where(machine=machine)
-        choice = play_target(TWFRGMM(), selector, clips, clips.where(split="test")[1:])
-        found[machine, "00"] = Trial(choice, strict)
-    return found
+        synthetic = clips.where(split="test")[1:]
+        sections[FAN._replace(machine=machine)] = validate(
+            TWFRGMM(), selector, clips, synthetic, strict
+        )
+    return sections
 
 
-def test_the_anomalies_of_the_machine_do_not_choose(fan, selector, trials):
+def test_the_anomalies_of_the_machine_do_not_choose(fan, selector, validated):
     flipped = Clips(
         [
             replace(clip, label={"normal": "anomaly", "anomaly": "normal"}[clip.label])
@@ -204,33 +209,31 @@ def test_the_anomalies_of_the_machine_do_not_choose(fan, selector, trials):
         fan.cache,
     )
     synthetic = fan.where(split="test")[1:]
-    choice = play_target(TWFRGMM(), selector, flipped, synthetic)
-    pd.testing.assert_frame_equal(
-        choice.selection.curve, trials["fan", "00"].choice.selection.curve
-    )
-    assert choice.real.table["auc"][0] != trials["fan", "00"].choice.real.table["auc"][0]
+    again = validate(TWFRGMM(), selector, flipped, synthetic)
+    pd.testing.assert_frame_equal(again.selection.curve, validated[FAN].selection.curve)
+    assert again.hindsight.real.table["auc"][0] != validated[FAN].hindsight.real.table["auc"][0]
 
 
-def test_what_cannot_be_judged_is_no_trial(fan, selector):
+def test_what_cannot_be_judged_is_not_validated(fan, selector):
     synthetic = fan.where(split="test")
     for clips in (
         fan.where(split="test"),
         fan[[clip.label == "normal" for clip in fan]],
         Clips([replace(c, label=None) if c.split == "test" else c for c in fan], fan.cache),
     ):
-        assert play_target(TWFRGMM(), selector, clips, synthetic) is None
+        assert validate(TWFRGMM(), selector, clips, synthetic) is None
     few = Clips([*fan.where(split="train")[:3], *synthetic], fan.cache)
-    assert play_target(KNN(), Selector({"k": [1, 5]}), few, synthetic) is None
+    assert validate(KNN(), Selector({"k": [1, 5]}), few, synthetic) is None
 
 
-def test_the_summary_says_what_was_chosen_and_what_it_was_worth(trials, tmp_path):
-    write_validation(tmp_path, trials)
+def test_the_summary_says_what_was_chosen_and_what_it_was_worth(validated, tmp_path):
+    write_validation(tmp_path, validated)
     table = pd.read_csv(tmp_path / "validation.csv", dtype={"section": str})
     assert table["machine"].tolist() == ["fan", "valve", "mean"]
     assert table["strict"].tolist()[:2] == [False, True]
-    for row, trial in zip(table.to_dict("records"), trials.values(), strict=False):
-        settings = trial.choice.settings.set_index("setting")
-        assert row["chosen"] == f"r={trial.choice.selection.params['r']:g}"
+    for row, section in zip(table.to_dict("records"), validated.values(), strict=False):
+        settings = section.hindsight.settings.set_index("setting")
+        assert row["chosen"] == f"r={section.selection.setting['r']:g}"
         assert row["oracle"] == f"r={settings['r']['oracle']:g}"
         expected = settings["objective"]["oracle"] - settings["objective"]["synthetic"]
         assert row["regret"] == pytest.approx(expected)
@@ -238,7 +241,7 @@ def test_the_summary_says_what_was_chosen_and_what_it_was_worth(trials, tmp_path
             settings["objective"]["synthetic"] - settings["objective"]["r=1"]
         )
         assert -1 <= row["spearman_low"] <= row["spearman"] <= row["spearman_high"] <= 1
-        assert row["gap"] == pytest.approx(trial.choice.gap.auc)
+        assert row["gap"] == pytest.approx(section.selection.gap.auc)
     mean = table.iloc[-1]
     assert mean["regret"] == pytest.approx(table["regret"][:2].mean())
     assert mean["spearman"] == pytest.approx(table["spearman"][:2].mean())
@@ -249,20 +252,19 @@ def test_the_summary_says_what_was_chosen_and_what_it_was_worth(trials, tmp_path
     }  # fmt: skip
 
 
-def test_a_machine_without_synthetic_clips_is_told_with_its_reason(fan, selector, tmp_path):
-    choice = play_target(TWFRGMM(), selector, fan, fan[[]])
-    write_validation(tmp_path, {("fan", "00"): Trial(choice, True)})
+def test_a_machine_without_synthetic_clips_is_listed_with_its_reason(fan, selector, tmp_path):
+    section = validate(TWFRGMM(), selector, fan, fan[[]], strict=True)
+    write_validation(tmp_path, {FAN: section})
     row = pd.read_csv(tmp_path / "validation.csv").iloc[0]
     assert (row["chosen"], row["gain"]) == ("r=1", 0)
     assert row["reason"].startswith("no synthetic clips of both labels")
     assert np.isnan(row["spearman"])
 
 
-def test_a_trial_of_several_detectors_names_the_oracles_parameters_only(fan):
+def test_a_selection_of_several_detectors_names_the_oracles_parameters_only(fan):
     selector = Selector([{"use": ["knn"], "knn__k": [1, 2]}, {"use": ["gmm"], "gmm__r": [1.0]}])
     either = OneOf({"knn": KNN(), "gmm": TWFRGMM()}, use="knn")
-    choice = play_target(either, selector, fan, fan.where(split="test"))
-    trials = {("fan", "00"): Trial(choice, True)}
-    scores = choice.scores.assign(machine="fan", section="00")
-    table = summarise(trials, compare(scores, resamples=20))
+    section = validate(either, selector, fan, fan.where(split="test"))
+    scores = section.hindsight.scores.assign(machine="fan", section="00")
+    table = summarise({FAN: section}, compare(scores, resamples=20))
     assert table["oracle"][0] in ("use=knn, k=1", "use=knn, k=2", "use=gmm, r=1")

@@ -65,8 +65,8 @@ class Judge(DetectorEvaluation):
         super().__init__(clips_per_label=4, max_seconds=0.64, detector=KNN(), selector=selector)
         self.folder = folder
 
-    def _judge(self, generator, data, share=(0, 1)):
-        found = super()._judge(generator, data, share)
+    def _evaluate_share(self, generator, data, share=(0, 1)):
+        found = super()._evaluate_share(generator, data, share)
         (self.folder / f"judged-{share[0]}").write_text(" ".join(machine for machine, _ in found))
         return found
 

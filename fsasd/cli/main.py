@@ -40,9 +40,18 @@ from fsasd.data.datamodule import FirstShotDataModule, is_trainable
 from fsasd.data.description import describe_clips
 from fsasd.data.key import examples_per_step
 from fsasd.data.metadata import Clip, require_known
-from fsasd.detection.section import Detection, detect, in_section, sections, tell
+from fsasd.data.names import SectionId
+from fsasd.detection.section import (
+    Detection,
+    SectionResult,
+    in_section,
+    log_selection,
+    run_section,
+    sections,
+)
 from fsasd.detection.tables import write, write_validation
 from fsasd.detectors.base import Detector
+from fsasd.detectors.saved import SHARED
 from fsasd.detectors.training import SET_BY_DETECTORS, batch_norm_groups
 from fsasd.evaluation.calibration import require_rate
 from fsasd.generation import checkpoint as checkpoints
@@ -86,7 +95,7 @@ from fsasd.runtime.progress import StepProgress
 from fsasd.runtime.ranks import rank
 from fsasd.runtime.resuming import fit, read_checkpoint
 from fsasd.selection.selector import Selector
-from fsasd.selection.validation import Trial, play_target
+from fsasd.selection.validation import ValidatedSection, validate
 from fsasd.settings.objects import packages
 from fsasd.settings.spec import spec_of
 from fsasd.store.key import Description
@@ -346,7 +355,8 @@ class Run:
     def detect(self, folder: Path, synthetic: Path | None) -> None:
         """Select, fit, score and evaluate each section of each target machine.
 
-        Reference machines for which clips were synthesised, too, play the target (``validation``).
+        Reference machines for which clips were synthesised, too, are treated as targets
+        (``validation``).
         """
         detector, trained = self.detector, 0.0
         for part in detector.to_prepare():
@@ -356,7 +366,7 @@ class Run:
             trained += self.store.provenance(networks).seconds
         selector = self.selector
         made = self._synthetic(synthetic) if synthetic else None
-        found: list[Detection] = []
+        results: list[SectionResult[Detection]] = []
         for machine in self.data.targets:
             for section, own in sections(self.data.machine(machine)):
                 train = own.where(split="train", label="normal")
@@ -366,8 +376,12 @@ class Run:
                 if made is not None:
                     mine = in_section(made.where(machine=machine), section)
                 rate = self.cfg.decision.false_alarm_rate
-                found.append(detect(detector, selector, train, test, mine, rate))
-        write(folder, found, trained)
+                result = run_section(detector, selector, train, test, mine, rate)
+                models = folder / "models"
+                model = models / machine / f"section_{section}"
+                result.detection.save_model(model, [models / SHARED])
+                results.append(result)
+        write(folder, results, trained)
         save_profiles(folder / "models", self.recordings)
         trials = {}
         if made is not None and self.cfg.synthesis.references and selector.grids:
@@ -377,23 +391,24 @@ class Run:
 
     def _trials(
         self, detector: Detector, selector: Selector, made: Clips
-    ) -> Iterator[tuple[tuple[str, str], Trial]]:
-        """Let each section of each reference machine play the target."""
+    ) -> Iterator[tuple[SectionId, ValidatedSection]]:
+        """Treat each section of each reference machine as a target."""
         heard = {clip.machine for clip in self.data.captioned if clip.label == "anomaly"}
         for machine in self.data.references:
             for section, own in sections(self.data.machine(machine)):
                 mine = in_section(made.where(machine=machine), section)
-                choice = play_target(detector, selector, own, mine)
-                if choice is None:
+                strict = not self._is_trained or machine not in heard
+                validated = validate(detector, selector, own, mine, strict)
+                if validated is None:
                     log.warning(
-                        "%s section %s: cannot play the target, for want of test clips of both "
-                        "labels, or of normal training clips to fit every setting on", machine,
-                        section,
+                        "%s section %s: leave-one-machine-out validation goes without it, for want "
+                        "of test clips of both labels, or of normal training clips to fit every "
+                        "setting on", machine, section,
                     )  # fmt: skip
                     continue
-                tell(choice, f"reference {machine}", section)
-                strict = not self._is_trained or machine not in heard
-                yield (machine, section), Trial(choice, strict)
+                key = SectionId(machine, section)
+                log_selection(f"reference {key}", validated.selection)
+                yield key, validated
 
     def pretrain(self, folder: Path) -> None:
         """Make the nano model from nothing (see ``generation.nano``)."""

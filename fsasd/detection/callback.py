@@ -15,6 +15,7 @@ import torch
 from fsasd.data.clips import Clips, FeatureCache, FrontEnd
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import Clip
+from fsasd.data.names import SectionId
 from fsasd.detection.section import sections
 from fsasd.detectors.base import Detector
 from fsasd.detectors.twfr_gmm import TWFRGMM
@@ -24,14 +25,13 @@ from fsasd.generation.prompts import make_prompts
 from fsasd.generation.synthesis import SynthesisFolder
 from fsasd.generation.synthetic_clips import clips_of
 from fsasd.runtime.ranks import rank
-from fsasd.selection.choice import Choice
 from fsasd.selection.selector import Selector
-from fsasd.selection.validation import correlate, play_target
+from fsasd.selection.validation import ValidatedSection, correlate, validate
 
 log = logging.getLogger(__name__)
 
-Judged = dict[tuple[str, str], dict[str, float] | None]
-"""Machine and section to what is known of it; ``None`` without usable synthetic clips."""
+Values = dict[SectionId, dict[str, float] | None]
+"""Section to its first-shot numbers; ``None`` without usable synthetic clips."""
 
 
 class DetectorEvaluation(L.Callback):
@@ -41,13 +41,13 @@ class DetectorEvaluation(L.Callback):
     target's: the model synthesises its normal and anomalous clips, the detector's setting is chosen
     on them alone, and its real anomalies then say how good the choice was. Processes share the
     sections. Logged are, as means over the sections, ``first_shot/auc``, ``first_shot/pauc``,
-    ``first_shot/gain`` (objective of the chosen setting minus that of the detector's own),
+    ``first_shot/gain`` (objective of the chosen setting minus that of the detector's default),
     ``first_shot/regret`` (that of the best setting in hindsight minus that of the chosen one) and
     ``first_shot/spearman`` (how alike synthetic and real clips order the settings); a checkpoint
     can monitor them.
 
-    Note that the generator does hear the reference machines' anomalies: they are in the training
-    set, as the method has it. The choice of setting does not.
+    Note that the generator is trained on the reference machines' anomalies, too, as the method has
+    it. They play no part in the choice of a setting.
 
     Args:
         every_n_validations: Evaluate after every n-th validation.
@@ -96,10 +96,10 @@ class DetectorEvaluation(L.Callback):
             return
         assert isinstance(pl_module, Generator)
         share = trainer.global_rank, trainer.world_size
-        rows = self._judge(pl_module, trainer.datamodule, share)  # type: ignore[attr-defined]
-        found = _means([trainer.strategy.broadcast(rows, rank) for rank in range(share[1])])
-        if found:
-            logged = {f"first_shot/{key}": value for key, value in found.items()}
+        rows = self._evaluate_share(pl_module, trainer.datamodule, share)  # type: ignore[attr-defined]
+        means = _means([trainer.strategy.broadcast(rows, rank) for rank in range(share[1])])
+        if means:
+            logged = {f"first_shot/{key}": value for key, value in means.items()}
             # The same number on all ranks, so that their mean is it, too.
             pl_module.log_dict(logged, sync_dist=True)
             pl_module.train()
@@ -114,38 +114,39 @@ class DetectorEvaluation(L.Callback):
 
     def evaluate(self, generator: Generator, data: FirstShotDataModule) -> dict[str, float]:
         """Return the means that are logged; empty where no machine can be evaluated."""
-        return _means([self._judge(generator, data)])
+        return _means([self._evaluate_share(generator, data)])
 
-    def _judge(
+    def _evaluate_share(
         self, generator: Generator, data: FirstShotDataModule, share: tuple[int, int] = (0, 1)
-    ) -> Judged:
-        """Judge this process's share of the sections; ``None`` of those without usable clips."""
+    ) -> Values:
+        """Evaluate this process's share of the sections."""
         rank, ranks = share
-        units = [
-            (machine, section, clips)
+        of_section = [
+            (SectionId(machine, section), clips)
             for machine in data.references
             for section, clips in sections(data.machine(machine))
         ]
-        found: Judged = {}
-        for machine, section, clips in units[rank::ranks]:
+        values: Values = {}
+        for section, clips in of_section[rank::ranks]:
             real = Clips(clips, _KeepsReal(data.cache))
             train = real.where(split="train", label="normal")
             if not len(train):
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 synthetic = self._synthesise(generator, data, train, folder)
-                choice = play_target(self.detector, self.selector, real, synthetic)
-            if choice is not None:
-                usable = not np.isnan(choice.selection.gain)
-                found[machine, section] = _row(choice) if usable else None
-        return found
+                validated = validate(self.detector, self.selector, real, synthetic)
+            if validated is not None:
+                usable = not np.isnan(validated.selection.gain)
+                values[section] = _row(validated) if usable else None
+        return values
 
     def _synthesise(
         self, generator: Generator, data: FirstShotDataModule, train: Clips, folder: str
     ) -> Clips:
         texts = [data.captions(clip) for clip in train]
-        asked = make_prompts(train, texts, self.clips_per_label, max_seconds=self.max_seconds)
-        prompts = generator.prepare(asked)
+        prompts = generator.prepare(
+            make_prompts(train, texts, self.clips_per_label, max_seconds=self.max_seconds)
+        )
         with generator.averaged_weights(), torch.no_grad():
             waveforms = generator.generate(prompts)
         synthesis = SynthesisFolder(folder)
@@ -156,7 +157,7 @@ class DetectorEvaluation(L.Callback):
 
 
 class _KeepsReal(FeatureCache):
-    """Keeps real clips' features in another cache, and synthetic ones, of this moment, itself."""
+    """A cache of synthetic clips' features that asks another one for those of real clips."""
 
     def __init__(self, kept: FeatureCache) -> None:
         super().__init__(channel=kept.channel)
@@ -171,28 +172,24 @@ class _KeepsReal(FeatureCache):
         return self.kept.holds(front_end, clip)
 
 
-def _row(choice: Choice) -> dict[str, float]:
-    assert choice.settings is not None
-    assert choice.real is not None
-    table = choice.settings.set_index("setting")
+def _row(validated: ValidatedSection) -> dict[str, float]:
+    table = validated.hindsight.settings.set_index("setting")
     objective = table["objective"]
     return {
         "auc": table["auc"]["synthetic"],
         "pauc": table["pauc"]["synthetic"],
         "gain": objective["synthetic"] - objective[table["own"]].iloc[0],
         "regret": objective["oracle"] - objective["synthetic"],
-        "spearman": correlate(choice.selection, choice.real)[0, 0],
+        "spearman": correlate(validated.selection, validated.hindsight.real)[0, 0],
     }
 
 
-def _means(shares: Sequence[Judged]) -> dict[str, float]:
-    judged = {unit: row for share in shares for unit, row in share.items()}
-    for machine, section in sorted(unit for unit, row in judged.items() if row is None):
+def _means(shares: Sequence[Values]) -> dict[str, float]:
+    values = {section: row for share in shares for section, row in share.items()}
+    for section in sorted(section for section, row in values.items() if row is None):
         if rank() == 0:
-            log.warning(
-                "%s section %s: no usable synthetic clips of both labels yet", machine, section
-            )
+            log.warning("%s: no usable synthetic clips of both labels yet", section)
     # In one order, however they were shared; where a curve is flat it has no order.
-    rows = [row for _, row in sorted(judged.items()) if row is not None]
+    rows = [row for _, row in sorted(values.items()) if row is not None]
     means = pd.DataFrame(rows).mean().dropna()
     return {str(key): float(value) for key, value in means.items()}

@@ -1,4 +1,4 @@
-"""Per machine: select the detector's setting, fit it, score the test clips, evaluate."""
+"""Detection in one section: fit the detector with its setting, score, set the threshold, save."""
 
 from __future__ import annotations
 
@@ -6,32 +6,50 @@ import json
 import logging
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from sklearn.base import clone
 
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips, FeatureCache
-from fsasd.detectors.base import Detector, require_finite
+from fsasd.data.names import SectionId
+from fsasd.detectors.base import Detector, Params, require_finite
 from fsasd.detectors.saved import NotAModelError, read_json
 from fsasd.evaluation.calibration import FALSE_ALARM_RATE, Calibration
-from fsasd.evaluation.metrics import (
-    SectionMetrics,
-    section_metrics,
-)
+from fsasd.evaluation.metrics import SectionMetrics, section_metrics
 from fsasd.evaluation.thresholds import held_out_scores
-from fsasd.selection.choice import Choice, choose, evaluated_domains
-from fsasd.selection.selector import WIDE_GAP, Selector, title
+from fsasd.selection.choice import (
+    Hindsight,
+    choose,
+    evaluated_domains,
+    has_both_labels,
+    in_hindsight,
+    measure,
+)
+from fsasd.selection.selector import Selection, Selector
+from fsasd.selection.settings import title
+from fsasd.selection.significance import WIDE_GAP
 
 log = logging.getLogger(__name__)
 
 DECISION = "decision.json"
-"""Beside a saved detector: its calibration, and the channel of recordings that it hears."""
+"""Beside a saved detector: its calibration, and which channel of recordings it is given."""
 
 DECISION_FORMAT = 2
 """Of that file, raised when what it holds changes."""
+
+MODEL = "model"
+"""Folder of a saved detection that holds the detector and its decision."""
+
+_SCORES = "scores.csv"
+_COST = "cost.json"
 
 _TIMED = 8
 """Test clips of a section on which scoring is timed."""
@@ -42,7 +60,7 @@ class Cost:
     """What the detector of a section costs, on the machine that the run had.
 
     Attributes:
-        parameters: Numbers that it holds.
+        parameters: Numbers that the fitted detector holds.
         fit_seconds: Of fitting with its setting; features that were at hand are not in it.
         score_ms: Milliseconds of scoring a clip from its recording, mean over a few together.
     """
@@ -52,30 +70,22 @@ class Cost:
     score_ms: float
 
 
-@dataclass(frozen=True)
-class Detection:
-    """One section of one machine, from the choice of settings to the metrics.
+@dataclass(frozen=True, eq=False)
+class SectionScores:
+    """What the tables need of a detection.
 
     Attributes:
-        machine: Its name.
-        section: Its section.
-        detector: Fitted on the real normal clips, with the chosen setting.
-        test: The test clips.
+        section: Of which machine.
+        files: Names of the test clips.
         scores: (n,) anomaly scores of the test clips.
         calibration: The threshold and what it follows from.
-        choice: What synthetic clips chose; ``None`` where none were to be made.
-        metrics: ``None`` where the test labels are not known.
         cost: In numbers and in time.
     """
 
-    machine: str
-    section: str
-    detector: Detector
-    test: Clips
-    scores: np.ndarray
+    section: SectionId
+    files: list[str]
+    scores: NDArray[np.float64]
     calibration: Calibration
-    choice: Choice | None
-    metrics: SectionMetrics | None
     cost: Cost
 
     @property
@@ -84,63 +94,186 @@ class Detection:
         return self.calibration.threshold
 
     @property
-    def decisions(self) -> np.ndarray:
+    def decisions(self) -> NDArray[np.bool_]:
         """(n,) True where a test clip is called anomalous."""
         return self.scores > self.threshold
 
 
-def detect(
+@dataclass(frozen=True, eq=False)
+class Detection(SectionScores):
+    """A section's test clips, scored by a detector that was fitted on its normal training clips.
+
+    Attributes:
+        detector: The fitted detector.
+        channel: Which channel of recordings with several it is given.
+    """
+
+    detector: Detector
+    channel: int | str | None
+
+    def save(self, folder: Path, shared: Sequence[Path] = ()) -> None:
+        """Write ``scores.csv``, ``cost.json`` and ``model/`` (see ``save_model``).
+
+        Raises:
+            TypeError: A parameter of the detector cannot be saved.
+        """
+        self.save_model(folder / MODEL, shared)
+        table = pd.DataFrame({"file": self.files, "score": self.scores})
+        table.to_csv(folder / _SCORES, index=False)
+        about = {**self.section._asdict(), **asdict(self.cost)}
+        (folder / _COST).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+    def save_model(self, folder: Path, shared: Sequence[Path] = ()) -> None:
+        """Write the detector and ``decision.json``, which ``fsasd-score`` reads.
+
+        Args:
+            folder: Gets them.
+            shared: Folders of networks that several detectors share (see ``Detector.save``).
+        """
+        self.detector.save(folder, shared=shared)
+        about = {
+            "format": DECISION_FORMAT,
+            "channel": self.channel,
+            **self.calibration.described(),
+        }
+        text = json.dumps(about, indent=1, allow_nan=False) + "\n"
+        (folder / DECISION).write_text(text, encoding="utf-8")
+
+
+def load_scores(folder: Path) -> SectionScores:
+    """Read what ``Detection.save`` wrote, but for the detector.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        NotAModelError: ``decision.json`` is damaged, or of another version of fsasd.
+    """
+    about = json.loads((folder / _COST).read_text(encoding="utf-8"))
+    section = SectionId(about.pop("machine"), about.pop("section"))
+    table = pd.read_csv(folder / _SCORES, dtype=str, keep_default_na=False)
+    # Python reads the very number that was written.
+    scores = np.array([float(text) for text in table["score"]])
+    calibration, _ = read_decision(folder / MODEL / DECISION)
+    return SectionScores(section, table["file"].tolist(), scores, calibration, Cost(**about))
+
+
+S_co = TypeVar("S_co", bound=SectionScores, covariant=True)
+
+
+@dataclass(frozen=True, eq=False)
+class SectionResult(Generic[S_co]):
+    """A section's detection with what is known of its test clips and of the choice of its setting.
+
+    Attributes:
+        detection: Scores, threshold, cost.
+        test: The test clips that were scored, with their labels as far as they are known.
+        selection: What synthetic clips chose; ``None`` without synthetic clips, or without a grid.
+        hindsight: What that was worth; ``None`` without labels of both kinds.
+
+    Raises:
+        ValueError: The test clips are not those that were scored.
+    """
+
+    detection: S_co
+    test: Clips
+    selection: Selection | None = None
+    hindsight: Hindsight | None = None
+
+    def __post_init__(self) -> None:
+        scored = [Path(name).name for name in self.detection.files]
+        given = [printable(clip.path.name) for clip in self.test]
+        if scored != given:
+            raise ValueError(
+                f"{self.section}: expected the {len(scored)} test clips that were scored, found "
+                f"{len(given)} of other names or in another order"
+            )
+
+    @property
+    def section(self) -> SectionId:
+        """Machine and section."""
+        return self.detection.section
+
+    @cached_property
+    def metrics(self) -> SectionMetrics | None:
+        """Metrics of the test clips; ``None`` unless all their labels are known."""
+        if any(clip.label is None for clip in self.test):
+            return None
+        domains, scored = evaluated_domains(self.test), self.detection
+        return section_metrics(self.test.labels, domains, scored.scores, scored.decisions)
+
+
+def run_section(
     detector: Detector,
     selector: Selector,
     train: Clips,
     test: Clips,
     synthetic: Clips | None = None,
     false_alarm_rate: float = FALSE_ALARM_RATE,
-) -> Detection:
-    """Run steps 5 and 6 of the method on one section of one machine.
+) -> SectionResult[Detection]:
+    """Run steps 5 and 6 of the method on one section: choose a setting, detect, evaluate.
 
     Args:
-        detector: Unfitted; a copy is fitted.
+        detector: Unfitted; copies are fitted.
         selector: The settings to choose from, and by what.
         train: Real normal clips.
         test: Real test clips; their labels are only used to evaluate.
-        synthetic: Synthetic normal and anomalous clips to choose on (see ``choice.choose``);
-            without them, or without a grid, the detector keeps its own setting.
+        synthetic: Synthetic normal and anomalous clips to choose on (see ``choice.measure``);
+            without them, or without a grid, the detector keeps its default setting.
         false_alarm_rate: Share of normal clips to be called anomalous.
 
     Raises:
         ValueError: No training or test clips, or a clip whose score is not finite.
     """
     require_clips(train, test)
-    machine, section = train[0].machine, train[0].section or "00"
     selector.check(detector)
-    fitted, choice = clone(detector), None
-    if synthetic is not None and selector.grids:
-        choice = choose(detector, selector, train, test, synthetic)
-        tell(choice, machine, section)
-        fitted.set_params(**choice.selection.params)
+    if synthetic is None or not selector.grids:
+        return SectionResult(detect(detector, {}, train, test, false_alarm_rate), test)
+    known = test if has_both_labels(test) else None
+    evidence = measure(detector, selector, train, synthetic, known)
+    selection = choose(evidence, selector)
+    log_selection(section_of(train), selection)
+    hindsight = None if known is None else in_hindsight(evidence, selection, selector, known)
+    detection = detect(detector, selection.setting, train, test, false_alarm_rate)
+    return SectionResult(detection, test, selection, hindsight)
+
+
+def detect(
+    detector: Detector,
+    setting: Params,
+    train: Clips,
+    test: Clips,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
+) -> Detection:
+    """Fit a detector with a setting, score the test clips and set the threshold (step 6).
+
+    Args:
+        detector: Unfitted; a copy is fitted.
+        setting: Parameters that replace the detector's own.
+        train: Real normal clips of a section.
+        test: Its test clips; no label is looked at.
+        false_alarm_rate: Share of normal clips to be called anomalous.
+
+    Raises:
+        ValueError: No training or test clips, or a clip whose score is not finite.
+    """
+    require_clips(train, test)
+    section = section_of(train)
+    fitted = clone(detector).set_params(**setting)
     started = time.perf_counter()
     fitted.fit(train)
     fit_seconds = time.perf_counter() - started
     if chosen := fitted.resolved_params():
-        log.info("%s section %s: %d training clips chose %s", machine, section, len(train),
-                 title(chosen))  # fmt: skip
+        log.info("%s: %d training clips chose %s", section, len(train), title(chosen))
     scores = fitted.score(test)
     require_finite(scores, test)
     calibration = calibrate(fitted.resolved(), train, false_alarm_rate)
     if odd := calibration.odd_clips():
         log.warning(
-            "%s section %s: %s. The threshold is set without. Listen: either no normal recording, "
-            "to be left out of the training clips, or a rare operating state", machine, section,
-            odd,
+            "%s: %s. The threshold is set without. Listen: either no normal recording, to be left "
+            "out of the training clips, or a rare operating state", section, odd,
         )  # fmt: skip
-    metrics = None
-    if _is_labelled(test):
-        domains = evaluated_domains(test)
-        decisions = scores > calibration.threshold
-        metrics = section_metrics(test.labels, domains, scores, decisions)
     cost = Cost(fitted.n_parameters(), round(fit_seconds, 3), round(_score_ms(fitted, test), 3))
-    return Detection(machine, section, fitted, test, scores, calibration, choice, metrics, cost)
+    channel = test.cache.channel
+    return Detection(section, file_names(test), scores, calibration, cost, fitted, channel)
 
 
 def calibrate(
@@ -164,27 +297,35 @@ def calibrate(
     return Calibration.of(held_out, train.domains.tolist(), train.states, false_alarm_rate)
 
 
-def tell(choice: Choice, machine: str, section: str) -> None:
-    """Log what was chosen, why the own setting was kept, and a gap between the domains."""
-    selection, gap = choice.selection, choice.gap
-    if gap and gap.exceeds(WIDE_GAP) and not selection.reason:
+def log_selection(name: object, selection: Selection) -> None:
+    """Log what was chosen, why the default setting was kept, and a wide gap to real clips.
+
+    Args:
+        name: Of the section, as messages begin.
+        selection: What was chosen.
+    """
+    gap, reason, setting = selection.gap, selection.abstain_reason, title(selection.setting)
+    if gap and gap.exceeds(WIDE_GAP) and not reason:
         log.warning(
-            "%s section %s: synthetic normal clips are told from real ones: AUC %.2f (95 %% "
-            "interval %.2f to %.2f; 0.5: not told). What is chosen on them may not hold for real "
-            "clips", machine, section, gap.auc, gap.low, gap.high,
+            "%s: synthetic normal clips are distinguished from real ones: AUC %.2f (95 %% interval "
+            "%.2f to %.2f; 0.5: not distinguished). What is chosen on them may not hold for real "
+            "clips", name, gap.auc, gap.low, gap.high,
         )  # fmt: skip
-    if selection.reason:
-        log.info("%s section %s: keeps %s, since %s", machine, section, title(selection.params),
-                 selection.reason)  # fmt: skip
+    if reason:
+        log.info("%s: keeps %s, since %s", name, setting, reason)
     else:
-        log.info("%s section %s: synthetic clips chose %s", machine, section,
-                 title(selection.params))  # fmt: skip
+        log.info("%s: synthetic clips chose %s", name, setting)
 
 
 def sections(clips: Clips) -> list[tuple[str, Clips]]:
     """Split the clips of a machine by section, for which DCASE wants a detector each."""
     names = sorted({clip.section or "00" for clip in clips})
     return [(name, in_section(clips, name)) for name in names]
+
+
+def section_of(clips: Clips) -> SectionId:
+    """Return the section that clips are of, by the first of them."""
+    return SectionId(clips[0].machine, clips[0].section or "00")
 
 
 def in_section(clips: Clips, section: str) -> Clips:
@@ -199,8 +340,8 @@ def require_clips(train: Clips, test: Clips) -> None:
         ValueError: There are no normal training clips, or no test clips.
     """
     if not len(train) or not len(test):
-        known = [*train[:1], *test[:1]]
-        name = f"{known[0].machine} section {known[0].section or '00'}" if known else "a machine"
+        known = train if len(train) else test
+        name = section_of(known) if len(known) else "a machine"
         raise ValueError(
             f"{name}: expected normal training clips and test clips, found {len(train)} and "
             f"{len(test)}"
@@ -211,7 +352,7 @@ def read_decision(path: Path) -> tuple[Calibration, int | str | None]:
     """Read what a run left beside a saved detector.
 
     Returns:
-        Its calibration, and what it hears of recordings with several channels.
+        Its calibration, and which channel of recordings with several it is given.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -240,15 +381,6 @@ def read_decision(path: Path) -> tuple[Calibration, int | str | None]:
         raise NotAModelError(path, error) from error
 
 
-def write_decision(path: Path, detection: Detection) -> None:
-    about = {
-        "format": DECISION_FORMAT,
-        "channel": detection.test.cache.channel,
-        **detection.calibration.described(),
-    }
-    path.write_text(json.dumps(about, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
 def _score_ms(detector: Detector, test: Clips) -> float:
     # As if nothing of them had been computed before.
     few = Clips(list(test)[:_TIMED], FeatureCache(channel=test.cache.channel))
@@ -257,11 +389,8 @@ def _score_ms(detector: Detector, test: Clips) -> float:
     return 1e3 * (time.perf_counter() - started) / len(few)
 
 
-def _is_labelled(clips: Clips) -> bool:
-    return all(clip.label is not None for clip in clips)
-
-
 def file_names(clips: Clips) -> list[str]:
+    """Return the clips' file names, with folders where names alone are not distinct."""
     names = [printable(clip.path.name) for clip in clips]
     if len(set(names)) == len(names):
         return names

@@ -1,126 +1,149 @@
-"""Many sections -> the tables of a run."""
+"""Results of many sections -> the tables of a run."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from fsasd.data.clips import Clips
-from fsasd.detection.section import DECISION, Detection, file_names, write_decision
-from fsasd.detectors.saved import SHARED
-from fsasd.evaluation.metrics import Section, metrics_table
+from fsasd.data.names import SectionId
+from fsasd.detection.section import SectionResult
+from fsasd.evaluation.metrics import Section, SectionMetrics, metrics_table
 from fsasd.evaluation.submission import write_decisions, write_scores
 from fsasd.evaluation.uncertainty import bootstrap_official
-from fsasd.selection.choice import Choice, evaluated_domains
-from fsasd.selection.selector import Curve
-from fsasd.selection.validation import Trial, compare, summarise
+from fsasd.selection.choice import Hindsight, evaluated_domains
+from fsasd.selection.selector import Curve, Selection
+from fsasd.selection.validation import ValidatedSection, compare, summarise
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(detections: Sequence[Detection], resamples: int = 1000) -> pd.DataFrame | None:
+def evaluate(results: Sequence[SectionResult], resamples: int = 1000) -> pd.DataFrame | None:
     """Return ``metrics.csv``: a row per machine and section, means, the official score.
 
     Machines whose test labels are not known have no row; without any, there is no table.
     """
-    known = [d for d in detections if d.metrics is not None]
-    if not known:
+    metrics: dict[tuple[str, str], SectionMetrics] = {
+        r.section: r.metrics for r in results if r.metrics is not None
+    }
+    if not metrics:
         return None
-    for d in known:
-        if d.metrics and d.metrics.undefined:
+    known = [r for r in results if r.section in metrics]
+    for r in known:
+        if metrics[r.section].undefined:
             log.warning(
-                "%s section %s: no %s, so its AUC is undefined: left empty, and means are taken "
-                "over what exists", d.machine, d.section, _missing(d.test),
+                "%s: no %s, so its AUC is undefined: left empty, and means are taken over what "
+                "exists", r.section, _missing(r.test),
             )  # fmt: skip
-    interval = bootstrap_official(
-        [Section(d.test.labels, evaluated_domains(d.test), d.scores, d.decisions) for d in known],
-        resamples,
-    )
-    return metrics_table(
-        {(d.machine, d.section): d.metrics for d in known if d.metrics},
-        (interval.low, interval.high),
-    )
+    scored = [
+        Section(r.test.labels, evaluated_domains(r.test), r.detection.scores, r.detection.decisions)
+        for r in known
+    ]
+    interval = bootstrap_official(scored, resamples)
+    return metrics_table(metrics, (interval.low, interval.high))
 
 
-def write(folder: Path, detections: Sequence[Detection], training_seconds: float = 0.0) -> None:
-    """Write what a run leaves of its detections.
+def write(folder: Path, results: Sequence[SectionResult], training_seconds: float = 0.0) -> None:
+    """Write the tables of a run.
 
     ``scores/`` in submission form, ``clips.csv`` (score, decision, p-value and what is known of
-    each test clip), what ``write_choices`` writes, ``metrics.csv`` (where there are labels),
-    ``costs.csv``, ``models/<machine>/section_<nn>/`` and ``models/shared/`` (networks that they
-    share).
+    each test clip), what ``write_selections`` writes, ``metrics.csv`` (where there are labels) and
+    ``costs.csv``.
 
     Args:
         folder: Gets them.
-        detections: Of all machines and sections.
+        results: Of all sections that there are results of.
         training_seconds: What networks took that all of them share; a row of its own in
             ``costs.csv``.
     """
-    for d in detections:
-        names = file_names(d.test)
-        write_scores(folder / "scores", d.machine, d.section, names, d.scores)
-        write_decisions(folder / "scores", d.machine, d.section, names, d.decisions)
-        model = folder / "models" / d.machine / f"section_{d.section}"
-        d.detector.save(model, shared=folder / "models" / SHARED)
-        write_decision(model / DECISION, d)
-    if clips := [_titled(d.machine, d.section, _clip_table(d)) for d in detections]:
-        pd.concat(clips).to_csv(folder / "clips.csv", index=False)
-    costs = [{"machine": d.machine, "section": d.section, **asdict(d.cost)} for d in detections]
-    if training_seconds:
-        costs.append({"machine": "all machines", "fit_seconds": training_seconds})
-    if detections:
-        table = pd.DataFrame(costs).astype({"parameters": "Int64"})
-        table.to_csv(folder / "costs.csv", index=False)
-    write_choices(folder, {(d.machine, d.section): d.choice for d in detections if d.choice})
-    metrics = evaluate(detections)
+    for r in results:
+        files, scored = r.detection.files, r.detection
+        write_scores(folder / "scores", *r.section, files, scored.scores)
+        write_decisions(folder / "scores", *r.section, files, scored.decisions)
+    if results:
+        pd.concat([clip_table(r) for r in results]).to_csv(folder / "clips.csv", index=False)
+        cost_table(results, training_seconds).to_csv(folder / "costs.csv", index=False)
+    write_selections(
+        folder, ((r.section, r.selection, r.hindsight) for r in results if r.selection)
+    )
+    metrics = evaluate(results)
     if metrics is not None:
         metrics.to_csv(folder / "metrics.csv", index=False)
 
 
-def write_choices(folder: Path, choices: Mapping[tuple[str, str], Choice]) -> None:
+def write_selections(
+    folder: Path, selections: Iterable[tuple[SectionId, Selection | None, Hindsight | None]]
+) -> None:
     """Write what was chosen, for each machine and section.
 
     ``selection.csv`` and ``gap.csv``; with labels of the test clips also ``real_curve.csv``,
     ``settings.csv`` and ``setting_scores.csv``.
     """
     tables: dict[str, list[pd.DataFrame]] = {}
-    for (machine, section), choice in choices.items():
-        found = {
-            "selection": choice.selection.curve,
-            "gap": None if choice.gap is None else pd.DataFrame([asdict(choice.gap)]),
-            "real_curve": None if choice.real is None else _marked(choice.real),
-            "settings": choice.settings,
-            "setting_scores": choice.scores,
-        }
-        for name, table in found.items():
-            if table is not None:
-                tables.setdefault(name, []).append(_titled(machine, section, table))
+    for section, selection, hindsight in selections:
+        parts: dict[str, pd.DataFrame] = {}
+        if selection is not None:
+            parts["selection"] = selection.curve
+            if selection.gap is not None:
+                parts["gap"] = pd.DataFrame([asdict(selection.gap)])
+        if hindsight is not None:
+            parts["real_curve"] = _marked(hindsight.real)
+            parts["settings"] = hindsight.settings
+            parts["setting_scores"] = hindsight.scores
+        for name, table in parts.items():
+            tables.setdefault(name, []).append(_titled(section, table))
     folder.mkdir(parents=True, exist_ok=True)
-    for name, parts in tables.items():
-        pd.concat(parts).to_csv(folder / f"{name}.csv", index=False)
+    for name, of_sections in tables.items():
+        pd.concat(of_sections).to_csv(folder / f"{name}.csv", index=False)
 
 
 def write_validation(
-    folder: Path, trials: Mapping[tuple[str, str], Trial], objective: str = "mean"
+    folder: Path, validated: Mapping[SectionId, ValidatedSection], objective: str = "mean"
 ) -> None:
     """Write ``validation.csv`` and, in ``validation/``, what it was made of.
 
-    ``comparison.csv`` (see ``compare``), and the curves and scores that ``write_choices`` writes.
+    ``comparison.csv`` (see ``compare``), and the tables that ``write_selections`` writes.
     """
     inner = folder / "validation"
-    write_choices(inner, {unit: trial.choice for unit, trial in trials.items()})
-    scores = [
-        trial.choice.scores.assign(machine=machine, section=section)
-        for (machine, section), trial in trials.items()
-        if trial.choice.scores is not None
-    ]
-    compared = compare(pd.concat(scores), objective)
+    write_selections(inner, ((key, v.selection, v.hindsight) for key, v in validated.items()))
+    scores = pd.concat([_titled(key, v.hindsight.scores) for key, v in validated.items()])
+    compared = compare(scores, objective)
     compared.to_csv(inner / "comparison.csv", index=False)
-    summarise(trials, compared).to_csv(folder / "validation.csv", index=False)
+    summarise(validated, compared).to_csv(folder / "validation.csv", index=False)
+
+
+def clip_table(result: SectionResult) -> pd.DataFrame:
+    """Return a section's rows of ``clips.csv``: one per test clip."""
+    scored = result.detection
+    table = pd.DataFrame(
+        {
+            "file": scored.files,
+            "label": [clip.label for clip in result.test],
+            "domain": [clip.domain for clip in result.test],
+            "score": scored.scores,
+            "decision": scored.decisions.astype(int),
+            "threshold": scored.threshold,
+            "p_value": scored.calibration.p_values(scored.scores),
+        }
+    )
+    return _titled(result.section, table)
+
+
+def cost_table(results: Sequence[SectionResult], training_seconds: float = 0.0) -> pd.DataFrame:
+    """Return ``costs.csv``: a row per section, and one of what all machines share.
+
+    Args:
+        results: Of the sections.
+        training_seconds: What networks took that all machines share.
+    """
+    costs = [{**r.section._asdict(), **asdict(r.detection.cost)} for r in results]
+    if training_seconds:
+        costs.append({"machine": "all machines", "fit_seconds": training_seconds})
+    return pd.DataFrame(costs).astype({"parameters": "Int64"})
 
 
 def _missing(test: Clips) -> str:
@@ -135,30 +158,8 @@ def _marked(real: Curve) -> pd.DataFrame:
     return real.table.assign(oracle=real.table.index == real.best)
 
 
-def _titled(machine: str, section: str, table: pd.DataFrame) -> pd.DataFrame:
+def _titled(section: SectionId, table: pd.DataFrame) -> pd.DataFrame:
     named = table.copy()
-    named.insert(0, "machine", machine)
-    named.insert(1, "section", section)
+    for place, (column, name) in enumerate(section._asdict().items()):
+        named.insert(place, column, name)
     return named
-
-
-def _clip_table(detection: Detection) -> pd.DataFrame:
-    table = pd.DataFrame(
-        {
-            "file": name,
-            "label": clip.label,
-            "domain": clip.domain,
-            "score": score,
-            "decision": int(decision),
-        }
-        for name, clip, score, decision in zip(
-            file_names(detection.test),
-            detection.test,
-            detection.scores,
-            detection.decisions,
-            strict=True,
-        )
-    )
-    table["threshold"] = detection.threshold
-    table["p_value"] = detection.calibration.p_values(detection.scores)
-    return table

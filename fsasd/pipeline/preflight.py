@@ -14,7 +14,8 @@ from fsasd.detection.section import require_clips, sections
 from fsasd.detectors.base import Detector
 from fsasd.detectors.shares import require_whole_shares
 from fsasd.detectors.training import SET_BY_DETECTORS, processes
-from fsasd.selection.selector import Selector, title
+from fsasd.selection.selector import Selector
+from fsasd.selection.settings import title
 from fsasd.settings.objects import check_described, described
 from fsasd.settings.parameters import check_settings, check_value, near
 

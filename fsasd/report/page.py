@@ -41,7 +41,7 @@ from fsasd.report.results import (
     setting_titles,
 )
 from fsasd.report.tables import readable
-from fsasd.selection.selector import WIDE_GAP
+from fsasd.selection.significance import WIDE_GAP
 
 PAGE = "report.html"
 _FILES = {

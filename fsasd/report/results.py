@@ -15,7 +15,7 @@ from pandas.api.types import is_numeric_dtype
 
 from fsasd.data.names import SectionId
 from fsasd.evaluation.metrics import without_domains
-from fsasd.selection.selector import title
+from fsasd.selection.settings import title
 from fsasd.settings.objects import described_by_name
 
 FAILED = "failed.csv"

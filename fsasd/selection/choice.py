@@ -1,345 +1,397 @@
-"""The choice of a setting for one machine: which fit scores which clip, and what it was worth."""
+"""The choice of a setting for one section: evidence is measured, a rule chooses, labels judge.
+
+``measure`` is all that reads clips. ``choose`` is array work on its evidence. ``in_hindsight`` says
+what the choice was worth, where the labels of the test clips are known.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold
+from safetensors.numpy import load_file, save_file
 
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips
-from fsasd.detectors.base import Detector, Params, TooFewClipsError, require_finite
+from fsasd.detectors.base import Detector, TooFewClipsError, require_finite
 from fsasd.evaluation.metrics import known_domains
-from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
-from fsasd.selection.selector import Curve, Selection, Selector, row_of, title
+from fsasd.selection.crossfit import NO_SOURCE, calibrated, crossfit, source_rows
+from fsasd.selection.selector import Curve, Selection, Selector
+from fsasd.selection.settings import Candidates, row_of, title
+from fsasd.selection.significance import DomainGap, domain_gap, n_independent, unlike_real_clips
+from fsasd.settings.objects import described, made
 
-log = logging.getLogger(__name__)
+EVIDENCE = "evidence.json"
+SCORES = "evidence.safetensors"
 
-FOLDS = 5
+FORMAT = 1
+"""Of these files, raised when what they hold changes."""
 
-TELLING_CLIPS = 13
-"""Of real and of synthetic normal clips: the fewest that can be sure of a gap beyond ``WIDE_GAP``.
-
-Where the AUC is 0.75 and one kind is all alike, each clip of the other lies on the far side with a
-chance of 0.75; so n clips all do with ``0.75**n``, which is a chance below the 2.5 % that an
-interval leaves at that end from 13 on. (Five could all do where nothing is told, 0.5: in 3.1 %.)
-The bootstrap does not see that: of clips that all lie on one side every resample does, too.
-"""
-
-
-@dataclass(frozen=True)
-class DomainGap:
-    """How far synthetic normal clips are from real ones, before any anomaly comes into it.
-
-    Attributes:
-        auc: Of synthetic normals (as if they were the anomalies) against held-out real normals, by
-            the detector at its own setting. 0.5: the detector cannot tell them; near 1 they sound
-            anomalous to it; near 0 they are more normal than real clips.
-        low: Lower end of its interval.
-        high: Upper end.
-        synthetic: Synthetic normal clips.
-        real: Real normal clips.
-    """
-
-    auc: float
-    low: float
-    high: float
-    synthetic: int
-    real: int
-
-    def exceeds(self, limit: float) -> bool:
-        """Say whether the AUC is surely above the limit, or below 1 minus the limit.
-
-        >>> DomainGap(auc=0.9, low=0.8, high=0.95, synthetic=64, real=100).exceeds(0.75)
-        True
-        """
-        return self.low > limit or self.high < 1 - limit
+Domains = list[str | None]
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
-    """What synthetic clips chose, and what it was worth.
+class ScoredClips:
+    """Clips as settings scored them, and what the rule needs to know of them.
 
     Attributes:
-        selection: The curve on synthetic clips and the setting chosen on it.
-        gap: ``None`` without synthetic normals, or with too few real ones.
-        real: The curve on the real test clips. Nobody could have known it beforehand: it only says
-            what the choice was worth. ``None`` without labels of both kinds, as what follows.
-        settings: Metrics on the test clips, a row each: the baselines, the detector's own setting
-            (marked ``own``), ``synthetic`` (what is used), ``argmax`` (the paper's choice, where
-            the selector may abstain) and ``oracle``, the best of ``real``.
+        scores: (settings, n).
+        labels: (n,) 1 for anomaly.
+        domains: (n,) as far as they are known.
+        groups: (n,) equal for clips of one recording.
+    """
+
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int_]
+    domains: Domains
+    groups: NDArray[np.int_]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Scores of every candidate setting on clips of one section.
+
+    Attributes:
+        candidates: The settings.
+        measured: What the selector asked for (``Selector.measured``).
+        abstain_reason: Why nothing could be tried, if so; then there is no ``synthetic``.
+        synthetic: Synthetic clips of both labels, a row for each candidate. Cross-fitted if any is
+            made of a training clip or the selector calibrates, else scored by fits on all
+            training clips.
+        train: Real normal training clips, held out. A row for each candidate where the synthetic
+            clips are cross-fitted, else the default's alone, for the gap; no row where that was
+            not measured.
+        normals: (k,) synthetic normals by the same fits as ``train``, default setting; without the
+            gap, none.
+        test: (candidates, t) of test clips; ``None`` where they were not given, or a setting could
+            not be fitted.
+    """
+
+    candidates: Candidates
+    measured: Mapping[str, Any]
+    abstain_reason: str = ""
+    synthetic: ScoredClips | None = None
+    train: ScoredClips | None = None
+    normals: NDArray[np.float64] | None = None
+    test: NDArray[np.float64] | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write ``evidence.json`` and ``evidence.safetensors``; ``load`` gives the same bits.
+
+        Raises:
+            TypeError: A value of a setting can be neither JSON nor made again from JSON.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        clips = {"synthetic": self.synthetic, "train": self.train}
+        arrays = {name: some.scores for name, some in clips.items() if some is not None}
+        arrays |= {
+            name: array
+            for name, array in (("normals", self.normals), ("test", self.test))
+            if array is not None
+        }
+        about = {
+            "format": FORMAT,
+            "measured": self.measured,
+            "abstain_reason": self.abstain_reason,
+            "settings": described(self.candidates.settings, "settings"),
+            "n_grid": self.candidates.n_grid,
+            "params": described(self.candidates.params, "params"),
+            "clips": {
+                name: {
+                    "labels": some.labels.tolist(),
+                    "domains": some.domains,
+                    "groups": some.groups.tolist(),
+                }
+                for name, some in clips.items()
+                if some is not None
+            },
+        }
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / SCORES)
+        (folder / EVIDENCE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, trust: Iterable[str] = ()) -> Self:
+        """Read what ``save`` wrote.
+
+        Args:
+            folder: Holds the two files.
+            trust: Packages whose classes values of settings may have, beside those of fsasd and
+                scikit-learn.
+
+        Raises:
+            ValueError: They are of another format.
+        """
+        about = json.loads((folder / EVIDENCE).read_text(encoding="utf-8"))
+        if about.get("format") != FORMAT:
+            raise ValueError(
+                f"{folder / EVIDENCE}: expected format {FORMAT}, found {about.get('format')}: it "
+                "was written by another version of fsasd"
+            )
+        arrays = load_file(folder / SCORES)
+        clips = {
+            name: ScoredClips(
+                arrays[name],
+                np.array(known["labels"], dtype=int),
+                known["domains"],
+                np.array(known["groups"], dtype=int),
+            )
+            for name, known in about["clips"].items()
+        }
+        trust = tuple(trust)
+        settings, params = made(about["settings"], trust), made(about["params"], trust)
+        return cls(
+            Candidates(settings, about["n_grid"], params),
+            about["measured"],
+            about["abstain_reason"],
+            clips.get("synthetic"),
+            clips.get("train"),
+            arrays.get("normals"),
+            arrays.get("test"),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Hindsight:
+    """What a choice was worth on real test clips, whose labels nobody could have known beforehand.
+
+    Attributes:
+        real: The curve on the test clips.
+        settings: Metrics on the test clips, a row each: the baselines, the detector's default
+            setting (marked ``own``), ``synthetic`` (the setting that is used), ``argmax`` (the
+            paper's choice, where the selector may abstain) and ``oracle``, the best of ``real``.
         scores: The scores of every test clip with these settings.
     """
 
-    selection: Selection
-    gap: DomainGap | None = None
-    real: Curve | None = None
-    settings: pd.DataFrame | None = None
-    scores: pd.DataFrame | None = None
+    real: Curve
+    settings: pd.DataFrame
+    scores: pd.DataFrame
 
 
-def choose(
+def measure(
     detector: Detector,
     selector: Selector,
     train: Clips,
-    test: Clips,
     synthetic: Clips,
-) -> Choice:
-    """Choose the detector's setting (step 5 of the method) on synthetic clips.
-
-    A synthetic clip that was made of a real one (``Clip.source``) is scored by detectors that were
-    fitted without that one; what a detector has learnt by heart would else make it look normal.
+    test: Clips | None = None,
+) -> Evidence:
+    """Score clips with every candidate setting: all that the choice of a setting depends on.
 
     Args:
         detector: Unfitted; copies are fitted on ``train``, with every setting.
-        selector: The settings to choose from, and by what.
-        train: Real normal clips.
-        test: Real test clips, which play no part in the choice; their labels, where they are
-            known, then say what it was worth.
-        synthetic: Synthetic normal and anomalous clips. Without both, or where a setting needs
-            more clips than ``train`` has, the detector keeps its own setting, and the reason is
-            told.
-    """
-    settings = selector.candidates(detector)
-    known = test if _has_both_labels(test) else test[[]]
-    crossed = selector.calibrate or any(clip.source for clip in synthetic)
-    try:
-        # Fitted once for both sets.
-        pool = Clips([*([] if crossed else synthetic), *known], train.cache)
-        scores = detector.score_path(settings, train, pool) if len(pool) else np.empty((1, 0))
-        selection, gap = _select(
-            detector, selector, train, synthetic, None if crossed else scores[:, : len(synthetic)]
-        )
-    except TooFewClipsError as error:
-        return Choice(selector.keep(detector, f"a setting cannot be fitted: {error}"))
-    if not len(known):
-        return Choice(selection, gap)
-    path = scores[:, -len(known) :]
-    require_finite(path, known)
-    domains = evaluated_domains(known)
-    real = selector.curve(known.labels, path, domains, detector=detector)
-    rows = _rows(detector, selector, selection, real)
-    own = settings.index(selector.own(detector))
-    return Choice(
-        selection,
-        gap,
-        real,
-        _settings_table(rows, settings, real, own, selection.reason),
-        _score_table(rows, own, known, path),
-    )
-
-
-def crossfit(
-    detector: Detector,
-    settings: Sequence[Params],
-    train: Clips,
-    others: Clips,
-    folds: int = FOLDS,
-    seed: int = 0,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Score clips with detectors that were fitted without them, and without what they are made of.
-
-    Args:
-        detector: Copies of it are fitted.
-        settings: Each is fitted on each fold's complement.
-        train: Real normal clips: divided into folds, each scored by a fit on the others.
-        others: Clips that are not fitted on. One whose ``source`` is in ``train`` belongs to that
-            clip's fold; the rest are dealt out in turn.
-        folds: At most so many; one clip per fold where there are fewer.
-        seed: Of the shuffle.
-
-    Returns:
-        (settings, train) and (settings, others) scores.
+        selector: The settings, and what its rule needs to know (``Selector.measured``).
+        train: Real normal clips of a section.
+        synthetic: Synthetic normal and anomalous clips of it. Without both labels, or where a
+            setting needs more clips than ``train`` has, there is nothing to choose on, and
+            ``Evidence.abstain_reason`` says so.
+        test: Real test clips, to judge the choice in hindsight; their labels are not looked at.
 
     Raises:
-        TooFewClipsError: There are fewer than two clips to fit on.
+        ValueError: A score is not finite, or a synthetic clip was made of a recording that is not
+            in ``train``.
     """
-    if len(train) < 2:
-        raise TooFewClipsError(f"cross-fitting needs 2 clips at least, found {len(train)}")
-    folds = min(folds, len(train))
-    fold_of: dict[Path, int] = {}
-    place = np.arange(len(others)) % folds
-    splits = list(KFold(folds, shuffle=True, random_state=seed).split(np.empty(len(train))))
-    for number, (_, fold) in enumerate(splits):
-        fold_of |= {train[int(i)].path.resolve(): number for i in fold}
-    for i, clip in enumerate(others):
-        if clip.source is not None:
-            place[i] = fold_of.get(clip.source.resolve(), place[i])
-    held = np.empty((len(settings), len(train)))
-    made = np.empty((len(settings), len(others)))
-    for number, (rest, fold) in enumerate(splits):
-        own = np.flatnonzero(place == number)
-        clips = Clips([*train[fold], *others[own]], train.cache)
-        scores = detector.score_path(settings, train[rest], clips)
-        held[:, fold], made[:, own] = scores[:, : len(fold)], scores[:, len(fold) :]
-    return held, made
-
-
-def calibrated(
-    held: NDArray[np.float64], made: NDArray[np.float64], labels: NDArray[np.int_]
-) -> tuple[NDArray[np.float64], NDArray[np.int_]]:
-    """Take away what synthesis itself adds to a score, setting by setting.
-
-    What synthetic normals have beyond real ones, in the median, is the generator's and not an
-    anomaly's: it is subtracted from the synthetic anomalies, which then stand against real normals
-    and their real spread. Mapping synthetic normals *and* anomalies onto the real scale could
-    change no AUC, since ranks stay; moving the normals alone would reward a setting for hearing the
-    generator.
-
-    Args:
-        held: (settings, n) of real normals.
-        made: (settings, m) of synthetic clips, by the same fits.
-        labels: (m,) of these.
-
-    Returns:
-        (settings, n + anomalies) scores and their labels.
-
-    >>> held, made = np.array([[0.0, 1.0, 2.0]]), np.array([[10.0, 11.0, 12.0, 12.5]])
-    >>> calibrated(held, made, np.array([0, 0, 0, 1]))[0]
-    array([[0. , 1. , 2. , 2.5]])
-    """
-    gap = np.median(made[:, labels == 0], axis=1) - np.median(held, axis=1)
-    anomalies = made[:, labels == 1] - gap[:, None]
-    return np.hstack([held, anomalies]), np.repeat([0, 1], [held.shape[1], anomalies.shape[1]])
-
-
-def _select(
-    detector: Detector,
-    selector: Selector,
-    train: Clips,
-    synthetic: Clips,
-    scores: NDArray[np.float64] | None,
-) -> tuple[Selection, DomainGap | None]:
-    """Select from scores of one fit, or from cross-fitted ones where there are none."""
-    settings, own = selector.candidates(detector), selector.own(detector)
-    labels, domains, groups = synthetic.labels, evaluated_domains(synthetic), _groups(synthetic)
-    normal = np.flatnonzero(labels == 0)
-    if len(set(labels.tolist())) < 2:
-        reason = (
-            f"no synthetic clips of both labels to choose on: {len(normal)} normal and "
-            f"{len(labels) - len(normal)} anomalous (see synthetic/manifest.csv for why not)"
-        )
-        return selector.keep(detector, reason), None
-    telling = len(train), len(set(groups[normal].tolist()))
-    if scores is not None:
-        gap = None
-        if selector.max_gap is not None and len(train) > 1:
-            held, made = crossfit(detector, [own], train, synthetic[normal])
-            gap = _gap(held[0], made[0], groups[normal])
-        doubt = _doubt(selector, gap, telling)
-        return selector.select(detector, labels, scores, domains, groups=groups, doubt=doubt), gap
-    held, made = crossfit(detector, settings, train, synthetic)
-    row = settings.index(own)
-    gap = _gap(held[row], made[row, normal], groups[normal])
-    if selector.calibrate:
-        made, labels = calibrated(held, made, labels)
-        anomalous = np.setdiff1d(np.arange(len(synthetic)), normal)
-        domains = evaluated_domains(Clips([*train, *synthetic[anomalous]]))
-        groups = np.concatenate([_groups(train), groups[anomalous]])
-    doubt = _doubt(selector, gap, telling)
-    return selector.select(detector, labels, made, domains, groups=groups, doubt=doubt), gap
-
-
-def _doubt(selector: Selector, gap: DomainGap | None, telling: tuple[int, int]) -> str:
-    """Say why nothing is to be chosen on clips with such a gap to real ones, if so.
-
-    Args:
-        selector: Whether there is to be any doubt, and the limit.
-        gap: As measured, if it could be.
-        telling: Independent real and synthetic normal clips that it was measured on.
-    """
-    limit = selector.max_gap
-    if not selector.abstain or selector.calibrate or limit is None:
-        return ""
-    if min(telling) < TELLING_CLIPS:
-        return (
-            "too few independent normal clips to tell whether synthetic ones sound like real ones: "
-            f"{telling[0]} real and {telling[1]} synthetic, at least {TELLING_CLIPS} of each are "
-            "needed"
-        )
-    if gap is None or not gap.exceeds(limit):
-        return ""
-    return (
-        f"synthetic normal clips alone are told from real ones: AUC {gap.auc:.2f} (95 % interval "
-        f"{gap.low:.2f} to {gap.high:.2f}; 0.5: not told), surely beyond {limit:.2f} or below "
-        f"{1 - limit:.2f}, so that what they choose is chosen for other sounds than the machine's"
+    candidates, wanted = selector.candidates(detector), selector.measured()
+    settings = candidates.settings
+    test = train[[]] if test is None else test
+    groups = _groups(train, synthetic)
+    crossfitted = selector.calibrate or any(clip.source for clip in synthetic)
+    try:
+        # Fitted once for both sets.
+        pool = Clips([*([] if crossfitted else synthetic), *test], train.cache)
+        scores = np.empty((len(settings), 0))
+        if len(pool):
+            scores = detector.score_path(settings, train, pool)
+            require_finite(scores, pool)
+        evidence = Evidence(candidates, wanted, test=scores[:, -len(test) :] if test else None)
+        if reason := _lacks_a_label(synthetic):
+            return replace(evidence, abstain_reason=reason)
+        labels = synthetic.labels
+        normal = np.flatnonzero(labels == 0)
+        held_out, normals = np.empty((0, len(train))), None
+        if crossfitted:
+            held_out, scores = crossfit(detector, settings, train, synthetic)
+            normals = scores[candidates.default, normal]
+        elif selector.max_gap is not None and len(train) > 1:
+            default = [settings[candidates.default]]
+            held_out, of_normals = crossfit(detector, default, train, synthetic[normal])
+            normals = of_normals[0]
+    except TooFewClipsError as error:
+        reason = f"a setting cannot be fitted: {error}"
+        return Evidence(candidates, wanted, abstain_reason=reason)
+    require_finite(held_out, train)
+    require_finite(scores[:, : len(synthetic)], synthetic)
+    return replace(
+        evidence,
+        synthetic=ScoredClips(
+            scores[:, : len(synthetic)], labels, _domains(synthetic), groups[len(train) :]
+        ),
+        train=ScoredClips(
+            held_out, np.zeros(len(train), dtype=int), _domains(train), groups[: len(train)]
+        ),
+        normals=normals,
     )
 
 
-def _gap(held: NDArray, made: NDArray, groups: NDArray) -> DomainGap:
-    labels = np.repeat([0, 1], [len(held), len(made)])
-    scores = np.concatenate([held, made])[None]
-    units = np.concatenate([np.arange(len(held)).astype(str), groups])
-    drawn = resample(labels, n=200, groups=units)
-    auc = resampled_areas(labels, None, scores).auc[0, 0]
-    interval = percentile_interval(resampled_areas(labels, None, scores, drawn).auc[0])
-    return DomainGap(float(auc), interval.low, interval.high, len(made), len(held))
+def choose(evidence: Evidence, selector: Selector) -> Selection:
+    """Choose a setting on the evidence (step 5 of the method); no clip is read.
+
+    Raises:
+        ValueError: The evidence was measured for a selector of other settings.
+    """
+    if evidence.measured != selector.measured():
+        raise ValueError(
+            f"evidence: expected scores as the selector asks for them ({selector.measured()}), "
+            f"found those for {evidence.measured}"
+        )
+    candidates, synthetic, train = evidence.candidates, evidence.synthetic, evidence.train
+    if synthetic is None or train is None:
+        return selector.keep_default(candidates, evidence.abstain_reason)
+    scores, labels, groups = synthetic.scores, synthetic.labels, synthetic.groups
+    domains = synthetic.domains
+    gap = _gap(evidence)
+    reason = ""
+    if selector.abstain and not selector.calibrate and selector.max_gap is not None:
+        independent = n_independent(train.groups), n_independent(groups[labels == 0])
+        reason = unlike_real_clips(gap, independent, selector.max_gap)
+    if selector.calibrate:
+        anomalous = np.flatnonzero(labels == 1)
+        scores, labels = calibrated(train.scores, scores, labels)
+        domains = [*train.domains, *(domains[row] for row in anomalous)]
+        groups = np.concatenate([train.groups, groups[anomalous]])
+    selection = selector.select(
+        candidates, labels, scores, known_domains(domains), groups=groups, abstain_reason=reason
+    )
+    return replace(selection, gap=gap)
 
 
-def _groups(clips: Clips) -> NDArray[np.str_]:
-    return np.array([str(clip.source or clip.path) for clip in clips])
+def in_hindsight(
+    evidence: Evidence, selection: Selection, selector: Selector, test: Clips
+) -> Hindsight | None:
+    """Judge a choice by the labels of the test clips.
+
+    Args:
+        evidence: Measured with these test clips.
+        selection: What was chosen.
+        selector: The baselines and the objective.
+        test: The test clips, with their labels.
+
+    Returns:
+        ``None`` where the evidence has no scores of test clips.
+
+    Raises:
+        ValueError: The clips are others than those that were measured, or a baseline is not among
+            the candidates.
+    """
+    if evidence.test is None:
+        return None
+    if evidence.test.shape[1] != len(test):
+        raise ValueError(
+            f"evidence: expected scores of {len(test)} test clips, found {evidence.test.shape[1]}"
+        )
+    candidates = evidence.candidates
+    domains = evaluated_domains(test)
+    real = selector.curve(test.labels, evidence.test, domains, candidates=candidates)
+    rows = _compared(selector, selection, candidates, real)
+    default = next(name for name, row in rows.items() if row == candidates.default)
+    return Hindsight(
+        real,
+        _settings_table(rows, candidates, real, default, selection.abstain_reason),
+        _score_table(rows, default, test, evidence.test),
+    )
 
 
 def evaluated_domains(clips: Clips) -> NDArray[np.str_] | None:
     """Return the domains that metrics divide clips by, ``None`` where no clip has one."""
-    return known_domains(clips.by_kind(lambda clip: clip.domain))
+    return known_domains(_domains(clips))
 
 
-def _has_both_labels(clips: Clips) -> bool:
+def has_both_labels(clips: Clips) -> bool:
+    """Say whether all labels are known, and there are normal and anomalous clips."""
     return {clip.label for clip in clips} == {"normal", "anomaly"}
 
 
-def _rows(
-    detector: Detector, selector: Selector, selection: Selection, real: Curve
+def _lacks_a_label(synthetic: Clips) -> str:
+    labels = synthetic.labels.tolist()
+    if len(set(labels)) == 2:
+        return ""
+    return (
+        f"no synthetic clips of both labels to choose on: {labels.count(0)} normal and "
+        f"{labels.count(1)} anomalous (see synthetic/manifest.csv for why not)"
+    )
+
+
+def _gap(evidence: Evidence) -> DomainGap | None:
+    train, synthetic, candidates = evidence.train, evidence.synthetic, evidence.candidates
+    if train is None or synthetic is None or evidence.normals is None:
+        return None
+    row = candidates.default if len(train.scores) == len(candidates.settings) else 0
+    groups = synthetic.groups[synthetic.labels == 0]
+    return domain_gap(train.scores[row], evidence.normals, train.groups, groups)
+
+
+def _groups(train: Clips, synthetic: Clips) -> NDArray[np.int_]:
+    """(train + synthetic,) Numbers of the recordings that clips are, or were made of.
+
+    In the order of the recordings' names, wherever they lie: in which order they are resampled
+    depends on it.
+    """
+    sources = source_rows(train, synthetic)
+    names = [clip.path.name for clip in [*train, *synthetic]]
+    recording = np.arange(len(names))
+    recording[len(train) :] = np.where(sources == NO_SOURCE, recording[len(train) :], sources)
+    order = sorted(range(len(names)), key=lambda i: (names[i], i))
+    return np.argsort(order)[recording]
+
+
+def _domains(clips: Clips) -> Domains:
+    return clips.by_kind(lambda clip: clip.domain)
+
+
+def _compared(
+    selector: Selector, selection: Selection, candidates: Candidates, real: Curve
 ) -> dict[str, int]:
-    """Name the settings that are compared, and say in which row of the candidates they are."""
-    settings = selector.candidates(detector)
+    """Name the settings that are compared: each name's row among the candidates."""
+    settings = candidates.settings
     rows: dict[str, int] = {}
     for baseline in selector.baselines:
         row = row_of(baseline, settings)
         if row is None:
             raise ValueError(f"setting {baseline} is not in the grid that settings are chosen from")
         rows[title(baseline)] = row
-    own = settings.index(selector.own(detector))
-    if own not in rows.values():
-        rows[title(settings[own])] = own
-    rows["synthetic"] = settings.index(selection.params)
+    if candidates.default not in rows.values():
+        rows[title(settings[candidates.default])] = candidates.default
+    rows["synthetic"] = settings.index(selection.setting)
     if selector.abstain:
         rows["argmax"] = settings.index(selection.argmax)
     return {**rows, "oracle": real.best}
 
 
 def _settings_table(
-    rows: dict[str, int], settings: list[dict], real: Curve, own: int, reason: str
+    rows: dict[str, int], candidates: Candidates, real: Curve, default: str, abstain_reason: str
 ) -> pd.DataFrame:
-    names = dict.fromkeys(key for setting in settings for key in setting)
     metrics = ["auc", "auc_source", "auc_target", "pauc", "objective"]
-    table = real.table.iloc[list(rows.values())][[*names, *metrics]].reset_index(drop=True)
+    table = real.table.iloc[list(rows.values())][[*candidates.params, *metrics]]
+    table = table.reset_index(drop=True)
     table.insert(0, "setting", list(rows))
-    table["own"] = table["setting"] == _name_of(own, rows)
-    table["reason"] = np.where(table["setting"] == "synthetic", reason, "")
+    table["own"] = table["setting"] == default
+    table["reason"] = np.where(table["setting"] == "synthetic", abstain_reason, "")
     return table
 
 
 def _score_table(
-    rows: dict[str, int], own: int, test: Clips, path: NDArray[np.float64]
+    rows: dict[str, int], default: str, test: Clips, scores: NDArray[np.float64]
 ) -> pd.DataFrame:
     clips = pd.DataFrame(
         {"file": printable(clip.path.name), "label": clip.label, "domain": clip.domain}
         for clip in test
     )
-    mine = _name_of(own, rows)
-    parts = [
-        clips.assign(setting=name, own=name == mine, score=path[row]) for name, row in rows.items()
+    tables: Sequence[pd.DataFrame] = [
+        clips.assign(setting=name, own=name == default, score=scores[row])
+        for name, row in rows.items()
     ]
-    return pd.concat(parts, ignore_index=True)
-
-
-def _name_of(row: int, rows: dict[str, int]) -> str:
-    return next(name for name, other in rows.items() if other == row)
+    return pd.concat(tables, ignore_index=True)

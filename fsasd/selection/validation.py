@@ -1,16 +1,17 @@
-"""Can synthetic anomalies be trusted? Machines whose faults are known play the target.
+"""Leave-one-machine-out validation: what choices on synthetic clips are worth, with intervals.
 
-Each reference machine is in turn treated as if its anomalies had never been heard: its setting is
-chosen on its synthetic clips alone, and its real anomalies then say what that was worth. The
-choice is so judged honestly. The generator is not, if it was trained on the very anomalies: then
-such a machine is easier than a target will be (``strict`` is false). To hide them from it, too,
-hold them out: ``data.hold_out=[{machine: fan, label: anomaly}]``, one training per machine.
+Each reference machine is in turn treated as a target: its setting is chosen on its synthetic clips
+alone, and its real anomalies then say what the choice was worth. They play no part in the choice.
+The generator may have been trained on them: then such a machine is easier than a target will be
+(``strict`` is false). To withhold them from it, too, hold them out:
+``data.hold_out=[{machine: fan, label: anomaly}]``, one training per machine.
 
-Conventions: *gain* is a setting's objective minus that of the detector's own setting, *regret* that
-of the best setting in hindsight (the oracle) minus its own, *closed* its gain over the oracle's.
-The oracle was found on the clips that it is judged by, so regrets are somewhat too large, for every
-setting alike. Intervals are of the paired bootstrap: every setting is judged on the same resampled
-clips; those of a mean are over resampled machines, too, and speak of other machines.
+Conventions: *gain* is a setting's objective minus that of the detector's default setting, *regret*
+that of the best setting in hindsight (the oracle) minus its own, *closed* its gain over the
+oracle's. The oracle was chosen on the clips that it is judged by, so regrets are somewhat too
+large, for every setting alike. Intervals are of the paired bootstrap: every setting is judged on
+the same resampled clips; those of a mean are over resampled machines, too, and speak of other
+machines.
 """
 
 from __future__ import annotations
@@ -24,53 +25,71 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from fsasd.data.clips import Clips
+from fsasd.data.names import SectionId
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import known_domains
 from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
-from fsasd.selection.choice import Choice, choose
-from fsasd.selection.selector import OBJECTIVES, Curve, Selection, Selector, title
+from fsasd.selection.choice import Hindsight, choose, has_both_labels, in_hindsight, measure
+from fsasd.selection.selector import OBJECTIVES, Curve, Selection, Selector
+from fsasd.selection.settings import title
 
-UNIT = ["machine", "section"]
+SECTION = list(SectionId._fields)
 MEAN = "mean"
 
 Values = dict[str, NDArray[np.float64]]
 """Metric to (settings, 1 + resamples): as observed, then on each resample."""
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A machine with known anomalies that played the target.
+@dataclass(frozen=True, eq=False)
+class ValidatedSection:
+    """A section of a reference machine that was treated as a target.
 
     Attributes:
-        choice: What synthetic clips chose, and what it was worth.
-        strict: The generator, too, has not heard the machine's anomalies.
+        selection: What its synthetic clips chose.
+        hindsight: What that was worth on its real anomalies.
+        strict: The generator was not trained on the machine's anomalies.
     """
 
-    choice: Choice
+    selection: Selection
+    hindsight: Hindsight
     strict: bool
 
 
-def play_target(
-    detector: Detector, selector: Selector, clips: Clips, synthetic: Clips
-) -> Choice | None:
-    """Choose a setting for a machine with known anomalies as if they were not known.
+def validation_clips(clips: Clips) -> tuple[Clips, Clips] | None:
+    """Return the normal training clips and the labelled test clips of a section.
+
+    Returns:
+        What to give to ``measure``; ``None`` without training clips or without test clips of both
+        labels.
+    """
+    train = clips.where(split="train", label="normal")
+    test = clips[[clip.split == "test" and clip.label is not None for clip in clips]]
+    return (train, test) if len(train) and has_both_labels(test) else None
+
+
+def validate(
+    detector: Detector, selector: Selector, clips: Clips, synthetic: Clips, strict: bool = False
+) -> ValidatedSection | None:
+    """Choose a setting for a section with known anomalies as if they were not known.
 
     Args:
         detector: Unfitted; copies are fitted on the normal training clips.
         selector: The settings to choose from, and by what.
-        clips: All clips of the machine, or of one section.
+        clips: All clips of the section.
         synthetic: Synthetic normal and anomalous clips.
+        strict: The generator was not trained on the machine's anomalies.
 
     Returns:
         The choice and what it was worth; ``None`` without normal training clips or without test
         clips of both labels, or where the detector cannot be fitted on so few clips.
     """
-    train = clips.where(split="train", label="normal")
-    test = clips[[clip.split == "test" and clip.label is not None for clip in clips]]
-    if not len(train) or len(set(test.labels.tolist())) < 2:
+    if (known := validation_clips(clips)) is None:
         return None
-    choice = choose(detector, selector, train, test, synthetic)
-    return choice if choice.settings is not None else None
+    train, test = known
+    evidence = measure(detector, selector, train, synthetic, test)
+    selection = choose(evidence, selector)
+    hindsight = in_hindsight(evidence, selection, selector, test)
+    return None if hindsight is None else ValidatedSection(selection, hindsight, strict)
 
 
 def compare(
@@ -93,38 +112,38 @@ def compare(
     Returns:
         One row per machine, section and setting, then one per setting for their ``mean``: ``auc``,
         ``pauc``, ``objective``, ``gain``, ``regret``, and for the mean ``closed`` (empty where the
-        oracle is no better than the own setting), each with ``_low`` and ``_high``.
+        oracle is no better than the default setting), each with ``_low`` and ``_high``.
 
     Raises:
         ValueError: The runs of a machine have other clips.
 
     >>> clips = {"machine": "fan", "section": "00", "label": ["normal"] * 2 + ["anomaly"] * 2}
-    >>> own = pd.DataFrame({**clips, "domain": "source", "setting": "r=1", "own": True,
-    ...                     "score": [0.0, 3.0, 1.0, 2.0]})
-    >>> best = own.assign(setting="oracle", own=False, score=[0.0, 1.0, 2.0, 3.0])
-    >>> compare(pd.concat([own, best]))[["setting", "auc", "pauc"]].values.tolist()[:2]
+    >>> default = pd.DataFrame({**clips, "domain": "source", "setting": "r=1", "own": True,
+    ...                         "score": [0.0, 3.0, 1.0, 2.0]})
+    >>> best = default.assign(setting="oracle", own=False, score=[0.0, 1.0, 2.0, 3.0])
+    >>> compare(pd.concat([default, best]))[["setting", "auc", "pauc"]].values.tolist()[:2]
     [['r=1', 0.5, 0.47368421052631576], ['oracle', 1.0, 1.0]]
     """
     rng = np.random.default_rng(seed)
     names = list(dict.fromkeys(scores["setting"]))
-    own = names.index(scores.loc[scores["own"], "setting"].iloc[0])
+    default = names.index(scores.loc[scores["own"], "setting"].iloc[0])
     oracle = names.index("oracle")
-    tables, found = [], []
-    for (machine, section), part in scores.groupby(UNIT, sort=False):
-        values = _measure(part, names, objective, resamples, rng)
-        values["gain"] = values["objective"] - values["objective"][own]
+    tables, sections = [], []
+    for (machine, section), part in scores.groupby(SECTION, sort=False):
+        values = _metrics(part, names, objective, resamples, rng)
+        values["gain"] = values["objective"] - values["objective"][default]
         values["regret"] = values["objective"][oracle] - values["objective"]
-        found.append(values)
+        sections.append(values)
         tables.append(_rows(str(machine), str(section), names, values, level))
-    means = {key: _over_units([values[key] for values in found]) for key in found[0]}
+    means = {key: _over_sections([values[key] for values in sections]) for key in sections[0]}
     with np.errstate(divide="ignore", invalid="ignore"):
-        gap = means["gain"][oracle]
-        means["closed"] = np.where(gap > 0, means["gain"] / gap, np.nan)
+        possible = means["gain"][oracle]
+        means["closed"] = np.where(possible > 0, means["gain"] / possible, np.nan)
     return pd.concat([*tables, _rows(MEAN, "", names, means, level)], ignore_index=True)
 
 
 def correlate(selection: Selection, real: Curve) -> NDArray[np.float64]:
-    """Say how alike synthetic and real clips order the settings.
+    """Measure how alike synthetic and real clips order the settings.
 
     Args:
         selection: The curve on synthetic clips.
@@ -137,54 +156,53 @@ def correlate(selection: Selection, real: Curve) -> NDArray[np.float64]:
     known = selection.curve["objective"].notna().all()
     if not known or len(selection.curve) != len(real.table):
         return np.full((2, 1 + real.resampled.shape[1]), np.nan)
-    made = np.column_stack([selection.curve["objective"], selection.resampled])
-    heard = np.column_stack([real.table["objective"], real.resampled])
-    found = np.full((2, made.shape[1]), np.nan)
-    for i, (one, other) in enumerate(zip(made.T, heard.T, strict=True)):
+    synthetic_curves = np.column_stack([selection.curve["objective"], selection.resampled])
+    real_curves = np.column_stack([real.table["objective"], real.resampled])
+    correlations = np.full((2, synthetic_curves.shape[1]), np.nan)
+    for i, (one, other) in enumerate(zip(synthetic_curves.T, real_curves.T, strict=True)):
         if np.ptp(one) > 0 and np.ptp(other) > 0:
-            found[0, i] = stats.spearmanr(one, other).statistic
-            found[1, i] = stats.kendalltau(one, other).statistic
-    return found
+            correlations[0, i] = stats.spearmanr(one, other).statistic
+            correlations[1, i] = stats.kendalltau(one, other).statistic
+    return correlations
 
 
 def summarise(
-    trials: Mapping[tuple[str, str], Trial], compared: pd.DataFrame, level: float = 0.95
+    validated: Mapping[SectionId, ValidatedSection], compared: pd.DataFrame, level: float = 0.95
 ) -> pd.DataFrame:
     """Lay out ``validation.csv``: what was chosen, what it was worth, how alike the curves are.
 
     Args:
-        trials: By machine and section.
-        compared: What ``compare`` says of them.
+        validated: The sections.
+        compared: What ``compare`` returns of them.
         level: Of the intervals.
 
     Returns:
         One row per machine and section, then their ``mean``.
     """
-    used = compared[compared["setting"] == "synthetic"].drop(columns="setting").set_index(UNIT)
+    used = compared[compared["setting"] == "synthetic"].drop(columns="setting").set_index(SECTION)
     rows: list[dict[str, object]] = []
-    alike = []
-    for trial in trials.values():
-        selection, gap, real = trial.choice.selection, trial.choice.gap, trial.choice.real
-        assert real is not None
-        alike.append(correlate(selection, real))
+    correlations = []
+    for section in validated.values():
+        selection, real = section.selection, section.hindsight.real
+        correlations.append(correlate(selection, real))
         rows.append(
             {
-                "strict": trial.strict,
-                "chosen": title(selection.params),
+                "strict": section.strict,
+                "chosen": title(selection.setting),
                 "argmax": title(selection.argmax),
                 "oracle": title(real.settings[real.best]),
-                "reason": selection.reason,
-                "gap": gap.auc if gap else np.nan,
-                **_named(alike[-1], level),
+                "reason": selection.abstain_reason,
+                "gap": selection.gap.auc if selection.gap else np.nan,
+                **_named(correlations[-1], level),
             }
         )
-    known = [values for values in alike if not np.isnan(values[:, 0]).any()]
-    rows.append({**_named(_over_units(known), level)} if known else {})
-    table = pd.DataFrame([*trials, (MEAN, "")], columns=UNIT)
-    return table.join(pd.DataFrame(rows)).join(used, on=UNIT)
+    known = [values for values in correlations if not np.isnan(values[:, 0]).any()]
+    rows.append({**_named(_over_sections(known), level)} if known else {})
+    table = pd.DataFrame([*validated, (MEAN, "")], columns=SECTION)
+    return table.join(pd.DataFrame(rows)).join(used, on=SECTION)
 
 
-def _measure(
+def _metrics(
     part: pd.DataFrame,
     names: Sequence[str],
     objective: str,
@@ -199,18 +217,18 @@ def _measure(
     divided = objective == "official" and domains is not None
     strata = (labels, np.asarray(domains)) if divided else (labels,)
     counts = np.vstack([np.ones((1, len(labels)), int), resample(*strata, n=resamples, seed=rng)])
-    found = []
+    metrics = []
     for run in runs:
         rows = [run[run["setting"] == name] for name in names]
         if any(row["label"].tolist() != clips["label"].tolist() for row in rows):
-            machine, section = part.iloc[0][UNIT]
-            raise ValueError(f"{machine} section {section}: its runs score other clips")
+            section = SectionId(*part.iloc[0][SECTION])
+            raise ValueError(f"{section}: its runs score other clips")
         areas = resampled_areas(labels, domains, [row["score"] for row in rows], counts)
-        found.append((areas.auc, areas.pauc, OBJECTIVES[objective](areas)))
-    return dict(zip(("auc", "pauc", "objective"), np.mean(found, axis=0), strict=True))
+        metrics.append((areas.auc, areas.pauc, OBJECTIVES[objective](areas)))
+    return dict(zip(("auc", "pauc", "objective"), np.mean(metrics, axis=0), strict=True))
 
 
-def _over_units(values: Sequence[NDArray]) -> NDArray:
+def _over_sections(values: Sequence[NDArray]) -> NDArray:
     """Mean over machines: as observed, then over resampled machines with resampled clips."""
     stacked = np.stack(values)
     resamples = stacked.shape[2] - 1
@@ -242,9 +260,9 @@ def _summary(values: NDArray, level: float) -> tuple[float, float, float]:
     return float(values[0]), interval.low, interval.high
 
 
-def _named(alike: NDArray, level: float) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, values in zip(("spearman", "kendall"), alike, strict=True):
+def _named(correlations: NDArray, level: float) -> dict[str, float]:
+    named: dict[str, float] = {}
+    for name, values in zip(("spearman", "kendall"), correlations, strict=True):
         keys = (name, f"{name}_low", f"{name}_high")
-        found |= dict(zip(keys, _summary(values, level), strict=True))
-    return found
+        named |= dict(zip(keys, _summary(values, level), strict=True))
+    return named

@@ -11,13 +11,14 @@ import numpy as np
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.selection.selector import Selector
 
-SETTINGS, OWN, TRIALS = 56, 50, 300
+SETTINGS, DEFAULT, TRIALS = 56, 50, 300
 
 
 def main() -> None:
-    """Print the share of trials in which another setting than the own is taken."""
+    """Print the share of trials in which another setting than the default is chosen."""
     r = np.linspace(0, 1, SETTINGS).round(4)
-    selector, detector = Selector({"r": r.tolist()}), TWFRGMM(r=float(r[OWN]))
+    selector, detector = Selector({"r": r.tolist()}), TWFRGMM(r=float(r[DEFAULT]))
+    candidates = selector.candidates(detector)
     likeness = np.exp(-0.5 * ((r[:, None] - r) * 8) ** 2) + 1e-6 * np.eye(SETTINGS)
     mixing = np.linalg.cholesky(likeness)
     print("clips of each label, shift: one difference's interval, as it is done")
@@ -30,10 +31,11 @@ def main() -> None:
                 rng = np.random.default_rng(trial)
                 noise = 0.6 * rng.standard_normal(2 * clips)
                 noise = noise + 0.8 * mixing @ rng.standard_normal((SETTINGS, 2 * clips))
-                found = selector.select(detector, labels, noise + better[:, None] * labels)
-                taken += found.params != selector.own(detector)
-                best = int(found.curve["argmax"].to_numpy().argmax())
-                difference = found.resampled[best] - found.resampled[OWN]
+                scores = noise + better[:, None] * labels
+                selection = selector.select(candidates, labels, scores)
+                taken += selection.setting != candidates.settings[candidates.default]
+                best = int(selection.curve["argmax"].to_numpy().argmax())
+                difference = selection.resampled[best] - selection.resampled[DEFAULT]
                 naive += np.quantile(difference, 0.025) > 0
             print(
                 f"{clips:3d} {shift:.1f}: {naive / TRIALS:4.0%} {taken / TRIALS:4.0%}", flush=True
