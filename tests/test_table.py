@@ -62,9 +62,9 @@ def test_each_kind_is_asked_for_once_and_no_kind_of_other_rows():
         asked.append(clip)
         return clip.machine.upper()
 
-    assert table.by_kind(say, np.array([8, 0, 3])) == ["VALVE", "FAN", "FAN"]
+    assert table.groups(say, np.array([8, 0, 3])) == ["VALVE", "FAN", "FAN"]
     assert sorted(clip.machine for clip in asked) == ["fan", "valve"]
-    assert table.by_kind(say, np.array([], dtype=int)) == []
+    assert table.groups(say, np.array([], dtype=int)) == []
 
 
 # In a process of its own, after the clips were made: the names that pathlib interns may make the

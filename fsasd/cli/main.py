@@ -526,7 +526,7 @@ class Run:
             log_findings(find_in_recordings(self.recordings), log)
             list_unreadable(self.folder, self.unreadable)
         targets = set(self.data.targets)
-        self.data.leave_out(set(self.unreadable["path"]))
+        self.data.exclude(set(self.unreadable["path"]))
         if lost := sorted(targets - set(self.data.targets)):
             raise ValueError(f"{', '.join(lost)}: none of its recordings can be read")
         if "detect" in self.cfg.stages:
@@ -541,7 +541,7 @@ class Run:
             return self.data.clips
         generated = bool(self.cfg.generator._target_) or "pretrain" in stages
         prepared = bool(self.detector.to_prepare())
-        return self.data.clips.that(
+        return self.data.clips.filter(
             lambda clip: (
                 clip.role == "target"
                 or (generated and is_trainable(clip))
@@ -641,7 +641,7 @@ class Run:
         roles = ("target", "reference") if self.cfg.synthesis.references else ("target",)
         # Test clips are there to judge by.
         normals = self.data.captioned.where(label="normal", split="train")
-        return normals.that(lambda clip: clip.role in roles)
+        return normals.filter(lambda clip: clip.role in roles)
 
     def _generator_parameters(self) -> int | None:
         if not self.cfg.generator._target_ or not self._is_trained:

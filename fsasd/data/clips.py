@@ -176,23 +176,23 @@ class Clips(Sequence[Clip]):
 
     def where(self, **known: str | None) -> Clips:
         """Return the clips whose fields equal ``known``, e.g. ``where(split="train")``."""
-        return self.that(lambda clip: all(getattr(clip, k) == v for k, v in known.items()))
+        return self.filter(lambda clip: all(getattr(clip, k) == v for k, v in known.items()))
 
-    def that(self, fit: Callable[[Clip], bool]) -> Clips:
-        """Return the clips that fit, by anything but their paths (see ``by_kind``)."""
-        return self[np.array(self.by_kind(fit), dtype=bool)]
+    def filter(self, predicate: Callable[[Clip], bool]) -> Clips:
+        """Return the clips of which a predicate holds; it sees all but their paths."""
+        return self[np.array(self.groups(predicate), dtype=bool)]
 
     @property
     def kinds(self) -> list[Clip]:
-        """The different clips there are, if they had no path."""
+        """The distinct clips, compared without their paths."""
         return self._table.kinds(self._rows)
 
-    def by_kind(self, say: Callable[[Clip], T]) -> list[T]:
-        """Return what ``say`` says of each clip, of which it sees everything but the path.
+    def groups(self, group_of: Callable[[Clip], T]) -> list[T]:
+        """Return the group of each clip, by anything but its path.
 
-        Clips that differ in nothing else are one question, however many they are.
+        ``group_of`` is called once for all clips that differ in nothing but their paths.
         """
-        return self._table.by_kind(say, self._rows)
+        return self._table.groups(group_of, self._rows)
 
     @property
     def labels(self) -> np.ndarray:
@@ -201,7 +201,7 @@ class Clips(Sequence[Clip]):
         Raises:
             ValueError: A clip has no label.
         """
-        labels = self.by_kind(lambda clip: clip.label)
+        labels = self.groups(lambda clip: clip.label)
         if None in labels:
             unknown = self[labels.index(None)]
             raise ValueError(f"{unknown.path} has no label: no ground truth was found for it")
@@ -213,9 +213,9 @@ class Clips(Sequence[Clip]):
 
         That is how detectors group them; metrics tell them apart (``metrics.known_domains``).
         """
-        return np.array(self.by_kind(lambda clip: clip.domain or "source"))
+        return np.array(self.groups(lambda clip: clip.domain or "source"))
 
     @property
     def states(self) -> list[tuple[tuple[str, str], ...]]:
         """Operating state of each clip, equal where all attributes are."""
-        return self.by_kind(lambda clip: tuple(sorted(clip.attributes.items())))
+        return self.groups(lambda clip: tuple(sorted(clip.attributes.items())))

@@ -172,7 +172,7 @@ class FirstShotDataModule(L.LightningDataModule):
     @cached_property
     def trainable(self) -> Clips:
         """The clips that first-shot rules and ``hold_out`` let a generator hear; maybe none."""
-        return self.clips.that(
+        return self.clips.filter(
             lambda clip: (
                 is_trainable(clip) and not any(_matches(clip, rule) for rule in self.hold_out)
             )
@@ -195,8 +195,8 @@ class FirstShotDataModule(L.LightningDataModule):
         """Return all clips of a machine."""
         return self.clips.where(machine=name)
 
-    def leave_out(self, paths: Collection[str]) -> None:
-        """Go on without some clips, as if they did not exist.
+    def exclude(self, paths: Collection[str]) -> None:
+        """Remove clips from the data set.
 
         Args:
             paths: Of these clips, as ``printable`` writes them.
@@ -204,8 +204,8 @@ class FirstShotDataModule(L.LightningDataModule):
         if not paths:
             return
         self.clips = self.clips[[printable(clip.path) not in paths for clip in self.clips]]
-        for found in ("trainable", "captioned"):
-            self.__dict__.pop(found, None)
+        for name in ("trainable", "captioned"):
+            self.__dict__.pop(name, None)
 
     def caption_table(self) -> pd.DataFrame:
         """Return path, machine, label, domain, attributes as written, and caption per clip."""
@@ -259,7 +259,7 @@ class FirstShotDataModule(L.LightningDataModule):
         return [loader] * passes if passes > 1 else loader
 
     def _draws(self) -> BalancedDraws:
-        machines = self.train_clips.by_kind(lambda clip: clip.machine)
+        machines = self.train_clips.groups(lambda clip: clip.machine)
         counts = Counter(machines)
         ranks, rank = self._processes()
         return BalancedDraws(
@@ -303,7 +303,7 @@ class FirstShotDataModule(L.LightningDataModule):
     def split(self) -> tuple[np.ndarray, np.ndarray]:
         """Return which of the captioned clips are trained on, and which are for validation."""
         groups: dict[tuple[str, str | None], list[int]] = {}
-        kinds = self.captioned.by_kind(lambda clip: (clip.machine, clip.label))
+        kinds = self.captioned.groups(lambda clip: (clip.machine, clip.label))
         for i, kind in enumerate(kinds):
             groups.setdefault(kind, []).append(i)
         rng = np.random.default_rng(self.seed)

@@ -39,8 +39,8 @@ def describe_clips(clips: Clips, without: Collection[str] = ()) -> dict[str, str
     '1 clip, c61f9758b1464e0c'
     """
     known = [name for name in _FIELDS if name not in without]
-    groups = clips.by_kind(_group)
-    values = clips.by_kind(lambda clip: repr([getattr(clip, name) for name in known]))
+    groups = clips.groups(_group)
+    values = clips.groups(lambda clip: repr([getattr(clip, name) for name in known]))
     contents = content_hashes((clip.path for clip in clips), clips.cache.folder)
     rows: dict[str, list[str]] = {}
     for clip, group, value, content in zip(clips, groups, values, contents, strict=True):

@@ -66,11 +66,11 @@ class ClipTable:
         """Return the different clips there are in these rows, without their paths."""
         return [self._kinds[kind] for kind in np.unique(self._kind[rows])]
 
-    def by_kind(self, say: Callable[[Clip], T], rows: np.ndarray) -> list[T]:
-        """Return what ``say`` says of the clips in these rows; each kind is asked for once."""
+    def groups(self, group_of: Callable[[Clip], T], rows: np.ndarray) -> list[T]:
+        """Return the group of the clip in each of these rows; it is computed once for each kind."""
         kinds, place = np.unique(self._kind[rows], return_inverse=True)
-        said = [say(self._kinds[kind]) for kind in kinds]
-        return [said[i] for i in place]
+        groups = [group_of(self._kinds[kind]) for kind in kinds]
+        return [groups[i] for i in place]
 
 
 # NumPy's strings hold no name that is not UTF-8; a name's bytes are as many characters of Latin 1.

@@ -330,7 +330,7 @@ def section_of(clips: Clips) -> SectionId:
 
 def in_section(clips: Clips, section: str) -> Clips:
     """Return a machine's clips of a section; a clip without one is of the section ``00``."""
-    return clips.that(lambda clip: (clip.section or "00") == section)
+    return clips.filter(lambda clip: (clip.section or "00") == section)
 
 
 def require_clips(train: Clips, test: Clips) -> None:

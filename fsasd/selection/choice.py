@@ -349,7 +349,7 @@ def _groups(train: Clips, synthetic: Clips) -> NDArray[np.int_]:
 
 
 def _domains(clips: Clips) -> Domains:
-    return clips.by_kind(lambda clip: clip.domain)
+    return clips.groups(lambda clip: clip.domain)
 
 
 def _compared(
