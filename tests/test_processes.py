@@ -230,7 +230,7 @@ def test_a_rank_leaves_with_the_process_that_started_it(tmp_path):
     """Also where its kernels would wait on, as NCCL's do."""
     wait = (
         "import os, time; os.environ['LOCAL_RANK'] = '1'; import fsasd.runtime.processes as p; "
-        "p.leave_with_the_first_rank(); print('ready', flush=True); time.sleep(600)"
+        "p.end_with_other_ranks(); print('ready', flush=True); time.sleep(600)"
     )
     start = (
         f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {wait!r}], "

@@ -1,30 +1,20 @@
 import errno
 import json
 import logging
-import multiprocessing
-import os
 import queue
 import re
 import shutil
 import time
-from datetime import timedelta
 
 import pytest
-import torch.distributed as dist
+import several_ranks
 
-import fsasd.runtime.ranks
 import fsasd.store.store
-from fsasd.runtime.ranks import rank
 from fsasd.store.key import Description
 from fsasd.store.provenance import PROVENANCE, StoreError
 from fsasd.store.store import Store
 
-# Starts processes that have loaded torch already.
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["fsasd.store.store"])
-# Their standard error is captured.
-SPAWN = multiprocessing.get_context("spawn")
-
+FORKSERVER = several_ranks.CONTEXT
 WANTED = Description("stage", 1, {"a": 1})
 
 
@@ -176,15 +166,6 @@ def test_an_artifact_that_was_deleted_is_built_again(store):
     assert build.runs == 2
 
 
-@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"])
-def test_the_launcher_sets_the_rank(monkeypatch, variable):
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    assert rank() == 0
-    monkeypatch.setenv(variable, "3")
-    assert rank() == 3
-
-
 def test_an_artifact_that_one_process_builds_is_published_by_any_rank(store, monkeypatch):
     build = Build()
     for number in ("1", "0", "2"):
@@ -193,28 +174,16 @@ def test_an_artifact_that_one_process_builds_is_published_by_any_rank(store, mon
     assert build.runs == 1
 
 
-def test_another_rank_builds_with_the_first_and_publishes_nothing(store, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    path = store.path(WANTED)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.mkdir(parents=True)
-    assert store.build(WANTED, Build(), together=True) == path
-    assert (partial / "answer").exists()
-    assert not path.exists()
-
-
-def test_another_rank_reuses_an_artifact(store, monkeypatch):
-    path = store.build(WANTED, Build())
-    monkeypatch.setenv("RANK", "1")
+def build_late(number, root):
+    """Ask for an artifact; rank 1 does when it has been published."""
+    time.sleep(number)
     build = Build()
-    assert store.build(WANTED, build, together=True) == path
-    assert build.runs == 0
+    Store(root).build(WANTED, build, together=True)
+    return build.runs
 
 
-def test_a_process_that_lightning_started_in_an_interactive_slurm_job_is_not_the_first(monkeypatch):
-    monkeypatch.setenv("SLURM_PROCID", "0")
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    assert rank() == 2
+def test_another_rank_reuses_what_the_first_has_built(tmp_path):
+    assert several_ranks.run(build_late, tmp_path) == ([0, 0], [(0, 1), (1, 0)])
 
 
 def build_until(root, started, proceed):
@@ -279,43 +248,24 @@ def test_a_build_goes_on_with_what_a_killed_job_left(store, other_job):
     assert names(store.build(WANTED, go_on)) == ["half", PROVENANCE, "rest"]
 
 
-TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
-LAUNCHERS = [
-    ("SLURM_PROCID", {"SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0"}),
-    ("RANK", TORCHRUN),
-    ("NODE_RANK", {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29501"}),
-]
-
-
-def build_together(root, environment, begun, messages):
+def build_together(number, root, begun, messages):
     """Build as a rank that is started with the others: none is done before all have begun."""
-    os.environ.update(environment)
 
     def build(folder):
         begun.wait(60)
         messages.put("built")
 
-    try:
-        Store(root).build(WANTED, build, together=True)
-        messages.put("has it")
-    except Exception as error:
-        messages.put(repr(error))
+    Store(root).build(WANTED, build, together=True)
+    messages.put("has it")
 
 
-@pytest.fixture(params=LAUNCHERS, ids=["slurm", "torchrun", "by hand"])
+@pytest.fixture(params=several_ranks.LAUNCHERS)
 def ranks_of_one_job(store, other_job, request):
     """Two ranks that are started at once, while another job builds what they need."""
-    name, environment = request.param
-    begun, messages = FORKSERVER.Barrier(2), FORKSERVER.Queue()
-    ranks = [
-        FORKSERVER.Process(
-            target=build_together,
-            args=(store.root, environment | {name: str(number)}, begun, messages),
-        )
-        for number in range(2)
-    ]
-    for process in ranks:
-        process.start()
+    begun, messages = several_ranks.CONTEXT.Barrier(2), several_ranks.CONTEXT.Queue()
+    ranks, _ = several_ranks.start(
+        build_together, store.root, begun, messages, launcher=request.param
+    )
     with pytest.raises(queue.Empty):
         messages.get(timeout=2)
     yield messages
@@ -338,91 +288,24 @@ def test_ranks_that_are_started_at_once_build_together_when_the_other_job_is_gon
     messages = [ranks_of_one_job.get(timeout=60) for _ in range(4)]
     assert sorted(messages) == ["built", "built", "has it", "has it"]
     assert store.path(WANTED).is_dir()
-    assert not list(store.root.glob("*/*.turn"))
 
 
-def two_jobs(root, number, failing, patience, messages):
-    """Run two jobs of a sweep as a rank; in the first of them some ranks fail."""
-    dist.init_process_group(
-        "gloo", f"file://{root}/meeting", rank=number, world_size=2,
-        timeout=timedelta(seconds=patience),
-    )  # fmt: skip
-    fsasd.runtime.ranks._GRACE = 3.0
-
-    def build(folder):
-        if number in failing:
-            raise ValueError("no space left")
-        dist.barrier()
-
-    for _ in range(2):
-        try:
-            Store(root).build(WANTED, build, together=True)
-            messages.put((number, "has it"))
-        except ValueError as error:
-            messages.put((number, str(error)))
-        failing = ()
-        if number == 0:
-            # It detects, for longer than a collective would wait.
-            time.sleep(patience + 2)
-
-
-def two_ranks(root, failing, patience):
-    messages = SPAWN.Queue()
-    arguments = [(root, number, failing, patience, messages) for number in range(2)]
-    ranks = [SPAWN.Process(target=two_jobs, args=given) for given in arguments]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(60)
-    received = []
-    while not messages.empty():
-        received.append(messages.get())
-    return [process.exitcode for process in ranks], sorted(received)
-
-
-def test_a_rank_that_is_ahead_waits_for_the_first_longer_than_a_collective_would(tmp_path):
-    codes, messages = two_ranks(tmp_path, (), patience=2)
-    assert codes == [0, 0]
-    assert messages == [(0, "has it"), (0, "has it"), (1, "has it"), (1, "has it")]
-
-
-def test_a_job_that_fails_on_all_ranks_is_followed_by_the_next(tmp_path):
-    codes, messages = two_ranks(tmp_path, (0, 1), patience=2)
-    assert codes == [0, 0]
-    assert messages == [(0, "has it"), (0, "no space left"), (1, "has it"), (1, "no space left")]
-
-
-def detect_alone(root, number, messages):
-    dist.init_process_group("gloo", f"file://{root}/meeting", rank=number, world_size=2)
-    store = Store(root)
+def build_alone(number, root):
+    """Fail alone at what one rank builds, then build together."""
+    store, messages = Store(root), []
     if number == 0:
         try:
             store.build(wanted("detect"), fail)
         except RuntimeError as error:
-            messages.put((number, str(error)))
-    store.build(WANTED, lambda folder: dist.barrier(), together=True)
-    messages.put((number, "has it"))
+            messages.append(str(error))
+    store.build(WANTED, lambda folder: messages.append("built"), together=True)
+    return messages[:-1]
 
 
 def test_what_the_first_rank_builds_alone_may_fail(tmp_path):
-    messages = FORKSERVER.Queue()
-    ranks = [
-        FORKSERVER.Process(target=detect_alone, args=(tmp_path, n, messages)) for n in range(2)
-    ]
-    for process in ranks:
-        process.start()
-    received = sorted(messages.get(timeout=60) for _ in range(3))
-    assert received == [(0, "has it"), (0, "out of memory"), (1, "has it")]
-    for process in ranks:
-        process.join(60)
-
-
-def test_a_rank_that_fails_alone_ends_and_no_other_waits_for_it(tmp_path, capfd):
-    codes, messages = two_ranks(tmp_path, (1,), patience=50)
-    assert 0 not in codes
-    assert messages == []
-    message = "rank 1 failed, and other ranks did not: ending all. no space left"
-    assert message in capfd.readouterr().err
+    codes, results = several_ranks.run(build_alone, tmp_path)
+    assert codes == [0, 0]
+    assert results == [(0, ["out of memory"]), (1, [])]
 
 
 # Provenance.

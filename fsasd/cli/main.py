@@ -90,7 +90,7 @@ from fsasd.report import (
 )
 from fsasd.report.results import Results
 from fsasd.runtime.memory import give_back_memory, keep_freed_memory, memory_advice
-from fsasd.runtime.processes import leave_with_the_first_rank, say_only_what_matters
+from fsasd.runtime.processes import end_with_other_ranks, limit_messages
 from fsasd.runtime.progress import StepProgress
 from fsasd.runtime.ranks import rank
 from fsasd.runtime.resuming import fit, read_checkpoint
@@ -742,9 +742,9 @@ def _require(artifact: Path, stage: str) -> None:
 @hydra.main(config_path="pkg://fsasd.conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     """Run fsasd."""
-    say_only_what_matters()
+    limit_messages()
     keep_freed_memory()
-    leave_with_the_first_rank()
+    end_with_other_ranks()
     np.set_printoptions(precision=4)
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)

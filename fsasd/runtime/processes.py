@@ -1,4 +1,4 @@
-"""How one of several processes behaves: what it says, and when it leaves."""
+"""What a process of a run logs, and when it ends because of the other ranks."""
 
 from __future__ import annotations
 
@@ -11,38 +11,40 @@ import warnings
 import diffusers
 import transformers
 
-from fsasd.runtime.ranks import rank
+from fsasd.runtime.ranks import failure, rank
 
 log = logging.getLogger(__name__)
 
 
-def say_only_what_matters() -> None:
-    """Leave out tips, bars for files of a few megabytes, and what the first rank says anyway."""
+def limit_messages() -> None:
+    """Disable libraries' tips and progress bars for small files, and messages of ranks above 0."""
     if rank() > 0:
         logging.disable(logging.INFO)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    # It has a handler of its own, and would say all twice.
+    # It has a handler, and every message would appear twice.
     logging.getLogger("huggingface_hub").propagate = False
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
     warnings.filterwarnings("ignore", ".* does not have many workers")
-    # Steps are counted over epochs.
+    # fsasd counts steps over epochs.
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the log")
 
 
-def leave_with_the_first_rank() -> None:
-    """End this process, one of the others, when the one that started it is gone.
+def end_with_other_ranks() -> None:
+    """End this process when rank 0 is gone, or when another rank has ended without the others.
 
-    Kernels that wait for a killed rank may wait for long: NCCL's for ten minutes.
+    A kernel that waits for a rank that was killed may wait for long: NCCL's for ten minutes.
     """
     parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while not (reason := failure()):
+            if rank() > 0 and os.getppid() != parent:
+                reason = "the process that started it is gone"
+                break
             time.sleep(2)
-        log.error("the first rank is gone: rank %d leaves, too", rank())
+        log.error("rank %d ends: %s", rank(), reason)
         os._exit(1)
 
-    if rank() > 0:
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,99 +1,242 @@
-"""Which of several processes this is, and what they tell one another."""
+"""The processes (ranks) of one command: which of them this is, and what rank 0 tells the others.
+
+Ranks exchange short texts through a ``torch.distributed.TCPStore``, which is there before Lightning
+has initialised ``torch.distributed`` and while rank 0 does something else for hours. A collective
+is neither, and it cannot express that one of the ranks has failed.
+
+Its address is known to all ranks without a message between them:
+
+- torchrun keeps a store of its own at ``MASTER_ADDR:MASTER_PORT``, which is used;
+- ranks that SLURM starts, or a user on several nodes, find rank 0 as Lightning does
+  (``MASTER_ADDR``, the first node of the job), at a port 10,000 above or below that of Lightning;
+- ranks that Lightning starts inherit it (``FSASD_RANKS``) from rank 0, which listens on a free port
+  of the loopback interface.
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import os
+import socket
 import time
-from collections.abc import Callable
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Iterator
+from typing import NoReturn
 
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import _get_default_store
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 
 log = logging.getLogger(__name__)
 
+_ADDRESS = "FSASD_RANKS"
+_ENDED = "ended"
+_GRACE = 30.0
+"""Seconds that rank 0 waits at its end for the others."""
+
 
 def rank() -> int:
-    """Return this process's rank among those of one training run."""
+    """Return this process's rank among those of one command; 0 where it is the only one.
+
+    Before ``torch.distributed`` is initialised, ranks above 0 may get another number above 0.
+    """
     if dist.is_initialized():
         return dist.get_rank()
-    if told := os.environ.get("RANK"):
-        return int(told)
+    if number := os.environ.get("RANK"):
+        return int(number)
     # In an interactive SLURM job, processes that Lightning starts inherit the shell's SLURM_PROCID.
     # On nodes that are started by hand, the first process is not the first of all.
     names = ("SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
     return max(int(os.environ.get(name) or 0) for name in names)
 
 
-def launch() -> str:
-    """Return what ranks have in common that are started at once, by torchrun, SLURM or hand.
+def broadcast(name: str, text: str) -> None:
+    """Answer a question of the other ranks; called by rank 0.
 
-    Empty for those that Lightning starts.
+    Args:
+        name: What is answered, the same on all ranks. A second answer replaces the first.
+        text: The answer.
     """
-    if os.environ.get("RANK"):
-        names = ["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT"]
-    elif rank() == int(os.environ.get("SLURM_PROCID") or -1):
-        names = ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"]
-    elif os.environ.get("MASTER_ADDR") and not int(os.environ.get("LOCAL_RANK") or 0):
-        names = ["MASTER_ADDR", "MASTER_PORT"]
-    else:
+    with _asking():
+        _store().set(name, text)
+
+
+def receive(name: str) -> str:
+    """Wait for what rank 0 broadcasts, for however long; called by the other ranks.
+
+    Raises:
+        RankError: Rank 0 is gone, or a rank has ended without the others.
+    """
+    pause = 0.01
+    while not _exists(name):
+        if reason := failure():
+            raise RankError(reason)
+        time.sleep(pause)
+        pause = min(2 * pause, 1.0)
+    with _asking():
+        return _store().get(name).decode()
+
+
+def agree(name: str, text: str) -> str:
+    """Return what rank 0 calls this function with, on all ranks that were started at once.
+
+    A process that Lightning starts inherits the environment of rank 0, and has no need to ask.
+
+    Args:
+        name: What is asked for, the same on all ranks.
+        text: The answer of rank 0.
+    """
+    if _cluster() is None or _is_alone():
+        return text
+    if rank() > 0:
+        return receive(name)
+    broadcast(name, text)
+    return text
+
+
+def add(name: str, number: int) -> int:
+    """Add to a count that all ranks share, and return the sum; a count begins with 0."""
+    with _asking():
+        return _store().add(name, number)
+
+
+def end_all(reason: str) -> NoReturn:
+    """End this process, and let the others end for this reason (see ``failure``)."""
+    log.error("rank %d: %s: ending all ranks", rank(), reason)
+    with contextlib.suppress(RankError):
+        broadcast(_ENDED, f"rank {rank()}: {reason}")
+    os._exit(1)
+
+
+def failure() -> str:
+    """Return why this process cannot go on with the other ranks; empty if it can."""
+    if (store := _shared) is None:
         return ""
-    return " ".join(f"{name}={os.environ.get(name, '')}" for name in names)
+    try:
+        with _asking():
+            return store.get(_ENDED).decode() if store.check([_ENDED]) else ""
+    except RankError as error:
+        return str(error)
 
 
-# Ranks talk through the store by which they found one another: a collective would give up when the
-# first rank does something else for as long as detection may take.
-_told = 0
-_PATIENCE = timedelta(days=30)
-_GRACE = 30.0
+class RankError(RuntimeError):
+    """Another rank has failed, or is gone."""
 
 
-def broadcast(value: bool) -> None:
-    if dist.is_initialized():
-        _get_default_store().set(_next_word(), str(int(value)))
+@contextlib.contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except dist.DistError as error:
+        raise RankError(f"rank 0 is gone ({str(error).partition(chr(10))[0]})") from error
 
 
-def receive() -> bool:
-    if not dist.is_initialized():
+def _exists(name: str) -> bool:
+    with _asking():
+        return _store().check([name])
+
+
+def _cluster() -> ClusterEnvironment | None:
+    """Return what started all ranks at once; None where rank 0 is to start the others."""
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    # Only srun starts steps; in a batch script there is one process of however many tasks.
+    if "SLURM_STEP_ID" in os.environ and SLURMEnvironment.detect():
+        return SLURMEnvironment()
+    by_hand = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= os.environ.keys()
+    return LightningEnvironment() if by_hand else None
+
+
+def _is_alone() -> bool:
+    cluster = _cluster()
+    # Lightning's environment does not know how many there are.
+    if cluster is None or isinstance(cluster, LightningEnvironment):
         return False
-    word = _next_word()
-    _get_default_store().wait([word], _PATIENCE)
-    return bool(int(_get_default_store().get(word)))
+    return cluster.world_size() == 1
 
 
-def _next_word() -> str:
-    global _told
-    _told += 1
-    return f"fsasd/told/{_told}"
+_shared: dist.Store | None = None
 
 
-def all_or_none(build: Callable[[Path], object]) -> Callable[[Path], None]:
-    """Let a build end the process if it fails where the other ranks' builds do not.
-
-    They would wait for it for long. Where all of them fail, a sweep goes on with its next job.
-    """
-
-    def built(folder: Path) -> None:
-        try:
-            build(folder)
-        except Exception as error:
-            if dist.is_initialized() and not _failed_everywhere(folder):
-                log.error("rank %d failed, and other ranks did not: ending all. %s", rank(), error)
-                os._exit(1)
-            raise
-
-    return built
+def _store() -> dist.Store:
+    global _shared
+    if _shared is None:
+        _shared = _connect()
+    return _shared
 
 
-def _failed_everywhere(folder: Path) -> bool:
-    word, ranks = f"fsasd/failed/{folder.name}", dist.get_world_size()
-    failures = _get_default_store().add(word, 1)
-    # The same may have failed in an earlier job.
-    all_of_them = -(-failures // ranks) * ranks
+def _connect() -> dist.Store:
+    """Return what all ranks share, or what a process has that is the only one."""
+    cluster = _cluster()
+    if _is_alone():
+        return dist.HashStore()
+    if isinstance(cluster, TorchElasticEnvironment) and _torchrun_has_a_store():
+        store = dist.TCPStore(cluster.main_address, cluster.main_port, wait_for_workers=False)
+        # After a restart it is still the same one.
+        return dist.PrefixStore(f"fsasd {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
+    host, port = _address(cluster)
+    if rank() > 0:
+        store = dist.TCPStore(host, port, wait_for_workers=False)
+        store.add("came", 1)
+        atexit.register(_leave, store)
+        return store
+    try:
+        listening = socket.create_server(("" if cluster else host, port))
+    except OSError as error:
+        raise OSError(
+            f"rank 0 cannot listen at port {port} for the other ranks ({error}): set MASTER_PORT "
+            "to another value"
+        ) from error
+    port = listening.getsockname()[1]
+    store = dist.TCPStore(
+        host, port, is_master=True, master_listen_fd=listening.detach(), wait_for_workers=False
+    )
+    os.environ[_ADDRESS] = f"{host}:{port}"
+    # Of those that are started by hand, Lightning's environment does not know the number.
+    by_hand = int(os.environ.get("WORLD_SIZE") or 2)
+    number = max(by_hand, cluster.world_size()) if cluster else 1
+    atexit.register(_wait_for_others, store, number - 1)
+    return store
+
+
+def _torchrun_has_a_store() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _address(cluster: ClusterEnvironment | None) -> tuple[str, int]:
+    """Return where rank 0 listens: host and port, 0 for any that is free."""
+    inherited = os.environ.get(_ADDRESS) if rank() > 0 else None
+    if inherited and not isinstance(cluster, (TorchElasticEnvironment, SLURMEnvironment)):
+        host, _, number = inherited.rpartition(":")
+        return host, int(number)
+    if cluster is None:
+        if rank() > 0:
+            raise RankError(
+                f"rank {rank()}: expected the address of rank 0 in {_ADDRESS}, or in MASTER_ADDR "
+                "and MASTER_PORT, and found neither"
+            )
+        return "127.0.0.1", 0
+    port = cluster.main_port
+    return cluster.main_address, port + 10_000 if port < 55_536 else port - 10_000
+
+
+def _leave(store: dist.Store) -> None:
+    global _shared
+    # From now on rank 0 may go.
+    _shared = None
+    with contextlib.suppress(dist.DistError):
+        store.add("left", 1)
+
+
+def _wait_for_others(store: dist.Store, others: int) -> None:
+    """Keep the store for those that have yet to read from it."""
     deadline = time.monotonic() + _GRACE
-    while failures < all_of_them and time.monotonic() < deadline:
-        time.sleep(0.2)
-        failures = _get_default_store().add(word, 0)
-    return failures >= all_of_them
+    while store.add("left", 0) < max(others, store.add("came", 0)):
+        if time.monotonic() > deadline or store.check([_ENDED]):
+            break
+        time.sleep(0.05)

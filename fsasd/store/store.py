@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from filelock import FileLock, Timeout
 
-from fsasd.runtime.ranks import all_or_none, broadcast, launch, rank, receive
+from fsasd.runtime.joint import Joint
+from fsasd.runtime.ranks import rank
 from fsasd.store.atomic import replace_folder, write_text
 from fsasd.store.differences import count_differences, differences, limited, without
 from fsasd.store.key import KEY, Description, section_folder
@@ -105,21 +105,18 @@ class Store:
             StoreError: It is not there, and the store cannot be written.
         """
         path = self.path(wanted)
-        if together and rank() > 0:
-            return self._join(path, build, again)
-        reused = not again and self.find(wanted) is not None
-        if not reused:
-            with self._locked(path, wanted):
-                # Another job may have built it meanwhile.
-                reused = not again and self.find(wanted) is not None
-                if not reused:
-                    if together:
-                        broadcast(False)
-                    self._build(path, wanted, all_or_none(build) if together else build, again)
-        if together and reused:
-            broadcast(True)
-        if together:
-            broadcast(True)
+        joint = Joint(str(wanted.folder)) if together else None
+        if joint and rank() > 0:
+            joint.follow(lambda: build(path.with_name(f"{path.name}.partial")))
+            return path
+        with joint or contextlib.nullcontext():
+            reused = not again and self.find(wanted) is not None
+            if not reused:
+                with self._locked(path, wanted):
+                    # Another job may have built it meanwhile.
+                    reused = not again and self.find(wanted) is not None
+                    if not reused:
+                        self._build(path, wanted, joint.of(build) if joint else build, again)
         if reused:
             log.info("%s: reusing %s", wanted.title, path)
         return path
@@ -295,7 +292,6 @@ class Store:
             partial.mkdir(exist_ok=True)
             _make_writable(partial)
             started, before = _begin(partial, wanted)
-            write_text(_turn(path), launch())
             begun = time.monotonic()
             try:
                 build(partial)
@@ -306,21 +302,6 @@ class Store:
                     _note(partial, wanted, started, seconds)
             Provenance.of(wanted, partial, started, seconds).write(partial / PROVENANCE)
         _publish(partial, path)
-        _turn(path).unlink(missing_ok=True)
-
-    def _join(self, path: Path, build: Callable[[Path], object], again: bool) -> Path:
-        """Build with the first rank, which holds the lock, or use what it reuses."""
-        if dist.is_initialized():
-            reuse = receive()
-        else:
-            # Lightning starts the other ranks from within the first rank's build. Where all are
-            # started at once, the first may yet have to wait for another job.
-            while not (reuse := path.is_dir() and not again) and not _is_our_turn(path):
-                time.sleep(1)
-        if not reuse:
-            all_or_none(build)(path.with_name(f"{path.name}.partial"))
-        receive()
-        return path
 
 
 def _damage(path: Path) -> str | None:
@@ -399,15 +380,3 @@ def _make_writable(partial: Path) -> None:
 
 def _compared(description: Description, ignoring: Collection[str]) -> dict[str, Any]:
     return {**description.to_json(), "spec": without(description.spec, ignoring)}
-
-
-def _turn(path: Path) -> Path:
-    return path.with_name(f"{path.name}.turn")
-
-
-def _is_our_turn(path: Path) -> bool:
-    ours = launch()
-    try:
-        return not ours or _turn(path).read_text() == ours
-    except FileNotFoundError:
-        return False
