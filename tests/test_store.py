@@ -176,7 +176,7 @@ def test_an_artifact_that_one_process_builds_is_published_by_any_rank(store, mon
 
 def build_late(number, root):
     """Ask for an artifact; rank 1 does when it has been published."""
-    time.sleep(number)
+    time.sleep(number / 2)
     build = Build()
     Store(root).build(WANTED, build, together=True)
     return build.runs

@@ -96,12 +96,11 @@ class Joint:
     def _failed_everywhere(self) -> bool:
         deadline = time.monotonic() + _GRACE
         failed = add(f"{self.name} failed", 1)
-        while failed < add(f"{self.name} begun", 0):
-            if ranks.failure() or time.monotonic() > deadline:
-                return False
+        while failed < add(f"{self.name} begun", 0) and time.monotonic() < deadline:
             time.sleep(0.2)
             failed = add(f"{self.name} failed", 0)
-        return True
+        # A collective also fails because another rank has ended.
+        return not ranks.failure() and failed == add(f"{self.name} begun", 0)
 
 
 def _reason(error: BaseException) -> str:
