@@ -68,7 +68,7 @@ def _faulty(normal: Clips, generator: FaultTransforms, folder: Path) -> Clips:
         (waveform,) = generator.generate([prompt])
         level = waveform.numpy() / prompt.gain
         soundfile.write(path, level.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16")
-        made.append(Clip(path, prompt.machine, label="anomaly", source=Path(str(prompt.source))))
+        made.append(Clip(path, prompt.machine, label="anomaly", source=prompt.source_sha256))
     return Clips(made, normal.cache)
 
 

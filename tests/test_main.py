@@ -21,6 +21,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 import fsasd.cli.main as app
 from fsasd.cli.sweep import leave_out
+from fsasd.data.audio_files import path_of
 from fsasd.data.captions import Captions
 from fsasd.data.metadata import read_clips
 from fsasd.detectors.cmae import CMAE
@@ -29,7 +30,7 @@ from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.prompts import Wording
 from fsasd.generation.synthesis import SynthesisFolder
-from fsasd.generation.synthetic_clips import read_manifest
+from fsasd.generation.synthetic_clips import read_table
 from fsasd.generation.transforms import FaultTransforms
 from fsasd.pipeline.preflight import check_config
 from fsasd.selection.settings import row_of
@@ -893,9 +894,9 @@ def test_names_that_are_not_utf_8_are_names_like_others(factory, tmp_path):
     files = pd.read_csv(run / "clips.csv")["file"]
     assert files.str.contains(r"L\xfcfter ", regex=False).all()
     assert pd.read_csv(run / "captions.csv")["path"].str.contains(r"L\xfc", regex=False).all()
-    sources = {clip.source for clip in read_manifest(run / "synthetic", kept=False)}
+    sources = set(read_table(run / "synthetic")["source"])
     assert sources
-    assert all(source.is_file() for source in sources)
+    assert all(path_of(source).is_file() for source in sources)
     assert (run / "report.html").is_file()
 
 

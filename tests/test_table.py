@@ -29,7 +29,7 @@ clips = st.builds(
     label=st.sampled_from([None, "normal", "anomaly"]),
     attributes=st.dictionaries(words, words, max_size=2),
     raw_label=words,
-    source=st.none() | names.map(Path),
+    source=st.none() | words,
 )
 
 

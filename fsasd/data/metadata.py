@@ -62,9 +62,10 @@ class Clip:
         label: ``normal`` or ``anomaly``.
         attributes: Operating and environmental attributes, key to value, in the order written.
         raw_label: The attribute part of the name as written, also where it cannot be split.
-        source: Of a synthetic clip that was made of a real one's audio, that recording: a detector
-            that was fitted on it knows the synthetic clip, too.
-        synthetic: Made by a generator: mono, whichever channel is taken of real recordings.
+        source: Of a synthetic clip that is derived from a recording's audio, the content hash of
+            that recording (``content.content_hash``): a detector that was fitted on it has been
+            fitted on the synthetic clip, too.
+        synthetic: Synthesised by a generator: mono, whichever channel is taken of real recordings.
 
     >>> clip = read_name("fan/train/section_00_source_train_normal_0000_m-n_W.wav")
     >>> clip.machine, clip.domain, clip.label, dict(clip.attributes)
@@ -80,7 +81,7 @@ class Clip:
     label: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
     raw_label: str = ""
-    source: Path | None = None
+    source: str | None = None
     synthetic: bool = False
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from fsasd.data.audio_files import printable
 from fsasd.data.captions import anomalous
 from fsasd.data.clips import Clips
+from fsasd.data.content import content_hash
 from fsasd.data.metadata import Clip, MetadataError
 from fsasd.data.names import SectionId
 from fsasd.data.recording import SAMPLE_RATE
@@ -360,7 +361,7 @@ def _normal_prompt(clips: Clips, i: int, caption: str, max_seconds: float | None
         gain=float(normalise(waveform)[1]),
         seed=0,
         source=printable(clip.path),
-        source_sha256=hashlib.sha256(clip.path.read_bytes()).hexdigest(),
+        source_sha256=content_hash(clip.path),
         attributes=json.dumps(dict(clip.attributes), ensure_ascii=False),
         raw_label=clip.raw_label,
     )

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsasd.data.audio_files import path_of
 from fsasd.data.metadata import Clip
 from fsasd.generation.prompts import Prompt
 
@@ -60,7 +59,8 @@ def read_manifest(
     """Read the synthetic clips that a manifest lists.
 
     A clip has the attributes of the real clip whose caption it has, so that a synthetic normal clip
-    is of its class. One that was derived from a real clip's audio names it as its ``source``.
+    is of its class. Where it was derived from that clip's audio, the clip's content is its
+    ``source``.
 
     Args:
         folder: Holds ``manifest.csv``: where clips were synthesised, or judged.
@@ -85,7 +85,7 @@ def clips_of(rows: pd.DataFrame, recordings: str | Path) -> list[Clip]:
             label=row["label"],
             attributes=json.loads(row["attributes"]),
             raw_label=row["raw_label"],
-            source=path_of(row["source"]) if row["derived"] else None,
+            source=row["source_sha256"] if row["derived"] else None,
             synthetic=True,
         )
         for row in rows.to_dict("records")

@@ -10,6 +10,7 @@ from sklearn.model_selection import KFold
 
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips
+from fsasd.data.content import content_hashes
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 
 FOLDS = 5
@@ -76,18 +77,20 @@ def source_rows(train: Clips, synthetic: Clips) -> NDArray[np.int_]:
         ValueError: A synthetic clip was made of a recording that is not in ``train``.
     """
     rows = np.full(len(synthetic), NO_SOURCE)
-    row_of = {clip.path.resolve(): row for row, clip in enumerate(train)}
+    if all(clip.source is None for clip in synthetic):
+        return rows
+    contents = content_hashes((clip.path for clip in train), train.cache.folder)
+    row_of = {content: row for row, content in enumerate(contents)}
     for number, clip in enumerate(synthetic):
         if clip.source is None:
             continue
-        row = row_of.get(clip.source.resolve())
-        if row is None:
+        if clip.source not in row_of:
             raise ValueError(
                 f"synthetic clip {printable(clip.path)}: expected its source among the "
-                f"{len(train)} normal training clips, found {printable(clip.source)}: synthesise "
-                "anew from these clips"
+                f"{len(train)} normal training clips, found none with the content (SHA-256) "
+                f"{clip.source or 'unknown'}: synthesise anew from these clips"
             )
-        rows[number] = row
+        rows[number] = row_of[clip.source]
     return rows
 
 
