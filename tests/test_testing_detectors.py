@@ -14,18 +14,18 @@ from fsasd.testing import ConformanceError, DetectorCase, check_detector, detect
 
 
 class Plain(Detector):
-    """How far the mean log-mel is from that of normal clips."""
+    """Distance of the mean log-mel to that of normal clips."""
 
     def __init__(self, power=2.0):
         self.power = power
 
     def fit(self, clips):
-        self.usual_ = self.means(clips).mean(axis=0)
+        self.mean_ = self.means(clips).mean(axis=0)
         return self
 
     def score(self, clips):
         check_is_fitted(self)
-        return (np.abs(self.means(clips) - self.usual_) ** self.power).mean(axis=1)
+        return (np.abs(self.means(clips) - self.mean_) ** self.power).mean(axis=1)
 
     def means(self, clips):
         return stack(log_mel.mean(axis=1) for log_mel in clips.features(LogMel.twfr()))
@@ -73,21 +73,21 @@ class ChangesItsSettings(Plain):
 class DrawsAnew(Plain):
     def fit(self, clips):
         super().fit(clips)
-        self.usual_ += np.random.normal(size=self.usual_.shape)  # noqa: NPY002
+        self.mean_ += np.random.normal(size=self.mean_.shape)  # noqa: NPY002
         return self
 
 
-class LearnsOn(Plain):
+class AddsToItsFit(Plain):
     def fit(self, clips):
-        before = getattr(self, "usual_", 0.0)
+        before = getattr(self, "mean_", 0.0)
         super().fit(clips)
-        self.usual_ = self.usual_ + 0.1 * before
+        self.mean_ = self.mean_ + 0.1 * before
         return self
 
 
 class StartsFromTheFirstClip(Plain):
     def fit(self, clips):
-        self.usual_ = self.means(clips)[0]
+        self.mean_ = self.means(clips)[0]
         return self
 
 
@@ -136,8 +136,8 @@ class NeedsOneLength(Plain):
 
 class ScoresUnfitted(Plain):
     def score(self, clips):
-        usual = getattr(self, "usual_", np.zeros(128))
-        return ((self.means(clips) - usual) ** self.power).mean(axis=1)
+        mean = getattr(self, "mean_", np.zeros(128))
+        return ((self.means(clips) - mean) ** self.power).mean(axis=1)
 
 
 class ScoresInAColumn(Plain):
@@ -150,15 +150,15 @@ class ScoresWholeNumbers(Plain):
         return super().score(clips).astype(int)
 
 
-class LearnsAsItScores(Plain):
+class ChangesAsItScores(Plain):
     def score(self, clips):
         scores = super().score(clips)
-        self.usual_ = 0.999 * self.usual_ + 0.001 * self.means(clips).mean(axis=0)
+        self.mean_ = 0.999 * self.mean_ + 0.001 * self.means(clips).mean(axis=0)
         return scores
 
 
-class LearnsFromItsFirstScore(Plain):
-    """And scores no otherwise for it."""
+class StoresItsFirstScore(Plain):
+    """Its scores stay the same."""
 
     def score(self, clips):
         scores = super().score(clips)
@@ -235,6 +235,21 @@ class ForgetsToSave(Plain):
         return super().score(clips) / getattr(self, "_scale", 1)
 
 
+class SpecOfObjects(Plain):
+    def network_spec(self):
+        return {"front_end": LogMel.twfr()}
+
+
+class SpecOfTuples(Plain):
+    def network_spec(self):
+        return {"sizes": (128, 8)}
+
+
+class SpecOfTheFit(Plain):
+    def network_spec(self):
+        return {"fitted": hasattr(self, "mean_")}
+
+
 class HoldsNothing(Plain):
     def n_parameters(self):
         return 0
@@ -243,7 +258,7 @@ class HoldsNothing(Plain):
 class DependsOnTheProcess(Plain):
     def fit(self, clips):
         super().fit(clips)
-        self.usual_ = self.usual_ + hash(str(clips[0].machine)) % 1000
+        self.mean_ = self.mean_ + hash(str(clips[0].machine)) % 1000
         return self
 
 
@@ -255,33 +270,36 @@ BREAKS = {
     ReturnsNothing: ("fit_returns_the_detector", "fit did not return self"),
     ChangesItsSettings: ("fit_returns_the_detector", r"parameters changed from .*2\.0.* to .*3\.0"),
     DrawsAnew: ("two_fits_are_equal", "a second fit: scores differ by up to"),
-    LearnsOn: ("fitting_anew_forgets", "a detector that was fitted before: scores differ"),
+    AddsToItsFit: ("second_fit_replaces", "a detector that was fitted before: scores differ"),
     StartsFromTheFirstClip: (
         "order_of_training_clips",
         "training clips in another order: scores differ",
     ),
-    TakesNoClip: ("too_few_clips_are_told", "fitting to no clip worked"),
+    TakesNoClip: ("too_few_clips_are_reported", "fitting to no clip worked"),
     SaysNoCount: (
-        "too_few_clips_are_told",
+        "too_few_clips_are_reported",
         "error for 0 clips does not say that 0 were found: not",
     ),
-    DividesByTheSpread: ("too_few_clips_are_told", r"scores are \[inf"),
-    NeedsTarget: ("no_target_domain", "does not say that target clips lack: math domain error"),
+    DividesByTheSpread: ("too_few_clips_are_reported", r"scores are \[inf"),
+    NeedsTarget: ("no_target_domain", "does not name the target domain: math domain error"),
     NeedsOneLength: ("clips_of_different_lengths", "all input arrays must have the same shape"),
     ScoresUnfitted: ("unfitted_detector_does_not_score", "scored before it was fitted"),
     ScoresInAColumn: ("scores_are_finite_numbers", r"clips have scores of shape \(\d+, 1\)"),
     ScoresWholeNumbers: ("scores_are_finite_numbers", "scores are int64"),
-    LearnsAsItScores: ("scoring_changes_nothing", "what is saved of the detector changed"),
+    ChangesAsItScores: ("scoring_changes_nothing", "what is saved of the detector changed"),
     NormalisesInPlace: ("inputs_are_not_altered", "features were changed in place: LogMel"),
     SortsItsScores: ("order_does_not_matter", "another order: scores differ"),
-    NormalisesOverTheBatch: ("clips_beside_do_not_matter", "scoring one by one: scores differ"),
-    PeeksAtLabels: ("only_the_sound_is_scored", "hiding what is known of the clips: scores"),
+    NormalisesOverTheBatch: ("do_not_depend_on_other_clips", "scoring one by one: scores differ"),
+    PeeksAtLabels: ("metadata_is_not_scored", "clips without metadata: scores"),
     HigherIsNormal: ("obvious_anomaly_scores_higher", "noise scores .*, normal clips up to"),
     DividesByTheLevel: ("extreme_clips", "silence.wav: its features are NaN or infinite"),
     ReadsByItself: ("another_sampling_rate", "a clip at 24 kHz scores"),
-    ShortensThePath: ("score_path", "score_path at its own setting: scores differ"),
+    ShortensThePath: ("score_path", "score_path at the default setting: scores differ"),
     IgnoresTheGrid: ("score_path", "score_path at {'power': 1.0}: scores differ"),
     ForgetsToSave: ("saved_detector_scores_the_same", "the loaded detector: scores differ"),
+    SpecOfObjects: ("network_spec", "not JSON serializable"),
+    SpecOfTuples: ("network_spec", "it is not the same after JSON"),
+    SpecOfTheFit: ("network_spec", "that of the fitted detector differs"),
     HoldsNothing: ("parameter_count", "it is 0"),
     DependsOnTheProcess: ("two_processes_agree", "fitting in another process: scores differ"),
 }
@@ -331,7 +349,7 @@ def test_every_rule_has_a_detector_that_breaks_it():
     assert not unbroken
 
 
-def test_all_rules_that_are_broken_are_told_at_once(clips):
+def test_all_broken_rules_are_named_at_once(clips):
     with pytest.raises(ConformanceError) as error:
         check_detector(SortsItsScores(), clips)
     lines = str(error.value).splitlines()
@@ -342,11 +360,11 @@ def test_all_rules_that_are_broken_are_told_at_once(clips):
 
 def test_a_change_at_the_first_score_is_seen_whatever_was_scored_before(clips):
     with pytest.raises(ConformanceError, match="what is saved of the detector changed") as error:
-        check_detector(LearnsFromItsFirstScore(), clips)
+        check_detector(StoresItsFirstScore(), clips)
     assert "breaks check_scoring_changes_nothing" in str(error.value)
 
 
-def test_without_clips_it_is_tried_on_simulated_ones(tmp_path):
+def test_simulated_clips_are_the_default(tmp_path):
     case = DetectorCase(Plain(), None, tmp_path)
     assert {clip.machine for clip in case.train} == {"fan"}
     assert set(case.train.domains) == {"source", "target"}
@@ -359,9 +377,9 @@ def test_the_detector_that_is_given_stays_unfitted(clips, tmp_path):
     assert vars(detector) == vars(clone(detector))
 
 
-def test_clips_that_lack_a_domain_are_told(clips, tmp_path):
+def test_clips_without_a_domain_are_refused(clips, tmp_path):
     source = Clips([clip for clip in clips if clip.domain == "source"], clips.cache)
     with pytest.raises(
-        ValueError, match="at least 2 normal training clips of the target domain, f"
+        ValueError, match="at least 2 normal training clips of the target domain to check"
     ):
         DetectorCase(KNN(), source, tmp_path)

@@ -233,21 +233,24 @@ BROKEN = [
     (of_each(lambda w: w[None]), r"\(samples,\) .*of shape \(1, \d+\)"),
     (of_each(lambda w: w.numpy()), "float32 tensor .*': ndarray"),
     (of_each(lambda w: w[:-160]), r"lasts prompt.seconds': 0.590 s for 0.6 s"),
-    (of_each(spoilt), "numbers only': 1 samples of fan/normal_0000.wav are not finite"),
-    (breaking(generate=empty_the_list), "nothing that it was given': the list of prompts"),
-    (breaking(generate=write_into_the_source), "it was given': .*wav is another file"),
+    (of_each(spoilt), "is finite': 1 samples of fan/normal_0000.wav are not finite"),
+    (breaking(generate=empty_the_list), "no side effects': the list of prompts changed"),
+    (breaking(generate=write_into_the_source), "no side effects': .*wav changed"),
     (breaking(noise=lambda self, p: torch.randn(round(p.seconds * 16_000))), "global random state"),
-    (Counted(), "the same prompt is the same clip.* differ by"),
+    (Counted(), "a prompt determines its clip': .* differ by"),
     (breaking(generate=level_of_the_batch), "does not depend on the rest of its batch"),
     (breaking(generate=sorted_by_name), "(lasts prompt.seconds|rest of its batch)"),
     (
         breaking(noise=lambda self, p: Noise.noise(self, p._replace(seed=0))),
-        "other seeds are other anomalies': the clips of three seeds differ by less than 1.0 dB",
+        "anomalies depend on the seed': the clips of three seeds differ by less than 1.0 dB",
     ),
-    (Derived(), r"source's level times prompt.gain': RMS 0\.\d+ instead of"),
+    (Derived(), r"level of its source times prompt.gain': RMS 0\.\d+ instead of"),
     (InTraining(), "synthesise writes what generate returns': .* differs by 9"),
-    (breaking(prepare=lambda self, ps: list(ps)[::-1]), "prepare changes captions only"),
-    (breaking(derived=True, prepare=lambda self, ps: list(ps)), "whether the clip is made of"),
+    (breaking(prepare=lambda self, ps: list(ps)[::-1]), "prepare changes only captions"),
+    (
+        breaking(derived=True, prepare=lambda self, ps: list(ps)),
+        "prepare sets derived in each prompt",
+    ),
 ]
 
 
@@ -292,10 +295,10 @@ def save_what_was_there(self, folder):
 
 BROKEN_LEARNERS = [
     ({"configure_optimizers": lambda self: torch.optim.SGD(self.parameters(), 0.0)},
-     "training changes weights': after two steps all are as they were"),
+     "training changes weights': after two steps all are unchanged"),
     ({"configure_optimizers": lambda self: torch.optim.SGD(self.parameters(), np.inf)},
-     "weights that were trained are numbers': weight is not finite"),
-    ({"save": save_what_was_there}, "what was saved generates the same clips"),
+     "trained weights are finite': weight is not finite"),
+    ({"save": save_what_was_there}, "a saved generator generates the same clips"),
     ({"on_save_checkpoint": lambda self, state: state.update(path=Path("a"))},
      "a checkpoint holds tensors, numbers and text only"),
     ({"validation_step": Generator.validation_step}, "is validated': it has no validation_step"),
@@ -309,7 +312,7 @@ def test_a_broken_rule_of_training_is_named(methods, message):
 
 
 def test_weights_that_were_not_saved_are_noticed():
-    with pytest.raises(AssertionError, match="what was saved generates the same clips"):
+    with pytest.raises(AssertionError, match="a saved generator generates the same clips"):
         check_generator(Forgetful(), reload=Noise.loaded)
 
 

@@ -1,4 +1,4 @@
-"""Conformance: what every part that can be swapped must do, for our tests and for plug-ins'."""
+"""Conformance checks of detectors and generators, for the tests of fsasd and of plug-ins."""
 
 from fsasd.testing.detectors import (
     ConformanceError,

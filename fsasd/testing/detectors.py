@@ -1,12 +1,13 @@
-"""The rules of a detector, one function each; ``check_detector`` runs them all.
+"""Conformance checks of detectors, one function per rule; ``check_detector`` runs all of them.
 
-A rule is broken by an ``AssertionError`` that says what was seen, or by any other error that a
-detector following it would not raise; both arrive as ``ConformanceError`` with the rule's sentence.
+A check fails by an ``AssertionError`` with the observed value, or by any other error that a
+conforming detector does not raise; both become a ``ConformanceError`` that quotes the rule.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import re
 import sys
 import tempfile
@@ -32,18 +33,18 @@ from fsasd.settings.objects import described, packages
 
 
 class ConformanceError(AssertionError):
-    """A detector breaks a rule; the message says which, and by what."""
+    """A detector breaks a rule; the message names the check and the observed value."""
 
 
 class DetectorCase:
-    """A detector and the clips that it is tried on; fitted once for all rules.
+    """A detector and the clips to check it on; it is fitted once for all checks.
 
     Args:
-        detector: As a user would pass it; copies of it are fitted.
-        clips: Recordings of one machine: those of split ``train``, normal and of both domains, are
-            fitted on, those of split ``test`` are scored; 20 + 8 simulated ones by default.
-        folder: Where recordings may be written.
-        grid: Settings that one is chosen from, some of them.
+        detector: Unfitted; copies of it are fitted.
+        clips: Recordings of one machine: normal ones of split ``train``, of both domains, to fit
+            to, and those of split ``test`` to score; 20 + 8 simulated ones by default.
+        folder: For recordings of the checks.
+        grid: Some settings of the detector's grid.
 
     Raises:
         ValueError: The clips lack a split or a domain.
@@ -63,27 +64,29 @@ class DetectorCase:
         clips = _simulated(self.folder) if clips is None else clips
         self.train = clips.where(split="train", label="normal")
         self.test = clips.where(split="test")
-        found = {
+        counts = {
             "normal training clips of the source domain": len(self.train.where(domain="source")),
             "normal training clips of the target domain": len(self.train.where(domain="target")),
             "normal test clips": len(self.test.where(label="normal")),
         }
-        for what, count in found.items():
+        for what, count in counts.items():
             if count < 2:
-                raise ValueError(f"a detector is tried on at least 2 {what}, found {count}")
+                raise ValueError(
+                    f"expected at least 2 {what} to check a detector on, found {count}"
+                )
 
     @cached_property
     def fitted(self) -> Detector:
-        """A copy that was fitted on the training clips."""
+        """A copy fitted to the training clips."""
         return self.fit(self.train)
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """Its scores of the test clips."""
+        """Scores of the test clips by ``fitted``."""
         return np.asarray(self.fitted.score(self.test))
 
     def fit(self, clips: Clips) -> Detector:
-        """Return a fresh copy fitted on the clips."""
+        """Return a new copy fitted to the clips."""
         detector = clone(self.detector)
         detector.fit(clips)
         return detector
@@ -91,7 +94,7 @@ class DetectorCase:
     def recording(
         self, name: str, waveform: np.ndarray, rate: int = SAMPLE_RATE, like: Clip | None = None
     ) -> Clip:
-        """Write a waveform and return it as a clip of which as much is known as of ``like``."""
+        """Write a waveform, and return its clip with the metadata of ``like``."""
         path = self.folder / f"{name}.wav"
         soundfile.write(path, waveform, rate, subtype="FLOAT")
         if like is None:
@@ -105,7 +108,7 @@ _CHECKS: list[Check] = []
 
 
 def detector_checks() -> list[Check]:
-    """Return the rules, each a function of a ``DetectorCase``; for pytest's ``parametrize``.
+    """Return the checks, functions of a ``DetectorCase``; for pytest's ``parametrize``.
 
     >>> detector_checks()[0].__name__
     'check_constructor_stores_its_arguments'
@@ -119,14 +122,13 @@ def check_detector(
     """Check that a detector keeps every rule.
 
     Args:
-        detector: Unfitted, with the settings that it is to be tried with (small ones); already
-            prepared, if its network is to hear other machines than that of the clips.
+        detector: Unfitted, with settings that are fast to fit; already prepared, if its network is
+            to be trained on further machines.
         clips: Recordings of one machine, both splits, both domains; simulated ones by default.
-        grid: Some of the settings that its yaml lets synthetic clips choose from; a detector with
-            a ``score_path`` of its own is tried on them.
+        grid: Some settings of its grid, for a detector that overrides ``score_path``.
 
     Raises:
-        ConformanceError: Names every rule that is broken.
+        ConformanceError: Names every failed check.
 
     >>> from fsasd.detectors.knn import KNN
     >>> check_detector(KNN(k=1), grid=[{"k": 2}])
@@ -144,41 +146,37 @@ def check_detector(
 
 
 def _rule(check: Check) -> Check:
-    """Make a rule of a function: its docstring is the sentence that a failure quotes."""
+    """Register a check; its docstring is the rule that a failure quotes."""
 
     @functools.wraps(check)
     def checked(case: DetectorCase) -> None:
         try:
             check(case)
         except Exception as error:
-            said = str(error) if isinstance(error, AssertionError) else repr(error)
+            message = str(error) if isinstance(error, AssertionError) else repr(error)
             raise ConformanceError(
                 f"{type(case.detector).__name__} breaks {check.__name__} "
-                f"({(check.__doc__ or '').strip()}): {said}"
+                f"({(check.__doc__ or '').strip()}): {message}"
             ) from error
 
     _CHECKS.append(checked)
     return checked
 
 
-# Settings.
-
-
 @_rule
 def check_constructor_stores_its_arguments(case: DetectorCase) -> None:
     """The constructor stores its arguments unchanged, under their names, and nothing else."""
     params = clone(case.detector).get_params(deep=False)
-    made = type(case.detector)(**params)
-    assert set(vars(made)) == set(params), (
-        f"attributes {sorted(set(vars(made)) ^ set(params))} are no parameters, or the reverse"
-    )
+    constructed = type(case.detector)(**params)
+    differ = sorted(set(vars(constructed)) ^ set(params))
+    assert not differ, f"attributes {differ} are no parameters, or the reverse"
 
 
 @_rule
 def check_clone_is_unfitted_with_equal_settings(case: DetectorCase) -> None:
-    """A clone of a fitted detector has its settings and nothing that it learnt."""
+    """A clone of a fitted detector has its settings and is not fitted."""
     copied = clone(case.fitted)
-    assert _said(copied) == _said(case.fitted), "the settings of the clone differ"
+    assert _settings(copied) == _settings(case.fitted), "the settings of the clone differ"
     try:
         copied.score(case.test)
     except NotFittedError:
@@ -200,21 +198,18 @@ def check_settings_can_be_set_by_name(case: DetectorCase) -> None:
     raise AssertionError("an unknown parameter was taken without an error")
 
 
-# Fitting.
-
-
 @_rule
 def check_fit_returns_the_detector_and_keeps_its_settings(case: DetectorCase) -> None:
     """``fit`` returns the detector itself and leaves its parameters as they were."""
     fresh = clone(case.detector)
-    before = _said(fresh)
+    before = _settings(fresh)
     assert fresh.fit(case.train) is fresh, "fit did not return self"
-    assert _said(fresh) == before, f"parameters changed from {before} to {_said(fresh)}"
+    assert _settings(fresh) == before, f"parameters changed from {before} to {_settings(fresh)}"
 
 
 @_rule
 def check_two_fits_are_equal(case: DetectorCase) -> None:
-    """Fitting is deterministic for a seed, whatever was drawn elsewhere before."""
+    """Fitting is deterministic for a seed and does not depend on global random states."""
     expected = case.scores
     state = np.random.get_state(), torch.random.get_rng_state()  # noqa: NPY002
     try:
@@ -228,25 +223,22 @@ def check_two_fits_are_equal(case: DetectorCase) -> None:
 
 @_rule
 def check_the_order_of_training_clips_does_not_matter(case: DetectorCase) -> None:
-    """Training clips in another order lead to the same scores, unless a network is trained on them.
-
-    That is what ``trains_network`` says of a detector.
-    """
+    """The order of the training clips does not change scores, unless ``trains_network`` is true."""
     if _trains_network(case.detector):
         return
     rng = np.random.default_rng(0)
     lowest = case.scores.min()
     for _ in range(2):
         scores = case.fit(case.train[rng.permutation(len(case.train))]).score(case.test)
-        # In units of the scores' range, wherever they lie.
+        # Relative to the range of the scores, not to their offset.
         _assert_close(
             scores - lowest, case.scores - lowest, "training clips in another order", 1e-6
         )
 
 
 @_rule
-def check_fitting_anew_forgets(case: DetectorCase) -> None:
-    """A second ``fit`` forgets the clips of the first."""
+def check_second_fit_replaces_the_first(case: DetectorCase) -> None:
+    """A second ``fit`` depends on its clips only."""
     noise = np.random.default_rng(5).normal(0, 0.2, (len(case.train), SAMPLE_RATE // 2))
     others = [
         case.recording(f"other-{i}", waveform, like=clip)
@@ -258,38 +250,38 @@ def check_fitting_anew_forgets(case: DetectorCase) -> None:
 
 
 @_rule
-def check_too_few_clips_are_told(case: DetectorCase) -> None:
+def check_too_few_clips_are_reported(case: DetectorCase) -> None:
     """Fitting to no clip, or to one, works or is a ``ValueError`` that says how many were found."""
     for count in (0, 1):
         try:
             scores = case.fit(case.train[:count]).score(case.test)
         except ValueError as error:
-            said = str(error)
+            message = str(error)
         else:
             assert count, "fitting to no clip worked"
             _assert_numbers(scores, len(case.test))
             continue
-        assert re.search(rf"\b{count}\b", said), (
-            f"the error for {count} clips does not say that {count} were found: {said}"
+        assert re.search(rf"\b{count}\b", message), (
+            f"the error for {count} clips does not say that {count} were found: {message}"
         )
 
 
 @_rule
 def check_no_target_domain_is_needed(case: DetectorCase) -> None:
-    """Fitting to clips of one domain works, or is a ``ValueError`` that says what is missing."""
+    """Fitting to source clips only works, or is a ``ValueError`` that names the target domain."""
     try:
         scores = case.fit(case.train.where(domain="source")).score(case.test)
     except ValueError as error:
-        said = str(error)
+        message = str(error)
     else:
         _assert_numbers(scores, len(case.test))
         return
-    assert "target" in said, f"the error does not say that target clips lack: {said}"
+    assert "target" in message, f"the error does not name the target domain: {message}"
 
 
 @_rule
 def check_clips_of_different_lengths_are_fitted(case: DetectorCase) -> None:
-    """Training clips may be of different lengths."""
+    """Training clips may have different lengths."""
     cut = []
     for i, clip in enumerate(case.train[:3]):
         waveform = case.train.cache.read(clip)
@@ -297,9 +289,6 @@ def check_clips_of_different_lengths_are_fitted(case: DetectorCase) -> None:
         cut.append(case.recording(f"cut-{i}", shorter, like=clip))
     mixed = Clips([*cut, *case.train[3:]], case.train.cache)
     _assert_numbers(case.fit(mixed).score(case.test), len(case.test))
-
-
-# Scoring.
 
 
 @_rule
@@ -321,7 +310,7 @@ def check_scores_are_finite_numbers(case: DetectorCase) -> None:
 @_rule
 def check_scoring_changes_nothing(case: DetectorCase) -> None:
     """Scoring leaves the detector as it is."""
-    # The one that all rules share has scored before.
+    # The fitted detector of the other checks has scored before.
     detector = case.fit(case.train)
     states = []
     for name in ("before scoring", "after scoring"):
@@ -346,24 +335,24 @@ def check_inputs_are_not_altered(case: DetectorCase) -> None:
 
 @_rule
 def check_order_does_not_matter(case: DetectorCase) -> None:
-    """Clips that are scored in another order have the same scores."""
+    """The order of the scored clips does not change their scores."""
     order = np.random.default_rng(0).permutation(len(case.test))
     _assert_close(case.fitted.score(case.test[order]), case.scores[order], "another order")
 
 
 @_rule
-def check_clips_beside_do_not_matter(case: DetectorCase) -> None:
-    """A clip's score does not depend on the clips that are scored with it."""
+def check_scores_do_not_depend_on_other_clips(case: DetectorCase) -> None:
+    """A clip's score does not depend on the other clips that are scored."""
     alone = np.concatenate([case.fitted.score(case.test[[i]]) for i in range(len(case.test))])
     _assert_close(alone, case.scores, "scoring one by one")
 
 
 @_rule
-def check_only_the_sound_is_scored(case: DetectorCase) -> None:
-    """Labels, domains and attributes of the scored clips are not looked at."""
+def check_metadata_is_not_scored(case: DetectorCase) -> None:
+    """Scores do not depend on labels, domains and attributes of the scored clips."""
     hidden = [Clip(clip.path, clip.machine, section=clip.section) for clip in case.test]
     scores = case.fitted.score(Clips(hidden, case.test.cache))
-    _assert_close(scores, case.scores, "hiding what is known of the clips")
+    _assert_close(scores, case.scores, "clips without metadata")
 
 
 @_rule
@@ -371,13 +360,13 @@ def check_an_obvious_anomaly_scores_higher(case: DetectorCase) -> None:
     """White noise is more anomalous than every normal clip of the machine."""
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, case.train.cache.read(case.test[0]).shape)
     (alien,) = case.fitted.score(Clips([case.recording("noise", noise)]))
-    usual = case.fitted.score(case.test.where(label="normal"))
-    assert alien > usual.max(), f"noise scores {alien:g}, normal clips up to {usual.max():g}"
+    normal = case.fitted.score(case.test.where(label="normal"))
+    assert alien > normal.max(), f"noise scores {alien:g}, normal clips up to {normal.max():g}"
 
 
 @_rule
 def check_extreme_clips_have_finite_scores(case: DetectorCase) -> None:
-    """Silence, a constant, clipping, 20 ms and 30 s have finite scores, also side by side."""
+    """Silence, a constant, clipping, 20 ms and 30 s have finite scores, also scored together."""
     normal = case.test.cache.read(case.test[0])
     time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
     extremes = {
@@ -391,58 +380,68 @@ def check_extreme_clips_have_finite_scores(case: DetectorCase) -> None:
     scores = np.asarray(case.fitted.score(Clips([*clips, *case.test], case.test.cache)))
     for name, score in zip(extremes, scores, strict=False):
         assert np.isfinite(score), f"{name} scores {score}"
-    _assert_close(scores[len(clips) :], case.scores, "scoring beside extreme clips")
+    _assert_close(scores[len(clips) :], case.scores, "scoring together with extreme clips")
 
 
 @_rule
 def check_another_sampling_rate_is_resampled(case: DetectorCase) -> None:
-    """A recording at another sampling rate is heard as the same sound."""
+    """A recording at another sampling rate has the same score."""
     clip = case.test.where(label="normal")[0]
     waveform = case.test.cache.read(clip)
     faster = np.interp(np.arange(0, len(waveform), 2 / 3), np.arange(len(waveform)), waveform)
     slower = case.recording("24 kHz", faster, SAMPLE_RATE * 3 // 2)
-    # Interpolating in between loses highs: what counts is that pitch and length are those heard.
+    # Interpolation attenuates high frequencies; pitch and length have to be kept.
     same = case.recording("16 kHz", read(slower.path))
-    wrong = case.recording("24 kHz heard at 16 kHz", faster)
-    heard, expected, misheard = case.fitted.score(Clips([slower, same, wrong]))
-    assert abs(heard - expected) <= 1e-3 * max(abs(misheard - expected), abs(expected)), (
-        f"a clip at 24 kHz scores {heard:g}, the same at 16 kHz {expected:g}"
+    wrong = case.recording("24 kHz read as 16 kHz", faster)
+    score, expected, misread = case.fitted.score(Clips([slower, same, wrong]))
+    assert abs(score - expected) <= 1e-3 * max(abs(misread - expected), abs(expected)), (
+        f"a clip at 24 kHz scores {score:g}, the same at 16 kHz {expected:g}"
     )
 
 
 @_rule
-def check_score_path_is_scoring_one_by_one(case: DetectorCase) -> None:
-    """``score_path`` has a row for each setting, that of fitting and scoring with it."""
+def check_score_path_equals_fitting_one_by_one(case: DetectorCase) -> None:
+    """``score_path`` returns, for each setting, the scores of fitting with it."""
     settings = [{}, *(case.grid or [{}])]
     rows = clone(case.detector).score_path(settings, case.train, case.test)
     assert np.shape(rows) == (len(settings), len(case.test)), f"the shape is {np.shape(rows)}"
     for params, row in zip(settings, rows, strict=True):
         detector = clone(case.detector).set_params(**params)
         alone = detector.fit(case.train).score(case.test) if params else case.scores
-        _assert_close(row, alone, f"score_path at {params or 'its own setting'}")
-
-
-# Saving.
+        _assert_close(row, alone, f"score_path at {params or 'the default setting'}")
 
 
 @_rule
 def check_saved_detector_scores_the_same(case: DetectorCase) -> None:
-    """A saved detector is JSON and arrays, and what is loaded has the same scores and settings."""
+    """A saved detector is JSON and arrays, and has the same scores and settings when loaded."""
     folder = case.folder / "saved"
     case.fitted.save(folder)
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["detector.json", "detector.safetensors"], f"it left {names}"
+    assert names == ["detector.json", "detector.safetensors"], f"files are {names}"
     loaded = load(folder, packages(described(case.fitted)))
     assert type(loaded) is type(case.fitted), f"{type(loaded).__name__} was loaded"
-    assert _said(loaded) == _said(case.fitted), f"its settings became {_said(loaded)}"
+    assert _settings(loaded) == _settings(case.fitted), f"its settings became {_settings(loaded)}"
     _assert_close(loaded.score(case.test), case.scores, "the loaded detector", 1e-6)
     counts = loaded.n_parameters(), case.fitted.n_parameters()
     assert counts[0] == counts[1], f"{counts[0]} parameters were loaded of {counts[1]}"
+    section = case.folder / "models" / "machine" / "section_00"
+    case.fitted.save(section, shared=case.folder / "models" / "shared")
+    scores = load(section, packages(described(case.fitted))).score(case.test)
+    _assert_close(scores, case.scores, "the detector that refers to shared networks", 1e-6)
+
+
+@_rule
+def check_network_spec_is_plain_json(case: DetectorCase) -> None:
+    """``network_spec`` is plain JSON, and equal for a clone and for the fitted detector."""
+    spec = case.detector.network_spec()
+    assert json.loads(json.dumps(spec)) == spec, f"it is not the same after JSON: {spec}"
+    for what, other in (("a clone", clone(case.detector)), ("the fitted detector", case.fitted)):
+        assert other.network_spec() == spec, f"that of {what} differs: {other.network_spec()}"
 
 
 @_rule
 def check_parameter_count_is_reported(case: DetectorCase) -> None:
-    """``n_parameters`` is a positive whole number."""
+    """``n_parameters`` is a positive integer."""
     count = case.fitted.n_parameters()
     assert isinstance(count, (int, np.integer)), f"it is {count!r}"
     assert count > 0, f"it is {count}"
@@ -450,16 +449,16 @@ def check_parameter_count_is_reported(case: DetectorCase) -> None:
 
 @_rule
 def check_two_processes_agree(case: DetectorCase) -> None:
-    """Another process that fits, or loads what was saved, comes to the same scores."""
+    """Fitting, or loading the saved detector, in another process gives the same scores."""
     folder = case.folder / "for another process"
     case.fitted.save(folder)
-    asked = clone(case.detector), list(case.train), list(case.test), case.train.cache.channel
-    # One other process serves all checks: most of its time goes into starting.
+    arguments = clone(case.detector), list(case.train), list(case.test), case.train.cache.channel
+    # One process is used for all checks, as starting it takes most of the time.
     executor = get_reusable_executor(max_workers=1, timeout=600)
-    # It may have started before the module of this detector could be imported.
+    # It may have been started before the module of this detector was importable.
     executor.submit(_import_from, list(sys.path)).result()
     trust = packages(described(case.fitted))
-    fitted, loaded = executor.submit(_elsewhere, *asked, folder, trust).result()
+    fitted, loaded = executor.submit(_fit_and_load, *arguments, folder, trust).result()
     _assert_close(fitted, case.scores, "fitting in another process")
     _assert_close(loaded, case.scores, "loading in another process", 1e-6)
 
@@ -468,7 +467,7 @@ def _import_from(path: list[str]) -> None:
     sys.path[:] = path
 
 
-def _elsewhere(
+def _fit_and_load(
     detector: Detector,
     train: Sequence[Clip],
     test: Sequence[Clip],
@@ -479,9 +478,6 @@ def _elsewhere(
     cache = FeatureCache(channel=channel)
     detector.fit(Clips(train, cache))
     return detector.score(Clips(test, cache)), load(folder, trust).score(Clips(test, cache))
-
-
-# What the rules are made of.
 
 
 def _trains_network(detector: Detector) -> bool:
@@ -496,7 +492,7 @@ class _Seen:
 
 
 class _Watch(FeatureCache):
-    """A cache that knows what it gave away."""
+    """A cache that records the features it returned, to notice changes in place."""
 
     def __init__(self, channel: int | str | None) -> None:
         super().__init__(channel=channel)
@@ -527,7 +523,7 @@ def _simulated(folder: Path) -> Clips:
     return Clips(read_clips(root))
 
 
-def _said(detector: Detector) -> str:
+def _settings(detector: Detector) -> str:
     return repr(sorted(detector.get_params().items()))
 
 
@@ -539,12 +535,12 @@ def _assert_numbers(scores: np.ndarray, count: int) -> None:
 
 
 def _assert_close(
-    found: np.ndarray, expected: np.ndarray, what: str, tolerance: float = 1e-5
+    actual: np.ndarray, expected: np.ndarray, what: str, tolerance: float = 1e-5
 ) -> None:
-    found, expected = np.asarray(found), np.asarray(expected)
-    assert found.shape == expected.shape, f"{what}: shape {found.shape}, not {expected.shape}"
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, not {expected.shape}"
     allowed = tolerance * max(float(np.abs(expected).max(initial=0)), 1e-12)
-    furthest = float(np.abs(found - expected).max(initial=0))
+    furthest = float(np.abs(actual - expected).max(initial=0))
     assert furthest <= allowed, (
         f"{what}: scores differ by up to {furthest:g} where they are up to "
         f"{np.abs(expected).max():g}"

@@ -1,4 +1,4 @@
-"""The rules of a generator, one function each; ``check_generator`` runs them all."""
+"""Conformance checks of generators, one function per rule; ``check_generator`` runs all."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _LOG_MEL = LogMel.twfr()
 
 
 class GeneratorCase:
-    """A generator, what it is asked for, and what it answered the first time.
+    """A generator, its prompts, and the clips that it generated first.
 
     Args:
-        generator: As it would be given to ``trainer.predict``.
-        prompts: Both labels, more than one length.
-        decibel: Log-mels that differ by less (RMS) are equal: vocoders that look for a phase make
-            much of the last bits, in which a batch differs from a single clip.
+        generator: In the state for ``trainer.predict``.
+        prompts: Of both labels and more than one length.
+        decibel: Log-mels that differ by less (RMS) count as equal: the phase of vocoders amplifies
+            rounding errors, in which a batch differs from a single clip.
     """
 
     def __init__(self, generator: Generator, prompts: Sequence[Prompt], decibel: float) -> None:
         self.generator = generator
-        self.asked = list(prompts)
+        self.given = list(prompts)
         self.prompts = list(generator.prepare(list(prompts)))
         self.decibel = decibel
         sources = [Path(p.source) for p in prompts if p.source]
@@ -53,10 +53,10 @@ class GeneratorCase:
 
     @property
     def clips(self) -> list[np.ndarray]:
-        """What was answered the first time."""
+        """The clips generated first."""
         return [waveform.numpy() for waveform in self.waveforms]
 
-    def apart(self, one: np.ndarray, other: np.ndarray) -> float:
+    def distance(self, one: np.ndarray, other: np.ndarray) -> float:
         """Return the RMS difference of two clips' log-mels in dB."""
         return float(np.sqrt(np.mean((_LOG_MEL(one) - _LOG_MEL(other)) ** 2)))
 
@@ -74,14 +74,14 @@ def check_generator(
 
     Args:
         generator: The generator, in the state in which it would generate.
-        prompts: What to ask of it, not yet prepared; by default clips of two machines and lengths,
-            of both labels, with recordings made for it.
-        reload: For a generator that is trained: the folder that ``save`` wrote -> the generator; by
-            default its class with ``checkpoint``, and no other argument.
-        decibel: How far two log-mels may differ (RMS) and be equal.
+        prompts: Prompts before ``prepare``; by default of both labels, two machines and two
+            lengths, with synthetic recordings.
+        reload: For a trained generator: the folder of ``save`` -> the generator; by default its
+            class with ``checkpoint`` and no other argument.
+        decibel: RMS difference up to which two log-mels count as equal.
 
     Raises:
-        AssertionError: A rule is broken; the message says which, and what was seen.
+        AssertionError: A rule is broken; the message names it and the observed value.
 
     >>> from fsasd.generation.transforms import FaultTransforms
     >>> check_generator(FaultTransforms({"leak": {"strength": [0.2, 0.5], "above": [2e3, 4e3]}}))
@@ -89,50 +89,50 @@ def check_generator(
     generator.eval()
     learner = copy.deepcopy(generator).train() if generator.trained else None
     with tempfile.TemporaryDirectory() as folder:
-        asked = _example_prompts(Path(folder)) if prompts is None else prompts
-        case = GeneratorCase(generator, asked, decibel)
-        for rule in RULES:
-            rule(case)
-        anew = reload or functools.partial(_made_anew, generator)
+        given = _example_prompts(Path(folder)) if prompts is None else prompts
+        case = GeneratorCase(generator, given, decibel)
+        for check in CHECKS:
+            check(case)
+        from_folder = reload or functools.partial(_from_checkpoint, generator)
         if reload is not None or generator.trained:
-            _is_the_same_when_reloaded(case, generator, anew)
+            _check_saving(case, generator, from_folder)
         if learner is not None:
-            _learns(case, learner, anew)
+            _check_training(case, learner, from_folder)
 
 
-def _prepares(case: GeneratorCase) -> None:
-    # Captions may be told more precisely; what a clip is, and is called, may not change.
-    for prompt, before in zip(case.prompts, case.asked, strict=True):
+def _check_prepare(case: GeneratorCase) -> None:
+    # Captions may become more precise; all else of a prompt stays.
+    for prompt, before in zip(case.prompts, case.given, strict=True):
         changed = prompt._replace(
             caption=before.caption, derived=before.derived, fault=before.fault
         )
         _require(
             changed == before,
-            "prepare changes captions only, and names faults",
+            "prepare changes only captions and names of faults",
             f"{before} became {prompt}",
         )
         _require(
             prompt.derived == case.generator.derived,
-            "prepare says in each prompt whether the clip is made of its source's audio",
-            f"derived={prompt.derived} of a generator with derived={case.generator.derived}",
+            "prepare sets derived in each prompt, as the generator does",
+            f"{prompt.derived} in a prompt, {case.generator.derived} of the generator",
         )
 
 
-def _returns_what_was_asked_for(case: GeneratorCase) -> None:
-    found = case.waveforms
+def _check_waveforms(case: GeneratorCase) -> None:
+    waveforms = case.waveforms
     _require(
-        len(found) == len(case.prompts),
+        len(waveforms) == len(case.prompts),
         "generate returns one waveform per prompt",
-        f"{len(found)} for {len(case.prompts)} prompts",
+        f"{len(waveforms)} for {len(case.prompts)} prompts",
     )
-    for prompt, waveform in zip(case.prompts, found, strict=True):
+    for prompt, waveform in zip(case.prompts, waveforms, strict=True):
         _require(
             isinstance(waveform, torch.Tensor)
             and waveform.dtype == torch.float32
             and waveform.device.type == "cpu"
             and waveform.ndim == 1,
             "a waveform is a float32 tensor (samples,) on the CPU",
-            _said(waveform),
+            _described(waveform),
         )
         # A prompt's length is rounded to hundredths of a second.
         _require(
@@ -142,60 +142,60 @@ def _returns_what_was_asked_for(case: GeneratorCase) -> None:
         )
         _require(
             bool(torch.isfinite(waveform).all()),
-            "a waveform holds numbers only",
+            "a waveform is finite",
             f"{int((~torch.isfinite(waveform)).sum())} samples of {prompt.wav} are not finite",
         )
 
 
-def _repeats_itself(case: GeneratorCase) -> None:
+def _check_determinism(case: GeneratorCase) -> None:
     before = torch.get_rng_state()
     torch.manual_seed(12345)
     state, given = torch.get_rng_state(), list(case.prompts)
     again = [waveform.numpy() for waveform in case.generator.generate(given)]
     undisturbed = torch.equal(state, torch.get_rng_state())
     torch.set_rng_state(before)
-    rule = "generate changes nothing that it was given"
-    _require(undisturbed, rule, "PyTorch's global random state is another")
-    _require(given == case.prompts, rule, "the list of prompts is another")
+    rule = "generate has no side effects"
+    _require(undisturbed, rule, "PyTorch's global random state changed")
+    _require(given == case.prompts, rule, "the list of prompts changed")
     for path, content in case.sources.items():
-        _require(path.read_bytes() == content, rule, f"{path} is another file")
-    _require_equal(case, case.clips, again, "the same prompt is the same clip, at any time")
+        _require(path.read_bytes() == content, rule, f"{path} changed")
+    _require_equal(case, case.clips, again, "a prompt determines its clip")
 
 
-def _does_not_mind_the_batch(case: GeneratorCase) -> None:
+def _check_independence_of_batches(case: GeneratorCase) -> None:
     alone = [case.generate([prompt])[0] for prompt in case.prompts]
     _require_equal(case, case.clips, alone, "a clip does not depend on the rest of its batch")
 
 
-def _listens_to_the_seed(case: GeneratorCase) -> None:
+def _check_seeds(case: GeneratorCase) -> None:
     prompt = next((p for p in case.prompts if p.label == "anomaly"), None)
     if prompt is None:
         return
     seeds = [prompt._replace(seed=prompt.seed + more, wav=f"{more}.wav") for more in range(3)]
     first, *others = case.generate(case.generator.prepare(seeds))
     _require(
-        any(case.apart(first, other) > case.decibel for other in others),
-        "other seeds are other anomalies",
+        any(case.distance(first, other) > case.decibel for other in others),
+        "anomalies depend on the seed",
         f"the clips of three seeds differ by less than {case.decibel} dB",
     )
 
 
-def _keeps_the_level(case: GeneratorCase) -> None:
+def _check_level(case: GeneratorCase) -> None:
     if not case.generator.derived:
         return
     for prompt, waveform in zip(case.prompts, case.clips, strict=True):
         if prompt.label != "normal" or prompt.source is None:
             continue
         expected = np.sqrt(np.mean(read(prompt.source) ** 2)) * prompt.gain
-        found = np.sqrt(np.mean(waveform**2))
+        level = np.sqrt(np.mean(waveform**2))
         _require(
-            0.5 < found / expected < 2,
-            "a clip made of its source has the source's level times prompt.gain",
-            f"RMS {found:.4g} instead of {expected:.4g} for {prompt.wav}",
+            0.5 < level / expected < 2,
+            "a derived clip has the level of its source times prompt.gain",
+            f"RMS {level:.4g} instead of {expected:.4g} for {prompt.wav}",
         )
 
 
-def _runs_in_the_trainer(case: GeneratorCase) -> None:
+def _check_prediction(case: GeneratorCase) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = L.Trainer(
             accelerator="cpu",
@@ -206,27 +206,27 @@ def _runs_in_the_trainer(case: GeneratorCase) -> None:
             enable_checkpointing=False,
             default_root_dir=folder,
         )
-        synthesise(case.generator, case.asked, folder, trainer, batch_size=3)
+        synthesise(case.generator, case.given, folder, trainer, batch_size=3)
         table = read_table(folder)
         for prompt, waveform, row in zip(
             case.prompts, case.clips, table.to_dict("records"), strict=True
         ):
             if not row["kept"]:
                 continue
-            heard = read(Path(folder) / prompt.wav)
+            written = read(Path(folder) / prompt.wav)
             level = waveform / np.float32(prompt.gain)
             _require(
-                len(heard) != len(level) or case.apart(heard, level) <= case.decibel,
+                len(written) != len(level) or case.distance(written, level) <= case.decibel,
                 "synthesise writes what generate returns",
-                f"{prompt.wav} differs by {case.apart(heard, level):.2f} dB",
+                f"{prompt.wav} differs by {case.distance(written, level):.2f} dB",
             )
 
 
-def _made_anew(generator: Generator, folder: Path) -> Generator:
+def _from_checkpoint(generator: Generator, folder: Path) -> Generator:
     return type(generator)(checkpoint=str(folder))
 
 
-def _is_the_same_when_reloaded(
+def _check_saving(
     case: GeneratorCase, generator: Generator, reload: Callable[[Path], Generator]
 ) -> None:
     with generator.averaged_weights():
@@ -235,14 +235,16 @@ def _is_the_same_when_reloaded(
         generator.save(Path(folder) / "model")
         again = reload(Path(folder) / "model").eval()
         after = [waveform.numpy() for waveform in again.generate(list(case.prompts))]
-    _require_equal(case, before, after, "what was saved generates the same clips")
+    _require_equal(case, before, after, "a saved generator generates the same clips")
 
 
-def _learns(case: GeneratorCase, learner: Generator, reload: Callable[[Path], Generator]) -> None:
+def _check_training(
+    case: GeneratorCase, learner: Generator, reload: Callable[[Path], Generator]
+) -> None:
     _require(
         is_overridden("validation_step", learner),
         "a trained generator is validated",
-        "it has no validation_step, and by default the checkpoint with the lowest val/loss is kept",
+        "it has no validation_step for val/loss, by which the default callbacks keep a checkpoint",
     )
     before = {name: p.detach().clone() for name, p in learner.named_parameters()}
     with tempfile.TemporaryDirectory() as folder:
@@ -255,12 +257,12 @@ def _learns(case: GeneratorCase, learner: Generator, reload: Callable[[Path], Ge
     _require(
         any(name not in before or not torch.equal(p, before[name]) for name, p in after.items()),
         "training changes weights",
-        "after two steps all are as they were",
+        "after two steps all are unchanged",
     )
     for name, weight in after.items():
         finite = bool(torch.isfinite(weight).all())
-        _require(finite, "weights that were trained are numbers", f"{name} is not finite")
-    _is_the_same_when_reloaded(case, learner.eval(), reload)
+        _require(finite, "trained weights are finite", f"{name} is not finite")
+    _check_saving(case, learner.eval(), reload)
 
 
 def _train_two_steps(learner: Generator, folder: Path) -> Path:
@@ -293,14 +295,14 @@ def _train_two_steps(learner: Generator, folder: Path) -> Path:
     return folder / "last.ckpt"
 
 
-RULES = (
-    _prepares,
-    _returns_what_was_asked_for,
-    _repeats_itself,
-    _does_not_mind_the_batch,
-    _listens_to_the_seed,
-    _keeps_the_level,
-    _runs_in_the_trainer,
+CHECKS = (
+    _check_prepare,
+    _check_waveforms,
+    _check_determinism,
+    _check_independence_of_batches,
+    _check_seeds,
+    _check_level,
+    _check_prediction,
 )
 
 
@@ -310,18 +312,18 @@ def _require_equal(
     for prompt, a, b in zip(case.prompts, one, other, strict=True):
         _require(a.shape == b.shape, rule, f"{prompt.wav} has {len(a)} and {len(b)} samples")
         _require(
-            case.apart(a, b) <= case.decibel,
+            case.distance(a, b) <= case.decibel,
             rule,
-            f"log-mels of {prompt.wav} differ by {case.apart(a, b):.2f} dB",
+            f"log-mels of {prompt.wav} differ by {case.distance(a, b):.2f} dB",
         )
 
 
-def _require(kept: bool, rule: str, seen: str) -> None:
+def _require(kept: bool, rule: str, observed: str) -> None:
     if not kept:
-        raise AssertionError(f"a generator breaks the rule '{rule}': {seen}")
+        raise AssertionError(f"a generator breaks the rule '{rule}': {observed}")
 
 
-def _said(waveform: object) -> str:
+def _described(waveform: object) -> str:
     if isinstance(waveform, torch.Tensor):
         return f"{waveform.dtype} of shape {tuple(waveform.shape)} on {waveform.device}"
     return type(waveform).__name__
