@@ -640,7 +640,7 @@ def test_weights_that_one_step_has_spoilt_are_not_kept(data, tmp_path):
 
 def test_losses_on_an_accelerator_are_looked_at_together():
     clips = [SimpleNamespace(path=f"{i}.wav") for i in range(8)]
-    run = SimpleNamespace(datamodule=SimpleNamespace(train_clips=clips), checkpoint_callback=None)
+    run = SimpleNamespace(datamodule=SimpleNamespace(train_clips=clips), checkpoint_callbacks=[])
     watch = LossWatch(several=3)
 
     class OnAccelerator(torch.Tensor):

@@ -143,7 +143,7 @@ def test_what_an_experiment_says_of_a_callback_that_is_not_chosen_is_nothing(cha
     root, store, _ = chain
     run = app.Run(configure(*TINY, store, f"callbacks={name}"), root / "run")
     assert set(run.finetune_recipe()["callbacks"]) <= set(configure(f"callbacks={name}").callbacks)
-    assert all(isinstance(callback, L.Callback) for callback in run._callbacks(root))
+    assert all(isinstance(callback, L.Callback) for callback in run._callbacks())
 
 
 @pytest.mark.parametrize("name", ["tiny", "demo", "first_shot", "validate", "detectors", "table2"])
@@ -559,14 +559,11 @@ def test_what_must_fail_fails_before_anything_is_made(tmp_path, chain, override,
 
 
 @pytest.mark.parametrize("batches", [1, 4])
-def test_validation_is_after_so_many_steps_of_any_number_of_batches(tmp_path, monkeypatch, batches):
+def test_validation_is_after_so_many_steps_of_any_number_of_batches(tmp_path, batches):
     asked = [f"trainer.accumulate_grad_batches={batches}", f"data.batch_size={16 // batches}"]
     store = f"store={tmp_path / 'store'}"
     run = app.Run(configure(*TINY, store, "callbacks=none", *asked), tmp_path / "run")
-    trainers = []
-    monkeypatch.setattr(app, "fit", lambda trainer, *_: trainers.append(trainer))
-    run.fit(None, tmp_path / "model")
-    assert [trainer.val_check_interval for trainer in trainers] == [batches]
+    assert run._generator_trainer(tmp_path).val_check_interval == batches
     other = app.Run(configure(*TINY, store, "callbacks=none"), tmp_path / "run")
     assert run.finetune_recipe() == other.finetune_recipe()
 

@@ -71,7 +71,7 @@ def test_what_captions_say_is_what_is_read():
 def test_parts_from_nothing_reconstruct_better_than_the_mean(factory, options):
     clips = Clips([c for c in read_clips(factory) if c.machine == "fan"])
     L.seed_everything(0)
-    parts = nano.pretrain_parts(default_captions(), clips, 2, 12, options)
+    parts = nano.pretrain_components(default_captions(), clips, 2, 12, options)
     crops = nano.MelCrops(clips)
     mels = torch.stack([crops[i] for i in range(4)])
     with torch.no_grad():

@@ -22,11 +22,9 @@ import hydra
 import lightning as L
 import numpy as np
 import pandas as pd
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -55,11 +53,10 @@ from fsasd.detectors.saved import SHARED
 from fsasd.detectors.training import SET_BY_DETECTORS, batch_norm_groups
 from fsasd.evaluation.calibration import require_rate
 from fsasd.generation import checkpoint as checkpoints
-from fsasd.generation.cost import what_to_lower
 from fsasd.generation.embedding import RealClips
 from fsasd.generation.filters import Filters
+from fsasd.generation.fitting import changes_result, finetune, pretrain
 from fsasd.generation.judging import judge
-from fsasd.generation.nano import pretrain_parts
 from fsasd.generation.prompts import (
     check_wording,
     clips_by_section,
@@ -89,11 +86,10 @@ from fsasd.report import (
     write_tables,
 )
 from fsasd.report.results import Results
-from fsasd.runtime.memory import give_back_memory, keep_freed_memory, memory_advice
+from fsasd.runtime.memory import give_back_memory, keep_freed_memory
 from fsasd.runtime.processes import end_with_other_ranks, limit_messages
 from fsasd.runtime.progress import StepProgress
 from fsasd.runtime.ranks import rank
-from fsasd.runtime.resuming import fit, read_checkpoint
 from fsasd.selection.selector import Selector
 from fsasd.selection.validation import ValidatedSection, validate
 from fsasd.settings.objects import packages
@@ -122,7 +118,6 @@ _RUNTIME = {
     },
     "data": {"num_workers", "cache", "store", "root", "manifest", "ground_truth"},
     "generator": {"gradient_checkpointing", "compile_unet", "channels_last"},
-    "callbacks": {"cost", "monitor"},
 }  # fmt: skip
 
 
@@ -165,6 +160,11 @@ class Run:
     def finetune_recipe(self) -> dict[str, Any]:
         """Return what a fine-tuned generator depends on."""
         parts = {key: self._plain(key) for key in ("data", "generator", "trainer", "callbacks")}
+        parts["callbacks"] = {
+            name: callback
+            for name, callback in (parts["callbacks"] or {}).items()
+            if changes_result(hydra.utils.get_class(callback["_target_"]))
+        }
         start = parts["generator"].get("checkpoint")
         if not self._is_trained:
             # Only how a generator is trained depends on these.
@@ -262,40 +262,16 @@ class Run:
 
     def finetune(self, folder: Path) -> None:
         """Fine-tune the generator; goes on from the last checkpoint that the folder holds."""
-        if not self.data.captioned.labels.any() and rank() == 0:
-            log.warning(
-                "no reference machine has anomalous clips: the generator cannot learn what "
-                "'anomaly' sounds like, so its anomalous clips will differ from its normal ones "
-                "by chance. generator=transforms needs none"
-            )
         generator = hydra.utils.instantiate(self.cfg.generator, _convert_="all")
-        self.fit(generator, folder)
-        if rank() == 0:
-            generator.save(folder / "model")
+        trainer = self._generator_trainer(folder)
+        finetune(generator, self.data, trainer, folder, keep_checkpoints=self.cfg.keep_checkpoints)
 
-    def fit(self, generator: L.LightningModule, folder: Path) -> None:
-        """Train, then take the best checkpoint's weights."""
-        callbacks = self._callbacks(folder)
-        options = {"callbacks": callbacks, "logger": self._logger(folder)}
+    def _generator_trainer(self, folder: Path) -> L.Trainer:
+        options = {"callbacks": self._callbacks(), "logger": self._logger(folder)}
         if isinstance(steps := self.cfg.trainer.val_check_interval, int):
             # Lightning counts batches, of which a step may accumulate several.
             options["val_check_interval"] = steps * self.cfg.trainer.accumulate_grad_batches
-        trainer = self._trainer(folder, **options)
-        with memory_advice(what_to_lower(self.data.batch_size)):
-            fit(trainer, generator, self.data, folder / "checkpoints")
-        checkpoint = trainer.checkpoint_callback
-        if isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor:
-            best = checkpoint.best_model_path
-            if not best:
-                raise ValueError(
-                    f"no checkpoint was kept: '{checkpoint.monitor}' was never logged. Validate "
-                    "at least once (trainer.val_check_interval), or use callbacks=none"
-                )
-            state = read_checkpoint(Path(best))
-            generator.on_load_checkpoint(state)
-            generator.load_state_dict(state["state_dict"])
-            step, monitor = state["global_step"], checkpoint.monitor
-            log.info("using the checkpoint of step %d, the best by %s", step, monitor)
+        return self._trainer(folder, **options)
 
     def synthesise(self, folder: Path, model: Path | None) -> None:
         """Synthesise the target machines' normal and anomalous clips.
@@ -412,18 +388,16 @@ class Run:
 
     def pretrain(self, folder: Path) -> None:
         """Make the nano model from nothing (see ``generation.nano``)."""
-        start = folder / "start"
-        if not (start / "model_index.json").is_file():
-            options = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
-            steps = self.cfg.pretrain
-            parts = pretrain_parts(
-                self.data.captions, self.data.captioned, steps.text_steps, steps.vae_steps, options
-            )
-            checkpoints.save(parts, start)
-        generator = hydra.utils.instantiate(self.cfg.generator, checkpoint=str(start))
-        self.fit(generator, folder)
-        # Half precision halves the package; a forward pass in float32 does not notice.
-        generator.save(folder / "model", torch.float16)
+        steps = self.cfg.pretrain
+        pretrain(
+            lambda start: hydra.utils.instantiate(self.cfg.generator, checkpoint=str(start)),
+            self.data,
+            self._generator_trainer(folder),
+            folder,
+            steps.text_steps,
+            steps.vae_steps,
+            keep_checkpoints=self.cfg.keep_checkpoints,
+        )
 
     # The chain.
 
@@ -505,7 +479,7 @@ class Run:
         if trained or (generated and self.cfg.generator._target_):
             check_accelerator(self._all("trainer"))
             # What Lightning refuses it says now.
-            self._trainer(self.folder, callbacks=self._callbacks(self.folder), logger=False)
+            self._trainer(self.folder, callbacks=self._callbacks(), logger=False)
 
     @cached_property
     def recordings(self) -> pd.DataFrame:
@@ -689,12 +663,8 @@ class Run:
         monitors = [c.get("monitor") for c in self.cfg.callbacks.values()]
         return any(str(monitor).startswith("first_shot/") for monitor in monitors)
 
-    def _callbacks(self, folder: Path) -> list[L.Callback]:
-        callbacks = list(hydra.utils.instantiate(self.cfg.callbacks).values())
-        for callback in callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(folder / "checkpoints")
-        return callbacks
+    def _callbacks(self) -> list[L.Callback]:
+        return list(hydra.utils.instantiate(self.cfg.callbacks).values())
 
     def _logger(self, folder: Path) -> Any:
         if not self.cfg.logger:

@@ -54,9 +54,10 @@ def stop(why: str, trainer: Any) -> NoReturn:
     Raises:
         TrainingError: Says why, and how to go on.
     """
-    kept = getattr(trainer.checkpoint_callback, "last_model_path", "") or "none yet"
+    paths = [getattr(c, "last_model_path", "") for c in trainer.checkpoint_callbacks]
+    last = next(filter(None, paths), "none yet")
     raise TrainingError(
-        f"{why}. Training stopped; the last good checkpoint: {kept}. Lower generator.learning_rate "
+        f"{why}. Training stopped; the last good checkpoint: {last}. Lower generator.learning_rate "
         "or trainer.gradient_clip_val; with 16-mixed precision use bf16-mixed; look at the "
         "recordings"
     )

@@ -27,12 +27,14 @@ log = logging.getLogger(__name__)
 
 
 class CostReport(L.Callback):
-    """Say what the run will cost: before it begins what is counted, then what is measured.
+    """Log what the run will cost: before it begins what is counted, then what is measured.
 
     Args:
         steps: Batches after which the rest of the run is estimated; the first, which warm up, do
             not count.
     """
+
+    only_watches = True
 
     def __init__(self, steps: int = 10) -> None:
         self.steps = steps
@@ -107,6 +109,8 @@ class TrainingMonitor(L.Callback):
         samples: Prompts: normal and anomalous in turn, of one target machine after the other.
         max_seconds: Of a sound; the real clip may be longer.
     """
+
+    only_watches = True
 
     def __init__(
         self,

@@ -214,7 +214,7 @@ class MelCrops(Dataset[torch.Tensor]):
         return mel[None, start : start + self.frames]
 
 
-def pretrain_parts(
+def pretrain_components(
     captions: Captions,
     clips: Clips,
     text_steps: int,

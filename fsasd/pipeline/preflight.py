@@ -26,6 +26,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "tables": list[int],
         "seed": int,
         "store": str,
+        "keep_checkpoints": bool,
     },
     "check": {"headers_only": bool, "json": bool},
     "decision": {"false_alarm_rate": float},

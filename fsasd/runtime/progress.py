@@ -28,6 +28,8 @@ class StepProgress(ProgressBar):
         console: Where to show it.
     """
 
+    only_watches = True
+
     def __init__(self, console: Console | None = None) -> None:
         super().__init__()
         self.console = console or Console(stderr=True)

@@ -1,0 +1,234 @@
+"""Fitting a generator: fine-tuning and pre-training, resumable, on any number of ranks."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import (
+    Checkpoint,
+    DeviceStatsMonitor,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ModelSummary,
+    ProgressBar,
+    RichModelSummary,
+    RichProgressBar,
+    ThroughputMonitor,
+    TQDMProgressBar,
+)
+from lightning.pytorch.trainer.states import TrainerFn
+
+from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.generation import checkpoint as checkpoints
+from fsasd.generation.base import Generator
+from fsasd.generation.cost import what_to_lower
+from fsasd.generation.nano import pretrain_components
+from fsasd.runtime.memory import memory_advice
+from fsasd.runtime.ranks import rank
+from fsasd.runtime.resuming import fit, read_checkpoint
+
+log = logging.getLogger(__name__)
+
+MODEL = "model"
+"""Folder of the generator that was fitted, in that of its training."""
+
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints, which hold the state of the optimizer, too."""
+
+WATCHERS = frozenset(
+    {
+        *(DeviceStatsMonitor, LearningRateMonitor, ThroughputMonitor),
+        *(ModelSummary, RichModelSummary, ProgressBar, RichProgressBar, TQDMProgressBar),
+    }
+)
+"""Lightning's callbacks that change nothing in the result of a training."""
+
+
+def changes_result(callback: type[L.Callback]) -> bool:
+    """Say whether what is trained may depend on a callback.
+
+    Args:
+        callback: A class. One of your own that only watches has the attribute
+            ``only_watches = True``.
+
+    >>> from lightning.pytorch.callbacks import EarlyStopping
+    >>> changes_result(LearningRateMonitor), changes_result(EarlyStopping)
+    (False, True)
+    """
+    return callback not in WATCHERS and not getattr(callback, "only_watches", False)
+
+
+def finetune(
+    generator: Generator,
+    data: FirstShotDataModule,
+    trainer: L.Trainer,
+    folder: str | Path,
+    *,
+    keep_checkpoints: bool = False,
+) -> None:
+    """Fine-tune a generator, and save it in ``folder/model``.
+
+    A call that was interrupted is resumed by the same call, from its last checkpoint.
+
+    Args:
+        generator: Is trained in place.
+        data: What it is trained on.
+        trainer: How to train; all of its ranks call this function. A ``ModelCheckpoint`` without a
+            folder writes into ``folder/checkpoints``.
+        folder: Gets the model and, while it is trained, checkpoints.
+        keep_checkpoints: Leave them there; otherwise they are removed once the model is saved.
+
+    Raises:
+        KeyboardInterrupt: Training was interrupted; a checkpoint was written.
+        ValueError: The best checkpoint was to be taken, and none was kept; or the accelerator's
+            memory does not suffice.
+    """
+    if not data.captioned.labels.any() and rank() == 0:
+        log.warning(
+            "no reference machine has anomalous clips: the generator cannot learn what "
+            "'anomaly' sounds like, so its anomalous clips will differ from its normal ones "
+            "by chance. generator=transforms needs none"
+        )
+    _fit_and_save(generator, data, trainer, Path(folder), generator.save, keep_checkpoints)
+
+
+def pretrain(
+    build: Callable[[Path], Generator],
+    data: FirstShotDataModule,
+    trainer: L.Trainer,
+    folder: str | Path,
+    text_steps: int,
+    vae_steps: int,
+    *,
+    keep_checkpoints: bool = False,
+) -> None:
+    """Train the nano model from random weights, and save it in ``folder/model``.
+
+    Args:
+        build: Folder of the components, whose UNet is random -> the generator.
+        data: What it is trained on.
+        trainer: How the UNet is trained (see ``finetune``).
+        folder: Gets the model.
+        text_steps: Of the text encoder's training (see ``nano.pretrain_components``).
+        vae_steps: Of the VAE's training.
+        keep_checkpoints: See ``finetune``.
+
+    Raises:
+        KeyboardInterrupt: Training was interrupted; a checkpoint was written.
+    """
+    start = Path(folder) / "start"
+    if not (start / "model_index.json").is_file():
+        options = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
+        components = pretrain_components(
+            data.captions, data.captioned, text_steps, vae_steps, options
+        )
+        checkpoints.save(components, start)
+    generator = build(start)
+
+    def save(path: Path) -> None:
+        # Half precision halves the package; a forward pass in float32 does not notice.
+        generator.save(path, torch.float16)  # type: ignore[call-arg]
+
+    _fit_and_save(generator, data, trainer, Path(folder), save, keep_checkpoints)
+
+
+def fit_best(
+    generator: Generator, data: FirstShotDataModule, trainer: L.Trainer, folder: Path
+) -> None:
+    """Train a generator, then take the weights of the best checkpoint.
+
+    The best is that by the ``monitor`` of the trainer's first ``ModelCheckpoint``; without one, the
+    last weights are taken.
+
+    Args:
+        generator: Is trained in place.
+        data: What it is trained on.
+        trainer: How to train.
+        folder: Gets the checkpoints.
+
+    Raises:
+        ValueError: No checkpoint was kept.
+    """
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(folder)
+    trainer.callbacks.append(_LastCheckpoint(folder / "last.ckpt"))  # type: ignore[attr-defined]
+    with memory_advice(what_to_lower(data.batch_size)):
+        fit(trainer, generator, data, folder)
+    checkpoint = trainer.checkpoint_callback
+    if not isinstance(checkpoint, ModelCheckpoint) or not checkpoint.monitor:
+        return
+    if not checkpoint.best_model_path:
+        raise ValueError(
+            f"no checkpoint was kept: '{checkpoint.monitor}' was never logged. Validate "
+            "at least once (trainer.val_check_interval), or use callbacks=none"
+        )
+    state = read_checkpoint(Path(checkpoint.best_model_path))
+    generator.on_load_checkpoint(state)
+    generator.load_state_dict(state["state_dict"])
+    step, monitor = state["global_step"], checkpoint.monitor
+    log.info("using the checkpoint of step %d, the best by %s", step, monitor)
+
+
+class _LastCheckpoint(Checkpoint):
+    """Writes ``last.ckpt`` after every validation, whether or not it was the best.
+
+    ``save_last`` of Lightning's ``ModelCheckpoint`` writes it only along with a best one, so that a
+    training that was killed would lose all steps since then. Without validation clips, checkpoints
+    are written as often as one would be validated.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last_model_path = ""
+        self._step = -1
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._save(trainer)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        interval = trainer.val_check_interval
+        if sum(trainer.num_val_batches) or not isinstance(interval, int):
+            return
+        if trainer.global_step % max(1, interval // trainer.accumulate_grad_batches) == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        if trainer.global_step != self._step:
+            trainer.save_checkpoint(self.path)
+            self._step, self.last_model_path = trainer.global_step, str(self.path)
+
+
+def _fit_and_save(
+    generator: Generator,
+    data: FirstShotDataModule,
+    trainer: L.Trainer,
+    folder: Path,
+    save: Callable[[Path], object],
+    keep_checkpoints: bool,
+) -> None:
+    model = folder / MODEL
+    # A call that was killed once its model was saved has only checkpoints to remove.
+    if not model.is_dir():
+        fit_best(generator, data, trainer, folder / CHECKPOINTS)
+        # Until every rank has read the best checkpoint.
+        trainer.strategy.barrier()
+        if rank() == 0:
+            partial = folder / f"{MODEL}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            save(partial)
+            partial.rename(model)
+    if rank() == 0 and not keep_checkpoints:
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
