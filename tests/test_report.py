@@ -52,9 +52,9 @@ def run(tmp_path, data):
     clips = _clips()
     of_section = {
         (machine, "00"): section_metrics(
-            own["label"] == "anomaly", own["domain"], own["score"], own["decision"]
+            group["label"] == "anomaly", group["domain"], group["score"], group["decision"]
         )
-        for machine, own in clips.groupby("machine")
+        for machine, group in clips.groupby("machine")
     }
     tables = {
         "clips": clips,
@@ -240,7 +240,7 @@ def test_page_names_odd_training_clips(run, undrawn):
     decision.parent.mkdir(parents=True, exist_ok=True)
     decision.write_text(json.dumps(about))
     assert _page(run).text.count("1 of 3 normal training clips is odd: b.wav (held-out") == 1
-    # A run of another version says nothing of them.
+    # A run of another version has none to show.
     decision.write_text(json.dumps({"threshold": 1.9, "channel": None}))
     assert "is odd" not in _page(run).text
 
@@ -413,7 +413,7 @@ def test_a_machine_with_dollar_signs_is_drawn():
     assert "$_$" in figures.svg(figures.settings_dots(settings), "dots")
 
 
-def test_settings_that_lie_on_no_line_are_a_sorted_table(run, data, capsys, undrawn):
+def test_settings_of_several_parameters_are_a_sorted_table(run, data, capsys, undrawn):
     grid = [{"k": k, "pool": pool} for k, pool in product((1, 2, 4), ("mean", "max"))]
     _curve("chosen", grid, best=3).to_csv(run / "selection.csv", index=False)
     _curve("oracle", grid, best=1).to_csv(run / "real_curve.csv", index=False)
@@ -665,7 +665,7 @@ def test_the_verdict_on_reference_machines_has_four_outcomes():
     assert "the default setting was kept everywhere" in page.validation_verdict(table)
 
 
-def test_curves_that_could_not_be_drawn_are_left_out(validated, undrawn):
+def test_curves_without_objectives_are_not_drawn(validated, undrawn):
     one = {"machine": "pump", "section": "00", "param.r": 1.0, "auc": np.nan, "pauc": np.nan,
            "objective": np.nan, "chosen": True, "reason": "no clips"}  # fmt: skip
     _edit(
@@ -734,9 +734,9 @@ def undivided(run):
     clips = _clips().assign(domain=None)
     of_section = {
         (machine, "00"): section_metrics(
-            own["label"] == "anomaly", None, own["score"], own["decision"]
+            group["label"] == "anomaly", None, group["score"], group["decision"]
         )
-        for machine, own in clips.groupby("machine")
+        for machine, group in clips.groupby("machine")
     }
     clips.to_csv(run / "clips.csv", index=False)
     metrics_table(of_section, (0.61, 0.87)).to_csv(run / "metrics.csv", index=False)

@@ -27,8 +27,10 @@ from fsasd.selection.selector import Selector
 
 @pytest.fixture(scope="module")
 def result(factory_clips):
-    own = factory_clips.where(machine="bearing")
-    return run_section(TWFRGMM(), Selector({}), own.where(split="train"), own.where(split="test"))
+    clips = factory_clips.where(machine="bearing")
+    return run_section(
+        TWFRGMM(), Selector({}), clips.where(split="train"), clips.where(split="test")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,26 +53,26 @@ def test_scores_and_decisions_are_those_of_the_run(models, result, capsys):
     paths = [clip.path for clip in result.test]
     assert score("--model", models / "bearing", *paths) == 0
     out, err = capsys.readouterr()
-    found = table(out)
-    assert found["file"].tolist() == [str(path) for path in paths]
-    np.testing.assert_allclose(found["score"], result.detection.scores, rtol=1e-12)
-    assert found["decision"].tolist() == result.detection.decisions.astype(int).tolist()
-    assert 0 < found["decision"].sum() < len(found)
-    assert set(found["threshold"]) == {result.detection.threshold}
+    rows = table(out)
+    assert rows["file"].tolist() == [str(path) for path in paths]
+    np.testing.assert_allclose(rows["score"], result.detection.scores, rtol=1e-12)
+    assert rows["decision"].tolist() == result.detection.decisions.astype(int).tolist()
+    assert 0 < rows["decision"].sum() < len(rows)
+    assert set(rows["threshold"]) == {result.detection.threshold}
     assert err == ""
 
 
 def test_p_values_are_those_of_the_run(models, result, capsys):
     assert score("--model", models / "bearing", *[clip.path for clip in result.test]) == 0
-    found = table(capsys.readouterr().out)
+    rows = table(capsys.readouterr().out)
     run = pd.read_csv(models.parent / "clips.csv")
-    np.testing.assert_allclose(found["p_value"], run["p_value"], rtol=1e-12)
+    np.testing.assert_allclose(rows["p_value"], run["p_value"], rtol=1e-12)
     np.testing.assert_array_equal(
         run["p_value"], result.detection.calibration.p_values(result.detection.scores)
     )
 
 
-def test_json_lines_say_the_same(models, result, capsys):
+def test_json_lines_have_the_same_values(models, result, capsys):
     paths = [clip.path for clip in result.test[:3]]
     assert score("--model", models / "bearing", "--json", *paths) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -82,11 +84,11 @@ def test_json_lines_say_the_same(models, result, capsys):
 def test_another_false_alarm_rate_needs_no_new_fit(models, result, capsys, rate):
     paths = [clip.path for clip in result.test]
     assert score("--model", models / "bearing", "--false-alarm-rate", rate, *paths) == 0
-    found = table(capsys.readouterr().out)
+    rows = table(capsys.readouterr().out)
     expected = calibrate(result.detection.detector, train_of(result), rate).threshold
-    assert set(found["threshold"]) == {expected}
+    assert set(rows["threshold"]) == {expected}
     np.testing.assert_array_equal(
-        found["decision"], (result.detection.scores > expected).astype(int)
+        rows["decision"], (result.detection.scores > expected).astype(int)
     )
 
 
@@ -111,7 +113,7 @@ def test_a_recording_beyond_what_can_be_computed_is_an_error(models, result, tmp
     assert err.startswith(f"{loud}: expected samples in [-1, 1]")
 
 
-def test_a_score_that_is_no_number_is_an_error(models, result, monkeypatch, capsys):
+def test_a_score_that_is_not_finite_is_an_error(models, result, monkeypatch, capsys):
     def some_nan(self, clips):
         return np.array([np.nan, *scores(self, clips)[1:]])
 
@@ -135,9 +137,9 @@ def test_a_folder_is_all_its_recordings(models, result, tmp_path, capsys, caplog
     shutil.copy(result.test[0].path, tmp_path / "@eaDir" / "a.wav")
     assert score("--model", models / "bearing/section_00", tmp_path) == 0
     assert "1 file that looks like audio left out (.m4a cannot be read): d.m4a" in caplog.text
-    found = table(capsys.readouterr().out)
-    assert found["file"].tolist() == [str(tmp_path / n) for n in ("a.wav", "b.wav", "inner/c.WAV")]
-    assert found["score"].tolist() == pytest.approx([result.detection.scores[0]] * 3, rel=1e-12)
+    rows = table(capsys.readouterr().out)
+    assert rows["file"].tolist() == [str(tmp_path / n) for n in ("a.wav", "b.wav", "inner/c.WAV")]
+    assert rows["score"].tolist() == pytest.approx([result.detection.scores[0]] * 3, rel=1e-12)
 
 
 def test_what_cannot_be_read_is_named_and_nothing_else_is_lost(models, result, tmp_path, capsys):
@@ -176,19 +178,19 @@ def test_one_bad_recording_never_costs_another_its_score(models, result, tmp_pat
     os.mkfifo(tmp_path / "pipe.wav")
     assert score("--model", models / "bearing", tmp_path) == 1
     out, err = capsys.readouterr()
-    found = table(out).set_index("file")["score"]
+    rows = table(out).set_index("file")["score"]
     names = "a.wav", "inner.wav/b.wav", r"L\xfcfter.wav", "z.wav", "c.wav"
     paths = [f"{tmp_path}/{name}" for name in names]
-    assert found.index.tolist() == sorted(paths)
-    np.testing.assert_allclose(found[paths[:4]], result.detection.scores[:4], rtol=1e-12)
-    said = err.strip().splitlines()
+    assert rows.index.tolist() == sorted(paths)
+    np.testing.assert_allclose(rows[paths[:4]], result.detection.scores[:4], rtol=1e-12)
+    lines = err.strip().splitlines()
     others = "nan.wav", "loud.wav", "slow.wav", "stereo.wav", "link.wav", "loop.wav", "pipe.wav"
-    assert len(said) == len(bad) + len(others)
+    assert len(lines) == len(bad) + len(others)
     for name in [*bad, *others]:
-        assert sum(f"{tmp_path}/{name}" in line for line in said) == 1, name
+        assert sum(f"{tmp_path}/{name}" in line for line in lines) == 1, name
 
 
-def test_a_name_that_is_not_utf_8_may_be_printed_anywhere(models, result, tmp_path):
+def test_a_file_name_that_is_not_utf_8_can_be_printed(models, result, tmp_path):
     shutil.copy(result.test[0].path, tmp_path / os.fsdecode(b"L\xfcfter.wav"))
     done = subprocess.run(
         [sys.executable, "-m", "fsasd.cli.score", "--model", models / "bearing", tmp_path],
@@ -198,7 +200,7 @@ def test_a_name_that_is_not_utf_8_may_be_printed_anywhere(models, result, tmp_pa
     assert rb"L\xfcfter.wav," in done.stdout
 
 
-def test_recordings_unlike_the_training_clips_are_told(models, result, tmp_path, capsys):
+def test_recordings_unlike_the_training_clips_give_a_warning(models, result, tmp_path, capsys):
     recordings = inspect(result.test, None)
     profiled = shutil.copytree(models, tmp_path / "models")
     save_profiles(profiled, recordings.assign(split="train", label="normal"))
@@ -224,7 +226,7 @@ def test_a_recording_on_the_scale_of_integers_is_refused(models, result, tmp_pat
     assert "on the scale of 16-bit integers" in capsys.readouterr().err
 
 
-def test_it_hears_the_channel_that_the_run_heard(models, result, tmp_path, capsys):
+def test_it_reads_the_channel_that_the_run_read(models, result, tmp_path, capsys):
     mono, rate = soundfile.read(result.test[0].path, dtype="int16")
     both = tmp_path / "both.wav"
     soundfile.write(both, np.stack([mono[::-1], mono], axis=1), rate, subtype="PCM_16")
@@ -235,12 +237,12 @@ def test_it_hears_the_channel_that_the_run_heard(models, result, tmp_path, capsy
     assert "2 channels" in capsys.readouterr().err
     decision.write_text(json.dumps(json.loads(decision.read_text()) | {"channel": 1}))
     assert score("--model", tmp_path / "bearing", both) == 0
-    found = table(capsys.readouterr().out)
-    assert found["score"][0] == pytest.approx(result.detection.scores[0], rel=1e-12)
+    rows = table(capsys.readouterr().out)
+    assert rows["score"][0] == pytest.approx(result.detection.scores[0], rel=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("prepare", "said"),
+    ("prepare", "message"),
     [
         (lambda folder: shutil.rmtree(folder / "section_00"), "holds no saved detector"),
         (lambda folder: (folder / "section_00/decision.json").unlink(), "decision.json is missing"),
@@ -250,7 +252,9 @@ def test_it_hears_the_channel_that_the_run_heard(models, result, tmp_path, capsy
         ),
     ],
 )
-def test_a_model_that_is_not_there_or_not_one(models, result, tmp_path, capsys, prepare, said):
+def test_a_missing_or_ambiguous_model_is_an_error(
+    models, result, tmp_path, capsys, prepare, message
+):
     folder = tmp_path / "bearing"
     shutil.copytree(models / "bearing", folder)
     prepare(folder)
@@ -258,7 +262,7 @@ def test_a_model_that_is_not_there_or_not_one(models, result, tmp_path, capsys, 
     out, err = capsys.readouterr()
     assert out == ""
     assert str(folder) in err
-    assert said in err
+    assert message in err
 
 
 def test_a_folder_without_recordings(models, tmp_path, capsys):
@@ -276,13 +280,13 @@ def test_the_command_prints_a_table_and_nothing_else(models, result):
     assert done.stderr == ""
 
 
-def test_a_reader_that_has_enough_ends_it_in_peace(models, result, tmp_path):
+def test_a_closed_pipe_ends_it_quietly(models, result, tmp_path):
     many = [str(clip.path) for clip in result.test] * 12
     code = "import sys; from fsasd.cli.commands import score; sys.exit(score())"
     command = [sys.executable, "-c", code, "--model", str(models / "bearing")]
-    said = tmp_path / "stderr"
+    stderr_file = tmp_path / "stderr"
     with (
-        said.open("w") as stderr,
+        stderr_file.open("w") as stderr,
         subprocess.Popen(
             [*command, *many], stdout=subprocess.PIPE, stderr=stderr, text=True
         ) as done,
@@ -290,7 +294,7 @@ def test_a_reader_that_has_enough_ends_it_in_peace(models, result, tmp_path):
         assert done.stdout.readline() == "file,score,threshold,decision,p_value\n"
         done.stdout.close()
         assert done.wait(timeout=300) == 0
-    assert said.read_text() == ""
+    assert stderr_file.read_text() == ""
 
 
 def damaged(models, tmp_path, name, change):
@@ -304,7 +308,7 @@ def damaged(models, tmp_path, name, change):
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "told"),
+    ("name", "change", "message"),
     [
         ("detector.json", lambda a: a.update({"class": "mine.Detector"}), "--trust mine"),
         ("detector.json", lambda a: a.update(format=None), "expected format 2, found None"),
@@ -322,12 +326,12 @@ def damaged(models, tmp_path, name, change):
         ("decision.json", lambda a: a.clear(), "expected format 2, found none: it was written by"),
     ],
 )
-def test_a_damaged_model_is_named(models, result, tmp_path, capsys, name, change, told):
+def test_a_damaged_model_is_named(models, result, tmp_path, capsys, name, change, message):
     folder = damaged(models, tmp_path, name, change)
     assert score("--model", folder, result.test[0].path) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"not a model of fsasd: {folder}")
-    assert told in line
+    assert message in line
 
 
 def test_a_model_of_a_trusted_package_scores(models, result, tmp_path, monkeypatch, capsys):

@@ -59,9 +59,9 @@ def table(folder, number):
     return pd.read_csv(folder / f"table{number}.csv", dtype=str if number == 3 else None)
 
 
-def value(made, row, column):
-    (found,) = made[(made["row"] == row) & (made["column"] == column)].to_dict("records")
-    return found
+def value(table, row, column):
+    (line,) = table[(table["row"] == row) & (table["column"] == column)].to_dict("records")
+    return line
 
 
 # What the paper printed
@@ -93,38 +93,38 @@ def test_there_is_no_other_table(tmp_path):
 
 def test_cells_are_the_metrics_of_their_scores():
     scores = setting_scores(["fan", "pump"])
-    found = cells(scores, "synthetic", resamples=200)
+    values = cells(scores, "synthetic", resamples=200)
     aucs = []
     for machine in ("fan", "pump"):
-        own = scores.query("machine == @machine and setting == 'synthetic'")
-        metrics = section_metrics(own["label"] == "anomaly", own["domain"], own["score"])
-        assert found[f"{machine}_auc"][0] == pytest.approx(metrics.auc)
-        assert found[f"{machine}_pauc"][0] == pytest.approx(metrics.pauc)
+        clips = scores.query("machine == @machine and setting == 'synthetic'")
+        metrics = section_metrics(clips["label"] == "anomaly", clips["domain"], clips["score"])
+        assert values[f"{machine}_auc"][0] == pytest.approx(metrics.auc)
+        assert values[f"{machine}_pauc"][0] == pytest.approx(metrics.pauc)
         aucs.append(metrics.auc)
-    assert found["average_auc"][0] == pytest.approx(harmonic_mean(aucs))
-    assert np.std(found["average_auc"]) < np.std(found["fan_auc"])
+    assert values["average_auc"][0] == pytest.approx(harmonic_mean(aucs))
+    assert np.std(values["average_auc"]) < np.std(values["fan_auc"])
 
 
 def test_a_machine_without_a_target_domain_has_no_auc():
     scores = setting_scores(["fan", "pump"])
     lacking = scores["machine"].eq("fan") & scores["domain"].eq("target")
-    found = cells(scores[~(lacking & scores["label"].eq("normal"))], "synthetic", resamples=20)
-    assert np.isnan(found["fan_auc"]).all()
-    assert found["average_auc"][0] == pytest.approx(found["pump_auc"][0])
-    assert not np.isnan(found["fan_pauc"]).any()
+    values = cells(scores[~(lacking & scores["label"].eq("normal"))], "synthetic", resamples=20)
+    assert np.isnan(values["fan_auc"]).all()
+    assert values["average_auc"][0] == pytest.approx(values["pump_auc"][0])
+    assert not np.isnan(values["fan_pauc"]).any()
 
 
 def test_table_2_compares_machine_by_machine(tmp_path):
     folder = leave(tmp_path / "run", PAPERS)
     write_tables(folder, [2])
-    made = table(folder, 2)
-    line = value(made, METHOD, "shaker_auc")
+    lines = table(folder, 2)
+    line = value(lines, METHOD, "shaker_auc")
     assert line["paper"] == pytest.approx(0.8339)
     assert line["low"] < line["run"] < line["high"]
     assert line["difference"] == pytest.approx(line["run"] - 0.8339)
-    average = value(made, METHOD, "average_pauc")
+    average = value(lines, METHOD, "average_pauc")
     assert average["difference"] == pytest.approx(average["run"] - 0.5976)
-    other = value(made, "Guan_HEU", "shaker_auc")
+    other = value(lines, "Guan_HEU", "shaker_auc")
     assert (other["paper"], other["run"]) == (
         pytest.approx(0.7846),
         pytest.approx(np.nan, nan_ok=True),
@@ -134,14 +134,14 @@ def test_table_2_compares_machine_by_machine(tmp_path):
 def test_on_other_machines_the_papers_averages_are_context(tmp_path):
     folder = leave(tmp_path / "run", ["fan", "shaker"])
     write_tables(folder, [2, 5])
-    made = table(folder, 2)
-    assert "Vacuum_auc" not in made["column"].tolist()
-    assert np.isnan(value(made, METHOD, "fan_auc")["paper"])
-    assert not np.isnan(value(made, METHOD, "shaker_auc")["difference"])
-    average = value(made, METHOD, "average_auc")
+    lines = table(folder, 2)
+    assert "Vacuum_auc" not in lines["column"].tolist()
+    assert np.isnan(value(lines, METHOD, "fan_auc")["paper"])
+    assert not np.isnan(value(lines, METHOD, "shaker_auc")["difference"])
+    average = value(lines, METHOD, "average_auc")
     assert average["paper"] == pytest.approx(0.6841)
     assert np.isnan(average["difference"])
-    assert made.loc[made["row"] != METHOD, "column"].str.startswith("fan").sum() == 0
+    assert lines.loc[lines["row"] != METHOD, "column"].str.startswith("fan").sum() == 0
     assert table(folder, 5)["difference"].isna().all()
 
 
@@ -156,28 +156,28 @@ def test_table_3_counts_the_numbers(tmp_path, factory_clips):
         (None, f"{count} + an unknown number (generator)"),
     ):
         write_tables(folder, [3], generator)
-        made = table(folder, 3)
-        assert value(made, METHOD, "training")["run"] == training
-        assert value(made, METHOD, "detection")["run"] == count
-        assert value(made, "Lv_HUAKONG", "training")["paper"] == "300M"
+        lines = table(folder, 3)
+        assert value(lines, METHOD, "training")["run"] == training
+        assert value(lines, METHOD, "detection")["run"] == count
+        assert value(lines, "Lv_HUAKONG", "training")["paper"] == "300M"
 
 
 def test_table_5_compares_what_chose_r(tmp_path):
     folder = leave(tmp_path / "run", PAPERS)
     write_tables(folder, [5])
-    made = table(folder, 5)
-    assert made["row"].unique().tolist() == [
+    lines = table(folder, 5)
+    assert lines["row"].unique().tolist() == [
         "r=0 (none)", "r=1 (none)", f"{METHOD} (synthetic)", "TWFR-GMM (real)",
     ]  # fmt: skip
-    worst, own = value(made, "r=0 (none)", "auc"), value(made, f"{METHOD} (synthetic)", "auc")
+    worst, chosen = value(lines, "r=0 (none)", "auc"), value(lines, f"{METHOD} (synthetic)", "auc")
     assert worst["paper"] == pytest.approx(0.5644)
-    assert worst["against"] == pytest.approx(worst["run"] - own["run"])
+    assert worst["against"] == pytest.approx(worst["run"] - chosen["run"])
     assert worst["against_high"] < 0
-    assert (own["against"], own["against_low"], own["against_high"]) == (0, 0, 0)
+    assert (chosen["against"], chosen["against_low"], chosen["against_high"]) == (0, 0, 0)
     # A paired difference is surer than either.
     assert worst["against_high"] - worst["against_low"] < worst["high"] - worst["low"]
-    mean = value(made, "TWFR-GMM (real)", "average")
-    parts = [value(made, "TWFR-GMM (real)", column)["run"] for column in ("auc", "pauc")]
+    mean = value(lines, "TWFR-GMM (real)", "average")
+    parts = [value(lines, "TWFR-GMM (real)", column)["run"] for column in ("auc", "pauc")]
     assert mean["run"] == pytest.approx(np.mean(parts))
     assert mean["paper"] == pytest.approx(0.6659)
 
@@ -186,9 +186,9 @@ def test_table_5_of_a_detector_without_r_lacks_those_rows(tmp_path):
     shifts = {"k=1": 0.5, "synthetic": 1.0, "oracle": 1.2}
     folder = leave(tmp_path / "run", PAPERS, setting_scores=setting_scores(PAPERS, shifts))
     write_tables(folder, [5])
-    made = table(folder, 5)
-    assert np.isnan(value(made, "r=0 (none)", "auc")["run"])
-    assert value(made, "TWFR-GMM (real)", "auc")["run"] > 0.5
+    lines = table(folder, 5)
+    assert np.isnan(value(lines, "r=0 (none)", "auc")["run"])
+    assert value(lines, "TWFR-GMM (real)", "auc")["run"] > 0.5
 
 
 def test_table_6_shows_r_and_what_resamples_would_select(tmp_path):
@@ -198,13 +198,13 @@ def test_table_6_shows_r_and_what_resamples_would_select(tmp_path):
         real_curve=curve(machines, "oracle", 1.05),
     )  # fmt: skip
     write_tables(folder, [6])
-    made = table(folder, 6)
-    line = value(made, "synthetic", "shaker")
+    lines = table(folder, 6)
+    line = value(lines, "synthetic", "shaker")
     assert (line["paper"], line["run"]) == (1.01, 0.9)
     assert line["difference"] == pytest.approx(-0.11)
     assert (line["low"], line["high"]) == (0.88, 0.92)
-    assert value(made, "real", "shaker")["run"] == 1.05
-    assert np.isnan(value(made, "real", "fan")["paper"])
+    assert value(lines, "real", "shaker")["run"] == 1.05
+    assert np.isnan(value(lines, "real", "fan")["paper"])
 
 
 def sweep(root, arms):
@@ -221,13 +221,13 @@ def sweep(root, arms):
 def test_table_4_grows_with_the_runs_of_its_sweep(tmp_path):
     arms = list(product((1.0, 1.1), (None, 50.0)))
     sweep(tmp_path, arms)
-    made = table(tmp_path, 4)
-    assert made["run"].notna().all()
+    lines = table(tmp_path, 4)
+    assert lines["run"].notna().all()
     assert value(table(tmp_path / "0", 4), _arm("no", "no"), "auc")["run"] > 0
     assert table(tmp_path / "0", 4)["run"].notna().sum() == 2
-    least, full = value(made, _arm("no", "no"), "auc"), value(made, _arm("yes", "yes"), "auc")
+    least, full = value(lines, _arm("no", "no"), "auc"), value(lines, _arm("yes", "yes"), "auc")
     assert (least["paper"], full["paper"]) == (pytest.approx(0.6507), pytest.approx(0.6841))
-    assert full["run"] > value(made, _arm("yes", "no"), "auc")["run"]
+    assert full["run"] > value(lines, _arm("yes", "no"), "auc")["run"]
     assert least["against"] == pytest.approx(least["run"] - full["run"])
     assert least["against_high"] < 0
 
@@ -258,7 +258,7 @@ def test_tables_that_lack_results_are_left_out_with_a_warning(tmp_path, caplog):
 
 
 def test_without_a_curve_there_is_no_r_to_show(tmp_path, caplog):
-    """A machine that keeps its own setting for want of clips has chosen nothing."""
+    """A machine with its default setting for want of clips has no chosen r."""
     one = pd.DataFrame({"machine": ["fan"], "section": "00", "r": 1.0, "picked": np.nan,
                         "argmax": True, "chosen": True})  # fmt: skip
     folder = leave(tmp_path / "run", ["fan"], selection=one,
@@ -293,7 +293,7 @@ def test_a_page_without_tables_does_not_speak_of_them(tmp_path):
     assert "The paper’s tables" not in write_report(tmp_path, None).read_text(encoding="utf-8")
 
 
-def test_each_machine_has_resamples_of_its_own():
+def test_machines_are_resampled_independently():
     scores = setting_scores(["pump"], {"synthetic": 0.8})
     copies = [scores.assign(machine=f"pump {i}") for i in range(9)]
     alone = cells(scores, "synthetic")["average_auc"][1:].std()
