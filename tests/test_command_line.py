@@ -15,7 +15,14 @@ from hydra import compose, initialize_config_module
 import fsasd.cli.main  # noqa: F401, registers the resolvers of the configuration
 from fsasd.cli import commands
 
-COMMANDS = ["fsasd", "fsasd-check", "fsasd-download", "fsasd-evaluate", "fsasd-score"]
+COMMANDS = [
+    "fsasd",
+    "fsasd-check",
+    "fsasd-download",
+    "fsasd-evaluate",
+    "fsasd-score",
+    "fsasd-store",
+]
 
 
 def groups():

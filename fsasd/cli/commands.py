@@ -19,6 +19,7 @@ _COMMANDS = {
     "fsasd-download": "fsasd.cli.download",
     "fsasd-evaluate": "fsasd.cli.evaluate",
     "fsasd-score": "fsasd.cli.score",
+    "fsasd-store": "fsasd.cli.store",
 }
 
 _OWN_CONFIGURATION = ("--config", "-cd", "-cp", "-cn", "hydra.searchpath")
@@ -117,3 +118,8 @@ def evaluate() -> int | None:
 def score() -> int | None:
     """The command ``fsasd-score``."""
     return run("fsasd-score")
+
+
+def store() -> int | None:
+    """The command ``fsasd-store``."""
+    return run("fsasd-store")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import threading
@@ -66,3 +67,12 @@ def replace_folder(new: Path, path: Path) -> None:
         path.rename(replaced)
     new.rename(path)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def is_read_only(error: OSError) -> bool:
+    """Return whether an error says that a file or its file system cannot be written.
+
+    >>> is_read_only(PermissionError(errno.EACCES, "Permission denied"))
+    True
+    """
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)

@@ -101,15 +101,15 @@ def _of_mappings(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> l
     counts = {"added": added, "removed": removed, "changed": changed}
     if name and max(map(len, counts.values())) > _ENTRIES:
         return [_counted(name, counts)]
-    return [line for some in lines for line in some]
+    return [line for entry in lines for line in entry]
 
 
 def _of_lists(old: Sequence[Any], new: Sequence[Any], name: str) -> list[str]:
     pairs = [at for at in range(min(len(old), len(new))) if _text(old[at]) != _text(new[at])]
     nested = any(isinstance(value, (Mapping, list)) for value in [*old, *new])
     if len(old) == len(new) and nested and len(pairs) <= _ENTRIES:
-        found = [differences(old[at], new[at], f"{name}.{at}".lstrip(".")) for at in pairs]
-        return [line for some in found for line in some]
+        inner = [differences(old[at], new[at], f"{name}.{at}".lstrip(".")) for at in pairs]
+        return [line for lines in inner for line in lines]
     if not nested and max(len(_text(old)), len(_text(new))) <= _WIDTH:
         return [f"{name} {_text(old)} -> {_text(new)}".lstrip()]
     left, right = Counter(map(_text, old)), Counter(map(_text, new))

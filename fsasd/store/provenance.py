@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
@@ -157,12 +158,15 @@ class Provenance:
 
         Returns:
             None where its files are those that were built. Files that were added are not looked at.
+
+        Raises:
+            OSError: A file cannot be opened, which says nothing of what it holds.
         """
         for name, expected in self.files.items():
             try:
                 size = (folder / name).stat().st_size
-            except OSError as error:
-                return f"{name}: expected {expected.size} bytes, found no file ({error.strerror})"
+            except (FileNotFoundError, NotADirectoryError):
+                return f"{name}: expected {expected.size} bytes, found no file"
             if size != expected.size:
                 return f"{name}: expected {expected.size} bytes, found {size}"
         for name, expected in self.files.items():
@@ -170,7 +174,9 @@ class Provenance:
                 try:
                     content = _sha256(folder / name)
                 except OSError as error:
-                    return f"{name}: cannot be read ({error.strerror})"
+                    if error.errno != errno.EIO:
+                        raise
+                    return f"{name}: expected a file that can be read ({error.strerror})"
                 if content != expected.sha256:
                     return f"{name}: expected the SHA-256 {expected.sha256}, found {content}"
         return None
@@ -182,13 +188,13 @@ _COPIED = ("versions", "commit", "host", "command", "started", "seconds", "colle
 @functools.cache
 def versions() -> dict[str, str]:
     """Return the versions of Python, fsasd and the packages that compute."""
-    found = {"python": platform.python_version(), "fsasd": fsasd.__version__}
+    installed = {"python": platform.python_version(), "fsasd": fsasd.__version__}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 @functools.cache

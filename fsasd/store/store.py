@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import shutil
@@ -18,17 +17,14 @@ from filelock import FileLock, Timeout
 
 from fsasd.runtime.joint import Joint
 from fsasd.runtime.ranks import rank
-from fsasd.store.atomic import replace_folder, write_text
+from fsasd.store.atomic import is_read_only, replace_folder, write_text
 from fsasd.store.differences import count_differences, differences, limited, without
 from fsasd.store.key import KEY, Description, section_folder
+from fsasd.store.listing import COLLECTED, lock_path
 from fsasd.store.provenance import BUILDING, PROVENANCE, Provenance, StoreError
+from fsasd.store.registry import register
 
 log = logging.getLogger(__name__)
-
-COLLECTED = ".collected.json"
-"""Ending of the file that is left of a collected artifact: its key and provenance."""
-
-_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 _verified: set[tuple[str, int, int]] = set()
 """Artifacts that this process has verified: path, and what identifies their provenance."""
@@ -237,13 +233,21 @@ class Store:
         if key in self._asked:
             return self._asked[key]
         for pattern in (f"*/{key}", f"*/*/{key}"):
-            for path in [
-                *(found / PROVENANCE for found in self.root.glob(pattern)),
-                *self.root.glob(pattern + COLLECTED),
-            ]:
+            folders, records = self.root.glob(pattern), self.root.glob(pattern + COLLECTED)
+            for path in [*(folder / PROVENANCE for folder in folders), *records]:
                 with contextlib.suppress(OSError):
                     return Provenance.read(path).description
         return None
+
+    def use(self, run_folder: Path, *artifacts: Description | Path) -> None:
+        """Note that a run uses artifacts, which are not collected while its folder is there.
+
+        Args:
+            run_folder: Of the run.
+            artifacts: What determines each, or its path; those of earlier calls are used, too.
+        """
+        keys = {wanted.name if isinstance(wanted, Path) else wanted.key for wanted in artifacts}
+        register(self.root, run_folder, keys)
 
     def _provenances(self, stage: str, section: str) -> Iterator[Provenance]:
         """Yield those of a stage and section that can be read, of collected artifacts, too."""
@@ -252,23 +256,23 @@ class Store:
             path = entry / PROVENANCE if KEY.fullmatch(entry.name) else entry
             if path.name == PROVENANCE or path.name.endswith(COLLECTED):
                 with contextlib.suppress(OSError):
-                    found = Provenance.read(path)
-                    if found.description.section == section:
-                        yield found
+                    provenance = Provenance.read(path)
+                    if provenance.description.section == section:
+                        yield provenance
 
     @contextlib.contextmanager
     def _locked(self, path: Path, wanted: Description) -> Iterator[None]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Others of the user's group may lock it, too, where they may write its folder.
-            lock = FileLock(path.with_name(f"{path.name}.lock"), mode=0o664)
+            lock = FileLock(lock_path(path), mode=0o664)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
                 log.info("waiting for another job that is building %s", path)
                 lock.acquire()
         except OSError as error:
-            if error.errno not in _READ_ONLY:
+            if not is_read_only(error):
                 raise
             raise StoreError(
                 f"{wanted.title}: {path} is not in the store, or not whole, and cannot be built: "
@@ -312,7 +316,9 @@ def _damage(path: Path) -> str | None:
         if identity in _verified:
             return None
         provenance = Provenance.read(path / PROVENANCE)
-    except OSError as error:
+    except FileNotFoundError:
+        return f"{PROVENANCE}: expected a file, found none"
+    except StoreError as error:
         return str(error)
     if provenance.key != path.name:
         return f"{PROVENANCE}: expected that of {path.name}, found that of {provenance.key}"
@@ -338,7 +344,7 @@ def _is_whole(partial: Path, wanted: Description) -> bool:
 
 def _begin(partial: Path, wanted: Description) -> tuple[str, float]:
     """Note that a build begins; return when the first one did, and what all took so far."""
-    started, seconds = datetime.now(UTC).isoformat(timespec="seconds"), 0.0
+    started, seconds = datetime.now(UTC).isoformat(timespec="milliseconds"), 0.0
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         noted = json.loads((partial / BUILDING).read_text(encoding="utf-8"))
         started, seconds = str(noted["started"]), float(noted["seconds"])
@@ -363,7 +369,9 @@ def _publish(partial: Path, path: Path) -> None:
             if file.name == BUILDING or file.name.endswith(".unfinished"):
                 file.unlink()
             else:
-                file.chmod(0o444)
+                # That of another user, who began the build, is as that user left it.
+                with contextlib.suppress(PermissionError):
+                    file.chmod(0o444)
     replace_folder(partial, path)
     path.with_name(path.name + COLLECTED).unlink(missing_ok=True)
     status = (path / PROVENANCE).stat()
