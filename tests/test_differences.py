@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsasd.store.differences import count_differences, differences, limited, without
@@ -58,10 +58,11 @@ JSON = st.recursive(
 )
 
 
-@given(
-    old=st.dictionaries(st.text("ab", max_size=2), JSON),
-    new=st.dictionaries(st.text("ab", max_size=2), JSON),
-)
+SPECS = st.dictionaries(st.text("ab", max_size=2), JSON, max_size=3)
+
+
+@settings(max_examples=50)
+@given(old=SPECS, new=SPECS)
 def test_something_is_said_if_and_only_if_something_differs(old, new):
     import json
 
