@@ -317,8 +317,8 @@ def test_without_clips_of_both_labels_the_default_setting_is_kept(train, test_cl
         # What the settings would have been worth is known all the same.
         hindsight = in_hindsight(evidence, selection, selector, test_clips)
         table = hindsight.settings.set_index("setting")
-        assert table["reason"]["synthetic"] == selection.abstain_reason
-        assert table["r"]["synthetic"] == 1.0
+        assert table["abstain_reason"]["synthetic"] == selection.abstain_reason
+        assert table["param.r"]["synthetic"] == 1.0
         assert {"r=0", "r=1", "oracle"} <= set(table.index)
 
 

@@ -159,13 +159,13 @@ def test_the_settings_table_compares_baselines_choice_and_oracle(result):
     table = result.hindsight.settings.set_index("setting")
     assert list(table.index) == ["r=0", "r=1", "synthetic", "argmax", "oracle"]
     chosen = result.selection
-    assert table["r"].tolist()[:4] == [0.0, 1.0, chosen.setting["r"], chosen.argmax["r"]]
+    assert table["param.r"].tolist()[:4] == [0.0, 1.0, chosen.setting["r"], chosen.argmax["r"]]
     curve = result.hindsight.real.table
     assert table["objective"]["oracle"] == curve["objective"].max()
     for _, row in table.iterrows():
-        assert row["auc"] == curve.loc[curve["r"] == row["r"], "auc"].item()
+        assert row["auc"] == curve.loc[curve["param.r"] == row["param.r"], "auc"].item()
     assert table["auc_target"]["synthetic"] == pytest.approx(result.metrics.auc_target)
-    assert table["own"].tolist() == [False, True, False, False, False]
+    assert table["default"].tolist() == [False, True, False, False, False]
 
 
 def test_without_synthetic_clips_the_detector_keeps_its_own_setting(selector, train, test_clips):
@@ -246,7 +246,7 @@ def test_a_gap_that_cannot_be_told_is_in_what_a_run_leaves(
     for name, row in (("selection", {"chosen": True}), ("settings", {"setting": "synthetic"})):
         table = pd.read_csv(tmp_path / f"{name}.csv")
         ((column, value),) = row.items()
-        assert table.loc[table[column] == value, "reason"].tolist() == [reason]
+        assert table.loc[table[column] == value, "abstain_reason"].tolist() == [reason]
 
 
 def test_no_training_clip_is_told(selector, train, test_clips):
@@ -368,7 +368,7 @@ class Unsure(KNN):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-@pytest.mark.parametrize("selector", [Selector(), Selector({"k": [1, 2]})], ids=["own", "grid"])
+@pytest.mark.parametrize("selector", [Selector(), Selector({"k": [1, 2]})], ids=["default", "grid"])
 def test_a_score_that_is_no_number_names_the_clip(train, test_clips, monkeypatch, split, selector):
     clip = {"train": train, "test": test_clips}[split][1]
     monkeypatch.setattr(Unsure, "name", clip.path.name)
@@ -481,10 +481,10 @@ def test_the_calibration_is_read_as_it_was_written(written, result, train):
 def test_the_selection_is_written_with_what_was_chosen(written, result):
     table = pd.read_csv(written / "selection.csv")
     assert list(table.columns) == [
-        *("machine", "section", "r", "auc", "pauc", "auc_source", "auc_target", "objective"),
-        *("low", "high", "picked", "own", "argmax", "chosen", "reason"),
+        *("machine", "section", "param.r", "auc", "pauc", "auc_source", "auc_target", "objective"),
+        *("low", "high", "picked", "default", "argmax", "chosen", "abstain_reason"),
     ]
-    assert table.loc[table["chosen"], "r"].item() == result.detection.detector.r
+    assert table.loc[table["chosen"], "param.r"].item() == result.detection.detector.r
     real = pd.read_csv(written / "real_curve.csv")
     assert real.loc[real["oracle"], "objective"].item() == real["objective"].max()
     assert len(pd.read_csv(written / "settings.csv")) == 5

@@ -196,7 +196,7 @@ def test_selection_curve_has_one_chosen_row_per_machine(chain):
     assert curve.loc[curve["argmax"], "objective"].item() == pytest.approx(best)
     # Four clips of each label are no evidence.
     chosen = curve[curve["chosen"]].iloc[0]
-    assert chosen["argmax"] or (chosen["r"] == 1.0 and "too few" in chosen["reason"])
+    assert chosen["argmax"] or (chosen["param.r"] == 1.0 and "too few" in chosen["abstain_reason"])
 
 
 def test_a_second_run_makes_nothing_anew(chain):
@@ -212,7 +212,7 @@ def test_another_detector_neither_trains_nor_synthesises(chain):
     app.Run(configure(*TINY, store, "detector=knn"), root / "knn")()
     new = set(artifacts(root)) - set(before)
     assert [stage for stage, _ in new] == ["detect"]
-    assert {"k", "density", "representation__pool_by"} <= set(
+    assert {"param.k", "param.density", "param.representation__pool_by"} <= set(
         pd.read_csv(root / "knn" / "selection.csv").columns
     )
 
@@ -230,7 +230,10 @@ def test_a_network_is_trained_once_for_all_back_ends(chain):
     new = set(artifacts(root)) - before
     assert sorted(stage for stage, _ in new) == ["detect", "train"]
     assert (root / "stgram/models/pump/section_00/detector.safetensors").is_file()
-    assert set(pd.read_csv(root / "stgram" / "selection.csv")["back_end"]) > {"probability", "gmm"}
+    assert set(pd.read_csv(root / "stgram" / "selection.csv")["param.back_end"]) > {
+        "probability",
+        "gmm",
+    }
     other = [*TINY, store, *STGRAM, "detector.back_end=knn", "detector.k=2", "selection.grid=null"]
     app.Run(configure(*other), root / "knn")()
     assert [stage for stage, _ in set(artifacts(root)) - before - new] == ["detect"]
@@ -390,7 +393,10 @@ def test_frozen_embeddings_run_by_name(chain, tiny_encoders):
     asked = ["detector=genrep", encoder, "selection.grid.representation__layer=[0,2]"]
     score = app.Run(configure(*TINY, store, *asked, "representation.layer=2"), root / "genrep")()
     assert 0 <= score <= 1
-    assert set(pd.read_csv(root / "genrep" / "selection.csv")["representation__layer"]) == {0, 2}
+    assert set(pd.read_csv(root / "genrep" / "selection.csv")["param.representation__layer"]) == {
+        0,
+        2,
+    }
 
 
 def test_normal_clips_that_a_network_hears_may_be_synthetic(chain, monkeypatch):
@@ -835,10 +841,12 @@ def test_without_usable_synthetic_clips_a_run_goes_on_and_says_why(chain, monkey
     assert "pump: too few synthetic clips were kept to choose a setting" in caplog.text
     assert "'silent': 6" in caplog.text
     (row,) = pd.read_csv(root / "silent" / "selection.csv").to_dict("records")
-    assert (row["r"], row["chosen"]) == (1.0, True)
-    assert row["reason"].startswith("no synthetic clips of both labels to choose on: 0 normal")
+    assert (row["param.r"], row["chosen"]) == (1.0, True)
+    assert row["abstain_reason"].startswith(
+        "no synthetic clips of both labels to choose on: 0 normal"
+    )
     settings = pd.read_csv(root / "silent" / "settings.csv").set_index("setting")
-    assert settings["r"]["synthetic"] == 1.0
+    assert settings["param.r"]["synthetic"] == 1.0
 
 
 def test_transforms_need_neither_training_nor_a_trainer(chain):
@@ -874,8 +882,10 @@ def test_every_stage_works_with_five_clips_and_no_reference(chain, caplog):
     assert (root / "five" / "metrics.csv").is_file()
     assert "no reference machine" not in caplog.text
     curve = pd.read_csv(root / "five" / "selection.csv")
-    assert curve.loc[curve["chosen"], "r"].tolist() == [1.0]
-    assert "5 real and 5 synthetic, at least 13" in curve.loc[curve["chosen"], "reason"].item()
+    assert curve.loc[curve["chosen"], "param.r"].tolist() == [1.0]
+    assert (
+        "5 real and 5 synthetic, at least 13" in curve.loc[curve["chosen"], "abstain_reason"].item()
+    )
 
 
 @pytest.mark.slow

@@ -528,7 +528,7 @@ def _setting_scores(shifts):
     clips = _clips()
     return pd.concat(
         [clips[["machine", "section", "file", "label", "domain"]].assign(
-            setting=name, own=name == "r=1",
+            setting=name, default=name == "r=1",
             score=clips["score"] + shift * (clips["label"] == "anomaly"))
          for name, shift in shifts.items()]
     )  # fmt: skip
@@ -568,7 +568,7 @@ def test_abstention_is_shown_with_its_reason(run, data, capsys, undrawn):
         return curve.assign(
             argmax=curve["chosen"],
             chosen=curve["param.r"] == 1.0,
-            reason=np.where(
+            abstain_reason=np.where(
                 (curve["param.r"] == 1.0) & (curve["machine"] == "pump"), "it is flat", ""
             ),
         )
@@ -667,7 +667,7 @@ def test_the_verdict_on_reference_machines_has_four_outcomes():
 
 def test_curves_without_objectives_are_not_drawn(validated, undrawn):
     one = {"machine": "pump", "section": "00", "param.r": 1.0, "auc": np.nan, "pauc": np.nan,
-           "objective": np.nan, "chosen": True, "reason": "no clips"}  # fmt: skip
+           "objective": np.nan, "chosen": True, "abstain_reason": "no clips"}  # fmt: skip
     _edit(
         validated / "validation" / "selection.csv",
         lambda curve: pd.concat([curve[curve["machine"] != "pump"], pd.DataFrame([one])]),

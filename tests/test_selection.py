@@ -41,7 +41,7 @@ def test_the_setting_that_tells_anomalies_best_is_chosen():
     selection = select(paper({"r": [0.0, 0.5, 1.0]}), TWFRGMM(), LABELS, separated(0, 2, 1))
     assert selection.setting == {"r": 0.5}
     assert selection.curve["chosen"].tolist() == [False, True, False]
-    assert selection.curve["r"].tolist() == [0.0, 0.5, 1.0]
+    assert selection.curve["param.r"].tolist() == [0.0, 0.5, 1.0]
 
 
 @settings(deadline=None, max_examples=50)
@@ -55,18 +55,18 @@ def test_nothing_beats_the_chosen_setting(scores):
     assert curve["chosen"].sum() == 1
     chosen = curve.loc[curve["chosen"]].iloc[0]
     assert chosen["objective"] >= curve["objective"].max() - 1e-9
-    assert chosen["r"] == selection.setting["r"]
+    assert chosen["param.r"] == selection.setting["r"]
 
 
 @pytest.mark.parametrize(
-    ("own", "chosen"), [(1.0, 0.9), (0.0, 0.2), (0.6, 0.5), (0.85, 0.9), (0.2, 0.2), (5.0, 0.9)]
+    ("default", "chosen"), [(1.0, 0.9), (0.0, 0.2), (0.6, 0.5), (0.85, 0.9), (0.2, 0.2), (5.0, 0.9)]
 )
-def test_of_equals_the_one_nearest_the_detectors_default_is_chosen(own, chosen):
+def test_of_equals_the_one_nearest_the_detectors_default_is_chosen(default, chosen):
     selector = paper({"r": [0.0, 0.2, 0.5, 0.9, 1.1]})
     # The default setting is tried beside the grid, and can be kept but not chosen.
-    outside = len(selector.candidates(TWFRGMM(r=own)).settings) - 5
+    outside = len(selector.candidates(TWFRGMM(r=default)).settings) - 5
     scores = separated(*(0, 3, 3, 3, 0), *[4] * outside)
-    assert select(selector, TWFRGMM(r=own), LABELS, scores).setting == {"r": chosen}
+    assert select(selector, TWFRGMM(r=default), LABELS, scores).setting == {"r": chosen}
 
 
 def test_settings_that_differ_by_rounding_are_equal():
@@ -199,9 +199,11 @@ def test_several_grids_are_tried_one_after_the_other():
     selection = select(selector, either, LABELS, separated(0, 1, 0, 3))
     assert selection.setting == {"use": "knn", "knn__k": 2, "knn__representation__pool_by": "max"}
     table = selection.curve
-    assert table["knn__k"].tolist()[2:] == [1, 2]
-    assert table["knn__k"].isna().tolist() == [True, True, False, False]
-    written = pd.read_csv(io.StringIO(table[["use", "gmm__r", "knn__k"]].to_csv(index=False)))
+    assert table["param.knn__k"].tolist()[2:] == [1, 2]
+    assert table["param.knn__k"].isna().tolist() == [True, True, False, False]
+    shown = table[["param.use", "param.gmm__r", "param.knn__k"]]
+    shown = shown.rename(columns=lambda name: name.removeprefix("param."))
+    written = pd.read_csv(io.StringIO(shown.to_csv(index=False)))
     assert [title(row) for row in written.to_dict("records")] == [
         "use=gmm, r=0", "use=gmm, r=1", "use=knn, k=1", "use=knn, k=2",
     ]  # fmt: skip
@@ -252,7 +254,7 @@ def test_a_gain_beyond_chance_is_taken():
     assert selection.setting == selection.argmax == {"r": 0.5}
     assert selection.abstain_reason == ""
     assert selection.gain > selection.critical_value > 0
-    assert (selection.curve["reason"] == "").all()
+    assert (selection.curve["abstain_reason"] == "").all()
 
 
 def test_a_flat_curve_keeps_the_detectors_default_setting_and_says_so():
@@ -266,9 +268,10 @@ def test_a_flat_curve_keeps_the_detectors_default_setting_and_says_so():
     lucky = f"the luckiest of 4 settings gains up to {100 * selection.critical_value:.1f} by chance"
     assert lucky in selection.abstain_reason
     assert (
-        selection.curve.loc[selection.curve["chosen"], "reason"].item() == selection.abstain_reason
+        selection.curve.loc[selection.curve["chosen"], "abstain_reason"].item()
+        == selection.abstain_reason
     )
-    assert selection.curve.loc[selection.curve["argmax"], "r"].item() == selection.argmax["r"]
+    assert selection.curve.loc[selection.curve["argmax"], "param.r"].item() == selection.argmax["r"]
     assert select(paper(GRID), TWFRGMM(), labels, scores).setting == selection.argmax
 
 
@@ -344,7 +347,7 @@ def test_a_default_setting_outside_the_grid_is_kept_in_doubt_but_never_the_paper
     selection = select(Selector(GRID), detector, labels, scores)
     assert selection.setting == {"r": 0.97}
     assert selection.argmax["r"] in GRID["r"]
-    assert selection.curve["own"].tolist() == [False] * 4 + [True]
+    assert selection.curve["default"].tolist() == [False] * 4 + [True]
     assert selection.curve["picked"].iloc[-1] == 0
     assert select(paper(GRID), detector, labels, scores).setting["r"] in GRID["r"]
 
@@ -354,7 +357,7 @@ def test_without_anything_to_try_the_reason_is_all_there_is():
     selection = selector.keep_default(selector.candidates(TWFRGMM()), "no clips")
     assert selection.setting == selection.argmax == {"r": 1.0}
     (row,) = selection.curve.to_dict("records")
-    assert (row["r"], row["chosen"], row["reason"]) == (1.0, True, "no clips")
+    assert (row["param.r"], row["chosen"], row["abstain_reason"]) == (1.0, True, "no clips")
     assert np.isnan(row["objective"])
 
 

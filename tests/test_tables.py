@@ -28,7 +28,7 @@ def setting_scores(machines, shifts=SHIFTS, clips=20):
             score = noise + 0.3 * rng.standard_normal(len(labels)) + shift * (labels == "anomaly")
             parts.append(
                 pd.DataFrame(
-                    {"machine": machine, "section": "00", "setting": name, "own": name == "r=1",
+                    {"machine": machine, "section": "00", "setting": name, "default": name == "r=1",
                      "label": labels, "domain": domains, "score": score}
                 )
             )  # fmt: skip
@@ -39,7 +39,7 @@ def curve(machines, mark, peak):
     r = np.linspace(0, 1.1, 111).round(2)
     picked = np.where(np.abs(r - peak) < 0.025, 0.2, 0.0)
     parts = [
-        pd.DataFrame({"machine": machine, "section": "00", "r": r, "auc": 0.6, "pauc": 0.5,
+        pd.DataFrame({"machine": machine, "section": "00", "param.r": r, "auc": 0.6, "pauc": 0.5,
                       "objective": 0.55, "picked": picked, mark: r == peak, "chosen": r == peak})
         for machine in machines
     ]  # fmt: skip
@@ -259,7 +259,7 @@ def test_tables_that_lack_results_are_left_out_with_a_warning(tmp_path, caplog):
 
 def test_without_a_curve_there_is_no_r_to_show(tmp_path, caplog):
     """A machine with its default setting for want of clips has no chosen r."""
-    one = pd.DataFrame({"machine": ["fan"], "section": "00", "r": 1.0, "picked": np.nan,
+    one = pd.DataFrame({"machine": ["fan"], "section": "00", "param.r": 1.0, "picked": np.nan,
                         "argmax": True, "chosen": True})  # fmt: skip
     folder = leave(tmp_path / "run", ["fan"], selection=one,
                    real_curve=curve(["fan"], "oracle", 0.5))  # fmt: skip

@@ -34,7 +34,7 @@ def setting_scores(machine, seed=0, **shifts):
     return pd.concat(
         [
             pd.DataFrame(
-                {"machine": machine, "section": "00", "setting": name, "own": name == "own",
+                {"machine": machine, "section": "00", "setting": name, "default": name == "default",
                  "label": np.where(LABELS, "anomaly", "normal"), "domain": "source", "score": row}
             )
             for name, row in zip(shifts, rows, strict=True)
@@ -51,29 +51,29 @@ def line(table, machine, setting):
 
 
 def test_each_row_has_the_metrics_of_its_scores():
-    scores = setting_scores("fan", own=1, synthetic=2, oracle=3)
+    scores = setting_scores("fan", default=1, synthetic=2, oracle=3)
     table = compare(scores, resamples=50)
-    assert table["setting"].tolist() == ["own", "synthetic", "oracle"] * 2
+    assert table["setting"].tolist() == ["default", "synthetic", "oracle"] * 2
     assert table["machine"].tolist() == ["fan"] * 3 + ["mean"] * 3
-    for name in ("own", "synthetic", "oracle"):
+    for name in ("default", "synthetic", "oracle"):
         score = scores.loc[scores["setting"] == name, "score"]
         row = line(table, "fan", name)
         assert row["auc"] == pytest.approx(auc(LABELS, score))
         assert row["pauc"] == pytest.approx(pauc(LABELS, score))
         assert row["objective"] == pytest.approx((row["auc"] + row["pauc"]) / 2)
         assert row["objective_low"] < row["objective"] < row["objective_high"]
-    assert line(table, "fan", "own")[["gain", "gain_low", "gain_high"]].tolist() == [0, 0, 0]
+    assert line(table, "fan", "default")[["gain", "gain_low", "gain_high"]].tolist() == [0, 0, 0]
     assert line(table, "fan", "oracle")["regret"] == 0
     middle = line(table, "fan", "synthetic")
     assert middle["gain"] + middle["regret"] == pytest.approx(line(table, "fan", "oracle")["gain"])
 
 
-def test_the_share_that_is_closed_goes_from_own_to_oracle():
-    machines = [setting_scores(name, seed, own=0.5, synthetic=2, worse=0, oracle=3)
+def test_the_share_that_is_closed_goes_from_default_to_oracle():
+    machines = [setting_scores(name, seed, default=0.5, synthetic=2, worse=0, oracle=3)
                 for seed, name in enumerate(("fan", "pump", "valve"))]  # fmt: skip
     table = compare(pd.concat(machines), resamples=200)
     closed = table[table["machine"] == "mean"].set_index("setting")["closed"]
-    assert (closed["own"], closed["oracle"]) == (0, 1)
+    assert (closed["default"], closed["oracle"]) == (0, 1)
     assert 0.3 < closed["synthetic"] < 1
     assert closed["worse"] < 0
     gains = [line(table, name, "synthetic")["gain"] for name in ("fan", "pump", "valve")]
@@ -83,16 +83,16 @@ def test_the_share_that_is_closed_goes_from_own_to_oracle():
 
 
 def test_without_a_gap_there_is_nothing_to_close():
-    scores = setting_scores("fan", own=1, synthetic=1)
-    oracle = scores[scores["setting"] == "own"].assign(setting="oracle", own=False)
+    scores = setting_scores("fan", default=1, synthetic=1)
+    oracle = scores[scores["setting"] == "default"].assign(setting="oracle", default=False)
     table = compare(pd.concat([scores, oracle]), resamples=50)
     assert table["closed"].isna().all()
     assert (table["regret"].iloc[[0, 2]] == 0).all()
 
 
 def test_a_difference_is_surer_than_what_it_is_the_difference_of():
-    scores = setting_scores("fan", own=1, synthetic=1)
-    near = scores.loc[scores["setting"] == "own", "score"].to_numpy() + 0.05 * LABELS
+    scores = setting_scores("fan", default=1, synthetic=1)
+    near = scores.loc[scores["setting"] == "default", "score"].to_numpy() + 0.05 * LABELS
     scores.loc[scores["setting"] == "synthetic", "score"] = near
     oracle = scores[scores["setting"] == "synthetic"].assign(setting="oracle")
     row = line(compare(pd.concat([scores, oracle]), resamples=200), "fan", "synthetic")
@@ -102,8 +102,8 @@ def test_a_difference_is_surer_than_what_it_is_the_difference_of():
 
 def test_intervals_of_a_mean_are_over_machines_too():
     """Machines that differ leave a mean unsure, however many clips each has."""
-    alike = [setting_scores(f"m{i}", i, own=1, synthetic=1.5, oracle=2) for i in range(6)]
-    unlike = [setting_scores(f"m{i}", i, own=1, synthetic=1.5 + 2 * (-1) ** i, oracle=5)
+    alike = [setting_scores(f"m{i}", i, default=1, synthetic=1.5, oracle=2) for i in range(6)]
+    unlike = [setting_scores(f"m{i}", i, default=1, synthetic=1.5 + 2 * (-1) ** i, oracle=5)
               for i in range(6)]  # fmt: skip
     widths = []
     for machines in (alike, unlike):
@@ -115,7 +115,7 @@ def test_intervals_of_a_mean_are_over_machines_too():
 
 
 def test_runs_of_a_machine_are_averaged_on_the_same_clips():
-    runs = [setting_scores("fan", seed, own=1, synthetic=2, oracle=3).assign(run=seed)
+    runs = [setting_scores("fan", seed, default=1, synthetic=2, oracle=3).assign(run=seed)
             for seed in range(3)]  # fmt: skip
     together = compare(pd.concat(runs), resamples=100)
     alone = [compare(run.drop(columns="run"), resamples=100) for run in runs]
@@ -128,7 +128,7 @@ def test_runs_of_a_machine_are_averaged_on_the_same_clips():
 
 
 def test_the_objective_decides_what_is_gained():
-    scores = setting_scores("fan", own=1, synthetic=2, oracle=3)
+    scores = setting_scores("fan", default=1, synthetic=2, oracle=3)
     row = line(compare(scores, "auc", resamples=20), "fan", "synthetic")
     assert row["objective"] == row["auc"]
     domains = np.tile(["source", "target"], len(scores) // 2)
@@ -234,7 +234,7 @@ def test_the_summary_says_what_was_chosen_and_what_it_was_worth(validated, tmp_p
     for row, section in zip(table.to_dict("records"), validated.values(), strict=False):
         settings = section.hindsight.settings.set_index("setting")
         assert row["chosen"] == f"r={section.selection.setting['r']:g}"
-        assert row["oracle"] == f"r={settings['r']['oracle']:g}"
+        assert row["oracle"] == f"r={settings['param.r']['oracle']:g}"
         expected = settings["objective"]["oracle"] - settings["objective"]["synthetic"]
         assert row["regret"] == pytest.approx(expected)
         assert row["gain"] == pytest.approx(
@@ -257,7 +257,7 @@ def test_a_machine_without_synthetic_clips_is_listed_with_its_reason(fan, select
     write_validation(tmp_path, {FAN: section})
     row = pd.read_csv(tmp_path / "validation.csv").iloc[0]
     assert (row["chosen"], row["gain"]) == ("r=1", 0)
-    assert row["reason"].startswith("no synthetic clips of both labels")
+    assert row["abstain_reason"].startswith("no synthetic clips of both labels")
     assert np.isnan(row["spearman"])
 
 

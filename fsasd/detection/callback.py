@@ -178,7 +178,7 @@ def _row(validated: ValidatedSection) -> dict[str, float]:
     return {
         "auc": table["auc"]["synthetic"],
         "pauc": table["pauc"]["synthetic"],
-        "gain": objective["synthetic"] - objective[table["own"]].iloc[0],
+        "gain": objective["synthetic"] - objective[table["default"]].iloc[0],
         "regret": objective["oracle"] - objective["synthetic"],
         "spearman": correlate(validated.selection, validated.hindsight.real)[0, 0],
     }

@@ -15,7 +15,7 @@ from pandas.api.types import is_numeric_dtype
 
 from fsasd.data.names import SectionId
 from fsasd.evaluation.metrics import without_domains
-from fsasd.selection.settings import title
+from fsasd.selection.settings import PARAMETER, title
 from fsasd.settings.objects import described_by_name
 
 FAILED = "failed.csv"
@@ -24,17 +24,9 @@ FAILED = "failed.csv"
 ID = list(SectionId._fields)
 """Columns that name the section of a row."""
 
-PARAMETER = "param."
-"""Before the names of a detector's parameters in columns."""
-
 _TEXT = (*ID, "domain", "label", "caption", "raw_label", "reason", "abstain_reason", "wav",
          "setting", "stage")  # fmt: skip
 ABSTAIN = "abstain_reason"
-_WITH_REASON = ("selection.csv", "settings.csv", "validation.csv")
-_NO_PARAMETERS = {
-    *ID, "auc", "auc_source", "auc_target", "pauc", "objective", "low", "high", "picked", "setting",
-    "own", "argmax", "chosen", "oracle", ABSTAIN,
-}  # fmt: skip
 _TABLES_OF_SETTINGS = ("selection.csv", "real_curve.csv", "settings.csv")
 
 
@@ -173,9 +165,6 @@ class Results:
         if not path.is_file():
             return pd.DataFrame(columns=ID)
         table = read_frame(path)
-        table = table.rename(columns={"reason": ABSTAIN} if name in _WITH_REASON else {})
-        if name in _TABLES_OF_SETTINGS and len(table) and not parameters(table):
-            table = table.rename(columns=lambda c: c if c in _NO_PARAMETERS else PARAMETER + c)
         if name in _TABLES_OF_SETTINGS and len(table) and not parameters(table):
             raise ValueError(
                 f"{path}: expected columns {PARAMETER}<name> with the detector's parameters, found "

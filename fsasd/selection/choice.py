@@ -23,7 +23,7 @@ from fsasd.detectors.base import Detector, TooFewClipsError, require_finite
 from fsasd.evaluation.metrics import known_domains
 from fsasd.selection.crossfit import NO_SOURCE, calibrated, crossfit, source_rows
 from fsasd.selection.selector import Curve, Selection, Selector
-from fsasd.selection.settings import Candidates, row_of, title
+from fsasd.selection.settings import PARAMETER, Candidates, row_of, title
 from fsasd.selection.significance import DomainGap, domain_gap, n_independent, unlike_real_clips
 from fsasd.settings.objects import described, made
 
@@ -163,7 +163,7 @@ class Hindsight:
     Attributes:
         real: The curve on the test clips.
         settings: Metrics on the test clips, a row each: the baselines, the detector's default
-            setting (marked ``own``), ``synthetic`` (the setting that is used), ``argmax`` (the
+            setting (marked ``default``), ``synthetic`` (the setting that is used), ``argmax`` (the
             paper's choice, where the selector may abstain) and ``oracle``, the best of ``real``.
         scores: The scores of every test clip with these settings.
     """
@@ -375,11 +375,13 @@ def _settings_table(
     rows: dict[str, int], candidates: Candidates, real: Curve, default: str, abstain_reason: str
 ) -> pd.DataFrame:
     metrics = ["auc", "auc_source", "auc_target", "pauc", "objective"]
-    table = real.table.iloc[list(rows.values())][[*candidates.params, *metrics]]
+    table = real.table.iloc[list(rows.values())][
+        [*(PARAMETER + name for name in candidates.params), *metrics]
+    ]
     table = table.reset_index(drop=True)
     table.insert(0, "setting", list(rows))
-    table["own"] = table["setting"] == default
-    table["reason"] = np.where(table["setting"] == "synthetic", abstain_reason, "")
+    table["default"] = table["setting"] == default
+    table["abstain_reason"] = np.where(table["setting"] == "synthetic", abstain_reason, "")
     return table
 
 
@@ -391,7 +393,7 @@ def _score_table(
         for clip in test
     )
     tables: Sequence[pd.DataFrame] = [
-        clips.assign(setting=name, own=name == default, score=scores[row])
+        clips.assign(setting=name, default=name == default, score=scores[row])
         for name, row in rows.items()
     ]
     return pd.concat(tables, ignore_index=True)

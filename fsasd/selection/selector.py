@@ -41,9 +41,9 @@ class Curve:
 
     Attributes:
         settings: Those that were tried.
-        table: One row per setting: its parameters, ``auc``, ``pauc``, ``auc_source``,
-            ``auc_target``, ``objective``, the 95 % interval of that (``low``, ``high``), and
-            ``picked``, the share of resamples in which it is the best.
+        table: One row per setting: its parameters (``param.<name>``), ``auc``, ``pauc``,
+            ``auc_source``, ``auc_target``, ``objective``, the 95 % interval of that (``low``,
+            ``high``), and ``picked``, the share of resamples in which it is the best.
         resampled: (settings, resamples) objectives.
         best: Row of the best setting; of equals, that nearest the detector's default.
     """
@@ -59,9 +59,10 @@ class Selection:
     """The curve on synthetic clips and the setting that was chosen on it.
 
     Attributes:
-        curve: ``Curve.table`` with the marks ``own`` (the detector's default setting), ``argmax``
-            (the paper's choice) and ``chosen`` (the setting that is used), and ``reason``. Where
-            nothing could be tried, the one row of the default setting, without numbers.
+        curve: ``Curve.table`` with the marks ``default`` (the detector's default setting),
+            ``argmax`` (the paper's choice) and ``chosen`` (the setting that is used), and
+            ``abstain_reason``. Where nothing could be tried, the one row of the default setting,
+            without numbers.
         setting: The setting that is used.
         argmax: The setting of highest objective; the default where nothing could be tried.
         abstain_reason: Why the detector keeps its default setting; empty where it takes
@@ -280,8 +281,9 @@ class Selector:
             )
         chosen = default if reason else best
         rows = curve.table.index
-        table = curve.table.assign(own=rows == default, argmax=rows == best, chosen=rows == chosen)
-        table["reason"] = np.where(table["chosen"], reason, "")
+        marks = {"default": rows == default, "argmax": rows == best, "chosen": rows == chosen}
+        table = curve.table.assign(**marks)
+        table["abstain_reason"] = np.where(table["chosen"], reason, "")
         return Selection(
             table, settings[chosen], settings[best], reason, gain, critical, curve.resampled
         )
@@ -291,7 +293,7 @@ class Selector:
         default = candidates.settings[candidates.default]
         numbers = ["auc", "pauc", "auc_source", "auc_target", "objective", "low", "high", "picked"]
         table = settings_frame([default]).assign(**dict.fromkeys(numbers, np.nan))
-        table = table.assign(own=True, argmax=True, chosen=True, reason=reason)
+        table = table.assign(default=True, argmax=True, chosen=True, abstain_reason=reason)
         return Selection(table, default, default, reason, np.nan, np.nan, np.empty((1, 0)))
 
 

@@ -19,6 +19,10 @@ Setting = Mapping[str, Any]
 Grid = Mapping[str, Sequence[Any]]
 """Parameter to the values to try; all combinations are tried."""
 
+PARAMETER = "param."
+"""Before the names of parameters in columns, so that one called ``low`` is not taken for another's
+lower end."""
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -124,14 +128,18 @@ def title(setting: Mapping[Any, Any]) -> str:
 
 
 def settings_frame(settings: Sequence[Setting]) -> pd.DataFrame:
-    """Lay settings out as a table: a row each, a column per parameter."""
+    """Lay settings out as a table: a row each, a column per parameter.
+
+    >>> settings_frame([{"k": 1}, {"k": 2}]).columns.tolist()
+    ['param.k']
+    """
     frame = pd.DataFrame(settings)
     for key in dict.fromkeys(key for setting in settings for key in setting):
         # A parameter that only some settings have leaves gaps, and would turn integers to floats.
         values = [setting[key] for setting in settings if key in setting]
         if len(values) < len(settings) and all(type(value) is int for value in values):
             frame[key] = frame[key].astype("Int64")
-    return frame
+    return frame.add_prefix(PARAMETER)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -102,7 +102,8 @@ def compare(
     """Compare settings on machines whose anomalies are known.
 
     Args:
-        scores: ``setting_scores.csv``: machine, section, label, domain, setting, own, score. With a
+        scores: ``setting_scores.csv``: machine, section, label, domain, setting, default, score.
+            With a
             column ``run``, a machine's runs (of several seeds, say) are averaged.
         objective: By which gain, regret and what is closed are measured.
         resamples: Of clips, and of machines.
@@ -118,15 +119,15 @@ def compare(
         ValueError: The runs of a machine have other clips.
 
     >>> clips = {"machine": "fan", "section": "00", "label": ["normal"] * 2 + ["anomaly"] * 2}
-    >>> default = pd.DataFrame({**clips, "domain": "source", "setting": "r=1", "own": True,
-    ...                         "score": [0.0, 3.0, 1.0, 2.0]})
-    >>> best = default.assign(setting="oracle", own=False, score=[0.0, 1.0, 2.0, 3.0])
+    >>> default = pd.DataFrame({**clips, "domain": "source", "setting": "r=1",
+    ...                         "default": True, "score": [0.0, 3.0, 1.0, 2.0]})
+    >>> best = default.assign(setting="oracle", default=False, score=[0.0, 1.0, 2.0, 3.0])
     >>> compare(pd.concat([default, best]))[["setting", "auc", "pauc"]].values.tolist()[:2]
     [['r=1', 0.5, 0.47368421052631576], ['oracle', 1.0, 1.0]]
     """
     rng = np.random.default_rng(seed)
     names = list(dict.fromkeys(scores["setting"]))
-    default = names.index(scores.loc[scores["own"], "setting"].iloc[0])
+    default = names.index(scores.loc[scores["default"], "setting"].iloc[0])
     oracle = names.index("oracle")
     tables, sections = [], []
     for (machine, section), part in scores.groupby(SECTION, sort=False):
@@ -191,7 +192,7 @@ def summarise(
                 "chosen": title(selection.setting),
                 "argmax": title(selection.argmax),
                 "oracle": title(real.settings[real.best]),
-                "reason": selection.abstain_reason,
+                "abstain_reason": selection.abstain_reason,
                 "gap": selection.gap.auc if selection.gap else np.nan,
                 **_named(correlations[-1], level),
             }
