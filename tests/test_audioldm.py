@@ -223,17 +223,17 @@ def test_batches_that_are_accumulated_are_one_batch(data, tmp_path):
     """Half a batch at a time, as two processes would have it: the same losses and weights."""
     data.clips = Clips([c for c in data.clips if c.machine == "fan"][:32])
 
-    def fit(batch_size, **options):
+    def fit(**options):
         model = nano(learning_rate=1e-3, noise_offset=0.1)
-        part = FirstShotDataModule(data.clips, batch_size=batch_size, val_share=0)
+        part = FirstShotDataModule(data.clips, batch_size=8, val_share=0)
         losses = LossCurve()
         options = {"callbacks": [losses], "limit_val_batches": 0, **options}
         run = trainer(tmp_path, enable_checkpointing=False, **options)
         run.fit(model, part)
         return model, losses.curve
 
-    whole, curve = fit(8, max_steps=3)
-    parts, halves = fit(4, max_steps=3, accumulate_grad_batches=2)
+    whole, curve = fit(max_steps=3)
+    parts, halves = fit(max_steps=3, accumulate_grad_batches=2)
     assert len(curve) == 3
     means = [sum(halves[i : i + 2]) / 2 for i in range(0, 6, 2)]
     assert curve == pytest.approx(means, rel=1e-5)

@@ -1,4 +1,4 @@
-"""Which clip is heard when: the same for any number of processes, and after an interruption."""
+"""Sampling of training clips: the same in any number of processes, and after an interruption."""
 
 import pickle
 from collections import Counter
@@ -13,22 +13,45 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.data.draws import BalancedDraws, Draw, InOrder
+from fsasd.data.draws import BalancedDraws, Draw, InOrder, process_batch
 
 WEIGHTS = st.lists(st.floats(0.1, 10), min_size=1, max_size=40)
 
 
 @given(weights=WEIGHTS, batch=st.integers(1, 8), ranks=st.integers(1, 5), epochs=st.integers(1, 3))
 def test_processes_share_what_one_would_draw(weights, batch, ranks, epochs):
-    alone = BalancedDraws(weights, batch * ranks, seed=3)
-    shared = [BalancedDraws(weights, batch, ranks=ranks, rank=r, seed=3) for r in range(ranks)]
+    size = batch * ranks
+    alone = BalancedDraws(weights, size, seed=3)
+    shared = [BalancedDraws(weights, size, ranks=ranks, rank=r, seed=3) for r in range(ranks)]
     for _ in range(epochs):
         together = list(alone)
         parts = [list(draws) for draws in shared]
         for i in range(alone.batches):
-            size = batch * ranks
             of_all = [draw for part in parts for draw in part[i * batch : (i + 1) * batch]]
             assert of_all == together[i * size : (i + 1) * size]
+
+
+@pytest.mark.parametrize(
+    ("batch", "processes", "accumulate", "expected"),
+    [(16, 1, 1, 16), (16, 4, 2, 2), (1, 1, 1, 1)],
+)
+def test_a_process_has_an_even_share_of_a_batch(batch, processes, accumulate, expected):
+    assert process_batch(batch, processes, accumulate) == expected
+
+
+@pytest.mark.parametrize(
+    ("batch", "processes", "accumulate", "message"),
+    [
+        (16, 3, 1, "multiple of 3, found 16. .* 3 processes with 1 accum.* set it to 15 or 18"),
+        (16, 2, 3, "multiple of 6, found 16. .* 2 processes with 3 accum.* set it to 12 or 18"),
+        (2, 8, 1, "multiple of 8, found 2. .* set it to 8$"),
+    ],
+)
+def test_a_batch_that_cannot_be_divided_is_refused(batch, processes, accumulate, message):
+    with pytest.raises(ValueError, match=rf"data\.batch_size: expected a {message}"):
+        process_batch(batch, processes, accumulate)
+    with pytest.raises(ValueError, match=message):
+        BalancedDraws([1.0], batch, ranks=processes, accumulate=accumulate)
 
 
 @given(weights=WEIGHTS, batch=st.integers(1, 8))
@@ -58,9 +81,9 @@ def test_a_resumed_epoch_goes_on_with_the_next_batch(weights, heard, epoch):
     for _ in range(epoch + 1):
         draws = list(whole)
     heard = min(heard, whole.batches - 1)
-    rest = BalancedDraws(weights, 3, heard=lambda: before + heard)
+    rest = BalancedDraws(weights, 3, batches_done=lambda: before + heard)
     assert list(rest) == draws[3 * heard :]
-    ended = BalancedDraws(weights, 3, heard=lambda: before + whole.batches)
+    ended = BalancedDraws(weights, 3, batches_done=lambda: before + whole.batches)
     assert list(ended) == list(whole)
 
 
@@ -172,7 +195,7 @@ def test_no_example_is_heard_twice_or_skipped_by_a_resumed_run(
 @given(weights=WEIGHTS, batch=st.integers(1, 4), times=st.integers(1, 4))
 def test_batches_that_accumulate_share_what_one_would_draw(weights, batch, times):
     alone = BalancedDraws(weights, batch * times, seed=3)
-    divided = BalancedDraws(weights, batch, accumulate=times, seed=3)
+    divided = BalancedDraws(weights, batch * times, accumulate=times, seed=3)
     assert list(divided) == list(alone)
     assert divided.batches == times * alone.batches
 
@@ -200,7 +223,7 @@ def test_a_run_that_is_resumed_with_other_batches_takes_the_same_steps(
     clips = factory_clips.where(machine="bearing", split="train")
 
     def run(module, accumulate, callbacks, **options):
-        data = FirstShotDataModule(clips, batch_size=STEP // accumulate, val_share=0.1)
+        data = FirstShotDataModule(clips, batch_size=STEP, val_share=0.1)
         fit(
             module, data, tmp_path, callbacks, accumulate_grad_batches=accumulate,
             val_check_interval=3 * accumulate, **options,
@@ -225,7 +248,7 @@ def test_a_step_that_was_cut_begins_anew(factory_clips, tmp_path):
     clips = factory_clips.where(machine="bearing", split="train")
 
     def run(module, accumulate, callbacks=(), **options):
-        data = FirstShotDataModule(clips, batch_size=STEP // accumulate, val_share=0.1)
+        data = FirstShotDataModule(clips, batch_size=STEP, val_share=0.1)
         fit(module, data, tmp_path, callbacks, accumulate_grad_batches=accumulate, **options)
         return [seed for batch in module.heard for seed in batch]
 
@@ -246,7 +269,7 @@ def test_ranks_are_told_apart_by_the_trainer(factory_clips):
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     heard = []
     for rank in range(2):
-        data = FirstShotDataModule(clips, batch_size=4, val_share=0)
+        data = FirstShotDataModule(clips, batch_size=8, val_share=0)
         data.trainer = SimpleNamespace(
             lightning_module=SimpleNamespace(examples=Heard), fit_loop=loop, world_size=2,
             global_rank=rank, accumulate_grad_batches=1,

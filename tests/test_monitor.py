@@ -87,17 +87,17 @@ def test_the_cost_is_said_before_training_and_the_hours_once_measured(data, tmp_
     counted, measured = (r.getMessage() for r in caplog.records if r.name.endswith("monitor"))
     assert "2.6 of 2.6 million parameters are trained" in counted
     assert "on each of 1 devices" in counted
-    assert "8 steps of 8 examples (4 x 1 devices x 2 accumulated)" in counted
+    assert "8 steps of 4 examples (2 x 1 devices x 2 accumulated)" in counted
     seconds, clips, teraflops = map(
         float, re.findall(r"([\d.e-]+) (?:s a batch|clips/s|TFLOP/s)", measured)
     )
-    assert clips == pytest.approx(4 / seconds, rel=0.02)
+    assert clips == pytest.approx(2 / seconds, rel=0.02)
     assert teraflops == pytest.approx(report.cost.flops / seconds / 1e12, rel=0.02)
     assert report.hours == pytest.approx(16 * seconds / 3600, rel=0.02)
 
 
 def test_memory_that_does_not_suffice_says_what_to_lower():
-    advice = r"data\.batch_size \(now 64\).*gradient_checkpointing"
+    advice = r"accumulate_grad_batches \(now 1\): it divides the 64 .*gradient_checkpointing"
     with pytest.raises(ValueError, match=advice), memory_advice(what_to_lower(64)):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
     with pytest.raises(RuntimeError, match="else"), memory_advice(what_to_lower(64)):

@@ -86,7 +86,7 @@ def main(root: Path, folder: Path, devices: int, strategy: str) -> None:
     torch.set_num_threads(2 // devices)
     data = FirstShotDataModule(
         read_clips(root),
-        batch_size=GLOBAL_BATCH // devices,
+        batch_size=GLOBAL_BATCH,
         val_share=0.2,
         cache=folder / "features",
     )

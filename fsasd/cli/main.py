@@ -36,7 +36,6 @@ from fsasd.data.clips import Clips
 from fsasd.data.content import content_hash, content_hashes, digest
 from fsasd.data.datamodule import FirstShotDataModule, is_trainable
 from fsasd.data.description import describe_clips
-from fsasd.data.key import examples_per_step
 from fsasd.data.metadata import Clip, require_known
 from fsasd.data.names import SectionId
 from fsasd.detection.section import (
@@ -115,6 +114,7 @@ _RUNTIME = {
     "trainer": {
         "accelerator", "devices", "strategy", "num_nodes", "enable_progress_bar",
         "enable_model_summary", "log_every_n_steps", "profiler", "num_sanity_val_steps",
+        "accumulate_grad_batches",
     },
     "data": {"num_workers", "cache", "store", "root", "manifest", "ground_truth"},
     "generator": {"gradient_checkpointing", "compile_unet", "channels_last"},
@@ -171,16 +171,10 @@ class Run:
             parts["trainer"] = parts["callbacks"] = None
         elif not self._sounds_choose_the_checkpoint():
             parts["generator"].pop("sampler", None)
-        batch = None
-        if self._is_trained:
-            # So many processes with so many examples each: only their product counts.
-            batch = examples_per_step(parts["data"].pop("batch_size"), self._all("trainer"))
-            parts["trainer"].pop("accumulate_grad_batches", None)
         return {
             "version": VERSIONS["finetune"],
             "seed": self.cfg.seed,
             **spec_of(parts, content_hash),
-            "batch": batch,
             "checkpoint": digest(content_hashes(checkpoints.files(start))) if start else None,
             **self._captioned,
         }

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from fsasd.data.audio_files import printable
 from fsasd.data.captions import Captions, default_captions
 from fsasd.data.clips import Clips, FeatureCache
-from fsasd.data.draws import BalancedDraws, Draw, InOrder
+from fsasd.data.draws import BalancedDraws, Draw, InOrder, process_batch
 from fsasd.data.manifest import read_folders, read_manifest
 from fsasd.data.metadata import Clip, read_clips
 from fsasd.data.names import MetadataError, machine_name, require_distinct, section_name
@@ -42,7 +42,8 @@ class FirstShotDataModule(L.LightningDataModule):
     Args:
         clips: What ``read_clips`` found.
         captions: Clip to caption.
-        batch_size: Examples per step and process.
+        batch_size: Examples of an optimizer step, over all devices and accumulated batches
+            together; each process loads its share.
         val_share: Share of the captioned clips of each machine and label kept for validation, from
             0 to below 1.
         balance: Machines are drawn with probability proportional to (clips ** (1 - balance)): 0
@@ -236,6 +237,15 @@ class FirstShotDataModule(L.LightningDataModule):
         log.info("training on %d clips, validating on %d", len(train), len(val))
 
     @property
+    def process_batch_size(self) -> int:
+        """Examples in a batch of one process.
+
+        Raises:
+            ValueError: ``batch_size`` cannot be divided evenly (see ``draws.process_batch``).
+        """
+        return process_batch(self.batch_size, self._processes()[0], self._accumulate)
+
+    @property
     def batches_per_epoch(self) -> int:
         """Of each process."""
         return self._draws().batches
@@ -267,15 +277,15 @@ class FirstShotDataModule(L.LightningDataModule):
             self.batch_size,
             ranks=ranks,
             rank=rank,
-            accumulate=self.trainer.accumulate_grad_batches if self.trainer else 1,
+            accumulate=self._accumulate,
             seed=self.seed,
-            heard=self._heard if self.trainer else None,
+            batches_done=self._batches_done if self.trainer else None,
         )
 
     def _loader(self, examples: Dataset, draws: Sampler[Draw]) -> DataLoader:
         return DataLoader(
             examples,
-            self.batch_size,
+            self.process_batch_size,
             sampler=draws,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
@@ -283,11 +293,15 @@ class FirstShotDataModule(L.LightningDataModule):
             collate_fn=getattr(examples, "collate", None),
         )
 
+    @property
+    def _accumulate(self) -> int:
+        return self.trainer.accumulate_grad_batches if self.trainer else 1
+
     def _processes(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
-    def _heard(self) -> int:
-        """Return how many batches the run has trained on, before an interruption, too."""
+    def _batches_done(self) -> int:
+        """Return how many batches the run has trained on, also before an interruption."""
         assert self.trainer is not None
         loop: Any = self.trainer.fit_loop.epoch_loop
         return loop.batch_progress.total.processed

@@ -1,10 +1,10 @@
-"""Which clip is heard when: a function of the seed, whatever number of processes share the work.
+"""Sampling of training clips: a function of the seed, in any number of processes.
 
-An epoch is a list of draws. A step takes the next so many of them, the global batch, in one batch
-or in several that accumulate; each process takes its own part of each. What is random in an example
-(its crop, noise, timestep) follows from its draw's seed. So two processes, or one that accumulates
-two batches, train on what one would with twice the batch, and a run that is resumed goes on with
-the next draw.
+An epoch is a list of draws. Each optimizer step takes the next draws, the global batch; processes,
+and batches that accumulate, divide it evenly. What is random in an example (its crop, noise,
+timestep) follows from its draw's seed. So two processes, or one that accumulates two batches, train
+on the same examples as one process with one batch, and a run that is resumed continues with the
+next draw.
 """
 
 from __future__ import annotations
@@ -15,11 +15,37 @@ import numpy as np
 from torch.utils.data.distributed import DistributedSampler
 
 
-class Draw(int):
-    """One hearing of one clip: its index, and the seed of all that is random in the example.
+def process_batch(batch_size: int, processes: int = 1, accumulate: int = 1) -> int:
+    """Return the number of examples in one batch of one process.
 
-    It is the index, so that any data set can be asked by it; one whose examples are random takes
-    the seed, too, and a run that is resumed then hears what one that was not cut would.
+    Args:
+        batch_size: Examples of an optimizer step, over all processes and accumulated batches.
+        processes: Devices, on all nodes together.
+        accumulate: Batches of a process per step.
+
+    Raises:
+        ValueError: The examples cannot be divided evenly.
+
+    >>> process_batch(32, processes=8, accumulate=2)
+    2
+    """
+    parts = processes * accumulate
+    if batch_size % parts or batch_size < 1:
+        below, above = batch_size // parts * parts, -(-max(batch_size, 1) // parts) * parts
+        nearest = " or ".join(str(size) for size in (below, above) if size > 0)
+        raise ValueError(
+            f"data.batch_size: expected a multiple of {parts}, found {batch_size}. These examples "
+            f"of an optimizer step are divided among {processes} processes with {accumulate} "
+            f"accumulated batches each (trainer.accumulate_grad_batches): set it to {nearest}"
+        )
+    return batch_size // parts
+
+
+class Draw(int):
+    """One use of one clip: its index, and the seed of all that is random in the example.
+
+    It is an integer, so that it indexes any data set; one whose examples are random takes the seed,
+    too, and a resumed run then has the examples of one that was not interrupted.
 
     >>> draw = Draw(1, seed=7)
     >>> "ab"[draw], draw.clip, draw.seed
@@ -56,21 +82,24 @@ class Draw(int):
 
 # Lightning leaves samplers of this base alone; others it would replace by its own.
 class BalancedDraws(DistributedSampler):
-    """Draw clips in proportion to their weights, each as often in an epoch as it is due.
+    """Draws clips in proportion to their weights, each as often in an epoch as it is due.
 
-    An epoch has as many draws as there are clips, rounded up to whole steps. A clip that
-    is due 2.3 times in it is drawn two or three times: with equal weights, every clip once before
-    any clip twice (systematic sampling).
+    An epoch has as many draws as there are clips, rounded up to whole steps. A clip that is due 2.3
+    times in it is drawn two or three times: with equal weights, every clip once before any clip
+    twice (systematic sampling).
 
     Args:
         weights: (n,) positive.
-        batch_size: Draws per process and batch.
+        batch_size: Draws per optimizer step, of all processes and accumulated batches together.
         ranks: Processes.
-        rank: This one's number.
+        rank: Number of this process.
         accumulate: Batches per step.
         seed: Two seeds give two orders.
-        heard: Asked when iteration begins how many batches the run has trained on; an epoch that
-            was begun is finished first. Without it, every iteration is the next epoch.
+        batches_done: Returns, when iteration begins, how many batches the run has trained on; an
+            epoch that was begun is finished first. Without it, every iteration is the next epoch.
+
+    Raises:
+        ValueError: The draws of a step cannot be divided evenly (see ``process_batch``).
 
     >>> draws = BalancedDraws([1.0, 1.0, 2.0], batch_size=2)
     >>> sorted(draw.clip for draw in draws), len(draws)
@@ -86,15 +115,16 @@ class BalancedDraws(DistributedSampler):
         rank: int = 0,
         accumulate: int = 1,
         seed: int = 0,
-        heard: Callable[[], int] | None = None,
+        batches_done: Callable[[], int] | None = None,
     ) -> None:
-        # Of the data set it only asks the length.
+        # Only the length of the data set is used.
         super().__init__(range(len(weights)), ranks, rank, seed=seed)  # type: ignore[arg-type]
         self.weights = np.asarray(weights, dtype=float)
-        self.batch_size = batch_size
-        self.heard = heard
-        self.batches = -(-len(weights) // (batch_size * ranks * accumulate)) * accumulate
-        """Per epoch."""
+        self.batch_size = process_batch(batch_size, ranks, accumulate)
+        """Draws in a batch of this process."""
+        self.batches_done = batches_done
+        self.batches = -(-len(weights) // batch_size) * accumulate
+        """Per epoch and process."""
 
     def __len__(self) -> int:
         return self.batches * self.batch_size
@@ -111,11 +141,11 @@ class BalancedDraws(DistributedSampler):
         return [Draw(int(i), int(s)) for i, s in zip(clips, seeds, strict=True)]
 
     def __iter__(self) -> Iterator[Draw]:
-        if self.heard is None:
+        if self.batches_done is None:
             epoch, first_batch = self.epoch, 0
             self.epoch += 1
         else:
-            epoch, first_batch = divmod(self.heard(), self.batches)
+            epoch, first_batch = divmod(self.batches_done(), self.batches)
         order, size = self.order(epoch), self.batch_size
         for batch in range(first_batch, self.batches):
             first = (batch * self.num_replicas + self.rank) * size
@@ -123,10 +153,10 @@ class BalancedDraws(DistributedSampler):
 
 
 class InOrder(DistributedSampler):
-    """Every clip, dealt to the processes; a clip's seed is its index.
+    """Every clip once, divided among the processes; a clip's seed is its index.
 
-    Each process has as many, since with divided weights all have to compute at the same time; to
-    that end the first clips come again.
+    Each process has the same number, since processes with divided weights have to compute at the
+    same time; the first clips are repeated to that end.
 
     >>> [draw.clip for draw in InOrder(5, ranks=2, rank=1)]
     [1, 3, 0]

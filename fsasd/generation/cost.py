@@ -105,10 +105,16 @@ def training_cost(
     )
 
 
-def what_to_lower(batch_size: int) -> str:
-    """Return what fine-tuning needs less memory with (see ``fsasd.runtime.memory``)."""
+def what_to_lower(batch_size: int, accumulate: int = 1) -> str:
+    """Return what fine-tuning needs less memory with (see ``fsasd.runtime.memory``).
+
+    Args:
+        batch_size: ``data.batch_size``, the examples of a step.
+        accumulate: Batches that they are divided into.
+    """
     return (
-        f"data.batch_size (now {batch_size}) and raise trainer.accumulate_grad_batches as much; "
+        f"the examples of a batch by raising trainer.accumulate_grad_batches (now {accumulate}): "
+        f"it divides the {batch_size} of a step, and the result is the same; "
         "generator.gradient_checkpointing=true; trainer.precision=bf16-mixed; "
         "generator/train=lora; generator.optimizer=adamw_8bit; generator.crop_seconds"
     )

@@ -198,9 +198,8 @@ class FineTuned(Generator):
 
     @property
     def examples_per_step(self) -> int:
-        """Of the optimizer, on all devices together."""
-        batch = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        return batch * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        """Of the optimizer, over all devices and accumulated batches."""
+        return self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(

@@ -159,7 +159,7 @@ def fit_best(
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder)
     trainer.callbacks.append(_LastCheckpoint(folder / "last.ckpt"))  # type: ignore[attr-defined]
-    with memory_advice(what_to_lower(data.batch_size)):
+    with memory_advice(what_to_lower(data.batch_size, trainer.accumulate_grad_batches)):
         fit(trainer, generator, data, folder)
     checkpoint = trainer.checkpoint_callback
     if not isinstance(checkpoint, ModelCheckpoint) or not checkpoint.monitor:

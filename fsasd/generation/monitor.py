@@ -50,7 +50,7 @@ class CostReport(L.Callback):
         self.cost = training_cost(
             pl_module.unet,
             pl_module.train_what,
-            data.batch_size,
+            data.process_batch_size,
             pl_module.example_frames,
             gradient_checkpointing=pl_module.gradient_checkpointing,
             half_precision=str(trainer.precision).startswith(("bf16", "16")),
@@ -59,8 +59,7 @@ class CostReport(L.Callback):
         log.info(
             "%s on each of %d devices. %d steps of %d examples (%d x %d devices x %d accumulated)",
             self.cost, trainer.world_size, pl_module.total_steps, pl_module.examples_per_step,
-            data.batch_size,
-            trainer.world_size, trainer.accumulate_grad_batches,
+            data.process_batch_size, trainer.world_size, trainer.accumulate_grad_batches,
         )  # fmt: skip
 
     def on_train_batch_start(
@@ -92,7 +91,7 @@ class CostReport(L.Callback):
         log.info(
             "measured: %.3g s a batch (%.3g clips/s, %.3g TFLOP/s a device%s); about %s for the "
             "whole run of %d steps, validation not counted",
-            seconds, data.batch_size * trainer.world_size / seconds,
+            seconds, data.process_batch_size * trainer.world_size / seconds,
             self.cost.flops / seconds / 1e12, memory, _duration(3600 * self.hours),
             pl_module.total_steps,
         )  # fmt: skip
@@ -157,7 +156,7 @@ class TrainingMonitor(L.Callback):
     ) -> None:
         """Log speed and memory, and sounds when it is time."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self._clips += data.batch_size * trainer.world_size
+        self._clips += data.process_batch_size * trainer.world_size
         stepped = trainer.global_step != self._step
         self._step = trainer.global_step
         if not stepped:

@@ -10,6 +10,7 @@ import torch
 from sklearn.base import clone
 
 from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.draws import process_batch
 from fsasd.detection.section import require_clips, sections
 from fsasd.detectors.base import Detector
 from fsasd.detectors.shares import require_whole_shares
@@ -222,7 +223,7 @@ def check_heeded(overrides: Sequence[str], generator: bool, detector: bool) -> N
 def check_training(
     trainer: Mapping[str, Any], monitored: Sequence[str], data: FirstShotDataModule
 ) -> None:
-    """Check that a generator can be trained so, and that its best checkpoint will be known.
+    """Check that a generator can be trained with these settings, and its best checkpoint be known.
 
     Args:
         trainer: Settings of ``lightning.Trainer``.
@@ -238,6 +239,8 @@ def check_training(
             f"trainer.precision={precision}: expected 32-true, bf16-mixed or 16-mixed, since "
             "weights that are halved themselves learn nothing from small steps"
         )
+    accumulate = trainer.get("accumulate_grad_batches") or 1
+    process_batch(data.batch_size, processes(trainer), accumulate)
     if not monitored:
         return
     steps, interval = trainer["max_steps"], trainer["val_check_interval"]
