@@ -1,21 +1,20 @@
-"""Can synthetic anomalies be trusted? Every machine plays the target, with several seeds.
+"""Leave-one-machine-out validation of choices on synthetic clips, with several seeds.
 
-Runs ``experiment=validate`` for each generator and seed (a run that is there is used again), and
-compares what synthetic clips chose with r=0, r=1 and the best r in hindsight: on the reference
-machines, whose anomalies the choice never saw, and on the target machines, whose anomalies nobody
-saw. A generator that is trained has heard the references' anomalies; ``--strict`` hides those of
-one reference after the other from it, too, at the cost of a training for each, and compares on the
-references alone.
+Runs ``experiment=validate`` for each generator and seed (existing runs are reused), and compares the
+chosen r with r=0, r=1 and the oracle: on the reference machines, whose anomalies the choice does not
+use, and on the target machines. A trained generator has the references' anomalies in its training
+clips; ``--strict`` excludes those of one reference after the other, with a training for each, and
+compares on the references only.
 
     python -m benchmarks.validation factory --generators transforms audioldm_nano
     python -m benchmarks.validation path/to/dcase-layout --generators transforms audioldm_nano
 
-Any setting can be given beside that, with a ``--name`` that tells the results apart:
+Any setting can be added, with a ``--name`` for the results:
 
     python -m benchmarks.validation factory --name calibrated --set selection.calibrate=true
 
-Means are over machines, after the mean over seeds; intervals are over machines and clips. Written
-are ``<out>/<data>/<name>-<generator>.csv``, everything per machine, and ``.md``, the table.
+Means are over machines, after the mean over seeds; intervals are over machines and clips. Writes
+``<out>/<data>/<name>-<generator>.csv`` with everything per machine, and ``.md`` with the table.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 def _runs(
     options: argparse.Namespace, folder: Path, generator: str
 ) -> Iterator[tuple[Path, int, str | None]]:
-    """Yield the folder and seed of each run, and the one reference that counts in it, if one."""
+    """Yield the folder and seed of each run, and its one held-out reference, if any."""
     store = Path(options.out).resolve() / "store"
     data = [f"store={store}", f"generator={generator}", *_data(options.data), *options.set]
     for seed in options.seeds:
@@ -121,7 +120,7 @@ def _run(folder: Path, overrides: Sequence[str]) -> Path:
 
 
 def _scores(folder: Path, seed: int, machine: str | None) -> pd.DataFrame:
-    """Scores of the references that played the target, and of the targets if labels are known."""
+    """Scores of the validated references, and of the targets if their labels are known."""
     tables = [folder / "validation" / "setting_scores.csv", folder / "setting_scores.csv"]
     parts = [read_frame(path) for path in tables if path.is_file()]
     return _of(pd.concat(parts), machine).assign(run=seed)
