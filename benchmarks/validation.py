@@ -1,8 +1,8 @@
 """Leave-one-machine-out validation of choices on synthetic clips, with several seeds.
 
-Runs ``experiment=validate`` for each generator and seed (existing runs are reused), and compares the
-chosen r with r=0, r=1 and the oracle: on the reference machines, whose anomalies the choice does not
-use, and on the target machines. A trained generator has the references' anomalies in its training
+Runs ``experiment=validate`` for each generator and seed (existing runs are reused), and compares
+the chosen r with r=0, r=1 and the oracle: on the reference machines, whose anomalies the choice
+does not use, and on the target machines. A trained generator has their anomalies in its training
 clips; ``--strict`` excludes those of one reference after the other, with a training for each, and
 compares on the references only.
 
