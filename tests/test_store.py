@@ -9,10 +9,10 @@ import time
 import pytest
 import several_ranks
 
-import fsasd.store.store
 from fsasd.store.key import Description
 from fsasd.store.provenance import PROVENANCE, StoreError
 from fsasd.store.store import Store
+from fsasd.store.verifying import forget
 
 FORKSERVER = several_ranks.CONTEXT
 WANTED = Description("stage", 1, {"a": 1})
@@ -71,6 +71,18 @@ def test_the_log_says_why_an_artifact_is_built(store, caplog):
     with caplog.at_level(logging.INFO, "fsasd.store.store"):
         path = store.build(wanted(trainer={"max_steps": 800}), Build())
     assert caplog.messages == [f"stage: building {path} (trainer.max_steps 400 -> 800)"]
+
+
+def test_the_log_says_that_a_build_is_forced_or_goes_on(store, caplog):
+    with pytest.raises(RuntimeError, match="out of memory"):
+        store.build(WANTED, fail)
+    with caplog.at_level(logging.INFO, "fsasd.store.store"):
+        path = store.build(WANTED, Build())
+        store.build(WANTED, Build(), again=True)
+    assert caplog.messages == [
+        f"stage: building {path} (an unfinished build goes on)",
+        f"stage: building {path} (forced)",
+    ]
 
 
 def test_another_store_object_finds_the_artifact(store):
@@ -336,11 +348,6 @@ def test_files_are_read_only(store):
 # Damage.
 
 
-def forget(store):
-    """Behave like a new process, which has verified nothing."""
-    fsasd.store.store._verified.clear()
-
-
 def damage_content(path):
     (path / "answer").chmod(0o644)
     (path / "answer").write_text("43")
@@ -363,7 +370,7 @@ def test_a_damaged_artifact_is_named_and_built_again(store, kind, caplog):
     damage, message = DAMAGES[kind]
     path = store.build(WANTED, Build())
     damage(path)
-    forget(store)
+    forget()
     assert store.find(WANTED) is None
     assert caplog.records[-1].levelname == "ERROR"
     assert caplog.messages[-1].startswith(f"stage: {path} is damaged and not used: ")
@@ -377,7 +384,7 @@ def test_a_damaged_artifact_is_named_and_built_again(store, kind, caplog):
 
 def test_an_artifact_is_read_once_in_a_process(store, monkeypatch):
     store.build(WANTED, Build())
-    forget(store)
+    forget()
     assert store.find(WANTED)
     monkeypatch.setattr(
         "fsasd.store.provenance.Provenance.damage", lambda *_: pytest.fail("read twice")
@@ -392,3 +399,63 @@ def test_a_store_that_cannot_be_written_says_so(store, monkeypatch):
     monkeypatch.setattr("fsasd.store.store.FileLock", refuse)
     with pytest.raises(StoreError, match=r"stage: .* cannot be built: Read-only file system"):
         store.build(WANTED, Build())
+
+
+# Why, and the newest.
+
+
+def test_why_compares_with_the_nearest_artifact_of_the_section(store):
+    fan = {"trainer": {"max_steps": 400, "lr": 0.1}, "seed": 0}
+    store.build(wanted(section="fan section 00", **fan), Build())
+    store.build(wanted(section="fan section 00", **fan | {"seed": 1}), Build())
+    store.build(wanted(section="valve section 00", trainer={"max_steps": 800, "lr": 0.1}), Build())
+    longer = fan | {"trainer": {"max_steps": 800, "lr": 0.1}}
+    assert store.why(wanted(section="fan section 00", **longer)) == ["trainer.max_steps 400 -> 800"]
+    assert store.why(wanted(version=2, section="fan section 00", **longer)) == [
+        "version 1 -> 2", "trainer.max_steps 400 -> 800"
+    ]  # fmt: skip
+    assert store.why(wanted(section="pump section 00", **longer)) == []
+    assert store.why(wanted(section="fan section 00", **fan)) == []
+
+
+def test_why_says_what_an_input_differs_in(store):
+    finetune, longer = (wanted("finetune", max_steps=steps) for steps in (400, 800))
+    for description in (finetune, longer):
+        store.build(description, Build())
+    synthesise = wanted("synthesise", inputs={"finetune": finetune.key})
+    store.build(synthesise, Build())
+    other = wanted("synthesise", inputs={"finetune": longer.key})
+    assert Store(store.root).why(other) == ["input finetune: max_steps 400 -> 800"]
+    # Of inputs of inputs, too, and of those that are only planned.
+    store.build(wanted("detect", inputs={"synthetic": synthesise.key}), Build())
+    store.path(other)
+    assert store.why(wanted("detect", inputs={"synthetic": other.key})) == [
+        "input synthetic: input finetune: max_steps 400 -> 800"
+    ]
+
+
+def test_why_counts_inputs_and_names_those_that_are_not_known(store):
+    store.build(wanted("rule", inputs={f"fan {n}": "0" * 16 for n in range(9)}), Build())
+    assert store.why(wanted("rule", inputs={f"fan {n}": "1" * 16 for n in range(9)})) == [
+        "9 inputs changed (fan 0, fan 1, fan 2, ...)"
+    ]
+    assert store.why(wanted("rule", inputs={f"fan {n}": "0" * 16 for n in range(1, 10)})) == [
+        f"input fan 9 (none) -> {'0' * 16}", f"input fan 0 {'0' * 16} -> (none)"
+    ]  # fmt: skip
+
+
+def test_the_newest_is_equal_apart_from_the_entries_that_are_named(store):
+    spec = {"clips": ["a.wav"], "lr": 0.1}
+    old = store.build(wanted("finetune", **spec), Build())
+    time.sleep(0.005)
+    new = store.build(wanted("finetune", **spec | {"clips": ["a.wav", "b.wav"]}), Build())
+    store.build(wanted("finetune", **spec | {"lr": 1}), Build())
+    asked = spec | {"clips": ["c.wav"]}
+    assert store.newest("finetune", 1, asked, ignoring=["clips"]) == new
+    (new / "answer").unlink()
+    forget()
+    assert store.newest("finetune", 1, asked, ignoring=["clips"]) == old
+    assert store.newest("finetune", 1, asked) is None
+    assert store.newest("finetune", 2, asked, ignoring=["clips"]) is None
+    assert store.why(wanted("finetune", 2, **asked), ignoring=["clips"]) == ["version 1 -> 2"]
+    assert store.newest("train", 1, asked, ignoring=["clips"]) is None

@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-import fsasd.store.store
 from fsasd.cli.store import main
 from fsasd.store.key import Description
 from fsasd.store.store import Store
+from fsasd.store.verifying import forget
 
 FINETUNE = Description("finetune", 1, {"trainer": {"max_steps": 400}})
 LONGER = Description("finetune", 2, {"trainer": {"max_steps": 800}})
@@ -153,7 +153,7 @@ def test_export_copies_an_artifact(command, store, tmp_path):
 
 def test_a_damaged_artifact_is_not_exported(command, store, tmp_path):
     (store.path(DETECT) / "model").unlink()
-    fsasd.store.store._verified.clear()
+    forget()
     code, _, err = command("export", DETECT.key, tmp_path / "copy")
     assert code == 2
     assert "is damaged: model: expected 1500 bytes, found no file" in err

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-import fsasd.store.store
 from fsasd.store import atomic
 from fsasd.store.key import Description
 from fsasd.store.provenance import PROVENANCE, StoreError
 from fsasd.store.store import Store
+from fsasd.store.verifying import forget
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["fsasd.store.store", "pytest"])
@@ -59,11 +59,6 @@ def is_complete(path):
     )
 
 
-def forget():
-    """Behave like a new process, which has verified nothing."""
-    fsasd.store.store._verified.clear()
-
-
 def run(function, *arguments):
     process = FORKSERVER.Process(target=function, args=arguments)
     process.start()
@@ -102,7 +97,7 @@ def test_a_build_that_was_killed_before_it_was_renamed_is_only_renamed(tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("fsasd.store.store.replace_folder", killed)
+        patch.setattr("fsasd.store.building.replace_folder", killed)
         with pytest.raises(KeyboardInterrupt):
             store.build(wanted(), resumable)
     path = store.build(wanted(), lambda folder: pytest.fail("built again"))
@@ -112,7 +107,7 @@ def test_a_build_that_was_killed_before_it_was_renamed_is_only_renamed(tmp_path,
 def test_a_killed_build_that_was_to_be_renamed_but_is_damaged_goes_on(tmp_path, monkeypatch):
     store = Store(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("fsasd.store.store.replace_folder", lambda *_: 1 / 0)
+        patch.setattr("fsasd.store.building.replace_folder", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             store.build(wanted(), resumable)
     partial = store.path(wanted()).with_suffix(".partial")

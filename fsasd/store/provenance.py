@@ -209,7 +209,12 @@ def commit() -> str | None:
     describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         done = subprocess.run(
-            [*describe, "--exclude=*"], capture_output=True, text=True, timeout=10, check=True
+            [*describe, "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
         )
     except (OSError, subprocess.SubprocessError):
         return None

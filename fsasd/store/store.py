@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import shutil
-import stat
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +13,16 @@ from filelock import FileLock, Timeout
 
 from fsasd.runtime.joint import Joint
 from fsasd.runtime.ranks import rank
-from fsasd.store.atomic import is_read_only, replace_folder, write_text
+from fsasd.store.atomic import is_read_only
+from fsasd.store.building import build_in, is_built, partial_path, publish
 from fsasd.store.differences import count_differences, differences, limited, without
 from fsasd.store.key import KEY, Description, section_folder
 from fsasd.store.listing import COLLECTED, lock_path
-from fsasd.store.provenance import BUILDING, PROVENANCE, Provenance, StoreError
+from fsasd.store.provenance import PROVENANCE, Provenance, StoreError
 from fsasd.store.registry import register
+from fsasd.store.verifying import damage_of
 
 log = logging.getLogger(__name__)
-
-_verified: set[tuple[str, int, int]] = set()
-"""Artifacts that this process has verified: path, and what identifies their provenance."""
 
 
 class Store:
@@ -74,7 +69,7 @@ class Store:
         path = self.path(wanted)
         if not path.is_dir():
             return None
-        if damage := _damage(path):
+        if damage := damage_of(path):
             log.error("%s: %s is damaged and not used: %s", wanted.title, path, damage)
             return None
         return path
@@ -103,14 +98,14 @@ class Store:
         path = self.path(wanted)
         joint = Joint(str(wanted.folder)) if together else None
         if joint and rank() > 0:
-            joint.follow(lambda: build(path.with_name(f"{path.name}.partial")))
+            joint.follow(lambda: build(partial_path(path)))
             return path
         with joint or contextlib.nullcontext():
             reused = not again and self.find(wanted) is not None
             if not reused:
                 with self._locked(path, wanted):
                     # Another job may have built it meanwhile.
-                    reused = not again and self.find(wanted) is not None
+                    reused = not again and path.is_dir() and damage_of(path) is None
                     if not reused:
                         self._build(path, wanted, joint.of(build) if joint else build, again)
         if reused:
@@ -133,7 +128,7 @@ class Store:
             with contextlib.suppress(StoreError):
                 return [f"it was collected {Provenance.read(left).collected}"]
         if path.is_dir():
-            damage = _damage(path)
+            damage = damage_of(path)
             return [f"it is damaged: {damage}"] if damage else []
         new = _compared(wanted, ignoring)
         candidates = [
@@ -287,103 +282,17 @@ class Store:
     def _build(
         self, path: Path, wanted: Description, build: Callable[[Path], object], again: bool
     ) -> None:
-        partial = path.with_name(f"{path.name}.partial")
+        partial = partial_path(path)
+        reasons = ["forced"] if again else self.why(wanted)
         if again:
             shutil.rmtree(partial, ignore_errors=True)
-        reasons = "; ".join(self.why(wanted))
-        log.info("%s: building %s%s", wanted.title, path, f" ({reasons})" if reasons else "")
-        if not _is_whole(partial, wanted):
-            partial.mkdir(exist_ok=True)
-            _make_writable(partial)
-            started, before = _begin(partial, wanted)
-            begun = time.monotonic()
-            try:
-                build(partial)
-            finally:
-                seconds = before + time.monotonic() - begun
-                # Where the disk is full, its own error says so.
-                with contextlib.suppress(OSError):
-                    _note(partial, wanted, started, seconds)
-            Provenance.of(wanted, partial, started, seconds).write(partial / PROVENANCE)
-        _publish(partial, path)
-
-
-def _damage(path: Path) -> str | None:
-    """Return what is damaged of an artifact; each is read once in a process."""
-    try:
-        status = (path / PROVENANCE).stat()
-        identity = (str(path), status.st_ino, status.st_mtime_ns)
-        if identity in _verified:
-            return None
-        provenance = Provenance.read(path / PROVENANCE)
-    except FileNotFoundError:
-        return f"{PROVENANCE}: expected a file, found none"
-    except StoreError as error:
-        return str(error)
-    if provenance.key != path.name:
-        return f"{PROVENANCE}: expected that of {path.name}, found that of {provenance.key}"
-    damage = provenance.damage(path)
-    if damage is None:
-        _verified.add(identity)
-    return damage
-
-
-def _is_whole(partial: Path, wanted: Description) -> bool:
-    """Return whether a build was killed between its end and the renaming of its folder."""
-    try:
-        provenance = Provenance.read(partial / PROVENANCE)
-        if provenance.key == wanted.key and not provenance.damage(partial):
-            return True
-        (partial / PROVENANCE).unlink()
-    except FileNotFoundError:
-        pass
-    except StoreError:
-        (partial / PROVENANCE).unlink()
-    return False
-
-
-def _begin(partial: Path, wanted: Description) -> tuple[str, float]:
-    """Note that a build begins; return when the first one did, and what all took so far."""
-    started, seconds = datetime.now(UTC).isoformat(timespec="milliseconds"), 0.0
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        noted = json.loads((partial / BUILDING).read_text(encoding="utf-8"))
-        started, seconds = str(noted["started"]), float(noted["seconds"])
-        if since := noted["since"]:
-            # It was killed: its last file tells until when it went on at least.
-            last = max(path.stat().st_mtime for path in partial.rglob("*"))
-            seconds += max(last - since, 0.0)
-    _note(partial, wanted, started, seconds, time.time())
-    return started, seconds
-
-
-def _note(
-    partial: Path, wanted: Description, started: str, seconds: float, since: float | None = None
-) -> None:
-    fields = {**wanted.to_json(), "started": started, "seconds": seconds, "since": since}
-    write_text(partial / BUILDING, json.dumps(fields, indent=1) + "\n")
-
-
-def _publish(partial: Path, path: Path) -> None:
-    for file in partial.rglob("*"):
-        if file.is_file() and not file.is_symlink():
-            if file.name == BUILDING or file.name.endswith(".unfinished"):
-                file.unlink()
-            else:
-                # That of another user, who began the build, is as that user left it.
-                with contextlib.suppress(PermissionError):
-                    file.chmod(0o444)
-    replace_folder(partial, path)
-    path.with_name(path.name + COLLECTED).unlink(missing_ok=True)
-    status = (path / PROVENANCE).stat()
-    _verified.add((str(path), status.st_ino, status.st_mtime_ns))
-
-
-def _make_writable(partial: Path) -> None:
-    """Let a build replace what an earlier one was about to publish."""
-    for file in partial.rglob("*"):
-        if file.is_file() and not file.stat().st_mode & stat.S_IWUSR:
-            with contextlib.suppress(PermissionError):
-                file.chmod(file.stat().st_mode | stat.S_IWUSR)
+        elif partial.is_dir():
+            reasons.append("an unfinished build goes on")
+        because = f" ({'; '.join(reasons)})" if reasons else ""
+        log.info("%s: building %s%s", wanted.title, path, because)
+        if not is_built(partial, wanted):
+            build_in(partial, wanted, build)
+        publish(partial, path)
 
 
 def _compared(description: Description, ignoring: Collection[str]) -> dict[str, Any]:
