@@ -936,6 +936,12 @@ def test_a_parameter_may_be_called_like_a_column(run, undrawn):
     assert "low=0.9, chosen on synthetic clips" in _page(run).text
 
 
+def test_tables_of_another_version_are_refused(run):
+    _edit(run / "selection.csv", lambda curve: curve.rename(columns={"param.r": "r"}))
+    with pytest.raises(ValueError, match=r"selection\.csv: expected columns param\.<name>"):
+        Results(run)
+
+
 def _peak(uri):
     samples, _ = soundfile.read(io.BytesIO(base64.b64decode(uri.split(",")[1])))
     return float(np.abs(samples).max())

@@ -26,7 +26,6 @@ ID = list(SectionId._fields)
 
 _TEXT = (*ID, "domain", "label", "caption", "raw_label", "reason", "abstain_reason", "wav",
          "setting", "stage")  # fmt: skip
-ABSTAIN = "abstain_reason"
 _TABLES_OF_SETTINGS = ("selection.csv", "real_curve.csv", "settings.csv")
 
 
@@ -126,8 +125,9 @@ class Results:
 
     def abstain_reason(self, section: SectionId) -> str:
         """Return why no setting was chosen on synthetic clips; empty where one was."""
-        curve = rows_of(self.selection, *section)
-        reasons = curve[ABSTAIN].dropna() if ABSTAIN in curve else curve["machine"][:0]
+        if "abstain_reason" not in self.selection:
+            return ""
+        reasons = rows_of(self.selection, *section)["abstain_reason"].dropna()
         return "" if reasons.empty else str(reasons.iloc[0])
 
     def setting(self, section: SectionId) -> str:
