@@ -127,6 +127,14 @@ def test_scores_come_in_the_order_of_the_clips():
     assert held_out_scores(Nearest(), clips, folds=10).tolist() == [1, 1, 4, 15]
 
 
+def test_clips_of_one_recording_are_held_out_together():
+    """Each clip has a copy of its own recording: not even that is fitted on."""
+    clips = Clips(np.repeat(np.arange(12.0), 2))
+    groups = np.repeat(np.arange(12), 2)
+    assert (held_out_scores(Nearest(), clips, groups=groups) >= 1).all()
+    assert (held_out_scores(Nearest(), clips) == 0).any()
+
+
 def test_folds_depend_on_the_seed_alone():
     clips = Clips(np.random.default_rng(0).normal(size=40))
     first = held_out_scores(Nearest(), clips, seed=1)

@@ -208,3 +208,26 @@ def test_without_domains_the_interval_is_that_of_auc_and_pauc():
     areas = resampled_areas(undivided.labels, None, undivided.scores[None])
     assert areas.official[0, 0] == pytest.approx(score)
     assert np.isnan(areas.auc_source).all()
+
+
+def test_clips_of_few_recordings_leave_the_official_score_less_sure():
+    """Ten clips of each recording sound alike: as many recordings would tell as much."""
+    one = make_section(0, per_stratum=10)
+    copies = {name: getattr(one, name).repeat(10) for name in ("labels", "domains", "scores")}
+    groups = np.arange(len(one.labels)).repeat(10)
+    widths = [
+        interval.high - interval.low
+        for interval in map(
+            bootstrap_official,
+            ([one], [Section(**copies, groups=groups)], [Section(**copies)]),
+        )
+    ]
+    assert widths[1] == pytest.approx(widths[0], rel=0.1)
+    assert widths[2] < 0.5 * widths[1]
+
+
+def test_every_clip_of_a_section_has_a_group():
+    with pytest.raises(
+        ValueError, match=r"groups: expected shape \(2,\) like scores, found \(1,\)"
+    ):
+        Section([0, 1], None, [0.1, 0.2], groups=[0])

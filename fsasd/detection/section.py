@@ -23,6 +23,7 @@ from fsasd.data.names import SectionId
 from fsasd.detectors.base import Detector, Params, require_finite
 from fsasd.detectors.saved import NotAModelError, read_json
 from fsasd.evaluation.calibration import FALSE_ALARM_RATE, Calibration
+from fsasd.evaluation.folds import recording_groups
 from fsasd.evaluation.metrics import SectionMetrics, section_metrics
 from fsasd.evaluation.thresholds import held_out_scores
 from fsasd.selection.choice import (
@@ -33,6 +34,7 @@ from fsasd.selection.choice import (
     in_hindsight,
     measure,
 )
+from fsasd.selection.crossfit import recordings_of
 from fsasd.selection.selector import Selection, Selector
 from fsasd.selection.settings import title
 from fsasd.selection.significance import WIDE_GAP
@@ -291,7 +293,8 @@ def calibrate(
     Raises:
         ValueError: Fewer than 2 clips, or one whose score is not finite.
     """
-    scores = held_out_scores(detector, train)
+    groups = recording_groups(recordings_of(train))
+    scores = held_out_scores(detector, train, groups=groups)
     require_finite(scores, train)
     held_out = dict(zip(file_names(train), scores.tolist(), strict=True))
     return Calibration.of(held_out, train.domains.tolist(), train.states, false_alarm_rate)

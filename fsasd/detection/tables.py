@@ -12,10 +12,12 @@ import pandas as pd
 from fsasd.data.clips import Clips
 from fsasd.data.names import SectionId
 from fsasd.detection.section import SectionResult
+from fsasd.evaluation.folds import recording_groups
 from fsasd.evaluation.metrics import Section, SectionMetrics, metrics_table
 from fsasd.evaluation.submission import write_decisions, write_scores
 from fsasd.evaluation.uncertainty import bootstrap_official
 from fsasd.selection.choice import Hindsight, evaluated_domains
+from fsasd.selection.crossfit import recordings_of
 from fsasd.selection.selector import Curve, Selection
 from fsasd.selection.validation import ValidatedSection, compare, summarise
 
@@ -40,7 +42,13 @@ def evaluate(results: Sequence[SectionResult], resamples: int = 1000) -> pd.Data
                 "exists", r.section, _missing(r.test),
             )  # fmt: skip
     scored = [
-        Section(r.test.labels, evaluated_domains(r.test), r.detection.scores, r.detection.decisions)
+        Section(
+            r.test.labels,
+            evaluated_domains(r.test),
+            r.detection.scores,
+            r.detection.decisions,
+            recording_groups(recordings_of(r.test)),
+        )
         for r in known
     ]
     interval = bootstrap_official(scored, resamples)

@@ -34,6 +34,8 @@ class Section:
         domains: ``"source"`` or ``"target"``, shape (n,); None without domains.
         scores: Anomaly scores, shape (n,).
         decisions: 1 where a clip was called anomalous, shape (n,); None without decisions.
+        groups: Equal for clips of one recording, shape (n,), which are resampled together; None
+            where each clip is one of its own.
 
     Raises:
         ValueError: A shape, label, domain, score or decision breaks the conventions above.
@@ -46,6 +48,7 @@ class Section:
     domains: NDArray[np.str_] | None
     scores: NDArray[np.float64]
     decisions: NDArray[np.int_] | None = None
+    groups: NDArray[np.int_] | None = None
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Section:
         domains: ArrayLike | None,
         scores: ArrayLike,
         decisions: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> None:
         scores = _scores(scores)
         object.__setattr__(self, "labels", _zero_one("labels", labels, scores))
@@ -60,6 +64,10 @@ class Section:
         object.__setattr__(self, "scores", scores)
         given = None if decisions is None else _zero_one("decisions", decisions, scores)
         object.__setattr__(self, "decisions", given)
+        numbers = None if groups is None else np.asarray(groups)
+        if numbers is not None:
+            _same_shape("groups", numbers, scores)
+        object.__setattr__(self, "groups", numbers)
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,28 @@ A clip is called anomalous when its score is *above* the threshold, ``score > th
 
 import logging
 import warnings
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from scipy.stats.distributions import rv_frozen
 from sklearn.base import clone
-from sklearn.model_selection import KFold
+
+from fsasd.evaluation.folds import split_folds
 
 logger = logging.getLogger(__name__)
 
-Clips = TypeVar("Clips", bound=Sequence, contravariant=True)
+
+class Rows(Protocol):
+    """A sequence of which an array of indices gives some: clips, or an array."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: NDArray[np.int_], /) -> Any: ...
+
+
+Clips = TypeVar("Clips", bound=Rows, contravariant=True)
 
 
 class Detector(Protocol[Clips]):
@@ -115,7 +124,11 @@ def fitted_gamma(scores: ArrayLike, quantile: float = 0.9) -> rv_frozen | None:
 
 
 def held_out_scores(
-    detector: Detector[Clips], clips: Clips, folds: int = 5, seed: int = 0
+    detector: Detector[Clips],
+    clips: Clips,
+    folds: int = 5,
+    seed: int = 0,
+    groups: NDArray[np.int_] | None = None,
 ) -> NDArray[np.float64]:
     """Score each training clip with a detector that was fitted without it.
 
@@ -128,6 +141,8 @@ def held_out_scores(
         clips: Normal training clips: has a length, and ``clips[[0, 3]]`` is a sub-sequence.
         folds: At most so many; one clip per fold where there are fewer clips.
         seed: Seed of the shuffle.
+        groups: Equal for clips of one recording, shape (n,), which are held out together (see
+            ``folds.split_folds``); by default each clip is one of its own.
 
     Returns:
         Anomaly scores in the order of ``clips``, shape (n,).
@@ -150,8 +165,7 @@ def held_out_scores(
     if folds < 2:
         raise ValueError(f"folds: expected at least 2, found {folds}")
     held_out = np.empty(len(clips))
-    splits = KFold(min(folds, len(clips)), shuffle=True, random_state=seed)
-    for rest, fold in splits.split(np.empty(len(clips))):
+    for rest, fold in split_folds(len(clips), folds, seed, groups):
         fitted = clone(detector)
         fitted.fit(clips[rest])
         scores = np.asarray(fitted.score(clips[fold]))

@@ -307,7 +307,7 @@ def _check(sections: Sequence[Section], n: int, level: float) -> None:
 
 def _draws(section: Section, n: int, rng: np.random.Generator) -> NDArray[np.int_]:
     strata = [section.labels] if section.domains is None else [section.labels, section.domains]
-    return resample(*strata, n=n, seed=rng)
+    return resample(*strata, n=n, seed=rng, groups=section.groups)
 
 
 def _metrics(section: Section, counts: NDArray[np.int_]) -> NDArray[np.float64]:

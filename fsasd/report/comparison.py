@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from fsasd.evaluation.folds import recording_groups
 from fsasd.evaluation.metrics import (
     OFFICIAL,
     Section,
@@ -101,7 +102,12 @@ def setting_sections(scores: pd.DataFrame, setting: str) -> list[Section]:
         setting: Its name there.
     """
     return [
-        Section(clips["label"] == "anomaly", known_domains(clips["domain"]), clips["score"])
+        Section(
+            clips["label"] == "anomaly",
+            known_domains(clips["domain"]),
+            clips["score"],
+            groups=recording_groups(clips.get("recording", ())),
+        )
         for _, clips in scores[scores["setting"] == setting].groupby(ID, sort=False)
     ]
 

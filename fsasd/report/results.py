@@ -24,8 +24,8 @@ FAILED = "failed.csv"
 ID = list(SectionId._fields)
 """Columns that name the section of a row."""
 
-_TEXT = (*ID, "domain", "label", "caption", "raw_label", "reason", "abstain_reason", "wav",
-         "setting", "stage")  # fmt: skip
+_TEXT = (*ID, "domain", "label", "recording", "caption", "raw_label", "reason", "abstain_reason",
+         "wav", "setting", "stage")  # fmt: skip
 _TABLES_OF_SETTINGS = ("selection.csv", "real_curve.csv", "settings.csv")
 
 

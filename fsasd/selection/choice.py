@@ -20,8 +20,9 @@ from safetensors.numpy import load_file, save_file
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector, TooFewClipsError, require_finite
+from fsasd.evaluation.folds import recording_groups
 from fsasd.evaluation.metrics import known_domains
-from fsasd.selection.crossfit import NO_SOURCE, calibrated, crossfit, source_rows
+from fsasd.selection.crossfit import NO_SOURCE, calibrated, crossfit, recordings_of, source_rows
 from fsasd.selection.selector import Curve, Selection, Selector
 from fsasd.selection.settings import PARAMETER, Candidates, row_of, title
 from fsasd.selection.significance import DomainGap, domain_gap, n_independent, unlike_real_clips
@@ -295,7 +296,8 @@ def in_hindsight(
         )
     candidates = evidence.candidates
     domains = evaluated_domains(test)
-    real = selector.curve(test.labels, evidence.test, domains, candidates=candidates)
+    groups = recording_groups(recordings_of(test))
+    real = selector.curve(test.labels, evidence.test, domains, groups=groups, candidates=candidates)
     rows = _compared(selector, selection, candidates, real)
     default = next(name for name, row in rows.items() if row == candidates.default)
     return Hindsight(
@@ -335,17 +337,19 @@ def _gap(evidence: Evidence) -> DomainGap | None:
 
 
 def _groups(train: Clips, synthetic: Clips) -> NDArray[np.int_]:
-    """(train + synthetic,) Numbers of the recordings that clips are, or were made of.
+    """(train + synthetic,) Numbers of the recordings that clips were cut from, or made of.
 
     In the order of the recordings' names, wherever they lie: in which order they are resampled
     depends on it.
     """
     sources = source_rows(train, synthetic)
     names = [clip.path.name for clip in [*train, *synthetic]]
-    recording = np.arange(len(names))
-    recording[len(train) :] = np.where(sources == NO_SOURCE, recording[len(train) :], sources)
+    first = np.arange(len(names))
+    if (groups := recording_groups(recordings_of(train))) is not None:
+        first[: len(train)] = np.unique(groups, return_index=True)[1][groups]
+    first[len(train) :] = np.where(sources == NO_SOURCE, first[len(train) :], first[sources])
     order = sorted(range(len(names)), key=lambda i: (names[i], i))
-    return np.argsort(order)[recording]
+    return np.argsort(order)[first]
 
 
 def _domains(clips: Clips) -> Domains:
@@ -389,8 +393,13 @@ def _score_table(
     rows: dict[str, int], default: str, test: Clips, scores: NDArray[np.float64]
 ) -> pd.DataFrame:
     clips = pd.DataFrame(
-        {"file": printable(clip.path.name), "label": clip.label, "domain": clip.domain}
-        for clip in test
+        {
+            "file": printable(clip.path.name),
+            "label": clip.label,
+            "domain": clip.domain,
+            "recording": recording,
+        }
+        for clip, recording in zip(test, recordings_of(test), strict=True)
     )
     tables: Sequence[pd.DataFrame] = [
         clips.assign(setting=name, default=name == default, score=scores[row])

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold
 
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips
 from fsasd.data.content import content_hashes
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
+from fsasd.evaluation.folds import recording_groups, split_folds
 
 FOLDS = 5
 
@@ -34,7 +34,8 @@ def crossfit(
     Args:
         detector: Copies of it are fitted.
         settings: Each is fitted on each fold's complement.
-        train: Real normal clips: divided into folds, each scored by a fit on the others.
+        train: Real normal clips: divided into folds, each scored by a fit on the others. Clips of
+            one recording are in one fold.
         synthetic: Clips that are not fitted on. One that was made of a training clip belongs to
             that clip's fold; the rest are dealt out in turn.
         folds: At most so many; one clip per fold where there are fewer.
@@ -49,9 +50,7 @@ def crossfit(
     """
     if len(train) < 2:
         raise TooFewClipsError(f"cross-fitting needs 2 clips at least, found {len(train)}")
-    splits = list(
-        KFold(min(folds, len(train)), shuffle=True, random_state=seed).split(np.empty(len(train)))
-    )
+    splits = split_folds(len(train), folds, seed, recording_groups(recordings_of(train)))
     fold_of = np.empty(len(train), dtype=int)
     for number, (_, fold) in enumerate(splits):
         fold_of[fold] = number
@@ -66,6 +65,11 @@ def crossfit(
         scores = detector.score_path(settings, train[rest], clips)
         held_out[:, fold], scored[:, members] = scores[:, : len(fold)], scores[:, len(fold) :]
     return held_out, scored
+
+
+def recordings_of(clips: Clips) -> list[str | None]:
+    """Return the recording that each clip was cut from, as far as it is known."""
+    return [getattr(clip, "recording", None) for clip in clips]
 
 
 def source_rows(train: Clips, synthetic: Clips) -> NDArray[np.int_]:

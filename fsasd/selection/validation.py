@@ -27,6 +27,7 @@ from scipy import stats
 from fsasd.data.clips import Clips
 from fsasd.data.names import SectionId
 from fsasd.detectors.base import Detector
+from fsasd.evaluation.folds import recording_groups
 from fsasd.evaluation.metrics import known_domains
 from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
 from fsasd.selection.choice import Hindsight, choose, has_both_labels, in_hindsight, measure
@@ -102,9 +103,9 @@ def compare(
     """Compare settings on machines whose anomalies are known.
 
     Args:
-        scores: ``setting_scores.csv``: machine, section, label, domain, setting, default, score.
-            With a
-            column ``run``, a machine's runs (of several seeds, say) are averaged.
+        scores: ``setting_scores.csv``: machine, section, label, domain, recording (where clips were
+            cut from recordings), setting, default, score. With a column ``run``, a machine's runs
+            (of several seeds, say) are averaged.
         objective: By which gain, regret and what is closed are measured.
         resamples: Of clips, and of machines.
         level: Of the intervals.
@@ -217,7 +218,9 @@ def _metrics(
     domains = known_domains(clips["domain"])
     divided = objective == "official" and domains is not None
     strata = (labels, np.asarray(domains)) if divided else (labels,)
-    counts = np.vstack([np.ones((1, len(labels)), int), resample(*strata, n=resamples, seed=rng)])
+    groups = recording_groups(clips.get("recording", ()))
+    drawn = resample(*strata, n=resamples, seed=rng, groups=groups)
+    counts = np.vstack([np.ones((1, len(labels)), int), drawn])
     metrics = []
     for run in runs:
         rows = [run[run["setting"] == name] for name in names]
