@@ -116,7 +116,7 @@ _RUNTIME = {
         "enable_model_summary", "log_every_n_steps", "profiler", "num_sanity_val_steps",
         "accumulate_grad_batches",
     },
-    "data": {"num_workers", "cache", "store", "root", "manifest", "ground_truth"},
+    "data": {"num_workers", "cache", "store", "root", "manifest", "ground_truth", "types", "sites"},
     "generator": {"gradient_checkpointing", "compile_unet", "channels_last"},
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from fsasd.data.audio_files import printable
-from fsasd.data.content import content_hash
+from fsasd.data.content import content_hash, content_hashes
 from fsasd.data.feature_file import DamagedFileError, read_features, write_features
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import READER, AudioError, read
@@ -206,6 +206,18 @@ class Clips(Sequence[Clip]):
             unknown = self[labels.index(None)]
             raise ValueError(f"{unknown.path} has no label: no ground truth was found for it")
         return np.array([label == "anomaly" for label in labels], dtype=int)
+
+    @property
+    def recordings(self) -> np.ndarray:
+        """(n,) Identifier of the recording that each clip was cut from, equal where it is the same.
+
+        Clips of one machine and ``Clip.recording`` are of one recording; where that is unknown, a
+        clip is of its own, and so are its copies: the identifier is the content hash.
+        """
+        known = self.groups(lambda clip: clip.recording and f"{clip.machine}/{clip.recording}")
+        alone = [clip.path for clip, recording in zip(self, known, strict=True) if not recording]
+        contents = iter(content_hashes(alone, self.cache.folder))
+        return np.array([recording or next(contents) for recording in known], dtype=str)
 
     @property
     def domains(self) -> np.ndarray:

@@ -19,9 +19,17 @@ from fsasd.data.audio_files import printable
 from fsasd.data.captions import Captions, default_captions
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.draws import BalancedDraws, Draw, InOrder, process_batch
+from fsasd.data.joining import machine_values
 from fsasd.data.manifest import read_folders, read_manifest
 from fsasd.data.metadata import Clip, read_clips
-from fsasd.data.names import MetadataError, machine_name, require_distinct, section_name
+from fsasd.data.names import (
+    MetadataError,
+    as_written,
+    machine_name,
+    require_distinct,
+    require_known,
+    section_name,
+)
 from fsasd.data.progress import recount
 from fsasd.data.simulate import FACTORY_VERSION, write_factory
 from fsasd.store.key import Description
@@ -52,12 +60,15 @@ class FirstShotDataModule(L.LightningDataModule):
         num_workers: Processes that load training examples.
         cache: Folder of the feature cache.
         channel: What to take of recordings with several channels (see ``recording.read``).
+        types: Machine to its type; otherwise what the clips say (a manifest's column ``type``), or
+            the machine's name, which is its type in DCASE's data.
+        sites: Machine to where it stands; otherwise what the clips say, or unknown.
         seed: Of the split and of the order.
 
     Raises:
         MetadataError: A machine cannot be called so, two are easily taken for each other, a machine
             is both reference and target, its caption names an attribute that it does not have, or
-            a rule of ``hold_out`` fits no clip.
+            a rule of ``hold_out`` fits no clip, ``types`` or ``sites`` name an unknown machine.
         ValueError: ``batch_size`` or ``val_share`` is out of range.
     """
 
@@ -73,6 +84,8 @@ class FirstShotDataModule(L.LightningDataModule):
         num_workers: int = 0,
         cache: str | Path | None = None,
         channel: int | str | None = None,
+        types: Mapping[str, str] | None = None,
+        sites: Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -103,13 +116,17 @@ class FirstShotDataModule(L.LightningDataModule):
             if not any(_matches(kind, rule) for kind in self.clips.kinds):
                 raise MetadataError(f"hold_out: no clip is {rule}, so nothing would be held out")
         self.num_workers = num_workers
+        self.types: dict[str, str] = {m: m for m in sorted(machines)} | self._values("type", types)
+        """Machine to its type."""
+        self.sites: dict[str, str] = self._values("site", sites)
+        """Machine to where it stands; machines of which that is unknown are not in it."""
         self.seed = seed
         self._accumulated: int | None = None
 
     @classmethod
     def from_dcase(
         cls,
-        root: str | Path,
+        root: str | Path | Sequence[str | Path],
         machines: Sequence[str] | None = None,
         ground_truth: str | Path | None = None,
         references: Sequence[str] | None = None,
@@ -130,14 +147,20 @@ class FirstShotDataModule(L.LightningDataModule):
 
     @classmethod
     def from_manifest(
-        cls, manifest: str | Path, targets: Sequence[str] | None = None, **options: Any
+        cls,
+        manifest: str | Path | Sequence[str | Path],
+        targets: Sequence[str] | None = None,
+        **options: Any,
     ) -> FirstShotDataModule:
         """Read a table of recordings (see ``manifest.read_manifest``)."""
         return cls(read_manifest(manifest, targets), **options)
 
     @classmethod
     def from_folder(
-        cls, root: str | Path, targets: Sequence[str] | None = None, **options: Any
+        cls,
+        root: str | Path | Sequence[str | Path],
+        targets: Sequence[str] | None = None,
+        **options: Any,
     ) -> FirstShotDataModule:
         """Read folders named after machine, split and label (see ``manifest.read_folders``)."""
         return cls(read_folders(root, targets), **options)
@@ -188,6 +211,15 @@ class FirstShotDataModule(L.LightningDataModule):
     def targets(self) -> list[str]:
         """Machines of which only normal clips are known."""
         return self._machines("target")
+
+    def _values(self, field: str, configured: Mapping[str, str] | None) -> dict[str, str]:
+        """Return what is known of each machine, by its name; what is configured counts."""
+        kinds = self.clips.kinds
+        known = machine_values(self.clips, field) if any(getattr(k, field) for k in kinds) else {}
+        machines = {kind.machine for kind in kinds}
+        names = as_written(configured or {}, machines, f"machines with a {field}")
+        require_known(names, machines, "machines")
+        return known | dict(zip(names, map(str, (configured or {}).values()), strict=True))
 
     def _machines(self, role: str) -> list[str]:
         return sorted({kind.machine for kind in self.clips.where(role=role).kinds})

@@ -11,14 +11,14 @@ from fsasd.data.clips import Clips
 from fsasd.data.content import content_hashes, digest
 from fsasd.data.metadata import Clip
 
-_FIELDS = [field.name for field in fields(Clip) if field.name != "path"]
+_FIELDS = [field.name for field in fields(Clip) if field.name not in ("path", "type", "site")]
 
 
 def describe_clips(clips: Clips, without: Collection[str] = ()) -> dict[str, str]:
     """Return what a result depends on of clips, for its key, and to tell what has changed.
 
-    Recordings enter by content, file name and everything that is known of them, never by folder or
-    time; each file is read once (``content.content_hash``).
+    Recordings enter by content, file name and everything that is known of them but their machine's
+    type and site, never by folder or time; each file is read once (``content.content_hash``).
 
     Args:
         clips: In the order in which a stage is given them.

@@ -1,9 +1,9 @@
-"""One's own recordings -> ``list[Clip]``: a table of them, or folders named after what is in them.
+"""Recordings of any machines -> ``list[Clip]``: a table of them, or folders named by machine.
 
 A manifest has a row per recording and the columns ``path``, ``machine``, ``split`` and ``label``;
-``domain``, ``section`` and ``role`` may be added, and any further column is an attribute, with its
-unit in the value (``1200 rpm``) or once in the column's name (``speed [rpm]``). Every bad row is
-told, with its line.
+``domain``, ``section``, ``role``, ``recording``, ``type`` and ``site`` may be added. Any further
+column is an attribute, with its unit in the value (``1200 rpm``) or once in the column's name
+(``speed [rpm]``). Every bad row is named, with its line.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from fsasd.data.audio_files import (
     recordings_in,
     warn_of_left_out,
 )
+from fsasd.data.clip import Clip
 from fsasd.data.csv_table import is_known, read_rows
-from fsasd.data.metadata import Clip
+from fsasd.data.joining import join, listed, machine_values
 from fsasd.data.names import (
     MetadataError,
     as_written,
@@ -38,7 +39,7 @@ from fsasd.data.names import (
 )
 
 REQUIRED = ("path", "machine", "split", "label")
-OPTIONAL = ("domain", "section", "role")
+OPTIONAL = ("domain", "section", "role", "recording", "type", "site")
 
 _ALLOWED = {
     "split": ("train", "test"),
@@ -46,6 +47,9 @@ _ALLOWED = {
     "domain": ("source", "target", ""),
     "role": ("reference", "target", ""),
 }
+_FREE = {"recording", "type", "site"}
+"""Columns of names that may be anything; what attributes write for unknown is unknown here, too."""
+
 SUBFOLDER = "folder"
 """Attribute of a recording that lies deeper than its label: the folders in between."""
 
@@ -55,12 +59,15 @@ _TOLD = 20
 """Problems that an error tells in words; of others it gives the number, and the lines."""
 
 
-def read_manifest(path: str | Path, targets: Sequence[str] | None = None) -> list[Clip]:
+def read_manifest(
+    path: str | Path | Sequence[str | Path], targets: Sequence[str] | None = None
+) -> list[Clip]:
     """Read the recordings that a table lists.
 
     Args:
         path: A CSV file with a header (see ``csv_table.read_rows``), or a Parquet file. Paths in it
-            are relative to the folder that it lies in; an empty cell is unknown.
+            are relative to the folder that it lies in; an empty cell is unknown. Several are read
+            as one (see ``join``).
         targets: The new machines (see ``with_roles``).
 
     Returns:
@@ -69,9 +76,14 @@ def read_manifest(path: str | Path, targets: Sequence[str] | None = None) -> lis
     Raises:
         FileNotFoundError: There is no such file.
         MetadataError: A column is missing, rows are wrong (the lines of all are given, and what is
-            wrong with the first 20), a machine's role is open.
+            wrong with the first 20), a machine's role is open, a machine has two roles, types or
+            sites, clips of one machine, section and split are in two tables.
     """
-    path = Path(path)
+    clips = join((place, _read_table(place)) for place in listed(path))
+    return with_roles(clips, targets)
+
+
+def _read_table(path: Path) -> list[Clip]:
     if not path.is_file():
         raise FileNotFoundError(f"manifest {path} does not exist")
     is_parquet = path.suffix.lower() in (".parquet", ".pq")
@@ -92,10 +104,12 @@ def read_manifest(path: str | Path, targets: Sequence[str] | None = None) -> lis
         )
     if not clips:
         raise MetadataError(f"{path}: expected a row per recording, found none below the header")
-    return with_roles(clips, targets)
+    return clips
 
 
-def read_folders(root: str | Path, targets: Sequence[str] | None = None) -> list[Clip]:
+def read_folders(
+    root: str | Path | Sequence[str | Path], targets: Sequence[str] | None = None
+) -> list[Clip]:
     """Read recordings in ``<root>/<machine>/{train,test}/{normal,anomaly}/``.
 
     Those in folders below have these as the attribute ``folder``: ``leak`` or ``leak/monday``. Test
@@ -103,7 +117,7 @@ def read_folders(root: str | Path, targets: Sequence[str] | None = None) -> list
     that look like audio are named in one warning.
 
     Args:
-        root: The folder of the machines' folders.
+        root: The folder of the machines' folders; or several, which are read as one (see ``join``).
         targets: The new machines (see ``with_roles``).
 
     Returns:
@@ -112,9 +126,16 @@ def read_folders(root: str | Path, targets: Sequence[str] | None = None) -> list
     Raises:
         FileNotFoundError: There is no such folder.
         MetadataError: A folder or file is elsewhere (all are told), a machine's name cannot be one,
-            two are easily taken for each other, a machine's role is open.
+            two are easily taken for each other, a machine's role is open, clips of one machine and
+            split are in two roots.
     """
-    root = Path(root)
+    clips = join((place, _read_root(place)) for place in listed(root))
+    if len(listed(root)) > 1:
+        clips.sort(key=lambda clip: clip.machine)
+    return with_roles(clips, targets)
+
+
+def _read_root(root: Path) -> list[Clip]:
     if not root.is_dir():
         raise FileNotFoundError(f"data root {root} does not exist")
     clips: list[Clip] = []
@@ -136,7 +157,7 @@ def read_folders(root: str | Path, targets: Sequence[str] | None = None) -> list
             "<machine>/{train,test}/{normal,anomaly}, found none"
         )
     warn_of_left_out(root, [root], [clip.path for clip in clips])
-    return with_roles(clips, targets)
+    return clips
 
 
 def _machine_clips(folder: Path) -> tuple[list[Clip], list[str]]:
@@ -182,12 +203,14 @@ def with_roles(clips: Sequence[Clip], targets: Sequence[str] | None = None) -> l
     ['target']
     """
     machines = sorted({clip.machine for clip in clips})
+    for field in ("type", "site"):
+        machine_values(clips, field)
     if targets is not None:
         targets = as_written(targets, machines, "machines")
         require_known(targets, machines, "machines")
         roles = {machine: "target" if machine in targets else "reference" for machine in machines}
     else:
-        roles = _own_roles(clips)
+        roles = machine_values(clips, "role")
         roles |= _certain_roles(clips, [machine for machine in machines if machine not in roles])
     return [replace(clip, role=roles[clip.machine]) for clip in clips]
 
@@ -255,6 +278,8 @@ class _RowReader:
                 known["section"] = section_name(section)
             except MetadataError as error:
                 problems.append(str(error))
+        for column in _FREE & set(known):
+            known[column] = spelling(known[column]) if is_known(known[column]) else ""
         return {column: value or None for column, value in known.items()}, problems
 
     def _wrong_path(self, path: str, written: str, number: int) -> list[str]:
@@ -318,17 +343,6 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
 def _attribute(column: str) -> tuple[str, str]:
     match = _UNIT.fullmatch(column)
     return (match["name"], match["unit"].strip()) if match else (column, "")
-
-
-def _own_roles(clips: Iterable[Clip]) -> dict[str, str]:
-    roles: dict[str, str] = {}
-    for clip in clips:
-        if clip.role and roles.setdefault(clip.machine, clip.role) != clip.role:
-            raise MetadataError(
-                f"{clip.machine}: expected one role for all of its clips, found reference and "
-                f"target, e.g. {clip.role} for {clip.path}"
-            )
-    return roles
 
 
 def _certain_roles(clips: Iterable[Clip], machines: Sequence[str]) -> dict[str, str]:

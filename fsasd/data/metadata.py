@@ -12,14 +12,16 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from fsasd.data.audio_files import READABLE, folders_in, recordings_in, warn_of_left_out
+from fsasd.data.clip import Clip
 from fsasd.data.csv_table import is_known, read_rows
 from fsasd.data.dcase_names import clip_named, parse_name, stem_of
 from fsasd.data.ground_truth import DOMAINS, LABELS, SectionTruth, read_truth
+from fsasd.data.joining import join, listed
 from fsasd.data.names import (
     MetadataError,
     as_written,
@@ -48,45 +50,8 @@ NO_ATTRIBUTE = "noAttribute"
 _SAME_KEY = {"speed": "spd", "spd": "speed"}
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One recording and what is known of it; unknown is ``None``.
-
-    Attributes:
-        path: The audio file.
-        machine: Machine type, as the data set spells it.
-        role: ``reference`` (anomalies may be known) or ``target`` (only normal clips to train on).
-        split: ``train`` or ``test``.
-        section: Section or machine id, e.g. ``00``.
-        domain: ``source`` or ``target``.
-        label: ``normal`` or ``anomaly``.
-        attributes: Operating and environmental attributes, key to value, in the order written.
-        raw_label: The attribute part of the name as written, also where it cannot be split.
-        source: Of a synthetic clip that is derived from a recording's audio, the content hash of
-            that recording (``content.content_hash``): a detector that was fitted on it has been
-            fitted on the synthetic clip, too.
-        synthetic: Synthesised by a generator: mono, whichever channel is taken of real recordings.
-
-    >>> clip = read_name("fan/train/section_00_source_train_normal_0000_m-n_W.wav")
-    >>> clip.machine, clip.domain, clip.label, dict(clip.attributes)
-    ('fan', 'source', 'normal', {'m-n': 'W'})
-    """
-
-    path: Path
-    machine: str
-    role: str | None = None
-    split: str | None = None
-    section: str | None = None
-    domain: str | None = None
-    label: str | None = None
-    attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
-    raw_label: str = ""
-    source: str | None = None
-    synthetic: bool = False
-
-
 def read_clips(
-    root: str | Path,
+    root: str | Path | Sequence[str | Path],
     machines: Sequence[str] | None = None,
     ground_truth: str | Path | None = None,
     *,
@@ -98,7 +63,7 @@ def read_clips(
 
     Args:
         root: Folder with ``dev_data/<machine>/{train,test}`` and, or,
-            ``eval_data/<machine>/{train,test}``.
+            ``eval_data/<machine>/{train,test}``; or several, which are read as one (see ``join``).
         machines: Machines to read; all that there are by default.
         ground_truth: What DCASE's evaluators publish: a folder with ``ground_truth_data``,
             ``ground_truth_domain`` and ``ground_truth_attributes``, or with
@@ -117,29 +82,47 @@ def read_clips(
     Raises:
         FileNotFoundError: ``root`` or ``ground_truth`` does not exist.
         MetadataError: No machine, no clip, an unknown or a missing machine, a name or a table out
-            of form, ground truth that says nothing of any clip.
+            of form, ground truth that says nothing of any clip, clips of one machine, section and
+            split in two roots.
     """
-    root = Path(root)
-    folders = _chosen(_machine_folders(root), references, targets, machines, root)
-    truth_root = Path(ground_truth) if ground_truth else root / "ground_truth"
-    if ground_truth and not truth_root.exists():
-        raise FileNotFoundError(f"ground truth {truth_root} does not exist")
+    roots = listed(root)
+    there = [folder for place in roots for folder in _machine_folders(place)]
+    folders = _chosen(there, references, targets, machines, ", ".join(map(str, roots)))
+    if ground_truth and not Path(ground_truth).exists():
+        raise FileNotFoundError(f"ground truth {ground_truth} does not exist")
     names = {folder.machine for folder in folders}
-    truth = _read_truth(truth_root, names) if truth_root.exists() else {}
-    forms = dict(zip(as_written(label_forms or {}, names, "machines"), (label_forms or {}).values(),
-                     strict=True))  # fmt: skip
+    written = as_written(label_forms or {}, names, "machines")
+    forms = dict(zip(written, (label_forms or {}).values(), strict=True))
+    clips = join(
+        (place, _read_root(place, [f for f in folders if f.root == place], ground_truth, forms))
+        for place in roots
+    )
+    if ground_truth:
+        _require_named(clips, Path(ground_truth))
+    if len(roots) > 1:
+        clips.sort(key=lambda clip: (clip.role or "", clip.machine))
+    return clips
+
+
+def _read_root(
+    root: Path,
+    folders: Sequence[_MachineFolder],
+    ground_truth: str | Path | None,
+    forms: Mapping[str, str],
+) -> list[Clip]:
+    truth_root = Path(ground_truth) if ground_truth else root / "ground_truth"
+    machines = {folder.machine for folder in folders}
+    truth = _read_truth(truth_root, machines) if truth_root.exists() else {}
     clips: list[Clip] = []
     for folder in sorted(folders):
         form = forms.get(folder.machine)
-        found = _machine_clips(folder, form)
-        if not found:
+        machine_clips = _machine_clips(folder, form)
+        if not machine_clips:
             raise MetadataError(
                 f"{folder.machine}: no recording ({READABLE}) in {folder.path}/train or /test"
             )
-        found = _fill_from_tables(found, folder.path)
-        clips += [_with_truth(clip, truth, form) for clip in found]
-    if ground_truth:
-        _require_named(clips, truth_root)
+        machine_clips = _fill_from_tables(machine_clips, folder.path)
+        clips += [_with_truth(clip, truth, form) for clip in machine_clips]
     copies = [path for folder in folders for path in _copies(folder.path)]
     places = [folder.path for folder in folders]
     warn_of_left_out(root, places, {*copies, *(clip.path for clip in clips)})
@@ -218,6 +201,7 @@ class _MachineFolder(NamedTuple):
     role: str
     machine: str
     path: Path
+    root: Path
 
 
 def _machine_folders(root: Path) -> list[_MachineFolder]:
@@ -228,7 +212,7 @@ def _machine_folders(root: Path) -> list[_MachineFolder]:
         # The DCASE baselines keep the archives' contents one level further down, in raw/.
         top = root / part / "raw" if (root / part / "raw").is_dir() else root / part
         if top.is_dir():
-            folders += [_MachineFolder(role, spelling(p.name), p) for p in folders_in(top)]
+            folders += [_MachineFolder(role, spelling(p.name), p, root) for p in folders_in(top)]
     if not folders:
         found = ", ".join(sorted(p.name for p in root.iterdir())) or "nothing"
         raise MetadataError(
@@ -242,7 +226,7 @@ def _chosen(
     references: Sequence[str] | None,
     targets: Sequence[str] | None,
     machines: Sequence[str] | None,
-    root: Path,
+    root: str,
 ) -> list[_MachineFolder]:
     """Take the machines that are asked for, with their roles; no two may be taken for one."""
     there = sorted({folder.machine for folder in folders})
@@ -264,7 +248,7 @@ def _with_roles(
     folders: Sequence[_MachineFolder],
     roles: Mapping[str, str],
     machines: Sequence[str] | None,
-    root: Path,
+    root: str,
 ) -> list[_MachineFolder]:
     """Take the machines that have a role, which must all be there, and no others."""
     if machines is not None:

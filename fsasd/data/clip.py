@@ -1,0 +1,51 @@
+"""``Clip``: one recording and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One recording and what is known of it; unknown is ``None``.
+
+    Attributes:
+        path: The audio file.
+        machine: Machine type, as the data set spells it.
+        role: ``reference`` (anomalies may be known) or ``target`` (only normal clips to train on).
+        split: ``train`` or ``test``.
+        section: Section or machine id, e.g. ``00``.
+        domain: ``source`` or ``target``.
+        label: ``normal`` or ``anomaly``.
+        attributes: Operating and environmental attributes, key to value, in the order written.
+        raw_label: The attribute part of the name as written, also where it cannot be split.
+        source: Of a synthetic clip that is derived from a recording's audio, the content hash of
+            that recording (``content.content_hash``): a detector that was fitted on it has been
+            fitted on the synthetic clip, too.
+        synthetic: Synthesised by a generator: mono, whichever channel is taken of real recordings.
+        recording: Name of the recording that the clip was cut from, where several clips were cut
+            from one: they are not independent of each other (see ``Clips.recordings``).
+        type: Type of the machine, such as ``fan``. Like ``site``, it is looked at by validation
+            alone (see ``FirstShotDataModule.types``), and is in no key of other stages.
+        site: Where the machine stands, such as a plant.
+
+    >>> Clip(Path("fan/train/a.wav"), "fan", label="normal").domain is None
+    True
+    """
+
+    path: Path
+    machine: str
+    role: str | None = None
+    split: str | None = None
+    section: str | None = None
+    domain: str | None = None
+    label: str | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    raw_label: str = ""
+    source: str | None = None
+    synthetic: bool = False
+    recording: str | None = None
+    type: str | None = None
+    site: str | None = None
