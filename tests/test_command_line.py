@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import types
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -92,13 +93,25 @@ def test_standard_output_is_the_results():
         assert logs.handlers.console.stream == "ext://sys.stderr"
 
 
+@pytest.mark.parametrize("arguments", [["plan", "seed=1"], ["seed=1", "--plan"]])
+def test_a_plan_is_an_override(arguments, monkeypatch):
+    called = []
+    application = types.SimpleNamespace(main=lambda: called.append(sys.argv[1:]))
+    monkeypatch.setitem(sys.modules, "fsasd.cli.main", application)
+    monkeypatch.setattr(sys, "argv", ["fsasd", *arguments])
+    assert commands.run("fsasd") is None
+    assert called == [["seed=1", "plan=true"]]
+
+
 @pytest.mark.parametrize("override", ["detecto=knn", "detecto.k=1", "dat.root=x", "sed=1"])
 def test_a_misspelt_name_comes_with_a_suggestion(override, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["fsasd", "experiment=tiny", override])
     assert commands.run("fsasd") == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert re.match(rf"{override}: nothing is called so\. Did you mean '(detector|data|seed)'", err)
+    assert re.match(
+        rf"{override}: there is no such setting\. Did you mean '(detector|data|seed)'", err
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 import fsasd.cli.main as app
-from fsasd.cli.sweep import leave_out
+from fsasd.cli.sweep import mark_failed
 from fsasd.data.audio_files import path_of
 from fsasd.data.captions import Captions
 from fsasd.data.metadata import read_clips
@@ -1069,9 +1069,9 @@ def test_the_command_fails_with_one_line_and_a_code(tmp_path):
 
 def test_a_sweep_over_detectors_shares_the_generator(tmp_path):
     store, folder = tmp_path / "store", tmp_path / "sweep"
-    # A job that was left out before, and now is run again.
+    # A job that failed before, and now is run again.
     (folder / "1").mkdir(parents=True)
-    leave_out(folder / "1", "weights are missing")
+    mark_failed(folder / "1", "weights are missing")
     found = command(
         *("-m", "detector=twfr_gmm,knn", *TINY, f"store={store}", f"hydra.sweep.dir={folder}"),
         cwd=tmp_path,
@@ -1079,7 +1079,7 @@ def test_a_sweep_over_detectors_shares_the_generator(tmp_path):
     assert found.returncode == 0, found.stdout + found.stderr
     jobs = pd.read_csv(folder / "sweep.csv")
     assert jobs["detector"].tolist() == ["twfr_gmm", "knn"]
-    assert jobs["left_out"].isna().all()
+    assert jobs["reason"].isna().all()
     assert jobs["official"].notna().all()
     assert (jobs["scoring_ms"] > 0).all()
     assert len(list((store / "finetune").glob("*/model"))) == 1
@@ -1099,8 +1099,8 @@ def test_a_sweep_loses_only_the_detectors_that_cannot_run(tmp_path, monkeypatch)
     assert (tmp_path / "2" / "metrics.csv").is_file()
     assert pd.read_csv(tmp_path / "sweep.csv")["detector"].tolist() == ["anopatch", "genrep", "knn"]
     assert "The sweep, the best first" in found.stdout
-    _, left_out = found.stderr.split("The sweep left out what follows; all other jobs have their")
-    first, second = left_out.strip().splitlines()[1:]
+    _, failed = found.stderr.split("2 of 3 jobs have no result:")
+    first, second = failed.strip().splitlines()
     assert "detector=anopatch" in first
     assert "encoder 'MIT/ast-finetuned-audioset-10-10-0.4593' could not be read" in first
     assert "detector=genrep" in second

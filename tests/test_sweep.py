@@ -1,4 +1,4 @@
-"""Jobs side by side: from the folders that they leave, whatever became of them."""
+"""The comparison of a sweep's jobs, from the folders that they leave."""
 
 import pickle
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from fsasd.cli import sweep
-from fsasd.cli.sweep import Comparison, compare, jobs, leave_out
+from fsasd.cli.sweep import Comparison, compare, jobs, mark_failed
 from fsasd.evaluation.metrics import metrics_table, section_metrics
 
 
@@ -48,7 +48,7 @@ def swept(tmp_path):
         ("lof", 1): job(tmp_path, "10", [data, "detector=lof", "+seed=1"], 3.0, 1),
     }
     job(tmp_path, "3", [data, "detector=anopatch", "seed=0"])
-    leave_out(tmp_path / "3", "weights are missing")
+    mark_failed(tmp_path / "3", "weights are missing")
     return tmp_path, official
 
 
@@ -58,7 +58,7 @@ def test_a_row_for_each_job_in_their_order(swept):
     assert table["job"].tolist() == ["0", "1", "2", "3", "10"]
     assert table["detector"].tolist() == ["knn", "knn", "lof", "anopatch", "lof"]
     assert table["seed"].tolist() == ["0", "1", "0", "0", "1"]
-    done = table[table["left_out"] == ""].set_index(["detector", "seed"])
+    done = table[table["reason"] == ""].set_index(["detector", "seed"])
     for (detector, seed), score in official.items():
         assert done.loc[(detector, str(seed)), "official"] == pytest.approx(score)
     assert done["low"].unique().tolist() == [0.4]
@@ -68,7 +68,7 @@ def test_a_row_for_each_job_in_their_order(swept):
     ]  # fmt: skip
 
 
-def test_the_sweep_is_told_with_the_best_first_and_seeds_together(swept, capsys):
+def test_jobs_are_printed_with_the_best_first_and_seeds_together(swept, capsys):
     folder, official = swept
     compare(folder)
     out, err = capsys.readouterr()
@@ -80,14 +80,14 @@ def test_the_sweep_is_told_with_the_best_first_and_seeds_together(swept, capsys)
     spread = 50 * abs(official["knn", 0] - official["knn", 1])
     assert f"{mean:.1f} ± {spread:.1f} [40.0 to 80.0]     2" in second
     assert err.strip().splitlines() == [
-        "The sweep left out what follows; all other jobs have their results:",
+        "1 of 5 jobs have no result:",
         "  data=factory detector=anopatch seed=0: weights are missing",
     ]
     table = pd.read_csv(folder / "sweep.csv", dtype={"job": str})
     assert table["official"].tolist() == pytest.approx(
         jobs(folder)["official"].tolist(), nan_ok=True
     )
-    assert table["left_out"].dropna().tolist() == ["weights are missing"]
+    assert table["reason"].dropna().tolist() == ["weights are missing"]
 
 
 def test_a_failed_section_leaves_the_scores_of_its_job_undefined(swept, capsys):
@@ -111,7 +111,7 @@ def test_a_failed_section_leaves_the_scores_of_its_job_undefined(swept, capsys):
     assert [row.split()[0] for row in rows[1:3]] == ["knn", "lof"]
     assert rows[2].split()[-2:] == ["—", "2"]
     assert err.strip().splitlines()[-2:] == [
-        "Sections failed in these jobs, whose scores are undefined therefore:",
+        "In 1 of 4 jobs sections failed; their scores are undefined:",
         "  data=factory detector=lof +seed=1: fan section 00 in stage detect: no training clips",
     ]
 
@@ -124,7 +124,7 @@ def test_a_job_of_which_all_sections_failed_is_a_row(swept):
     pd.DataFrame([row]).to_csv(folder / "0" / "failed.csv", index=False)
     table = jobs(folder).set_index("job")
     assert table.loc["0", "failed"].startswith("fan section 00")
-    assert table.loc["0", "left_out"] == ""
+    assert table.loc["0", "reason"] == ""
     compare(folder)
 
 
@@ -157,13 +157,13 @@ def test_without_labels_there_is_no_score_but_what_it_costs(tmp_path, capsys):
     assert unknown.split() == ["knn", "100", "10.0", "s", "5.0", "ms", "—", "—", "—", "—", "1"]
 
 
-def test_a_job_that_was_killed_is_not_passed_over(tmp_path, capsys):
+def test_a_job_that_was_killed_is_listed(tmp_path, capsys):
     job(tmp_path, "0", ["detector=knn"])
     job(tmp_path, "1", ["detector=fkie"])
     (tmp_path / "1" / "clips.csv").unlink()
     compare(tmp_path)
-    said = capsys.readouterr().err
-    assert f"detector=fkie: it ended without a result, see {tmp_path / '1' / 'run.log'}" in said
+    message = capsys.readouterr().err
+    assert f"detector=fkie: it ended without a result, see {tmp_path / '1' / 'run.log'}" in message
 
 
 def test_a_sweep_that_detects_nothing_has_nothing_to_compare(tmp_path, capsys):
@@ -175,13 +175,13 @@ def test_a_sweep_that_detects_nothing_has_nothing_to_compare(tmp_path, capsys):
     assert not (tmp_path / "sweep.csv").exists()
 
 
-def test_it_is_told_when_the_process_ends_wherever_the_jobs_ran(tmp_path, monkeypatch, swept):
+def test_jobs_are_compared_when_the_process_ends_wherever_they_ran(tmp_path, monkeypatch, swept):
     """Launchers pickle Hydra's callbacks; a job that failed lets Hydra call none at the end."""
     with initialize_config_module("fsasd.conf", version_base="1.3"):
         cfg = compose("config", [f"hydra.sweep.dir={tmp_path}"], return_hydra_config=True)
     callback = hydra.utils.instantiate(cfg.hydra.callbacks.comparison)
     assert isinstance(callback, Comparison)
-    assert pickle.loads(pickle.dumps(callback)).folder == str(tmp_path)
+    assert isinstance(pickle.loads(pickle.dumps(callback)), Comparison)
     registered = []
     monkeypatch.setattr(sweep.atexit, "register", lambda *call: registered.append(call))
     callback.on_multirun_start(cfg)

@@ -1,4 +1,4 @@
-"""The commands as they are typed: what can be said without loading torch is said at once."""
+"""Entry points of the commands; help, version and unknown overrides are handled without torch."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _COMMANDS = {
     "fsasd-store": "fsasd.cli.store",
 }
 
-_OWN_CONFIGURATION = ("--config", "-cd", "-cp", "-cn", "hydra.searchpath")
+_CONFIGURATION = ("--config", "-cd", "-cp", "-cn", "hydra.searchpath")
 
 
 def help_page() -> str:
-    """Return the page of ``fsasd --help``, which Hydra shows too."""
+    """Return the text of ``fsasd --help``."""
     text = (resources.files("fsasd.conf") / "config.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)["hydra"]["help"]["template"]
 
 
 def unknown_override(arguments: Sequence[str]) -> str | None:
-    """Return the first override of a name that the configuration has not, of what ships.
+    """Return the first override whose name the shipped configuration does not have.
 
-    Hydra would advise to add it, which nothing would look at. Whoever brings a configuration along
-    may have names that are not known here.
+    Hydra would advise to add it, and no stage would read it. With a configuration of the user's,
+    nothing is checked, since it may have further names.
 
     Args:
         arguments: Of ``fsasd``.
@@ -43,11 +43,24 @@ def unknown_override(arguments: Sequence[str]) -> str | None:
     >>> unknown_override(["experiment=tiny", "detecto=knn"])
     'detecto=knn'
     """
-    if any(argument.startswith(_OWN_CONFIGURATION) for argument in arguments):
+    if any(argument.startswith(_CONFIGURATION) for argument in arguments):
         return None
     known = _names()
     named = (re.match(r"([A-Za-z_]\w*)[\w./@]*=", argument) for argument in arguments)
     return next((m.string for m in named if m and m[1] not in known), None)
+
+
+def as_overrides(arguments: Sequence[str]) -> list[str]:
+    """Write ``fsasd plan ...`` and ``fsasd ... --plan`` as the override that they stand for.
+
+    Args:
+        arguments: Of ``fsasd``.
+
+    >>> as_overrides(["plan", "seed=1"]), as_overrides(["seed=1", "--plan"])
+    (['seed=1', 'plan=true'], ['seed=1', 'plan=true'])
+    """
+    rest = [a for n, a in enumerate(arguments) if a != "--plan" and (n or a != "plan")]
+    return rest if len(rest) == len(arguments) else [*rest, "plan=true"]
 
 
 def _names() -> set[str]:
@@ -65,32 +78,34 @@ def run(command: str) -> int | None:
         command: Its name.
 
     Returns:
-        Its exit code; 0 where who reads its output has read enough (``| head``).
+        Its exit code; 0 where the reader of its output has closed the pipe (``| head``).
     """
     try:
         code = _run(command, sys.argv[1:])
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # What is still to be written goes nowhere.
+        # The interpreter flushes once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
-def _run(command: str, asked: Sequence[str]) -> int | None:
-    if asked == ["--version"]:
+def _run(command: str, arguments: Sequence[str]) -> int | None:
+    if command == "fsasd":
+        # Hydra, and Lightning where it starts other ranks, read them from there.
+        sys.argv[1:] = arguments = as_overrides(arguments)
+    if arguments == ["--version"]:
         print(f"{command} {__version__}")
         return 0
-    if command == "fsasd" and asked in (["--help"], ["-h"]):
+    if command == "fsasd" and arguments in (["--help"], ["-h"]):
         print(help_page())
         return 0
-    if command == "fsasd" and (unknown := unknown_override(asked)):
+    if command == "fsasd" and (unknown := unknown_override(arguments)):
         from fsasd.settings.parameters import near
 
         name = re.split(r"[./@=]", unknown)[0]
-        print(
-            f"{unknown}: nothing is called so{near(name, _names() - {'defaults'})}", file=sys.stderr
-        )
+        known = _names() - {"defaults"}
+        print(f"{unknown}: there is no such setting{near(name, known)}", file=sys.stderr)
         return 1
     return importlib.import_module(_COMMANDS[command]).main()
 

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +28,9 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fsasd.cli.sweep import LEFT_OUT, leave_out
+from fsasd.cli import resolvers
+from fsasd.cli.paths import keep_paths
+from fsasd.cli.sweep import mark_failed, unmark
 from fsasd.data.check import check, find_in_recordings, inspect_once, log_findings
 from fsasd.data.check.likeness import save_profiles
 from fsasd.data.clips import Clips
@@ -119,25 +120,6 @@ _RUNTIME = {
     "data": {"num_workers", "cache", "store", "root", "manifest", "ground_truth", "types", "sites"},
     "generator": {"gradient_checkpointing", "compile_unet", "channels_last"},
 }  # fmt: skip
-
-
-def _now() -> str:
-    # Lightning starts other ranks by running the command line again, and jobs of a sweep resolve
-    # on their own: all of them inherit the time at which the first began.
-    now = time.strftime("%Y-%m-%d_%H-%M-%S")
-    # Tasks of an array may begin in the same second.
-    if task := os.environ.get("SLURM_ARRAY_TASK_ID"):
-        now += f"_{task}"
-    return os.environ.setdefault("FSASD_NOW", now)
-
-
-def _grid(start: float, stop: float, step: float) -> list[float]:
-    count = round((float(stop) - float(start)) / float(step)) + 1
-    return [round(float(start) + i * float(step), 10) for i in range(count)]
-
-
-OmegaConf.register_new_resolver("fsasd.now", _now, replace=True)
-OmegaConf.register_new_resolver("fsasd.grid", _grid, replace=True)
 
 
 class Run:
@@ -706,14 +688,16 @@ def _require(artifact: Path, stage: str) -> None:
 @hydra.main(config_path="pkg://fsasd.conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float | None:
     """Run fsasd."""
+    resolvers.register()
     limit_messages()
     keep_freed_memory()
     end_with_other_ranks()
     np.set_printoptions(precision=4)
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
+    keep_paths(cfg, hydra_config.runtime.cwd)
     if rank() == 0:
-        (folder / LEFT_OUT).unlink(missing_ok=True)
+        unmark(folder)
     try:
         check_added(
             hydra_config.overrides.task,
@@ -740,7 +724,7 @@ def main(cfg: DictConfig) -> float | None:
         # What a constructor says is clearer than that Hydra called it.
         said = error.__cause__ if isinstance(error, InstantiationException) else None
         if hydra_config.mode == RunMode.MULTIRUN:
-            leave_out(folder, str(said or error))
+            mark_failed(folder, str(said or error))
             raise
         expected = isinstance(error, (ValueError, OSError, ImportError, InstantiationException))
         if os.environ.get("HYDRA_FULL_ERROR") or not expected:

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep found, side by side: told at its end, kept in ``sweep.csv``."""
+"""The comparison of a sweep's jobs: printed when it ends, written to ``sweep.csv``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 from rich.text import Text
 
@@ -24,10 +25,10 @@ from fsasd.runtime.ranks import rank
 
 log = logging.getLogger(__name__)
 
-LEFT_OUT = "left_out.txt"
-"""Says in a job's folder why it has no result."""
+MARK = "failed.txt"
+"""Name of the file in a job's folder that holds the reason why the job has no result."""
 
-_FOUND = [
+_MEASURED = [
     "parameters", "training_seconds", "scoring_ms", "auc", *OFFICIAL, "official", "low", "high",
 ]  # fmt: skip
 _COSTS = ["Parameters", "Training", "Scoring"]
@@ -35,56 +36,66 @@ _WIDTH = 120
 
 
 class Comparison(Callback):
-    """Tells at the end of a sweep what its jobs found, also where some have failed.
+    """Compares the jobs of a sweep when it ends, also where some have failed.
 
-    Whatever starts the jobs, and wherever, this reads the folders that they leave.
+    It reads the folders that the jobs leave, whatever launcher starts them, and wherever.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Register the comparison for the end of this process.
+
+        Hydra calls nothing after a job that failed.
+        """
+        # Jobs copy what these are now; a launcher's processes may inherit no variables.
+        folder = Path(config.hydra.sweep.dir)
+        OmegaConf.to_container(config.hydra.job.env_set, resolve=True)
+        # Other ranks run the sweep, too, and end before rank 0 has detected.
+        if rank() == 0:
+            atexit.register(compare, folder.resolve())
+
+
+def mark_failed(folder: Path, reason: str) -> None:
+    """Write into the folder of a sweep's job why it has no result; Hydra runs the other jobs.
+
+    Args:
+        folder: The job's folder.
+        reason: The error.
+    """
+    log.error("the job failed: %s", reason)
+    if rank() == 0:
+        (folder / MARK).write_text(reason + "\n", encoding="utf-8")
+
+
+def unmark(folder: Path) -> None:
+    """Remove what ``mark_failed`` wrote when the job ran before."""
+    (folder / MARK).unlink(missing_ok=True)
+
+
+def compare(folder: Path) -> None:
+    """Print the jobs of a sweep, the best first, and write ``sweep.csv``; list those that failed.
+
+    Jobs that differ only in their seed are one row. Of a sweep without the stage ``detect``, only
+    jobs that failed are listed.
 
     Args:
         folder: The sweep's folder.
     """
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-
-    def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
-        """Have it told when this process ends: Hydra calls nothing after a job that failed."""
-        # Other ranks run the sweep, too, and know nothing of what the first has yet to do.
-        if rank() > 0:
-            return
-        atexit.register(compare, Path(self.folder).resolve())
-
-
-def leave_out(folder: Path, why: str) -> None:
-    """Note in the folder of a job of a sweep that it has no result.
-
-    Hydra goes on with the other jobs.
-    """
-    log.error("left out: %s", why)
-    if rank() > 0:
-        return
-    (folder / LEFT_OUT).write_text(why + "\n", encoding="utf-8")
-
-
-def compare(folder: Path) -> None:
-    """Print the jobs of a sweep, the best first, and write ``sweep.csv``; name those left out.
-
-    Jobs that differ in nothing but their seed are one row. A sweep that detects nothing, of
-    fine-tunings for instance, has nothing to compare.
-    """
     table = jobs(folder)
-    done = table[table["left_out"] == ""]
+    done = table[table["reason"] == ""]
     if len(done):
         table.to_csv(folder / "sweep.csv", index=False)
         out = terminal(_WIDTH)
         out.print("", _printed(done))
         out.print(f"{'sweep:':<16} {folder / 'sweep.csv'}", soft_wrap=True)
-    if len(absent := table[table["left_out"] != ""]):
-        lines = [f"{job.overrides}: {job.left_out}" for job in absent.itertuples()]
-        said = "The sweep left out what follows; all other jobs have their results:"
-        print("", said, *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
+    if len(without := table[table["reason"] != ""]):
+        lines = [f"{job.overrides}: {job.reason}" for job in without.itertuples()]
+        message = f"{len(without)} of {len(_folders(folder))} jobs have no result:"
+        print("", message, *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
     if len(partial := table[table["failed"] != ""]):
         lines = [f"{job.overrides}: {job.failed}" for job in partial.itertuples()]
-        message = "Sections failed in these jobs, whose scores are undefined therefore:"
+        message = (
+            f"In {len(partial)} of {len(done)} jobs sections failed; their scores are undefined:"
+        )
         print("", message, *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
 
 
@@ -100,37 +111,44 @@ def jobs(folder: Path) -> pd.DataFrame:
         ``auc_target`` and ``pauc``, means over machines and sections, and ``auc`` of sections whose
         clips have no domain; the ``official`` score and the ends of its interval, ``low`` and
         ``high``; ``failed``, the sections that failed and why, which leave the scores of their job
-        undefined; ``left_out``, why all of that is missing.
-        Fractions; NaN is what is not known.
+        undefined; ``reason``, why the job has no result at all. Both are empty where nothing
+        failed. Fractions; NaN is what is not known.
     """
-    folders = [path.parent.parent for path in folder.rglob(".hydra/overrides.yaml")]
-    folders.sort(key=lambda job: (len(job.name), job.name))
+    folders = _folders(folder)
     detected = any((job / "clips.csv").is_file() for job in folders)
     rows = []
     for job in folders:
-        results, told = Results(job), job / LEFT_OUT
+        results, mark = Results(job), job / MARK
         row: dict[str, Any] = {
             "job": str(job.relative_to(folder)),
             "overrides": " ".join(results.overrides),
         }
         row |= dict(_named(override) for override in results.overrides)
-        if told.is_file():
-            rows.append(row | {"left_out": told.read_text(encoding="utf-8").strip()})
+        if mark.is_file():
+            rows.append(row | {"reason": mark.read_text(encoding="utf-8").strip()})
         elif results.sections or len(results.failed):
-            rows.append(row | _found(results) | {"left_out": "", "failed": _failures(results)})
+            rows.append(row | _measured(results) | {"reason": "", "failed": _failures(results)})
         elif detected:
-            rows.append(row | {"left_out": f"it ended without a result, see {job / 'run.log'}"})
-    reasons = ["failed", "left_out"]
-    named = dict.fromkeys(name for row in rows for name in row if name not in [*_FOUND, *reasons])
-    table = pd.DataFrame(rows, columns=[*named, *_FOUND, *reasons])
+            rows.append(row | {"reason": f"it ended without a result, see {job / 'run.log'}"})
+    reasons = ["failed", "reason"]
+    named = dict.fromkeys(
+        name for row in rows for name in row if name not in [*_MEASURED, *reasons]
+    )
+    table = pd.DataFrame(rows, columns=[*named, *_MEASURED, *reasons])
     return table.fillna(dict.fromkeys(reasons, ""))
 
 
-def cells(own: pd.DataFrame, areas: Iterable[str] = OFFICIAL) -> list[str]:
-    """Write what was found as text, means over the rows, which differ in their seed.
+def _folders(folder: Path) -> list[Path]:
+    """Return the folders of all jobs that began, in their order."""
+    folders = [path.parent.parent for path in folder.rglob(".hydra/overrides.yaml")]
+    return sorted(folders, key=lambda job: (len(job.name), job.name))
+
+
+def cells(rows: pd.DataFrame, areas: Iterable[str] = OFFICIAL) -> list[str]:
+    """Format means over jobs that differ in their seed.
 
     Args:
-        own: ``parameters`` to ``high`` as in ``jobs``.
+        rows: Of these jobs, ``parameters`` to ``high`` as in ``jobs``.
         areas: The AUCs to write.
 
     Returns:
@@ -143,8 +161,8 @@ def cells(own: pd.DataFrame, areas: Iterable[str] = OFFICIAL) -> list[str]:
     ['33,026', '0.6 s', '1.8 ms', '90.0', '80.0', '75.0', '81.0 ± 1.0 [70.0 to 90.0]']
     """
     # A mean without the seeds of which a section failed would be of other machines.
-    mean = own.drop(columns=own.columns.difference(_FOUND)).astype(float).mean(skipna=False)
-    spread = own["official"].std(ddof=0)
+    mean = rows.drop(columns=rows.columns.difference(_MEASURED)).astype(float).mean(skipna=False)
+    spread = rows["official"].std(ddof=0)
     official = percent(mean["official"])
     if spread > 5e-4:
         official += f" ± {percent(spread)}"
@@ -160,7 +178,7 @@ def cells(own: pd.DataFrame, areas: Iterable[str] = OFFICIAL) -> list[str]:
 
 
 def _printed(done: pd.DataFrame) -> Table:
-    settings = [name for name in done.columns[2 : done.columns.get_loc(_FOUND[0])]
+    settings = [name for name in done.columns[2 : done.columns.get_loc(_MEASURED[0])]
                 if name != "seed" and len(done[name].unique()) > 1]  # fmt: skip
     table = titled("The sweep, the best first")
     for name in settings or ["Job"]:
@@ -170,15 +188,15 @@ def _printed(done: pd.DataFrame) -> Table:
         table.add_column(head, justify="right")
     # A setting that only some of the jobs were given is empty in the others.
     done = done.fillna(dict.fromkeys(settings, ""))
-    groups = [own for _, own in done.groupby(settings, sort=False)] if settings else [done]
-    for own in sorted(groups, key=_official, reverse=True):
-        named = [Text(own[name].iloc[0]) for name in settings] or [Text("all")]
-        table.add_row(*named, *cells(own, areas), str(len(own)))
+    groups = [group for _, group in done.groupby(settings, sort=False)] if settings else [done]
+    for rows in sorted(groups, key=_official, reverse=True):
+        named = [Text(rows[name].iloc[0]) for name in settings] or [Text("all")]
+        table.add_row(*named, *cells(rows, areas), str(len(rows)))
     return table
 
 
-def _official(own: pd.DataFrame) -> float:
-    mean = own["official"].astype(float).mean(skipna=False)
+def _official(rows: pd.DataFrame) -> float:
+    mean = rows["official"].astype(float).mean(skipna=False)
     return -math.inf if math.isnan(mean) else mean
 
 
@@ -187,23 +205,23 @@ def _named(override: str) -> tuple[str, str]:
     return name.lstrip("+"), value
 
 
-def _found(results: Results) -> dict[str, float]:
+def _measured(results: Results) -> dict[str, float]:
     costs, metrics = results.costs, results.metrics
-    found: dict[str, float] = {}
+    measured: dict[str, float] = {}
     if not costs.empty:
-        found |= {
+        measured |= {
             "parameters": costs["parameters"].max(),
             "training_seconds": costs["fit_seconds"].sum(),
             "scoring_ms": costs["score_ms"].mean(),
         }
     official = headline(results)
     if official is not None and not official.failed:
-        found |= {"official": official.score, "low": official.low, "high": official.high}
+        measured |= {"official": official.score, "low": official.low, "high": official.high}
         mean = metrics[metrics["machine"] == "arithmetic mean"].iloc[0]
-        found |= {name: mean[name] for name in OFFICIAL}
+        measured |= {name: mean[name] for name in OFFICIAL}
         if (undivided := without_domains(metrics) & metrics["section"].notna()).any():
-            found["auc"] = metrics.loc[undivided, "auc"].mean()
-    return found
+            measured["auc"] = metrics.loc[undivided, "auc"].mean()
+    return measured
 
 
 def _failures(results: Results) -> str:

@@ -24,6 +24,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "": {
         "stages": list[str],
         "force": list[str],
+        "plan": bool,
         "tables": list[int],
         "seed": int,
         "store": str,
