@@ -16,9 +16,9 @@ from fsasd.runtime import hub
 def fresh(monkeypatch):
     """A process that has not asked yet, and may be without a network."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    hub._ask_once.cache_clear()
+    hub._check_once.cache_clear()
     yield monkeypatch
-    hub._ask_once.cache_clear()
+    hub._check_once.cache_clear()
 
 
 class Session:

@@ -30,7 +30,7 @@ print(faults())
 _RESIDENT = """
 import os
 import torch
-from fsasd.runtime.memory import give_back_memory, keep_freed_memory
+from fsasd.runtime.memory import return_freed_memory, keep_freed_memory
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -42,7 +42,7 @@ some = [torch.ones(1_000_000) for _ in range(50)]
 last = some.pop()
 del some
 before = resident()
-give_back_memory()
+return_freed_memory()
 print(before - resident())
 """
 

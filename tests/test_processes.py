@@ -178,7 +178,7 @@ def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
     again = subprocess.run(fine_tune(store), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr[-3000:]
     assert len(list(store.glob("finetune/*/model"))) == 1
-    assert "going on from" in again.stderr
+    assert "resuming from" in again.stderr
     # What was logged before is kept.
     first, second = (
         pd.read_csv(next(store.glob(f"finetune/*/log/version_{attempt}/metrics.csv")))["step"]

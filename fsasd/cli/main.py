@@ -86,7 +86,7 @@ from fsasd.report import (
     write_tables,
 )
 from fsasd.report.results import Results
-from fsasd.runtime.memory import give_back_memory, keep_freed_memory
+from fsasd.runtime.memory import keep_freed_memory, return_freed_memory
 from fsasd.runtime.processes import end_with_other_ranks, limit_messages
 from fsasd.runtime.progress import StepProgress
 from fsasd.runtime.ranks import rank
@@ -570,7 +570,7 @@ class Run:
             # The next stage, or job of a sweep, is a run of its own there.
             if (wandb := sys.modules.get("wandb")) and wandb.run:
                 wandb.finish(exit_code=int(failed))
-        give_back_memory()
+        return_freed_memory()
         return made
 
     def _show(self, made: Path, name: str = "") -> None:

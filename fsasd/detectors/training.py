@@ -24,7 +24,7 @@ from fsasd.detectors.shares import (
     seed_step,
     using_share,
 )
-from fsasd.runtime.memory import give_back_memory, memory_advice
+from fsasd.runtime.memory import memory_advice, return_freed_memory
 from fsasd.runtime.progress import StepProgress
 from fsasd.runtime.resuming import interruptible, read_checkpoint
 
@@ -111,7 +111,7 @@ def fit(
             "a network's training ended after %d steps, in epoch %d of %d, by a limit of trainer "
             "(max_time, fast_dev_run)", run.global_step, run.current_epoch + 1, epochs,
         )  # fmt: skip
-    give_back_memory()
+    return_freed_memory()
 
 
 def on_gpus(trainer: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Weights of others: whether the Hugging Face hub can be reached, and what cannot be read."""
+"""The Hugging Face hub: whether it can be reached, and errors of weights that cannot be read."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from safetensors import SafetensorError
 log = logging.getLogger(__name__)
 
 UNREADABLE = (OSError, SafetensorError, UnpicklingError, EOFError, RuntimeError)
-"""What libraries raise for weights that are not there, damaged, or pickles of more than tensors."""
+"""Errors of libraries for weights that are missing, damaged, or pickles of more than tensors."""
 
 _PATIENCE = 5.0
-"""Seconds that the hub has to answer; a name server that is silent takes longer on its own."""
+"""Seconds that the hub has to answer. The look-up of its address has no time limit."""
 
 
 def go_offline_without_hub(source: str) -> None:
-    """Use only what was downloaded before, from now on, if the hub is out of reach.
+    """Set the hub's libraries to offline mode for this process if the hub does not answer.
 
-    Its libraries would try six times for each of a model's files. It is asked once a process.
+    They would try six times for each file of a model. The hub is asked once in a process.
 
     Args:
-        source: Of what is going to be loaded: nothing is asked for a file or a folder.
+        source: What is to be loaded. For a file or a folder the hub is not asked.
     """
     if re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source) and not Path(source).exists():
-        _ask_once()
+        _check_once()
 
 
 @functools.cache
-def _ask_once() -> None:
-    if constants.HF_HUB_OFFLINE or _answers():
+def _check_once() -> None:
+    if constants.HF_HUB_OFFLINE or _is_reachable():
         return
     constants.HF_HUB_OFFLINE = True
     log.warning(
-        "%s does not answer: only what was downloaded before is used (HF_HUB_OFFLINE=1 says so at "
-        "once)",
+        "%s does not answer: only files that were downloaded before are used (HF_HUB_OFFLINE=1 "
+        "skips the attempt)",
         constants.ENDPOINT,
     )
 
 
-def _answers() -> bool:
+def _is_reachable() -> bool:
     answered = threading.Event()
 
-    def ask() -> None:
+    def request() -> None:
         try:
             huggingface_hub.get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
         except Exception as error:
@@ -60,7 +60,7 @@ def _answers() -> bool:
             done.set()
 
     done = threading.Event()
-    # Looking up its name has no time limit of its own.
-    threading.Thread(target=ask, daemon=True).start()
+    # The look-up of its address has no time limit.
+    threading.Thread(target=request, daemon=True).start()
     done.wait(_PATIENCE + 1)
     return answered.is_set()

@@ -1,4 +1,4 @@
-"""Memory: what a process keeps of it, and what to do where an accelerator's does not suffice."""
+"""Memory of a process: errors of an accelerator's, and what the C library keeps of a CPU's."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 @contextlib.contextmanager
 def memory_advice(lower: str) -> Iterator[None]:
-    """Say what to lower in the place of PyTorch's error.
+    """Replace PyTorch's error for lack of memory by one that names the settings to lower.
 
     Args:
-        lower: The settings that what is done here needs its memory for, and their values.
+        lower: The settings that determine how much memory is needed, and their values.
 
     Raises:
         ValueError: The accelerator is out of memory.
@@ -39,11 +39,11 @@ def memory_advice(lower: str) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Where a CPU trains, let the C library keep what one step frees for the next.
+    """Without a GPU, let the C library keep freed blocks for the next training step.
 
-    It gives large blocks back to the system and gets them anew, each page set to zero: up to half
-    of the time of a step and more. What it keeps is up to half of the peak more (docs/speed.md).
-    Other C libraries than GNU's are left as they are.
+    By default it returns large blocks to the system and requests them again, with each page set to
+    zero, which may take half of a step's time. Kept blocks add up to half of the peak
+    (docs/speed.md). Only the GNU C library is configured.
     """
     if platform.libc_ver()[0] == "glibc" and not torch.cuda.is_available():
         library = ctypes.CDLL(None)
@@ -51,10 +51,10 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def give_back_memory() -> None:
-    """Give the system what ``keep_freed_memory`` had kept: to be called when a training is done.
+def return_freed_memory() -> None:
+    """Return to the system what ``keep_freed_memory`` has kept, at the end of a training.
 
-    The next one divides it otherwise, and would be kept beside it.
+    The next training needs blocks of other sizes, which would be added to those.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)

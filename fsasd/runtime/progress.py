@@ -1,4 +1,4 @@
-"""How far a training or a synthesis is: one bar on standard error, which counts optimizer steps."""
+"""The progress bar of training and synthesis, which counts optimizer steps."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from rich.progress import (
 
 
 class StepProgress(ProgressBar):
-    """Shows steps of all steps, and the metrics that are logged for it.
+    """Progress in optimizer steps, with the metrics that are logged with ``prog_bar=True``.
 
-    Standard output is the results'. Where standard error is no terminal, there is no bar.
+    It is written to standard error, if that is a terminal; standard output is for results.
 
     Args:
-        console: Where to show it.
+        console: Where to show it; standard error by default.
     """
 
     only_watches = True
@@ -38,31 +38,31 @@ class StepProgress(ProgressBar):
         self._task = TaskID(0)
 
     def disable(self) -> None:
-        """Show nothing: Lightning asks all ranks but the first for it."""
+        """Show nothing; called by Lightning on ranks above 0."""
         self._enabled = False
 
     def enable(self) -> None:
-        """Show it again."""
+        """Show the bar."""
         self._enabled = True
 
     def get_metrics(self, *args: Any) -> dict[str, Any]:
-        """Return what is shown beside the bar, without the number of the log's version."""
+        """Return the metrics to show, without the version number of the logger."""
         return {
             name: value for name, value in super().get_metrics(*args).items() if name != "v_num"
         }
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin with the steps that were taken before a training was cut."""
+        """Start the bar, at the step of the checkpoint if training is resumed."""
         steps = trainer.max_steps if trainer.max_steps > 0 else trainer.estimated_stepping_batches
         self._start("training", steps, trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        """Count optimizer steps, not batches."""
+        """Show the number of optimizer steps."""
         if self._bar is not None:
             metrics = self.get_metrics(trainer, pl_module).items()
-            # Lightning's are floats, or what a logger says.
+            # Values are floats, or text of a logger.
             shown = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in metrics]
             self._bar.update(self._task, completed=trainer.global_step, shown=", ".join(shown))
 
@@ -71,11 +71,11 @@ class StepProgress(ProgressBar):
         self._stop()
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count batches of clips."""
+        """Start a bar of batches of clips."""
         self._start("generating", sum(trainer.num_predict_batches), 0)
 
     def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Count one more."""
+        """Count a batch."""
         if self._bar is not None:
             self._bar.advance(self._task)
 
@@ -84,7 +84,7 @@ class StepProgress(ProgressBar):
         self._stop()
 
     def on_exception(self, *args: Any, **kwargs: Any) -> None:
-        """Close the bar before an error is said."""
+        """Close the bar before the error is printed."""
         self._stop()
 
     def _start(self, what: str, total: float, done: int) -> None:
@@ -99,8 +99,8 @@ class StepProgress(ProgressBar):
             console=self.console,
             disable=not (self._enabled and self.console.is_terminal),
         )
-        known = total if math.isfinite(total) else None
-        self._task = self._bar.add_task(what, total=known, completed=done, shown="")
+        finite = total if math.isfinite(total) else None
+        self._task = self._bar.add_task(what, total=finite, completed=done, shown="")
         self._bar.start()
 
     def _stop(self) -> None:

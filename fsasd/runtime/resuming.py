@@ -1,4 +1,4 @@
-"""Trainings that are cut: what Ctrl-C and a batch system leave, and where the next one goes on."""
+"""Training with interruptions: checkpoints on Ctrl-C and of SLURM, and resuming from the latest."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from fsasd.runtime.ranks import rank
 log = logging.getLogger(__name__)
 
 _OF_BATCH_SYSTEM = "hpc_ckpt_*.ckpt"
-"""What Lightning writes into its root when SLURM announces the end of the time that it gave."""
+"""What Lightning writes into its root when SLURM announces the end of a job's time."""
 
-_TOGETHER = 10
-"""Steps between two times that several processes ask one another whether to stop."""
+_STEPS_BETWEEN_CHECKS = 10
+"""Steps after which several processes check whether one of them was interrupted."""
 
 
 def fit(
@@ -34,15 +34,15 @@ def fit(
     data: L.LightningDataModule | None,
     folder: Path,
 ) -> None:
-    """Train to the end, from the latest checkpoint on if there is one.
+    """Train to the end, resuming from the latest checkpoint if there is one.
 
-    After Ctrl-C the step at hand is finished and a checkpoint written; a second one ends at once.
+    On Ctrl-C the current step is finished and a checkpoint written; a second Ctrl-C ends at once.
 
     Args:
-        trainer: How to train; SLURM's checkpoint is in its root.
-        module: What is trained.
-        data: With what; by default the module says so itself.
-        folder: Gets checkpoints, ``interrupted.ckpt`` among them.
+        trainer: Runs the training. A checkpoint of SLURM is in its ``default_root_dir``.
+        module: The module to train.
+        data: The data; by default the dataloaders of the module.
+        folder: Where checkpoints are written, ``interrupted.ckpt`` among them.
 
     Raises:
         KeyboardInterrupt: Training was interrupted.
@@ -53,42 +53,42 @@ def fit(
     last = latest_checkpoint(folder, root)
     if last:
         read_checkpoint(last)
-        log.info("going on from %s", last)
-    stop = _CtrlC(folder / "interrupted.ckpt")
-    trainer.callbacks.insert(0, stop)  # type: ignore[attr-defined]
-    with stop.listening(), interruptible(trainer), warnings.catch_warnings():
-        # To go on is what the folder is for.
+        log.info("resuming from %s", last)
+    interrupt = _Interrupt(folder / "interrupted.ckpt")
+    trainer.callbacks.insert(0, interrupt)  # type: ignore[attr-defined]
+    with interrupt.handled(), interruptible(trainer), warnings.catch_warnings():
+        # Training is resumed from checkpoints in that folder.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-        # A data set may be too small to keep clips back for validation.
+        # A data set may be too small for validation clips.
         warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")
         trainer.fit(module, data, ckpt_path=last, weights_only=True)
     if trainer.is_global_zero:
-        stop.path.unlink(missing_ok=True)
+        interrupt.path.unlink(missing_ok=True)
         for path in root.glob(_OF_BATCH_SYSTEM):
             path.unlink()
 
 
 def latest_checkpoint(folder: Path, root: Path) -> Path | None:
-    """Return the checkpoint to go on from: of those in a folder, and SLURM's in Lightning's root.
+    """Return the latest checkpoint of those in a folder, and of SLURM's in Lightning's root.
 
     >>> latest_checkpoint(Path("nowhere"), Path("nowhere")) is None
     True
     """
     names = ("last.ckpt", "interrupted.ckpt")
-    found = [folder / name for name in names if (folder / name).exists()]
-    found += root.glob(_OF_BATCH_SYSTEM)
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    paths = [folder / name for name in names if (folder / name).exists()]
+    paths += root.glob(_OF_BATCH_SYSTEM)
+    return max(paths, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 class CheckpointFileError(ValueError):
-    """A file is not a checkpoint that can be read without running code."""
+    """A file is not a checkpoint, or cannot be read without running code."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of Lightning: tensors and plain values, never code.
 
-    A pickle may run anything when it is read, and a store may be shared: whatever is neither a
-    tensor nor a plain value (numbers, texts, lists, mappings) is refused unread.
+    Reading a pickle may run any code, and a store may be shared: a file that holds anything but
+    tensors and plain values (numbers, texts, lists, mappings) is refused.
 
     Args:
         path: The file.
@@ -97,36 +97,36 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointFileError: The file is damaged, or holds something else.
     """
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise CheckpointFileError(
-            f"{path}: expected a checkpoint of tensors and plain values, {_found_instead(error)}. "
-            "It was not loaded. Delete it, and training begins anew; or force the stage "
+            f"{path}: expected a checkpoint of tensors and plain values, {_describe(error)}. "
+            "It was not loaded. Delete it, and training starts again; or force the stage "
             "(force=[...])"
         ) from error
-    if not isinstance(found, dict) or "state_dict" not in found:
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointFileError(
-            f"{path}: expected a checkpoint of Lightning, found {type(found).__name__} without "
-            "'state_dict'. Delete it, and training begins anew"
+            f"{path}: expected a checkpoint of Lightning, found {type(checkpoint).__name__} "
+            "without 'state_dict'. Delete it, and training starts again"
         )
-    return found
+    return checkpoint
 
 
-def _found_instead(error: Exception) -> str:
-    """Return what kept ``torch.load`` from reading a file.
+def _describe(error: Exception) -> str:
+    """Return what ``torch.load`` found in a file instead of a checkpoint.
 
-    >>> _found_instead(pickle.UnpicklingError("Unsupported global: GLOBAL os.system was not an"))
+    >>> _describe(pickle.UnpicklingError("Unsupported global: GLOBAL os.system was not an"))
     'found os.system, which could run code'
     """
-    stranger = re.search(r"GLOBAL (\S+)", str(error))
-    if isinstance(error, pickle.UnpicklingError) and stranger:
-        return f"found {stranger[1]}, which could run code"
+    unsafe = re.search(r"GLOBAL (\S+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and unsafe:
+        return f"found {unsafe[1]}, which could run code"
     return f"found a damaged file ({str(error).strip().partition(chr(10))[0]})"
 
 
 @contextlib.contextmanager
 def interruptible(trainer: L.Trainer) -> Iterator[None]:
-    """Raise a KeyboardInterrupt again, which Lightning turns into an exit."""
+    """Raise KeyboardInterrupt where Lightning has turned one into an exit."""
     try:
         yield
     except SystemExit:
@@ -135,20 +135,20 @@ def interruptible(trainer: L.Trainer) -> Iterator[None]:
         raise KeyboardInterrupt from None
 
 
-class _CtrlC(L.Callback):
-    """Ends a training between two steps, with a checkpoint."""
+class _Interrupt(L.Callback):
+    """Ends training after the current step, with a checkpoint, when SIGINT was received."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._asked = False
+        self._received = False
         self._process = os.getpid()
 
     @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
+    def handled(self) -> Iterator[None]:
         try:
-            before = signal.signal(signal.SIGINT, self._ask)
+            before = signal.signal(signal.SIGINT, self._handle)
         except ValueError:
-            # Only the main thread is told of signals.
+            # Only the main thread can handle signals.
             yield
             return
         self._before = before
@@ -157,10 +157,10 @@ class _CtrlC(L.Callback):
         finally:
             signal.signal(signal.SIGINT, before)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._received = True
         signal.signal(signal.SIGINT, self._before)
-        # Other ranks hear it, too, and processes that load examples, still needed for the step.
+        # Other ranks and DataLoader workers receive it, too; workers are needed for this step.
         if rank() == 0 and os.getpid() == self._process:
             log.warning("stopping after this step; Ctrl-C again stops at once")
 
@@ -169,9 +169,9 @@ class _CtrlC(L.Callback):
     ) -> None:
         if (index + 1) % trainer.accumulate_grad_batches:
             return
-        stop = self._asked
+        stop = self._received
         if trainer.world_size > 1:
-            if trainer.global_step % _TOGETHER:
+            if trainer.global_step % _STEPS_BETWEEN_CHECKS:
                 return
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop:
