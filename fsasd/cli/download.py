@@ -1,4 +1,4 @@
-"""The command ``fsasd-download``."""
+"""The command ``fsasd-download``: editions of DCASE Task 2 from Zenodo."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from fsasd.data.names import MetadataError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command ``fsasd-download``.
+    """Run the command ``fsasd-download``.
 
     Returns:
-        0 when all is there; 1 when something is missing, and the same command can go on; 2 when
-        the arguments are wrong; 130 when it was interrupted.
+        Exit code: 0 when the data set is complete; 1 when something is missing, which the same
+        command resumes; 2 when the arguments are wrong; 130 when it was interrupted.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
-    # Standard output is for what was asked for, as in the other commands.
+    # Standard output is for results, as in the other commands.
     console = Console(stderr=True)
     handler: logging.Handler = logging.StreamHandler()
     if console.is_terminal:
@@ -65,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fsasd-download",
         description="Download an edition of DCASE Task 2 from Zenodo, verified, into folders that "
-        "fsasd reads (data=EDITION data.root=DIR). What is there is not downloaded again; what was "
-        "interrupted goes on.",
+        "fsasd reads (data=EDITION data.root=DIR). Existing files are not downloaded again; "
+        "interrupted downloads are resumed.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("edition", nargs="?", metavar="EDITION", help=f"{', '.join(editions())}")
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="the evaluators' folder with ground_truth_data, _domain and _attributes, to copy "
-        "to where fsasd finds it",
+        "into the data set",
     )
     parser.add_argument(
         "--base-url",
@@ -96,9 +96,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jobs", type=int, default=3, metavar="N", help="archives at the same time (default: 3)"
     )
-    parser.add_argument("--list", action="store_true", help="list what there is, and stop")
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be downloaded, write nothing"
+        "--list", action="store_true", help="list the archives, without network access"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be downloaded, write nothing"
     )
     return parser
 
@@ -144,7 +146,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser, console
             progress=progress,
         )
     there = len(chosen) - len(fetched)
-    print(f"{len(fetched)} archives downloaded, {there} were there; all are in {arguments.root}")
+    print(f"{len(fetched)} archives downloaded, {there} existed; all are in {arguments.root}")
     return 0
 
 
