@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fsasd"
 
 NOT_YET = {
-    "cli", "data", "evaluation", "generation", "pipeline",
+    "cli", "data", "generation", "pipeline",
     "settings",
 }  # fmt: skip
 """Packages that still use such names. Whoever has renamed the last one of a package takes it out

@@ -1,4 +1,4 @@
-"""What anomaly scores mean: threshold and tail probability, from held-out scores of normal clips.
+"""Calibration: threshold and tail probability from held-out scores of normal training clips.
 
 Both follow from the same scores, so that another false-alarm rate needs no new fit of the detector.
 """
@@ -29,7 +29,7 @@ _NAMED = 3
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """The threshold of a fitted detector, and what it follows from.
+    """The threshold of a fitted detector, and the held-out scores that it follows from.
 
     Attributes:
         held_out: File name to held-out anomaly score (see ``held_out_scores``) of each normal
@@ -60,7 +60,7 @@ class Calibration:
         states: Sequence[Hashable],
         false_alarm_rate: float = FALSE_ALARM_RATE,
     ) -> Self:
-        """Find odd clips, and the threshold without them.
+        """Determine the odd clips, and the threshold without them.
 
         Args:
             held_out: File name to held-out anomaly score, n at least 2.
@@ -99,7 +99,7 @@ class Calibration:
         threshold comes from, so that clips below the false-alarm rate are those called anomalous.
         With fewer, or where no gamma distribution fits, it is the percentile (1 + m) / (1 + n)
         for m of n normal clips that score as high: at least 1 / (1 + n), since so few clips cannot
-        say how rare a score is.
+        establish how rare a score is.
 
         Args:
             scores: (m,) anomaly scores.
@@ -123,7 +123,7 @@ class Calibration:
         return (1 + as_high) / (1 + len(normal))
 
     def odd_clips(self) -> str:
-        """Say which training clips are odd, in one line; empty if none is.
+        """Return which training clips are odd, in one line; empty if none is.
 
         >>> Calibration({"a": 1.0, "b": 9e9, "c": 2.0}, ("b",), 0.1, 2.0).odd_clips()
         '1 of 3 normal training clips is odd: b (held-out score 9e+09, median of the others 1.5)'

@@ -8,7 +8,7 @@ Conventions, here and in the rest of the package:
   is one AUC, of all clips, and it enters the official score in the place of two.
 * ``decisions``: shape (n,), 1 where the detector calls the clip anomalous, else 0.
 * Metrics are fractions between 0 and 1.
-* Undefined is NaN, never 0: means are taken over what is defined, and say how much was not.
+* Undefined is NaN, never 0: means are taken over what is defined, and tables count what is not.
 """
 
 import math
@@ -300,7 +300,7 @@ def official_score(table: pd.DataFrame) -> OfficialScore:
 
 
 def without_domains(table: pd.DataFrame) -> NDArray[np.bool_]:
-    """Say of which rows of ``metrics_table`` the clips have no domain: one AUC instead of two."""
+    """(n,) True for rows of ``metrics_table`` whose clips have no domain: one AUC, not two."""
     if "auc" not in table:
         return np.zeros(len(table), bool)
     divided = table[["auc_source", "auc_target"]].notna().any(axis=1)
@@ -363,7 +363,7 @@ def metrics_table(
 
 
 def _decided(section: Section, inside: NDArray[np.bool_]) -> dict[str, float]:
-    """Precision, recall and F1 of some clips; none where there is no anomaly to find."""
+    """Precision, recall and F1 of some clips; none without anomalous clips."""
     anomalous = section.labels == 1
     if section.decisions is None or not (inside & anomalous).any():
         return {}

@@ -1,7 +1,7 @@
-"""Odd clips among normal ones: held-out scores that lie apart from those of their like.
+"""Outliers among normal training clips ("odd clips"), by their held-out scores.
 
 A silent, clipped or foreign recording among the training clips widens the distribution that
-thresholds come from, until no anomaly lies above it. A clip is judged beside clips of its own
+thresholds come from, until no anomaly lies above it. A clip is compared with clips of the same
 domain and operating state, since a few target clips among a thousand source clips score high and
 are no less normal.
 """
@@ -17,19 +17,20 @@ from numpy.typing import ArrayLike, NDArray
 from fsasd.evaluation.thresholds import gamma_threshold
 
 MIN_STATE = 12
-"""Clips from which on a state is judged on its own. At most one in so many can be odd."""
+"""Clips from which on a state is a group of itself. At most one in so many can be odd."""
 
 MIN_GROUP = 5
-"""Clips below which nothing is judged: the gap between four scores says nothing."""
+"""Clips below which a group is not tested: the gap between four scores is no evidence."""
 
 LEVEL = 0.05
-"""Chance that any clips of a section lie so far apart on either side, if none is odd."""
+"""Probability that any clips of a section lie so far apart on either side, if none is odd."""
 
 LEVEL_SMALL = 0.001
 """The same for a group of fewer than ``MIN_STATE`` clips, whose states may be too few to show."""
 
 LEVEL_RAISING = 0.2
-"""The same for clips that raise the threshold (``RAISED``): in doubt, alarms stay on."""
+"""The same for clips that raise the threshold (``RAISED``): a threshold that is too
+high silences alarms."""
 
 RAISED = 1.4
 """Factor on a threshold's distance from the median that a few clips are not to have."""
@@ -41,15 +42,15 @@ WIDER = 1.1
 def odd_scores(
     scores: ArrayLike, domains: Sequence[str], states: Sequence[Hashable]
 ) -> NDArray[np.bool_]:
-    """Mark the clips whose held-out scores lie apart from those of clips of their kind.
+    """Mark the clips whose held-out scores lie apart from those of their group.
 
-    Clips of one domain and state are judged together where there are ``MIN_STATE`` of them; the
-    rest of a domain is judged together, and not at all if it has fewer than ``MIN_GROUP`` clips.
+    Clips of one domain and state are a group where there are ``MIN_STATE`` of them; the rest of a
+    domain is another, which is not tested if it has fewer than ``MIN_GROUP`` clips.
     In each group the k highest scores (k up to a twelfth of the group) lie apart if the gap below
     them is too wide for an exponential tail, whose normalised spacings i (x_i - x_(i+1)) of the
     i-th and the next highest score are independent and equally distributed (Rényi, "On the theory
     of order statistics", 1953): by the F test of the k-th spacing against those from there to the
-    median. Tails of normal and gamma distributions are lighter. The lowest scores are judged alike.
+    median. Tails of normal and gamma distributions are lighter. The lowest scores are tested alike.
     Clips that lie apart are odd if
 
     * they do at ``LEVEL`` and widen the spread of all scores (``WIDER``): one clip of a thousand
@@ -83,21 +84,21 @@ def odd_scores(
     groups = _groups(domains, states)
     gaps = sum(len(group) // MIN_STATE for group in groups)
     odd = np.zeros(len(scores), dtype=bool)
-    # A fit says nothing while scores are in it that are orders of magnitude off.
+    # A fit is worthless while scores are in it that are orders of magnitude off.
     for level, small, signs, matters in (
         (LEVEL, LEVEL_SMALL, (1, -1), _widen),
         (LEVEL_RAISING, 0.0, (1,), _raise),
     ):
-        found = True
-        # What is far off in one group hides how much the odd clips of another widen the scores.
-        while found:
-            found = False
+        changed = True
+        # Scores far off in one group hide how much the odd clips of another widen the spread.
+        while changed:
+            changed = False
             for group in groups:
                 chance = small if len(group) < MIN_STATE else level / gaps
                 for sign in signs:
                     new = _apart(sign, scores, group, odd, chance, matters)
                     odd[new] = True
-                    found |= len(new) > 0
+                    changed |= len(new) > 0
     return odd
 
 
@@ -119,7 +120,7 @@ def _apart(
     level: float,
     matters: Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], bool],
 ) -> NDArray[np.intp]:
-    """Find the odd clips at the upper end of a group; of sign -1, at the lower."""
+    """Rows of the odd clips at the upper end of a group; of sign -1, at the lower."""
     rest = group[~odd[group]]
     most = max(len(group) // MIN_STATE, 1) - len(group) + len(rest)
     falling = rest[np.argsort(-sign * scores[rest], kind="stable")]
@@ -138,7 +139,7 @@ def _apart(
 def _chances(
     falling: NDArray[np.float64], most: int, reference: int
 ) -> Iterator[tuple[int, float]]:
-    """Chance of as wide a gap below the k highest scores, for each k up to ``most``."""
+    """Probability of as wide a gap below the k highest scores, for each k up to ``most``."""
     for k in range(1, most + 1):
         count = reference - k
         if count < 3:
@@ -159,5 +160,5 @@ def _raise(
     scores: NDArray[np.float64], rest: NDArray[np.float64], apart: NDArray[np.float64]
 ) -> bool:
     before, after = (gamma_threshold(some, warn=False) for some in (scores, rest))
-    height, own = before - np.median(scores), after - np.median(rest)
-    return bool(apart.min() > after and height > RAISED * own)
+    height, lower = before - np.median(scores), after - np.median(rest)
+    return bool(apart.min() > after and height > RAISED * lower)

@@ -132,7 +132,7 @@ def held_out_scores(
 ) -> NDArray[np.float64]:
     """Score each training clip with a detector that was fitted without it.
 
-    A detector knows its own training clips (a nearest neighbour finds the clip itself), so their
+    A detector is fitted on its training clips (a nearest neighbour is the clip itself), so their
     scores set thresholds too low. Clips are shuffled into folds, and each fold is scored by a
     ``sklearn.base.clone`` of the detector fitted on the others; ``detector`` itself stays as it is.
 

@@ -1,7 +1,7 @@
-"""How far a score could be off by the choice of test clips: the stratified bootstrap.
+"""Confidence intervals of scores, by the stratified bootstrap of the test clips.
 
 Clips are drawn with replacement within each label and domain of each section, so every resample
-has the test set's own numbers of normal and anomalous clips per domain, and the interval is the
+has the test set's numbers of normal and anomalous clips per domain, and the interval is the
 percentile interval over resamples (Efron and Tibshirani, An Introduction to the Bootstrap, 1993).
 It speaks of other clips of the same machines, and of other machines only where these are drawn,
 too. A stratum of one clip never varies, so intervals of very small test sets are too narrow.
@@ -209,8 +209,8 @@ def resample(
         strata: One or several arrays (clips,): clips with the same values in all are a stratum.
         n: Resamples.
         seed: Seed, or a generator to draw from.
-        groups: (clips,) what a clip was made of: the clips of one group in a stratum come
-            together or not at all, since they are not independent.
+        groups: (clips,) equal for clips of one recording: in a stratum they are drawn together or
+            not at all, since they are not independent.
 
     Returns:
         (n, clips), how often each resample holds each clip.
@@ -225,8 +225,8 @@ def resample(
     counts = np.zeros((n, len(stratum)), dtype=int)
     for number in range(stratum.max() + 1):
         members = np.flatnonzero(stratum == number)
-        own = np.arange(len(members)) if groups is None else np.asarray(groups)[members]
-        units, unit_of = np.unique(own, return_inverse=True)
+        of_member = np.arange(len(members)) if groups is None else np.asarray(groups)[members]
+        units, unit_of = np.unique(of_member, return_inverse=True)
         size = len(units)
         picks = rng.integers(size, size=(n, size)) + size * np.arange(n)[:, None]
         drawn = np.bincount(picks.ravel(), minlength=n * size).reshape(n, size)
@@ -262,17 +262,17 @@ def resampled_areas(
     drawn = np.ones((1, len(labels))) if counts is None else np.asarray(counts, dtype=float)
     normal, anomalous = drawn[:, labels == 0], drawn[:, labels == 1]
     of_domain = [domains[labels == 0] == domain for domain in DOMAINS]
-    found = np.empty((4, len(np.asarray(scores)), len(drawn)))
+    areas = np.empty((4, len(np.asarray(scores)), len(drawn)))
     for i, row in enumerate(np.asarray(scores, dtype=float)):
         order = np.argsort(-row[labels == 0], kind="stable")
         weights = normal[:, order]
         above, tied = _outranked(row[labels == 0][order], row[labels == 1], anomalous)
         wins = above + tied / 2
-        found[0, i] = _mean(weights, wins)
-        found[1, i] = _partial(row[labels == 0][order], weights, above, tied)
-        for j, own in enumerate(of_domain, start=2):
-            found[j, i] = _mean(weights * own[order], wins)
-    return Areas(*found)
+        areas[0, i] = _mean(weights, wins)
+        areas[1, i] = _partial(row[labels == 0][order], weights, above, tied)
+        for j, inside in enumerate(of_domain, start=2):
+            areas[j, i] = _mean(weights * inside[order], wins)
+    return Areas(*areas)
 
 
 def percentile_interval(values: ArrayLike, level: float = 0.95) -> Interval:
@@ -346,7 +346,7 @@ def _partial(
     tied: NDArray[np.float64],
     max_fpr: float = 0.1,
 ) -> NDArray[np.float64]:
-    """McClish's partial AUC; ``normal`` falls, and ``weights`` say how often each counts."""
+    """McClish's partial AUC; ``normal`` falls, ``weights`` is how often each counts."""
     if tied.any():
         # Clips of equal score enter the ROC curve in one step.
         first = np.flatnonzero(np.append(True, np.diff(normal) != 0))

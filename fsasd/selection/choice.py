@@ -1,7 +1,7 @@
 """The choice of a setting for one section: evidence is measured, a rule chooses, labels judge.
 
-``measure`` is all that reads clips. ``choose`` is array work on its evidence. ``in_hindsight`` says
-what the choice was worth, where the labels of the test clips are known.
+``measure`` is all that reads clips. ``choose`` is array work on its evidence. ``in_hindsight``
+measures what the choice was worth, where the labels of the test clips are known.
 """
 
 from __future__ import annotations
@@ -313,7 +313,7 @@ def evaluated_domains(clips: Clips) -> NDArray[np.str_] | None:
 
 
 def has_both_labels(clips: Clips) -> bool:
-    """Say whether all labels are known, and there are normal and anomalous clips."""
+    """Return whether all labels are known, and there are normal and anomalous clips."""
     return {clip.label for clip in clips} == {"normal", "anomaly"}
 
 

@@ -19,7 +19,7 @@ from fsasd.evaluation.uncertainty import percentile_interval, resample, resample
 from fsasd.selection.settings import Setting, title
 
 MIN_CLIPS = 5
-"""Of each label; resamples of fewer clips say little about other clips."""
+"""Of each label; resamples of fewer clips are little evidence about other clips."""
 
 WIDE_GAP = 0.75
 """AUC of synthetic against real normal clips: surely beyond it, they are other sounds."""
@@ -58,7 +58,7 @@ class DomainGap:
     real: int
 
     def exceeds(self, limit: float) -> bool:
-        """Say whether the whole interval is above the limit, or below 1 minus the limit.
+        """Return whether the whole interval is above the limit, or below 1 minus the limit.
 
         >>> DomainGap(auc=0.9, low=0.8, high=0.95, synthetic=64, real=100).exceeds(0.75)
         True

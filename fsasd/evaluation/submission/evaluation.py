@@ -1,4 +1,4 @@
-"""The official metrics of a submission, and why some are undefined."""
+"""Evaluate a submission: the official metrics, and why some are undefined."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OF_2021 = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What ``evaluate`` finds.
+    """The official metrics of a submission.
 
     Attributes:
         metrics: The metrics of each machine and section.
@@ -71,7 +71,7 @@ def evaluate(
         for key, section in sections.items()
     }
     known = [section.domains for section in sections.values() if section.domains is not None]
-    domains = sorted({str(domain) for own in known for domain in own})
+    domains = sorted({str(domain) for of_section in known for domain in of_section})
     notes = [
         note for key, section in sections.items() for note in _undefined(key, section, domains)
     ]

@@ -74,7 +74,7 @@ def read_submission(scores_dir: str | Path, ground_truth_dir: str | Path) -> dic
 
 
 def read_whole(scores_dir: str | Path, ground_truth_dir: str | Path) -> Submission:
-    """Read a submission as ``read_submission`` does, with what its files' names say of it."""
+    """Read what ``read_submission`` does, and whether its files are divided by domain."""
     problems: list[str] = []
     truth = _read_truth(Path(ground_truth_dir), problems)
     folder = Path(scores_dir)
@@ -132,7 +132,7 @@ def _read_truth(place: Path, problems: list[str]) -> dict[Key, _Truth]:
     kinds = {table.kind for section in sections.values() for table in section.tables}
     by_domain = any(table.domain for section in sections.values() for table in section.tables)
     listed = place.is_file() or any(place.glob("eval_data_list*.csv"))
-    # 2021 says domains in the names of files; lists in those of clips, where there are any.
+    # 2021 has domains in the names of files; lists in those of clips, where there are any.
     needed = [] if listed else ["data"] if by_domain else ["data", "domain"]
     for kind in needed:
         inner = place / f"ground_truth_{kind}"
@@ -156,7 +156,7 @@ def _read_truth(place: Path, problems: list[str]) -> dict[Key, _Truth]:
 def _section_truth(
     key: Key, section: SectionTruth, tables: Mapping[str, Path], problems: list[str]
 ) -> _Truth:
-    """Collect what is known of a section's clips, and say of which of them something is not."""
+    """Labels, domains and names of a section's clips; a problem for each that is not known."""
     labels: dict[str, int | None] = dict(section.labels)
     if "data" not in tables:
         labels = {clip: section.label(clip) for clip in section.names}
@@ -194,7 +194,7 @@ def _find_files(
     """The files of a kind by machine and section; decisions may be absent."""
     if not _require_folder(folder, kind, problems):
         return {}
-    found: dict[Key, _Files] = {}
+    of_section: dict[Key, _Files] = {}
     machines = {machine for machine, _ in truth}
     for path in sorted(folder.iterdir()):
         if not path.name.startswith(f"{kind}_") or path.suffix.lower() != ".csv":
@@ -208,7 +208,7 @@ def _find_files(
         if edition + machine in machines:
             machine = edition + machine
         key = (machine, section_name(match["section"]))
-        files = found.setdefault(key, {})
+        files = of_section.setdefault(key, {})
         other = files.get(match["domain"]) or files.get(None)
         if match["domain"] is None and files:
             other = next(iter(files.values()))
@@ -216,21 +216,21 @@ def _find_files(
             problems.append(f"{other} and {path}: two {kind} files for {title(key)}")
         else:
             files[match["domain"]] = path
-    if not found and kind != "decision_result":
+    if not of_section and kind != "decision_result":
         problems.append(
             f"{folder}: expected files {kind}_<machine>_section_<nn>_test.csv, found none"
         )
-    return dict(sorted(found.items()))
+    return dict(sorted(of_section.items()))
 
 
 def _require_folder(folder: Path, kind: str, problems: list[str]) -> bool:
     if folder.is_dir():
         return True
     there = next(p for p in (folder, *folder.parents) if p.exists())
-    found = "no folder"
+    content = "no folder"
     if there.is_dir():
-        found = _listed([p.name for p in there.iterdir()]) or "nothing"
-    problems.append(f"{folder}: expected a folder with {kind} files, found in {there}: {found}")
+        content = _listed([p.name for p in there.iterdir()]) or "nothing"
+    problems.append(f"{folder}: expected a folder with {kind} files, found in {there}: {content}")
     return False
 
 
@@ -263,11 +263,11 @@ def _read_files(
         if missing := expected - seen:
             problems.append(f"{path}: {len(missing)} rows missing: {_listed(missing)}")
     if None not in files:
-        found = {DOMAINS[domain] for domain in truth.domains.values()}
+        needed = {DOMAINS[domain] for domain in truth.domains.values()}
         folder = next(iter(files.values())).parent
         problems += [
             f"{folder}: no {kind} file for {title(key)}, {domain} domain"
-            for domain in sorted(found - files.keys())
+            for domain in sorted(needed - files.keys())
         ]
     return values
 
