@@ -1040,10 +1040,10 @@ def test_the_command_downloads_and_says_so(tmp_path, mirror, wav, command, capsy
     arguments = ["dcase2024", "--root", tmp_path, "--machines", *MACHINES]
     assert command(*arguments, "--jobs", 2) == 0
     captured = capsys.readouterr()
-    assert captured.out == f"3 archives downloaded, 0 were there; all are in {tmp_path}\n"
+    assert captured.out == f"3 archives downloaded, 0 existed; all are in {tmp_path}\n"
     assert f"dev_fan.zip is in {tmp_path / 'dev_data' / 'fan'}" in captured.err
     assert command(*arguments) == 0
-    assert capsys.readouterr().out.startswith("0 archives downloaded, 3 were there")
+    assert capsys.readouterr().out.startswith("0 archives downloaded, 3 existed")
     assert len(read_clips(tmp_path)) == 10
 
 
@@ -1090,7 +1090,7 @@ def test_the_list_needs_no_network(capsys):
     assert main(["2020", "--list", "--machines", "fan", "--parts", "dev", "eval_test"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.split() == ["dcase2020", "dev", "fan", "1.4", "GB", "dev_data_fan.zip"]
-    assert "size on asking" in second
+    assert "size unknown" in second
 
 
 def test_a_list_may_be_read_in_part():

@@ -152,7 +152,7 @@ def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser, console
 
 def _show(listed: Sequence[Archive]) -> None:
     for archive in listed:
-        size = "size on asking" if archive.size is None else decimal(archive.size)
+        size = "size unknown" if archive.size is None else decimal(archive.size)
         print(
             f"{archive.edition}  {archive.part:<10}  {archive.machine:<19}  {size:>14}  "
             f"{archive.name}"
