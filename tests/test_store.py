@@ -101,6 +101,10 @@ def test_artifacts_of_sections_are_in_folders_of_their_own(store):
     store.build(valve, Build("valve"))
     assert names(store.root / "stage") == ["fan section 00", "valve section 00"]
     assert (store.find(valve) / "answer").read_text() == "valve"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        store.build(WANTED, fail)
+    assert store.artifacts("stage") == [store.path(fan), store.path(valve)]
+    assert store.artifacts("other") == []
 
 
 def test_an_artifact_that_is_built_again_has_nothing_of_the_old_one(store):

@@ -131,7 +131,9 @@ def _show(arguments: argparse.Namespace) -> int:
     fields["inputs"] = {
         name: _named(arguments.store, key) for name, key in fields["inputs"].items()
     }
-    for line in _lines(fields):
+    # The spec may be long.
+    spec = fields.pop("spec")
+    for line in _lines({**fields, "spec": spec}):
         print(line)
     return 0
 
@@ -291,8 +293,10 @@ def _print(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
         return
     table = [list(rows[0])]
     for row in rows:
-        sized = {**row, "bytes": _size(row["bytes"])}
-        table.append(["" if value is None else str(value) for value in sized.values()])
+        short = {**row, "bytes": _size(row["bytes"])}
+        if row.get("built"):
+            short["built"], short["seconds"] = row["built"][:19], f"{row['seconds']:.1f}"
+        table.append(["" if value is None else str(value) for value in short.values()])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:
         print("  ".join(map(str.ljust, cells, widths)).rstrip())

@@ -99,7 +99,7 @@ def _make_writable(partial: Path) -> None:
 
 def _begin(partial: Path, wanted: Description) -> tuple[str, float]:
     """Note that a build begins; return when the first one did, and what all took so far."""
-    started, seconds = datetime.now(UTC).isoformat(timespec="milliseconds"), 0.0
+    started, seconds = datetime.now(UTC).isoformat(timespec="microseconds"), 0.0
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         noted = json.loads((partial / BUILDING).read_text(encoding="utf-8"))
         started, seconds = str(noted["started"]), float(noted["seconds"])

@@ -204,6 +204,12 @@ class Store:
         newest = sorted(equal, key=lambda there: there.started, reverse=True)
         return next(filter(None, (self.find(there.description) for there in newest)), None)
 
+    def artifacts(self, stage: str) -> list[Path]:
+        """Return the complete artifacts of a stage, of all sections and settings, by their path."""
+        folder = self.root / stage
+        files = [*folder.glob(f"*/{PROVENANCE}"), *folder.glob(f"*/*/{PROVENANCE}")]
+        return sorted(file.parent for file in files if KEY.fullmatch(file.parent.name))
+
     def provenance(self, path: Path) -> Provenance:
         """Return what an artifact is and how it was built.
 
