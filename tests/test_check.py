@@ -378,7 +378,7 @@ def test_a_phrase_that_no_clip_needs_is_told(planted):
 
 def test_a_shipped_phrase_that_no_clip_needs_is_not_told(planted):
     data = planted((None, {"machine": "grinder", "attributes": {"speed": "1"}}))
-    assert "grindstone" in data.captions.own["grinder"]
+    assert "grindstone" in data.captions.machine_phrases["grinder"]
     assert not found(check(data), "attributes")
 
 

@@ -27,7 +27,7 @@ def test_a_recording_is_read_as_it_was_written(make_wav, suffix):
 
 
 def test_another_rate_is_resampled_and_told_once(make_wav, caplog, monkeypatch):
-    monkeypatch.setattr(recording, "_rates_told", set())  # other tests have such clips, too
+    monkeypatch.setattr(recording, "_rates_logged", set())  # other tests have such clips, too
     rate = 24_000
     paths = [make_wav(f"{i}.wav", sine(440, rate=rate), rate=rate) for i in range(3)]
     with caplog.at_level(logging.INFO, "fsasd.data.recording"):
@@ -258,7 +258,7 @@ def test_a_file_that_may_not_be_read_is_named(make_wav):
 
 def test_a_name_that_is_not_utf_8_is_read_and_printed(make_wav, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "fsasd.data.recording")
-    monkeypatch.setattr(recording, "_rates_told", set())
+    monkeypatch.setattr(recording, "_rates_logged", set())
     path = make_wav("plain.wav", rate=8000)
     path = path.rename(path.with_name(os.fsdecode(b"L\xfcfter.wav")))
     assert len(read(path)) == 4000

@@ -18,7 +18,7 @@ from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.outliers import Outliers
 from fsasd.detectors.saved import ARRAYS, NotAModelError, export_section
-from fsasd.settings.objects import described, described_by_name, made
+from fsasd.settings.objects import described, described_by_name, rebuilt
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +115,10 @@ def test_a_pipeline_reads_no_pickles(factory_clips, tmp_path):
     """Its ``memory`` is a folder of joblib's pickles, read when it is fitted, as in loading."""
     model = Pipeline([("pca", PCA(2)), ("mixture", GaussianMixture(1))])
     about = described(Outliers(model))
-    assert isinstance(made(about).model, Pipeline)
+    assert isinstance(rebuilt(about).model, Pipeline)
     about["params"]["model"]["params"]["memory"] = str(tmp_path)
     with pytest.raises(ValueError, match="folder of pickles as its 'memory': not loaded"):
-        made(about)
+        rebuilt(about)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class Captions:
         attributes: Mapping[str, str],
     ) -> None:
         self.names: dict[str, str] = {}
-        self.own: dict[str, dict[str, str]] = {}
+        self.machine_phrases: dict[str, dict[str, str]] = {}
         self.phrases: dict[str, dict[str, str]] = {}
         self.places: dict[str, list[str]] = {}
         self.attributes = dict(attributes)
@@ -56,12 +56,12 @@ class Captions:
         for written, entry in machines.items():
             # 101 is a number in a configuration.
             machine = str(written)
-            own = {"name": entry} if isinstance(entry, str) else dict(entry)
-            self.names[machine] = own.pop("name", _generic_name(machine))
+            machine_phrases = {"name": entry} if isinstance(entry, str) else dict(entry)
+            self.names[machine] = machine_phrases.pop("name", _generic_name(machine))
             self.places[machine] = _PLACE.findall(self.names[machine])
-            _require_places(own)
-            self.own[machine] = own
-            self.phrases[machine] = {**self.attributes, **own}
+            _require_places(machine_phrases)
+            self.machine_phrases[machine] = machine_phrases
+            self.phrases[machine] = {**self.attributes, **machine_phrases}
 
     def __call__(self, clip: Clip) -> str:
         """Return the caption of a clip; an unknown label is left out of the sentence.
@@ -88,8 +88,8 @@ class Captions:
             else:
                 features.append(phrase.replace("{}", value))
         if not (features or clauses or places):
-            told = _words(clip.raw_label.replace("_", " "))
-            features = [told] if is_known(told) else []
+            text = _words(clip.raw_label.replace("_", " "))
+            features = [text] if is_known(text) else []
         label = f"{clip.label} " if clip.label else ""
         details = f" with {_join(features)}" if features else ""
         return f"This is the {label}sound of {name}{details}{clauses}".rstrip(" .") + "."
@@ -100,11 +100,11 @@ class Captions:
         Raises:
             MetadataError: None of a machine's clips has one; lists those that there are.
         """
-        found: dict[str, set[str]] = {}
+        keys: dict[str, set[str]] = {}
         for clip in clips:
             if self.places.get(clip.machine):
-                found.setdefault(clip.machine, set()).update(clip.attributes)
-        for machine, attributes in found.items():
+                keys.setdefault(clip.machine, set()).update(clip.attributes)
+        for machine, attributes in keys.items():
             require_known(
                 self.places[machine], attributes, f"attributes of {machine}, for its caption"
             )

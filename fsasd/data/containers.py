@@ -185,8 +185,8 @@ def _of_chunks(file: BinaryIO, end: int, layout: _Layout) -> Extent | None:
     if wide is not None and size.read(file) == 0xFFFFFFFF:
         # Sizes that 32 bits do not hold are in a chunk of their own.
         whole, size = _Size(wide, "<Q", -layout.outside), _Size(wide + 8, "<Q", 0)
-    found = _compared(file, end, start + layout.before, size, whole, miscounts)
-    return replace(found, frames=frames) if compressed and not found.sizes else found
+    compared = _compared(file, end, start + layout.before, size, whole, miscounts)
+    return replace(compared, frames=frames) if compressed and not compared.sizes else compared
 
 
 def _chunks(file: BinaryIO, end: int, layout: _Layout) -> Iterator[tuple[bytes, int, int]]:

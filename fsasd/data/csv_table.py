@@ -139,13 +139,13 @@ def _require_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
-        found = "a link to nothing" if path.is_symlink() else "nothing"
-        raise MetadataError(f"{path}: expected a CSV file, found {found}") from error
+        kind = "a link to nothing" if path.is_symlink() else "nothing"
+        raise MetadataError(f"{path}: expected a CSV file, found {kind}") from error
     except OSError as error:
         raise MetadataError(f"{path}: not readable: {error.strerror}") from error
     if not stat.S_ISREG(mode):
-        found = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-        raise MetadataError(f"{path}: expected a CSV file, found {found}")
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+        raise MetadataError(f"{path}: expected a CSV file, found {kind}")
 
 
 def _undecodable(path: Path, encoding: str) -> str:

@@ -118,8 +118,8 @@ class SectionTruth:
             self.names.clear()
 
     def _named(self, clip: str, kind: str, words: tuple[str, str]) -> int | None:
-        said = parse_name(clip_named(self.names[clip][-1])) if clip in self.names else None
-        word = said.get(kind) if said else None
+        fields = parse_name(clip_named(self.names[clip][-1])) if clip in self.names else None
+        word = fields.get(kind) if fields else None
         return words.index(word) if word else None
 
 
@@ -165,15 +165,15 @@ def truth_tables(folder: Path, problems: list[str]) -> list[TruthTable]:
                 continue
             if match := _FILE_2022.fullmatch(path.name):
                 tables.append((kind, path.parent.name, match["section"], None, path))
-    found = []
+    valid = []
     for kind, machine, section, domain, path in tables:
         try:
             name = machine_name(machine)
         except MetadataError as error:
             problems.append(f"{path}: {error}")
             continue
-        found.append(TruthTable(kind, name, section_name(section), domain, path))
-    return found
+        valid.append(TruthTable(kind, name, section_name(section), domain, path))
+    return valid
 
 
 def zero_or_one(text: str) -> int:
@@ -212,15 +212,15 @@ def _read_list(
             if machines is not None and machine not in machines:
                 continue
             clip = clip_named(first)
-            said = parse_name(clip)
-            if not machine or said is None:
+            fields = parse_name(clip)
+            if not machine or fields is None:
                 problems.append(
                     f"{path}, row {number}: expected the name of a machine in a row of its own, "
                     f"and rows like id_01_00000000.wav,normal_id_01_00000098.wav,0 below it, found "
                     f"{','.join(row)}"
                 )
                 return
-            section = truth.setdefault((machine, str(said["section"])), SectionTruth())
+            section = truth.setdefault((machine, str(fields["section"])), SectionTruth())
             where = f"{path}, row {number}: {clip}"
             if section.names.setdefault(clip, (others[0],)) != (others[0],):
                 problems.append(f"{where}: {others[0]}, and {section.names[clip][0]} elsewhere")

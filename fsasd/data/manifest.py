@@ -55,7 +55,7 @@ SUBFOLDER = "folder"
 
 _UNIT = re.compile(r"(?P<name>.+?)\s*[\[(](?P<unit>[^\])]+)[\])]")
 _TWIN = "differs in case, spaces or accents' encoding only from"
-_TOLD = 20
+_SHOWN = 20
 """Problems that an error tells in words; of others it gives the number, and the lines."""
 
 
@@ -97,10 +97,10 @@ def _read_table(path: Path) -> list[Clip]:
         clips.append(clip)
         problems += [(number, problem) for problem in wrong]
     if problems:
-        told = [f"{reader.place} {number}: {problem}" for number, problem in problems]
-        others = _ranges(number for number, _ in problems[_TOLD:])
+        texts = [f"{reader.place} {number}: {problem}" for number, problem in problems]
+        others = _ranges(number for number, _ in problems[_SHOWN:])
         raise MetadataError(
-            _list(f"{path}: {len(clips)} rows", told, f", in {reader.place}s {others}")
+            _list(f"{path}: {len(clips)} rows", texts, f", in {reader.place}s {others}")
         )
     if not clips:
         raise MetadataError(f"{path}: expected a row per recording, found none below the header")
@@ -142,10 +142,10 @@ def _read_root(root: Path) -> list[Clip]:
     problems: list[str] = []
     twins: dict[str, Path] = {}
     for folder in folders_in(root):
-        found, wrong = _machine_clips(folder)
-        if not found and not wrong:
+        machine_clips, wrong = _machine_clips(folder)
+        if not machine_clips and not wrong:
             continue
-        clips += found
+        clips += machine_clips
         problems += wrong
         if (twin := twins.setdefault(twin_key(folder.name), folder)) != folder:
             problems.append(f"{folder}: {_TWIN} {twin}")
@@ -326,17 +326,17 @@ def _parquet(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     names = [name.strip() for name in header]
-    found = ", ".join(names) or "none"
+    present = ", ".join(names) or "none"
     if missing := [name for name in REQUIRED if name not in names]:
-        others = len(names) == 1 and any(sign in found for sign in ";\t|")
+        others = len(names) == 1 and any(sign in present for sign in ";\t|")
         hint = ". Save it with commas between cells" if others else ""
         raise MetadataError(
             f"{path}: expected the columns {', '.join(REQUIRED)}; missing: {', '.join(missing)}; "
-            f"found: {found}{hint}"
+            f"found: {present}{hint}"
         )
     twice = [name or "(no name)" for name, count in Counter(names).items() if count > 1]
     if twice or "" in names:
-        raise MetadataError(f"{path}: expected a name of its own for each column, found: {found}")
+        raise MetadataError(f"{path}: expected a name of its own for each column, found: {present}")
     return {name: i for i, name in enumerate(names)}
 
 
@@ -350,13 +350,15 @@ def _certain_roles(clips: Iterable[Clip], machines: Sequence[str]) -> dict[str, 
     for clip in clips:
         if clip.machine in splits and clip.label == "anomaly":
             splits[clip.machine].add(clip.split)
-    if open_ := [machine for machine, found in splits.items() if found == {"test"}]:
+    if open_ := [machine for machine, anomalous in splits.items() if anomalous == {"test"}]:
         raise MetadataError(
             f"{', '.join(open_)}: the anomalies are all in the test split. May they be learned "
             "from (a reference machine) or only be used to evaluate (a target)? Say "
             "data.targets=[<the new machines>], or add a column role"
         )
-    return {machine: "reference" if found else "target" for machine, found in splits.items()}
+    return {
+        machine: "reference" if anomalous else "target" for machine, anomalous in splits.items()
+    }
 
 
 def _misspelt(machine: str) -> list[str]:
@@ -372,8 +374,8 @@ def _misnamed(folder: Path, expected: Sequence[str]) -> list[str]:
 
 
 def _list(what: str, problems: Sequence[str], others: str = "") -> str:
-    more = len(problems) - _TOLD
-    lines = [*problems[:_TOLD], *([f"... and {more} more{others}"] if more > 0 else [])]
+    more = len(problems) - _SHOWN
+    lines = [*problems[:_SHOWN], *([f"... and {more} more{others}"] if more > 0 else [])]
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     return f"{what}, {count}:\n  " + "\n  ".join(lines)
 

@@ -214,9 +214,9 @@ def _machine_folders(root: Path) -> list[_MachineFolder]:
         if top.is_dir():
             folders += [_MachineFolder(role, spelling(p.name), p, root) for p in folders_in(top)]
     if not folders:
-        found = ", ".join(sorted(p.name for p in root.iterdir())) or "nothing"
+        entries = ", ".join(sorted(p.name for p in root.iterdir())) or "nothing"
         raise MetadataError(
-            f"{root}: expected dev_data/<machine> or eval_data/<machine> folders, found {found}"
+            f"{root}: expected dev_data/<machine> or eval_data/<machine> folders, found {entries}"
         )
     return folders
 
@@ -255,15 +255,15 @@ def _with_roles(
         machines = as_written(machines, roles, "references and targets")
         require_known(machines, roles, "references and targets")
         roles = {machine: roles[machine] for machine in machines}
-    found = {folder.machine for folder in folders}
-    if missing := sorted(set(roles) - found):
-        there = sorted(set(roles) & found)
+    present = {folder.machine for folder in folders}
+    if missing := sorted(set(roles) - present):
+        there = sorted(set(roles) & present)
         raise MetadataError(
             f"{root}: expected the machines {', '.join(sorted(roles))}, found "
-            f"{', '.join(sorted(found))}. Missing: {', '.join(missing)}. To do with what is "
+            f"{', '.join(sorted(present))}. Missing: {', '.join(missing)}. To do with what is "
             f"there, say data.machines=[{','.join(there)}]"
         )
-    if others := sorted(found - set(roles)):
+    if others := sorted(present - set(roles)):
         log.info("%s: not asked for, and left out: %s", root, ", ".join(others))
     return [folder._replace(role=roles[folder.machine]) for folder in folders
             if folder.machine in roles]  # fmt: skip
@@ -355,9 +355,9 @@ def _with_truth(
         return clip
     stem = stem_of(clip.path)
     label, domain = known.label(stem), known.domain(stem)
-    said = parse_name(clip_named(known.names[stem][-1])) if stem in known.names else None
-    if said:
-        raw_label = said.get("raw_label") or ""
+    fields = parse_name(clip_named(known.names[stem][-1])) if stem in known.names else None
+    if fields:
+        raw_label = fields.get("raw_label") or ""
         clip = replace(clip, attributes=split_label(raw_label, form), raw_label=raw_label)
     return replace(
         clip,

@@ -49,7 +49,7 @@ _ZEROS = 10
 _REACH = 1.1 * _ZEROS / RATES[0]
 """Seconds on either side of a sample that resampling looks at, at most."""
 
-_rates_told: set[int] = set()
+_rates_logged: set[int] = set()
 
 
 class AudioError(ValueError):
@@ -214,8 +214,8 @@ def _opened(path: Path) -> Iterator[tuple[_Forward, int | None]]:
     except FileNotFoundError:
         raise
     except soundfile.SoundFileError as error:
-        said = getattr(error, "error_string", error)
-        raise AudioError(f"{name}: not readable as audio: {said}") from error
+        message = getattr(error, "error_string", error)
+        raise AudioError(f"{name}: not readable as audio: {message}") from error
     except OSError as error:
         raise AudioError(f"{name}: cannot be read: {error.strerror}") from error
 
@@ -228,17 +228,17 @@ def require_file(path: Path) -> int:
         AudioError: It is no file, or nobody may ask.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         link = f": it is a link to {printable(path.readlink())}" if path.is_symlink() else ""
         raise FileNotFoundError(f"recording {printable(path)} does not exist{link}") from None
     except OSError as error:
         raise AudioError(f"{printable(path)}: cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-        kind = kinds.get(stat.S_IFMT(found.st_mode), "a device")
+        kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
         raise AudioError(f"{printable(path)}: expected a file, found {kind}")
-    return found.st_size
+    return status.st_size
 
 
 def _require_rate(rate: int, name: str) -> None:
@@ -310,8 +310,8 @@ def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> n
 
 
 def _resample(waveform: np.ndarray, rate: int, path: Path) -> np.ndarray:
-    if rate not in _rates_told:
-        _rates_told.add(rate)
+    if rate not in _rates_logged:
+        _rates_logged.add(rate)
         log.info(
             "%s and others have %d Hz: resampling to %d Hz", printable(path), rate, SAMPLE_RATE
         )

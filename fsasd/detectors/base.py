@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, clone
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips
 from fsasd.detectors.saved import ARRAYS, SETTINGS, NotAModelError, Saved, read
-from fsasd.settings.objects import by_name, described, made, owner, replaced
+from fsasd.settings.objects import by_name, described, owner, rebuilt, replaced
 
 Params = Mapping[str, Any]
 
@@ -334,7 +334,7 @@ def _restored(branch: Any, about: Mapping[str, Any], name: str, trust: Sequence[
     fitted = {k: _restored(v, about, f"{inner}{k}", trust) for k, v in branch.items()}
     if name not in about:
         return fitted
-    detector = made(about[name], trust)
+    detector = rebuilt(about[name], trust)
     if not isinstance(detector, Detector):
         raise ValueError(f"expected a detector, found {about[name]['class']}")
     for key, value in fitted.items():

@@ -26,7 +26,7 @@ from fsasd.selection.crossfit import NO_SOURCE, calibrated, crossfit, recordings
 from fsasd.selection.selector import Curve, Selection, Selector
 from fsasd.selection.settings import PARAMETER, Candidates, row_of, title
 from fsasd.selection.significance import DomainGap, domain_gap, n_independent, unlike_real_clips
-from fsasd.settings.objects import described, made
+from fsasd.settings.objects import described, rebuilt
 
 EVIDENCE = "evidence.json"
 SCORES = "evidence.safetensors"
@@ -145,7 +145,7 @@ class Evidence:
             for name, known in about["clips"].items()
         }
         trust = tuple(trust)
-        settings, params = made(about["settings"], trust), made(about["params"], trust)
+        settings, params = rebuilt(about["settings"], trust), rebuilt(about["params"], trust)
         return cls(
             Candidates(settings, about["n_grid"], params),
             about["measured"],

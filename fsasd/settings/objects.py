@@ -45,8 +45,8 @@ def by_name(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
     """
     for name, value in settings.items():
         yield f"{prefix}{name}", value
-        own = prefix if _is_named_estimators(value) else f"{prefix}{name}__"
-        yield from by_name(parts(value), own)
+        inner = prefix if _is_named_estimators(value) else f"{prefix}{name}__"
+        yield from by_name(parts(value), inner)
 
 
 def owner(settings: Mapping[str, Any], name: str) -> list[str]:
@@ -79,19 +79,19 @@ def replaced(value: Any, path: Sequence[str], new: Any) -> Any:
     if isinstance(value, BaseEstimator):
         return value.set_params(**{"__".join(path): new})
     first, *rest = path
-    own = parts(value)
-    if first not in own:
+    inner = parts(value)
+    if first not in inner:
         raise ValueError(
-            f"{type(value).__name__} has no parameter {first!r}: it has {', '.join(own)}"
+            f"{type(value).__name__} has no parameter {first!r}: it has {', '.join(inner)}"
         )
-    part = replaced(own[first], rest, new)
+    part = replaced(inner[first], rest, new)
     if isinstance(value, Mapping):
         return {**value, first: part}
     return dataclasses.replace(value, **{first: part})
 
 
 def described(value: Any, name: str = "") -> Any:
-    """Return JSON of which ``made`` makes the same again.
+    """Return JSON from which ``rebuilt`` makes an equal object.
 
     Raises:
         TypeError: It is no JSON, and neither a dataclass nor an estimator.
@@ -162,7 +162,7 @@ def packages(settings: Any) -> set[str]:
     return inner | ({name.partition(".")[0]} if isinstance(name, str) else set())
 
 
-def made(about: Any, trust: Iterable[str] = ()) -> Any:
+def rebuilt(about: Any, trust: Iterable[str] = ()) -> Any:
     """Return what ``described`` was given.
 
     Args:
@@ -176,14 +176,14 @@ def made(about: Any, trust: Iterable[str] = ()) -> Any:
     """
     trust = frozenset(trust)
     if isinstance(about, list):
-        return [made(item, trust) for item in about]
+        return [rebuilt(item, trust) for item in about]
     if not isinstance(about, Mapping):
         return about
     if not _is_class(about):
-        return {key: made(item, trust) for key, item in about.items()}
+        return {key: rebuilt(item, trust) for key, item in about.items()}
     kind = _class(about["class"], trust)
     check_arguments(kind, {k: _as_configuration(v) for k, v in about["params"].items()})
-    params = {key: made(item, trust) for key, item in about["params"].items()}
+    params = {key: rebuilt(item, trust) for key, item in about["params"].items()}
     if isinstance(params.get("memory"), (str, Mapping)):
         # A scikit-learn pipeline would read pickles from there.
         raise ValueError(f"{about['class']} names a folder of pickles as its 'memory': not loaded")

@@ -72,7 +72,7 @@ def check_settings(settings: Any, path: str = "") -> None:
     ValueError: detector.k=0: expected a whole number of 1 or more
     """
     if isinstance(settings, Mapping):
-        if isinstance(target := settings.get("_target_"), str) and (kind := _found(target)):
+        if isinstance(target := settings.get("_target_"), str) and (kind := _resolve(target)):
             arguments = {k: v for k, v in settings.items() if not k.startswith("_")}
             check_arguments(kind, arguments, path)
         inner: Iterable[tuple[Any, Any]] = settings.items()
@@ -127,7 +127,7 @@ def check_value(path: str, value: Any, hint: Any) -> None:
         # Of None, and of what is no number, the type says all.
         wanted = [RANGES[name], *(option for option in options if option not in (int, float))]
     if not any(_fits(value, option) for option in wanted or options):
-        words = dict.fromkeys(map(_said, wanted or options))
+        words = dict.fromkeys(map(_describe, wanted or options))
         raise ValueError(f"{path}={value!r}: expected {' or '.join(words)}")
 
 
@@ -138,12 +138,12 @@ def near(name: str, known: Iterable[str]) -> str:
     ". Did you mean 'detector'? There are detector, seed"
     """
     known = sorted(known)
-    found = difflib.get_close_matches(name, known, n=1)
-    hint = f". Did you mean '{found[0]}'?" if found else "."
+    matches = difflib.get_close_matches(name, known, n=1)
+    hint = f". Did you mean '{matches[0]}'?" if matches else "."
     return f"{hint} There are {', '.join(known)}"
 
 
-def _found(target: str) -> Callable[..., Any] | None:
+def _resolve(target: str) -> Callable[..., Any] | None:
     # What cannot be found is said by what calls it.
     try:
         return pkgutil.resolve_name(target)
@@ -216,7 +216,7 @@ def _fits(value: Any, option: Any) -> bool:
     return not isinstance(value, (bool, int, float)) or option is Any or not _is_known(option)
 
 
-def _said(option: Any) -> str:
+def _describe(option: Any) -> str:
     if option in (None, types.NoneType):
         return "null"
     if get_origin(option) is Literal:

@@ -84,8 +84,8 @@ def named(files: Sequence[str]) -> str:
 
 
 def _of_files(recordings: pd.DataFrame) -> Iterator[Finding]:
-    for machine, own in recordings.groupby("machine"):
-        bad = own.dropna(subset="problem")
+    for machine, rows in recordings.groupby("machine"):
+        bad = rows.dropna(subset="problem")
         # Of files with the same problem each names itself, or how many bytes it lacks.
         alike = [
             re.sub(r"\d[\d.e+]*", "#", problem.replace(path, ""))
@@ -98,11 +98,11 @@ def _of_files(recordings: pd.DataFrame) -> Iterator[Finding]:
             ("silent", f"with a peak below {SILENT:g}, or constant"),
             ("clipped", "resting at full scale: clipped"),
         ):
-            if len(clips := own[own[kind].eq(True)]):
+            if len(clips := rows[rows[kind].eq(True)]):
                 yield _finding(
                     "warning", machine, kind, f"{many(len(clips), 'clip')} {what}", clips
                 )
-        if len(clips := own[own["rate"] < SAMPLE_RATE]):
+        if len(clips := rows[rows["rate"] < SAMPLE_RATE]):
             rates = sorted(set(clips["rate"]))
             message = (
                 f"{many(len(clips), 'clip')} at {', '.join(f'{rate:g}' for rate in rates)} Hz, "
@@ -131,16 +131,16 @@ def _of_contents(recordings: pd.DataFrame) -> Iterator[Finding]:
         by_machine: dict[str, list[pd.DataFrame]] = {}
         for same in groups:
             by_machine.setdefault(" and ".join(sorted(set(same["machine"]))), []).append(same)
-        for machine, own in by_machine.items():
-            clips = pd.concat(own)
-            told = f"{len(clips)} clips have the same content as {message}"
-            yield _finding(level, machine, kind, told, clips)
+        for machine, copied in by_machine.items():
+            clips = pd.concat(copied)
+            text = f"{len(clips)} clips have the same content as {message}"
+            yield _finding(level, machine, kind, text, clips)
 
 
 def _of_likeness(recordings: pd.DataFrame) -> Iterator[Finding]:
     """Compare what is scored with what is fitted on, for each section of each machine."""
-    for machine, own in recordings.groupby("machine"):
-        sections = own.fillna({"section": "00"}).groupby("section")
+    for machine, rows in recordings.groupby("machine"):
+        sections = rows.fillna({"section": "00"}).groupby("section")
         for section, clips in sections:
             fitted = clips[(clips["split"] == "train") & (clips["label"] == "normal")]
             scored = clips[(clips["split"] == "test") & clips["problem"].isna()]
@@ -151,8 +151,8 @@ def _of_likeness(recordings: pd.DataFrame) -> Iterator[Finding]:
                 if difference.kind not in ("silent", "clipped"):
                     message = f"of {many(len(scored), 'test clip')}{where}: {difference.message}"
                     which = scored[difference.which]
-                    told = f"{len(which)} {message}"
-                    yield _finding("warning", machine, difference.kind, told, which)
+                    text = f"{len(which)} {message}"
+                    yield _finding("warning", machine, difference.kind, text, which)
 
 
 def _of_labels(data: FirstShotDataModule) -> Iterator[Finding]:
@@ -187,8 +187,10 @@ def _of_attributes(data: FirstShotDataModule) -> Iterator[Finding]:
             if lacking := [printable(clip.path) for clip in clips if key not in clip.attributes]:
                 message = f"{len(lacking)} of {len(clips)} clips without the attribute '{key}'"
                 yield Finding("warning", machine, "attributes", message, lacking)
-        shipped = default_captions().own.get(machine, {})
-        for key in sorted(data.captions.own.get(machine, {}).keys() - shipped.keys() - set(keys)):
+        shipped = default_captions().machine_phrases.get(machine, {})
+        for key in sorted(
+            data.captions.machine_phrases.get(machine, {}).keys() - shipped.keys() - set(keys)
+        ):
             message = (
                 f"its captions have a phrase for '{key}', which no clip has; there are: "
                 f"{', '.join(keys) or 'none'}"

@@ -59,8 +59,8 @@ def inspect(
     Returns:
         ``Report.recordings``; a recording that cannot be read has a ``problem`` and no numbers.
     """
-    found = _look_at(clips, channel, _header if headers_only else _listen)
-    return _table(clips, pd.DataFrame(found, columns=_MEASURED))
+    measured = _look_at(clips, channel, _header if headers_only else _listen)
+    return _table(clips, pd.DataFrame(measured, columns=_MEASURED))
 
 
 def inspect_once(
@@ -110,21 +110,21 @@ def inspect_once(
     return _table(clips, kept.loc[keys, _MEASURED].reset_index(drop=True))
 
 
-def _table(clips: Sequence[Clip], found: pd.DataFrame) -> pd.DataFrame:
+def _table(clips: Sequence[Clip], measured: pd.DataFrame) -> pd.DataFrame:
     known = pd.DataFrame(
         [[printable(clip.path), *(getattr(clip, name) for name in _KNOWN[1:])] for clip in clips],
         columns=_KNOWN,
     )
-    return pd.concat([known, found.astype(dict.fromkeys(_NUMBERS, float))], axis=1)
+    return pd.concat([known, measured.astype(dict.fromkeys(_NUMBERS, float))], axis=1)
 
 
 def _look_at(clips: Sequence[Clip], channel: int | str | None, look: Look) -> list[dict[str, Any]]:
     bar = Console(stderr=True)
     with ThreadPoolExecutor(joblib.cpu_count()) as threads:
-        found = threads.map(lambda clip: _look(look, clip, channel), clips)
+        measured = threads.map(lambda clip: _look(look, clip, channel), clips)
         return list(
             track(
-                found,
+                measured,
                 "Reading",
                 len(clips),
                 console=bar,

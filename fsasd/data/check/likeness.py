@@ -89,14 +89,14 @@ class Profile:
         True
         """
         silent = recordings["silent"].eq(True)
-        heard = recordings[recordings["level"].notna() & ~silent]
-        if heard.empty:
+        audible = recordings[recordings["level"].notna() & ~silent]
+        if audible.empty:
             return None
-        bands = heard[list(BANDS)].astype(float)
+        bands = audible[list(BANDS)].astype(float)
         return cls(
-            _range(heard["seconds"]),
-            _range(heard["level"]),
-            round(float(heard["level"].median()), 3),
+            _range(audible["seconds"]),
+            _range(audible["level"]),
+            round(float(audible["level"].median()), 3),
             bands.min().round(1).tolist(),
             bands.max().round(1).tolist(),
             float(silent.mean()),
@@ -129,32 +129,32 @@ class Profile:
             recordings: ``seconds`` and what ``measures.measure`` returns, a row each.
         """
         silent = recordings["silent"].eq(True).to_numpy()
-        heard = recordings["level"].notna().to_numpy() & ~silent
+        audible = recordings["level"].notna().to_numpy() & ~silent
         seconds = recordings["seconds"].to_numpy(float)
         unlike = "unlike the training clips"
-        found = [
-            *self._bandwidth(recordings[list(BANDS)].to_numpy(float), heard),
-            *self._level(recordings["level"].to_numpy(float), heard),
+        unlike_rows = [
+            *self._bandwidth(recordings[list(BANDS)].to_numpy(float), audible),
+            *self._level(recordings["level"].to_numpy(float), audible),
             ("length", "less than half as long as all training clips",
              seconds < self.seconds[0] / 2),
             ("length", "more than twice as long as all training clips",
              seconds > self.seconds[1] * 2),
         ]  # fmt: skip
         if self.silent < _RARE:
-            found.append(("silent", f"silent, {unlike}", silent))
+            unlike_rows.append(("silent", f"silent, {unlike}", silent))
         if self.clipped < _RARE:
             clipped = recordings["clipped"].eq(True).to_numpy()
-            found.append(("clipped", f"clipped, {unlike}", clipped))
-        yield from (Difference(*difference) for difference in found if difference[2].any())
+            unlike_rows.append(("clipped", f"clipped, {unlike}", clipped))
+        yield from (Difference(*difference) for difference in unlike_rows if difference[2].any())
 
     def _level(
-        self, level: NDArray, heard: NDArray[np.bool_]
+        self, level: NDArray, audible: NDArray[np.bool_]
     ) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
-        if heard.sum() >= _ENOUGH:
-            shift = float(np.median(level[heard])) - self.median_level
+        if audible.sum() >= _ENOUGH:
+            shift = float(np.median(level[audible])) - self.median_level
             if abs(shift) > MEDIAN_DB:
                 how = f"{abs(shift):.0f} dB {'quieter' if shift < 0 else 'louder'}"
-                yield "level", f"in the median {how} than the training clips", heard
+                yield "level", f"in the median {how} than the training clips", audible
                 return
         lowest, highest = self.level
         for how, which in (
@@ -162,13 +162,13 @@ class Profile:
             ("louder", level > highest + LEVEL_DB),
         ):
             message = f"more than {LEVEL_DB:g} dB {how} than all training clips"
-            yield "level", message, heard & which
+            yield "level", message, audible & which
 
     def _bandwidth(
-        self, bands: NDArray, heard: NDArray
+        self, bands: NDArray, audible: NDArray
     ) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
         lowest, highest = np.array(self.lowest), np.array(self.highest)
-        missing = _cutoffs(lowest - bands) * heard
+        missing = _cutoffs(lowest - bands) * audible
         if missing.any():
             kilohertz = missing.max() / 2
             yield (
@@ -176,7 +176,7 @@ class Profile:
                 missing > 0,
             )  # fmt: skip
         ends = [c for c in _CUTOFFS if highest[c - 1] - highest[c + 1] > _CLIFF_DB]
-        added = _cutoffs(bands - highest) * heard if ends else missing[:0]
+        added = _cutoffs(bands - highest) * audible if ends else missing[:0]
         if added.any():
             message = f"sound above {min(ends) / 2:g} kHz, where the training clips have none"
             yield "bandwidth", message, added > 0
@@ -190,9 +190,11 @@ def save_profiles(models: Path, recordings: pd.DataFrame) -> None:
         recordings: What ``inspect`` returns.
     """
     fitted = recordings[(recordings["split"] == "train") & (recordings["label"] == "normal")]
-    for (machine, section), own in fitted.fillna({"section": "00"}).groupby(["machine", "section"]):
+    for (machine, section), clips in fitted.fillna({"section": "00"}).groupby(
+        ["machine", "section"]
+    ):
         folder = models / str(machine) / f"section_{section}"
-        if folder.is_dir() and (profile := Profile.of(own)):
+        if folder.is_dir() and (profile := Profile.of(clips)):
             profile.save(folder)
 
 

@@ -66,15 +66,15 @@ class Report:
         if console is None and not out.is_terminal:
             out = Console(highlight=False, markup=False, width=130)
         out.print(_table(self.machines, self.findings))
-        for machine, found in self.machines.items():
-            said = found["captions"]
-            channels = ", ".join(found["channels"])
-            attributes = ", ".join(found["attributes"]) or "no attribute"
-            line = f"{many(said['distinct'], 'caption')} of {attributes}"
+        for machine, summary in self.machines.items():
+            captions = summary["captions"]
+            channels = ", ".join(summary["channels"])
+            attributes = ", ".join(summary["attributes"]) or "no attribute"
+            line = f"{many(captions['distinct'], 'caption')} of {attributes}"
             if channels not in ("", "1"):
                 line = f"{channels} channels, {line}"
             out.print(f"{machine}: {line}", soft_wrap=True)
-            for caption in dict.fromkeys([*said["sample"][:1], said["longest"]]):
+            for caption in dict.fromkeys([*captions["sample"][:1], captions["longest"]]):
                 if caption:
                     out.print(f"    {caption}", soft_wrap=True)
         for finding in self.findings:
@@ -109,29 +109,29 @@ def check(data: FirstShotDataModule, headers_only: bool = False) -> Report:
     findings = [*find_in_recordings(recordings), *find_in_metadata(data), *failures]
     findings.sort(key=lambda finding: (finding.level != "error", finding.machine or ""))
     machines = {
-        str(machine): _summary(data, str(machine), own, captions[captions["machine"] == machine])
-        for machine, own in recordings.groupby("machine")
+        str(machine): _summary(data, str(machine), rows, captions[captions["machine"] == machine])
+        for machine, rows in recordings.groupby("machine")
     }
     return Report(recordings, machines, findings, headers_only)
 
 
 def _captions(data: FirstShotDataModule) -> tuple[pd.DataFrame, list[Finding]]:
-    told, failures = [], []
+    rows, failures = [], []
     for clip in data.trainable:
         try:
-            told.append((clip.machine, data.captions(clip)))
+            rows.append((clip.machine, data.captions(clip)))
         except MetadataError as error:
             failures.append(
                 Finding("error", clip.machine, "caption", str(error), [printable(clip.path)])
             )
-    return pd.DataFrame(told, columns=["machine", "caption"]), failures
+    return pd.DataFrame(rows, columns=["machine", "caption"]), failures
 
 
 def _summary(
-    data: FirstShotDataModule, machine: str, own: pd.DataFrame, captions: pd.DataFrame
+    data: FirstShotDataModule, machine: str, rows: pd.DataFrame, captions: pd.DataFrame
 ) -> dict[str, Any]:
-    seconds = own["seconds"].dropna()
-    said = captions["caption"].drop_duplicates()
+    seconds = rows["seconds"].dropna()
+    distinct = captions["caption"].drop_duplicates()
     counts: Counter[tuple[str | None, ...]] = Counter()
     values: dict[str, set[str]] = {}
     clips = data.machine(machine)
@@ -141,7 +141,7 @@ def _summary(
             values.setdefault(key, set()).add(value)
     return {
         "role": clips[0].role,
-        "clips": len(own),
+        "clips": len(rows),
         "counts": [
             {"split": split, "label": label, "domain": domain, "clips": count}
             for (split, label, domain), count in sorted(counts.items(), key=str)
@@ -150,20 +150,20 @@ def _summary(
             name: round(float(getattr(seconds, name)()), 3) if len(seconds) else None
             for name in ("min", "median", "max", "sum")
         },
-        "rates": _counts(own["rate"]),
-        "channels": _counts(own["channels"]),
-        "attributes": {key: len(found) for key, found in values.items()},
+        "rates": _counts(rows["rate"]),
+        "channels": _counts(rows["channels"]),
+        "attributes": {key: len(several) for key, several in values.items()},
         "captions": {
-            "distinct": len(said),
-            "sample": said.head(SHOWN).tolist(),
-            "longest": max(said, key=len, default=None),
+            "distinct": len(distinct),
+            "sample": distinct.head(SHOWN).tolist(),
+            "longest": max(distinct, key=len, default=None),
         },
     }
 
 
 def _counts(numbers: pd.Series) -> dict[str, int]:
-    found = numbers.dropna().astype(int).astype(str).value_counts()
-    return {str(number): int(count) for number, count in found.items()}
+    counts = numbers.dropna().astype(int).astype(str).value_counts()
+    return {str(number): int(count) for number, count in counts.items()}
 
 
 def _table(machines: dict[str, dict[str, Any]], findings: Sequence[Finding]) -> Table:
@@ -191,16 +191,16 @@ def _table(machines: dict[str, dict[str, Any]], findings: Sequence[Finding]) -> 
             # Where there is little room, numbers and names are divided, and no heading.
             min_width=max(map(len, heading.split())),
         )
-    for machine, found in machines.items():
-        low, high = found["seconds"]["min"], found["seconds"]["max"]
+    for machine, summary in machines.items():
+        low, high = summary["seconds"]["min"], summary["seconds"]["max"]
         table.add_row(
             machine,
-            found["role"] or "none",
-            _slashed(found, [{"split": "train", "label": x} for x in ("normal", "anomaly")]),
-            _slashed(found, [{"split": "test", "label": x} for x in ("normal", "anomaly", None)]),
-            _slashed(found, [{"domain": x} for x in ("source", "target")]),
+            summary["role"] or "none",
+            _slashed(summary, [{"split": "train", "label": x} for x in ("normal", "anomaly")]),
+            _slashed(summary, [{"split": "test", "label": x} for x in ("normal", "anomaly", None)]),
+            _slashed(summary, [{"domain": x} for x in ("source", "target")]),
             "" if low is None else f"{low:g}" if low == high else f"{low:g} to {high:g}",
-            ", ".join(found["rates"]),
+            ", ".join(summary["rates"]),
             _complaints(machine, findings),
         )
     return table
@@ -208,17 +208,17 @@ def _table(machines: dict[str, dict[str, Any]], findings: Sequence[Finding]) -> 
 
 def _complaints(machine: str, findings: Sequence[Finding]) -> str:
     """Count the clips of a machine that errors and warnings are about."""
-    own = [finding for finding in findings if finding.machine == machine]
+    of_machine = [finding for finding in findings if finding.machine == machine]
     paths = {
-        level: {path for finding in own if finding.level == level for path in finding.paths}
+        level: {path for finding in of_machine if finding.level == level for path in finding.paths}
         for level in ("error", "warning")
     }
     return f"{len(paths['error'])}/{len(paths['warning'])}" if any(paths.values()) else ""
 
 
-def _slashed(found: dict[str, Any], groups: Sequence[dict[str, str | None]]) -> str:
+def _slashed(summary: dict[str, Any], groups: Sequence[dict[str, str | None]]) -> str:
     numbers = [
-        sum(row["clips"] for row in found["counts"] if group.items() <= row.items())
+        sum(row["clips"] for row in summary["counts"] if group.items() <= row.items())
         for group in groups
     ]
     return "/".join(map(str, numbers)) if any(numbers) else ""

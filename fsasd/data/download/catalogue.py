@@ -84,12 +84,12 @@ def archives(
     name = edition if edition.startswith("dcase") else f"dcase{edition}"
     require_known([name], editions(), "editions")
     require_known(parts or (), FOLDERS, "parts")
-    found = [archive for archive in _read(name) if parts is None or archive.part in parts]
+    chosen = [archive for archive in _read(name) if parts is None or archive.part in parts]
     if machines is not None:
-        there = {archive.machine for archive in found}
+        there = {archive.machine for archive in chosen}
         require_known(machines, there, f"machines of {name} ({', '.join(parts or FOLDERS)})")
-        found = [archive for archive in found if archive.machine in machines]
-    return found
+        chosen = [archive for archive in chosen if archive.machine in machines]
+    return chosen
 
 
 @functools.cache

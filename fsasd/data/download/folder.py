@@ -50,11 +50,11 @@ class DataFolder:
         self.edition = edition
         self.archives = self.root / "archives"
         named = self.archives / "edition.txt"
-        found = named.read_text("utf-8").strip() if named.exists() else edition
-        if found != edition and any(self.archives.glob("*.zip*")):
+        present = named.read_text("utf-8").strip() if named.exists() else edition
+        if present != edition and any(self.archives.glob("*.zip*")):
             raise DownloadError(
-                f"{self.root} holds {found}, and {edition} has machines of the same names: choose "
-                "another --root"
+                f"{self.root} holds {present}, and {edition} has machines of the same names: "
+                "choose another --root"
             )
 
     @contextlib.contextmanager
@@ -90,10 +90,10 @@ class DataFolder:
         if not receipt.exists():
             return False
         try:
-            said = json.loads(receipt.read_text("utf-8"))
-            if said["record"] != archive.record:
+            content = json.loads(receipt.read_text("utf-8"))
+            if content["record"] != archive.record:
                 return False
-            files = said["files"].items()
+            files = content["files"].items()
         except (ValueError, KeyError, TypeError, AttributeError):
             return False
         gone = [
@@ -190,10 +190,10 @@ class DataFolder:
         tables = truth_tables(source, problems)
         lists = sorted(source.glob("eval_data_list*.csv"))
         if not lists and not any(table.kind == "data" for table in tables):
-            found = ", ".join(sorted(p.name for p in source.glob("*"))) or "nothing"
+            names = ", ".join(sorted(p.name for p in source.glob("*"))) or "nothing"
             problems.append(
                 f"{source}: expected ground_truth_data/ground_truth_<machine>_section_<nn>_test.csv"
-                f" or eval_data_list.csv, found {found}"
+                f" or eval_data_list.csv, found {names}"
             )
         if problems:
             raise DownloadError("\n".join(problems))
@@ -206,8 +206,8 @@ class DataFolder:
                     "truth of another year?"
                 )
             if missing := sorted(set(machines) - of):
-                said = ", ".join(missing)
-                log.warning("%s/ground_truth_%s says nothing of %s", source, kind, said)
+                names = ", ".join(missing)
+                log.warning("%s/ground_truth_%s says nothing of %s", source, kind, names)
         staged = self.archives / "ground_truth.copying"
         shutil.rmtree(staged, ignore_errors=True)
         files = [*lists, *(table.path for table in tables)]
@@ -229,8 +229,8 @@ class DataFolder:
     def _write_receipt(self, archive: Archive, files: dict[str, int]) -> None:
         receipt = self._receipt(archive)
         draft = receipt.with_name(f"{receipt.name}.partial")
-        said = {"record": archive.record, "md5": archive.md5, "files": files}
-        draft.write_text(json.dumps(said, indent=1) + "\n", "utf-8")
+        content = {"record": archive.record, "md5": archive.md5, "files": files}
+        draft.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
         draft.replace(receipt)
 
 

@@ -299,9 +299,9 @@ def _start(response: requests.Response, have: int, size: int) -> int:
     if response.status_code == 416:
         raise _WrongBytesError(f"expected {size} bytes, the server has no more than {have}")
     if response.status_code == 206:
-        said = response.headers.get("Content-Range", "")
-        if not (match := _CONTENT_RANGE.fullmatch(said)) or int(match[1]) not in (0, have):
-            raise _WrongBytesError(f"expected bytes from {have} on, found Content-Range {said!r}")
+        value = response.headers.get("Content-Range", "")
+        if not (match := _CONTENT_RANGE.fullmatch(value)) or int(match[1]) not in (0, have):
+            raise _WrongBytesError(f"expected bytes from {have} on, found Content-Range {value!r}")
         start, total = int(match[1]), match[2]
     if total.isdecimal() and int(total) != size:
         raise _WrongBytesError(f"expected {size} bytes, the server has {total}")
@@ -320,11 +320,11 @@ def _remember(response: requests.Response, mark: Path) -> None:
 
 def _retry_after(response: requests.Response) -> float | None:
     """Seconds that the server asks to wait, which it may give as a date."""
-    said = response.headers.get("Retry-After", "")
-    if said.isdecimal():
-        return float(said)
+    value = response.headers.get("Retry-After", "")
+    if value.isdecimal():
+        return float(value)
     try:
-        until = parsedate_to_datetime(said)
+        until = parsedate_to_datetime(value)
     except ValueError:
         return None
     # A date in "-0000", UTC without saying where, has no zone.
@@ -334,9 +334,9 @@ def _retry_after(response: requests.Response) -> float | None:
 
 def _verify(path: Path, md5: str | None) -> None:
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != md5:
-        raise _WrongBytesError(f"expected md5 {md5}, found {found}")
+        digest = hashlib.file_digest(file, "md5").hexdigest()
+    if digest != md5:
+        raise _WrongBytesError(f"expected md5 {md5}, found {digest}")
 
 
 def _verify_present(path: Path, md5: str | None) -> None:

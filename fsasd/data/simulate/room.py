@@ -127,8 +127,8 @@ class Microphone:
             True
         """
         room, capsule = _transfer(self, sound.size, sample_rate)
-        heard = capsule * (room * np.fft.rfft(sound) + np.fft.rfft(ambience))
-        return np.fft.irfft(heard, sound.size)
+        spectrum = capsule * (room * np.fft.rfft(sound) + np.fft.rfft(ambience))
+        return np.fft.irfft(spectrum, sound.size)
 
 
 @functools.lru_cache(maxsize=16)
