@@ -27,7 +27,7 @@ from fsasd.data.captions import default_captions
 from fsasd.data.metadata import Clip
 from fsasd.data.simulate import MACHINES, simulate
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.latents import heard_mel
+from fsasd.generation.latents import normalised_mel
 from fsasd.generation.prompts import Prompt
 
 Combination = tuple[str, tuple[tuple[str, str], ...], str]
@@ -107,7 +107,7 @@ def _generated(model: AudioLDM, combination: Combination, count: int) -> np.ndar
 
 
 def _spectrum(waveform: np.ndarray) -> np.ndarray:
-    return heard_mel(waveform).mean(axis=0)
+    return normalised_mel(waveform).mean(axis=0)
 
 
 def _nearest(spectra: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -143,7 +143,7 @@ def generation(size: str, clips: int, seconds: float, device: torch.device) -> d
     module = build(size, "full", "eager", device).eval()
     module.sampler = Sampler()
     prompts = [prompt(seed, seconds) for seed in range(clips)]
-    parts = module.parts
+    parts = module.components
     if size == "nano":
         # The pipeline needs a vocoder of this kind.
         parts.vocoder = build_hifigan(channels=64).eval()

@@ -13,7 +13,7 @@ import torch
 from fsasd.data.draws import Draw
 from fsasd.generation.audioldm import LATENT_BINS, AudioLDM
 from fsasd.generation.cost import training_cost
-from fsasd.generation.denoising import Chance
+from fsasd.generation.denoising import StepRandomness
 from fsasd.generation.latents import Batch
 from fsasd.generation.optimizing import build_optimizer
 
@@ -45,7 +45,7 @@ class TrainingStep:
         self.embedding = module.embed([CAPTION] * self.batch_size).to(module.device)
         self.number = 0
         if not self.cached:
-            for part in (module.parts.vae, module.parts.text_encoder):
+            for part in (module.components.vae, module.components.text_encoder):
                 part.to(module.device)
             mel_shape = (self.batch_size, 1, 4 * self.frames, 4 * LATENT_BINS)
             self.mel = torch.randn(mel_shape, device=module.device)
@@ -55,7 +55,7 @@ class TrainingStep:
         module = self.module
         if not self.cached:
             with torch.no_grad():
-                self.moments = module.parts.vae.encode(self.mel).latent_dist.parameters
+                self.moments = module.components.vae.encode(self.mel).latent_dist.parameters
                 self.embedding = module.embed([CAPTION] * self.batch_size).to(module.device)
         self.number += 1
         draws = [Draw(i, self.number * self.batch_size + i) for i in range(self.batch_size)]
@@ -67,9 +67,11 @@ class TrainingStep:
         )
         channels = module.unet.config.in_channels
         shape = (channels, self.frames, LATENT_BINS)
-        chance = Chance.draw(draws, shape, 1000, module.device)
-        condition = module._condition(batch, chance.uniform)
-        loss = module.loss(batch, chance.timesteps, chance.noise, chance.posterior, condition)
+        randomness = StepRandomness.draw(draws, shape, 1000, module.device)
+        condition = module._condition(batch, randomness.uniform)
+        loss = module.loss(
+            batch, randomness.timesteps, randomness.noise, randomness.posterior, condition
+        )
         loss.mean().backward()
         torch.nn.utils.clip_grad_norm_(module.trained_weights(), 1.0)
         self.optimizer.step()
@@ -82,7 +84,7 @@ class TrainingStep:
     def flops(self) -> float:
         """Of the UNet, forward and backward."""
         module = self.module
-        cost = training_cost(module.unet, module.train_what, self.batch_size, self.frames)
+        cost = training_cost(module.unet, module.adaptation, self.batch_size, self.frames)
         return cost.flops
 
 

@@ -28,7 +28,7 @@ from fsasd.generation import checkpoint, clap
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.latents import Example, LatentExamples
 from fsasd.generation.nano import draw_clips
-from fsasd.generation.validation import fixed_noise
+from fsasd.generation.validation_loss import fixed_noise
 
 TIMESTEPS = torch.arange(150, 1000, 50)
 

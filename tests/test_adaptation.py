@@ -9,7 +9,14 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
 from fsasd.generation import checkpoint
-from fsasd.generation.adaptation import ATTENTION, EVERYWHERE, Full, Lora, Parts, load_adapters
+from fsasd.generation.adaptation import (
+    ATTENTION,
+    EVERYWHERE,
+    Full,
+    Lora,
+    SelectedComponents,
+    load_adapters,
+)
 
 
 def unet():
@@ -74,7 +81,7 @@ def test_adapters_alone_give_the_model_back(tmp_path):
     model, lora = unet(), Lora(rank=4, alpha=32)
     lora.apply(model)
     disturb(model)
-    lora.save_alone(model, tmp_path)
+    lora.save_separately(model, tmp_path)
     (path,) = (tmp_path / "lora").iterdir()
     assert path.stat().st_size < 0.3 * sum(p.numel() * 4 for p in unet().parameters())
     again = unet()
@@ -90,13 +97,13 @@ def test_a_folder_without_adapters(tmp_path):
 
 def test_parts_are_chosen_by_name():
     model = unet()
-    Parts(["class_embedding.*", "mid_block.attentions.*"]).apply(model)
+    SelectedComponents(["class_embedding.*", "mid_block.attentions.*"]).apply(model)
     assert {name.split(".")[0] for name in trained(model)} == {"class_embedding", "mid_block"}
 
 
 def test_a_name_that_no_weight_has():
     with pytest.raises(ValueError, match=r"no weight of the UNet is named 'atention\*'.*conv_in"):
-        Parts(["class_embedding*", "atention*"]).apply(unet())
+        SelectedComponents(["class_embedding*", "atention*"]).apply(unet())
 
 
 @pytest.mark.parametrize(
@@ -127,5 +134,5 @@ def test_every_choice_applies_to_nano_and_to_s(name, size):
         choice.apply(model)
     total = sum(p.numel() for p in model.parameters())
     share = sum(p.numel() for p in model.parameters() if p.requires_grad) / total
-    assert {"full": share == 1, "lora": 0 < share < 0.25, "parts": 0.1 < share < 0.9}[name]
+    assert {"full": share == 1, "lora": 0 < share < 0.25, "components": 0.1 < share < 0.9}[name]
     json.dumps(vars(choice), default=list)

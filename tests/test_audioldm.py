@@ -19,14 +19,14 @@ from fsasd.data.draws import Draw
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import read_clips
 from fsasd.generation import checkpoint
-from fsasd.generation.adaptation import Lora, Parts
+from fsasd.generation.adaptation import Lora, SelectedComponents
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.averaging import WeightAverage
 from fsasd.generation.finite import LossWatch, TrainingError
-from fsasd.generation.optimizing import optimizer_steps, warn_of_brevity
+from fsasd.generation.optimizing import optimizer_steps, warn_if_too_short
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.sampling import Sampler
-from fsasd.generation.validation import SplitLosses, fixed_noise, fixed_timesteps
+from fsasd.generation.validation_loss import GroupLosses, fixed_noise, fixed_timesteps
 
 CAPTIONS = ["This is the normal sound of a fan.", "This is the anomaly sound of a fan."]
 
@@ -85,11 +85,11 @@ def loss_of(model, batch):
 
 def test_only_the_unet_is_trained_and_saved(data, tmp_path):
     model = nano(learning_rate=1e-3)
-    frozen = [p.clone() for module in model.parts.frozen() for p in module.parameters()]
+    frozen = [p.clone() for module in model.components.frozen() for p in module.parameters()]
     unet = [p.clone() for p in model.unet.parameters()]
     run = trainer(tmp_path)
     run.fit(model, data)
-    after = [p for module in model.parts.frozen() for p in module.parameters()]
+    after = [p for module in model.components.frozen() for p in module.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(frozen, after, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(unet, model.unet.parameters(), strict=True))
     saved = torch.load(run.checkpoint_callback.best_model_path, weights_only=True)["state_dict"]
@@ -193,7 +193,7 @@ def test_recordings_can_be_a_condition(data, tmp_path, whole_clap):
 def test_a_clap_of_another_text_space_is_refused_before_anything_is_computed(data, whole_clap):
     model = nano(audio_clap=str(whole_clap))
     with torch.no_grad():
-        model.parts.text_encoder.text_projection.linear2.weight.mul_(-1)
+        model.components.text_encoder.text_projection.linear2.weight.mul_(-1)
     with pytest.raises(ValueError, match=r"audio_clap=.*whose text branch the checkpoint has"):
         model.examples(data.captioned[:2], ["a fan", "a pump"], train=True)
 
@@ -295,7 +295,7 @@ def test_a_rate_that_is_not_given_is_that_of_what_is_trained():
     ],
 )
 def test_a_training_that_is_too_short_is_told(caplog, steps, clips, warmup, told):
-    warn_of_brevity(steps, 16, clips, warmup)
+    warn_if_too_short(steps, 16, clips, warmup)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == len(told)
     assert all(text in message for text, message in zip(told, messages, strict=True))
@@ -324,7 +324,7 @@ def test_validation_is_split_by_machine_label_and_role(data, tmp_path):
 
 def test_a_clip_that_two_processes_had_counts_once(data):
     clips = data.captioned[:3]
-    alone, one, two = (SplitLosses(clips, ["val"]) for _ in range(3))
+    alone, one, two = (GroupLosses(clips, ["val"]) for _ in range(3))
     alone.add("val", [0, 1, 2], torch.tensor([1.0, 2.0, 4.0]))
     one.add("val", [0, 2], torch.tensor([1.0, 4.0]))
     two.add("val", [1, 0], torch.tensor([2.0, 1.0]))
@@ -346,8 +346,8 @@ class InValidation(L.Callback):
 
 def test_a_validation_exchanges_the_weights_once(data, tmp_path, monkeypatch):
     times = []
-    exchange = WeightAverage.exchange
-    monkeypatch.setattr(WeightAverage, "exchange", lambda *args: times.append(1) or exchange(*args))
+    swap = WeightAverage.swap
+    monkeypatch.setattr(WeightAverage, "swap", lambda *args: times.append(1) or swap(*args))
     monkeypatch.setattr(WeightAverage, "store", None)
     model = nano(learning_rate=1e-3)
     run = trainer(tmp_path, max_steps=2, val_check_interval=2, enable_checkpointing=False)
@@ -411,7 +411,7 @@ def test_weights_are_put_back_where_a_validation_is_cut(data, tmp_path, error):
     )  # fmt: skip
     with pytest.raises((error, SystemExit)):
         run.fit(model, data)
-    assert not model.ema.exchanged
+    assert not model.ema.swapped
     assert distance(model.ema.shadow_params, kept) > 0
     assert distance(model.trained_weights(), kept) == 0
 
@@ -511,7 +511,7 @@ def test_adapters_are_saved_merged_and_alone(data, tmp_path):
 
 
 def test_only_the_parts_that_are_named_move(data, tmp_path):
-    model = nano(learning_rate=1e-2, train=Parts(["class_embedding.*"]))
+    model = nano(learning_rate=1e-2, train=SelectedComponents(["class_embedding.*"]))
     before = {name: p.detach().clone() for name, p in model.unet.named_parameters()}
     trainer(tmp_path, max_steps=2, enable_checkpointing=False).fit(model, data)
     moved = {n for n, p in model.unet.named_parameters() if not torch.equal(p, before[n])}
@@ -648,9 +648,9 @@ def test_losses_on_an_accelerator_are_looked_at_together():
 
     losses = [torch.tensor(x).as_subclass(OnAccelerator) for x in (1.0, float("nan"), 2.0)]
     for i, loss in enumerate(losses[:2]):
-        watch.note(loss, [Draw(i, 0)], run)
+        watch.add(loss, [Draw(i, 0)], run)
     with pytest.raises(TrainingError, match=r"became nan with the batch of 1\.wav\. Training"):
-        watch.note(losses[2], [Draw(2, 0)], run)
+        watch.add(losses[2], [Draw(2, 0)], run)
     assert watch.unseen == []
 
 
@@ -739,7 +739,7 @@ def test_a_card_tells_no_paths_of_the_machine_and_the_hubs_licence(tmp_path, who
 
 def test_a_fine_tuned_model_loads_in_the_pipeline_of_diffusers(data, tmp_path):
     model = nano(learning_rate=1e-3)
-    model.parts.vocoder = checkpoint.build_hifigan(channels=64).eval()
+    model.components.vocoder = checkpoint.build_hifigan(channels=64).eval()
     trainer(tmp_path, max_steps=2, enable_checkpointing=False).fit(model, data)
     model.save(tmp_path / "model")
     pipeline = AudioLDMPipeline.from_pretrained(tmp_path / "model", local_files_only=True)

@@ -171,7 +171,7 @@ def test_a_resumed_run_goes_on_counting_validations():
 
 def test_weights_that_are_divided_are_an_error_before_training():
     model = nano()
-    model.divided = True
+    model.sharded = True
     with pytest.raises(ValueError, match=r"no process can generate alone.*~callbacks\.evaluation"):
         DetectorEvaluation().on_train_start(None, model)
 

@@ -1,4 +1,4 @@
-"""The loss: perfect predictions, weights, masks; chance that is each example's own."""
+"""The loss: perfect predictions, weights, masks; randomness that is each example's own."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fsasd.data.draws import Draw
 from fsasd.generation.checkpoint import build_scheduler
 from fsasd.generation.denoising import (
-    Chance,
+    StepRandomness,
     choose_condition,
     denoising_loss,
     min_snr_weight,
@@ -101,7 +101,7 @@ def test_the_mix_is_that_of_the_authors():
     assert float(found[found != 9].mean()) == pytest.approx(0.31, abs=0.01)
 
 
-# Chance
+# StepRandomness
 
 CPU = torch.device("cpu")
 
@@ -109,21 +109,21 @@ CPU = torch.device("cpu")
 @given(seeds=st.lists(st.integers(0, 2**62 - 1), min_size=2, max_size=6, unique=True))
 def test_chance_belongs_to_the_example_and_not_to_its_batch(seeds):
     draws = [Draw(i, seed) for i, seed in enumerate(seeds)]
-    together = Chance.draw(draws, SHAPE, 1000, CPU)
+    together = StepRandomness.draw(draws, SHAPE, 1000, CPU)
     for i, draw in enumerate(draws):
-        alone = Chance.draw([draw], SHAPE, 1000, CPU)
+        alone = StepRandomness.draw([draw], SHAPE, 1000, CPU)
         for name in vars(together):
             assert torch.equal(getattr(together, name)[i], getattr(alone, name)[0]), name
 
 
 def test_chance_is_what_it_should_be():
-    chance = Chance.draw([Draw(0, seed) for seed in range(2000)], (1, 4, 4), 1000, CPU)
+    randomness = StepRandomness.draw([Draw(0, seed) for seed in range(2000)], (1, 4, 4), 1000, CPU)
     for name in ("noise", "posterior", "offset"):
-        drawn = getattr(chance, name)
+        drawn = getattr(randomness, name)
         assert float(drawn.mean()) == pytest.approx(0, abs=0.1)
         assert float(drawn.std()) == pytest.approx(1, abs=0.05)
-    assert float(chance.timesteps.float().mean()) == pytest.approx(499.5, abs=25)
-    assert (int(chance.timesteps.min()), int(chance.timesteps.max())) <= (5, 999)
-    assert chance.uniform.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.03)
-    both = torch.stack([chance.noise.flatten(), chance.posterior.flatten()])
+    assert float(randomness.timesteps.float().mean()) == pytest.approx(499.5, abs=25)
+    assert (int(randomness.timesteps.min()), int(randomness.timesteps.max())) <= (5, 999)
+    assert randomness.uniform.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.03)
+    both = torch.stack([randomness.noise.flatten(), randomness.posterior.flatten()])
     assert abs(float(torch.corrcoef(both)[0, 1])) < 0.03

@@ -15,7 +15,7 @@ from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.generation.embedding import Neighbourhood, RealClips, embed
+from fsasd.generation.encoder_space import Neighbourhood, RealClips, embed
 from fsasd.generation.filters import Filters, far_limit, mark_duplicates, nearness
 
 CAPTIONS = {500: "low", 1500: "high"}

@@ -8,7 +8,7 @@ import soundfile
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.generation.embedding import RealClips
+from fsasd.generation.encoder_space import RealClips
 from fsasd.generation.judging import judge
 from fsasd.generation.prompts import make_prompts, with_candidates
 from fsasd.generation.synthesis import SynthesisFolder

@@ -19,9 +19,9 @@ from fsasd.generation import checkpoint
 from fsasd.generation.latents import (
     LatentExamples,
     VaeMoments,
-    compute,
-    heard_mel,
+    fill_cache,
     normalise,
+    normalised_mel,
     windows,
 )
 from fsasd.generation.vocoder import GriffinLim
@@ -109,7 +109,7 @@ def test_normalisation_removes_mean_and_gain_restores_the_level():
 
 def test_griffin_lim_gives_back_the_mel_it_was_given(factory):
     path = next((factory / "dev_data" / "fan" / "train").glob("*.wav"))
-    mel = heard_mel(read(path))
+    mel = normalised_mel(read(path))
     waveform = GriffinLim()(torch.from_numpy(mel)[None])[0].numpy()
     again = LogMel.audioldm()(waveform).T
     assert len(waveform) == len(mel) * 160
@@ -118,7 +118,7 @@ def test_griffin_lim_gives_back_the_mel_it_was_given(factory):
 
 def test_decoded_latents_sound_like_the_clip(factory, vae):
     path = next((factory / "dev_data" / "fan" / "train").glob("*.wav"))
-    mel = torch.from_numpy(heard_mel(read(path)))[None, None, :96]
+    mel = torch.from_numpy(normalised_mel(read(path)))[None, None, :96]
     with torch.no_grad():
         latents = vae.encode(mel).latent_dist.mean
         error = (vae.decode(latents).sample - mel).abs().mean()
@@ -180,22 +180,22 @@ def test_what_is_there_is_not_computed_again(clips, vae):
         "Vae", (), {"config": vae.config, "device": vae.device, "dtype": vae.dtype}
     )()
     moments.vae.encode = lambda mel: calls.append(1) or vae.encode(mel)
-    compute(clips[:2], moments, "moments")
-    compute(clips, moments, "moments")
+    fill_cache(clips[:2], moments, "moments")
+    fill_cache(clips, moments, "moments")
     assert len(calls) == 3
 
 
 def test_processes_each_compute_their_share(clips, vae):
     moments = VaeMoments(vae, 0.64)
-    compute(clips, moments, "moments", share=(1, 2))
+    fill_cache(clips, moments, "moments", share=(1, 2))
     assert [clips.cache.holds(moments, clip) for clip in clips] == [False, True, False]
-    compute(clips, moments, "moments", share=(0, 2))
+    fill_cache(clips, moments, "moments", share=(0, 2))
     assert all(clips.cache.holds(moments, clip) for clip in clips)
 
 
 def test_without_a_folder_to_share_each_process_computes_all(clips, vae):
     alone, moments = Clips(clips, FeatureCache()), VaeMoments(vae, 0.64)
-    compute(alone, moments, "moments", share=(1, 2))
+    fill_cache(alone, moments, "moments", share=(1, 2))
     assert all(alone.cache.holds(moments, clip) for clip in alone)
 
 
@@ -230,7 +230,7 @@ def test_cached_latents_and_those_computed_anew_give_the_same_loss(clips, vae):
     made = examples(clips, vae, seconds=0.64, random_crop=False)
     cached = made[Draw(0, 0)]["moments"]
     with torch.no_grad():
-        mel = heard_mel(np.pad(clips.cache.read(clips[0]), (0, 2240), mode="wrap"))
+        mel = normalised_mel(np.pad(clips.cache.read(clips[0]), (0, 2240), mode="wrap"))
         anew = vae.encode(torch.from_numpy(mel)[None, None]).latent_dist.parameters[0]
     unet = checkpoint.load("nano").unet
     noise = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(0))

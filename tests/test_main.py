@@ -90,7 +90,7 @@ def test_lora_has_a_learning_rate_of_its_own(size):
     assert configure(*asked).generator.learning_rate == (3e-4 if size == "nano" else 3e-5)
     assert configure(*lora).generator.learning_rate == 1e-4
     assert configure(*lora, "generator.learning_rate=2e-4").generator.learning_rate == 2e-4
-    assert configure(*asked, "generator/train=parts").generator.learning_rate != 1e-4
+    assert configure(*asked, "generator/train=components").generator.learning_rate != 1e-4
 
 
 @pytest.mark.slow

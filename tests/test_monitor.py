@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
 from fsasd.generation import checkpoint, monitor
-from fsasd.generation.adaptation import Full, Lora, Parts
+from fsasd.generation.adaptation import Full, Lora, SelectedComponents
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.cost import training_cost, what_to_lower
+from fsasd.generation.cost import memory_reductions, training_cost
 from fsasd.generation.monitor import CostReport, TrainingMonitor
 from fsasd.generation.sampling import Sampler
 from fsasd.runtime.memory import memory_advice
@@ -67,7 +67,7 @@ def test_what_costs_less():
     assert frugal.flops > 1.2 * plain.flops
     assert half.activations == plain.activations // 2
     assert plain.state - half.state == 6 * plain.trained
-    assert training_cost(unet, Parts(["conv_out.*"]), 4, 16).flops < 0.8 * plain.flops
+    assert training_cost(unet, SelectedComponents(["conv_out.*"]), 4, 16).flops < 0.8 * plain.flops
     assert re.search(r"2\.6 of 2\.6 million parameters.*TFLOP.*GiB", str(plain))
 
 
@@ -98,9 +98,9 @@ def test_the_cost_is_said_before_training_and_the_hours_once_measured(data, tmp_
 
 def test_memory_that_does_not_suffice_says_what_to_lower():
     advice = r"accumulate_grad_batches \(now 1\): it divides the 64 .*gradient_checkpointing"
-    with pytest.raises(ValueError, match=advice), memory_advice(what_to_lower(64)):
+    with pytest.raises(ValueError, match=advice), memory_advice(memory_reductions(64)):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-    with pytest.raises(RuntimeError, match="else"), memory_advice(what_to_lower(64)):
+    with pytest.raises(RuntimeError, match="else"), memory_advice(memory_reductions(64)):
         raise RuntimeError("something else")
 
 
@@ -141,7 +141,7 @@ def test_sounds_go_to_files_beside_the_csv(data, tmp_path):
 def test_sounds_are_cut_off_where_a_file_would(data, tmp_path, monkeypatch):
     monkeypatch.setattr(AudioLDM, "generate", lambda *_: [torch.tensor([-3.0, 0.5, 3.0])] * 2)
     given = []
-    monkeypatch.setattr(monitor, "give_samples", lambda *found: given.append(found))
+    monkeypatch.setattr(monitor, "log_samples", lambda *found: given.append(found))
     sounds(tmp_path, data, CSVLogger(tmp_path))
     ((_, _, waveforms, _),) = given
     assert [list(waveform) for waveform in waveforms] == [[-1, 0.5, 1]] * 2
@@ -172,7 +172,7 @@ def test_sounds_go_to_wandb_without_an_account(data, tmp_path, monkeypatch):
 
 def test_one_of_several_that_share_the_weights_cannot_generate():
     model = AudioLDM("nano")
-    model.divided = True
+    model.sharded = True
     with pytest.raises(ValueError, match=r"no sounds .*samples_every_n_steps=0"):
         TrainingMonitor(500).on_train_start(None, model)
     TrainingMonitor(0).on_train_start(None, model)

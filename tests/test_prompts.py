@@ -22,8 +22,8 @@ from fsasd.generation.prompts import (
     Mixture,
     Wording,
     WordReplacement,
-    asked_for,
     check_wording,
+    first_candidate,
     make_prompts,
     with_candidates,
 )
@@ -368,7 +368,7 @@ def test_candidates_differ_in_name_and_noise_only(normals):
     for prompt, *others in zip(found[::3], found[1::3], found[2::3], strict=True):
         for other in others:
             assert other._replace(wav="", seed=0) == prompt._replace(wav="", seed=0)
-            assert asked_for(other.wav) == asked_for(prompt.wav) == prompt.wav
+            assert first_candidate(other.wav) == first_candidate(prompt.wav) == prompt.wav
 
 
 def test_one_candidate_is_the_prompt_and_none_is_an_error(normals):

@@ -19,7 +19,7 @@ from fsasd.data.names import SectionId
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.encoders import Encoder, Layer
 from fsasd.detectors.representations import TimeWeighted
-from fsasd.generation.embedding import RealClips
+from fsasd.generation.encoder_space import RealClips
 from fsasd.generation.quality import frechet_distance, kernel_distance, quality_table
 
 

@@ -16,7 +16,7 @@ from fsasd.generation.batches import batches
 from fsasd.generation.checkpoint import build_hifigan, build_scheduler
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.sampling import Sampler
-from fsasd.generation.threads import in_pieces
+from fsasd.generation.threads import map_in_chunks
 
 
 def prompt(seed=0, seconds=0.64, caption="This is the normal sound of a fan."):
@@ -28,7 +28,7 @@ def with_vocoder():
     """The nano model with a small HiFi-GAN, which the pipeline can use."""
     torch.manual_seed(0)
     model = AudioLDM("nano").eval()
-    model.parts.vocoder = build_hifigan(channels=64).eval()
+    model.components.vocoder = build_hifigan(channels=64).eval()
     return model
 
 
@@ -44,7 +44,7 @@ PRESETS = {
 def test_equals_the_pipeline_of_diffusers(with_vocoder, preset):
     model, sampler = with_vocoder, PRESETS[preset]
     model.sampler = sampler
-    parts = model.parts
+    parts = model.components
     schedule = parts.scheduler
     if sampler.scheduler == "dpm++":
         schedule = DPMSolverMultistepScheduler.from_config(schedule.config, use_karras_sigmas=True)
@@ -146,7 +146,9 @@ def test_lengths_are_those_asked_for(with_vocoder):
 def test_autocast_reaches_the_threads(with_vocoder):
     seen = []
     with torch.autocast("cpu", torch.bfloat16):
-        in_pieces(lambda piece: seen.append(torch.is_autocast_enabled("cpu")) or piece, [1, 2], 1)
+        map_in_chunks(
+            lambda chunk: seen.append(torch.is_autocast_enabled("cpu")) or chunk, [1, 2], 1
+        )
     assert seen == [True, True]
 
 

@@ -53,7 +53,7 @@ from fsasd.detectors.saved import SHARED
 from fsasd.detectors.training import SET_BY_DETECTORS, batch_norm_groups
 from fsasd.evaluation.calibration import require_rate
 from fsasd.generation import checkpoint as checkpoints
-from fsasd.generation.embedding import RealClips
+from fsasd.generation.encoder_space import RealClips
 from fsasd.generation.filters import Filters
 from fsasd.generation.fitting import changes_result, finetune, pretrain
 from fsasd.generation.judging import judge

@@ -81,7 +81,7 @@ class DetectorEvaluation(L.Callback):
         Raises:
             ValueError: The weights are divided among processes.
         """
-        if getattr(pl_module, "divided", False):
+        if getattr(pl_module, "sharded", False):
             raise ValueError(
                 "with trainer=fsdp no process can generate alone, as DetectorEvaluation does: use "
                 "'~callbacks.evaluation', or trainer=ddp"

@@ -34,11 +34,11 @@ class Full:
         """Return a UNet without adapters that computes the same."""
         return unet
 
-    def save_alone(self, unet: UNet2DConditionModel, folder: Path) -> None:
+    def save_separately(self, unet: UNet2DConditionModel, folder: Path) -> None:
         """Write what was trained, where it can stand apart from the rest."""
 
 
-class Parts(Full):
+class SelectedComponents(Full):
     """The weights whose names match, e.g. ``class_embedding*``, ``*.attentions.*``.
 
     Args:
@@ -110,7 +110,7 @@ class Lora(Full):
         one.unload_lora()
         return one
 
-    def save_alone(self, unet: UNet2DConditionModel, folder: Path) -> None:
+    def save_separately(self, unet: UNet2DConditionModel, folder: Path) -> None:
         """Write the adapters alone, for ``load_adapters`` and everyone's ``load_lora_adapter``."""
         # It would warn of a list of modules that is empty here.
         level = logging.get_verbosity()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
+from transformers import ClapTextModelWithProjection, RobertaTokenizer
 
 from fsasd.data.clips import Clips
 from fsasd.data.recording import SAMPLE_RATE
@@ -22,7 +23,7 @@ from fsasd.generation.finite import TrainingError
 from fsasd.generation.latents import LatentExamples, VaeMoments
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.sampling import Sampler
-from fsasd.generation.threads import in_pieces, one_thread
+from fsasd.generation.threads import map_in_chunks, one_thread
 from fsasd.generation.vocoder import GriffinLim
 
 MEL_HOP = 160
@@ -97,17 +98,17 @@ class AudioLDM(FineTuned):
         super().__init__()
         self.save_hyperparameters(ignore=["checkpoint", "tokenizer", "allow", "train", "sampler"])
         self.checkpoint = str(checkpoint)
-        self.parts = checkpoints.load(checkpoint, allow=allow, tokenizer=tokenizer)
-        self.unet = self.parts.unet.train()
+        self.components = checkpoints.load(checkpoint, allow=allow, tokenizer=tokenizer)
+        self.unet = self.components.unet.train()
         self.attention_heads = attention_heads
         if attention_heads == "original":
             checkpoints.set_heads(self.unet, checkpoints.require_original_heads(self.unet))
         self.crop_seconds = crop_seconds
         if self.example_frames < 1:
             raise ValueError(f"crop_seconds must be 0.04 or more, found {crop_seconds}")
-        self.train_what = train or Full()
+        self.adaptation = train or Full()
         self.learning_rate = (
-            self.train_what.learning_rate if learning_rate is None else learning_rate
+            self.adaptation.learning_rate if learning_rate is None else learning_rate
         )
         self.warmup_steps = warmup_steps
         self.weight_decay = weight_decay
@@ -128,36 +129,37 @@ class AudioLDM(FineTuned):
         self.compile_unet = compile_unet
         self.channels_last = channels_last
         self.sampler = sampler or Sampler()
-        for module in self.parts.frozen():
+        for module in self.components.frozen():
             module.requires_grad_(False).eval()
-        self.register_buffer("unconditional", self._embed_nothing(), persistent=False)
+        self.register_buffer("unconditional", self._embed_empty_caption(), persistent=False)
 
     def embed(self, captions: Sequence[str]) -> torch.Tensor:
         """Return the (n, dim) caption embeddings."""
-        return clap.embed_captions(self.parts.text_encoder, self.parts.tokenizer, captions)
+        return clap.embed_captions(*self._text_branch, captions)
 
     def examples(self, clips: Clips, captions: Sequence[str], *, train: bool) -> LatentExamples:
         """Turn captioned clips into training examples: cached latents, embedded captions."""
         device = self._where
         share = (self.trainer.global_rank, self.trainer.world_size) if self._trainer else (0, 1)
-        used = [self.parts.vae, self.parts.text_encoder, *([self.audio] if self.audio else [])]
-        for part in used:
-            part.to(device)
+        used = [self.components.vae, self.components.text_encoder]
+        used += [self.audio] if self.audio else []
+        for component in used:
+            component.to(device)
         texts = sorted(set(captions))
         if self.audio is not None:
-            self.audio.require_text_space(self.parts.text_encoder, self.parts.tokenizer, texts)
+            self.audio.require_text_space(*self._text_branch, texts)
         if train and self.whiten_captions:
-            clap.whiten(self.parts.text_encoder, self.parts.tokenizer, texts)
-            self.unconditional.copy_(self._embed_nothing())
+            clap.whiten(*self._text_branch, texts)
+            self.unconditional.copy_(self._embed_empty_caption())
         embeddings = self.embed(texts)
         if train and share[0] == 0:
             folder = Path(self.trainer.default_root_dir) if self._trainer else None
             clap.report_closeness(clap.closeness(texts, embeddings), folder)
-        found = LatentExamples(
+        examples = LatentExamples(
             clips,
             captions,
             dict(zip(texts, embeddings, strict=True)),
-            VaeMoments(self.parts.vae, self.crop_seconds),
+            VaeMoments(self.components.vae, self.crop_seconds),
             frames=None if self.crop_seconds is None else self.example_frames,
             random_crop=train,
             audio=self.audio,
@@ -166,9 +168,9 @@ class AudioLDM(FineTuned):
         if self._trainer:
             # Each process reads what any of them has computed.
             self.trainer.strategy.barrier("latents")
-        for part in used:
-            part.to("cpu")
-        return found
+        for component in used:
+            component.to("cpu")
+        return examples
 
     @property
     def example_frames(self) -> int:
@@ -179,7 +181,7 @@ class AudioLDM(FineTuned):
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
-        """Return one waveform (samples,) per prompt, as loud as the training clips were heard.
+        """Return one waveform (samples,) per prompt, at the level of the normalised training clips.
 
         Prompts of one length are drawn together. The weights are those in place: see
         ``averaged_weights``. A negative prompt takes the place of the empty caption that guidance
@@ -189,13 +191,13 @@ class AudioLDM(FineTuned):
             ValueError: There is a negative prompt, but no guidance through which it could act.
             TrainingError: The weights are divided among processes, of which all had to take part.
         """
-        if self.divided:
+        if self.sharded:
             raise TrainingError(
                 "trainer=fsdp divides the weights among processes, so that one of them alone "
                 "cannot generate while training goes on: use '~callbacks.evaluation' and "
                 "callbacks.monitor.samples_every_n_steps=0, or trainer=ddp"
             )
-        for module in self.parts.frozen():
+        for module in self.components.frozen():
             module.to(self.device)
         waveforms: dict[str, torch.Tensor] = {}
         for seconds in sorted({prompt.seconds for prompt in prompts}):
@@ -203,13 +205,13 @@ class AudioLDM(FineTuned):
             # Not in the threads, of which only one at a time could use the tokenizer.
             with one_thread():
                 embeddings = self.embed([prompt.caption for prompt in group]).to(self.device)
-                given = list(zip(group, embeddings, self._led_away_from(group), strict=True))
+                given = list(zip(group, embeddings, self._negative_embeddings(group), strict=True))
             on_cpu = self.device.type == "cpu"
-            found = in_pieces(self._draw, given) if on_cpu else self._draw(given)
-            waveforms |= zip((prompt.wav for prompt in group), found, strict=True)
+            drawn = map_in_chunks(self._draw, given) if on_cpu else self._draw(given)
+            waveforms |= zip((prompt.wav for prompt in group), drawn, strict=True)
         if self._trainer and self.trainer.state.fn == TrainerFn.FITTING:
             # While training goes on, the accelerator's memory is the UNet's.
-            for module in self.parts.frozen():
+            for module in self.components.frozen():
                 module.to("cpu")
         return [waveforms[prompt.wav] for prompt in prompts]
 
@@ -225,19 +227,19 @@ class AudioLDM(FineTuned):
             [data.captions(clip) for clip in data.captioned] if data else [],
             self._settings(),
             self.metrics,
-            pipeline=not isinstance(self.parts.vocoder, GriffinLim),
+            pipeline=not isinstance(self.components.vocoder, GriffinLim),
         )
         with self.averaged_weights():
-            unet = self.train_what.merged(self.unet)
-            checkpoints.save(replace(self.parts, unet=unet), folder, dtype, card)
-            self.train_what.save_alone(self.unet, Path(folder))
+            unet = self.adaptation.merged(self.unet)
+            checkpoints.save(replace(self.components, unet=unet), folder, dtype, card)
+            self.adaptation.save_separately(self.unet, Path(folder))
 
     def _settings(self) -> dict[str, Any]:
         settings = {
             **self.hparams,
             "attention_heads": list(checkpoints.heads_of(self.unet)),
             "learning_rate": self.learning_rate,
-            "train": {type(self.train_what).__name__.lower(): vars(self.train_what)},
+            "train": {type(self.adaptation).__name__.lower(): vars(self.adaptation)},
         }
         if self.audio is not None and Path(self.audio.checkpoint).is_dir():
             settings["audio_clap"] = "a local folder"
@@ -254,28 +256,28 @@ class AudioLDM(FineTuned):
     def _draw(
         self, given: Sequence[tuple[Prompt, torch.Tensor, torch.Tensor]]
     ) -> list[torch.Tensor]:
-        prompts, vae = [prompt for prompt, _, _ in given], self.parts.vae
+        prompts, vae = [prompt for prompt, _, _ in given], self.components.vae
         samples = round(prompts[0].seconds * SAMPLE_RATE)
         frames = math.ceil(samples / self._latent_samples)
         latents = self.sampler(
             self.denoise,
-            self.parts.scheduler,
+            self.components.scheduler,
             torch.stack([embedding for _, embedding, _ in given]),
-            torch.stack([away for _, _, away in given]),
+            torch.stack([negative for _, _, negative in given]),
             (self.unet.config.in_channels, frames, LATENT_BINS),
             [prompt.seed for prompt in prompts],
         )
-        # Half precision is for the UNet: the roundings of a waveform are heard.
+        # Half precision is for the UNet: in a waveform its rounding is audible.
         with torch.autocast(self.device.type, enabled=False):
             mel = vae.decode(latents.float() / vae.config.scaling_factor).sample
             # HiFi-GAN gives back 32 samples more than frames * hop.
-            return list(self.parts.vocoder(mel[:, 0])[:, :samples].cpu())
+            return list(self.components.vocoder(mel[:, 0])[:, :samples].cpu())
 
-    def _embed_nothing(self) -> torch.Tensor:
+    def _embed_empty_caption(self) -> torch.Tensor:
         with one_thread():
             return self.embed([""])[0]
 
-    def _led_away_from(self, prompts: Sequence[Prompt]) -> torch.Tensor:
+    def _negative_embeddings(self, prompts: Sequence[Prompt]) -> torch.Tensor:
         if not any(prompt.negative for prompt in prompts):
             return self.unconditional.expand(len(prompts), -1)
         if self.sampler.guidance == 1.0:
@@ -295,5 +297,9 @@ class AudioLDM(FineTuned):
         )
 
     @property
+    def _text_branch(self) -> tuple[ClapTextModelWithProjection, RobertaTokenizer]:
+        return self.components.text_encoder, self.components.tokenizer
+
+    @property
     def _latent_samples(self) -> int:
-        return MEL_HOP * 2 ** (len(self.parts.vae.config.block_out_channels) - 1)
+        return MEL_HOP * 2 ** (len(self.components.vae.config.block_out_channels) - 1)

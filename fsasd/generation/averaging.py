@@ -19,56 +19,56 @@ class WeightAverage(EMAModel):
     >>> weights = [torch.nn.Parameter(torch.zeros(2))]
     >>> average = WeightAverage(weights, decay=0.5)
     >>> weights[0].data += 1
-    >>> with average.in_place_of(weights):
-    ...     weights[0].tolist(), average.exchanged
+    >>> with average.swapped_in(weights):
+    ...     weights[0].tolist(), average.swapped
     ([0.0, 0.0], True)
-    >>> weights[0].tolist(), average.exchanged
+    >>> weights[0].tolist(), average.swapped
     ([1.0, 1.0], False)
     """
 
-    exchanged = False
+    swapped = False
     """Whether the weights are here, and the average is where they were."""
 
     @torch.no_grad()
-    def exchange(self, weights: Sequence[torch.nn.Parameter]) -> None:
+    def swap(self, weights: Sequence[torch.nn.Parameter]) -> None:
         """Change places with the weights."""
         for weight, average in zip(weights, self.shadow_params, strict=True):
             kept = weight.detach().clone()
             weight.copy_(average)
             average.copy_(kept)
-        self.exchanged = not self.exchanged
+        self.swapped = not self.swapped
 
-    def put_back(self, weights: Sequence[torch.nn.Parameter]) -> None:
+    def restore(self, weights: Sequence[torch.nn.Parameter]) -> None:
         """Let the weights be where they belong."""
-        if self.exchanged:
-            self.exchange(weights)
+        if self.swapped:
+            self.swap(weights)
 
     @contextlib.contextmanager
-    def in_place_of(self, weights: Sequence[torch.nn.Parameter]) -> Iterator[None]:
+    def swapped_in(self, weights: Sequence[torch.nn.Parameter]) -> Iterator[None]:
         """Be where the weights are, meanwhile; within itself it does nothing."""
-        if self.exchanged:
+        if self.swapped:
             yield
             return
-        self.exchange(weights)
+        self.swap(weights)
         try:
             yield
         finally:
-            self.put_back(weights)
+            self.restore(weights)
 
-    def apart(
+    def separate(
         self, weights: Sequence[torch.nn.Parameter]
     ) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
         """Return the weights and their average, wherever each is at the moment."""
         places = weights, self.shadow_params
-        return (places[1], places[0]) if self.exchanged else places
+        return (places[1], places[0]) if self.swapped else places
 
 
-class PutBack(L.Callback):
-    """Puts weights back where an exception ends a validation that had exchanged them."""
+class RestoreWeights(L.Callback):
+    """Puts weights back where an exception ends a validation that had swapped them."""
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         average = getattr(pl_module, "ema", None)
         if isinstance(average, WeightAverage):
-            average.put_back(pl_module.trained_weights())  # type: ignore[operator]
+            average.restore(pl_module.trained_weights())  # type: ignore[operator]

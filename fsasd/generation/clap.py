@@ -43,7 +43,7 @@ TOO_CLOSE = 0.98
 SAME_SPACE = 0.99
 """Cosine of one caption by two text encoders that are the same, in half precision too."""
 
-COMPARED = 16
+N_COMPARED = 16
 """Captions that tell whether two text encoders are the same."""
 
 
@@ -242,7 +242,7 @@ class ClapAudio:
                 f"generator.audio_clap={self.checkpoint}: embeds in {own} dimensions, the "
                 f"checkpoint's text encoder in {theirs}: {advice}"
             )
-        texts = sorted(set(captions))[:COMPARED]
+        texts = sorted(set(captions))[:N_COMPARED]
         tokens = _load(RobertaTokenizer, self.checkpoint)(
             texts, padding=True, truncation=True, return_tensors="pt"
         )

@@ -105,7 +105,7 @@ def training_cost(
     )
 
 
-def what_to_lower(batch_size: int, accumulate: int = 1) -> str:
+def memory_reductions(batch_size: int, accumulate: int = 1) -> str:
     """Return what fine-tuning needs less memory with (see ``fsasd.runtime.memory``).
 
     Args:

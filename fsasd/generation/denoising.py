@@ -15,7 +15,7 @@ from fsasd.generation.sampling import Denoiser
 
 
 @dataclass(frozen=True)
-class Chance:
+class StepRandomness:
     """All that is random in a batch but its crops; each example's is a function of its seed.
 
     So it does not matter in which batch, process or order an example is computed.
@@ -42,7 +42,7 @@ class Chance:
         shape: tuple[int, int, int],
         n_timesteps: int,
         device: torch.device,
-    ) -> Chance:
+    ) -> StepRandomness:
         """Draw for each example from its own seed.
 
         Args:
@@ -52,8 +52,8 @@ class Chance:
             device: Where noise is made: its generator depends on the kind of device.
 
         >>> one, two = Draw(0, 7), Draw(1, 8)
-        >>> both = Chance.draw([one, two], (4, 8, 16), 1000, torch.device("cpu"))
-        >>> alone = Chance.draw([two], (4, 8, 16), 1000, torch.device("cpu"))
+        >>> both = StepRandomness.draw([one, two], (4, 8, 16), 1000, torch.device("cpu"))
+        >>> alone = StepRandomness.draw([two], (4, 8, 16), 1000, torch.device("cpu"))
         >>> torch.equal(both.noise[1], alone.noise[0])
         True
         """

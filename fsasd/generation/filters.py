@@ -11,11 +11,11 @@ import pandas as pd
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId
-from fsasd.generation.embedding import Neighbourhood, RealClips
-from fsasd.generation.prompts import asked_for
+from fsasd.generation.encoder_space import Neighbourhood, RealClips
+from fsasd.generation.prompts import first_candidate
 from fsasd.generation.synthetic_clips import sources_of_derived
 
-USUAL = 3
+MIN_NORMALS = 3
 """Real normal clips: the fewest of which spacings have a median that one pair does not decide."""
 
 Scorer = Callable[[Clips, pd.DataFrame, RealClips], np.ndarray]
@@ -72,7 +72,7 @@ class Filters:
         if self.too_far is None and self.too_near is None:
             return
         for section in sections:
-            _require_usual(section, real.normals(section))
+            _require_normals(section, real.normals(section))
             if self.too_far is not None:
                 _with_anomalies(real, section.machine)
 
@@ -107,7 +107,7 @@ class Filters:
         if kept.empty:
             return
         normals = real.normals(section)
-        _require_usual(section, normals)
+        _require_normals(section, normals)
         around = Neighbourhood(normals)
         usual = float(np.median(around.spacings()))
         points = around.place(recordings(kept, folder))
@@ -125,7 +125,7 @@ class Filters:
         self, manifest: pd.DataFrame, in_section: pd.Series, folder: Path, normals: RealClips
     ) -> None:
         kept = manifest[in_section & manifest["kept"]]
-        asked = kept["wav"].map(asked_for)
+        asked = kept["wav"].map(first_candidate)
         kept = kept[asked.duplicated(keep=False)]
         if kept.empty:
             return
@@ -197,10 +197,10 @@ def recordings(rows: pd.DataFrame, folder: Path) -> Clips:
     )
 
 
-def _require_usual(section: SectionId, normals: RealClips) -> None:
-    if len(normals.clips) < USUAL:
+def _require_normals(section: SectionId, normals: RealClips) -> None:
+    if len(normals.clips) < MIN_NORMALS:
         raise ValueError(
-            f"{section}: too_far and too_near need {USUAL} real normal clips to know what is "
+            f"{section}: too_far and too_near need {MIN_NORMALS} real normal clips to know what is "
             f"usual, found {len(normals.clips)}: set both to null"
         )
 
@@ -210,7 +210,7 @@ def _with_anomalies(real: RealClips, machine: str) -> list[SectionId]:
         other
         for other in real.sections()
         if other.machine != machine
-        and len(real.normals(other).clips) >= USUAL
+        and len(real.normals(other).clips) >= MIN_NORMALS
         and len(real.anomalies(other).clips)
     ]
     if not others:

@@ -1,4 +1,4 @@
-"""How a generator's UNet is fine-tuned: what a Lightning Trainer asks for."""
+"""Fine-tuning of a generator's UNet: the training half of the LightningModule."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from transformers import get_cosine_schedule_with_warmup
 from fsasd.data.draws import Draw
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.adaptation import Full
-from fsasd.generation.averaging import PutBack, WeightAverage
+from fsasd.generation.averaging import RestoreWeights, WeightAverage
 from fsasd.generation.base import Generator
 from fsasd.generation.denoising import (
-    Chance,
+    StepRandomness,
     choose_condition,
     denoising_loss,
     min_snr_weight,
     sample_posterior,
 )
-from fsasd.generation.finite import LossWatch, stop
+from fsasd.generation.finite import LossWatch, stop_training
 from fsasd.generation.latents import Batch, LatentExamples
-from fsasd.generation.optimizing import build_optimizer, optimizer_steps, warn_of_brevity
-from fsasd.generation.sharding import divided_like, shard, whole
-from fsasd.generation.validation import SplitLosses, fixed_noise, fixed_timesteps
+from fsasd.generation.optimizing import build_optimizer, optimizer_steps, warn_if_too_short
+from fsasd.generation.sharding import gather, shard, shard_like
+from fsasd.generation.validation_loss import GroupLosses, fixed_noise, fixed_timesteps
 
 log = logging.getLogger(__name__)
 
 
 class FineTuned(Generator):
-    """A generator whose UNet learns to denoise latents; ``AudioLDM`` says with which settings.
+    """A generator whose UNet is trained to denoise latents; ``AudioLDM`` adds the settings.
 
-    Only the UNet is trained and saved in checkpoints, and of it only what ``train_what`` chooses.
+    Only the UNet is trained and saved in checkpoints, and of it only what ``adaptation`` selects.
     """
 
     # With the weights, then with their average.
     validation_passes: ClassVar[int] = 2
 
-    parts: checkpoints.Components
+    components: checkpoints.Components
     unet: UNet2DConditionModel
     unconditional: torch.Tensor
-    train_what: Full
+    adaptation: Full
     attention_heads: str
     learning_rate: float
     warmup_steps: int
@@ -66,16 +66,16 @@ class FineTuned(Generator):
         super().__init__()
         self.ema: WeightAverage | None = None
         self.metrics: dict[str, float] = {}
-        """Of the checkpoint that the weights are from."""
-        self.divided = False
-        """Whether the weights are divided among processes: then none alone can generate."""
+        """Step and logged metrics of the checkpoint that the weights were loaded from."""
+        self.sharded = False
+        """Whether the weights are sharded over processes: then none of them can generate alone."""
         self._watch = LossWatch()
 
     def denoise(
         self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor
     ) -> torch.Tensor:
-        """Return what the UNet finds in latents (batch, channels, frames, bins): their noise."""
-        # Compiled for one shape, that of training; each other would be compiled for anew.
+        """Return the UNet's prediction for latents (batch, channels, frames, bins)."""
+        # Compiled for the shape of training only: every other shape would compile again.
         unet = self.unet if self.training or not self.compile_unet else self.unet.forward
         return unet(latents, timesteps, encoder_hidden_states=None, class_labels=embeddings).sample
 
@@ -87,7 +87,7 @@ class FineTuned(Generator):
         posterior_noise: torch.Tensor | None = None,
         embeddings: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return the (batch,) squared errors of what is predicted (see ``denoising_loss``).
+        """Return the (batch,) mean squared errors of the prediction (see ``denoising_loss``).
 
         Args:
             batch: Examples.
@@ -99,8 +99,8 @@ class FineTuned(Generator):
         latents = sample_posterior(batch["moments"], posterior_noise)
         return denoising_loss(
             self.denoise,
-            self.parts.scheduler,
-            latents * self.parts.vae.config.scaling_factor,
+            self.components.scheduler,
+            latents * self.components.vae.config.scaling_factor,
             batch["embedding"] if embeddings is None else embeddings,
             timesteps,
             noise,
@@ -108,30 +108,32 @@ class FineTuned(Generator):
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        chance = Chance.draw(
+        randomness = StepRandomness.draw(
             batch["draws"], self._latent_shape(batch), self._n_timesteps, self.device
         )
         losses = self.loss(
             batch,
-            chance.timesteps,
-            chance.noise + self.noise_offset * chance.offset,
-            chance.posterior,
-            self._condition(batch, chance.uniform),
+            randomness.timesteps,
+            randomness.noise + self.noise_offset * randomness.offset,
+            randomness.posterior,
+            self._condition(batch, randomness.uniform),
         )
-        self._watch.note(losses.mean(), batch["draws"], self.trainer)
+        self._watch.add(losses.mean(), batch["draws"], self.trainer)
         self.log("train/loss", self._mean_over_ranks(losses), prog_bar=True)
         if self.min_snr is not None:
-            losses = losses * min_snr_weight(self.parts.scheduler, chance.timesteps, self.min_snr)
+            losses = losses * min_snr_weight(
+                self.components.scheduler, randomness.timesteps, self.min_snr
+            )
         return losses.mean()
 
     def on_validation_start(self) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self._split = SplitLosses(data.val_clips, ["val", "val_raw"])
+        self._split = GroupLosses(data.val_clips, ["val", "val_raw"])
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Find the loss at fixed noise and timesteps; in the second pass with the average."""
-        if dataloader_idx and self._has_average and not self._average.exchanged:
-            self._average.exchange(self.trained_weights())
+        """Compute the loss at fixed noise and timesteps; in the second pass with the average."""
+        if dataloader_idx and self._has_average and not self._average.swapped:
+            self._average.swap(self.trained_weights())
         indices = [draw.clip for draw in batch["draws"]]
         noise = fixed_noise(indices, self._latent_shape(batch)).to(batch["moments"])
         timesteps = fixed_timesteps(indices, self._n_timesteps).to(self.device)
@@ -140,14 +142,14 @@ class FineTuned(Generator):
 
     def on_validation_epoch_end(self) -> None:
         """Log val/loss, and val/<machine, label, role>/...; val_raw/... without the average."""
-        self._average.put_back(self.trained_weights())
-        found = self._split.sums.to(self.device)
-        self._split.sums = self.trainer.strategy.reduce(found, reduce_op="sum").cpu()
+        self._average.restore(self.trained_weights())
+        sums = self._split.sums.to(self.device)
+        self._split.sums = self.trainer.strategy.reduce(sums, reduce_op="sum").cpu()
         means = self._split.means()
         # Before a checkpoint is kept: one step can spoil weights whose training loss was fine.
         for name, loss in means.items():
             if not math.isfinite(loss):
-                stop(f"{name} became {loss}", self.trainer)
+                stop_training(f"{name} became {loss}", self.trainer)
         total = means.pop("val/loss", None)
         if total is not None:
             # All ranks know the same numbers, of which sync_dist takes the mean.
@@ -159,26 +161,26 @@ class FineTuned(Generator):
             self.begin_training()
 
     def begin_training(self) -> None:
-        """Choose the weights that are trained, divide them if need be, and begin their average."""
+        """Select the weights to train, shard them where asked to, and start their average."""
         if self.ema is not None:
             return
-        self.train_what.apply(self.unet)
+        self.adaptation.apply(self.unet)
         if self.gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         if self.device_mesh is not None:
             shard(self.unet, self.device_mesh["data_parallel"])
-            self.divided = True
+            self.sharded = True
             # What is frozen is not in the checkpoints, and so far Lightning asks for all.
             self.strict_loading = False
         if self.channels_last and self._where.type == "cuda":
             self.unet.to(memory_format=torch.channels_last)
-        # Divided tensors cannot be copied for many at once.
+        # Sharded tensors cannot be copied many at once.
         self.ema = WeightAverage(
-            self.trained_weights(), decay=self.ema_decay, foreach=not self.divided
+            self.trained_weights(), decay=self.ema_decay, foreach=not self.sharded
         )
 
     def configure_callbacks(self) -> list[L.Callback]:
-        return [PutBack()]
+        return [RestoreWeights()]
 
     def on_fit_start(self) -> None:
         self._average.to(self.device)
@@ -209,7 +211,7 @@ class FineTuned(Generator):
         if self.trainer.is_global_zero:
             data = self.trainer.datamodule  # type: ignore[attr-defined]
             clips = len(data.train_clips)
-            warn_of_brevity(steps, self.examples_per_step, clips, self.warmup_steps)
+            warn_if_too_short(steps, self.examples_per_step, clips, self.warmup_steps)
         schedule = get_cosine_schedule_with_warmup(
             optimizer, min(self.warmup_steps, steps // 2), steps
         )
@@ -226,51 +228,51 @@ class FineTuned(Generator):
         """Use the moving average of the weights; without a training step there is none."""
         if not self._has_average:
             return contextlib.nullcontext()
-        return self._average.in_place_of(self.trained_weights())
+        return self._average.swapped_in(self.trained_weights())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what was learnt: not the frozen weights, and nothing that is not finite."""
+        """Leave out the frozen weights, and refuse what is not finite."""
         self._watch.check(self.trainer)
         frozen = self._frozen_weights()
         state = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
-        weights, average = self._average.apart(self.trained_weights())
-        if self._average.exchanged:
+        weights, average = self._average.separate(self.trained_weights())
+        if self._average.swapped:
             names = [n for n, p in self.unet.named_parameters() if p.requires_grad]
-            placed = zip(names, map(whole, weights), strict=True)
+            placed = zip(names, map(gather, weights), strict=True)
             state |= {f"unet.{n}": weight for n, weight in placed if f"unet.{n}" in state}
         checkpoint["state_dict"] = state
         about = self._average.state_dict()
-        checkpoint["ema"] = {**about, "shadow_params": [*map(whole, average)]}
+        checkpoint["ema"] = {**about, "shadow_params": [*map(gather, average)]}
         checkpoint["attention_heads"] = checkpoints.heads_of(self.unet)
         numbers = self.trainer.callback_metrics.items()
         checkpoint["metrics"] = {name: float(number) for name, number in numbers}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # Where weights are divided, Lightning has loaded them by now.
+        # Sharded weights have been loaded by Lightning already.
         if "state_dict" in checkpoint:
             checkpoint["state_dict"] = {**self._frozen_weights(), **checkpoint["state_dict"]}
         average = checkpoint["ema"]
         shadows = zip(average["shadow_params"], self.trained_weights(), strict=True)
-        placed = [divided_like(shadow, weight) for shadow, weight in shadows]
+        placed = [shard_like(shadow, weight) for shadow, weight in shadows]
         self._average.load_state_dict({**average, "shadow_params": placed})
         checkpoints.set_heads(self.unet, checkpoint["attention_heads"])
         self.attention_heads = "checkpoint"
         self.metrics = {"step": checkpoint["global_step"], **checkpoint["metrics"]}
 
     def on_fit_end(self) -> None:
-        """Put together what was divided among processes."""
-        if not self.divided:
+        """Gather sharded weights on every process."""
+        if not self.sharded:
             return
-        state = {name: whole(weight) for name, weight in self.unet.state_dict().items()}
-        self._average.shadow_params = [*map(whole, self._average.shadow_params)]
-        self.unet = type(self.parts.unet).from_config(self.unet.config)
-        self.train_what.apply(self.unet)
+        state = {name: gather(weight) for name, weight in self.unet.state_dict().items()}
+        self._average.shadow_params = [*map(gather, self._average.shadow_params)]
+        self.unet = type(self.components.unet).from_config(self.unet.config)
+        self.adaptation.apply(self.unet)
         self.unet.load_state_dict(state)
-        self.divided = False
+        self.sharded = False
 
     @torch.no_grad()
     def _choose_heads(self, examples: LatentExamples) -> None:
-        # Clips are sorted by machine: eight from all of them.
+        # Clips are sorted by machine: eight spread over all of them.
         indices = range(0, len(examples), -(-len(examples) // 8))
         batch = examples.collate([examples[Draw(i, i)] for i in indices])
         batch = self.transfer_batch_to_device(batch, self.device, 0)
@@ -326,4 +328,4 @@ class FineTuned(Generator):
 
     @property
     def _n_timesteps(self) -> int:
-        return self.parts.scheduler.config.num_train_timesteps
+        return self.components.scheduler.config.num_train_timesteps

@@ -24,7 +24,7 @@ class LossWatch:
         self.several = several
         self.unseen: list[tuple[torch.Tensor, list[Draw]]] = []
 
-    def note(self, loss: torch.Tensor, draws: list[Draw], trainer: Any) -> None:
+    def add(self, loss: torch.Tensor, draws: list[Draw], trainer: Any) -> None:
         """Remember the loss of a batch, and look at those remembered when it is time."""
         self.unseen.append((loss.detach(), draws))
         if loss.device.type == "cpu" or len(self.unseen) >= self.several:
@@ -45,10 +45,10 @@ class LossWatch:
         loss, draws = unseen[finite.index(False)]
         clips = trainer.datamodule.train_clips
         batch = ", ".join(str(clips[draw.clip].path) for draw in draws)
-        stop(f"the loss became {float(loss)} with the batch of {batch}", trainer)
+        stop_training(f"the loss became {float(loss)} with the batch of {batch}", trainer)
 
 
-def stop(why: str, trainer: Any) -> NoReturn:
+def stop_training(why: str, trainer: Any) -> NoReturn:
     """End the training.
 
     Raises:

@@ -27,7 +27,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.base import Generator
-from fsasd.generation.cost import what_to_lower
+from fsasd.generation.cost import memory_reductions
 from fsasd.generation.nano import pretrain_components
 from fsasd.runtime.memory import memory_advice
 from fsasd.runtime.ranks import rank
@@ -159,7 +159,7 @@ def fit_best(
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder)
     trainer.callbacks.append(_LastCheckpoint(folder / "last.ckpt"))  # type: ignore[attr-defined]
-    with memory_advice(what_to_lower(data.batch_size, trainer.accumulate_grad_batches)):
+    with memory_advice(memory_reductions(data.batch_size, trainer.accumulate_grad_batches)):
         fit(trainer, generator, data, folder)
     checkpoint = trainer.checkpoint_callback
     if not isinstance(checkpoint, ModelCheckpoint) or not checkpoint.monitor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from fsasd.data.clips import FrontEnd
-from fsasd.generation.embedding import Pooled, RealClips
+from fsasd.generation.encoder_space import Pooled, RealClips
 from fsasd.generation.filters import Filters, mark_duplicates
 from fsasd.generation.quality import QUALITY, quality_table
 from fsasd.generation.synthetic_clips import read_table, write_table

@@ -1,8 +1,8 @@
-"""What AudioLDM is trained on, computed once: the moments of the VAE's posterior of each clip.
+"""Training examples of AudioLDM: the moments of the VAE's posterior of each clip, cached.
 
-The VAE never changes during fine-tuning, so its outputs are kept: the mean and log-variance rather
-than a sample, so that the posterior is still sampled anew in every step, and of the whole clip, so
-that other crops of it are heard in other steps.
+The VAE never changes during fine-tuning, so its outputs are cached: mean and log-variance rather
+than a sample, so that every step samples the posterior anew, and of the whole clip, so that every
+step crops it anew.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fsasd.data.log_mel import LogMel
 from fsasd.data.recording import SAMPLE_RATE
 
 PEAK = 0.5
-"""AudioLDM hears every waveform scaled to this peak."""
+"""Every waveform is scaled to this peak, as in AudioLDM's training."""
 
 AUDIOLDM_MEL = LogMel.audioldm()
 
@@ -51,7 +51,7 @@ class Batch(TypedDict):
     """(batch, dim)"""
     audio: NotRequired[torch.Tensor]
     frames: torch.Tensor
-    """(batch,) how many latent frames are the clip's own; what follows repeats it."""
+    """(batch,) latent frames of the clip; those beyond repeat it."""
     draws: list[Draw]
 
 
@@ -69,16 +69,16 @@ def normalise(waveform: np.ndarray) -> tuple[np.ndarray, float]:
     return (waveform * gain).astype(np.float32), np.float64(gain)
 
 
-def heard_mel(waveform: np.ndarray) -> np.ndarray:
-    """Return the (frames, 64) log-mel of a waveform as AudioLDM hears it, its peak at 0.5."""
+def normalised_mel(waveform: np.ndarray) -> np.ndarray:
+    """Return the (frames, 64) log-mel of a waveform that is scaled to a peak of 0.5."""
     return AUDIOLDM_MEL(normalise(waveform)[0]).T
 
 
 WINDOW = 1024
-"""Frames of the log-mel (10.24 s) that the VAE, which attends to all of them, is given at once."""
+"""Frames of the log-mel (10.24 s) that the VAE encodes at once: it attends to all of them."""
 
 OVERLAP = 64
-"""Frames that two windows have in common: each knows what lies beyond its end."""
+"""Frames by which two windows overlap."""
 
 
 class VaeMoments:
@@ -90,8 +90,7 @@ class VaeMoments:
     Args:
         vae: The frozen VAE.
         seconds: Shorter recordings are repeated up to this length, never padded with silence,
-            which the model would learn and the detector would hear. ``None`` leaves them as they
-            are.
+            which the model would learn to generate. ``None`` leaves them as they are.
     """
 
     def __init__(self, vae: AutoencoderKL, seconds: float | None) -> None:
@@ -109,7 +108,7 @@ class VaeMoments:
         short = round((self.seconds or 0) * SAMPLE_RATE) - len(waveform)
         if short > 0:
             waveform = np.pad(waveform, (0, short), mode="wrap")
-        mel = torch.from_numpy(heard_mel(waveform))[None, None]
+        mel = torch.from_numpy(normalised_mel(waveform))[None, None]
         step = 2 ** (len(self.vae.config.block_out_channels) - 1)
         frames = mel.shape[2] // step * step
         moments = []
@@ -133,11 +132,11 @@ def windows(frames: int) -> list[tuple[int, int]]:
     return [(i * hop, min(i * hop + WINDOW, frames)) for i in range(count)]
 
 
-class Computed:
-    """A front end whose features are all in the cache: it names them, and can compute none.
+class CachedFrontEnd:
+    """A stand-in for a front end whose features are all cached: the same key, no computation.
 
-    Training reads them in worker processes, which need no VAE; and where a recording is altered
-    while training goes on, its features are no longer found, and this says so.
+    Training reads features in worker processes, which need no VAE. Where a recording is altered
+    meanwhile, its features are no longer in the cache, and this raises an error.
     """
 
     def __init__(self, front_end: FrontEnd) -> None:
@@ -149,15 +148,15 @@ class Computed:
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         raise RuntimeError(
             "a recording was altered, or the cache emptied, after training had begun: its latents "
-            "are no longer those of the recording. Begin the run anew"
+            "are no longer those of the recording. Start the run again"
         )
 
 
 class LatentExamples(Dataset[Example]):
     """Captioned clips as training examples: a crop of the moments and the caption's embedding.
 
-    The moments are computed now, or found in the clips' cache. In memory there is nothing of them
-    where that cache has a folder: each is read when it is drawn (131 kB for ten seconds).
+    The moments are computed now, or read from the clips' cache. Where that cache has a folder,
+    none stay in memory: each is read when it is drawn (131 kB for ten seconds).
 
     Args:
         clips: The recordings.
@@ -167,7 +166,7 @@ class LatentExamples(Dataset[Example]):
         frames: Latent frames per example; ``None`` for whole clips.
         random_crop: Crop anywhere (training) or in the middle (validation).
         audio: Front end of CLAP's audio branch, where there is one.
-        share: (this process, processes) that compute the features together, each its part.
+        share: (rank, ranks) that compute the features together, each a part of them.
     """
 
     def __init__(
@@ -181,16 +180,16 @@ class LatentExamples(Dataset[Example]):
         audio: FrontEnd | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
-        compute(clips, moments, "VAE moments", share)
+        fill_cache(clips, moments, "VAE moments", share)
         if audio is not None:
-            compute(clips, audio, "CLAP embeddings", share)
+            fill_cache(clips, audio, "CLAP embeddings", share)
         self.clips = clips
         self.captions = list(captions)
         self.embeddings = embeddings
-        self.moments = Computed(moments)
+        self.moments = CachedFrontEnd(moments)
         self.frames = frames
         self.random_crop = random_crop
-        self.audio = None if audio is None else Computed(audio)
+        self.audio = None if audio is None else CachedFrontEnd(audio)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -216,7 +215,7 @@ class LatentExamples(Dataset[Example]):
 
     @staticmethod
     def collate(examples: Sequence[Example]) -> Batch:
-        """Stack examples; shorter ones are repeated up to the longest, which ``frames`` tells."""
+        """Stack examples; shorter ones are repeated up to the longest (see ``Batch.frames``)."""
         lengths = [example["moments"].shape[1] for example in examples]
         repeated = [
             example["moments"].repeat(1, -(-max(lengths) // length), 1)[:, : max(lengths)]
@@ -233,18 +232,20 @@ class LatentExamples(Dataset[Example]):
         return batch
 
 
-def compute(clips: Clips, front_end: FrontEnd, what: str, share: tuple[int, int] = (0, 1)) -> None:
-    """Fill the clips' cache with their features, each process its part of what is missing.
+def fill_cache(
+    clips: Clips, front_end: FrontEnd, title: str, share: tuple[int, int] = (0, 1)
+) -> None:
+    """Compute the clips' features that are missing in their cache, each process a part of them.
 
     Without a folder to share, each process computes all of them for itself.
     """
     rank, ranks = share if clips.cache.folder is not None else (0, 1)
-    mine = clips[rank::ranks]
-    missing = mine[[not clips.cache.holds(front_end, clip) for clip in mine]]
-    found = missing.features(front_end)
-    bar = Console(stderr=True)
+    part = clips[rank::ranks]
+    missing = part[[not clips.cache.holds(front_end, clip) for clip in part]]
+    features = missing.features(front_end)
+    console = Console(stderr=True)
     for _ in track(
-        found, what, len(missing), console=bar, transient=True, disable=not len(missing)
+        features, title, len(missing), console=console, transient=True, disable=not len(missing)
     ):
         pass
 

@@ -49,7 +49,7 @@ class CostReport(L.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.cost = training_cost(
             pl_module.unet,
-            pl_module.train_what,
+            pl_module.adaptation,
             data.process_batch_size,
             pl_module.example_frames,
             gradient_checkpointing=pl_module.gradient_checkpointing,
@@ -124,7 +124,7 @@ class TrainingMonitor(L.Callback):
         self._restart()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.samples_every_n_steps and getattr(pl_module, "divided", False):
+        if self.samples_every_n_steps and getattr(pl_module, "sharded", False):
             # Now, and not hours later, when it is time for the first sounds.
             raise ValueError(
                 "with trainer=fsdp there are no sounds while training goes on: set "
@@ -184,7 +184,7 @@ class TrainingMonitor(L.Callback):
         waveforms = [waveform.clamp(-1, 1).numpy() for waveform in found]
         pl_module.train()
         for logger in trainer.loggers:
-            give_samples(logger, prompts, waveforms, trainer.global_step)
+            log_samples(logger, prompts, waveforms, trainer.global_step)
 
     def _prompts(self, data: Any) -> list[Prompt]:
         clips = data.captioned.where(label="normal")
@@ -204,7 +204,7 @@ class TrainingMonitor(L.Callback):
         self._begin, self._clips = time.monotonic(), 0
 
 
-def give_samples(
+def log_samples(
     logger: Any, prompts: Sequence[Prompt], waveforms: Sequence[np.ndarray], step: int
 ) -> None:
     """Give sounds, their spectrograms and captions to a logger."""

@@ -26,7 +26,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.checkpoint import Components
-from fsasd.generation.latents import heard_mel
+from fsasd.generation.latents import normalised_mel
 from fsasd.generation.vocoder import GriffinLim
 
 _VALUES = (
@@ -200,7 +200,7 @@ class MelCrops(Dataset[torch.Tensor]):
     """Random crops (1, frames, 64) of the clips' AudioLDM log-mels."""
 
     def __init__(self, clips: Clips, frames: int = 128) -> None:
-        self.mels = [torch.from_numpy(heard_mel(clips.cache.read(clip))) for clip in clips]
+        self.mels = [torch.from_numpy(normalised_mel(clips.cache.read(clip))) for clip in clips]
         self.frames = frames
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ import torch
 
 log = logging.getLogger(__name__)
 
-FEWEST_PASSES = 5
+MIN_PASSES = 5
 """Over the clips; with fewer, many clips were heard with one noise or none."""
 
 
@@ -38,7 +38,7 @@ def build_optimizer(
     return AdamW8bit(parameters, learning_rate, weight_decay=weight_decay)
 
 
-def warn_of_brevity(steps: int, examples_per_step: int, clips: int, warmup_steps: int) -> None:
+def warn_if_too_short(steps: int, examples_per_step: int, clips: int, warmup_steps: int) -> None:
     """Warn of a training that is too short: the defaults are for trying things out.
 
     Args:
@@ -48,12 +48,12 @@ def warn_of_brevity(steps: int, examples_per_step: int, clips: int, warmup_steps
         warmup_steps: Asked for; half of the steps is the most that there are.
     """
     passes = steps * examples_per_step / clips
-    if passes < FEWEST_PASSES:
+    if passes < MIN_PASSES:
         log.warning(
             "%d steps of %d clips are %.2g passes over the %d that are trained on, expected %d or "
             "more: raise trainer.max_steps to %d, or data.batch_size",
-            steps, examples_per_step, passes, clips, FEWEST_PASSES,
-            math.ceil(FEWEST_PASSES * clips / examples_per_step),
+            steps, examples_per_step, passes, clips, MIN_PASSES,
+            math.ceil(MIN_PASSES * clips / examples_per_step),
         )  # fmt: skip
     if warmup_steps > steps // 2:
         log.warning(

@@ -324,10 +324,10 @@ def with_candidates(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
     ]
 
 
-def asked_for(wav: str) -> str:
+def first_candidate(wav: str) -> str:
     """Return the name that a candidate was asked for by: that of the first candidate.
 
-    >>> asked_for("fan/normal_0000-c1.wav")
+    >>> first_candidate("fan/normal_0000-c1.wav")
     'fan/normal_0000.wav'
     """
     return re.sub(r"-c\d+(?=\.wav$)", "", wav)

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.spatial.distance import pdist
 
 from fsasd.data.clips import FrontEnd
-from fsasd.generation.embedding import ENCODER, Neighbourhood, Pooled, RealClips
+from fsasd.generation.encoder_space import ENCODER, Neighbourhood, Pooled, RealClips
 from fsasd.generation.filters import recordings, rows_by_section
 from fsasd.generation.synthetic_clips import sources_of_derived
 

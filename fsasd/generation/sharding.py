@@ -32,13 +32,13 @@ def shard(unet: UNet2DConditionModel, mesh: DeviceMesh) -> None:
     fully_shard(unet, mesh=mesh, reshard_after_forward=True)
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def gather(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor on the CPU, gathered from all processes if it is divided among them."""
     tensor = tensor.detach()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
 
 
-def divided_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def shard_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Return a whole tensor where and as the other is."""
     if isinstance(other, DTensor):
         return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements)

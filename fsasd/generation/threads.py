@@ -1,7 +1,7 @@
 """The same bits whatever number of CPU threads computes them.
 
 Kernels choose the order of their sums by the number of threads, too. So a batch is generated in
-small pieces of one thread each, as many at a time as there are threads: also faster than to share
+small chunks of one thread each, as many at a time as there are threads: also faster than to share
 the small layers of a small model among threads.
 """
 
@@ -17,7 +17,7 @@ import torch
 T = TypeVar("T")
 R = TypeVar("R")
 
-PIECE = 4
+CHUNK = 4
 """Prompts that a CPU thread generates together."""
 
 
@@ -32,31 +32,31 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def in_pieces(
-    function: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T], size: int = PIECE
+def map_in_chunks(
+    function: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T], size: int = CHUNK
 ) -> list[R]:
-    """Apply a function to pieces of the items, each on one CPU thread, several at a time.
+    """Apply a function to chunks of the items, each on one CPU thread, several at a time.
 
     Args:
-        function: Maps a piece to as many results; is called without gradients.
+        function: Maps a chunk to as many results; is called without gradients.
         items: What it is applied to.
-        size: Items per piece.
+        size: Items per chunk.
 
-    >>> in_pieces(lambda piece: [2 * item for item in piece], range(7))
+    >>> map_in_chunks(lambda chunk: [2 * item for item in chunk], range(7))
     [0, 2, 4, 6, 8, 10, 12]
     """
     threads = torch.get_num_threads()
     # All of these are a thread's own.
     autocast, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
-    def work(piece: Sequence[T]) -> Sequence[R]:
+    def work(chunk: Sequence[T]) -> Sequence[R]:
         torch.set_num_threads(1)
         with torch.no_grad(), torch.autocast("cpu", dtype, enabled=autocast):
-            return function(piece)
+            return function(chunk)
 
-    pieces = [items[i : i + size] for i in range(0, len(items), size)]
+    chunks = [items[i : i + size] for i in range(0, len(items), size)]
     try:
         with ThreadPoolExecutor(threads, "generate") as pool:
-            return [result for piece in pool.map(work, pieces) for result in piece]
+            return [result for chunk in pool.map(work, chunks) for result in chunk]
     finally:
         torch.set_num_threads(threads)

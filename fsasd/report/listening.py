@@ -19,7 +19,7 @@ from matplotlib.image import imsave
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, read
-from fsasd.generation.prompts import asked_for
+from fsasd.generation.prompts import first_candidate
 
 KINDS = {
     "real": "Real, normal (training)",
@@ -194,7 +194,7 @@ def _synthesised(
     for clip, caption in real:
         examples.setdefault(caption, clip.path)
     # anomaly_0007.wav has its caption, but for what makes it one, from normal_0007.wav.
-    prompts = manifest["wav"].map(asked_for)
+    prompts = manifest["wav"].map(first_candidate)
     twins = prompts.map(lambda wav: re.sub(r"(normal|anomaly)(?=_\d+\.wav$)", "", wav))
     for _, both in manifest.groupby(twins, sort=False):
         kept = both[_kept(both)]

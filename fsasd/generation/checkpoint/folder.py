@@ -1,7 +1,7 @@
-"""Components from a folder or the hub, and back into a folder.
+"""Loading components from a folder or the hub, and saving them in a folder.
 
 The folder is the diffusers layout (``unet/ vae/ text_encoder/ tokenizer/ vocoder/ scheduler/
-model_index.json``), so that everyone's tools load what is saved here.
+model_index.json``), which other tools load, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transformers import ClapTextModelWithProjection, RobertaTokenizer, SpeechT5
 
 from fsasd.generation.checkpoint import original
 from fsasd.generation.checkpoint.components import NANO, CheckpointError, Components, build
-from fsasd.generation.checkpoint.misfits import Misfits
+from fsasd.generation.checkpoint.weight_mismatches import WeightMismatches
 from fsasd.generation.vocoder import GriffinLim
 from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 
@@ -30,7 +30,7 @@ from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 _HARMLESS = ("text_encoder.*position_ids",)
 
 _MODEL = (("config.json",), ("*.safetensors", "*.bin"))
-# Of each part the files that it needs: of several names, one.
+# The files that each component needs: of several names, one.
 _FILES = {
     "unet": _MODEL,
     "vae": _MODEL,
@@ -54,7 +54,7 @@ def load(
         tokenizer: For a file of the original, which holds none: a folder or a hub id.
 
     Raises:
-        CheckpointError: Parts of the folder are missing, weights do not fit (all are listed), or
+        CheckpointError: Files are missing in the folder, weights do not fit (all are listed), or
             the hub cannot be reached.
     """
     source = str(source)
@@ -64,28 +64,30 @@ def load(
     if Path(folder).is_file():
         return original.load(folder, _load_tokenizer(tokenizer, "generator.tokenizer"), allow)
     if Path(folder).is_dir():
-        _require_parts(Path(folder))
+        _require_components(Path(folder))
     elif folder.count("/") != 1 or folder.startswith((".", "/")):
         raise CheckpointError(f"checkpoint {folder} does not exist")
     go_offline_without_hub(folder)
-    misfits = Misfits()
+    mismatches = WeightMismatches()
     try:
         components = Components(
-            unet=_load_module(UNet2DConditionModel, folder, "unet", misfits),
-            vae=_load_module(AutoencoderKL, folder, "vae", misfits),
-            text_encoder=_load_module(ClapTextModelWithProjection, folder, "text_encoder", misfits),
+            unet=_load_module(UNet2DConditionModel, folder, "unet", mismatches),
+            vae=_load_module(AutoencoderKL, folder, "vae", mismatches),
+            text_encoder=_load_module(
+                ClapTextModelWithProjection, folder, "text_encoder", mismatches
+            ),
             tokenizer=_load_tokenizer(folder),
-            vocoder=_load_vocoder(folder, misfits),
+            vocoder=_load_vocoder(folder, mismatches),
             scheduler=DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
         )
     except UNREADABLE as error:
         raise _not_loaded(folder, error) from error
-    misfits.check(folder, [*_HARMLESS, *allow])
+    mismatches.check(folder, [*_HARMLESS, *allow])
     return components
 
 
 def files(source: str | Path) -> list[Path]:
-    """Return the files that a checkpoint is loaded from; of random weights and the hub's, none."""
+    """Return the files of a local checkpoint; for random weights and hub ids, none."""
     path = Path(str(NANO)) if str(source) == "nano" else Path(source)
     if path.is_file():
         return [path]
@@ -93,7 +95,7 @@ def files(source: str | Path) -> list[Path]:
 
 
 def count_parameters(folder: str | Path) -> int:
-    """Return how many numbers the weights in a folder are; 0 where there are none."""
+    """Return the number of parameters in a folder's safetensors files."""
     count = 0
     for path in Path(folder).rglob("*.safetensors"):
         with safe_open(path, "numpy") as file:
@@ -110,49 +112,49 @@ def save(
     """Write components in the diffusers layout, weights as safetensors.
 
     Args:
-        components: The parts.
-        folder: Made if it is not there.
+        components: What is saved.
+        folder: Created if it does not exist.
         dtype: Of the weights.
-        card: What to say of the model, as its ``README.md`` (see ``card.model_card``).
+        card: Text of its ``README.md`` (see ``card.model_card``).
     """
     folder = Path(folder)
     index: dict[str, Any] = {"_class_name": "AudioLDMPipeline"}
     for field in fields(components):
-        part = getattr(components, field.name)
-        if isinstance(part, nn.Module):
-            # The models' own `to` warns of a list that is empty here.
-            part = nn.Module.to(copy.deepcopy(part), device="cpu", dtype=dtype)
-        part.save_pretrained(folder / field.name)
+        component = getattr(components, field.name)
+        if isinstance(component, nn.Module):
+            # `to` as the models override it warns of a list that is empty here.
+            component = nn.Module.to(copy.deepcopy(component), device="cpu", dtype=dtype)
+        component.save_pretrained(folder / field.name)
         _forget_origin(folder / field.name / "config.json")
-        library = type(part).__module__.split(".")[0]
-        index[field.name] = [library, type(part).__name__]
+        library = type(component).__module__.split(".")[0]
+        index[field.name] = [library, type(component).__name__]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     if card is not None:
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _forget_origin(config: Path) -> None:
-    # Where a part was loaded from is a path of this machine, and nobody else's business.
+    # Where a component was loaded from is a path of this machine, which others need not know.
     if config.is_file():
         known = json.loads(config.read_text())
         known.pop("_name_or_path", None)
         config.write_text(json.dumps(known, indent=2) + "\n")
 
 
-def _load_module(kind: Any, folder: str, part: str, misfits: Misfits) -> Any:
-    module, found = kind.from_pretrained(
+def _load_module(kind: Any, folder: str, name: str, mismatches: WeightMismatches) -> Any:
+    module, loading = kind.from_pretrained(
         folder,
-        subfolder=part,
+        subfolder=name,
         dtype=torch.float32,
         output_loading_info=True,
-        # Without it the libraries stop at the first; all of them are to be told.
+        # Without it the libraries stop at the first; the error lists all.
         ignore_mismatched_sizes=True,
     )
-    misfits.add(
-        part,
-        found.get("missing_keys", ()),
-        found.get("unexpected_keys", ()),
-        {key: (is_, wanted) for key, is_, wanted in found.get("mismatched_keys", ())},
+    mismatches.add(
+        name,
+        loading.get("missing_keys", ()),
+        loading.get("unexpected_keys", ()),
+        {key: (is_, wanted) for key, is_, wanted in loading.get("mismatched_keys", ())},
     )
     return module.eval()
 
@@ -178,32 +180,32 @@ def _load_tokenizer(source: str | Path, option: str = "generator.checkpoint") ->
     return tokenizer
 
 
-def _load_vocoder(folder: str, misfits: Misfits) -> SpeechT5HifiGan | GriffinLim:
+def _load_vocoder(folder: str, mismatches: WeightMismatches) -> SpeechT5HifiGan | GriffinLim:
     config = Path(folder) / "vocoder" / GriffinLim.CONFIG
     if config.is_file():
         return GriffinLim.from_pretrained(config.parent).eval()
-    return _load_module(SpeechT5HifiGan, folder, "vocoder", misfits)
+    return _load_module(SpeechT5HifiGan, folder, "vocoder", mismatches)
 
 
 def _not_loaded(
     source: str, why: str | BaseException, option: str = "generator.checkpoint"
 ) -> CheckpointError:
-    # Of a hub that is out of reach the libraries say, last of all, that it lacks a file.
+    # The last error of a hub that is out of reach says only that a file is missing.
     while isinstance(why, BaseException) and (cause := why.__cause__ or why.__context__):
         why = cause
     return CheckpointError(
         f"{source}: could not be loaded ({why}). Without a way to the hub, copy its folder to "
-        f"this machine and give its path as {option}; of what was downloaded before, "
-        "HF_HUB_OFFLINE=1 asks nobody"
+        f"this machine and give its path as {option}; "
+        "HF_HUB_OFFLINE=1 uses what was downloaded before"
     )
 
 
-def _require_parts(folder: Path) -> None:
+def _require_components(folder: Path) -> None:
     missing = [
-        f"{part}/{' or '.join(names)}"
-        for part, files in _FILES.items()
+        f"{component}/{' or '.join(names)}"
+        for component, files in _FILES.items()
         for names in files
-        if not any(any((folder / part).glob(name)) for name in names)
+        if not any(any((folder / component).glob(name)) for name in names)
     ]
     if missing:
         raise CheckpointError(

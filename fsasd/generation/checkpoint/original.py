@@ -28,7 +28,7 @@ from fsasd.generation.checkpoint.components import (
     build_unet,
     build_vae,
 )
-from fsasd.generation.checkpoint.misfits import Misfits
+from fsasd.generation.checkpoint.weight_mismatches import WeightMismatches
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def load(path: str | Path, tokenizer: RobertaTokenizer, allow: Sequence[str] = (
     )
     _check_schedule(state, components, str(path))
     state = with_average(state)
-    misfits = Misfits()
+    mismatches = WeightMismatches()
     used: set[str] = set()
     for part, names in original_names(components, clap_prefix(state)).items():
         module = getattr(components, part)
@@ -122,12 +122,12 @@ def load(path: str | Path, tokenizer: RobertaTokenizer, allow: Sequence[str] = (
             if name in state
         }
         used.update(names.values())
-        misfits.compare(part, found, {key: wanted[key] for key in names})
+        mismatches.compare(part, found, {key: wanted[key] for key in names})
         fitting = {key: value for key, value in found.items() if value.shape == wanted[key].shape}
         module.load_state_dict(fitting, strict=False)
     rest = (key for key in state.keys() - used if not any(fnmatchcase(key, i) for i in IGNORED))
-    misfits.add("original", unexpected=rest)
-    misfits.check(str(path), allow)
+    mismatches.add("original", unexpected=rest)
+    mismatches.check(str(path), allow)
     components.vae.register_to_config(scaling_factor=float(state["scale_factor"]))
     components.vae.eval()
     return components

@@ -14,12 +14,12 @@ Shapes = tuple[Sequence[int], Sequence[int]]
 
 
 @dataclass
-class Misfits:
+class WeightMismatches:
     """What does not fit between weights that were found and the model that they are for.
 
     The original AudioLDM drops what does not fit, in silence, and starts from random weights there.
 
-    >>> found = Misfits()
+    >>> found = WeightMismatches()
     >>> found.compare("unet", {"a": torch.zeros(2), "c": torch.zeros(1)},
     ...               {"a": torch.zeros(3), "b": torch.zeros(1)})
     >>> found.missing, found.unexpected, found.mis_shaped

@@ -27,7 +27,7 @@ def fixed_timesteps(indices: Sequence[int], n_timesteps: int) -> torch.Tensor:
     return torch.tensor([int(p * n_timesteps) for p in phase])
 
 
-class SplitLosses:
+class GroupLosses:
     """The mean loss over all clips, and of each machine, label and role.
 
     Each process fills in the clips that it has; summed over processes, ``sums`` holds all. A clip
@@ -40,7 +40,7 @@ class SplitLosses:
     >>> from pathlib import Path
     >>> from fsasd.data.metadata import Clip
     >>> clips = Clips([Clip(Path("a.wav"), "fan", "target", label="normal")])
-    >>> losses = SplitLosses(clips, ["val"])
+    >>> losses = GroupLosses(clips, ["val"])
     >>> losses.add("val", [0], torch.tensor([0.5]))
     >>> losses.means()
     {'val/loss': 0.5, 'val/machine/fan': 0.5, 'val/label/normal': 0.5, 'val/role/target': 0.5}
