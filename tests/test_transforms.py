@@ -188,8 +188,8 @@ BAD = [
     ({"leak": {**LEAK["leak"], "strength": [1, 3]}}, {}, ValueError, r"at most 1\.0, found \[1, 3"),
     ({"leak": {**LEAK["leak"], "above": [2e3, 1e3]}}, {}, ValueError, "above is drawn between two"),
     ({"leak": {**LEAK["leak"], "above": [2e3]}}, {}, ValueError, r"found \[2000\.0\]"),
-    ({}, {}, ValueError, "expected faults to put into clips, found none"),
-    ({"leak": None}, {}, ValueError, "expected faults to put into clips, found none"),
+    ({}, {}, ValueError, "expected faults to add to clips, found none"),
+    ({"leak": None}, {}, ValueError, "expected faults to add to clips, found none"),
     (LEAK, {"fan": {"leak": None}}, ValueError, "fan: every fault was taken away"),
     (LEAK, {"fan": {"leek": None}}, MetadataError, "'leek' is not among the faults"),
 ]

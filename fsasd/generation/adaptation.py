@@ -1,4 +1,4 @@
-"""Which weights of the UNet fine-tuning changes: all, low-rank adapters, or parts by name."""
+"""Which weights of the UNet are fine-tuned: all, low-rank adapters, or components by name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Full:
     learning_rate = 3e-5
 
     def apply(self, unet: UNet2DConditionModel) -> None:
-        """Say which weights are trained."""
+        """Select the weights that are trained."""
         unet.requires_grad_(True)
 
     def merged(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
@@ -35,7 +35,7 @@ class Full:
         return unet
 
     def save_separately(self, unet: UNet2DConditionModel, folder: Path) -> None:
-        """Write what was trained, where it can stand apart from the rest."""
+        """Write the trained weights separately, where they can be loaded without the rest."""
 
 
 class SelectedComponents(Full):
@@ -49,7 +49,7 @@ class SelectedComponents(Full):
         self.names = list(names)
 
     def apply(self, unet: UNet2DConditionModel) -> None:
-        """Say which weights are trained.
+        """Select the weights that are trained.
 
         Raises:
             ValueError: A pattern matches nothing.
@@ -95,10 +95,10 @@ class Lora(Full):
         self.layers = list(presets[layers] if isinstance(layers, str) else layers)
 
     def apply(self, unet: UNet2DConditionModel) -> None:
-        """Add adapters, which do nothing yet, and freeze all else."""
+        """Add adapters, whose output is 0 at first, and freeze all else."""
         unet.requires_grad_(False)
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=self.layers)
-        # Random at first, but in all processes alike.
+        # Initialised alike in all processes.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             unet.add_adapter(config)
@@ -111,7 +111,7 @@ class Lora(Full):
         return one
 
     def save_separately(self, unet: UNet2DConditionModel, folder: Path) -> None:
-        """Write the adapters alone, for ``load_adapters`` and everyone's ``load_lora_adapter``."""
+        """Write the adapters, for ``load_adapters`` and diffusers' ``load_lora_adapter``."""
         # It would warn of a list of modules that is empty here.
         level = logging.get_verbosity()
         logging.set_verbosity_error()
@@ -122,7 +122,7 @@ class Lora(Full):
 
 
 def load_adapters(unet: UNet2DConditionModel, folder: str | Path) -> None:
-    """Put saved adapters beside the weights of the UNet that they were trained on.
+    """Load saved adapters into the UNet that they were trained on.
 
     Raises:
         FileNotFoundError: The folder holds none.

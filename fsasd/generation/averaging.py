@@ -1,4 +1,4 @@
-"""The moving average of weights, and how it takes their place for a while."""
+"""The moving average of weights, which can be swapped with the weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from diffusers.training_utils import EMAModel
 
 
 class WeightAverage(EMAModel):
-    """A moving average that can change places with the weights, where they are.
+    """A moving average that can be swapped with the weights in place.
 
-    To change places is to copy on the device that both are on, and takes the memory of one weight
-    more. After an even number of times everything is as it was, to the last bit.
+    A swap copies on the device that both are on, and takes the memory of one more weight. After an
+    even number of swaps everything is as it was, to the last bit.
 
     >>> weights = [torch.nn.Parameter(torch.zeros(2))]
     >>> average = WeightAverage(weights, decay=0.5)
@@ -27,11 +27,11 @@ class WeightAverage(EMAModel):
     """
 
     swapped = False
-    """Whether the weights are here, and the average is where they were."""
+    """Whether average and weights are swapped at the moment."""
 
     @torch.no_grad()
     def swap(self, weights: Sequence[torch.nn.Parameter]) -> None:
-        """Change places with the weights."""
+        """Swap average and weights."""
         for weight, average in zip(weights, self.shadow_params, strict=True):
             kept = weight.detach().clone()
             weight.copy_(average)
@@ -39,13 +39,13 @@ class WeightAverage(EMAModel):
         self.swapped = not self.swapped
 
     def restore(self, weights: Sequence[torch.nn.Parameter]) -> None:
-        """Let the weights be where they belong."""
+        """Undo a swap, if there was one."""
         if self.swapped:
             self.swap(weights)
 
     @contextlib.contextmanager
     def swapped_in(self, weights: Sequence[torch.nn.Parameter]) -> Iterator[None]:
-        """Be where the weights are, meanwhile; within itself it does nothing."""
+        """Swap for the time of a context; nested, it does nothing."""
         if self.swapped:
             yield
             return
@@ -58,13 +58,13 @@ class WeightAverage(EMAModel):
     def separate(
         self, weights: Sequence[torch.nn.Parameter]
     ) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
-        """Return the weights and their average, wherever each is at the moment."""
+        """Return the weights and their average, whether or not they are swapped."""
         places = weights, self.shadow_params
         return (places[1], places[0]) if self.swapped else places
 
 
 class RestoreWeights(L.Callback):
-    """Puts weights back where an exception ends a validation that had swapped them."""
+    """Undoes a swap where an exception ends a validation."""
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException

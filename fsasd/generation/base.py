@@ -1,4 +1,4 @@
-"""What a generator is: prompts -> waveforms, run by ``trainer.predict`` on any number of ranks."""
+"""The interface of generators: prompts -> waveforms, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Generator(L.LightningModule, abc.ABC):
     """A source of synthetic clips.
 
     A subclass implements ``generate``. It becomes ``generator=<name>`` by a file ``<name>.yaml`` in
-    the config group ``generator``; ``fsasd.testing.check_generator`` checks it. One that learns is
-    a LightningModule with a training step, and implements ``examples`` and ``save``, too.
+    the config group ``generator``; ``fsasd.testing.check_generator`` checks it. One that is
+    trained has a training step, and implements ``examples`` and ``save``, too.
 
     Attributes:
         trained: Whether it is fine-tuned before it generates. One that is must take the folder that
-            ``save`` wrote as its constructor's argument ``checkpoint``; one that is not is made
+            ``save`` wrote as its constructor's argument ``checkpoint``; one that is not is built
             from its configuration alone, and the stage ``finetune`` is skipped.
-        validation_passes: How often a validation has each clip; ``validation_step`` is told which
-            time it is by the data loader's index.
-        derived: Whether its clips are made of the audio of their source. Then a detector that was
-            fitted on the source knows them, and the choice of settings has to hold it out.
+        validation_passes: Passes of a validation over the clips; ``validation_step`` gets the
+            number of the pass as the data loader's index.
+        derived: Whether its clips are derived from the audio of their source. Then the choice of
+            settings scores them with fits that did not include the source.
     """
 
     trained: ClassVar[bool] = True
@@ -48,24 +48,24 @@ class Generator(L.LightningModule, abc.ABC):
         """
 
     def prepare(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Return the prompts as they will be carried out, and listed in the manifest."""
+        """Return the prompts as they are generated and listed in the manifest; called once."""
         return [prompt._replace(derived=self.derived) for prompt in prompts]
 
     def predict_step(self, batch: Sequence[Prompt], batch_idx: int) -> list[torch.Tensor]:
         return self.generate(batch)
 
     def examples(self, clips: Clips, captions: Sequence[str], *, train: bool) -> Dataset[Any]:
-        """Turn captioned clips into what ``training_step`` gets, collated.
+        """Turn captioned clips into the examples that ``training_step`` gets in batches.
 
-        The data set is indexed by clip. An index is a ``Draw``, which also has the ``seed`` of what
-        is random in the example.
+        The data set is indexed by ``Draw``: the number of a clip, and the seed of the example's
+        random numbers.
         """
         raise NotImplementedError(f"{type(self).__name__} is trained: it must implement 'examples'")
 
     def save(self, folder: str | Path) -> None:
-        """Write what was learnt, for the constructor's argument ``checkpoint``."""
+        """Write the model, for the constructor's argument ``checkpoint``."""
         raise NotImplementedError(f"{type(self).__name__} is trained: it must implement 'save'")
 
     def averaged_weights(self) -> AbstractContextManager[None]:
-        """Use the weights to generate with, where others are being trained."""
+        """Use the average of the weights, by which clips are generated, during a context."""
         return contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""Which prompts are generated together: the same on any number of ranks, also when resumed.
+"""Batches of prompts: the same on any number of ranks, also when resumed.
 
 Kernels choose the order of their sums by the size of a batch, and Griffin-Lim turns the last bit of
 a sum into another phase. So the composition of a batch is a function of the prompts alone; ranks
@@ -18,10 +18,10 @@ def batches(
     """Return the batches that hold a remaining prompt, each as it would be if all remained.
 
     Args:
-        prompts: All that are to be synthesised.
-        remaining: Those of them that are not finished.
+        prompts: All prompts of the synthesis.
+        remaining: Those that are not finished.
         batch_size: Prompts of one length per batch.
-        ranks: Processes among which the batches are dealt; each gets one, if an empty one.
+        ranks: Processes among which the batches are dealt; each gets at least an empty one.
 
     >>> def prompt(name, seconds):
     ...     return Prompt(name, "fan", None, None, "normal", "", seconds, 1.0, 0)
@@ -30,9 +30,9 @@ def batches(
     [['a', 'c'], ['d']]
     """
     missing = {prompt.wav for prompt in remaining}
-    made = []
+    complete = []
     for seconds in sorted({prompt.seconds for prompt in prompts}):
         group = [prompt for prompt in prompts if prompt.seconds == seconds]
-        made += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
-    found = [batch for batch in made if any(prompt.wav in missing for prompt in batch)]
-    return found + [[] for _ in range(ranks - len(found))]
+        complete += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
+    left = [batch for batch in complete if any(prompt.wav in missing for prompt in batch)]
+    return left + [[] for _ in range(ranks - len(left))]

@@ -1,4 +1,4 @@
-"""CLAP: captions, and where a user has its audio branch recordings, as points on one sphere.
+"""CLAP: embeddings of captions and, with its audio branch, of recordings.
 
 Hub folders of AudioLDM carry CLAP's text branch only. With all of CLAP (a folder, or a hub id such
 as ``laion/clap-htsat-unfused``) AudioLDM can also be trained on embeddings of the recordings, as
@@ -38,13 +38,13 @@ from fsasd.settings.spec import spec_of
 log = logging.getLogger(__name__)
 
 TOO_CLOSE = 0.98
-"""Cosine above which a UNet hardly learns to tell two captions apart."""
+"""Cosine above which a UNet hardly learns to distinguish two captions."""
 
 SAME_SPACE = 0.99
-"""Cosine of one caption by two text encoders that are the same, in half precision too."""
+"""Cosine of a caption's embeddings by the same text encoder twice, in half precision too."""
 
 N_COMPARED = 16
-"""Captions that tell whether two text encoders are the same."""
+"""Captions by which two text encoders are compared."""
 
 
 def embed_captions(
@@ -98,14 +98,14 @@ def closeness(captions: Sequence[str], embeddings: torch.Tensor, most: int = 200
         embeddings: (n, dim), normalised.
         most: Distinct captions that are compared; of more, these many evenly from all.
 
-    >>> found = closeness(["a", "b", "a"], torch.tensor([[1.0, 0.0], [0.6, 0.8], [1.0, 0.0]]))
-    >>> round(found.closest, 3), found.pair, found.too_close
+    >>> close = closeness(["a", "b", "a"], torch.tensor([[1.0, 0.0], [0.6, 0.8], [1.0, 0.0]]))
+    >>> round(close.closest, 3), close.pair, close.too_close
     (0.6, ('a', 'b'), 0)
     """
     first = {caption: i for i, caption in reversed(list(enumerate(captions)))}
     texts = sorted(first)[:: -(-len(first) // most)]
-    found = embeddings[[first[text] for text in texts]].float().cpu()
-    cosines = (found @ found.T).numpy()
+    distinct = embeddings[[first[text] for text in texts]].float().cpu()
+    cosines = (distinct @ distinct.T).numpy()
     upper = np.triu(np.ones_like(cosines, dtype=bool), k=1)
     if not upper.any():
         return Closeness(cosines, texts, 0.0, (texts[0], texts[0]), 0)
@@ -116,24 +116,24 @@ def closeness(captions: Sequence[str], embeddings: torch.Tensor, most: int = 200
     )
 
 
-def report_closeness(found: Closeness, folder: Path | None = None) -> None:
-    """Say how close captions are, as a warning where some are too close to be told apart.
+def report_closeness(result: Closeness, folder: Path | None = None) -> None:
+    """Log how close captions are; a warning where some are too close to be distinguished.
 
     Args:
-        found: What ``closeness`` returned.
+        result: Of ``closeness``.
         folder: Gets the whole matrix as ``caption_cosines.csv``.
     """
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        matrix = pd.DataFrame(found.cosines, found.captions, found.captions)
+        matrix = pd.DataFrame(result.cosines, result.captions, result.captions)
         matrix.round(4).to_csv(folder / "caption_cosines.csv")
-    log.info("%d captions; cosine of the closest two: %.3f", len(found.captions), found.closest)
-    if found.too_close:
+    log.info("%d captions; cosine of the closest two: %.3f", len(result.captions), result.closest)
+    if result.too_close:
         log.warning(
-            "%d pairs of captions have a cosine above %.2f; a model hardly learns to tell them "
-            "apart: '%s' and '%s' (%.4f). Say more in the captions, or set "
+            "%d pairs of captions have a cosine above %.2f; a model hardly learns to "
+            "distinguish them: '%s' and '%s' (%.4f). Make the captions more specific, or set "
             "generator.whiten_captions=true",
-            found.too_close, TOO_CLOSE, *found.pair, found.closest,
+            result.too_close, TOO_CLOSE, *result.pair, result.closest,
         )  # fmt: skip
 
 
@@ -164,7 +164,7 @@ def whiten(
 class ClapAudio:
     """The front end of CLAP's audio branch: waveform -> (dim,) normalised embedding.
 
-    It is given what AudioLDM's authors give it, a waveform without its mean and with a peak of 0.5.
+    Its input is that of AudioLDM's authors, a waveform without its mean and with a peak of 0.5.
     A clip that is longer than CLAP takes (10 s) is the mean of pieces that overlap just so as to
     cover it, a shorter one is repeated: nothing is cropped at random.
 
@@ -177,7 +177,7 @@ class ClapAudio:
         self.device = torch.device("cpu")
 
     def to(self, device: torch.device | str) -> None:
-        """Say where to compute; a model that is not loaded yet will be loaded to there."""
+        """Set the device; a model that is not loaded yet will be loaded onto it."""
         self.device = torch.device(device)
         if "model" in vars(self):
             self.model.to(self.device)
@@ -197,22 +197,22 @@ class ClapAudio:
 
     @functools.cached_property
     def extractor(self) -> ClapFeatureExtractor:
-        """What turns waveforms into what CLAP hears."""
+        """CLAP's front end: waveforms to network inputs."""
         return _load(ClapFeatureExtractor, self.checkpoint)
 
     @torch.no_grad()
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """Return the (dim,) embedding of a (samples,) waveform at 16 kHz."""
         rate, most = self.extractor.sampling_rate, self.extractor.nb_max_samples
-        heard = torch.from_numpy(normalise(waveform)[0]).to(self.model.device)
-        heard = torchaudio.functional.resample(heard, SAMPLE_RATE, rate)
-        if len(heard) < most:
-            heard = heard.repeat(-(-most // len(heard)))[:most]
-        starts = np.linspace(0, len(heard) - most, -(-len(heard) // most)).round().astype(int)
-        pieces = torch.stack([heard[start : start + most] for start in starts.tolist()])
+        audio = torch.from_numpy(normalise(waveform)[0]).to(self.model.device)
+        audio = torchaudio.functional.resample(audio, SAMPLE_RATE, rate)
+        if len(audio) < most:
+            audio = audio.repeat(-(-most // len(audio)))[:most]
+        starts = np.linspace(0, len(audio) - most, -(-len(audio) // most)).round().astype(int)
+        pieces = torch.stack([audio[start : start + most] for start in starts.tolist()])
         inputs = encoder_inputs(self.extractor, pieces)
-        found = F.normalize(self.model.get_audio_features(**inputs).pooler_output, dim=-1)
-        return F.normalize(found.mean(dim=0), dim=-1).cpu().numpy()
+        embeddings = F.normalize(self.model.get_audio_features(**inputs).pooler_output, dim=-1)
+        return F.normalize(embeddings.mean(dim=0), dim=-1).cpu().numpy()
 
     @torch.no_grad()
     def require_text_space(
@@ -221,34 +221,34 @@ class ClapAudio:
         tokenizer: RobertaTokenizer,
         captions: Sequence[str],
     ) -> None:
-        """Check that recordings are embedded where a text encoder embeds their captions.
+        """Check that recordings and captions are embedded in one space.
 
         Args:
-            text_encoder: What captions are embedded by.
+            text_encoder: Embeds the captions.
             tokenizer: Its tokenizer.
-            captions: Some, by which the text encoder and CLAP's own are compared.
+            captions: Some, by which it is compared with the text branch of this CLAP.
 
         Raises:
-            ValueError: CLAP's own text branch embeds them elsewhere.
+            ValueError: The text branch of this CLAP is another text encoder.
         """
         advice = (
             "examples conditioned on recordings would be in another space than those conditioned "
             "on captions. Give all of the CLAP whose text branch the checkpoint has, or leave "
             "generator.audio_clap out"
         )
-        own, theirs = self.model.config.projection_dim, text_encoder.config.projection_dim
-        if own != theirs:
+        dim, expected_dim = self.model.config.projection_dim, text_encoder.config.projection_dim
+        if dim != expected_dim:
             raise ValueError(
-                f"generator.audio_clap={self.checkpoint}: embeds in {own} dimensions, the "
-                f"checkpoint's text encoder in {theirs}: {advice}"
+                f"generator.audio_clap={self.checkpoint}: embeds in {dim} dimensions, the "
+                f"checkpoint's text encoder in {expected_dim}: {advice}"
             )
         texts = sorted(set(captions))[:N_COMPARED]
         tokens = _load(RobertaTokenizer, self.checkpoint)(
             texts, padding=True, truncation=True, return_tensors="pt"
         )
-        found = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output.cpu()
+        features = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output.cpu()
         expected = embed_captions(text_encoder, tokenizer, texts)
-        cosines = (F.normalize(found, dim=-1) * expected).sum(dim=1)
+        cosines = (F.normalize(features, dim=-1) * expected).sum(dim=1)
         worst = int(cosines.argmin())
         if cosines[worst] < SAME_SPACE:
             raise ValueError(
@@ -272,11 +272,11 @@ class ClapScorer:
     @torch.no_grad()
     def __call__(self, clips: Clips, rows: pd.DataFrame, real: object = None) -> np.ndarray:
         """Return (n,) cosines of clips and the captions of their rows in the manifest."""
-        heard = torch.from_numpy(np.stack(list(clips.features(self.audio))))
+        audio = torch.from_numpy(np.stack(list(clips.features(self.audio))))
         texts = list(rows["caption"])
         tokens = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        wanted = F.normalize(self.audio.model.get_text_features(**tokens).pooler_output, dim=-1)
-        return (heard * wanted).sum(1).numpy()
+        text = F.normalize(self.audio.model.get_text_features(**tokens).pooler_output, dim=-1)
+        return (audio * text).sum(1).numpy()
 
 
 @torch.no_grad()
@@ -298,7 +298,7 @@ def _project(
             "cut off there, e.g. '%s'",
             len(too_long), len(texts), limit, too_long[-1],
         )  # fmt: skip
-    found = []
+    embeddings = []
     for start in range(0, len(texts), batch):
         tokens = tokenizer(
             list(texts[start : start + batch]),
@@ -307,8 +307,8 @@ def _project(
             max_length=limit,
             return_tensors="pt",
         )
-        found.append(text_encoder(**tokens.to(text_encoder.device)).text_embeds)
-    return torch.cat(found)
+        embeddings.append(text_encoder(**tokens.to(text_encoder.device)).text_embeds)
+    return torch.cat(embeddings)
 
 
 def _load(kind: Any, checkpoint: str) -> Any:

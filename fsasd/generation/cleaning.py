@@ -1,4 +1,4 @@
-"""One synthetic clip after synthesis: its silence, its length, whether it can be heard."""
+"""Cleaning of a synthetic clip: its silence, its length, whether it is usable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fsasd.data.recording import SAMPLE_RATE
 FRAME = 1024
 """Samples (64 ms) over which level is measured."""
 AUDIBLE = 1e-4
-"""Amplitude, -80 dB of full scale, below which nothing is to be heard."""
+"""Amplitude, -80 dB of full scale, below which a clip is silent."""
 MIN_SECONDS = 0.5
 MAX_CLIPPED = 0.01
 """Share of samples at full scale."""
@@ -19,14 +19,14 @@ MAX_CLIPPED = 0.01
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What is done to a synthetic clip before it is written.
+    """Silence removal and length of a synthetic clip, applied before it is written.
 
     Args:
         silence_db: A frame is silent, and cut out, when its level is this far below the loudest
             frame's (the paper's silence removal, table 4); ``None`` leaves silence where it is.
         match_duration: Repeat or trim a clip to the length of its source. The weights of TWFR count
-            frames, so that a clip which lost some is weighted otherwise than the real clips with
-            the same r. The paper does not say that it does this.
+            frames, so that a clip which lost some is weighted differently from real clips at
+            the same r. The paper does not mention such a step.
 
     >>> sound, reason = Cleaning()(np.zeros(16_000, np.float32), seconds=1.0)
     >>> reason
@@ -39,15 +39,15 @@ class Cleaning:
     def __call__(
         self, waveform: np.ndarray, seconds: float, *, derived: bool = False
     ) -> tuple[np.ndarray, str]:
-        """Clean a clip and judge what is left.
+        """Clean a clip and check what is left.
 
         Args:
             waveform: (samples,)
             seconds: Length of its source.
-            derived: It is made of its source's audio: silence in it is the machine's.
+            derived: It is derived from its source's audio: its silence is the machine's.
 
         Returns:
-            The clip, and why it must not be used: empty when it may.
+            The clip, and the reason for which it is not usable; empty where it is.
         """
         if not np.isfinite(waveform).all():
             return np.zeros_like(waveform), "not finite"
@@ -64,10 +64,10 @@ class Cleaning:
 
 
 def remove_silence(waveform: np.ndarray, below_db: float = 50.0) -> np.ndarray:
-    """Cut out the frames that are silent, wherever they stand.
+    """Cut out silent frames, wherever they are.
 
     The paper removes the silence that AudioLDM leaves (table 4: worth 2.7 to 3.2 points), since a
-    detector would hear it as a machine that has stopped.
+    detector takes it for a machine that has stopped.
 
     Args:
         waveform: (samples,)
@@ -89,11 +89,10 @@ def remove_silence(waveform: np.ndarray, below_db: float = 50.0) -> np.ndarray:
 
 
 def fit_length(waveform: np.ndarray, samples: int) -> np.ndarray:
-    """Trim a clip, or repeat it, to so many samples.
+    """Trim a clip, or repeat it, to a number of samples.
 
-    Repeated rather than padded: silence is what was just removed. Each repeat is faded over the
-    end of the last within a frame, since a seam would be a click, the loudest frame of the clip.
-    The fade holds the power of noise.
+    Repeated rather than padded: silence was just removed. Repeats are cross-faded within a frame at
+    constant power, since a seam would be a click, the loudest frame of the clip.
 
     >>> fit_length(np.ones(3000, np.float32), 8000).shape, fit_length(np.ones(9), 4).shape
     ((8000,), (4,))

@@ -1,4 +1,4 @@
-"""What fine-tuning will cost: counted on a copy of the UNet that has shapes and no numbers."""
+"""Cost of a training step, counted on a copy of the UNet on the meta device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a training step on one device.
+    """Cost of a training step on one device.
 
     Attributes:
         trained: Parameters that are trained.
@@ -33,7 +33,7 @@ class Cost:
 
     @property
     def memory(self) -> int:
-        """Bytes at least; kernels' workspaces and fragmentation come on top."""
+        """Bytes at least, without kernels' workspaces and fragmentation."""
         return self.state + self.activations
 
     def __str__(self) -> str:
@@ -55,11 +55,11 @@ def training_cost(
     half_precision: bool = False,
     moment_bytes: int = 8,
 ) -> Cost:
-    """Count what a training step costs, without making one.
+    """Count what a training step costs, without computing one.
 
     Args:
-        unet: Before anything was added to it, or after; only its configuration is read.
-        train: What of it is trained.
+        unet: With or without adapters; only its configuration is read.
+        train: Which of its weights are trained.
         batch_size: On one device.
         frames: Of a latent.
         gradient_checkpointing: Whether activations are computed anew in the backward pass.
@@ -90,9 +90,9 @@ def training_cost(
 
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            found = copy(latents, timesteps, encoder_hidden_states=None, class_labels=embeddings)
+            output = copy(latents, timesteps, encoder_hidden_states=None, class_labels=embeddings)
         activations = sum(kept.values())
-        found.sample.sum().backward()
+        output.sample.sum().backward()
     total = sum(p.numel() for p in copy.parameters())
     trained = sum(p.numel() for p in copy.parameters() if p.requires_grad)
     return Cost(

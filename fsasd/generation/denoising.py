@@ -1,4 +1,4 @@
-"""What a diffusion model is trained on: the loss of a batch, and all that is random in it."""
+"""The denoising loss of a batch, and its random numbers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fsasd.generation.sampling import Denoiser
 
 @dataclass(frozen=True)
 class StepRandomness:
-    """All that is random in a batch but its crops; each example's is a function of its seed.
+    """The random numbers of a training step, without its crops.
 
-    So it does not matter in which batch, process or order an example is computed.
+    Those of an example depend on its seed alone, not on its batch, process or order.
 
     Attributes:
         timesteps: (batch,)
@@ -49,7 +49,7 @@ class StepRandomness:
             draws: Of the batch.
             shape: (channels, frames, bins) of a latent.
             n_timesteps: Length of the noise schedule.
-            device: Where noise is made: its generator depends on the kind of device.
+            device: Where noise is drawn: its generator depends on the kind of device.
 
         >>> one, two = Draw(0, 7), Draw(1, 8)
         >>> both = StepRandomness.draw([one, two], (4, 8, 16), 1000, torch.device("cpu"))
@@ -76,7 +76,7 @@ class StepRandomness:
 
 
 def sample_posterior(moments: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-    """Return latents drawn from the VAE's posterior, or without noise its mean.
+    """Return latents sampled from the VAE's posterior; without noise, its mean.
 
     >>> moments = torch.stack([torch.ones(8, 16), torch.zeros(8, 16)])[None]
     >>> sample_posterior(moments, torch.full((1, 1, 8, 16), 2.0)).mean()
@@ -102,13 +102,13 @@ def choose_condition(
         captions: (batch, dim) embeddings.
         recordings: (batch, dim) embeddings, where there are any.
         unconditional: (dim,) of the empty caption.
-        uniform: (batch, 2) in [0, 1), by which it is decided.
+        uniform: (batch, 2) in [0, 1): dropout; recording or caption.
         dropout: Share of examples without a condition, for guidance.
         audio_share: Share of the others that are conditioned on their recording.
     """
-    dropped, heard = (uniform < uniform.new_tensor([dropout, audio_share])).T
+    dropped, from_recording = (uniform < uniform.new_tensor([dropout, audio_share])).T
     if recordings is not None:
-        captions = torch.where(heard[:, None], recordings, captions)
+        captions = torch.where(from_recording[:, None], recordings, captions)
     return torch.where(dropped[:, None], unconditional, captions)
 
 
@@ -123,7 +123,8 @@ def denoising_loss(
 ) -> torch.Tensor:
     """Return the (batch,) squared errors of the predicted noise (AudioLDM, equation 4).
 
-    A checkpoint whose scheduler says so predicts the velocity instead, as the nano model does.
+    Of the velocity, where the scheduler's ``prediction_type`` is ``v_prediction``, as the nano
+    model's.
 
     Args:
         denoise: The UNet.
@@ -132,7 +133,7 @@ def denoising_loss(
         embeddings: (batch, dim), of the condition.
         timesteps: (batch,)
         noise: Added to the latents.
-        frames: (batch,) how many frames are the clip's own; what follows does not count.
+        frames: (batch,) frames of the clip; those beyond do not count.
     """
     noisy = scheduler.add_noise(latents, noise, timesteps)
     target = noise
@@ -142,8 +143,8 @@ def denoising_loss(
     errors = F.mse_loss(predicted.float(), target.float(), reduction="none").mean((1, 3))
     if frames is None:
         return errors.mean(1)
-    own = torch.arange(errors.shape[1], device=errors.device) < frames[:, None]
-    return (errors * own).sum(1) / frames
+    valid = torch.arange(errors.shape[1], device=errors.device) < frames[:, None]
+    return (errors * valid).sum(1) / frames
 
 
 def min_snr_weight(scheduler: DDIMScheduler, timesteps: torch.Tensor, most: float) -> torch.Tensor:

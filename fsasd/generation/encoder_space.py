@@ -1,4 +1,4 @@
-"""Where clips lie in the space of an encoder: what filters and quality measure distances in."""
+"""Distances between clips in the space of an encoder, for filters and quality."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fsasd.data.names import SectionId
 from fsasd.generation.prompts import clips_by_section
 
 ENCODER = LogMel.twfr()
-"""What distances are taken in unless said otherwise: log-mel statistics."""
+"""The default encoder: log-mel statistics."""
 
 
 @runtime_checkable
 class Pooled(Protocol):
-    """A front end and what makes one vector of its features: any representation of detectors."""
+    """A front end and its pooling to one vector: any representation of detectors."""
 
     front_end: FrontEnd
 
@@ -35,8 +35,8 @@ def embed(clips: Clips, front_end: FrontEnd | Pooled = ENCODER) -> np.ndarray:
 
     Args:
         clips: Recordings.
-        front_end: Waveform -> (dim,) or (dim, frames); or one that pools what it hears in its own
-            way, as a pretrained encoder's layers must be (``detectors.encoders.Layer``).
+        front_end: Waveform -> (dim,) or (dim, frames); or one with its own pooling, as the layers
+            of a pretrained encoder need (``detectors.encoders.Layer``).
     """
     if isinstance(front_end, Pooled):
         rows = [front_end.pool(features) for features in clips.features(front_end.front_end)]
@@ -53,7 +53,7 @@ def _over_time(features: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RealClips:
-    """The captioned recordings that synthetic clips are held against.
+    """The captioned recordings that synthetic clips are compared with.
 
     Args:
         clips: Labelled clips; test clips among them are only used of reference machines, and only
@@ -87,7 +87,7 @@ class RealClips:
 
 
 class Neighbourhood:
-    """The real normal clips of a machine as an encoder hears them.
+    """The real normal clips of a section in the space of an encoder.
 
     Distances are Euclidean, in units of the real clips' standard deviation in each dimension, so
     that those of machines and of encoders compare.
@@ -126,19 +126,19 @@ class Neighbourhood:
 
         Args:
             points: (n, dim) from ``place``.
-            without: For each the path of a real clip that does not count, since it was made of it.
+            without: For each the path of the real clip that it was derived from: not counted.
         """
-        found = cdist(points, self.points)
+        distances = cdist(points, self.points)
         for i, path in enumerate(without):
             if path in self.row:
-                found[i, self.row[path]] = np.inf
-        return found
+                distances[i, self.row[path]] = np.inf
+        return distances
 
     def spacings(self) -> np.ndarray:
         """Return the (real,) distances of each real clip to the nearest other one."""
-        found = cdist(self.points, self.points)
-        np.fill_diagonal(found, np.inf)
-        return found.min(axis=1)
+        distances = cdist(self.points, self.points)
+        np.fill_diagonal(distances, np.inf)
+        return distances.min(axis=1)
 
     def _standardised(self, points: np.ndarray) -> np.ndarray:
         return (points - self.centre) / self.scale

@@ -1,4 +1,4 @@
-"""Faults as signal transforms: what a recording would sound like, were something wrong.
+"""Faults as signal transforms of a normal recording.
 
 Each is a pure function ``(waveform, rng, *, strength, ...) -> waveform`` of (samples,) at 16 kHz. A
 strength of 0 changes nothing, 1 is obvious; what is added is measured against the RMS of the clip,
@@ -123,15 +123,15 @@ def wobble(
     """The speed rises and falls ``rate`` times a second, by 10 % at a strength of 1.
 
     A slipping belt, a worn coupling, an unsteady supply: everything that turns goes faster and
-    slower together, so the recording is played back at a speed that wobbles. What would be heard
-    before its beginning or after its end is played backwards.
+    slower together, so the recording is played back at a speed that wobbles. What lies before
+    its beginning or after its end is played backwards.
     """
     last = len(waveform) - 1
     reach = 0.1 * strength / (2 * np.pi * rate) * SAMPLE_RATE
     phase = rng.uniform(0, 2 * np.pi)
-    heard = np.arange(last + 1) + reach * np.sin(2 * np.pi * rate * _time(waveform) + phase)
-    heard = np.abs(last - np.abs(last - heard))
-    return _float32(CubicSpline(np.arange(last + 1), waveform)(heard))
+    positions = np.arange(last + 1) + reach * np.sin(2 * np.pi * rate * _time(waveform) + phase)
+    positions = np.abs(last - np.abs(last - positions))
+    return _float32(CubicSpline(np.arange(last + 1), waveform)(positions))
 
 
 def dropouts(
@@ -208,14 +208,14 @@ def squeal(
 
 @dataclass(frozen=True)
 class Fault:
-    """A transform and how a caption says it, with ``{}`` for its parameters."""
+    """A transform and its phrase in a caption, with ``{}`` for its parameters."""
 
     apply: Callable[..., np.ndarray]
     phrase: str
 
     @property
     def parameters(self) -> list[str]:
-        """The names of what must be drawn for it."""
+        """Names of the parameters that are drawn."""
         kinds = inspect.signature(self.apply).parameters.values()
         return [parameter.name for parameter in kinds if parameter.kind is parameter.KEYWORD_ONLY]
 
@@ -231,7 +231,7 @@ FAULTS = {
     "rubbing": Fault(rubbing, "a scrape above {above:g} Hz {rate:g} times per second"),
     "squeal": Fault(squeal, "squeals at {pitch:g} Hz, {rate:g} per second"),
 }
-"""All there are, by the name that ``conf/generator/transforms.yaml`` gives their ranges under."""
+"""All faults, by their name in ``conf/generator/transforms.yaml``."""
 
 
 def _time(waveform: np.ndarray) -> np.ndarray:

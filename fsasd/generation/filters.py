@@ -1,4 +1,4 @@
-"""A whole set of synthetic clips: which are kept, and why the others are not."""
+"""Filters of a set of synthetic clips: which are kept, and the reasons for rejecting others."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from fsasd.generation.prompts import first_candidate
 from fsasd.generation.synthetic_clips import sources_of_derived
 
 MIN_NORMALS = 3
-"""Real normal clips: the fewest of which spacings have a median that one pair does not decide."""
+"""Fewest real normal clips: of fewer, the median spacing depends on a single pair."""
 
 Scorer = Callable[[Clips, pd.DataFrame, RealClips], np.ndarray]
 """(clips, their rows of the manifest, real normal clips) of a section -> (n,), higher is better."""
 
 
 class Filters:
-    """Keep of a set of synthetic clips what is worth choosing a detector's setting on.
+    """Rules for which synthetic clips are kept to choose a detector's setting on.
 
     Two filters compare a clip's distance to the nearest real normal clip of its section with what
     is usual, the median spacing of these; the limits come from real clips. The paper has neither,
-    and both are off by default: the first needs the target machine's anomalies to be like those of
-    other machines, the second takes away just those faults that a detector finds hardest.
+    and both are off by default: the first assumes that the target machine's anomalies are like
+    those of other machines, the second removes the faults that are hardest to detect.
 
     Args:
         too_far: Reject clips that are farther than this quantile of the real anomalies of the
-            other reference machines, e.g. 0.99: no machine's faults sound like that.
-        too_near: Reject clips that are nearer than this quantile of the real normal clips are to
-            one another, e.g. 0.01: anomalies without a fault, copies of training clips.
+            other reference machines, e.g. 0.99.
+        too_near: Reject clips that are nearer than this quantile of the spacings of real normal
+            clips, e.g. 0.01: anomalies without a fault, copies of training clips.
         scorer: Of several candidates, the one of highest score is kept; ``nearness`` by default.
 
     Raises:
@@ -63,7 +63,7 @@ class Filters:
         """Check that there are real clips to take limits from, before anything is synthesised.
 
         Args:
-            real: What is known of real machines.
+            real: Labelled, captioned real clips.
             sections: Those to synthesise.
 
         Raises:
@@ -82,7 +82,7 @@ class Filters:
         Args:
             manifest: Rows of ``manifest.csv``, ``kept`` being True or False.
             folder: Where the recordings are.
-            real: What is known of real machines.
+            real: Labelled, captioned real clips.
 
         Raises:
             ValueError: There are no real clips to take a limit from.
@@ -144,10 +144,10 @@ def rows_by_section(manifest: pd.DataFrame) -> Iterator[tuple[SectionId, pd.Seri
 
 
 def nearness(clips: Clips, rows: pd.DataFrame, real: RealClips) -> np.ndarray:
-    """Score candidates by how near they lie to a real normal clip of their source's caption.
+    """Score candidates by their distance to the nearest real normal clip of their caption.
 
-    A candidate far from all of these has missed its machine or its operating state. For anomalous
-    ones that holds, too, but the nearest is also the one with the least of a fault.
+    A candidate far from all of these misses its machine or its operating state. Among anomalous
+    candidates, the nearest is also the one with the weakest fault.
     """
     around = Neighbourhood(real)
     captions = real.captions_by_path()
@@ -159,11 +159,11 @@ def nearness(clips: Clips, rows: pd.DataFrame, real: RealClips) -> np.ndarray:
 
 
 def far_limit(real: RealClips, machine: str, quantile: float) -> float:
-    """Return how far from normal real anomalies are, in spacings of real normal clips.
+    """Return the distance of real anomalies from normal clips, in spacings of these.
 
     Args:
-        real: What is known of real machines.
-        machine: Its own anomalies, where it has any, do not count.
+        real: Labelled, captioned real clips.
+        machine: Its anomalies, where it has any, do not count.
         quantile: Of all anomalies of the other machines.
 
     Raises:

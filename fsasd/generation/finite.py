@@ -1,4 +1,4 @@
-"""A loss that is no number ends the training before anything of it is saved."""
+"""Non-finite losses: they end the training before a checkpoint is written."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from fsasd.data.draws import Draw
 
 
 class TrainingError(ValueError):
-    """Training cannot go on; the message says with what it stopped."""
+    """Training stopped; the message names the batch or the cause."""
 
 
 class LossWatch:
-    """Looks at losses, several at once where to look is to wait for an accelerator.
+    """Checks that losses are finite, several at once: reading one waits for the accelerator.
 
     Args:
-        several: Losses on an accelerator that are looked at together.
+        several: Losses on an accelerator that are checked together.
     """
 
     def __init__(self, several: int = 16) -> None:
         self.several = several
-        self.unseen: list[tuple[torch.Tensor, list[Draw]]] = []
+        self.unchecked: list[tuple[torch.Tensor, list[Draw]]] = []
 
     def add(self, loss: torch.Tensor, draws: list[Draw], trainer: Any) -> None:
-        """Remember the loss of a batch, and look at those remembered when it is time."""
-        self.unseen.append((loss.detach(), draws))
-        if loss.device.type == "cpu" or len(self.unseen) >= self.several:
+        """Add the loss of a batch, and check the unchecked ones when it is time."""
+        self.unchecked.append((loss.detach(), draws))
+        if loss.device.type == "cpu" or len(self.unchecked) >= self.several:
             self.check(trainer)
 
     def check(self, trainer: Any) -> None:
-        """Look at all that has not been looked at.
+        """Check all losses that were added since the last check.
 
         Raises:
-            TrainingError: A loss is not a number; names the clips of its batch.
+            TrainingError: A loss is not finite; names the clips of its batch.
         """
-        unseen, self.unseen = self.unseen, []
-        if not unseen:
+        unchecked, self.unchecked = self.unchecked, []
+        if not unchecked:
             return
-        finite = torch.isfinite(torch.stack([loss for loss, _ in unseen])).tolist()
+        finite = torch.isfinite(torch.stack([loss for loss, _ in unchecked])).tolist()
         if all(finite):
             return
-        loss, draws = unseen[finite.index(False)]
+        loss, draws = unchecked[finite.index(False)]
         clips = trainer.datamodule.train_clips
         batch = ", ".join(str(clips[draw.clip].path) for draw in draws)
         stop_training(f"the loss became {float(loss)} with the batch of {batch}", trainer)

@@ -1,4 +1,4 @@
-"""Callbacks that tell of a training run: what it will cost, how it goes, how it sounds."""
+"""Callbacks that watch a training: cost, progress, audio samples."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CostReport(L.Callback):
         self.cost: Any = None
         """``generation.cost.Cost`` of a step, once fitting has begun."""
         self.hours: float | None = None
-        """What the whole run will take, once it is known."""
+        """Of the whole run, once measured."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero or not isinstance(pl_module, AudioLDM):
@@ -65,7 +65,7 @@ class CostReport(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Start the clock, and stop it."""
+        """Measure the seconds of a batch."""
         if self.cost is None or self.hours is not None:
             return
         done = trainer.fit_loop.epoch_loop.batch_progress.total.ready - self._first
@@ -98,15 +98,15 @@ class CostReport(L.Callback):
 
 
 class TrainingMonitor(L.Callback):
-    """Log learning rate, gradient norm, clips/s, GPU memory, and now and then what it sounds like.
+    """Log learning rate, gradient norm, clips/s, GPU memory, and audio samples at intervals.
 
-    Sounds go to every logger in its own form: to W&B and TensorBoard as audio, image and text; for
-    others (CSV) as files in ``samples/<step>/`` of their folder.
+    W&B and TensorBoard get samples as audio, image and text; other loggers (CSV) as files in
+    ``samples/<step>/`` of their folder.
 
     Args:
-        samples_every_n_steps: Optimizer steps between sounds; 0 for none.
+        samples_every_n_steps: Optimizer steps between samples; 0 for none.
         samples: Prompts: normal and anomalous in turn, of one target machine after the other.
-        max_seconds: Of a sound; the real clip may be longer.
+        max_seconds: Of a sample; the real clip may be longer.
     """
 
     only_watches = True
@@ -125,9 +125,9 @@ class TrainingMonitor(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.samples_every_n_steps and getattr(pl_module, "sharded", False):
-            # Now, and not hours later, when it is time for the first sounds.
+            # Now, and not hours later, when it is time for the first samples.
             raise ValueError(
-                "with trainer=fsdp there are no sounds while training goes on: set "
+                "with trainer=fsdp there are no samples during training: set "
                 "callbacks.monitor.samples_every_n_steps=0"
             )
         self._restart()
@@ -154,7 +154,7 @@ class TrainingMonitor(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Log speed and memory, and sounds when it is time."""
+        """Log speed and memory, and samples when it is time."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._clips += data.process_batch_size * trainer.world_size
         stepped = trainer.global_step != self._step
@@ -173,15 +173,15 @@ class TrainingMonitor(L.Callback):
             self._restart()
 
     def sound(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Generate the samples with the averaged weights, and give them to every logger."""
+        """Generate the samples with the averaged weights, and log them with every logger."""
         prompts = self._prompts(trainer.datamodule)  # type: ignore[attr-defined]
         if not prompts:
             return
         prompts = pl_module.prepare(prompts)
         pl_module.eval()
         with pl_module.averaged_weights(), torch.no_grad():
-            found = pl_module.generate(prompts)
-        waveforms = [waveform.clamp(-1, 1).numpy() for waveform in found]
+            generated = pl_module.generate(prompts)
+        waveforms = [waveform.clamp(-1, 1).numpy() for waveform in generated]
         pl_module.train()
         for logger in trainer.loggers:
             log_samples(logger, prompts, waveforms, trainer.global_step)
@@ -207,7 +207,7 @@ class TrainingMonitor(L.Callback):
 def log_samples(
     logger: Any, prompts: Sequence[Prompt], waveforms: Sequence[np.ndarray], step: int
 ) -> None:
-    """Give sounds, their spectrograms and captions to a logger."""
+    """Log samples, their spectrograms and captions."""
     pictures = [spectrogram(waveform) for waveform in waveforms]
     captions = [prompt.caption for prompt in prompts]
     if isinstance(logger, WandbLogger):
@@ -228,7 +228,7 @@ def log_samples(
 
 
 def spectrogram(waveform: np.ndarray) -> np.ndarray:
-    """Return a picture (64, frames, 3) of a waveform's log-mel, high frequencies above.
+    """Return an image (64, frames, 3) of a waveform's log-mel, high frequencies on top.
 
     >>> spectrogram(np.sin(np.arange(16_000) / 5).astype(np.float32)).shape
     (64, 100, 3)

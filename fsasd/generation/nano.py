@@ -1,7 +1,7 @@
-"""The nano AudioLDM, made from nothing: tokenizer, text encoder, VAE; the UNet follows by fitting.
+"""Pre-training of the nano AudioLDM: tokenizer, text encoder, VAE; the UNet by ``fitting``.
 
 It has the classes and the folder of the real model at 1/100 of its size, so that the whole method
-runs, and is tested, on two CPU cores. ``fsasd experiment=pretrain_nano`` makes it.
+runs, and is tested, on two CPU cores. ``fsasd experiment=pretrain_nano`` trains it.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _VALUES = (
     *(str(n) for n in (660, 720, 840, *range(600, 3000, 150), *range(3000, 7500, 600))),
 )
 VALUES = tuple(dict.fromkeys(_VALUES))
-"""Attribute values as data sets write them; text to learn to read, nothing else."""
+"""Attribute values as data sets write them, to train the text encoder on."""
 
 
 def draw_clips(captions: Captions, count: int, seed: int = 0) -> list[Clip]:
-    """Draw what could be known of clips: any machine that has a phrase, up to three attributes.
+    """Draw the metadata of clips: any machine that has a phrase, up to three attributes.
 
     >>> from fsasd.data.captions import default_captions
     >>> len({default_captions()(clip) for clip in draw_clips(default_captions(), 50)}) > 40
@@ -53,8 +53,8 @@ def draw_clips(captions: Captions, count: int, seed: int = 0) -> list[Clip]:
     drawn = []
     for _ in range(count):
         machine = str(rng.choice(machines))
-        own = sorted({*keys, *captions.phrases[machine]})
-        chosen = rng.choice(own, rng.integers(0, 4), replace=False)
+        possible = sorted({*keys, *captions.phrases[machine]})
+        chosen = rng.choice(possible, rng.integers(0, 4), replace=False)
         attributes = {str(key): str(rng.choice(VALUES)) for key in chosen}
         label = "normal" if rng.random() < 0.5 else "anomaly"
         drawn.append(Clip(Path(), machine, label=label, attributes=attributes))
@@ -83,13 +83,13 @@ def train_tokenizer(captions: Sequence[str], vocabulary: int = 1000) -> RobertaT
 
 
 class CaptionReader(L.LightningModule):
-    """Train the nano text encoder to keep in its embedding what a caption says.
+    """Train the nano text encoder to keep the meaning of a caption in its embedding.
 
-    From the embedding, linear heads must tell the label, the machine and each attribute's value.
+    From the embedding, linear heads predict the label, the machine and each attribute's value.
     A random encoder gives captions that differ in one word of twenty cosines of 0.998 and more, and
-    no UNet learns to listen to what is left. Whitening its projection helps with captions that were
-    heard, but hardly with new combinations of their words; an encoder whose embedding is a sum of
-    what was said does (measured in docs/nano.md).
+    no UNet learns to use the difference. Whitening its projection helps with captions of the
+    training set, but hardly with new combinations of their words; an encoder whose embedding is a
+    sum over them does (measured in docs/nano.md).
 
     Args:
         text_encoder: Trained in place.
@@ -115,7 +115,7 @@ class CaptionReader(L.LightningModule):
         dim = text_encoder.config.projection_dim
         self.label = nn.Linear(dim, 2)
         self.machine = nn.Linear(dim, machines)
-        # Values are read alike whatever the attribute that they are of.
+        # One head reads the values of all attributes.
         self.attribute = nn.Linear(dim, keys * 24)
         self.value = nn.Linear(24, len(VALUES) + 1)
         self.learning_rate = learning_rate
@@ -124,14 +124,14 @@ class CaptionReader(L.LightningModule):
     def training_step(self, batch: tuple[torch.Tensor, ...], batch_idx: int) -> torch.Tensor:
         ids, mask, labels, machines, values = batch
         embedding = self.text_encoder(input_ids=ids, attention_mask=mask).text_embeds
-        heard = self.scale * F.normalize(embedding, dim=-1)
-        read = self.value(self.attribute(heard).unflatten(1, (-1, 24)))
-        # Of twenty attributes, most are not in a caption: to say so is no achievement.
+        scaled = self.scale * F.normalize(embedding, dim=-1)
+        read = self.value(self.attribute(scaled).unflatten(1, (-1, 24)))
+        # Of twenty attributes, most are not in a caption, which is easily learnt.
         weight = torch.ones(len(VALUES) + 1, device=self.device)
         weight[-1] = 0.1
         loss = (
-            3 * F.cross_entropy(self.label(heard), labels)
-            + F.cross_entropy(self.machine(heard), machines)
+            3 * F.cross_entropy(self.label(scaled), labels)
+            + F.cross_entropy(self.machine(scaled), machines)
             + 3 * F.cross_entropy(read.flatten(0, 1), values.flatten(), weight=weight)
         )
         self.log("train/reading", loss, prog_bar=True)
@@ -144,10 +144,10 @@ class CaptionReader(L.LightningModule):
 def caption_dataset(
     clips: Sequence[Clip], captions: Captions, tokenizer: RobertaTokenizer
 ) -> tuple[TensorDataset, int, int]:
-    """Return captions as tokens with what they say as numbers, and how many machines and keys.
+    """Return captions as tokens, their metadata as indices; how many machines and keys there are.
 
     The tensors are token ids and their mask, label, machine, and (keys,) values, of which the last
-    number stands for an attribute that is not there.
+    index stands for an absent attribute.
     """
     machines = sorted({clip.machine for clip in clips})
     keys = sorted({key for clip in clips for key in clip.attributes})
@@ -221,11 +221,11 @@ def pretrain_components(
     vae_steps: int,
     trainer_options: dict[str, Any],
 ) -> Components:
-    """Make every part of the nano model but the UNet, which is left random.
+    """Pre-train all components of the nano model but the UNet, which stays random.
 
     Args:
-        captions: Their phrases are what the tokenizer and the text encoder learn to read.
-        clips: What the VAE learns to reconstruct.
+        captions: Their phrases are what tokenizer and text encoder are trained on.
+        clips: What the VAE is trained to reconstruct.
         text_steps: Of the text encoder's training, 128 captions each.
         vae_steps: Of the VAE's training, 16 crops each.
         trainer_options: For the Lightning Trainer.
@@ -242,7 +242,7 @@ def pretrain_components(
     crops = MelCrops(clips)
     mels = torch.stack([crops[i] for i in range(min(len(crops), 256))])
     with torch.no_grad():
-        # Started at the mean, the decoder need not first learn how quiet sound is.
+        # Started at the mean, the decoder need not learn the level first.
         vae.decoder.conv_out.bias.fill_(mels.mean())
     module = MelVAE(vae)
     train(module, crops, 16, vae_steps, trainer_options)

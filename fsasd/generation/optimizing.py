@@ -1,4 +1,4 @@
-"""Optimizers, and how many of their steps a training run has."""
+"""Optimizers, and the number of steps of a training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 log = logging.getLogger(__name__)
 
 MIN_PASSES = 5
-"""Over the clips; with fewer, many clips were heard with one noise or none."""
+"""Passes over the clips; with fewer, many clips are seen at one noise level or none."""
 
 
 def build_optimizer(
@@ -22,7 +22,7 @@ def build_optimizer(
     """Build AdamW (Loshchilov and Hutter, 2019), or its relative with 8-bit moments.
 
     Raises:
-        ValueError: The name is unknown, or what it needs is not installed.
+        ValueError: The name is unknown, or its package is not installed.
     """
     if name == "adamw":
         # Not fused: Lightning refuses to clip gradients then, wherever precision is mixed.
@@ -64,7 +64,7 @@ def warn_if_too_short(steps: int, examples_per_step: int, clips: int, warmup_ste
 
 
 def optimizer_steps(trainer: L.Trainer) -> int:
-    """Return how often the optimizer will step.
+    """Return the number of optimizer steps.
 
     Lightning's own estimate would begin to load data before it knows where a resumed run goes on.
 

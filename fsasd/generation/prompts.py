@@ -1,4 +1,4 @@
-"""What is asked of a generator: captions of real normal clips -> normal and anomalous prompts."""
+"""Prompts of a generator: captions of real normal clips -> normal and anomalous prompts."""
 
 from __future__ import annotations
 
@@ -27,26 +27,25 @@ MAX_SECONDS = 10.24
 
 
 class Prompt(NamedTuple):
-    """One recording to synthesise; it depends on nothing but this.
+    """What a synthetic clip is generated from, and all that it depends on.
 
     Attributes:
-        wav: File name, relative to the manifest.
-        machine: The machine that it shall sound like.
+        wav: File name, relative to the folder of the synthesis.
+        machine: The machine type.
         section: Its section.
-        domain: Domain of the real recording whose caption it takes.
+        domain: That of its source.
         label: ``normal`` or ``anomaly``.
-        caption: What the generator is told.
+        caption: Text that generation is conditioned on.
         seconds: Length to generate.
-        gain: Gain of the real recording whose level it takes (see ``latents.normalise``).
+        gain: Gain by which its source was normalised (see ``latents.normalise``).
         seed: Of its noise.
-        source: The real recording whose caption, level and length it takes.
+        source: The real recording whose caption, level and length it has.
         source_sha256: SHA-256 of that file.
-        negative: What it shall not sound like; empty for nothing in particular.
-        derived: Whether it is made of the source's own audio (``Generator.derived``).
+        negative: Negative prompt, from which guidance leads away; may be empty.
+        derived: Whether it is derived from the source's audio (``Generator.derived``).
         attributes: The source's attributes, a JSON object.
         raw_label: The source's attributes as written, also where they could not be split.
-        fault: The fault that an anomaly is asked for with, several joined by ``+``; empty where
-            none is named.
+        fault: The fault of an anomalous clip, several joined by ``+``; empty where none is named.
     """
 
     wav: str
@@ -68,12 +67,12 @@ class Prompt(NamedTuple):
 
 
 class Wording(NamedTuple):
-    """How a clip is asked for.
+    """The wording of a prompt.
 
     Attributes:
-        caption: What the generator is told.
-        negative: What the clip shall not sound like.
-        fault: The fault that the caption names, if it names one.
+        caption: Text that generation is conditioned on.
+        negative: Negative prompt.
+        fault: The fault that the caption names, if any.
     """
 
     caption: str
@@ -82,18 +81,18 @@ class Wording(NamedTuple):
 
 
 class PromptSet(Protocol):
-    """Words an anomalous clip: the config group ``prompts`` names one."""
+    """Words the prompt of an anomalous clip; chosen by the config group ``prompts``."""
 
     def __call__(self, clip: Clip, caption: str, rng: np.random.Generator) -> Wording:
-        """Return what to ask for, given a real normal clip and its caption."""
+        """Return the wording for a real normal clip and its caption."""
 
 
 class WordReplacement:
     """The paper's prompts: the normal caption with "anomaly" for "normal" (section 3.2).
 
     Args:
-        negative: What the clips shall not sound like, as text; ``{caption}`` in it is the normal
-            caption. Guidance then leads away from it instead of from the empty caption.
+        negative: Negative prompt; ``{caption}`` in it is the normal caption. Guidance leads away
+            from it instead of from the empty caption.
 
     >>> from fsasd.data.metadata import read_name
     >>> clip, rng = read_name("fan/section_00_0000.wav"), np.random.default_rng(0)
@@ -114,7 +113,7 @@ class WordReplacement:
 
 
 class FaultPhrases:
-    """Prompts that say what is wrong: the paper's, and a fault of the machine's family.
+    """The paper's prompts with a fault of the machine's family.
 
     A fault, one of its paraphrases and a severity are drawn for every clip.
 
@@ -182,7 +181,7 @@ class FaultPhrases:
 
 
 class Mixture:
-    """Prompts of several sets, each clip's set drawn by weight.
+    """Several prompt sets, of which one is drawn by weight for each clip.
 
     Args:
         sets: Name to prompt set.
@@ -211,7 +210,7 @@ class Mixture:
         self.shares = weight / weight.sum()
 
     def __call__(self, clip: Clip, caption: str, rng: np.random.Generator) -> Wording:
-        """Ask one of the sets."""
+        """Draw a set and return its wording."""
         chosen = list(self.sets)[rng.choice(len(self.sets), p=self.shares)]
         return self.sets[chosen](clip, caption, rng)
 
@@ -225,7 +224,7 @@ def make_prompts(
     per_caption: str = "proportional",
     max_seconds: float | None = None,
 ) -> list[Prompt]:
-    """Ask for as many normal as anomalous clips of each section, from its normal captions.
+    """Make as many normal as anomalous prompts for each section, from its normal captions.
 
     An anomalous prompt differs from its normal one, of the same real clip, in nothing but the
     wording (METHOD, step 3), the noise and the name. The prompts of a section do not depend on
@@ -236,10 +235,10 @@ def make_prompts(
         captions: One per clip.
         clips_per_label: Clips of each label per section of a machine.
         seed: Two values give two sets.
-        wording: How anomalous clips are asked for; the paper's word replacement by default.
+        wording: Of anomalous prompts; the paper's word replacement by default.
         per_caption: ``proportional``: a section's captions come up as often as in its real clips;
             ``balanced``: all alike.
-        max_seconds: Longest clip to ask for, of however long a real one; ``None`` for no limit.
+        max_seconds: Longest clip to generate, of however long a real one; ``None`` for no limit.
 
     Raises:
         MetadataError: A clip is not normal.
@@ -280,12 +279,12 @@ def make_prompts(
 
 
 def check_wording(clips: Clips, captions: Sequence[str], wording: PromptSet) -> None:
-    """Word one anomalous clip of each caption, so that what cannot be worded is told early.
+    """Check that each caption can be worded as an anomaly, before anything is trained.
 
     Args:
         clips: Real normal training clips of the machines to synthesise.
         captions: One per clip.
-        wording: How anomalous clips are asked for.
+        wording: Of anomalous prompts.
 
     Raises:
         ValueError: A caption cannot be worded; names a recording that has it.
@@ -301,7 +300,7 @@ def check_wording(clips: Clips, captions: Sequence[str], wording: PromptSet) -> 
 
 
 def with_candidates(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
-    """Ask for each clip so many times, with other noise; the first candidate is the prompt itself.
+    """Repeat each prompt as candidates with other noise; the first is the prompt itself.
 
     Raises:
         ValueError: ``count`` is below 1.
@@ -325,7 +324,7 @@ def with_candidates(prompts: Sequence[Prompt], count: int) -> list[Prompt]:
 
 
 def first_candidate(wav: str) -> str:
-    """Return the name that a candidate was asked for by: that of the first candidate.
+    """Return the name of the first of the candidates that a clip is one of.
 
     >>> first_candidate("fan/normal_0000-c1.wav")
     'fan/normal_0000.wav'

@@ -1,8 +1,8 @@
-"""How good a set of synthetic clips is: distances between distributions, adherence, diversity.
+"""Quality of synthetic clips: distances between distributions, adherence, diversity.
 
-Every number is of a section, a label and an encoder, and stands beside the numbers of clips that it
-was taken from. All are 0 or 1 for clips that are distributed like the real ones, up to what few
-clips can tell: the same distance between random halves of the real clips says how much that is.
+Every number is of a section, a label and an encoder, and comes with the numbers of clips. For clips
+that are distributed like the real ones, distances are 0 and ratios 1, up to the error of few clips,
+which the same distance between random halves of the real clips estimates.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def quality_table(
         folder: Where its recordings are.
         real: Labelled, captioned recordings. Synthetic clips are compared with the section's
             normal training clips and, where its anomalies are known, with these.
-        encoders: Name to front end, or to one that pools in its own way (see ``embed``); log-mel
+        encoders: Name to front end, or to one with its own pooling (see ``embed``); log-mel
             statistics by default.
 
     Returns:
@@ -45,8 +45,8 @@ def quality_table(
         ``synthetic`` and ``real`` (how many), ``fad`` and ``kid`` (``frechet_distance`` and
         ``kernel_distance``), ``fad_real`` and ``kid_real`` (between halves of the real clips),
         ``adherence`` (share of
-        clips whose nearest real normal clip has the caption of their source), ``chance`` (what
-        adherence would be of clips that know nothing of their caption), ``diversity`` (mean
+        clips whose nearest real normal clip has the caption of their source), ``chance`` (adherence
+        of clips that do not depend on their caption), ``diversity`` (mean
         distance between synthetic clips, as a multiple of that between real ones), ``front_end``.
         Undefined is NaN: distances of fewer than two clips, adherence to a single caption.
     """

@@ -10,12 +10,12 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(latents, timestep, embeddings) -> what the scheduler says is predicted, mostly the noise."""
+"""(latents, timestep, embeddings) -> prediction of the scheduler's type, mostly the noise."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How latents are drawn.
+    """A sampler of latents.
 
     Args:
         steps: Evaluations of the UNet per clip, each twice where there is guidance.

@@ -1,4 +1,4 @@
-"""Weights, gradients and optimizer states divided among processes (FSDP2)."""
+"""Weights, gradients and optimizer states sharded over processes (FSDP2)."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ class FullySharded(ModelParallelStrategy):
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, **options)
 
     def setup_environment(self) -> None:
-        """Divide the data among all processes, not only among nodes."""
+        """Share the data among all processes, not only among nodes."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
 
 def shard(unet: UNet2DConditionModel, mesh: DeviceMesh) -> None:
-    """Divide a UNet's weights, gathered again for one level at a time."""
+    """Shard a UNet's weights, to be gathered for one level at a time."""
     for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
         fully_shard(block, mesh=mesh)
-    # Divided again after each pass: the weights' average is put in their place between passes.
+    # Sharded again after each pass: between passes the weights are swapped with their average.
     fully_shard(unet, mesh=mesh, reshard_after_forward=True)
 
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor on the CPU, gathered from all processes if it is divided among them."""
+    """Return a tensor on the CPU, gathered from all processes if it is sharded."""
     tensor = tensor.detach()
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
 
 
 def shard_like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return a whole tensor where and as the other is."""
+    """Return a tensor on the device of another and sharded like it."""
     if isinstance(other, DTensor):
         return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements)
     return tensor.to(other.device)

@@ -1,8 +1,8 @@
-"""The same bits whatever number of CPU threads computes them.
+"""Results that are the same, bit by bit, on any number of CPU threads.
 
-Kernels choose the order of their sums by the number of threads, too. So a batch is generated in
-small chunks of one thread each, as many at a time as there are threads: also faster than to share
-the small layers of a small model among threads.
+Kernels choose the order of their sums by the number of threads. So a batch is generated in small
+chunks of one thread each, as many at a time as there are threads, which is also faster than to
+share the layers of a small model among threads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A generator that needs no training: faults put into the target machine's own normal clips."""
+"""A generator without training: faults added to the target machine's normal clips."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Ranges = Mapping[str, Sequence[float]]
 Limits = dict[str, tuple[float, float]]
 
 HIGHEST = {"resonance": 7000.0, "pitch": 7000.0, "above": 7000.0, "strength": 1.0}
-"""Frequencies in Hz that 16 kHz can hold with an octave's edge; 1 is as strong as a fault gets."""
+"""Upper limits: Hz that a sampling rate of 16 kHz leaves room for; the strength of a fault."""
 
 
 class FaultTransforms(Generator):
-    """Normal clips are real ones as they are, anomalous clips real ones with a fault put in.
+    """Normal clips are real ones as they are, anomalous clips real ones with faults added.
 
     A clip gets one fault or several, drawn alike among those of its machine; each parameter is
     drawn log-uniformly from its range, since rates, frequencies and levels are compared by their
     ratios. What was drawn is added to the clip's caption, and is its prompt's ``fault``.
 
-    The clips are as close to the machine as can be, and no more varied than it; whether the faults
-    are those that it will have is as good a guess as the ranges. Captions are not read.
+    The clips are as close to the machine as possible, and no more varied; whether its faults are
+    like these depends on the ranges. Captions are not read.
 
     Args:
         faults: Fault (a key of ``faults.FAULTS``) to the ranges of its parameters, or to ``None``
             for one that is left out.
-        machines: Machine to faults of its own, which come before the common ones.
+        machines: Machine to changes of the common faults.
         at_most: So many faults in a clip.
         channel: What to take of recordings with several channels (see ``recording.read``).
 
@@ -46,9 +46,9 @@ class FaultTransforms(Generator):
         ValueError: A range is not one, a parameter is missing or unknown, or a machine has no
             fault.
 
-    >>> made = FaultTransforms({"modulation": {"strength": [0.2, 0.8], "rate": [2, 20]}})
+    >>> generator = FaultTransforms({"modulation": {"strength": [0.2, 0.8], "rate": [2, 20]}})
     >>> prompt = Prompt("a.wav", "fan", None, None, "anomaly", "A fan.", 1.0, 1.0, seed=0)
-    >>> made.prepare([prompt])[0].caption
+    >>> generator.prepare([prompt])[0].caption
     'A fan, with its level swinging 3.72 times per second (strength 0.484).'
     """
 
@@ -67,18 +67,18 @@ class FaultTransforms(Generator):
             raise ValueError(f"at_most: expected 1 fault in a clip or more, found {at_most}")
         self.common = self._changed({}, faults)
         if not self.common:
-            raise ValueError("expected faults to put into clips, found none")
-        self.own = {
+            raise ValueError("expected faults to add to clips, found none")
+        self.by_machine = {
             machine: self._changed(self.common, changes)
             for machine, changes in (machines or {}).items()
         }
-        if without := [machine for machine, kinds in self.own.items() if not kinds]:
-            raise ValueError(f"{', '.join(without)}: every fault was taken away, none is left")
+        if without := [machine for machine, kinds in self.by_machine.items() if not kinds]:
+            raise ValueError(f"{', '.join(without)}: every fault was removed, none is left")
         self.at_most = at_most
         self.channel = channel
 
     def prepare(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Name in each anomalous prompt, and in its caption, the faults that its clip will have."""
+        """Name the faults of each anomalous clip in its prompt and its caption."""
         return [
             prompt._replace(caption=self._described(prompt), fault="+".join(self._drawn(prompt)))
             if prompt.label == "anomaly"
@@ -92,11 +92,11 @@ class FaultTransforms(Generator):
         Raises:
             ValueError: A prompt has no source.
         """
-        return [torch.from_numpy(self._made(prompt)) for prompt in prompts]
+        return [torch.from_numpy(self._waveform(prompt)) for prompt in prompts]
 
-    def _made(self, prompt: Prompt) -> np.ndarray:
+    def _waveform(self, prompt: Prompt) -> np.ndarray:
         if prompt.source is None:
-            raise ValueError(f"{prompt.wav}: expected a prompt with a source to put a fault into")
+            raise ValueError(f"{prompt.wav}: expected a prompt with a source to add a fault to")
         waveform = read(path_of(prompt.source), channel=self.channel)
         waveform = waveform[: round(prompt.seconds * SAMPLE_RATE)] * np.float32(prompt.gain)
         if prompt.label == "normal":
@@ -108,10 +108,10 @@ class FaultTransforms(Generator):
 
     def _drawn(self, prompt: Prompt) -> dict[str, dict[str, float]]:
         rng = np.random.default_rng([prompt.seed, 0])
-        possible = self.own.get(prompt.machine, self.common)
+        possible = self.by_machine.get(prompt.machine, self.common)
         count = rng.integers(1, min(self.at_most, len(possible)) + 1)
         kinds = rng.choice(sorted(possible), count, replace=False)
-        # As a caption can say it: what stands there is what was done.
+        # Rounded as in the caption, which says exactly what was applied.
         return {
             str(kind): {
                 name: float(f"{np.exp(rng.uniform(*np.log(limits))):.3g}")
@@ -121,24 +121,24 @@ class FaultTransforms(Generator):
         }
 
     def _described(self, prompt: Prompt) -> str:
-        said = [
+        phrases = [
             f"{FAULTS[kind].phrase.format(**values)} (strength {values['strength']:g})"
             for kind, values in self._drawn(prompt).items()
         ]
-        return f"{prompt.caption.removesuffix('.')}, with {' and '.join(said)}."
+        return f"{prompt.caption.removesuffix('.')}, with {' and '.join(phrases)}."
 
     @staticmethod
     def _changed(
         common: Mapping[str, Limits], changes: Mapping[str, Ranges | None]
     ) -> dict[str, Limits]:
         require_known(changes, FAULTS, "faults")
-        found = dict(common)
+        ranges_by_fault = dict(common)
         for kind, ranges in changes.items():
             if ranges is None:
-                found.pop(kind, None)
+                ranges_by_fault.pop(kind, None)
             else:
-                found[kind] = _checked(kind, ranges)
-        return found
+                ranges_by_fault[kind] = _checked(kind, ranges)
+        return ranges_by_fault
 
 
 def _checked(kind: str, ranges: Ranges) -> Limits:

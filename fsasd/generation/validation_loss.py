@@ -1,4 +1,4 @@
-"""How well a generator denoises each machine, label and role: the same question at every step."""
+"""Validation loss of each machine, label and role, at noise that is the same at every step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fsasd.data.clips import Clips
 
 
 def fixed_noise(indices: Sequence[int], shape: tuple[int, int, int]) -> torch.Tensor:
-    """Return (n, channels, frames, bins) of noise, of each clip its own."""
+    """Return (n, channels, frames, bins) of noise, which depends on the clip's index alone."""
     return torch.stack(
         [torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in indices]
     )
@@ -30,8 +30,8 @@ def fixed_timesteps(indices: Sequence[int], n_timesteps: int) -> torch.Tensor:
 class GroupLosses:
     """The mean loss over all clips, and of each machine, label and role.
 
-    Each process fills in the clips that it has; summed over processes, ``sums`` holds all. A clip
-    that several had counts once.
+    Each process adds the losses of its clips; summed over processes, ``sums`` holds all. A clip
+    that several processes had counts once.
 
     Args:
         clips: What is validated on.
@@ -52,23 +52,23 @@ class GroupLosses:
         for field in ("machine", "label", "role"):
             values = [getattr(clip, field) for clip in clips]
             for value in sorted({value for value in values if value}):
-                own = [i for i, found in enumerate(values) if found == value]
-                self.groups[f"{field}/{value}"] = own
-        # Of each kind: the losses, and how many processes had the clip.
+                members = [i for i, other in enumerate(values) if other == value]
+                self.groups[f"{field}/{value}"] = members
+        # Of each kind: the losses, and the number of processes that had the clip.
         self.sums = torch.zeros(len(self.kinds), 2, len(clips))
 
     def add(self, kind: str, indices: Sequence[int], losses: torch.Tensor) -> None:
-        """Fill in the (n,) losses of some clips."""
+        """Add the (n,) losses of some clips."""
         sums = self.sums[self.kinds.index(kind)]
         sums[0, list(indices)] = losses.detach().float().cpu()
         sums[1, list(indices)] = 1
 
     def means(self) -> dict[str, float]:
-        """Return ``<kind>/<group>`` -> mean, of the groups of which a clip was heard."""
-        found = {}
+        """Return ``<kind>/<group>`` -> mean, of the groups that have a loss."""
+        means = {}
         for kind, (losses, times) in zip(self.kinds, self.sums, strict=True):
-            for name, own in self.groups.items():
-                heard = [i for i in own if times[i]]
-                if heard:
-                    found[f"{kind}/{name}"] = float((losses[heard] / times[heard]).mean())
-        return found
+            for name, members in self.groups.items():
+                known = [i for i in members if times[i]]
+                if known:
+                    means[f"{kind}/{name}"] = float((losses[known] / times[known]).mean())
+        return means

@@ -1,4 +1,4 @@
-"""AudioLDM's components: random, from a folder, the hub or the original's file, and back."""
+"""Components of AudioLDM: built, loaded from folder, hub or the original's file, and saved."""
 
 from fsasd.generation.checkpoint.attention_heads import (
     heads_of,

@@ -1,4 +1,4 @@
-"""How many attention heads a UNet has per level: weights do not tell, so checkpoints can be wrong.
+"""Attention heads of a UNet per level, which checkpoints can state wrongly: no shape shows them.
 
 The original UNet has heads of 32 channels (S, M) or 64 (L). The hub's ``audioldm-s-full-v2`` says
 ``attention_head_dim: 8``, which diffusers reads as eight heads at every level. No shape changes, so
@@ -44,13 +44,13 @@ def require_original_heads(unet: UNet2DConditionModel) -> tuple[int, ...]:
     Raises:
         CheckpointError: There is none of this width.
     """
-    found = original_heads(unet)
-    if found is None:
+    heads = original_heads(unet)
+    if heads is None:
         raise CheckpointError(
             "attention_heads=original: there is no original AudioLDM with channels "
             f"{list(unet.config.block_out_channels)}; use auto or checkpoint"
         )
-    return found
+    return heads
 
 
 def set_heads(unet: UNet2DConditionModel, heads: Sequence[int]) -> None:
@@ -63,25 +63,25 @@ def set_heads(unet: UNet2DConditionModel, heads: Sequence[int]) -> None:
     for level, (width, count) in enumerate(zip(channels, heads, strict=True)):
         if width % count:
             raise CheckpointError(f"level {level}: {width} channels for {count} attention heads")
-    for blocks, own in ((unet.down_blocks, heads), (unet.up_blocks, heads[::-1])):
-        for block, count in zip(blocks, own, strict=True):
+    for blocks, per_level in ((unet.down_blocks, heads), (unet.up_blocks, heads[::-1])):
+        for block, count in zip(blocks, per_level, strict=True):
             _set(block, count)
     _set(unet.mid_block, heads[-1])
     unet.register_to_config(attention_head_dim=list(heads))
 
 
 def keep_better_heads(unet: UNet2DConditionModel, loss: Callable[[], float]) -> None:
-    """Give a UNet the heads with which it denoises better: its own, or the original's.
+    """Set the heads with which a UNet denoises better: the checkpoint's or the original's.
 
     Args:
-        unet: Left as it is where there is nothing to compare.
-        loss: Its denoising loss with the heads that it has, always on the same clips and noise.
+        unet: Unchanged where there is nothing to compare.
+        loss: Computes its denoising loss, always on the same clips and noise.
     """
-    own, original = heads_of(unet), original_heads(unet)
-    if original is None or own == original:
+    stated, original = heads_of(unet), original_heads(unet)
+    if original is None or stated == original:
         return
     losses = {}
-    for heads in (own, original):
+    for heads in (stated, original):
         set_heads(unet, heads)
         losses[heads] = loss()
     best = min(losses, key=losses.__getitem__)
@@ -89,7 +89,7 @@ def keep_better_heads(unet: UNet2DConditionModel, loss: Callable[[], float]) -> 
     log.info(
         "attention heads per level: the checkpoint says %s (denoising loss %.5f), the original "
         "UNet has %s (%.5f); using %s",
-        own, losses[own], original, losses[original], best,
+        stated, losses[stated], original, losses[original], best,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The model card: what a fine-tuned model has heard, and how, for those who are given it."""
+"""The model card: data and settings that a model was fine-tuned with, for its later users."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def model_card(
     """Return the text of a model's ``README.md``.
 
     Args:
-        start: The checkpoint that was fine-tuned, as it was asked for.
-        clips: What it was trained and validated on, if on anything.
+        start: The checkpoint that was fine-tuned, as it was configured.
+        clips: Clips of training and validation, if any.
         captions: One per clip.
         settings: Of the training.
         metrics: At the checkpoint that was kept.
@@ -52,7 +52,7 @@ def model_card(
     (True, True)
     """
     kind = "random" if start.startswith("random:") else start if start == "nano" else "other"
-    # A path of this machine is nobody else's business.
+    # A path of this machine is not for others.
     is_hub = start.count("/") == 1 and not start.startswith((".", "/", "~"))
     base = start if kind != "other" or is_hub else "a local checkpoint"
     head = {"library_name": "diffusers", "pipeline_tag": "text-to-audio", "tags": ["audioldm"]}
@@ -64,9 +64,9 @@ def model_card(
         f"{key}: {json.dumps(value) if isinstance(value, list) else value}"
         for key, value in head.items()
     )
-    parts = [
+    sections = [
         f"---\n{front}\n---\n",
-        f"# AudioLDM, fine-tuned on machine sounds\n\nStart: {base}. Made with fsasd.\n",
+        f"# AudioLDM, fine-tuned on machine sounds\n\nStart: {base}. Fine-tuned with fsasd.\n",
         f"## Use\n\nIn fsasd: `generator.checkpoint=path/to/this/folder`.{_PIPELINE * pipeline}\n",
         _data(clips, captions),
         f"## Licence\n\n{_LICENCES[kind]} The recordings' own licence holds beside it.\n",
@@ -74,8 +74,8 @@ def model_card(
     ]
     if metrics:
         rows = "\n".join(f"| {name} | {value:.5g} |" for name, value in sorted(metrics.items()))
-        parts.append(f"## Metrics\n\n| at the checkpoint kept | |\n|---|---|\n{rows}\n")
-    return "\n".join(parts)
+        sections.append(f"## Metrics\n\n| at the checkpoint kept | |\n|---|---|\n{rows}\n")
+    return "\n".join(sections)
 
 
 def _data(clips: Clips | None, captions: Sequence[str]) -> str:
@@ -87,8 +87,8 @@ def _data(clips: Clips | None, captions: Sequence[str]) -> str:
         for (machine, role, label), count in sorted(counts.items())
     )
     distinct = sorted(set(captions))
-    said = "\n".join(f"- {text}" for text in distinct[:: -(-len(distinct) // 10)])
+    listed = "\n".join(f"- {text}" for text in distinct[:: -(-len(distinct) // 10)])
     return (
         f"## Data\n\n| machine | role | label | clips |\n|---|---|---|---|\n{rows}\n\n"
-        f"{len(distinct)} distinct captions, among them\n\n{said}\n"
+        f"{len(distinct)} distinct captions, among them\n\n{listed}\n"
     )

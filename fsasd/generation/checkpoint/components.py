@@ -1,4 +1,4 @@
-"""The parts of an AudioLDM, their published sizes, and how they are built with random weights."""
+"""Components of AudioLDM in its published sizes, built with random weights."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ NANO = resources.files("fsasd.generation") / "weights" / "nano"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is not what was asked for; the message lists what is missing."""
+    """A checkpoint cannot be loaded; the message lists what is missing."""
 
 
 @dataclass
 class Components:
-    """The parts of an AudioLDM; the UNet is what fine-tuning changes."""
+    """The components of an AudioLDM; fine-tuning changes the UNet."""
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
@@ -38,7 +38,7 @@ class Components:
     scheduler: DDIMScheduler
 
     def frozen(self) -> tuple[nn.Module, ...]:
-        """Return the modules that are only ever used, never trained."""
+        """Return the modules that are never trained."""
         return self.vae, self.text_encoder, self.vocoder
 
 

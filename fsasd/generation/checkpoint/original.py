@@ -113,17 +113,17 @@ def load(path: str | Path, tokenizer: RobertaTokenizer, allow: Sequence[str] = (
     state = with_average(state)
     mismatches = WeightMismatches()
     used: set[str] = set()
-    for part, names in original_names(components, clap_prefix(state)).items():
-        module = getattr(components, part)
+    for component, names in original_names(components, clap_prefix(state)).items():
+        module = getattr(components, component)
         wanted = module.state_dict()
-        found = {
+        weights = {
             key: _same_form(state[name], wanted[key])
             for key, name in names.items()
             if name in state
         }
         used.update(names.values())
-        mismatches.compare(part, found, {key: wanted[key] for key in names})
-        fitting = {key: value for key, value in found.items() if value.shape == wanted[key].shape}
+        mismatches.compare(component, weights, {key: wanted[key] for key in names})
+        fitting = {key: value for key, value in weights.items() if value.shape == wanted[key].shape}
         module.load_state_dict(fitting, strict=False)
     rest = (key for key in state.keys() - used if not any(fnmatchcase(key, i) for i in IGNORED))
     mismatches.add("original", unexpected=rest)
@@ -146,9 +146,9 @@ def read(path: str | Path) -> dict[str, torch.Tensor]:
     except Exception as error:
         # What a damaged pickle raises may be anything.
         stranger = re.search(r"GLOBAL (\S+)", str(error))
-        found = f"a {stranger[1]}" if stranger else str(error).partition("\n")[0]
+        content = f"a {stranger[1]}" if stranger else str(error).partition("\n")[0]
         raise CheckpointError(
-            f"{path}: expected a file of tensors alone, found {found}. If you trust where it is "
+            f"{path}: expected a file of tensors alone, found {content}. If you trust where it is "
             "from, keep its weights: torch.save({'state_dict': torch.load(path, "
             "map_location='cpu', weights_only=False)['state_dict']}, new_path)"
         ) from error
@@ -187,14 +187,14 @@ def original_names(components: Components, clap: str = CLAP[0]) -> dict[str, dic
     layers = components.unet.config.layers_per_block
     crossed = ["CrossAttn" in kind for kind in components.unet.config.up_block_types]
     levels = len(components.vae.config.block_out_channels)
-    own_text = (k for k in components.text_encoder.state_dict() if not k.endswith("_ids"))
+    text = (k for k in components.text_encoder.state_dict() if not k.endswith("_ids"))
     vocoder = (k for k in components.vocoder.state_dict() if k not in ("mean", "scale"))
     return {
         "unet": {
             key: UNET + unet_name(key, layers, crossed) for key in components.unet.state_dict()
         },
         "vae": {key: VAE + vae_name(key, levels) for key in components.vae.state_dict()},
-        "text_encoder": {key: clap + _renamed(key, _CLAP) for key in own_text},
+        "text_encoder": {key: clap + _renamed(key, _CLAP) for key in text},
         "vocoder": {key: VOCODER + _renamed(key, {"upsampler": "ups"}) for key in vocoder},
     }
 
@@ -300,13 +300,13 @@ def find_size(state: Mapping[str, torch.Tensor], source: str = "checkpoint") -> 
 
 
 def clap_prefix(state: Mapping[str, torch.Tensor]) -> str:
-    """Return under which of its names CLAP is in a file."""
-    found = [p for p in CLAP if f"{p}text_branch.embeddings.word_embeddings.weight" in state]
-    if not found:
+    """Return the prefix of CLAP's weights in a file."""
+    prefixes = [p for p in CLAP if f"{p}text_branch.embeddings.word_embeddings.weight" in state]
+    if not prefixes:
         raise CheckpointError(
             f"checkpoint has no CLAP text branch ({' or '.join(CLAP)}text_branch)"
         )
-    return found[0]
+    return prefixes[0]
 
 
 def _build_text_encoder(state: Mapping[str, torch.Tensor]) -> ClapTextModelWithProjection:
@@ -329,19 +329,19 @@ def _build_text_encoder(state: Mapping[str, torch.Tensor]) -> ClapTextModelWithP
     return ClapTextModelWithProjection(config).eval()
 
 
-def _check_schedule(state: Mapping[str, torch.Tensor], parts: Components, source: str) -> None:
-    found, ours = state.get("alphas_cumprod"), parts.scheduler.alphas_cumprod
-    if found is not None and not (
-        found.shape == ours.shape and torch.allclose(found.float(), ours, atol=1e-5)
+def _check_schedule(state: Mapping[str, torch.Tensor], components: Components, source: str) -> None:
+    alphas, expected = state.get("alphas_cumprod"), components.scheduler.alphas_cumprod
+    if alphas is not None and not (
+        alphas.shape == expected.shape and torch.allclose(alphas.float(), expected, atol=1e-5)
     ):
         raise CheckpointError(f"{source}: was trained with another noise schedule than AudioLDM's")
 
 
-def _same_form(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+def _same_form(weight: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     # The original's attention in the VAE is made of 1x1 convolutions, diffusers' of matrices.
-    if found.ndim == 4 and wanted.ndim == 2 and found.shape[2:] == (1, 1):
-        return found[:, :, 0, 0]
-    return found
+    if weight.ndim == 4 and wanted.ndim == 2 and weight.shape[2:] == (1, 1):
+        return weight[:, :, 0, 0]
+    return weight
 
 
 def _renamed(key: str, names: Mapping[str, str]) -> str:
@@ -352,4 +352,4 @@ def _renamed(key: str, names: Mapping[str, str]) -> str:
 
 
 def _numbers(state: Mapping[str, nn.Parameter | torch.Tensor], pattern: str) -> set[int]:
-    return {int(found[1]) for key in state if (found := re.fullmatch(pattern, key))}
+    return {int(match[1]) for key in state if (match := re.fullmatch(pattern, key))}

@@ -1,4 +1,4 @@
-"""Which weights a checkpoint lacks, has too many of or has in another shape: one error for all."""
+"""Mismatches between a checkpoint and a model: missing, unexpected, mis-shaped weights at once."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Shapes = tuple[Sequence[int], Sequence[int]]
 
 @dataclass
 class WeightMismatches:
-    """What does not fit between weights that were found and the model that they are for.
+    """Weights of a checkpoint that do not match the model they are loaded into.
 
-    The original AudioLDM drops what does not fit, in silence, and starts from random weights there.
+    The original AudioLDM silently drops what does not match, and starts from random weights there.
 
-    >>> found = WeightMismatches()
-    >>> found.compare("unet", {"a": torch.zeros(2), "c": torch.zeros(1)},
-    ...               {"a": torch.zeros(3), "b": torch.zeros(1)})
-    >>> found.missing, found.unexpected, found.mis_shaped
+    >>> mismatches = WeightMismatches()
+    >>> mismatches.compare("unet", {"a": torch.zeros(2), "c": torch.zeros(1)},
+    ...                    {"a": torch.zeros(3), "b": torch.zeros(1)})
+    >>> mismatches.missing, mismatches.unexpected, mismatches.mis_shaped
     (['unet.b'], ['unet.c'], {'unet.a': ((2,), (3,))})
-    >>> found.check("model", allow=["unet.?"])
+    >>> mismatches.check("model", allow=["unet.?"])
     """
 
     missing: list[str] = field(default_factory=list)
@@ -33,38 +33,41 @@ class WeightMismatches:
 
     def add(
         self,
-        part: str,
+        component: str,
         missing: Iterable[str] = (),
         unexpected: Iterable[str] = (),
         mis_shaped: Mapping[str, Shapes] | None = None,
     ) -> None:
-        """Note what does not fit in one part of the model."""
-        self.missing += sorted(f"{part}.{key}" for key in missing)
-        self.unexpected += sorted(f"{part}.{key}" for key in unexpected)
-        for key, (found, wanted) in sorted((mis_shaped or {}).items()):
-            self.mis_shaped[f"{part}.{key}"] = tuple(found), tuple(wanted)
+        """Record mismatches of one component."""
+        self.missing += sorted(f"{component}.{key}" for key in missing)
+        self.unexpected += sorted(f"{component}.{key}" for key in unexpected)
+        for key, (shape, expected) in sorted((mis_shaped or {}).items()):
+            self.mis_shaped[f"{component}.{key}"] = tuple(shape), tuple(expected)
 
     def compare(
-        self, part: str, found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
+        self,
+        component: str,
+        weights: Mapping[str, torch.Tensor],
+        expected: Mapping[str, torch.Tensor],
     ) -> None:
-        """Note how the weights that were found differ from those wanted, in names and shapes."""
-        shared = found.keys() & wanted.keys()
+        """Record how weights differ from the expected ones, in names and shapes."""
+        shared = weights.keys() & expected.keys()
         self.add(
-            part,
-            wanted.keys() - found.keys(),
-            found.keys() - wanted.keys(),
+            component,
+            expected.keys() - weights.keys(),
+            weights.keys() - expected.keys(),
             {
-                key: (found[key].shape, wanted[key].shape)
+                key: (weights[key].shape, expected[key].shape)
                 for key in shared
-                if found[key].shape != wanted[key].shape
+                if weights[key].shape != expected[key].shape
             },
         )
 
     def check(self, source: str, allow: Sequence[str] = ()) -> None:
-        """Raise unless all that does not fit is allowed by name.
+        """Raise an error unless every mismatch is allowed by name.
 
         Args:
-            source: Where the weights were found.
+            source: Of the weights, for the message.
             allow: Names that may be missing, superfluous or of another shape; ``*`` stands for
                 anything.
 
@@ -83,9 +86,11 @@ class WeightMismatches:
                 for key in rest(self.mis_shaped)
             ],
         }
-        told = [f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in lists.items() if keys]
-        if told:
+        problems = [
+            f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in lists.items() if keys
+        ]
+        if problems:
             raise CheckpointError(
-                f"{source}: the weights do not fit AudioLDM: {'; '.join(told)}. What may be so "
+                f"{source}: the weights do not fit AudioLDM: {'; '.join(problems)}. What may be so "
                 "can be allowed by name: generator.allow=[...]"
             )
