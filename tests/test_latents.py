@@ -2,10 +2,10 @@
 
 import errno
 import itertools
-import os
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.draws import Draw
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
-from fsasd.data.recording import read
+from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation import checkpoint
 from fsasd.generation.latents import (
     LatentExamples,
@@ -198,10 +198,10 @@ def test_without_a_folder_to_share_each_process_computes_all(clips, vae):
 
 
 def test_a_recording_that_is_altered_while_training_is_noticed(clips, vae):
-    made = examples(clips, vae)
-    os.utime(clips[1].path, (0, 0))
+    data = examples(clips, vae)
+    soundfile.write(clips[1].path, 0.5 * clips.cache.read(clips[1]), SAMPLE_RATE)
     with pytest.raises(RuntimeError, match="recording was altered, or the cache emptied"):
-        made[Draw(1, 0)]
+        data[Draw(1, 0)]
 
 
 def test_other_weights_have_latents_of_their_own(clips, vae):
@@ -220,7 +220,8 @@ def test_a_full_disk_leaves_no_half_file_and_says_how_to_go_on(clips, vae, monke
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(OSError, match=r"No space left.*data\.cache.*used again"):
         examples(clips, vae)
-    assert not [path for path in clips.cache.folder.rglob("*") if path.is_file()]
+    files = {path.name for path in clips.cache.folder.rglob("*") if path.is_file()}
+    assert all(name.startswith("content.txt") for name in files)
 
 
 def test_cached_latents_and_those_computed_anew_give_the_same_loss(clips, vae):

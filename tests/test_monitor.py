@@ -173,7 +173,7 @@ def test_sounds_go_to_wandb_without_an_account(data, tmp_path, monkeypatch):
 def test_one_of_several_that_share_the_weights_cannot_generate():
     model = AudioLDM("nano")
     model.sharded = True
-    with pytest.raises(ValueError, match=r"no sounds .*samples_every_n_steps=0"):
+    with pytest.raises(ValueError, match=r"no samples .*samples_every_n_steps=0"):
         TrainingMonitor(500).on_train_start(None, model)
     TrainingMonitor(0).on_train_start(None, model)
     with pytest.raises(ValueError, match="divides the weights among processes"):

@@ -190,7 +190,7 @@ BAD = [
     ({"leak": {**LEAK["leak"], "above": [2e3]}}, {}, ValueError, r"found \[2000\.0\]"),
     ({}, {}, ValueError, "expected faults to add to clips, found none"),
     ({"leak": None}, {}, ValueError, "expected faults to add to clips, found none"),
-    (LEAK, {"fan": {"leak": None}}, ValueError, "fan: every fault was taken away"),
+    (LEAK, {"fan": {"leak": None}}, ValueError, "fan: every fault was removed"),
     (LEAK, {"fan": {"leek": None}}, MetadataError, "'leek' is not among the faults"),
 ]
 
