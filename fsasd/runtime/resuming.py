@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import signal
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,7 @@ def fit(
 
     Raises:
         KeyboardInterrupt: Training was interrupted.
+        ChildProcessError: A process that loads examples was killed.
         CheckpointFileError: The latest checkpoint is damaged, or holds more than tensors and
             plain values.
     """
@@ -126,13 +128,33 @@ def _describe(error: Exception) -> str:
 
 @contextlib.contextmanager
 def interruptible(trainer: L.Trainer) -> Iterator[None]:
-    """Raise KeyboardInterrupt where Lightning has turned one into an exit."""
+    """Raise errors by which a trainer's run ends as what they are.
+
+    Raises:
+        KeyboardInterrupt: Lightning has turned one into an exit.
+        ChildProcessError: A process that loads examples was killed.
+    """
     try:
         yield
     except SystemExit:
         if not trainer.interrupted:
             raise
         raise KeyboardInterrupt from None
+    except (ConnectionError, EOFError, RuntimeError) as error:
+        if not _is_of_a_dead_worker(error):
+            raise
+        raise ChildProcessError(
+            f"a process that loads examples was killed or has crashed ({error}). If memory was "
+            "short, lower data.num_workers. The same command resumes from the last checkpoint"
+        ) from error
+
+
+def _is_of_a_dead_worker(error: Exception) -> bool:
+    if isinstance(error, RuntimeError):
+        return "DataLoader worker" in str(error) and "exited unexpectedly" in str(error)
+    # It was to hand over a tensor.
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(f.f_globals.get("__name__") == "torch.utils.data.dataloader" for f, _ in frames)
 
 
 class _Interrupt(L.Callback):
