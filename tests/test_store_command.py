@@ -5,6 +5,8 @@ import shutil
 import pytest
 
 from fsasd.cli.store import main
+from fsasd.detectors.base import load
+from fsasd.detectors.knn import KNN
 from fsasd.store.key import Description
 from fsasd.store.store import Store
 from fsasd.store.verifying import forget
@@ -182,6 +184,26 @@ def test_a_beginning_of_several_keys_is_an_error(tmp_path, capsys):
     digit = next(key[0] for key in keys if sum(other[0] == key[0] for other in keys) > 1)
     assert main(["--store", str(tmp_path), "show", digit]) == 2
     assert ", found " in capsys.readouterr().err
+
+
+def test_a_saved_detector_is_exported(factory_clips, tmp_path, capsys):
+    section = tmp_path / "models" / "bearing" / "section_00"
+    train = factory_clips.where(machine="bearing", split="train")
+    KNN().fit(train).save(section)
+    store = tmp_path / "store"
+    store.mkdir()
+    assert main(["export", str(section), str(tmp_path / "alone"), "--store", str(store)]) == 0
+    assert (load(tmp_path / "alone").score(train) == load(section).score(train)).all()
+
+
+def test_the_store_is_that_of_the_environment(store, monkeypatch, capsys):
+    monkeypatch.setenv("FSASD_STORE", str(store.root))
+    assert main(["ls", "detect"]) == 0
+    assert DETECT.key in capsys.readouterr().out
+    monkeypatch.setenv("FSASD_STORE", "")
+    monkeypatch.chdir(store.root)
+    assert main(["ls"]) == 2
+    assert capsys.readouterr().err.startswith("outputs/store: expected the folder of a store")
 
 
 def test_a_store_that_is_not_there_is_an_error(tmp_path, capsys):

@@ -54,15 +54,20 @@ def _parser() -> argparse.ArgumentParser:
         "the beginning of one, or a path.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    store: dict[str, Any] = {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "the store (default: $FSASD_STORE, or outputs/store)",
+    }
     parser.add_argument(
-        "--store", type=Path, metavar="DIR", default=os.environ.get("FSASD_STORE", "outputs/store"),
-        help="the store (default: $FSASD_STORE, or outputs/store)",
-    )  # fmt: skip
+        "--store", default=os.environ.get("FSASD_STORE") or "outputs/store", **store
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, text: str, as_json: bool = True) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
         added.set_defaults(run=run)
+        added.add_argument("--store", default=argparse.SUPPRESS, **store)
         if as_json:
             added.add_argument("--json", action="store_true", help="print JSON")
         return added

@@ -61,6 +61,13 @@ def artifacts(root: Path) -> Iterator[Artifact]:
 
     Args:
         root: Folder of the store.
+
+    >>> import tempfile
+    >>> from fsasd.store.store import Store
+    >>> store = Store(tempfile.mkdtemp())
+    >>> _ = store.build(Description("compute", 1, {}), lambda folder: None)
+    >>> [(artifact.state, artifact.description.title) for artifact in artifacts(store.root)]
+    [('whole', 'compute')]
     """
     for stage in _folders(root):
         yield from _within(stage)
@@ -130,9 +137,9 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _within(folder: Path) -> Iterator[Artifact]:
-    for path in sorted(folder.iterdir()):
-        if _NAME.fullmatch(path.name):
-            yield entry(path)
+    # The features of a hundred thousand recordings may be beside them.
+    for path in sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)):
+        yield entry(path)
 
 
 def _unfinished(partial: Path) -> Description | None:
