@@ -21,7 +21,7 @@ def main() -> None:
     candidates = selector.candidates(detector)
     likeness = np.exp(-0.5 * ((r[:, None] - r) * 8) ** 2) + 1e-6 * np.eye(SETTINGS)
     mixing = np.linalg.cholesky(likeness)
-    print("clips of each label, shift: one difference's interval, as it is done")
+    print("clips of each label, shift: one difference's interval, critical value")
     for clips in (16, 64):
         labels = np.repeat([0, 1], clips)
         for shift in (0.0, 0.2, 0.4, 0.8):

@@ -210,8 +210,8 @@ def test_what_cannot_be_told_apart_chooses_nothing(real, synthetic, told):
     else:
         assert selection.setting == {"which": 0}
         assert selection.abstain_reason == (
-            "too few independent normal clips to tell whether synthetic ones sound like real ones: "
-            f"{real} real and {synthetic} synthetic, at least 13 of each are needed"
+            "too few independent normal clips to measure how far synthetic ones are from real "
+            f"ones: {real} real and {synthetic} synthetic, at least 13 of each are needed"
         )
 
 
@@ -220,7 +220,7 @@ def test_a_gap_of_few_clips_is_not_called_sure():
     train = recited("normal", drawn(0, 0, count=4))
     selection = choice(Recited(0), WHICH, train, both(drawn(8, 0), drawn(8, 3)))
     assert (selection.gap.low, selection.gap.high) == (1, 1)
-    assert selection.abstain_reason.startswith("too few independent normal clips to tell whether")
+    assert selection.abstain_reason.startswith("too few independent normal clips to measure")
 
 
 @pytest.mark.parametrize("options", [{"abstain": False}, {"calibrate": True}, {"max_gap": None}])
@@ -347,7 +347,7 @@ def test_five_clips_are_enough_where_every_setting_can_be_fitted(train, test_cli
     selection = choice(TWFRGMM(), Selector({"r": [0.0, 1.0]}), train[:5], test_clips)
     assert selection.curve["objective"].notna().all()
     assert selection.gap.real == 5
-    # ... but not to tell whether the clips that it was chosen on sound like the machine.
+    # ... but not to measure how far the clips that it was chosen on are from real ones.
     assert selection.setting == {"r": 1.0}
     assert "5 real and" in selection.abstain_reason
 

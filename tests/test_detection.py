@@ -238,7 +238,7 @@ def test_a_gap_that_cannot_be_told_is_in_what_a_run_leaves(
         TWFRGMM(), selector, train[:4], test_clips, factory_clips.where(machine="fan")
     )
     reason = (
-        "too few independent normal clips to tell whether synthetic ones sound like real ones: "
+        "too few independent normal clips to measure how far synthetic ones are from real ones: "
         "4 real and 24 synthetic, at least 13 of each are needed"
     )
     assert f"bearing section 00: keeps r=1, since {reason}" in caplog.text

@@ -112,12 +112,12 @@ def critical_value(
     level: float,
     observations: int,
 ) -> float:
-    """Return the gain that a setting without any would reach by being the luckiest of all.
+    """Return the critical value of the largest gain: what chance alone reaches, at a level.
 
     Gains are compared in their standard errors, since those of settings near the default vary
-    little and those of far ones much. Settings that are surely worse cannot be the luckiest: those
-    whose loss is more than sqrt(2 log log n) standard errors, n the number of independent clips
-    (Hansen 2005).
+    little and those of far ones much. Settings that are surely worse do not count: those whose
+    loss is more than sqrt(2 log log n) standard errors, n the number of independent clips (Hansen
+    2005).
 
     Args:
         gains: (settings,) objectives minus that of the default setting.
@@ -161,13 +161,14 @@ def insignificant_gain(
         return ""
     if min(independent) < MIN_CLIPS:
         return (
-            f"too few independent clips to tell chance from gain: {independent[0]} normal and "
+            f"too few independent clips to test a gain: {independent[0]} normal and "
             f"{independent[1]} anomalous, at least {MIN_CLIPS} of each are needed"
         )
     if gain <= critical + NEGLIGIBLE:
         return (
             f"{title(best)} gains {100 * gain:.1f} points over {title(default)} on synthetic "
-            f"clips; the luckiest of {n_tried} settings gains up to {100 * critical:.1f} by chance"
+            f"clips, no more than the critical value of {100 * critical:.1f} points, the largest "
+            f"gain of {n_tried} settings by chance"
         )
     return ""
 
@@ -182,9 +183,9 @@ def unlike_real_clips(gap: DomainGap | None, independent: tuple[int, int], limit
     """
     if min(independent) < MIN_CLIPS_FOR_GAP:
         return (
-            "too few independent normal clips to tell whether synthetic ones sound like real ones: "
-            f"{independent[0]} real and {independent[1]} synthetic, at least {MIN_CLIPS_FOR_GAP} "
-            "of each are needed"
+            "too few independent normal clips to measure how far synthetic ones are from real "
+            f"ones: {independent[0]} real and {independent[1]} synthetic, at least "
+            f"{MIN_CLIPS_FOR_GAP} of each are needed"
         )
     if gap is None or not gap.exceeds(limit):
         return ""
