@@ -204,7 +204,7 @@ def test_a_profile_is_read_as_it_was_saved(profile, tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", json.dumps({"level": 1})])
 def test_a_file_that_is_no_profile_is_named(tmp_path, text):
     (tmp_path / "recordings.json").write_text(text)
-    with pytest.raises(ValueError, match=r"recordings\.json: not what a run left"):
+    with pytest.raises(ValueError, match=r"recordings\.json: expected a profile"):
         Profile.load(tmp_path)
 
 

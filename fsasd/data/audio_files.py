@@ -1,4 +1,4 @@
-"""Which files of a folder are recordings, and which belong to other programs."""
+"""Recordings among the files of a folder, without files that other programs leave there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OF_FORMAT = {
     "MP3": (".mp3",), "AIFF": (".aif", ".aiff", ".aifc"), "AU": (".au", ".snd"), "CAF": (".caf",),
     "W64": (".w64",), "RF64": (".rf64",),
 }  # fmt: skip
-"""libsndfile's formats that tell whether a file was cut (see ``containers``)."""
+"""libsndfile's formats in which a cut is noticed (see ``containers``)."""
 
 AUDIO_SUFFIXES = tuple(
     suffix
@@ -59,7 +59,7 @@ def printable(path: str | Path) -> str:
 
 
 def path_of(text: str) -> Path:
-    r"""Return the path that ``printable`` has as this text.
+    r"""Return the path of which ``printable`` returned this text.
 
     >>> os.fsencode(path_of(r"L\xfcfter.wav")), os.fsencode(path_of("Lüfter.wav"))
     (b'L\xfcfter.wav', b'L\xc3\xbcfter.wav')
@@ -71,7 +71,7 @@ def path_of(text: str) -> Path:
 
 
 def is_foreign(name: str) -> bool:
-    """Say whether a file or folder is one that other programs leave in data sets, by its name.
+    """Tell by its name whether a file or folder is one that other programs leave in data sets.
 
     Those of notebooks, macOS, Windows and storage systems, and whatever is hidden (begins with a
     point, as do the ``._a.wav`` that macOS leaves beside files on foreign disks).
@@ -83,7 +83,7 @@ def is_foreign(name: str) -> bool:
 
 
 def is_recording(path: Path) -> bool:
-    """Say whether a file is a recording, by its name.
+    """Tell by its name whether a file is a recording.
 
     >>> is_recording(Path("a.WAV")), is_recording(Path("._a.wav")), is_recording(Path("a.txt"))
     (True, False, False)
@@ -98,7 +98,7 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def recordings_in(folder: Path) -> list[Path]:
-    """Return the recordings directly in a folder, sorted; of a folder that is not there, none."""
+    """Return the recordings directly in a folder, sorted; none if the folder does not exist."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
@@ -113,7 +113,7 @@ def recordings_below(folder: Path) -> list[Path]:
 
 
 def warn_of_left_out(place: Path, folders: Iterable[Path], taken: Collection[Path]) -> None:
-    """Log one line about files that look like audio and are not among those taken.
+    """Log one warning that lists files that look like audio and are not used.
 
     Args:
         place: The data set, for the message.
@@ -152,7 +152,7 @@ def _is_named(path: str, suffixes: Collection[str]) -> bool:
 
 
 def _files_below(folder: Path) -> Iterator[str]:
-    """Yield the path, as ``Path`` writes it, of each file that is no other program's."""
+    """Yield the path of each file that is not another program's, as ``Path`` writes it."""
     # A link may lead back to where it lies.
     seen: set[str] = set()
     for root, folders, files in os.walk(folder, followlinks=True):

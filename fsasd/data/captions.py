@@ -1,4 +1,4 @@
-"""Clip -> caption: what a text-to-audio model is told of a recording.
+"""Captions: the sentences by which a text-to-audio model knows recordings.
 
 The sentence is that of the paper (FS-TWFR-GMM, ICASSP 2024, table 1); the phrases are data, in
 ``conf/captions/dcase.yaml``. Any label, whatever characters it holds, makes one whole sentence on
@@ -22,12 +22,12 @@ _PLACE = re.compile(r"{([^{}]+)}")
 
 
 class Captions:
-    """Make captions from phrases.
+    """Writes the caption of a clip, from phrases for machines and attributes.
 
     Args:
         machines: Machine to its name in the sentence ("a toy car"), or to a mapping with ``name``
-            and phrases of its own. A name is a template: attributes in braces ("a press running at
-            {speed}") are said there.
+            and phrases for its attributes. A name is a template: attributes in braces ("a press
+            running at {speed}") are inserted there.
         attributes: Attribute key to phrase, with ``{}`` for the value. A phrase that begins with
             a comma becomes a clause at the end.
 
@@ -64,7 +64,7 @@ class Captions:
             self.phrases[machine] = {**self.attributes, **machine_phrases}
 
     def __call__(self, clip: Clip) -> str:
-        """Return the caption of a clip; an unknown label is left out of the sentence.
+        """Return the caption of a clip; it has no label if that is unknown.
 
         Raises:
             MetadataError: The machine's name has a place for an attribute that the clip lacks.
@@ -165,7 +165,7 @@ def _value(clip: Clip, key: str) -> str:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _words(text: str) -> str:
-    """Put a text on one line, without what cannot be seen; punctuation alone says nothing."""
+    """Put a text on one line, without invisible characters; punctuation alone counts as no text."""
     words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return words if words.strip(" .,;:") else ""
 

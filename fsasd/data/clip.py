@@ -1,4 +1,4 @@
-"""``Clip``: one recording and what is known of it."""
+"""``Clip``: a recording with its metadata."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One recording and what is known of it; unknown is ``None``.
+    """A recording with its metadata; unknown values are ``None``.
 
     Attributes:
         path: The audio file.

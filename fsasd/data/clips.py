@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FrontEnd = Callable[[np.ndarray], np.ndarray]
-"""Waveform (samples,) -> features; hashable, with a ``repr`` that says all its settings.
+"""Waveform (samples,) -> features; hashable, with a ``repr`` that names all of its settings.
 
-One that looks at the beginning of a clip alone has ``max_seconds``: no more is decoded for it."""
+One that only uses the beginning of a clip has ``max_seconds``: no more is decoded for it."""
 
 
 class FeatureCache:
-    """Features that were computed once, found again by a recording's content.
+    """Keeps features under the content of a recording, so that they are computed once.
 
     The key holds the front end's settings, its code where it is not fsasd's, and the content of the
     recording, wherever it lies.
@@ -85,7 +85,7 @@ class FeatureCache:
         return features
 
     def holds(self, front_end: FrontEnd, clip: Clip) -> bool:
-        """Say whether the features of a clip, as it is now, are there."""
+        """Tell whether the features of a clip, with its present content, are kept."""
         key = self._key(front_end, clip)
         return key in self._memory if self.folder is None else self._path(key).is_file()
 
@@ -120,7 +120,7 @@ class FeatureCache:
 
 
 class Clips(Sequence[Clip]):
-    """Recordings with their metadata and features: what a detector is given.
+    """Recordings with their metadata and features: the input of a detector.
 
     Indexing with an int gives a ``Clip``; a slice, a mask or a list of indices gives ``Clips``,
     which are rows of the same table.
@@ -155,7 +155,7 @@ class Clips(Sequence[Clip]):
         return chosen
 
     def features(self, front_end: FrontEnd) -> Iterator[np.ndarray]:
-        """Yield each recording's features in order, so that a detector keeps only what it needs.
+        """Yield each recording's features in order, one at a time.
 
         A few recordings are read ahead, one on each core.
         """
@@ -223,7 +223,7 @@ class Clips(Sequence[Clip]):
     def domains(self) -> np.ndarray:
         """(n,) ``source`` or ``target``; clips without a domain count as source.
 
-        That is how detectors group them; metrics tell them apart (``metrics.known_domains``).
+        Detectors group them so; metrics distinguish unknown domains (``metrics.known_domains``).
         """
         return np.array(self.groups(lambda clip: clip.domain or "source"))
 

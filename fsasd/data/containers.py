@@ -1,6 +1,6 @@
-"""Containers of recordings: how much audio a file announces, and how much of it there is.
+"""Containers of recordings: how much audio a header announces, and how much the file holds.
 
-libsndfile reads a file that was cut as a shorter one and says nothing, so the sizes in the header
+libsndfile reads a file that was cut as a shorter one, without an error, so the sizes in the header
 are compared with the file. Not all sizes that are wrong mean a cut:
 
 * A recorder that writes to a pipe cannot know the length, and a recorder that was killed never
@@ -90,7 +90,7 @@ _SUN = {b".snd": ">I", b"dns.": "<I"}
 
 
 class _Size(NamedTuple):
-    """A size in a header: its offset, its format for ``struct``, and what it counts beside."""
+    """A size in a header: its offset, its format for ``struct``, and what else it counts."""
 
     place: int
     form: str
@@ -103,7 +103,7 @@ class _Size(NamedTuple):
         return struct.pack(self.form, min(size + self.beside, _largest(self.form)))
 
     def says_nothing(self, file: BinaryIO) -> bool:
-        """Whether it is what a writer says that does not know."""
+        """Whether it is a size that writers put where they do not know it."""
         number = _number(file, self.place, self.form)
         if _largest(self.form) > 1 << 32:
             return not 0 <= number < 1 << 62
@@ -111,7 +111,7 @@ class _Size(NamedTuple):
 
 
 def extent(file: BinaryIO) -> Extent | None:
-    """Return how much audio a file has, or ``None`` where no size is known that would tell.
+    """Return how much audio a file has, or ``None`` where its header holds no size.
 
     >>> head = b"RIFF" + struct.pack("<I", 32) + b"WAVEdata" + struct.pack("<I", 20)
     >>> extent(io.BytesIO(head + bytes(20)))
@@ -132,7 +132,7 @@ def extent(file: BinaryIO) -> Extent | None:
 
 
 def mp3_tells_its_length(file: BinaryIO) -> bool:
-    """Say whether the first frame of an MP3 file holds its length; otherwise it is an estimate."""
+    """Tell whether the first frame of an MP3 file holds its length; otherwise it is an estimate."""
     start = 0
     if _at(file, 0, 3) == b"ID3":
         # Seven bits of each byte.
@@ -141,7 +141,7 @@ def mp3_tells_its_length(file: BinaryIO) -> bool:
 
 
 class Mended(io.FileIO):
-    """A file that is read as if sizes that were never filled in had been.
+    """A file with sizes filled in that its recorder left open.
 
     Args:
         path: The file.
@@ -211,7 +211,7 @@ def _compared(
     whole: _Size | None = None,
     miscounts: Collection[int] = (),
 ) -> Extent:
-    """Compare what is announced of the audio and of the whole file with what there is."""
+    """Compare the announced sizes of the audio and of the whole file with the file."""
     announced, there = size.read(file), end - start
     if announced > there:
         unknown = size.says_nothing(file)
@@ -254,7 +254,7 @@ def _at(file: BinaryIO, place: int, count: int) -> bytes:
 
 
 def _number(file: BinaryIO, place: int, form: str) -> int:
-    """Return a number of the header; 0 where the file has ended before."""
+    """Return a number of the header; 0 if the file ends before it."""
     count = struct.calcsize(form)
     return struct.unpack(form, _at(file, place, count).ljust(count, b"\0"))[0]
 

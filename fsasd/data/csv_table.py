@@ -1,7 +1,7 @@
-"""One reader for tables in CSV: which text they are, which rows there are, and what is unknown.
+"""CSV tables: one reader for all of them, with their encodings, blank rows and unknown values.
 
-Attribute tables, ground truth, score files and manifests come from spreadsheets, scripts and other
-people's disks. Whatever is wrong is said with the file and, where there is one, the row.
+Attribute tables, ground truth, score files and manifests come from spreadsheets and scripts. Errors
+name the file and, where there is one, the row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fsasd.data.names import MetadataError
 T = TypeVar("T")
 
 SHOWN = 10
-"""Problems of one file that are shown; of others their number is."""
+"""Problems of one file that are listed; the others are counted."""
 
 _UNKNOWN = frozenset(
     {"", "-", "--", "–", "—", "nan", "na", "<na>", "n/a", "#n/a", "null", "none", "noattribute"}
@@ -27,7 +27,7 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def is_known(cell: str) -> bool:
-    """Say whether a cell holds a value, and not a sign for one that is not known.
+    """Tell whether a cell holds a value, and not a sign that it is unknown.
 
     >>> [is_known(cell) for cell in ("1200 rpm", "0", "", "N/A", "nan", "-", "noAttribute")]
     [True, True, False, False, False, False, False]
@@ -84,15 +84,15 @@ def read_column(
     header: str = "",
     repeats: bool = False,
 ) -> dict[str, T]:
-    """Read a table of two columns or more: a clip, and what is said of it.
+    """Read a table of two columns or more: a clip, and a value for it.
 
     Args:
         path: The CSV file.
-        convert: What follows the clip's name -> value; raises ``ValueError`` for what is none.
+        convert: Text behind the clip's name -> value; raises ``ValueError`` for a bad one.
         problems: Gets a sentence for the file, or for each of the first ten bad rows.
         clip_of: Name as it is written -> clip; ``None`` where there is no such clip.
         header: First cell of the header that the table may have.
-        repeats: Rows that say the same again are no problem. Contradicting ones always are.
+        repeats: Repeated rows are allowed. Contradicting ones never are.
 
     Returns:
         By clip, in the order of the rows.

@@ -1,4 +1,4 @@
-"""Which clips are trained on, with which captions, and which are to be synthesised."""
+"""The data module: clips with captions, those that a generator is trained on, and their batches."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ _FIELDS = ("machine", "section", "split", "domain", "label")
 
 
 class FirstShotDataModule(L.LightningDataModule):
-    """The recordings of a first-shot task, and the captions by which they are told apart.
+    """The recordings of a first-shot task, with their captions.
 
     Trained on are the paper's A = {A_RN, A_RA, A_TN}: the normal and anomalous clips of reference
     machines, train and test, and the normal training clips of target machines. No test clip of a
     target machine is ever trained on, labelled or not.
 
     Args:
-        clips: What ``read_clips`` found.
+        clips: Of all machines, as from ``read_clips``.
         captions: Clip to caption.
         batch_size: Examples of an optimizer step, over all devices and accumulated batches
             together; each process loads its share.
@@ -56,13 +56,13 @@ class FirstShotDataModule(L.LightningDataModule):
             0 to below 1.
         balance: Machines are drawn with probability proportional to (clips ** (1 - balance)): 0
             draws every clip alike, 1 every machine alike.
-        hold_out: Clips that no generator may hear: mappings of fields or attributes to values.
+        hold_out: Clips that no generator is trained on: mappings of fields or attributes to values.
         num_workers: Processes that load training examples.
         cache: Folder of the feature cache.
         channel: What to take of recordings with several channels (see ``recording.read``).
-        types: Machine to its type; otherwise what the clips say (a manifest's column ``type``), or
+        types: Machine to its type; otherwise the clips' (a manifest's column ``type``), or
             the machine's name, which is its type in DCASE's data.
-        sites: Machine to where it stands; otherwise what the clips say, or unknown.
+        sites: Machine to where it stands; otherwise the clips', or unknown.
         seed: Of the split and of the order.
 
     Raises:
@@ -101,7 +101,7 @@ class FirstShotDataModule(L.LightningDataModule):
             raise MetadataError(
                 f"{', '.join(both)}: both reference (dev_data) and target (eval_data). DCASE 2020 "
                 "to 2022 have the same machine types in both: use data=dcase2020 (2021, 2022), or "
-                "say data.references=[...] and data.targets=[...]"
+                "set data.references=[...] and data.targets=[...]"
             )
         if batch_size < 1 or not 0 <= val_share < 1:
             raise ValueError(
@@ -114,7 +114,7 @@ class FirstShotDataModule(L.LightningDataModule):
         self.hold_out = [dict(rule) for rule in hold_out]
         for rule in self.hold_out:
             if not any(_matches(kind, rule) for kind in self.clips.kinds):
-                raise MetadataError(f"hold_out: no clip is {rule}, so nothing would be held out")
+                raise MetadataError(f"hold_out: no clip is {rule}, so nothing is held out")
         self.num_workers = num_workers
         self.types: dict[str, str] = {m: m for m in sorted(machines)} | self._values("type", types)
         """Machine to its type."""
@@ -184,7 +184,7 @@ class FirstShotDataModule(L.LightningDataModule):
 
     @cached_property
     def captioned(self) -> Clips:
-        """The clips that a generator may be trained on, of which there must be some.
+        """The clips that a generator may be trained on, at least one.
 
         Raises:
             MetadataError: There is none.
@@ -195,7 +195,7 @@ class FirstShotDataModule(L.LightningDataModule):
 
     @cached_property
     def trainable(self) -> Clips:
-        """The clips that first-shot rules and ``hold_out`` let a generator hear; maybe none."""
+        """The clips that first-shot rules and ``hold_out`` allow for training, maybe none."""
         return self.clips.filter(
             lambda clip: (
                 is_trainable(clip) and not any(_matches(clip, rule) for rule in self.hold_out)
@@ -213,7 +213,7 @@ class FirstShotDataModule(L.LightningDataModule):
         return self._machines("target")
 
     def _values(self, field: str, configured: Mapping[str, str] | None) -> dict[str, str]:
-        """Return what is known of each machine, by its name; what is configured counts."""
+        """Return a value for each machine: the configured one, or else that of its clips."""
         kinds = self.clips.kinds
         known = machine_values(self.clips, field) if any(getattr(k, field) for k in kinds) else {}
         machines = {kind.machine for kind in kinds}
@@ -256,7 +256,7 @@ class FirstShotDataModule(L.LightningDataModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Ask the generator to make its training examples of the clips (fit only)."""
+        """Create the generator's training and validation examples (fit only)."""
         if stage != "fit" or self.trainer is None:
             return
         generator: Any = self.trainer.lightning_module
@@ -279,11 +279,11 @@ class FirstShotDataModule(L.LightningDataModule):
 
     @property
     def batches_per_epoch(self) -> int:
-        """Of each process."""
+        """Batches of one process in an epoch."""
         return self._draws().batches
 
     def train_dataloader(self) -> DataLoader:
-        """Return the training examples, machines balanced, in an order fixed by the seed."""
+        """Return the training examples, balanced over machines, in an order fixed by the seed."""
         draws = self._draws()
         if self.trainer is not None and self._accumulated is not None:
             recount(self.trainer, self._accumulated, draws.batches)
@@ -291,7 +291,7 @@ class FirstShotDataModule(L.LightningDataModule):
         return self._loader(self.train_set, draws)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Return the validation examples for each pass; with too few clips to keep back, none."""
+        """Return the validation examples for each pass; none with too few clips to hold out."""
         if not len(self.val_clips):
             return []
         ranks, rank = self._processes()
@@ -339,11 +339,11 @@ class FirstShotDataModule(L.LightningDataModule):
         return loop.batch_progress.total.processed
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many batches a step of the run takes, for its checkpoints."""
+        """Return the number of batches per step, for checkpoints."""
         return {"accumulate_grad_batches": self.trainer.accumulate_grad_batches}  # type: ignore[union-attr]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember how many batches a step took before the run was resumed."""
+        """Read how many batches a step took before the run was resumed."""
         self._accumulated = state_dict["accumulate_grad_batches"]
 
     def split(self) -> tuple[np.ndarray, np.ndarray]:
@@ -368,7 +368,7 @@ def _matches(clip: Clip, rule: Mapping[str, Any]) -> bool:
 
 
 def is_trainable(clip: Clip) -> bool:
-    """Say whether first-shot rules let a generator hear this clip.
+    """Tell whether first-shot rules allow a generator to be trained on this clip.
 
     >>> from fsasd.data.metadata import read_name
     >>> test = "section_00_source_test_anomaly_0000_m-n_W.wav"

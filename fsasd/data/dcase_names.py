@@ -1,4 +1,4 @@
-"""File names of DCASE Task 2: what they say of a recording, in every form from 2020 on."""
+"""File names of DCASE Task 2: the metadata in them, in every form from 2020 on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAME_ANONYMOUS = re.compile(
 
 
 def parse_name(stem: str) -> dict[str, str | None] | None:
-    """Return section, domain, split, label, index and raw_label of a name, as far as it has them.
+    """Return section, domain, split, label, index and raw_label of a name, those that it has.
 
     Args:
         stem: The name without folder and suffix.
@@ -62,7 +62,7 @@ def stem_of(path: str | Path) -> str:
 def clip_named(cell: str) -> str:
     r"""Return the clip that a table's cell names, whether or not it writes folders and suffix.
 
-    A name of DCASE's says which clip it is wherever it lies; any other keeps its folders. Windows
+    A name of DCASE's identifies the clip wherever it lies; any other keeps its folders. Windows
     separates them by ``\``.
 
     >>> clip_named(r"fan\test\section_00_0000.wav"), clip_named(r" monday\a.wav")

@@ -1,4 +1,4 @@
-"""Clips as part of keys: all that a stage can know of them, so that any change of it is noticed."""
+"""Clips as part of keys: a description that changes with anything that a stage can know of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIELDS = [field.name for field in fields(Clip) if field.name not in ("path", "t
 
 
 def describe_clips(clips: Clips, without: Collection[str] = ()) -> dict[str, str]:
-    """Return what a result depends on of clips, for its key, and to tell what has changed.
+    """Return a description of clips for the key of a result, and for messages about changes.
 
     Recordings enter by content, file name and everything that is known of them but their machine's
     type and site, never by folder or time; each file is read once (``content.content_hash``).

@@ -92,7 +92,7 @@ def _clap(extractor: ClapFeatureExtractor, waveforms: torch.Tensor) -> Inputs:
     mel = power.mT @ torch.from_numpy(filters).to(padded.device, precise)
     decibels = (10 * mel.clamp(min=1e-10).log10()).float()[:, None]
     return {
-        # What a fusing CLAP would hear of other places of a longer clip is the clip itself.
+        # The views that a fusing CLAP has of longer clips are the clip itself.
         "input_features": decibels.expand(-1, 4 if fused else 1, -1, -1),
         "is_longer": torch.zeros(len(waveforms), 1, dtype=torch.bool, device=waveforms.device),
     }

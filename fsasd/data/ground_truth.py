@@ -56,12 +56,12 @@ class TruthTable(NamedTuple):
 
 @dataclass
 class SectionTruth:
-    """What is said of the clips of one section of one machine; clips as ``clip_named`` has them.
+    """Labels, domains and names of the clips of one section; clips as ``clip_named`` has them.
 
     Attributes:
         labels: 0 normal, 1 anomalous.
         domains: 0 source, 1 target.
-        names: The full names of a clip, of which the last says the most.
+        names: The full names of a clip, of which the last is the most complete.
         tables: Where it was read, but for lists of all machines.
     """
 
@@ -71,7 +71,7 @@ class SectionTruth:
     tables: list[TruthTable] = field(default_factory=list)
 
     def read(self, table: TruthTable, problems: list[str]) -> None:
-        """Add what a table says; ``problems`` gets a sentence for each bad row."""
+        """Add the rows of a table; ``problems`` gets a sentence for each bad row."""
         self.tables.append(table)
         values = {"data": self.labels, "domain": self.domains}.get(table.kind)
         read = partial(
@@ -91,11 +91,11 @@ class SectionTruth:
                 _set(self.domains, clip, domain, f"{table.path}: {clip}: domain", problems)
 
     def label(self, clip: str) -> int | None:
-        """Return 0 normal, 1 anomalous: as the tables say, or else the clip's full name."""
+        """Return 0 normal, 1 anomalous: from the tables, or else from the clip's full name."""
         return self.labels.get(clip, self._named(clip, "label", LABELS))
 
     def domain(self, clip: str) -> int | None:
-        """Return 0 source, 1 target: as the tables say, or else the clip's full name."""
+        """Return 0 source, 1 target: from the tables, or else from the clip's full name."""
         return self.domains.get(clip, self._named(clip, "domain", DOMAINS))
 
     def drop_wrong_names(self, key: Key) -> None:
@@ -134,7 +134,7 @@ def read_truth(
         machines: Whose tables to read; all by default.
 
     Returns:
-        By machine and section, sorted. What the tables do not say of a clip is not there.
+        By machine and section, sorted. Unknown values are missing.
     """
     truth: dict[Key, SectionTruth] = {}
     for table in [] if place.is_file() else truth_tables(place, problems):
@@ -159,7 +159,7 @@ def truth_tables(folder: Path, problems: list[str]) -> list[TruthTable]:
                 problems.append(
                     f"{path}: expected a name like ground_truth_<machine>_section_<nn>_test.csv"
                 )
-        # 2022 tells the attributes in tables like those of the training clips.
+        # 2022 has the attributes in tables like those of the training clips.
         for path in sorted(inner.glob("*/attributes_*.csv")):
             if is_foreign(path.parent.name):
                 continue

@@ -45,7 +45,7 @@ def join(data_sets: Iterable[tuple[Path, Sequence[Clip]]]) -> list[Clip]:
 
 
 def machine_values(clips: Iterable[Clip], field: str) -> dict[str, str]:
-    """Return what clips say of their machine, such as its role; machines without it are left out.
+    """Return a field that all clips of a machine share, such as its role, for each machine with it.
 
     Raises:
         MetadataError: Clips of one machine contradict each other; names two.

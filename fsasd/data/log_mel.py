@@ -22,7 +22,7 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class LogMel:
-    """A log-mel spectrogram; hashable, so that it names its own place in the cache.
+    """A log-mel spectrogram; its ``repr`` is its key in the feature cache.
 
     Calling it turns a (samples,) waveform into (n_mels, frames) float32.
 

@@ -56,7 +56,7 @@ SUBFOLDER = "folder"
 _UNIT = re.compile(r"(?P<name>.+?)\s*[\[(](?P<unit>[^\])]+)[\])]")
 _TWIN = "differs in case, spaces or accents' encoding only from"
 _SHOWN = 20
-"""Problems that an error tells in words; of others it gives the number, and the lines."""
+"""Problems that an error lists in words; the others it counts, with their lines."""
 
 
 def read_manifest(
@@ -113,7 +113,7 @@ def read_folders(
     """Read recordings in ``<root>/<machine>/{train,test}/{normal,anomaly}/``.
 
     Those in folders below have these as the attribute ``folder``: ``leak`` or ``leak/monday``. Test
-    clips of which nobody knows whether they are normal lie directly in ``test``. Files elsewhere
+    clips without a label lie directly in ``test``. Files elsewhere
     that look like audio are named in one warning.
 
     Args:
@@ -125,8 +125,8 @@ def read_folders(
 
     Raises:
         FileNotFoundError: There is no such folder.
-        MetadataError: A folder or file is elsewhere (all are told), a machine's name cannot be one,
-            two are easily taken for each other, a machine's role is open, clips of one machine and
+        MetadataError: A folder or file is elsewhere (all are listed), a machine's name is not
+            allowed, two are easily confused, a machine's role is open, clips of one machine and
             split are in two roots.
     """
     clips = join((place, _read_root(place)) for place in listed(root))
@@ -161,7 +161,7 @@ def _read_root(root: Path) -> list[Clip]:
 
 
 def _machine_clips(folder: Path) -> tuple[list[Clip], list[str]]:
-    """Return the clips in a machine's folder, and what lies elsewhere."""
+    """Return the clips in a machine's folder, and problems with the folder's layout."""
     clips: list[Clip] = []
     problems: list[str] = []
     machine = spelling(folder.name)
@@ -184,11 +184,11 @@ def _machine_clips(folder: Path) -> tuple[list[Clip], list[str]]:
 
 
 def with_roles(clips: Sequence[Clip], targets: Sequence[str] | None = None) -> list[Clip]:
-    """Say of each machine whether it is a reference or a target.
+    """Return clips with their machines' roles, reference or target.
 
-    ``targets`` says it; else the clips' own ``role``; else what is known: a machine without any
+    ``targets`` decides; else the ``role`` of the clips; else what is certain: a machine without any
     labelled anomaly is a target, one with anomalies to train on a reference. Anomalies that are
-    all in the test split leave it open whether a generator may hear them, and nobody guesses.
+    all in the test split leave it open whether a generator may be trained on them: an error.
 
     Args:
         clips: With or without roles.
@@ -216,7 +216,7 @@ def with_roles(clips: Sequence[Clip], targets: Sequence[str] | None = None) -> l
 
 
 class _RowReader:
-    """Makes clips of rows, and says what is wrong with them.
+    """Converts rows to clips, and lists problems with them.
 
     Tables have few combinations of attributes, and few of everything else but paths: each is
     looked at, and kept, once.

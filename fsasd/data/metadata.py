@@ -1,4 +1,4 @@
-"""What is known of each recording: DCASE Task 2 folders, file names, tables -> ``list[Clip]``.
+"""Metadata of recordings: DCASE Task 2 folders, file names and tables -> ``list[Clip]``.
 
 A label is never guessed and never lost. The file name leads; the attribute table fills in what the
 name lacks; ground-truth tables name the anonymous clips of the evaluation set. What none of them
@@ -82,7 +82,7 @@ def read_clips(
     Raises:
         FileNotFoundError: ``root`` or ``ground_truth`` does not exist.
         MetadataError: No machine, no clip, an unknown or a missing machine, a name or a table out
-            of form, ground truth that says nothing of any clip, clips of one machine, section and
+            of form, ground truth that names no clip, clips of one machine, section and
             split in two roots.
     """
     roots = listed(root)
@@ -130,7 +130,7 @@ def _read_root(
 
 
 def read_name(path: str | Path, *, role: str | None = None, form: str | None = None) -> Clip:
-    """Read what a file's name and folder say: ``.../<machine>/<split>/<name>.wav``.
+    """Read the metadata in a file's name and folder: ``.../<machine>/<split>/<name>.wav``.
 
     Args:
         path: The file; it need not exist.
@@ -228,7 +228,7 @@ def _chosen(
     machines: Sequence[str] | None,
     root: str,
 ) -> list[_MachineFolder]:
-    """Take the machines that are asked for, with their roles; no two may be taken for one."""
+    """Choose the requested machines, with their roles; their names must be distinct."""
     there = sorted({folder.machine for folder in folders})
     if references is not None or targets is not None:
         roles = dict.fromkeys(as_written(references or (), there, "references"), "reference")
@@ -250,7 +250,7 @@ def _with_roles(
     machines: Sequence[str] | None,
     root: str,
 ) -> list[_MachineFolder]:
-    """Take the machines that have a role, which must all be there, and no others."""
+    """Choose the machines that have a role, all of which must exist."""
     if machines is not None:
         machines = as_written(machines, roles, "references and targets")
         require_known(machines, roles, "references and targets")
@@ -260,11 +260,11 @@ def _with_roles(
         there = sorted(set(roles) & present)
         raise MetadataError(
             f"{root}: expected the machines {', '.join(sorted(roles))}, found "
-            f"{', '.join(sorted(present))}. Missing: {', '.join(missing)}. To do with what is "
-            f"there, say data.machines=[{','.join(there)}]"
+            f"{', '.join(sorted(present))}. Missing: {', '.join(missing)}. To use what is "
+            f"there, set data.machines=[{','.join(there)}]"
         )
     if others := sorted(present - set(roles)):
-        log.info("%s: not asked for, and left out: %s", root, ", ".join(others))
+        log.info("%s: neither references nor targets, not used: %s", root, ", ".join(others))
     return [folder._replace(role=roles[folder.machine]) for folder in folders
             if folder.machine in roles]  # fmt: skip
 
@@ -312,7 +312,7 @@ def _fill_from_tables(clips: list[Clip], folder: Path) -> list[Clip]:
 
 
 def _attribute_table(path: Path) -> dict[str, tuple[int, dict[str, str]]]:
-    """Read what a table of DCASE's says of each clip, with the rows."""
+    """Read the attributes of each clip from a table of DCASE's, with row numbers."""
     rows = read_rows(path)
     _, header = next(rows, (1, []))
     if [cell.strip() for cell in header[:1]] != ["file_name"]:

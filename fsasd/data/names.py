@@ -101,7 +101,7 @@ def section_name(text: str | int) -> str:
 
 
 def twin_key(name: str) -> str:
-    """Return what names have in common that differ in nothing but case, spaces and composition.
+    """Return a key that is equal for names that differ in case, spaces and composition only.
 
     >>> twin_key("Motor") == twin_key("motor ")
     True
@@ -110,11 +110,11 @@ def twin_key(name: str) -> str:
 
 
 def require_distinct(names: Iterable[str], where: object) -> None:
-    """Raise for names of machines, as they are written, that are easily taken for each other.
+    """Raise for names of machines that are easily confused.
 
     Args:
-        names: One for each machine.
-        where: Whose they are, for the message.
+        names: One for each machine, as written.
+        where: Where they are from, for the message.
 
     Raises:
         MetadataError: Two differ in case, outer spaces or Unicode composition only.
@@ -137,9 +137,9 @@ def require_distinct(names: Iterable[str], where: object) -> None:
 
 
 def as_written(names: Iterable[object], known: Iterable[str], what: str) -> list[str]:
-    """Return names as the data set spells them; those that it does not know, as text.
+    """Return names as the data set spells them; unknown ones as text.
 
-    A configuration says ``[101]`` or ``[null]`` and means machines that are called so.
+    A configuration says ``[101]`` or ``[null]`` for machines with these names.
 
     Raises:
         MetadataError: ``names`` is no list, or a number may mean several of them.
@@ -153,10 +153,10 @@ def as_written(names: Iterable[object], known: Iterable[str], what: str) -> list
 
 
 def require_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Raise for a name that is not known, with the near miss, and for a name that is no list.
+    """Raise for an unknown name, suggesting a similar one, and for a text instead of a list.
 
     Raises:
-        MetadataError: Lists what is known and suggests what may have been meant.
+        MetadataError: Lists the known names and suggests a similar one.
 
     >>> require_known(["fann"], ["fan"], "machines")
     Traceback (most recent call last):
@@ -187,7 +187,7 @@ def _meant(name: object, known: list[str], what: str) -> str:
 
 
 def _value(text: str) -> Hashable:
-    """Return what a configuration makes of a word that is no text to it."""
+    """Return the value that a configuration reads from a word."""
     word = text.lower()
     if word in ("none", "null", "~"):
         return None

@@ -1,8 +1,8 @@
-"""Where a resumed run goes on: Lightning's counts, said anew in whole steps.
+"""Progress of a resumed run: Lightning's counts of batches, converted to whole steps.
 
-Lightning counts batches and tells by their number when to step, when to validate and when an epoch
-ends. A run may go on with other batches to a step than it had, and a checkpoint may have been
-written in the middle of a step, or of a validation: then its counts mean something else.
+Lightning decides by the number of batches when to step, when to validate and when an epoch ends. A
+run may be resumed with another number of batches per step, and its checkpoint may have been written
+in the middle of a step or of a validation: then its counts no longer hold.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import lightning as L
 
 
 def recount(trainer: L.Trainer, accumulated: int, batches_per_epoch: int) -> None:
-    """Let a resumed run have taken its steps with as many batches each as it will take from now on.
+    """Convert the progress of a resumed run to its present number of batches per step.
 
-    A step that was not finished begins anew, since its gradients are in no checkpoint, and so does
-    a validation that was due and is not complete.
+    An unfinished step begins anew, since its gradients are in no checkpoint, and so does an
+    unfinished validation.
 
     Args:
         trainer: Has restored its loops from a checkpoint, and not begun to train.
-        accumulated: Batches per step before.
-        batches_per_epoch: From now on; whole steps.
+        accumulated: Batches per step before the interruption.
+        batches_per_epoch: After it; whole steps.
     """
     if trainer.limit_train_batches != 1.0:
-        # Epochs are not whole then, and nobody trains so but to try something out.
+        # Epochs are not whole then; it is for trying things out.
         return
     loop: Any = trainer.fit_loop
     counts, validation = loop.epoch_loop.batch_progress, loop.epoch_loop.val_loop.batch_progress
@@ -38,7 +38,7 @@ def recount(trainer: L.Trainer, accumulated: int, batches_per_epoch: int) -> Non
     for epochs in (loop.epoch_progress.total, loop.epoch_progress.current):
         _set(epochs, epoch + (in_epoch > 0), epoch)
     if cut and _is_validation_due(trainer, batches):
-        # As if it had been cut at its first batch.
+        # As if it had been interrupted at its first batch.
         for batches_of_it in (validation.total, validation.current):
             _set(batches_of_it, 1, 0)
 

@@ -87,7 +87,7 @@ def read(
 
 
 def require_finite(waveform: np.ndarray, path: Path) -> None:
-    """Raise if some samples are no numbers, or so large that no spectrum can be computed.
+    """Raise if samples are not finite, or too large for a spectrum.
 
     Raises:
         AudioError: Says how many, or the peak; names ``path``.
@@ -104,16 +104,16 @@ def require_finite(waveform: np.ndarray, path: Path) -> None:
 
 
 class Header(NamedTuple):
-    """What a recording's file says of itself."""
+    """The header of a recording's file."""
 
     seconds: float
-    """NaN where it does not say, as of streamed FLAC and MP3: only decoding tells their length."""
+    """NaN where it is not known before decoding, as for streamed FLAC and MP3."""
     rate: int
     channels: int
 
 
 def header(path: Path) -> Header:
-    """Read what a recording announces, without its samples.
+    """Read the header of a recording, without its samples.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -125,7 +125,7 @@ def header(path: Path) -> Header:
 
 
 def decode(path: Path, seconds: float | None = None) -> tuple[np.ndarray, int]:
-    """Read a recording as it is.
+    """Read a recording at its sampling rate, with all of its channels.
 
     Args:
         path: The file.
@@ -146,7 +146,7 @@ def decode(path: Path, seconds: float | None = None) -> tuple[np.ndarray, int]:
 
 
 def blocks(path: Path) -> Iterator[tuple[np.ndarray, int]]:
-    """Read a recording as it is, a million samples at a time.
+    """Read a recording as ``decode`` does, a million samples at a time.
 
     Yields:
         (samples, channels) float32, and the sampling rate in Hz; at least once.
@@ -188,7 +188,7 @@ class _Forward(soundfile.SoundFile):
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[_Forward, int | None]]:
-    """Open a recording; yield how many samples it announces, too, where it does."""
+    """Open a recording; yield it and the number of samples that it announces, if any."""
     name = printable(path)
     try:
         with contextlib.ExitStack() as stack:
@@ -225,7 +225,7 @@ def require_file(path: Path) -> int:
 
     Raises:
         FileNotFoundError: It does not exist.
-        AudioError: It is no file, or nobody may ask.
+        AudioError: It is no file, or its status may not be read.
     """
     try:
         status = path.stat()
@@ -285,10 +285,10 @@ def _blocks(sound: _Forward, wanted: float) -> Iterator[np.ndarray]:
 
 
 def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> np.ndarray:
-    """Take of (samples, channels) what ``channel`` says (see ``read``).
+    """Return the channel of (samples, channels) that ``channel`` names (see ``read``).
 
     Raises:
-        AudioError: It does not say which; names ``path``.
+        AudioError: ``channel`` does not choose one; names ``path``.
     """
     n_channels = samples.shape[1]
     index = CHANNELS.get(channel, channel) if isinstance(channel, str) else channel

@@ -1,4 +1,4 @@
-"""What is known of many clips, in columns: no larger in memory than the table it was read from."""
+"""Metadata of many clips in columns: no larger in memory than the table it was read from."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ClipTable:
         return Clip(path, *_but_path(self._kinds[self._kind[row]]))
 
     def kinds(self, rows: np.ndarray) -> list[Clip]:
-        """Return the different clips there are in these rows, without their paths."""
+        """Return the distinct clips in these rows, without their paths."""
         return [self._kinds[kind] for kind in np.unique(self._kind[rows])]
 
     def groups(self, group_of: Callable[[Clip], T], rows: np.ndarray) -> list[T]:

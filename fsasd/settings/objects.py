@@ -1,6 +1,6 @@
-"""Settings of settings: reached by name as in scikit-learn, and written as JSON.
+"""Nested settings: reached by name as in scikit-learn, and written as JSON.
 
-What a detector is made of may be made of parts itself: frozen dataclasses (representations, front
+The parts of a detector may have parts themselves: frozen dataclasses (representations, front
 ends), scikit-learn estimators, mappings, and mappings of names to detectors.
 """
 
@@ -21,7 +21,7 @@ TRUSTED = frozenset({"fsasd", "sklearn"})
 
 
 def parts(value: Any) -> Mapping[str, Any]:
-    """Return what a setting is made of, by name; nothing for plain values.
+    """Return the parts of a setting by name; none for plain values.
 
     >>> parts({"k": 1}), parts(3)
     ({'k': 1}, {})
@@ -117,7 +117,7 @@ def described(value: Any, name: str = "") -> Any:
 
 
 def described_by_name(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what ``described`` wrote by the names of ``by_name``; nothing is imported for it.
+    """Yield the values in a description by the names of ``by_name``, without importing anything.
 
     Parts of a mapping go by both names that they may have, as it is not known what they are.
 
@@ -163,16 +163,16 @@ def packages(settings: Any) -> set[str]:
 
 
 def rebuilt(about: Any, trust: Iterable[str] = ()) -> Any:
-    """Return what ``described`` was given.
+    """Create the object that ``described`` has written.
 
     Args:
-        about: What a file says, of which nothing is believed: classes are those of fsasd,
-            scikit-learn and the packages that are trusted, checked before anything is imported,
-            and only estimators and dataclasses.
+        about: Content of a file, which is not trusted: classes may be estimators and dataclasses
+            of fsasd, scikit-learn and the packages that are trusted, which is checked before
+            anything is imported.
         trust: Names of more packages, such as ``my_package``.
 
     Raises:
-        ValueError: Another class is named, or one that does not take what is said of it.
+        ValueError: Another class is named, or one that does not take its arguments.
     """
     trust = frozenset(trust)
     if isinstance(about, list):

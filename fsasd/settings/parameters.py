@@ -1,6 +1,6 @@
-"""Which values arguments take: as constructors are annotated, and numbers within their ranges.
+"""Checks of arguments: by the annotations of constructors, and by the ranges of numbers.
 
-Said before anything is computed, and of what a file says before anything is made of it.
+They run before anything is computed, and before an object is created from a file.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def check_value(path: str, value: Any, hint: Any) -> None:
     options = list(_options(hint))
     wanted: list[Any] = _CHOICES.get(name, [])
     if not wanted and name in RANGES and {int, float} & set(options):
-        # Of None, and of what is no number, the type says all.
+        # None, and values that are no numbers, are checked by type alone.
         wanted = [RANGES[name], *(option for option in options if option not in (int, float))]
     if not any(_fits(value, option) for option in wanted or options):
         words = dict.fromkeys(map(_describe, wanted or options))
@@ -132,7 +132,7 @@ def check_value(path: str, value: Any, hint: Any) -> None:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Return what is there, and what may have been meant.
+    """Return a hint that lists the known names and suggests a similar one.
 
     >>> near("detecto", ["detector", "seed"])
     ". Did you mean 'detector'? There are detector, seed"
@@ -144,7 +144,7 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def _resolve(target: str) -> Callable[..., Any] | None:
-    # What cannot be found is said by what calls it.
+    # The caller reports a class that cannot be imported.
     try:
         return pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError):
@@ -161,7 +161,7 @@ def _signature(kind: Callable[..., Any]) -> tuple[set[str] | None, dict[str, Any
     known = {p.name for p in parameters if p.kind != p.VAR_KEYWORD}
     if all(p.kind != p.VAR_KEYWORD for p in parameters):
         return known, hints
-    # A method that makes one of its class hands on what it does not take itself.
+    # A classmethod passes other arguments on to its class.
     maker = getattr(kind, "__self__", None)
     rest, more = _signature(maker) if isinstance(maker, type) else (None, {})
     return (None if rest is None else known | rest), more | hints
@@ -199,7 +199,7 @@ def _options(hint: Any) -> Iterator[Any]:
 
 def _fits(value: Any, option: Any) -> bool:
     if isinstance(value, Mapping):
-        # What is to be made of it is known when it is made.
+        # It is checked when the object is created from it.
         return option not in _WORDS
     if isinstance(option, Interval):
         return not isinstance(value, bool) and option.is_satisfied_by(value)

@@ -1,4 +1,4 @@
-"""What is wrong with recordings and with what is known of them, or may be."""
+"""Findings: errors and possible errors in recordings and their metadata."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong, or may be.
+    """An error in a data set, or something that may be one.
 
     Attributes:
         level: ``error`` or ``warning``.
-        machine: Whose clips, or ``None`` where it is about the whole.
+        machine: The machine of the clips; ``None`` if it concerns the whole data set.
         kind: One word, e.g. ``leak``.
-        message: What was found, and what it means.
+        message: The finding, and what it means.
         paths: The clips concerned, all of them.
     """
 
@@ -43,7 +43,7 @@ class Finding:
 
 
 def find_in_recordings(recordings: pd.DataFrame) -> list[Finding]:
-    """Return what is wrong with recordings, whatever is known of them.
+    """Return findings about recordings and their files.
 
     Args:
         recordings: What ``inspect`` returns.
@@ -52,7 +52,7 @@ def find_in_recordings(recordings: pd.DataFrame) -> list[Finding]:
 
 
 def find_in_metadata(data: FirstShotDataModule) -> list[Finding]:
-    """Return what is wrong with roles, labels and attributes of a data set."""
+    """Return findings about roles, labels and attributes of a data set."""
     return [*_of_labels(data), *_of_attributes(data)]
 
 
@@ -65,7 +65,7 @@ def log_findings(findings: Iterable[Finding], log: logging.Logger) -> None:
 
 
 def many(number: int, noun: str) -> str:
-    """Write a number of things.
+    """Write a count with its noun in singular or plural.
 
     >>> many(1, "clip"), many(2, "clip")
     ('1 clip', '2 clips')
@@ -74,7 +74,7 @@ def many(number: int, noun: str) -> str:
 
 
 def named(files: Sequence[str]) -> str:
-    """Name the first of some files.
+    """List the first files by name, and the number of the others.
 
     >>> named(["a.wav", "b.wav", "c.wav", "d.wav"])
     'a.wav, b.wav, c.wav and 1 more'
@@ -86,7 +86,7 @@ def named(files: Sequence[str]) -> str:
 def _of_files(recordings: pd.DataFrame) -> Iterator[Finding]:
     for machine, rows in recordings.groupby("machine"):
         bad = rows.dropna(subset="problem")
-        # Of files with the same problem each names itself, or how many bytes it lacks.
+        # Messages of one problem differ in the file's name and in numbers.
         alike = [
             re.sub(r"\d[\d.e+]*", "#", problem.replace(path, ""))
             for path, problem in zip(bad["path"], bad["problem"], strict=True)
@@ -138,7 +138,7 @@ def _of_contents(recordings: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _of_likeness(recordings: pd.DataFrame) -> Iterator[Finding]:
-    """Compare what is scored with what is fitted on, for each section of each machine."""
+    """Compare test clips with the normal training clips of their section."""
     for machine, rows in recordings.groupby("machine"):
         sections = rows.fillna({"section": "00"}).groupby("section")
         for section, clips in sections:
@@ -147,7 +147,7 @@ def _of_likeness(recordings: pd.DataFrame) -> Iterator[Finding]:
             profile = Profile.of(fitted)
             where = f" of section {section}" if len(sections) > 1 else ""
             for difference in profile.differences(scored) if profile else ():
-                # Silence and clipping are told of all clips.
+                # Silence and clipping of all clips are reported by ``_of_files``.
                 if difference.kind not in ("silent", "clipped"):
                     message = f"of {many(len(scored), 'test clip')}{where}: {difference.message}"
                     which = scored[difference.which]

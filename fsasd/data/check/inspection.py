@@ -1,4 +1,4 @@
-"""Every recording of a data set is read once, and what was found of it is kept."""
+"""Inspection of recordings: each is read once, and its measures are kept."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from fsasd.data.recording import (
 log = logging.getLogger(__name__)
 
 _VERSION = 1
-"""To be raised when other numbers would be found, or another problem."""
+"""To be raised when recordings get other measures, or other problems."""
 
 _KNOWN = ["path", "machine", "section", "role", "split", "label", "domain"]
 _MEASURED = [
@@ -69,16 +69,16 @@ def inspect_once(
     channel: int | str | None = None,
     again: bool = True,
 ) -> pd.DataFrame:
-    """Read the recordings that were not read before, as they are now.
+    """Inspect recordings, reading only those whose content was not inspected before.
 
-    What is found is kept under a recording's content, wherever it lies; processes that ask at once
-    wait for the first of them, and find the same. Where nothing can be written, nothing is kept.
+    Measures are kept under a recording's content, wherever it lies. Of several processes, one reads
+    and the others wait for its measures. Where the folder cannot be written, nothing is kept.
 
     Args:
         clips: Which.
         folder: Of the feature cache; without one, nothing is kept.
         channel: As in ``inspect``.
-        again: Read those anew that could not be opened: the disk or its rights may be mended.
+        again: Read those anew that could not be opened: disk or permissions may have been repaired.
 
     Returns:
         What ``inspect`` returns.
@@ -170,7 +170,7 @@ def _listen(clip: Clip, channel: int | str | None) -> dict[str, Any]:
 def _keys(clips: Sequence[Clip], channel: int | str | None, folder: Path) -> list[str]:
     paths = [clip.path for clip in clips]
     contents = content_hashes(paths, folder, strict=False)
-    # What cannot be read has no content to be known by.
+    # A file that cannot be read has no content hash.
     known = [content or f"{p}|absent" for content, p in zip(contents, paths, strict=True)]
     texts = (f"{content}|{channel}".encode(errors="surrogateescape") for content in known)
     return [hashlib.blake2b(text, digest_size=16).hexdigest() for text in texts]
@@ -197,8 +197,8 @@ def _keep(table: pd.DataFrame, path: Path) -> None:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"what recordings hold could not be written to {path.parent} ({error.strerror}): make "
-            "room, or give another folder as data.cache",
+            f"measures of recordings could not be written to {path.parent} ({error.strerror}): "
+            "make room, or give another folder as data.cache",
         ) from error
     finally:
         partial.unlink(missing_ok=True)

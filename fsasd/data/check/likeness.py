@@ -1,9 +1,9 @@
-"""Are the recordings that are scored like those that a detector is fitted on?
+"""Likeness: whether recordings that are scored resemble those that a detector was fitted on.
 
-Scores of recordings that were made or stored in another way say so, and not how the machine is: a
-clip without its upper half of the spectrum is an anomaly to every detector. What machines and their
-faults do is less: compared are ranges over the training clips, and limits lie beyond what the
-faults of real machines did (docs/data.md).
+Scores of recordings that were recorded or stored in another way show that, and not the state of the
+machine: a clip without the upper half of its spectrum is an anomaly to every detector. Recordings
+are compared with the ranges of the training clips, and the limits lie beyond the differences that
+faults of real machines cause (docs/data.md).
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from numpy.typing import NDArray
 from fsasd.data.check.measures import BANDS
 
 PROFILE = "recordings.json"
-"""Beside a saved detector: what the recordings were that it was fitted on."""
+"""File beside a saved detector: its training recordings' ``Profile``."""
 
 LEVEL_DB = 20.0
-"""How far below or above the level of all training clips is the level of another recording."""
+"""dB below or above the level of all training clips beyond which a recording is unlike them."""
 
 MEDIAN_DB = 15.0
-"""How far from that of the training clips is the median level of recordings of another level."""
+"""dB between median levels beyond which recordings as a whole are unlike the training clips."""
 
 _ENOUGH = 4
-"""Recordings that have a median."""
+"""Recordings from which on their median level is compared."""
 
 BAND_DB = 15.0
-"""How far below or above all training clips each band is that is missing, or that they lack."""
+"""dB below or above all training clips beyond which a band is missing, or added."""
 
 _CLIFF_DB = 25.0
-"""How far a spectrum falls from one band to the next but one where a filter or coder ended it."""
+"""dB by which a spectrum falls over two bands where a filter or coder cut it off."""
 
 _CUTOFFS = range(2, 13)
-"""Bands from which on a spectrum may end; what ends above 6 kHz has most of it."""
+"""Bands from which on a spectrum may be cut off; above 6 kHz it counts as whole."""
 
 _RARE = 0.1
 
 
 class Difference(NamedTuple):
-    """What some recordings have in common, and the training clips do not.
+    """A property that some recordings share and the training clips do not have.
 
     Attributes:
         kind: One word: bandwidth, level, length, silent or clipped.
-        message: What it is.
+        message: The property, in words.
         which: (n,) True for these recordings.
     """
 
@@ -120,10 +120,10 @@ class Profile:
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not what a run left: {error}") from error
+            raise ValueError(f"{path}: expected a profile of recordings: {error}") from error
 
     def differences(self, recordings: pd.DataFrame) -> Iterator[Difference]:
-        """Say how recordings differ from those that are fitted on.
+        """Yield how recordings differ from the training clips.
 
         Args:
             recordings: ``seconds`` and what ``measures.measure`` returns, a row each.
@@ -183,7 +183,7 @@ class Profile:
 
 
 def save_profiles(models: Path, recordings: pd.DataFrame) -> None:
-    """Leave beside each detector what the recordings were that it was fitted on.
+    """Write the profile of its training recordings beside each detector.
 
     Args:
         models: Holds ``<machine>/section_<nn>/``.
@@ -199,7 +199,7 @@ def save_profiles(models: Path, recordings: pd.DataFrame) -> None:
 
 
 def _cutoffs(differences: NDArray) -> NDArray[np.int_]:
-    """Return in which band something begins that is missing or added.
+    """Return the band from which on the spectrum is missing or added.
 
     Args:
         differences: (n, bands) of the level, in dB.

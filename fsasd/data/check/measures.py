@@ -1,4 +1,4 @@
-"""What a few numbers say of a recording: its level, its spectrum, silence and clipping."""
+"""Measures of a recording: level, spectrum, silence and clipping."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fsasd.data.audio_files import printable
 from fsasd.data.recording import AudioError
 
 SILENT = 1e-4
-"""Peak (full scale is 1) below which nothing was recorded: three steps of 16 bits."""
+"""Peak (full scale is 1) below which a recording is silent: three steps of 16 bits."""
 
 BANDS = tuple(f"below_{hz}" for hz in range(500, 8001, 500))
 """Columns of the spectrum: bands of 500 Hz, named after their upper end."""
 
 _BEYOND = 100.0
-"""No recording in units of full scale has such a peak."""
+"""Peak above which samples are not on the scale of 1."""
 
 _SECONDS = 0.064
 _BLOCKS = 16
@@ -80,7 +80,7 @@ def join(measures: Sequence[Mapping[str, Any]], lengths: Sequence[int]) -> dict[
 
 
 def require_full_scale(waveform: np.ndarray, path: Path) -> None:
-    """Raise if samples are integers, or anything else whose full scale is not 1.
+    """Raise if the full scale of samples is not 1, as that of integers.
 
     A float file may exceed full scale somewhat. The score of a recording on another scale would
     mean nothing beside those of others.

@@ -1,4 +1,4 @@
-"""The report of all checks: for people a table, a sample of captions, and what was found; JSON."""
+"""The report of all checks: tables, sample captions and findings for the console; JSON."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from fsasd.data.metadata import MetadataError
 
 @dataclass(frozen=True)
 class Report:
-    """What ``check`` found.
+    """Result of ``check``.
 
     Attributes:
-        recordings: A row per clip: what is known of it, ``seconds``, ``rate``, ``channels``,
+        recordings: A row per clip: its metadata, ``seconds``, ``rate``, ``channels``,
             ``peak``, ``silent``, ``clipped``, ``content`` (a hash of all samples) and ``problem``.
         machines: Per machine role, counts, lengths, attributes and captions.
         findings: Errors first.
@@ -45,11 +45,11 @@ class Report:
 
     @property
     def errors(self) -> list[Finding]:
-        """The findings that spoil a run."""
+        """Findings that a run cannot be trusted with."""
         return [finding for finding in self.findings if finding.level == "error"]
 
     def to_json(self) -> str:
-        """Return the report for machines."""
+        """Return the report as JSON."""
         report = {
             "clips": len(self.recordings),
             "headers_only": self.headers_only,
@@ -61,7 +61,7 @@ class Report:
         return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
 
     def print(self, console: Console | None = None) -> None:
-        """Print the report for people."""
+        """Print the report to the console."""
         out = console or Console(highlight=False, markup=False)
         if console is None and not out.is_terminal:
             out = Console(highlight=False, markup=False, width=130)
@@ -97,12 +97,12 @@ class Report:
 
 
 def check(data: FirstShotDataModule, headers_only: bool = False) -> Report:
-    """Read every recording of a data set once, and report.
+    """Check a data set, reading every recording once.
 
     Args:
         data: The data set, with its captions and its choice of channel.
-        headers_only: Do not decode: much quicker, but what only samples tell (silence, clipping,
-            NaN, duplicates, leaks) stays unknown.
+        headers_only: Do not decode: much quicker, but silence, clipping, NaN, duplicates and leaks
+            are not noticed.
     """
     recordings = inspect(data.clips, data.cache.channel, headers_only)
     captions, failures = _captions(data)
@@ -188,7 +188,7 @@ def _table(machines: dict[str, dict[str, Any]], findings: Sequence[Finding]) -> 
             heading,
             justify="left" if heading in ("Machine", "Role") else "right",
             overflow="fold",
-            # Where there is little room, numbers and names are divided, and no heading.
+            # In a narrow console cells are wrapped, headings are not.
             min_width=max(map(len, heading.split())),
         )
     for machine, summary in machines.items():

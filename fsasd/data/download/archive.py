@@ -1,4 +1,4 @@
-"""A machine's zip file -> its folder, trusting nothing that the zip says of itself."""
+"""Unpacking: a machine's zip file -> its folder, without trusting names and sizes in the zip."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def unpack(
     Args:
         path: The zip file.
         folder: Becomes the machine's folder. It is written to as the unpacking goes: give a place
-            nobody reads, and move it when this function returns.
+            no other process reads, and move it when this function returns.
         machine: Machine type, as the folder in the zip is called.
         renamed: Folders in the machine's folder that are to be called otherwise, e.g.
             ``source_test`` of DCASE 2021, which becomes ``test``.

@@ -1,4 +1,4 @@
-"""What there is to download: the archives of every edition, from ``editions/<edition>.yaml``."""
+"""The catalogue: the archives of every edition, from ``editions/<edition>.yaml``."""
 
 from __future__ import annotations
 

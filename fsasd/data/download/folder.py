@@ -1,4 +1,4 @@
-"""The data set's folder: what has been installed in it, what there is room for, ground truth.
+"""The data set's folder: installed archives, free space, ground truth.
 
 ::
 
@@ -81,11 +81,11 @@ class DataFolder:
             lock.release()
 
     def zip(self, archive: Archive) -> Path:
-        """Where an archive is until it is unpacked; one that you have can be put there."""
+        """The archive's place until it is unpacked; a copy that you have can be put there."""
         return self.archives / archive.name
 
     def has(self, archive: Archive) -> bool:
-        """Whether an archive has been unpacked here, and all that came of it is still there."""
+        """Whether an archive has been unpacked here, and all of its files are still there."""
         receipt = self._receipt(archive)
         if not receipt.exists():
             return False
@@ -112,7 +112,7 @@ class DataFolder:
         return not gone
 
     def needed(self, archives: Iterable[Archive]) -> int:
-        """Bytes that described archives still take: the rest of them, and what they unpack to."""
+        """Bytes that described archives still take: what is missing of them, and their contents."""
         total = 0
         for archive in archives:
             path = self.zip(archive)
@@ -235,7 +235,7 @@ class DataFolder:
 
 
 def _merge(source: Path, target: Path) -> None:
-    """Move a folder's contents to where they belong; whole folders at once where there is none."""
+    """Move a folder's contents into another folder, which is created if need be."""
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         source.replace(target)

@@ -1,4 +1,4 @@
-"""Files over HTTP: resumed where they broke off, tried again, verified, and only then in place."""
+"""Files over HTTP: resumed, retried and verified before they appear in place."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from fsasd.data.download.catalogue import Archive
 ZENODO = "https://zenodo.org"
 CHUNK = 1 << 16
 LONGEST_PAUSE = 60.0
-"""Seconds between tries where the server does not say how long to wait."""
+"""Seconds between attempts if the server sets no time."""
 LONGEST_ORDER = 600.0
-"""Seconds that a server may ask us to wait before we rather give up and say so."""
+"""Longest wait in seconds that a server may ask for; beyond, the download fails."""
 
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
@@ -39,11 +39,11 @@ class DownloadError(RuntimeError):
 
 
 class StoppedError(DownloadError):
-    """The download was told to stop; partial files stay."""
+    """The download was stopped; partial files stay."""
 
 
 class _TransientError(Exception):
-    """What may go away by itself: a broken connection, a busy server."""
+    """A failure that may pass: a broken connection, a busy server."""
 
     def __init__(self, reason: str, pause: float | None = None) -> None:
         super().__init__(reason)
@@ -51,7 +51,7 @@ class _TransientError(Exception):
 
 
 class _WrongBytesError(Exception):
-    """What came is not the file that the record describes."""
+    """The file is not the one that the record describes."""
 
 
 class Zenodo:
@@ -97,7 +97,7 @@ class Zenodo:
         return f"{self.base_url}/records/{archive.record}/files/{archive.name}"
 
     def describe(self, archives: Iterable[Archive]) -> list[Archive]:
-        """Ask the records for the sizes and checksums that are not known.
+        """Look up the sizes and checksums that are not known in the records.
 
         Raises:
             DownloadError: A record does not answer, lacks a file, or gives another checksum than
@@ -155,7 +155,7 @@ class Zenodo:
     def _bring(
         self, archive: Archive, partial: Path, mark: Path, progress: Callable[[int], object]
     ) -> None:
-        """Complete ``partial``, in as many requests as it takes, and verify it."""
+        """Complete ``partial`` in as many requests as needed, and verify it."""
         url, size = self.url(archive), archive.size or 0
         if _size(partial) > size:
             partial.unlink()
@@ -234,7 +234,7 @@ class Zenodo:
     def _append(
         self, url: str, partial: Path, mark: Path, size: int, progress: Callable[[int], object]
     ) -> None:
-        """Add to ``partial`` what one request brings."""
+        """Append the bytes of one request to ``partial``."""
         self._heed()
         have = _size(partial)
         # What a server compresses has another length, and ranges of its own.
@@ -294,7 +294,7 @@ class Zenodo:
 
 
 def _start(response: requests.Response, have: int, size: int) -> int:
-    """The first byte of what comes; 0 also where the server ignores ranges or has another file."""
+    """The first byte that the server sends; 0 if it ignores ranges or has another file."""
     start, total = 0, response.headers.get("Content-Length", "")
     if response.status_code == 416:
         raise _WrongBytesError(f"expected {size} bytes, the server has no more than {have}")
@@ -309,7 +309,7 @@ def _start(response: requests.Response, have: int, size: int) -> int:
 
 
 def _remember(response: requests.Response, mark: Path) -> None:
-    """Keep what tells this version of the file from another; a weak tag does not (RFC 9110)."""
+    """Keep the tag that identifies this version of the file; a weak tag does not (RFC 9110)."""
     tag = response.headers.get("ETag", "")
     tag = response.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
     if tag:

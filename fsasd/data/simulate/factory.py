@@ -77,7 +77,7 @@ class _Clip:
 
 
 def _generator(seed: int, key: str) -> np.random.Generator:
-    """A stream of its own for every key, whatever else is drawn."""
+    """An independent random stream for each key."""
     return np.random.default_rng(np.random.SeedSequence([seed, *key.encode()]))
 
 

@@ -1,4 +1,4 @@
-"""One recording: a machine with or without a defect, heard in the room, with noise around."""
+"""One recording: a machine with or without a defect, recorded in the room, with noise around."""
 
 import difflib
 from collections.abc import Mapping

@@ -109,7 +109,7 @@ class Microphone:
         return math.dist(self.position, MACHINE_AT)
 
     def record(self, sound: Array, ambience: Array, sample_rate: int) -> Array:
-        """The sound of the machine as this microphone takes it up, with what is around.
+        """The sound of the machine and its surroundings, as recorded by this microphone.
 
         The clip is cut from a machine that was running before, hence circular convolution: what
         rings past the end comes in at the start.
