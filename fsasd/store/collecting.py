@@ -34,11 +34,6 @@ class Garbage:
     artifacts: Sequence[Artifact]
     unknown: Sequence[Run]
 
-    @property
-    def bytes(self) -> int:
-        """Size of all of it."""
-        return sum(artifact.bytes for artifact in self.artifacts)
-
 
 def garbage(root: Path, days: float = 0) -> Garbage:
     """Return the artifacts of a store that no run folder uses, itself or as an input.
