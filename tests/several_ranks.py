@@ -64,10 +64,10 @@ def run(work, *args, seconds=60, **options):
         process.join(seconds)
         if process.is_alive():
             process.kill()
-    found = []
+    received = []
     while not results.empty():
-        found.append(results.get())
-    return [process.exitcode for process in processes], sorted(found)
+        received.append(results.get())
+    return [process.exitcode for process in processes], sorted(received)
 
 
 def _run(work, rank, args, variables, results):

@@ -1,4 +1,4 @@
-"""A hub that is out of reach is asked once."""
+"""A hub that cannot be reached is asked once, and what was downloaded is used."""
 
 import socket
 import time
@@ -36,9 +36,9 @@ def test_without_a_network_a_model_of_the_hub_is_one_message(fresh, caplog):
     session = Session(OSError("Name or service not known"))
     fresh.setattr(huggingface_hub, "get_session", lambda: session)
     before = time.monotonic()
-    told = r"somebody/audioldm: could not be loaded.*give its path as generator\.checkpoint"
+    message = r"somebody/audioldm: could not be loaded.*give its path as generator\.checkpoint"
     for _ in range(2):
-        with pytest.raises(CheckpointError, match=told) as raised:
+        with pytest.raises(CheckpointError, match=message) as raised:
             checkpoint.load("somebody/audioldm")
     assert time.monotonic() - before < 5
     assert "HF_HUB_OFFLINE" in str(raised.value)
@@ -63,19 +63,19 @@ def test_a_name_server_that_is_silent_is_not_waited_for(fresh):
     assert time.monotonic() - before < 1
 
 
-def test_whoever_says_offline_is_not_asked(fresh):
+def test_in_offline_mode_the_hub_is_not_asked(fresh):
     fresh.setattr(constants, "HF_HUB_OFFLINE", True)
     fresh.setattr(huggingface_hub, "get_session", pytest.fail)
     hub.go_offline_without_hub("a/b")
 
 
 @pytest.mark.parametrize("source", ["/a/folder", "./here", "torchaudio:WAVLM_BASE", "a/b/c", "a b"])
-def test_nobody_is_asked_for_what_is_no_id(fresh, source):
+def test_the_hub_is_not_asked_for_what_is_no_id(fresh, source):
     fresh.setattr(huggingface_hub, "get_session", pytest.fail)
     hub.go_offline_without_hub(source)
 
 
-def test_nobody_is_asked_for_a_folder(fresh, tmp_path):
+def test_the_hub_is_not_asked_for_a_folder(fresh, tmp_path):
     fresh.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     fresh.setattr(huggingface_hub, "get_session", pytest.fail)

@@ -1,4 +1,4 @@
-"""What memory a process of a run keeps."""
+"""Memory that a process keeps after it was freed."""
 
 import platform
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-# In a process of its own: what it does to the C library is not undone.
+# In another process: the configuration of the C library is not undone.
 _FAULTS = """
 import resource
 import torch
@@ -50,7 +50,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C libr
 
 
 @glibc
-def test_memory_that_is_freed_is_not_asked_for_again(monkeypatch):
+def test_freed_memory_is_kept_for_the_next_step(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     given, kept = map(int, subprocess.check_output([sys.executable, "-c", _FAULTS]).split())
     # Three times 40 MB in pages of 4 kB.
@@ -59,7 +59,7 @@ def test_memory_that_is_freed_is_not_asked_for_again(monkeypatch):
 
 
 @glibc
-def test_memory_is_given_back_when_a_training_is_done(monkeypatch):
+def test_kept_memory_is_returned_after_a_training(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     # 49 times 4 MB.
     assert int(subprocess.check_output([sys.executable, "-c", _RESIDENT])) > 180e6

@@ -29,15 +29,15 @@ def run(root, folder, devices, strategy):
         torch.set_num_threads(threads)
         return
     arguments = (root, folder, devices, strategy)
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True,
         check=False, timeout=500,
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr[-5000:]
+    assert done.returncode == 0, done.stderr[-5000:]
 
 
-def left_behind(parent, child, seconds):
-    """Kill a process, and say within how many seconds the other one is gone."""
+def seconds_to_end(parent, child, seconds):
+    """Kill a process, and return within how many seconds the other one ends."""
     os.kill(parent, signal.SIGKILL)
     begin = time.monotonic()
     gone, _ = psutil.wait_procs([psutil.Process(child)], timeout=seconds)
@@ -117,9 +117,9 @@ def test_clips_are_the_same_when_a_killed_run_is_resumed(runs, factory, tmp_path
     run(factory, tmp_path, 1, "auto")
     manifest = pd.read_csv(folder / "manifest.csv")
     assert len(manifest) == manifest["wav"].nunique() == 12
-    made = [path.relative_to(folder) for path in folder.rglob("*.wav")]
-    assert made
-    for wav in made:
+    wavs = [path.relative_to(folder) for path in folder.rglob("*.wav")]
+    assert wavs
+    for wav in wavs:
         assert (folder / wav).read_bytes() == (runs[2] / "synthetic" / wav).read_bytes()
 
 
@@ -160,7 +160,7 @@ def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
         fine_tune(store), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     )
     deadline = time.monotonic() + 200
-    while not (found := list(store.glob("finetune/*.partial/checkpoints/last.ckpt"))):
+    while not (checkpoints := list(store.glob("finetune/*.partial/checkpoints/last.ckpt"))):
         assert process.poll() is None, "ended before its first checkpoint"
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -169,10 +169,10 @@ def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
         for child in psutil.Process(process.pid).children()
         if "fsasd.cli.main" in " ".join(child.cmdline())
     ]
-    assert left_behind(other.pid, process.pid, seconds=60) < 60
+    assert seconds_to_end(other.pid, process.pid, seconds=60) < 60
     process.wait(60)
     assert not list(store.glob("finetune/*/model"))
-    before = torch.load(found[0], weights_only=True)["global_step"]
+    before = torch.load(checkpoints[0], weights_only=True)["global_step"]
     assert 5 <= before < 30
 
     again = subprocess.run(fine_tune(store), capture_output=True, text=True, check=False)
@@ -192,7 +192,7 @@ def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
 
 
 def test_slurm_starts_all_ranks_at_once(tmp_path):
-    """As ``srun --ntasks=2`` does: no rank waits for another to have made the data."""
+    """As ``srun --ntasks=2`` does: all of them wait for rank 0 to write the data."""
     variables = {
         "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "fsasd", "SLURM_NTASKS": "2",
         "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1",
@@ -210,12 +210,12 @@ def test_slurm_starts_all_ranks_at_once(tmp_path):
         for rank in range(2)
     ]  # fmt: skip
     try:
-        said = [process.communicate(timeout=400)[0] for process in ranks]
+        output = [process.communicate(timeout=400)[0] for process in ranks]
     finally:
         for process in ranks:
             process.kill()
-    assert [process.returncode for process in ranks] == [0, 0], said
-    assert "GLOBAL_RANK: 0, MEMBER: 1/2" in said[0]
+    assert [process.returncode for process in ranks] == [0, 0], output
+    assert "GLOBAL_RANK: 0, MEMBER: 1/2" in output[0]
     (run,) = (path for path in (tmp_path / "outputs").iterdir() if path.name != "store")
     manifest = pd.read_csv(run / "synthetic" / "manifest.csv")
     assert len(manifest) == 8
@@ -226,8 +226,8 @@ def test_slurm_starts_all_ranks_at_once(tmp_path):
     assert not list(tmp_path.glob("store/*/*.partial"))
 
 
-def test_a_rank_leaves_with_the_process_that_started_it(tmp_path):
-    """Also where its kernels would wait on, as NCCL's do."""
+def test_a_rank_ends_with_the_process_that_started_it(tmp_path):
+    """Also while a kernel waits, as NCCL's do."""
     wait = (
         "import os, time; os.environ['LOCAL_RANK'] = '1'; import fsasd.runtime.processes as p; "
         "p.end_with_other_ranks(); print('ready', flush=True); time.sleep(600)"
@@ -240,4 +240,4 @@ def test_a_rank_leaves_with_the_process_that_started_it(tmp_path):
     command = [sys.executable, "-c", start]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         child = int(parent.stdout.readline())
-        assert left_behind(parent.pid, child, seconds=30) < 30
+        assert seconds_to_end(parent.pid, child, seconds=30) < 30

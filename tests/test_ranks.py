@@ -45,7 +45,7 @@ def test_ranks_that_are_started_at_once_find_the_first(launcher):
 
 
 def test_processes_that_lightning_starts_inherit_the_address(monkeypatch):
-    """Also where Lightning has set its own, as it does for all that it starts."""
+    """Also where Lightning has set the address of its rendezvous, as it does."""
     monkeypatch.setenv("LOCAL_RANK", "1")
     for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "NODE_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
@@ -98,7 +98,7 @@ def test_ranks_agree_on_what_the_first_has(launcher):
 
 def test_a_process_alone_agrees_with_itself_and_listens_nowhere(monkeypatch):
     monkeypatch.setattr(ranks, "_shared", None)
-    assert agree("folder", "mine") == "mine"
+    assert agree("folder", "a") == "a"
     assert ranks._shared is None
 
 

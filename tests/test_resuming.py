@@ -1,4 +1,4 @@
-"""Trainings that are cut go on as if they had not been."""
+"""A training that was interrupted is resumed with the next step, to the same result."""
 
 import itertools
 import os
@@ -24,7 +24,7 @@ class Counting(IterableDataset):
 
 
 class Sums(L.LightningModule):
-    """Adds up what it is given; at one step, someone does something."""
+    """Adds up its batches; before one step, something happens."""
 
     def __init__(self, at=None, do=None):
         super().__init__()
@@ -41,9 +41,9 @@ class Sums(L.LightningModule):
         return torch.optim.SGD(self.parameters(), 1.0)
 
     def train_dataloader(self):
-        # As the data module's draws, it never ends, and leaves out what was heard.
-        heard = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
-        return DataLoader(Counting(2 * heard + 1), batch_size=2)
+        # As the data module's draws, it never ends, and begins with the next example.
+        trained_on = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        return DataLoader(Counting(2 * trained_on + 1), batch_size=2)
 
 
 def run(module, folder, **options):
@@ -70,7 +70,7 @@ def as_in_a_terminal():
 
 
 @pytest.mark.parametrize("step", [1, 5])
-def test_after_ctrl_c_a_training_goes_on_with_the_next_step(tmp_path, step, caplog):
+def test_after_ctrl_c_a_training_is_resumed_with_the_next_step(tmp_path, step, caplog):
     cut = Sums(step, ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         run(cut, tmp_path)
@@ -102,7 +102,7 @@ def test_the_gradients_of_a_step_are_not_divided(tmp_path):
     assert run(Sums(), tmp_path, accumulate_grad_batches=2) == whole
 
 
-def test_what_slurm_had_written_is_gone_on_from(tmp_path):
+def test_training_is_resumed_from_what_slurm_had_written(tmp_path):
     cut = Sums(6, ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         run(cut, tmp_path)
@@ -148,7 +148,7 @@ def test_code_in_the_checkpoint_of_a_detectors_network_is_not_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "problem"),
     [
         (b"PK\x03\x04 and so on", "found a damaged file"),
         (b"", "found a damaged file"),
@@ -156,12 +156,12 @@ def test_code_in_the_checkpoint_of_a_detectors_network_is_not_run(tmp_path):
         ([1, 2], "found list without"),
     ],
 )
-def test_what_is_no_checkpoint_is_named(tmp_path, content, found):
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content, problem):
     if isinstance(content, bytes):
         (tmp_path / "last.ckpt").write_bytes(content)
     else:
         torch.save(content, tmp_path / "last.ckpt")
-    with pytest.raises(CheckpointFileError, match=rf"last\.ckpt: expected .*{found}"):
+    with pytest.raises(CheckpointFileError, match=rf"last\.ckpt: expected .*{problem}"):
         run(Sums(), tmp_path)
 
 

@@ -23,7 +23,7 @@ STEPS = 4
 
 
 class Curve(L.Callback):
-    """The loss of every step, and what is known at the end."""
+    """The loss of every step, and metrics and weights at the end."""
 
     def __init__(self, folder):
         self.folder, self.losses, self.computed = folder, [], 0
@@ -32,11 +32,11 @@ class Curve(L.Callback):
         self.losses.append(float(trainer.callback_metrics["train/loss"]))
 
     def on_fit_end(self, trainer, module):
-        # Before the module's own hook, which gathers what is divided.
+        # Before the module's hook, which gathers what is divided.
         module.on_fit_end()
         if trainer.is_global_zero:
-            found = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            (self.folder / "losses.json").write_text(json.dumps([self.losses, found]))
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            (self.folder / "losses.json").write_text(json.dumps([self.losses, metrics]))
             weights = {name: p.detach() for name, p in module.unet.named_parameters()}
             torch.save([weights, module.ema.shadow_params], self.folder / "weights.pt")
 
@@ -58,7 +58,7 @@ def tuned():
 
 
 class Judge(DetectorEvaluation):
-    """Says which machines each process has judged."""
+    """Writes down which machines each process has evaluated."""
 
     def __init__(self, folder):
         selector = Selector({"k": [1, 2]}, abstain=False, max_gap=None)
@@ -66,9 +66,9 @@ class Judge(DetectorEvaluation):
         self.folder = folder
 
     def _evaluate_share(self, generator, data, share=(0, 1)):
-        found = super()._evaluate_share(generator, data, share)
-        (self.folder / f"judged-{share[0]}").write_text(" ".join(machine for machine, _ in found))
-        return found
+        results = super()._evaluate_share(generator, data, share)
+        (self.folder / f"judged-{share[0]}").write_text(" ".join(machine for machine, _ in results))
+        return results
 
 
 def trainer(folder, devices, strategy, **options):
