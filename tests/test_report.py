@@ -222,7 +222,7 @@ def test_page_has_all_results(run, data):
     for expected in (
         "demo", "twfr_gmm", "audioldm_nano", f"{100 * score:.1f} %", "95 % interval 61.0 to 87.0 %",
         "Harmonic mean of 6 values", "Was the choice of setting worth it?",
-        "+10.0 points against r=0, +5.0 points against r=1, −10.0 points against the oracle",
+        "+10.0 points against r=0; +5.0 points against r=1; −10.0 points against the oracle",
         "which are unknown in practice", "r=0.9, chosen on synthetic clips",
         "On synthetic clips", "needs their labels", "shaded: pAUC", "normal, target",
         "threshold -46", "Decisions at threshold", "Simulated data.", "Small test sets have wide",
@@ -690,7 +690,7 @@ def test_a_machine_without_synthetic_clips_has_its_reason_in_place_of_a_curve(ru
 def test_verdict_gives_both_signs():
     comparison = compare_settings(_settings({"r=1": 0.75, "synthetic": 0.7, "oracle": 0.7}))
     assert page.verdict(comparison) == (
-        "With the setting that was used, the official score is 70.0 %: −5.0 points against r=1, "
+        "With the setting that was used, the official score is 70.0 %: −5.0 points against r=1; "
         "0.0 points against the oracle."
     )
 

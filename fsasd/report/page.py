@@ -156,7 +156,7 @@ def verdict(comparison: pd.DataFrame) -> str:
         if name != "synthetic"
     ]
     score = percent(by_name["official"]["synthetic"])
-    return f"With the setting that was used, the official score is {score} %: {', '.join(against)}."
+    return f"With the setting that was used, the official score is {score} %: {'; '.join(against)}."
 
 
 def validation_verdict(validation: pd.DataFrame) -> str:
