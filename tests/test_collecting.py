@@ -57,7 +57,10 @@ def test_a_run_folder_that_is_gone_uses_nothing(store, run):
     store.use(run, DETECT, store.path(OTHER))
     assert keys(garbage(store.root)) == set()
     run.rmdir()
-    assert len(keys(garbage(store.root))) == 4
+    unused = garbage(store.root)
+    assert len(keys(unused)) == 4
+    assert forget_runs(store.root) == []
+    assert all(map(collect, unused.artifacts))
     assert [gone.folder for gone in forget_runs(store.root)] == [run]
     assert list(registered(store.root)) == []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -15,8 +14,6 @@ from filelock import FileLock, Timeout
 
 from fsasd.store.listing import COLLECTED, Artifact, artifacts, entry, is_locked, lock_path
 from fsasd.store.registry import Run, registered
-
-log = logging.getLogger(__name__)
 
 _DAY = 24 * 60 * 60
 
@@ -105,12 +102,21 @@ def collect(artifact: Artifact) -> bool:
 
 
 def forget_runs(root: Path) -> list[Run]:
-    """Delete from a store what it notes of run folders that are gone, and return those.
+    """Delete what a store notes of run folders that are gone with all that they used.
 
     Args:
         root: Folder of the store.
+
+    Returns:
+        The runs that it no longer lists.
     """
-    gone = [run for run in registered(root) if run.exists(root) is False]
+    # When an artifact was last used counts, too, where nobody uses it any more.
+    keys = {artifact.key for artifact in artifacts(root) if artifact.state != "collected"}
+    gone = [
+        run
+        for run in registered(root)
+        if not keys.intersection(run.artifacts) and run.exists(root) is False
+    ]
     for run in gone:
         run.file.unlink(missing_ok=True)
     return gone
