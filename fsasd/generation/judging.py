@@ -12,6 +12,7 @@ from fsasd.generation.encoder_space import Pooled, RealClips
 from fsasd.generation.filters import Filters, mark_duplicates
 from fsasd.generation.quality import QUALITY, quality_table
 from fsasd.generation.synthetic_clips import read_table, write_table
+from fsasd.store.atomic import replacing
 
 
 def judge(
@@ -44,6 +45,8 @@ def judge(
     manifest = mark_duplicates(read_table(recordings))
     manifest = (filters or Filters())(manifest, recordings, real)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    quality_table(manifest, recordings, real, encoders).to_csv(Path(folder) / QUALITY, index=False)
+    quality = quality_table(manifest, recordings, real, encoders)
+    with replacing(Path(folder) / QUALITY) as unfinished:
+        quality.to_csv(unfinished, index=False)
     write_table(manifest, folder)
     return manifest

@@ -27,6 +27,7 @@ from fsasd.generation.synthetic_clips import COLUMNS, MANIFEST, with_booleans, w
 from fsasd.runtime.memory import memory_advice
 from fsasd.runtime.ranks import rank
 from fsasd.runtime.resuming import interruptible
+from fsasd.store.atomic import UNFINISHED, replacing
 
 log = logging.getLogger(__name__)
 
@@ -141,13 +142,8 @@ class SynthesisFolder:
         content = encoded.getvalue()
         path = self.folder / prompt.wav
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        try:
-            partial.write_bytes(content)
-            partial.replace(path)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(content)
         self._append([*prompt, hashlib.sha256(content).hexdigest(), not reason, reason])
 
     def close(self, prompts: Sequence[Prompt]) -> pd.DataFrame:
@@ -169,8 +165,9 @@ class SynthesisFolder:
         manifest = with_booleans(pd.DataFrame(rows, columns=COLUMNS))
         self.folder.mkdir(parents=True, exist_ok=True)
         write_table(manifest, self.folder)
-        for table in self.folder.glob("rows-*.csv"):
-            table.unlink()
+        killed_writers = self.folder.rglob(f"*{UNFINISHED}")
+        for path in [*self.folder.glob("rows-*.csv"), *killed_writers]:
+            path.unlink()
         return manifest
 
     def _append(self, row: Sequence[Any]) -> None:
@@ -189,12 +186,12 @@ class SynthesisFolder:
         tables = [*self.folder.glob("rows-*.csv"), self.folder / MANIFEST]
         finished: dict[str, dict[str, str]] = {}
         for table in tables:
-            lines = io.StringIO(_complete_lines(table).decode(), newline="")
+            lines = io.StringIO(_complete_lines(table).decode(errors="replace"), newline="")
             for row in csv.DictReader(lines):
                 if row["wav"] in finished:
                     continue
                 path = self.folder / row["wav"]
-                if path.is_file() and _sha256(path) == row.get("sha256"):
+                if path.is_file() and _sha256(path) == row["sha256"]:
                     finished[row["wav"]] = row
                 else:
                     log.warning("%s: missing or damaged since it was written", path)
@@ -234,9 +231,11 @@ class _Writer(BasePredictionWriter):
 
 
 def _complete_lines(table: Path) -> bytes:
-    # A killed writer can leave an incomplete last row.
+    # A killed writer can leave an incomplete last row. A table with another header is damaged, or
+    # of an older version, and is started anew.
     content = table.read_bytes() if table.exists() else b""
-    return content[: content.rfind(b"\n") + 1]
+    complete = content[: content.rfind(b"\n") + 1]
+    return complete if complete.startswith(",".join(COLUMNS).encode()) else b""
 
 
 def _sha256(path: Path) -> str:

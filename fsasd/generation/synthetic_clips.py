@@ -11,6 +11,7 @@ import pandas as pd
 
 from fsasd.data.metadata import Clip
 from fsasd.generation.prompts import Prompt
+from fsasd.store.atomic import replacing
 
 MANIFEST = "manifest.csv"
 
@@ -20,10 +21,8 @@ COLUMNS = [*Prompt._fields, "sha256", "kept", "reason"]
 
 def write_table(manifest: pd.DataFrame, folder: str | Path) -> None:
     """Write ``manifest.csv``: complete, or not at all."""
-    path = Path(folder) / MANIFEST
-    partial = path.with_suffix(".partial")
-    manifest.to_csv(partial, index=False)
-    partial.replace(path)
+    with replacing(Path(folder) / MANIFEST) as unfinished:
+        manifest.to_csv(unfinished, index=False)
 
 
 def read_table(folder: str | Path) -> pd.DataFrame:
