@@ -123,8 +123,10 @@ def test_a_table_says_recording_type_and_site(table):
 def test_copies_are_of_one_recording(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.wav").write_bytes(b"the same")
-    first, second = Clips([Clip(tmp_path / f"{name}.wav", "fan") for name in "ab"]).recordings
+    clips = Clips([Clip(tmp_path / f"{name}.wav", "fan") for name in "abcd"])
+    first, second, *absent = clips.recordings
     assert first == second
+    assert absent == [str(tmp_path / "c.wav"), str(tmp_path / "d.wav")]
 
 
 @pytest.mark.parametrize("field", ["type", "site"])

@@ -211,13 +211,15 @@ class Clips(Sequence[Clip]):
     def recordings(self) -> np.ndarray:
         """(n,) Identifier of the recording that each clip was cut from, equal where it is the same.
 
-        Clips of one machine and ``Clip.recording`` are of one recording; where that is unknown, a
-        clip is of its own, and so are its copies: the identifier is the content hash.
+        Clips of one machine and ``Clip.recording`` are of one recording. Where that is unknown, a
+        clip stands alone with its copies: the identifier is the content hash, or the path of a file
+        that cannot be read.
         """
         known = self.groups(lambda clip: clip.recording and f"{clip.machine}/{clip.recording}")
         alone = [clip.path for clip, recording in zip(self, known, strict=True) if not recording]
-        contents = iter(content_hashes(alone, self.cache.folder))
-        return np.array([recording or next(contents) for recording in known], dtype=str)
+        contents = content_hashes(alone, self.cache.folder, strict=False)
+        single = iter(content or printable(p) for content, p in zip(contents, alone, strict=True))
+        return np.array([recording or next(single) for recording in known], dtype=str)
 
     @property
     def domains(self) -> np.ndarray:
