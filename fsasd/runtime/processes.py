@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -31,10 +32,12 @@ def limit_messages() -> None:
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the log")
 
 
+@functools.cache
 def end_with_other_ranks() -> None:
     """End this process when rank 0 is gone, or when another rank has ended without the others.
 
-    A kernel that waits for a rank that was killed may wait for long: NCCL's for ten minutes.
+    A kernel that waits for a rank that was killed may wait for long: NCCL's for ten minutes. The
+    jobs of a sweep that run in one process share the thread that watches.
     """
     parent = os.getppid()
 

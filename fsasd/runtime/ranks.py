@@ -1,4 +1,4 @@
-"""The processes (ranks) of one command: which of them this is, and what rank 0 tells the others.
+"""The processes (ranks) of one command: which one this is, and messages between them.
 
 Ranks exchange short texts through a ``torch.distributed.TCPStore``, which is there before Lightning
 has initialised ``torch.distributed`` and while rank 0 does something else for hours. A collective
@@ -6,7 +6,7 @@ is neither, and it cannot express that one of the ranks has failed.
 
 Its address is known to all ranks without a message between them:
 
-- torchrun keeps a store of its own at ``MASTER_ADDR:MASTER_PORT``, which is used;
+- torchrun has such a store at ``MASTER_ADDR:MASTER_PORT``, which is used;
 - ranks that SLURM starts, or a user on several nodes, find rank 0 as Lightning does
   (``MASTER_ADDR``, the first node of the job), at a port 10,000 above or below that of Lightning;
 - ranks that Lightning starts inherit it (``FSASD_RANKS``) from rank 0, which listens on a free port
@@ -85,11 +85,11 @@ def receive(name: str) -> str:
 def agree(name: str, text: str) -> str:
     """Return what rank 0 calls this function with, on all ranks that were started at once.
 
-    A process that Lightning starts inherits the environment of rank 0, and has no need to ask.
+    Not for processes that Lightning starts later: they inherit the environment of rank 0.
 
     Args:
         name: What is asked for, the same on all ranks.
-        text: The answer of rank 0.
+        text: The answer, if this is rank 0.
     """
     if _cluster() is None or _is_alone():
         return text
