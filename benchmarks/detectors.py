@@ -1,12 +1,11 @@
-"""docs/detectors.md: every detector of the config group, what it is and what was measured of it.
+"""Measures every detector of the config group and writes docs/detectors.md.
 
-    python -m benchmarks.detectors                         # the page anew from what was measured
-    python -m benchmarks.detectors --factory --real FOLDER  # measure, then the page
+    python -m benchmarks.detectors                         # write the page from docs/detectors.csv
+    python -m benchmarks.detectors --factory --real FOLDER  # measure, then write the page
 
-Each detector runs on its own settings, without synthetic clips. Each machine whose test clips have
-both labels plays the target, reference machines as well: a detector learns from normal training
-clips alone. Rows of ``docs/detectors.csv`` that are measured anew are replaced, the others stay.
-Times are of one core.
+Each detector runs with its default settings, without synthetic clips, on each machine whose test
+clips have both labels, reference machines, too: detectors are fitted to normal training clips only.
+Measured rows of ``docs/detectors.csv`` are replaced, the others stay. Times are of one core.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ NO_WEIGHTS = "its weights are not at hand"
 
 
 def main() -> None:
-    """Measure what is asked for, and write the page."""
+    """Measure detectors by the command line, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--factory", action="store_true", help="measure on the simulated factory")
     parser.add_argument("--real", metavar="FOLDER", help="measure on recordings in DCASE's layout")
@@ -64,32 +63,29 @@ def main() -> None:
     data = {"factory": ["data=factory"]} if args.factory else {}
     if args.real:
         data["real"] = ["data=dcase", f"data.root={args.real}"]
-    # One core, as the aims are stated; the libraries ask these when they start threads.
+    # One core, as for the stated aims; libraries read these when they start threads.
     os.environ |= {"LOKY_MAX_CPU_COUNT": "1", "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     keep_freed_memory()
-    # The factory is written once, for all of them.
+    # The factory is written once for all detectors.
     with tempfile.TemporaryDirectory() as store:
         for (name, overrides), detector, seed in product(data.items(), args.detectors, args.seeds):
-            asked = [f"store={store}", f"detector={detector}", f"seed={seed}"]
+            chosen = [f"store={store}", f"detector={detector}", f"seed={seed}"]
             row = {"data": name, "detector": detector, "seed": seed}
-            # A network that trains for an hour and more may be measured with fewer epochs.
+            # Networks that train for hours may be measured with fewer epochs.
             row["note"] = ", ".join(args.overrides) or None
-            row |= measure([*asked, *overrides, *args.overrides])
+            row |= measure([*chosen, *overrides, *args.overrides])
             print(row, flush=True)
             _keep(row)
     PAGE.write_text(page())
 
 
-# Measuring.
-
-
 def measure(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return parameters, times and metrics of one detector, each machine being the target once.
+    """Return parameters, times and metrics of one detector on all machines.
 
-    Training time is that of all of them together; a detector whose pretrained weights are not at
-    hand has a ``note`` instead.
+    Training time is that of all machines together; a detector whose pretrained weights are missing
+    has only a ``note``.
     """
     with tempfile.TemporaryDirectory() as folder:
         with initialize_config_module("fsasd.conf", version_base="1.3"):
@@ -105,18 +101,18 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
 
 def _measured(detector: Detector, data: FirstShotDataModule, folder: Path) -> dict[str, Any]:
     training = scoring = 0.0
-    scored, known, count = [], {}, 0
+    scored, metrics, count = [], {}, 0
     if detector.network_spec():
         normals = data.clips.where(split="train", label="normal")
         training += _seconds(detector.prepare, normals, folder / "prepared")
     for machine in [*data.references, *data.targets]:
-        for section, own in sections(data.machine(machine)):
-            if len(set(own.where(split="test").labels.tolist())) < 2:
+        for section, section_clips in sections(data.machine(machine)):
+            if len(set(section_clips.where(split="test").labels.tolist())) < 2:
                 continue
-            # Each from audio: nothing that was computed before is at hand.
+            # With empty caches, so that times include features.
             train, test = (
-                Clips(list(some), FeatureCache())
-                for some in (own.where(split="train", label="normal"), own.where(split="test"))
+                Clips(list(section_clips.where(**which)), FeatureCache())
+                for which in ({"split": "train", "label": "normal"}, {"split": "test"})
             )
             fitted = clone(detector)
             training += _seconds(fitted.fit, train)
@@ -125,9 +121,9 @@ def _measured(detector: Detector, data: FirstShotDataModule, folder: Path) -> di
             scoring += time.process_time() - started
             count += len(test)
             scored.append(Section(test.labels, test.domains, scores))
-            known[machine, section] = section_metrics(test.labels, test.domains, scores)
+            metrics[machine, section] = section_metrics(test.labels, test.domains, scores)
     interval = bootstrap_official(scored, draw_sections=True)
-    table = metrics_table(known, (interval.low, interval.high))
+    table = metrics_table(metrics, (interval.low, interval.high))
     mean = table.set_index("machine").loc["arithmetic mean"]
     official = table.set_index("machine").loc["official score", "official_score"]
     return {
@@ -149,25 +145,22 @@ def _keep(row: dict[str, Any]) -> None:
 
 
 def _seconds(call, *args) -> float:
-    # Of the processor, which on one core is that of the clock when nothing else runs beside.
+    # CPU time: on one core that of the clock, without other processes.
     started = time.process_time()
     call(*args)
     return time.process_time() - started
 
 
-# The page.
-
-
 @dataclass(frozen=True)
 class Entry:
-    """What the page says of a detector: all of it stands in its yaml and in its docstrings.
+    """The page's section on a detector, from its yaml and docstrings.
 
     Attributes:
         name: ``detector=<name>``.
-        comment: What the yaml begins with.
-        source: Whose idea it is, and what of it was at hand: the line ``# Source:`` of the yaml.
+        comment: First lines of the yaml.
+        source: Authors and available material, the line ``# Source:`` of the yaml.
         kind: Its class.
-        grids: What is chosen on synthetic clips.
+        grids: Settings to choose from.
     """
 
     name: str
@@ -179,7 +172,7 @@ class Entry:
     @classmethod
     @functools.cache
     def of(cls, name: str) -> Entry:
-        """Read the yaml and find the class."""
+        """Read the yaml and the class."""
         with initialize_config_module("fsasd.conf", version_base="1.3"):
             cfg = compose("config", [f"detector={name}"])
         text = (resources.files("fsasd.conf") / "detector" / f"{name}.yaml").read_text()
@@ -193,12 +186,12 @@ class Entry:
 
     @property
     def about(self) -> str:
-        """What the class says of itself, without its arguments."""
+        """The docstring of the class, without its arguments."""
         return inspect.cleandoc(self.kind.__doc__ or "").split("\nArgs:")[0].strip()
 
     @property
     def cited(self) -> str:
-        """What the module says of itself beyond its first sentence: the papers."""
+        """The docstring of the module after its first sentence: the papers."""
         return inspect.cleandoc(inspect.getmodule(self.kind).__doc__ or "").partition("\n\n")[2]
 
 
@@ -210,8 +203,8 @@ def page() -> str:
     for data, title in _TITLES.items():
         rows = measured[measured["data"] == data]
         parts += [f"## {title}", _MEASURED[data], _results(rows, entries)]
-    parts.append("## What each is")
-    # What a class says stands with the detector of the shortest name.
+    parts.append("## Descriptions")
+    # The docstring of a class is shown at the detector with the shortest name.
     first: dict[type, Entry] = {}
     for entry in sorted(entries, key=lambda entry: len(entry.name)):
         first.setdefault(entry.kind, entry)
@@ -221,9 +214,9 @@ def page() -> str:
 
 _HEAD = """\
 `detector=<name>` chooses one; `fsasd -m experiment=detectors 'detector=glob(*)'` runs all of them
-on the data that are chosen, and ends with the table below for them, and with those that could not
-run. What each is, how it deviates
-from its source and what is chosen on synthetic clips stands [below](#what-each-is).
+on the chosen data, ends with the table below for them, and names those that could not run.
+Descriptions, deviations from the sources and the settings that are chosen on synthetic clips are
+[below](#descriptions).
 
 This page is written by `python -m benchmarks.detectors` from the config group, the docstrings and
 `docs/detectors.csv`: do not edit it."""
@@ -231,27 +224,27 @@ _TITLES = {"real": "On real recordings", "factory": "On the simulated factory"}
 _MEASURED = {
     "real": """\
 A small set cut from MIMII, DCASE 2020 and A2212 motors: seven machines with 4 to 92 training clips
-and 8 to 69 test clips. Each machine plays the target: a detector learns from normal clips alone.
+and 8 to 69 test clips. On each machine a detector is fitted to normal clips only.
 
 ```sh
 python -m benchmarks.detectors --real path/to/firstshot-real
 ```
 
-The best are first. Each detector is on its own settings, but for what is noted with its seeds,
-without synthetic clips. In parentheses: what of the source was at hand. Training is that of all
+The best are first. Each detector has its default settings, except as noted with its seeds, and no
+synthetic clips. In parentheses: the available material of the source. Training is that of all
 machines together, scoring that of a clip from audio, both on one core. AUC, pAUC and official score
 are in percent, means over seeds; ± is the spread over seeds, in brackets is the 95 % bootstrap
 interval over machines and clips. The official score is a harmonic mean: a single AUC of 0, as eight
 test clips may give, makes it 0.
 
-Rows of detectors with networks, here and below, are of before log-mels were computed in NumPy and
-k-means had points in an order of their own (fkie and statex keep centres of it); the command makes
-them anew. With 4 to 92 training clips TWFR-GMM's covariance is shrunk, but for twfr_gmm_paper and
-guan_heu_system2.""",
+Rows of detectors with networks, here and below, were measured before log-mels were computed in
+NumPy and k-means had points in canonical order (its centres are references of fkie and statex); the
+command measures them again. With 4 to 92 training clips TWFR-GMM's covariance is shrunk, except in
+twfr_gmm_paper and guan_heu_system2.""",
     "factory": """\
-A simulation: it says how the detectors differ, not how good they are. The columns are those above.
-Networks that would train for long had fewer epochs than their own, as is noted with their seeds:
-what they reach with all of them is not known. With 60 training clips, 10 of them of the target
+A simulation: it shows how detectors differ, not how good they are. The columns are those above.
+Networks with long trainings had fewer epochs than by default, as noted with their seeds: their
+metrics with all epochs are not known. With 60 training clips, 10 of them of the target
 domain, a shrunk covariance costs TWFR-GMM 5 points of AUC in the target domain (twfr_gmm_paper has
 the full one).
 
@@ -260,7 +253,7 @@ python -m benchmarks.detectors --factory
 ```""",
 }
 _SEEDS = 3
-"""Fewer say little of what is chance."""
+"""Fewer seeds do not show the spread."""
 
 
 def _results(rows: pd.DataFrame, entries: Sequence[Entry]) -> str:
@@ -269,29 +262,29 @@ def _results(rows: pd.DataFrame, entries: Sequence[Entry]) -> str:
         "| official score | seeds |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    found: dict[str, pd.DataFrame] = {}
+    measured: dict[str, pd.DataFrame] = {}
     without: dict[str, list[str]] = {}
     for entry in entries:
-        own = rows[rows["detector"] == entry.name]
-        if "official" in own and own["official"].notna().any():
-            found[entry.name] = own[own["official"].notna()]
+        of_detector = rows[rows["detector"] == entry.name]
+        if "official" in of_detector and of_detector["official"].notna().any():
+            measured[entry.name] = of_detector[of_detector["official"].notna()]
         else:
-            note = next(iter(own.get("note", pd.Series(dtype=str)).dropna()), "")
+            note = next(iter(of_detector.get("note", pd.Series(dtype=str)).dropna()), "")
             without.setdefault(_WITHOUT.get(note, note), []).append(_link(entry.name))
     sources = {entry.name: entry.source for entry in entries}
-    for name in sorted(found, key=lambda name: -found[name]["official"].mean()):
-        own = found[name]
-        lines.append(f"| {' | '.join([_link(name), sources[name], *cells(own), _seeds(own)])} |")
-    parts = ["\n".join(lines)] if found else []
-    if any(len(own) < _SEEDS for own in found.values()):
-        parts.append(f"† Fewer than {_SEEDS} seeds: how much of it is chance is not known.")
+    for name in sorted(measured, key=lambda name: -measured[name]["official"].mean()):
+        one = measured[name]
+        lines.append(f"| {' | '.join([_link(name), sources[name], *cells(one), _seeds(one)])} |")
+    parts = ["\n".join(lines)] if measured else []
+    if any(len(one) < _SEEDS for one in measured.values()):
+        parts.append(f"† Fewer than {_SEEDS} seeds: the spread is not known.")
     parts += [f"{why}: {', '.join(names)}." for why, names in without.items()]
     return "\n\n".join(parts)
 
 
 _WITHOUT = {
     "": "Not yet measured",
-    NO_WEIGHTS: "Not measured, for want of pretrained weights; tests run the code on random ones",
+    NO_WEIGHTS: "Not measured, since pretrained weights were not available (tests use random ones)",
 }
 
 
@@ -299,9 +292,9 @@ def _link(name: str) -> str:
     return f"[{name}](#{name})"
 
 
-def _seeds(own: pd.DataFrame) -> str:
-    few = "" if len(own) >= _SEEDS else " †"
-    return f"{len(own)}{few}" + "".join(f" with {note}" for note in own["note"].dropna().unique())
+def _seeds(rows: pd.DataFrame) -> str:
+    few = "" if len(rows) >= _SEEDS else " †"
+    return f"{len(rows)}{few}" + "".join(f" with {note}" for note in rows["note"].dropna().unique())
 
 
 def _described(entry: Entry, first: Entry) -> str:
@@ -312,7 +305,7 @@ def _described(entry: Entry, first: Entry) -> str:
     )
     of_class = [entry.about.replace("\nDeviations:", "\n**Deviations**:"), entry.cited]
     if entry is not first:
-        of_class = [f"For what it does, and how it deviates, see {_link(first.name)}."]
+        of_class = [f"Description and deviations: see {_link(first.name)}."]
     parts = [
         f"### {entry.name}",
         entry.comment,

@@ -95,7 +95,7 @@ def test_dimensions_that_say_the_same_or_nothing_are_penalised():
 
 def test_views_of_a_class_are_near_only_in_the_second_part(train):
     network = MaskedAutoencoder(128, 32, patch=16, dim=16, depth=1, heads=1)
-    training = CMAETraining(network, seen=0.25, weight=1.0, classes_from=3, learning_rate=1e-3)
+    training = CMAETraining(network, visible=0.25, weight=1.0, classes_from=3, learning_rate=1e-3)
     images, _ = Images(train, Image(32)).__getitems__(range(6))
 
     def loss(labels, epoch):
@@ -135,10 +135,10 @@ def test_the_score_is_the_sum_of_both_numbers_in_units_of_normal_clips(fitted, t
             batch = torch.from_numpy(image.copy())[None]
             patches = network.patches(batch)
             errors = []
-            for seen in network.visible_in_turn(0.25):
-                hidden = sorted(set(range(16)) - set(seen[0].tolist()))
-                guessed = network(batch, seen)[1]
-                errors.append((guessed - patches)[0, hidden].square().mean().item())
+            for visible in network.visible_in_turn(0.25):
+                hidden = sorted(set(range(16)) - set(visible[0].tolist()))
+                reconstructed = network(batch, visible)[1]
+                errors.append((reconstructed - patches)[0, hidden].square().mean().item())
             states = network.encode(patches, torch.arange(16)[None])[0].mean(dim=0)
             yield np.mean(errors), (states / states.norm()).numpy()
 
@@ -150,7 +150,7 @@ def test_the_score_is_the_sum_of_both_numbers_in_units_of_normal_clips(fitted, t
     expected = 0.5 * (errors - bank_errors.mean()) / bank_errors.std()
     expected += 0.5 * (distance - own.mean()) / own.std()
     np.testing.assert_allclose(fitted.score(test_clips), expected, rtol=1e-2, atol=1e-2)
-    only = clone(fitted).set_params(guessing=1.0).fit(train).score(test_clips)
+    only = clone(fitted).set_params(reconstruction=1.0).fit(train).score(test_clips)
     np.testing.assert_allclose(only, (errors - bank_errors.mean()) / bank_errors.std(), rtol=1e-3)
 
 
@@ -158,10 +158,10 @@ def test_shares_of_the_two_numbers_come_from_one_training(train, test_clips, mon
     fits = []
     fit = CMAE.fit
     monkeypatch.setattr(CMAE, "fit", lambda self, clips: fits.append(1) or fit(self, clips))
-    grid = [{"guessing": share} for share in (0.0, 0.5, 1.0)]
-    distance, both, guessing = CMAE(**SMALL).score_path(grid, train, test_clips)
+    grid = [{"reconstruction": share} for share in (0.0, 0.5, 1.0)]
+    distance, both, reconstruction = CMAE(**SMALL).score_path(grid, train, test_clips)
     assert len(fits) == 1
-    np.testing.assert_allclose(both, (distance + guessing) / 2)
+    np.testing.assert_allclose(both, (distance + reconstruction) / 2)
 
 
 def test_the_network_is_trained_once_for_all_machines(
@@ -189,7 +189,7 @@ def test_a_folder_with_another_network_is_refused(normals, train, tmp_path):
 
 def test_a_grid_of_a_prepared_network_is_one_of_the_score(normals, train, test_clips, tmp_path):
     detector = CMAE(**SMALL | {"epochs": 1}).prepare(normals, tmp_path)
-    grid = [{"guessing": 0.0}, {"guessing": 1.0}]
+    grid = [{"reconstruction": 0.0}, {"reconstruction": 1.0}]
     assert detector.score_path(grid, train, test_clips).shape == (2, len(test_clips))
     with pytest.raises(ValueError, match=r"with epochs=1 instead of 2: .* cannot be chosen once"):
         detector.score_path([*grid, {"epochs": 2}], train, test_clips)
@@ -237,13 +237,13 @@ def test_anomalies_are_not_trained_on(train, factory_clips, fitted, tmp_path):
 
 def test_the_recipe_is_what_the_network_depends_on():
     recipe = CMAE(**SMALL).network_spec()
-    assert recipe == CMAE(guessing=0.1, **SMALL).network_spec()
+    assert recipe == CMAE(reconstruction=0.1, **SMALL).network_spec()
     assert recipe != CMAE(**SMALL | {"dim": 32}).network_spec()
     assert recipe["class"] == "fsasd.detectors.cmae.CMAE"
 
 
 def test_training_guesses_better(fitted, train):
-    trained = CMAE(**SMALL | {"epochs": 12, "guessing": 1.0}).fit(train)
+    trained = CMAE(**SMALL | {"epochs": 12, "reconstruction": 1.0}).fit(train)
     assert trained.moments_[0, 0] < fitted.moments_[0, 0]
 
 

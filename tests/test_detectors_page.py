@@ -1,4 +1,4 @@
-"""docs/detectors.md says what the config group and the docstrings say, and what was measured."""
+"""docs/detectors.md follows the config group, the docstrings and the measured table."""
 
 import re
 
@@ -24,18 +24,18 @@ def test_every_detector_is_named_below_each_title_and_has_a_section():
 
 
 @pytest.mark.parametrize("name", sorted(set(available()) - {"auto", "ensemble"}))
-def test_every_detector_says_whose_idea_it_is(name):
+def test_every_detector_has_a_source(name):
     assert re.fullmatch(
         r"scikit-learn|Zeng \(notes\)|\w.*\d{4}.* \([\w ]+\)", Entry.of(name).source
     )
 
 
-def test_what_a_section_says_stands_in_the_yaml_and_the_docstrings():
+def test_a_section_is_of_the_yaml_and_the_docstrings():
     entry = Entry.of("autoencoder")
     assert entry.comment == "The baseline of DCASE 2023 Task 2."
     assert entry.source == "Harada et al., EUSIPCO 2023 (code)"
     assert "github.com/nttcslab/dcase2023_task2_baseline_ae" in entry.cited
-    assert entry.about.startswith("How badly an autoencoder")
+    assert entry.about.startswith("Reconstruction error of an autoencoder")
     assert "Deviations: trained on all windows" in entry.about
     assert "Args" not in entry.about
     assert entry.grids == [{"scored_by": ["mse", "mahalanobis"]}]
@@ -50,17 +50,17 @@ def test_parameters_times_and_metrics_are_measured():
     assert measure(["detector=knn", *QUICK])["official"] == row["official"]
 
 
-def test_what_all_machines_share_is_prepared(monkeypatch):
-    heard = []
+def test_networks_of_all_machines_are_prepared(monkeypatch):
+    prepared_on = []
     prepare = detectors.Detector.prepare
 
     def noted(self, clips, folder, trainer=None):
-        heard.extend(clip.machine for clip in clips)
+        prepared_on.extend(clip.machine for clip in clips)
         return prepare(self, clips, folder, trainer)
 
     monkeypatch.setattr("fsasd.detectors.flow.Flow.prepare", noted)
     measure(["detector=flow", "detector.epochs=0", *QUICK])
-    assert set(heard) == {"fan", "pump"}
+    assert set(prepared_on) == {"fan", "pump"}
 
 
 def test_weights_that_are_not_at_hand_are_noted(tmp_path):
@@ -122,7 +122,7 @@ def test_the_best_are_first_and_fewer_seeds_and_other_settings_are_marked(measur
     assert "† Fewer than 3 seeds" in measured
 
 
-def test_what_was_not_measured_is_listed_with_the_reason(measured):
+def test_detectors_that_were_not_measured_are_listed_with_the_reason(measured):
     assert "| [genrep]" not in measured
-    assert re.search(r"for want of pretrained weights; .*: \[genrep\]\(#genrep\)\.", measured)
+    assert re.search(r"pretrained weights were not available .*: \[genrep\]\(#genrep\)\.", measured)
     assert re.search(r"Not yet measured: .*\[gmm\]\(#gmm\), ", measured)

@@ -33,30 +33,30 @@ def test_patches_are_standardised(network):
 
 def test_masked_patches_do_not_enter_the_reconstruction(network):
     image = torch.randn(1, 32, 48)
-    seen = torch.tensor([[0, 3]])
+    visible = torch.tensor([[0, 3]])
     other = image.clone()
-    other[:, :, 16:] += 5  # of what is seen, patches 0 and 3 are all of the first 16 frames
-    for one, same in zip(network(image, seen), network(other, seen), strict=True):
+    other[:, :, 16:] += 5  # of what is visible, patches 0 and 3 are all of the first 16 frames
+    for one, same in zip(network(image, visible), network(other, visible), strict=True):
         torch.testing.assert_close(one, same)
     other = image.clone()
     other[:, :16, :16] += 5
-    assert not torch.allclose(network(image, seen)[1], network(other, seen)[1], atol=1e-3)
+    assert not torch.allclose(network(image, visible)[1], network(other, visible)[1], atol=1e-3)
 
 
 def test_the_order_of_what_is_seen_does_not_matter(network):
     image = torch.randn(1, 32, 48)
-    states, guessed = network(image, torch.tensor([[0, 3, 5]]))
+    states, reconstructed = network(image, torch.tensor([[0, 3, 5]]))
     turned, same = network(image, torch.tensor([[5, 0, 3]]))
-    torch.testing.assert_close(guessed, same, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(reconstructed, same, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(states[:, [2, 0, 1]], turned, atol=1e-5, rtol=1e-4)
 
 
 def test_the_error_is_that_of_hidden_patches():
-    guessed, patches = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
-    seen = torch.tensor([[0, 1], [2, 4]])
+    reconstructed, patches = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
+    visible = torch.tensor([[0, 1], [2, 4]])
     hidden = torch.tensor([[2, 3, 4], [0, 1, 3]])
-    for i, error in enumerate(masked_error(guessed, patches, seen)):
-        expected = (guessed - patches)[i, hidden[i]].square().mean()
+    for i, error in enumerate(masked_error(reconstructed, patches, visible)):
+        expected = (reconstructed - patches)[i, hidden[i]].square().mean()
         torch.testing.assert_close(error, expected)
 
 
@@ -69,10 +69,10 @@ def test_in_turn_each_patch_is_seen_once(share):
 
 
 def test_at_random_no_patch_is_seen_twice(network):
-    seen = network.random_visible(50, 0.5, torch.device("cpu"))
-    assert seen.shape == (50, 3)
-    assert all(len(row.unique()) == 3 for row in seen)
-    assert len(seen.sort(dim=1).values.unique(dim=0)) > 10
+    visible = network.random_visible(50, 0.5, torch.device("cpu"))
+    assert visible.shape == (50, 3)
+    assert all(len(row.unique()) == 3 for row in visible)
+    assert len(visible.sort(dim=1).values.unique(dim=0)) > 10
 
 
 def test_patches_that_do_not_fill_the_spectrogram_are_told():

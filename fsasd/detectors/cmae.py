@@ -110,7 +110,7 @@ class CMAETraining(L.LightningModule):
 
     Args:
         network: The autoencoder.
-        seen: Share of visible patches.
+        visible: Share of visible patches.
         weight: Of the contrastive loss and of ``collapse``.
         classes_from: The epoch from which positives are clips of one class, not only views of one
             recording.
@@ -122,7 +122,7 @@ class CMAETraining(L.LightningModule):
         self,
         network: MaskedAutoencoder,
         *,
-        seen: float,
+        visible: float,
         weight: float,
         classes_from: int,
         learning_rate: float,
@@ -132,7 +132,7 @@ class CMAETraining(L.LightningModule):
         self.network = network
         dim = network.embed.out_features
         self.project = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 64))
-        self.seen = seen
+        self.visible = visible
         self.weight = weight
         self.classes_from = classes_from
         self.learning_rate = learning_rate
@@ -144,7 +144,7 @@ class CMAETraining(L.LightningModule):
         for _ in range(2):
             # Views differ in their shift over time and in the masked patches.
             view = images.roll(int(torch.randint(images.shape[2], ())), dims=2)
-            visible = self.network.random_visible(len(view), self.seen, view.device)
+            visible = self.network.random_visible(len(view), self.visible, view.device)
             states, reconstructed = self.network(view, visible)
             patches = self.network.patches(view)
             errors.append(masked_error(reconstructed, patches, visible).mean())
@@ -177,13 +177,13 @@ class CMAE(Detector):
     Deviations: network, weights of the losses and score are inferred from the abstract.
 
     Args:
-        guessing: Weight of the reconstruction error in the score, in [0, 1].
+        reconstruction: Weight of the reconstruction error in the score, in [0, 1].
         frames: Of a spectrogram, 32 ms each; a multiple of ``patch``.
         patch: Bands and frames of a patch.
         dim: Of the encoder.
         depth: Blocks of the encoder.
         heads: Attention heads of a block.
-        seen: Share of visible patches in training.
+        visible: Share of visible patches in training.
         weight: Of the contrastive loss.
         epochs: Passes over the clips with the contrastive loss of recordings.
         class_epochs: Further passes with the contrastive loss of classes.
@@ -195,17 +195,17 @@ class CMAE(Detector):
 
     network_attributes: ClassVar[frozenset[str]] = frozenset({"network_"})
     trains_network: ClassVar[bool] = True
-    score_params: ClassVar[frozenset[str]] = frozenset({"guessing"})
+    score_params: ClassVar[frozenset[str]] = frozenset({"reconstruction"})
 
     def __init__(
         self,
-        guessing: float = 0.5,
+        reconstruction: float = 0.5,
         frames: int = 304,
         patch: int = 16,
         dim: int = 192,
         depth: int = 6,
         heads: int = 4,
-        seen: float = 0.25,
+        visible: float = 0.25,
         weight: float = 0.1,
         epochs: int = 50,
         class_epochs: int = 20,
@@ -214,13 +214,13 @@ class CMAE(Detector):
         learning_rate: float = 5e-4,
         seed: int = 0,
     ) -> None:
-        self.guessing = guessing
+        self.reconstruction = reconstruction
         self.frames = frames
         self.patch = patch
         self.dim = dim
         self.depth = depth
         self.heads = heads
-        self.seen = seen
+        self.visible = visible
         self.weight = weight
         self.epochs = epochs
         self.class_epochs = class_epochs
@@ -294,7 +294,7 @@ class CMAE(Detector):
         errors, points = self._errors_and_embeddings(clips)
         values = np.stack([errors, Bank(self.bank_).nearest(points, 1)[:, 0] / 2])
         error, distance = (values - self.moments_[0][:, None]) / self.moments_[1][:, None]
-        return self.guessing * error + (1 - self.guessing) * distance
+        return self.reconstruction * error + (1 - self.reconstruction) * distance
 
     def n_parameters(self) -> int:
         """Return the number of weights of the network and of values in the bank."""
@@ -323,7 +323,7 @@ class CMAE(Detector):
             network = self._network()
             training = CMAETraining(
                 network,
-                seen=self.seen,
+                visible=self.visible,
                 weight=self.weight,
                 classes_from=self.epochs,
                 learning_rate=self.learning_rate,
@@ -345,7 +345,7 @@ class CMAE(Detector):
     def _errors_and_embeddings(self, clips: Clips) -> tuple[np.ndarray, np.ndarray]:
         """Return (n,) reconstruction errors and (n, dim) embeddings of length 1."""
         network = self._fitted_network()
-        turns = network.visible_in_turn(self.seen)
+        turns = network.visible_in_turn(self.visible)
         everything = torch.arange(network.n_patches)[None]
         errors, points = [], []
         with torch.inference_mode():

@@ -34,8 +34,8 @@ _FROM_ZERO = (
     "reg_covar", "smote", "weight", "weight_decay",
 )  # fmt: skip
 _SHARES = (
-    "audio_share", "balance", "blend", "condition_dropout", "ema_decay", "featex", "guessing",
-    "seen", "statex",
+    "audio_share", "balance", "blend", "condition_dropout", "ema_decay", "featex", "reconstruction",
+    "visible", "statex",
 )  # fmt: skip
 
 RANGES: dict[str, Interval] = {
