@@ -27,8 +27,8 @@ class Clip:
         synthetic: Synthesised by a generator: mono, whichever channel is taken of real recordings.
         recording: Name of the recording that the clip was cut from, where several clips were cut
             from one: they are not independent of each other (see ``Clips.recordings``).
-        type: Type of the machine, such as ``fan``. Like ``site``, it is looked at by validation
-            alone (see ``FirstShotDataModule.types``), and is in no key of other stages.
+        type: Type of the machine, such as ``fan`` (see ``FirstShotDataModule.types``). Like
+            ``site``, no detector or generator uses it, and it is in no description of clips.
         site: Where the machine stands, such as a plant.
 
     >>> Clip(Path("fan/train/a.wav"), "fan", label="normal").domain is None
