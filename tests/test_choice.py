@@ -39,7 +39,7 @@ class Recited(Detector):
 
 def recited(label, scores, **known):
     """Clips that get these (settings, n) scores."""
-    return Clips([Clip(Path(f"{a}_{b}_{i}.wav"), "fan", label=label, **known)
+    return Clips([Clip(Path(f"{a}_{b}_{i}.wav"), "fan", label=label, recording=str(i), **known)
                   for i, (a, b) in enumerate(np.asarray(scores).T)])  # fmt: skip
 
 
@@ -295,6 +295,40 @@ def test_calibration_does_not_depend_on_the_scale():
     scaled, _ = calibrated(2 * held - 7, 2 * made - 7, labels)
     np.testing.assert_allclose(scaled, 2 * scores - 7)
     assert relabelled.tolist() == [0] * 10 + [1] * 4
+
+
+# Clips that were cut from one recording
+
+
+def test_copies_of_a_clip_are_held_out_together(train):
+    held_out, _ = crossfit(KNN(), [{}], Clips([*train, *train], train.cache), train[[]])
+    assert (held_out > 0.1).all()
+
+
+@pytest.mark.parametrize(("recordings", "chosen"), [(13, 1), (12, 0)])
+def test_clips_of_few_recordings_are_few_real_clips(recordings, chosen):
+    clips = recited("normal", drawn(0, 0))
+    train = Clips([replace(c, recording=str(i % recordings)) for i, c in enumerate(clips)])
+    selection = choice(Recited(0), WHICH, train, both(drawn(0, 0), drawn(0, 3)))
+    assert selection.setting == {"which": chosen}
+    if not chosen:
+        assert f"{recordings} real and 40 synthetic" in selection.abstain_reason
+
+
+def test_test_clips_of_one_recording_are_resampled_together():
+    test = both(drawn(0, 0), drawn(1, 1))
+    few = Clips([replace(clip, recording=str(i // 8)) for i, clip in enumerate(test)])
+    curves = []
+    for clips in (test, few):
+        evidence = measure(Recited(0), WHICH, test[:40], both(drawn(0, 0), drawn(0, 3)), clips)
+        curves.append(in_hindsight(evidence, choose(evidence, WHICH), WHICH, clips).real)
+    groups = np.arange(len(test)) // 8
+    expected = WHICH.curve(
+        test.labels, evidence.test, groups=groups, candidates=evidence.candidates
+    )
+    np.testing.assert_array_equal(curves[1].resampled, expected.resampled)
+    np.testing.assert_array_equal(curves[0].table["auc"], curves[1].table["auc"])
+    assert not np.array_equal(curves[0].resampled, curves[1].resampled)
 
 
 # Too few clips

@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from fsasd.data.manifest import read_manifest
 from fsasd.data.metadata import read_clips
 from fsasd.detection.section import (
     SectionResult,
+    calibrate,
     file_names,
     in_section,
     load_scores,
@@ -345,6 +347,15 @@ def test_a_silent_training_clip_costs_real_recordings_no_f1(real, silent):
         found = run_section(KNN(), Selector(), with_silent(train, silent, place), test).metrics
         assert found.f1_source > clean.f1_source - 0.05
         assert found.f1_target > clean.f1_target - 0.05
+
+
+def test_clips_of_one_recording_are_held_out_together(train, tmp_path):
+    """Of each clip there is a copy: a threshold of fits on the copies would be near 0."""
+    copies = [replace(c, path=tmp_path / f"{i}.wav", label="normal") for i, c in enumerate(train)]
+    for clip, copy in zip(train, copies, strict=True):
+        shutil.copy(clip.path, copy.path)
+    calibration = calibrate(KNN(), Clips([*train, *copies], train.cache))
+    assert (calibration.normal > 0.1).all()
 
 
 def test_the_false_alarm_rate_sets_the_threshold(train, test_clips):

@@ -45,6 +45,6 @@ def test_names_of_recordings_are_numbered_and_unknown_ones_stand_alone():
         3,
         4,
     ]
-    assert recording_groups([1, 0, None]).tolist() == [0, 1, 2]
-    assert recording_groups([None, float("nan")]) is None
+    assert recording_groups([1, 0, None, 1]).tolist() == [0, 1, 2, 0]
+    assert recording_groups([None, float("nan"), "a", 0]) is None
     assert recording_groups(()) is None

@@ -114,6 +114,26 @@ def test_intervals_of_a_mean_are_over_machines_too():
     assert widths[0] < single["gain_high"] - single["gain_low"] + widths[1]
 
 
+def test_machines_of_one_type_are_no_independent_machines():
+    """Four fans that are alike, and a pump: as much evidence of other types as two machines."""
+    fans = [setting_scores(f"fan{i}", 0, default=1, synthetic=3, oracle=3) for i in range(4)]
+    pump = setting_scores("pump", 1, default=1, synthetic=1, oracle=3)
+    scores = pd.concat([*fans, pump])
+    types = np.where(scores["machine"] == "pump", "pump", "fan")
+    alone = compare(scores, resamples=300)
+    typed = compare(scores.assign(type=types, site="north"), resamples=300)
+    for setting in ("synthetic", "oracle"):
+        rows = [line(table, "mean", setting) for table in (alone, typed)]
+        assert rows[0]["gain"] == rows[1]["gain"]
+    rows = [line(table, "mean", "synthetic") for table in (alone, typed)]
+    assert rows[0]["gain_low"] > 0
+    assert rows[1]["gain_low"] < 0.05 * rows[1]["gain"] < rows[0]["gain_low"]
+    assert line(typed, "fan0", "synthetic")[["type", "site"]].tolist() == ["fan", "north"]
+    assert typed.loc[typed["machine"] == "mean", ["type", "site"]].isna().all(axis=None)
+    each = compare(scores.assign(type=scores["machine"], site=None), resamples=300)
+    pd.testing.assert_frame_equal(each.drop(columns=["type", "site"]), alone, check_exact=True)
+
+
 def test_runs_of_a_machine_are_averaged_on_the_same_clips():
     runs = [setting_scores("fan", seed, default=1, synthetic=2, oracle=3).assign(run=seed)
             for seed in range(3)]  # fmt: skip
@@ -227,6 +247,9 @@ def test_what_cannot_be_judged_is_not_validated(fan, selector):
 
 
 def test_the_summary_says_what_was_chosen_and_what_it_was_worth(validated, tmp_path):
+    validated = {
+        key: replace(section, type=key.machine, site="north") for key, section in validated.items()
+    }
     write_validation(tmp_path, validated)
     table = pd.read_csv(tmp_path / "validation.csv", dtype={"section": str})
     assert table["machine"].tolist() == ["fan", "valve", "mean"]
@@ -242,6 +265,7 @@ def test_the_summary_says_what_was_chosen_and_what_it_was_worth(validated, tmp_p
         )
         assert -1 <= row["spearman_low"] <= row["spearman"] <= row["spearman_high"] <= 1
         assert row["gap"] == pytest.approx(section.selection.gap.auc)
+        assert (row["type"], row["site"]) == (section.type, "north")
     mean = table.iloc[-1]
     assert mean["regret"] == pytest.approx(table["regret"][:2].mean())
     assert mean["spearman"] == pytest.approx(table["spearman"][:2].mean())

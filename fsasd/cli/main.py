@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -360,7 +361,8 @@ class Run:
                     continue
                 key = SectionId(machine, section)
                 log_selection(f"reference {key}", validated.selection)
-                yield key, validated
+                known = {"type": self.data.types[machine], "site": self.data.sites.get(machine)}
+                yield key, replace(validated, **known)
 
     def pretrain(self, folder: Path) -> None:
         """Make the nano model from nothing (see ``generation.nano``)."""

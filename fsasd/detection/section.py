@@ -34,7 +34,6 @@ from fsasd.selection.choice import (
     in_hindsight,
     measure,
 )
-from fsasd.selection.crossfit import recordings_of
 from fsasd.selection.selector import Selection, Selector
 from fsasd.selection.settings import title
 from fsasd.selection.significance import WIDE_GAP
@@ -293,7 +292,7 @@ def calibrate(
     Raises:
         ValueError: Fewer than 2 clips, or one whose score is not finite.
     """
-    groups = recording_groups(recordings_of(train))
+    groups = recording_groups(train.recordings)
     scores = held_out_scores(detector, train, groups=groups)
     require_finite(scores, train)
     held_out = dict(zip(file_names(train), scores.tolist(), strict=True))

@@ -17,7 +17,6 @@ from fsasd.evaluation.metrics import Section, SectionMetrics, metrics_table
 from fsasd.evaluation.submission import write_decisions, write_scores
 from fsasd.evaluation.uncertainty import bootstrap_official
 from fsasd.selection.choice import Hindsight, evaluated_domains
-from fsasd.selection.crossfit import recordings_of
 from fsasd.selection.selector import Curve, Selection
 from fsasd.selection.validation import ValidatedSection, compare, summarise
 
@@ -47,7 +46,7 @@ def evaluate(results: Sequence[SectionResult], resamples: int = 1000) -> pd.Data
             evaluated_domains(r.test),
             r.detection.scores,
             r.detection.decisions,
-            recording_groups(recordings_of(r.test)),
+            recording_groups(clip.recording for clip in r.test),
         )
         for r in known
     ]
@@ -118,7 +117,12 @@ def write_validation(
     """
     inner = folder / "validation"
     write_selections(inner, ((key, v.selection, v.hindsight) for key, v in validated.items()))
-    scores = pd.concat([_titled(key, v.hindsight.scores) for key, v in validated.items()])
+    scores = pd.concat(
+        [
+            _titled(key, v.hindsight.scores).assign(type=v.type, site=v.site)
+            for key, v in validated.items()
+        ]
+    )
     compared = compare(scores, objective)
     compared.to_csv(inner / "comparison.csv", index=False)
     summarise(validated, compared).to_csv(folder / "validation.csv", index=False)

@@ -17,20 +17,19 @@ def recording_groups(recordings: Iterable[str | float | None]) -> NDArray[np.int
     """Number the recordings that clips were cut from, in the order of the clips.
 
     Args:
-        recordings: Of each clip, n; ``None`` or NaN where it is not known: then the clip is taken
-            for a recording of its own.
+        recordings: Of each clip, n (``Clips.recordings``); ``None`` or NaN where it is not known:
+            then the clip is taken for a recording of its own.
 
     Returns:
-        (n,) equal for clips of one recording; ``None`` where no recording is known.
+        (n,) equal for clips of one recording; ``None`` where no two clips are of one.
 
-    >>> recording_groups(["a", None, "a"]), recording_groups([None, None])
+    >>> recording_groups(["a", None, "a"]), recording_groups(["a", "b", None, None])
     (array([0, 1, 0]), None)
     """
     keys = [(row, None) if pd.isna(name) else (0, name) for row, name in enumerate(recordings)]
-    if all(name is None for _, name in keys):
-        return None
     numbers: dict[tuple[int, str | float | None], int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+    groups = [numbers.setdefault(key, len(numbers)) for key in keys]
+    return None if len(numbers) == len(groups) else np.array(groups)
 
 
 def split_folds(

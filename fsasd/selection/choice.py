@@ -22,7 +22,7 @@ from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector, TooFewClipsError, require_finite
 from fsasd.evaluation.folds import recording_groups
 from fsasd.evaluation.metrics import known_domains
-from fsasd.selection.crossfit import NO_SOURCE, calibrated, crossfit, recordings_of, source_rows
+from fsasd.selection.crossfit import NO_SOURCE, calibrated, crossfit, source_rows
 from fsasd.selection.selector import Curve, Selection, Selector
 from fsasd.selection.settings import PARAMETER, Candidates, row_of, title
 from fsasd.selection.significance import DomainGap, domain_gap, n_independent, unlike_real_clips
@@ -296,7 +296,7 @@ def in_hindsight(
         )
     candidates = evidence.candidates
     domains = evaluated_domains(test)
-    groups = recording_groups(recordings_of(test))
+    groups = recording_groups(clip.recording for clip in test)
     real = selector.curve(test.labels, evidence.test, domains, groups=groups, candidates=candidates)
     rows = _compared(selector, selection, candidates, real)
     default = next(name for name, row in rows.items() if row == candidates.default)
@@ -345,7 +345,7 @@ def _groups(train: Clips, synthetic: Clips) -> NDArray[np.int_]:
     sources = source_rows(train, synthetic)
     names = [clip.path.name for clip in [*train, *synthetic]]
     first = np.arange(len(names))
-    if (groups := recording_groups(recordings_of(train))) is not None:
+    if (groups := recording_groups(train.recordings)) is not None:
         first[: len(train)] = np.unique(groups, return_index=True)[1][groups]
     first[len(train) :] = np.where(sources == NO_SOURCE, first[len(train) :], first[sources])
     order = sorted(range(len(names)), key=lambda i: (names[i], i))
@@ -397,9 +397,9 @@ def _score_table(
             "file": printable(clip.path.name),
             "label": clip.label,
             "domain": clip.domain,
-            "recording": recording,
+            "recording": clip.recording,
         }
-        for clip, recording in zip(test, recordings_of(test), strict=True)
+        for clip in test
     )
     tables: Sequence[pd.DataFrame] = [
         clips.assign(setting=name, default=name == default, score=scores[row])

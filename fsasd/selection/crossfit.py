@@ -50,7 +50,7 @@ def crossfit(
     """
     if len(train) < 2:
         raise TooFewClipsError(f"cross-fitting needs 2 clips at least, found {len(train)}")
-    splits = split_folds(len(train), folds, seed, recording_groups(recordings_of(train)))
+    splits = split_folds(len(train), folds, seed, recording_groups(train.recordings))
     fold_of = np.empty(len(train), dtype=int)
     for number, (_, fold) in enumerate(splits):
         fold_of[fold] = number
@@ -65,11 +65,6 @@ def crossfit(
         scores = detector.score_path(settings, train[rest], clips)
         held_out[:, fold], scored[:, members] = scores[:, : len(fold)], scores[:, len(fold) :]
     return held_out, scored
-
-
-def recordings_of(clips: Clips) -> list[str | None]:
-    """Return the recording that each clip was cut from, as far as it is known."""
-    return [getattr(clip, "recording", None) for clip in clips]
 
 
 def source_rows(train: Clips, synthetic: Clips) -> NDArray[np.int_]:

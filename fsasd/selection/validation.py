@@ -10,13 +10,13 @@ Conventions: *gain* is a setting's objective minus that of the detector's defaul
 that of the best setting in hindsight (the oracle) minus its own, *closed* its gain over the
 oracle's. The oracle was chosen on the clips that it is judged by, so regrets are somewhat too
 large, for every setting alike. Intervals are of the paired bootstrap: every setting is judged on
-the same resampled clips; those of a mean are over resampled machines, too, and speak of other
-machines.
+the same resampled clips; those of a mean are over resampled types of machines, too, and speak of
+machines of other types: two fans are no two independent machines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,11 +49,15 @@ class ValidatedSection:
         selection: What its synthetic clips chose.
         hindsight: What that was worth on its real anomalies.
         strict: The generator was not trained on the machine's anomalies.
+        type: Of the machine, as far as it is known.
+        site: Of the machine, as far as it is known.
     """
 
     selection: Selection
     hindsight: Hindsight
     strict: bool
+    type: str | None = None
+    site: str | None = None
 
 
 def validation_clips(clips: Clips) -> tuple[Clips, Clips] | None:
@@ -69,7 +73,11 @@ def validation_clips(clips: Clips) -> tuple[Clips, Clips] | None:
 
 
 def validate(
-    detector: Detector, selector: Selector, clips: Clips, synthetic: Clips, strict: bool = False
+    detector: Detector,
+    selector: Selector,
+    clips: Clips,
+    synthetic: Clips,
+    strict: bool = False,
 ) -> ValidatedSection | None:
     """Choose a setting for a section with known anomalies as if they were not known.
 
@@ -90,7 +98,9 @@ def validate(
     evidence = measure(detector, selector, train, synthetic, test)
     selection = choose(evidence, selector)
     hindsight = in_hindsight(evidence, selection, selector, test)
-    return None if hindsight is None else ValidatedSection(selection, hindsight, strict)
+    if hindsight is None:
+        return None
+    return ValidatedSection(selection, hindsight, strict, clips[0].type, clips[0].site)
 
 
 def compare(
@@ -105,9 +115,10 @@ def compare(
     Args:
         scores: ``setting_scores.csv``: machine, section, label, domain, recording (where clips were
             cut from recordings), setting, default, score. With a column ``run``, a machine's runs
-            (of several seeds, say) are averaged.
+            (of several seeds, say) are averaged. With columns ``type`` and ``site`` so has the
+            result, and intervals of the mean are over types; else over machines and sections.
         objective: By which gain, regret and what is closed are measured.
-        resamples: Of clips, and of machines.
+        resamples: Of clips, and of types.
         level: Of the intervals.
         seed: Of the bootstrap.
 
@@ -130,18 +141,24 @@ def compare(
     names = list(dict.fromkeys(scores["setting"]))
     default = names.index(scores.loc[scores["default"], "setting"].iloc[0])
     oracle = names.index("oracle")
-    tables, sections = [], []
+    tables, sections, types = [], [], []
     for (machine, section), part in scores.groupby(SECTION, sort=False):
         values = _metrics(part, names, objective, resamples, rng)
+        types.append(_type(part))
         values["gain"] = values["objective"] - values["objective"][default]
         values["regret"] = values["objective"][oracle] - values["objective"]
         sections.append(values)
-        tables.append(_rows(str(machine), str(section), names, values, level))
-    means = {key: _over_sections([values[key] for values in sections]) for key in sections[0]}
+        about = {"machine": machine, "section": section}
+        about |= {key: part[key].iloc[0] for key in ("type", "site") if key in part}
+        tables.append(_rows(about, names, values, level))
+    means = {
+        key: _over_sections([values[key] for values in sections], types) for key in sections[0]
+    }
     with np.errstate(divide="ignore", invalid="ignore"):
         possible = means["gain"][oracle]
         means["closed"] = np.where(possible > 0, means["gain"] / possible, np.nan)
-    return pd.concat([*tables, _rows(MEAN, "", names, means, level)], ignore_index=True)
+    mean = _rows({"machine": MEAN, "section": ""}, names, means, level)
+    return pd.concat([*tables, mean], ignore_index=True)
 
 
 def correlate(selection: Selection, real: Curve) -> NDArray[np.float64]:
@@ -181,7 +198,8 @@ def summarise(
     Returns:
         One row per machine and section, then their ``mean``.
     """
-    used = compared[compared["setting"] == "synthetic"].drop(columns="setting").set_index(SECTION)
+    used = compared[compared["setting"] == "synthetic"].set_index(SECTION)
+    used = used.drop(columns=["setting", "type", "site"], errors="ignore")
     rows: list[dict[str, object]] = []
     correlations = []
     for section in validated.values():
@@ -189,6 +207,8 @@ def summarise(
         correlations.append(correlate(selection, real))
         rows.append(
             {
+                "type": section.type,
+                "site": section.site,
                 "strict": section.strict,
                 "chosen": title(selection.setting),
                 "argmax": title(selection.argmax),
@@ -198,8 +218,10 @@ def summarise(
                 **_named(correlations[-1], level),
             }
         )
-    known = [values for values in correlations if not np.isnan(values[:, 0]).any()]
-    rows.append({**_named(_over_sections(known), level)} if known else {})
+    known = [row for row, values in enumerate(correlations) if not np.isnan(values[:, 0]).any()]
+    types = [section.type or key for key, section in validated.items()]
+    means = _over_sections([correlations[row] for row in known], [types[row] for row in known])
+    rows.append({**_named(means, level)})
     table = pd.DataFrame([*validated, (MEAN, "")], columns=SECTION)
     return table.join(pd.DataFrame(rows)).join(used, on=SECTION)
 
@@ -232,23 +254,41 @@ def _metrics(
     return dict(zip(("auc", "pauc", "objective"), np.mean(metrics, axis=0), strict=True))
 
 
-def _over_sections(values: Sequence[NDArray]) -> NDArray:
-    """Mean over machines: as observed, then over resampled machines with resampled clips."""
+def _type(part: pd.DataFrame) -> Hashable:
+    """Type of a section's machine; the section itself where it is not known."""
+    known = part["type"].iloc[0] if "type" in part else None
+    return tuple(part.iloc[0][SECTION]) if pd.isna(known) else known
+
+
+def _over_sections(values: Sequence[NDArray], types: Sequence[Hashable]) -> NDArray:
+    """Mean over sections: as observed, then over resampled types with resampled clips.
+
+    Args:
+        values: Of each section, (metrics or settings, 1 + resamples).
+        types: Of each section; those of one type are drawn together.
+
+    Returns:
+        (metrics or settings, 1 + resamples); NaN without sections.
+    """
+    if not values:
+        return np.full((2, 2), np.nan)
     stacked = np.stack(values)
     resamples = stacked.shape[2] - 1
+    members = [[i for i, t in enumerate(types) if t == kind] for kind in dict.fromkeys(types)]
     # The same for every metric, so that what is paired stays paired.
     rng = np.random.default_rng(0)
-    picks = rng.integers(len(stacked), size=(resamples, len(stacked)))
+    picks = rng.integers(len(members), size=(resamples, len(members)))
     replicates = rng.integers(1, resamples + 1, size=picks.shape)
-    drawn = stacked[picks, :, replicates].mean(axis=1).T
-    return np.column_stack([stacked[:, :, 0].mean(axis=0), drawn])
+    sums = np.stack([stacked[rows].sum(axis=0) for rows in members])
+    sizes = np.array([len(rows) for rows in members])
+    drawn = sums[picks, :, replicates].sum(axis=1) / sizes[picks].sum(axis=1)[:, None]
+    return np.column_stack([stacked[:, :, 0].mean(axis=0), drawn.T])
 
 
 def _rows(
-    machine: str, section: str, names: Sequence[str], values: Values, level: float
+    about: Mapping[str, object], names: Sequence[str], values: Values, level: float
 ) -> pd.DataFrame:
-    columns = {"machine": machine, "section": section, "setting": names}
-    table = pd.DataFrame(columns)
+    table = pd.DataFrame({**about, "setting": names})
     for key, rows in values.items():
         summaries = [_summary(row, level) for row in rows]
         table[[key, f"{key}_low", f"{key}_high"]] = summaries
