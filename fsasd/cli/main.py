@@ -361,8 +361,8 @@ class Run:
                     continue
                 key = SectionId(machine, section)
                 log_selection(f"reference {key}", validated.selection)
-                known = {"type": self.data.types[machine], "site": self.data.sites.get(machine)}
-                yield key, replace(validated, **known)
+                kind, site = self.data.types[machine], self.data.sites.get(machine)
+                yield key, replace(validated, type=kind, site=site)
 
     def pretrain(self, folder: Path) -> None:
         """Make the nano model from nothing (see ``generation.nano``)."""
