@@ -2,11 +2,13 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from fsasd.cli.store import main
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
+from fsasd.detectors.stgram_mfn import STgramMFN
 from fsasd.store.key import Description
 from fsasd.store.store import Store
 from fsasd.store.verifying import forget
@@ -194,6 +196,19 @@ def test_a_saved_detector_is_exported(factory_clips, tmp_path, capsys):
     store.mkdir()
     assert main(["export", str(section), str(tmp_path / "alone"), "--store", str(store)]) == 0
     assert (load(tmp_path / "alone").score(train) == load(section).score(train)).all()
+
+
+def test_a_detector_is_exported_with_networks_of_the_store(factory_clips, tmp_path):
+    train = factory_clips.where(machine="bearing", split="train")
+    store = tmp_path / "store"
+    small = STgramMFN(width=0.125, epochs=1, seconds=0.5, classes="machine+attributes+domain")
+    quiet = {"accelerator": "cpu", "enable_progress_bar": False}
+    detector = small.prepare(train, store / "train" / "0123", quiet).fit(train)
+    section = store / "detect" / "4567" / "model"
+    detector.save(section, shared=store / "train" / "0123" / "shared")
+    assert main(["export", str(section), str(tmp_path / "alone"), "--store", str(store)]) == 0
+    shutil.rmtree(store)
+    np.testing.assert_allclose(load(tmp_path / "alone").score(train), detector.score(train))
 
 
 def test_the_store_is_that_of_the_environment(store, monkeypatch, capsys):

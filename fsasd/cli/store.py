@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fsasd import __version__
-from fsasd.detectors.saved import SETTINGS, export_section
+from fsasd.detectors.saved import SETTINGS, SHARED, export_section
 from fsasd.store.collecting import collect, forget_runs, garbage
 from fsasd.store.key import Description
 from fsasd.store.listing import Artifact, artifacts, folder_bytes
@@ -229,7 +229,9 @@ def _du(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.artifact)
     if (folder / SETTINGS).is_file():
-        export_section(folder, arguments.target)
+        # Networks may be in the artifacts of the stage that trained them.
+        networks = sorted(arguments.store.glob(f"*/*/{SHARED}"))
+        export_section(folder, arguments.target, shared=networks)
         return 0
     artifact = _artifact(arguments.store, arguments.artifact)
     if artifact.provenance is None or artifact.state != "whole":

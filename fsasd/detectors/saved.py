@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,14 +100,11 @@ def write_network(arrays: Mapping[str, np.ndarray], shared: Sequence[Path]) -> s
     content = save(dict(arrays))
     name = f"{hashlib.sha256(content).hexdigest()}.safetensors"
     if not any(_has_size(folder / name, len(content)) for folder in shared):
-        shared[0].mkdir(parents=True, exist_ok=True)
-        partial = shared[0] / f"{name}.{os.getpid()}.partial"
-        partial.write_bytes(content)
-        partial.replace(shared[0] / name)
+        _write_whole(shared[0] / name, content)
     return name
 
 
-def read(folder: Path, shared: Iterable[Path] = ()) -> Saved:
+def read(folder: Path, shared: Sequence[Path] = ()) -> Saved:
     """Read what ``Saved.write`` wrote; no class that the files name is imported.
 
     Args:
@@ -138,7 +135,7 @@ def read(folder: Path, shared: Iterable[Path] = ()) -> Saved:
 
 
 def export_section(
-    folder: str | Path, target: str | Path, *, shared: Iterable[Path] = (), alone: bool = True
+    folder: str | Path, target: str | Path, *, shared: Sequence[Path] = (), alone: bool = True
 ) -> None:
     """Copy a section's saved detector, with the networks that it shares with other sections.
 
@@ -166,8 +163,8 @@ def export_section(
             shutil.copyfile(path, target / path.name)
     into = (target if alone else _absolute(target).parents[_ABOVE - 1]) / SHARED
     for file in files:
-        # Checked as it is copied.
-        write_network(_read_arrays(file), [into])
+        if not _has_size(into / file.name, file.stat().st_size):
+            _write_whole(into / file.name, _read_checked(file))
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
@@ -199,7 +196,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _find_network(folder: Path, reference: str, shared: Iterable[Path]) -> Path:
+def _find_network(folder: Path, reference: str, shared: Sequence[Path]) -> Path:
     name = reference.removeprefix(f"{SHARED}/")
     section = _absolute(folder)
     places = [*shared, *(p / SHARED for p in [section, *section.parents[:_ABOVE]])]
@@ -229,7 +226,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return about
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def _write_whole(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _read_checked(path: Path) -> bytes:
+    """Return the content of a file; that of a network has the hash of its name."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -240,6 +245,11 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
             raise NotAModelError(
                 path, f"expected content with the sha256 of its name, found {digest}"
             )
+    return content
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    content = _read_checked(path)
     try:
         arrays = load(content)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
