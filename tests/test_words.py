@@ -1,6 +1,7 @@
 """Names in the package say what they hold: words that leave it open are not used as names."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,12 @@ VAGUE = {
 underscores separate: ``heard`` and ``_heard_clips``, not ``overheard``."""
 
 PHRASES = {name for name in VAGUE if "_" in name}
+
+PHRASES_OF_PAGES = re.compile(
+    r"\b(heard|hears|told|own settings?|luckiest|recipes?(?!\.json))\b|play(s|ed|ing)? the target"
+    r"|in doubt",
+    re.IGNORECASE,
+)
 
 
 def bound_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
@@ -90,6 +97,20 @@ def test_names_of_a_package_say_what_they_hold(name):
 
 def test_packages_that_are_not_clean_exist():
     assert set(PACKAGES) >= NOT_YET
+
+
+def test_pages_and_configuration_use_the_same_words():
+    root = PACKAGE.parent
+    texts = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("conf/**/*.yaml"),
+             PACKAGE / "report" / "report.html"]  # fmt: skip
+    vague = [
+        f"{path.relative_to(root)}:{number}: {line.strip()}"
+        for path in texts
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if PHRASES_OF_PAGES.search(line)
+    ]
+    assert len(texts) > 50
+    assert not vague, "\n".join(vague)
 
 
 @pytest.mark.parametrize(
