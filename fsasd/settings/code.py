@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fsasd.settings.objects import parts
+from fsasd.settings.objects import components
 
 KEPT_APART = frozenset(
     {
@@ -58,10 +58,10 @@ def package_code(package: str) -> str:
 
 
 def code_of(value: Any) -> dict[str, str]:
-    """Return the digests of the packages that an object and its parts are defined in.
+    """Return the digests of the packages that an object and its components are defined in.
 
     Args:
-        value: An object, a class or a function; its parts are those of ``objects.parts``.
+        value: An object, a class or a function; its components are those of ``objects.components``.
 
     Returns:
         Package to ``package_code``, without those of ``KEPT_APART``.
@@ -81,7 +81,7 @@ def _packages(value: Any) -> Iterator[str]:
         return
     module = getattr(value, "__module__", None) or type(value).__module__
     yield package_of(module)
-    for part in parts(value).values():
+    for part in components(value).values():
         yield from _packages(part)
 
 

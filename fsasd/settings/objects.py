@@ -1,7 +1,7 @@
 """Nested settings: reached by name as in scikit-learn, and written as JSON.
 
-The parts of a detector may have parts themselves: frozen dataclasses (representations, front
-ends), scikit-learn estimators, mappings, and mappings of names to detectors.
+The components of a detector may have components themselves: frozen dataclasses (representations,
+front ends), scikit-learn estimators, mappings, and mappings of names to detectors.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ TRUSTED = frozenset({"fsasd", "sklearn"})
 """Packages whose classes a saved detector may name."""
 
 
-def parts(value: Any) -> Mapping[str, Any]:
-    """Return the parts of a setting by name; none for plain values.
+def components(value: Any) -> Mapping[str, Any]:
+    """Return the components of a setting by name; none for plain values.
 
-    >>> parts({"k": 1}), parts(3)
+    >>> components({"k": 1}), components(3)
     ({'k': 1}, {})
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -36,7 +36,7 @@ def parts(value: Any) -> Mapping[str, Any]:
 
 
 def by_name(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield settings and all of their parts, ``setting__part__part``.
+    """Yield settings and all of their components, ``setting__component__component``.
 
     Estimators in a mapping of nothing else go by their own names, as in scikit-learn's ensembles.
 
@@ -46,7 +46,7 @@ def by_name(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
     for name, value in settings.items():
         yield f"{prefix}{name}", value
         inner = prefix if _is_named_estimators(value) else f"{prefix}{name}__"
-        yield from by_name(parts(value), inner)
+        yield from by_name(components(value), inner)
 
 
 def owner(settings: Mapping[str, Any], name: str) -> list[str]:
@@ -64,7 +64,7 @@ def owner(settings: Mapping[str, Any], name: str) -> list[str]:
 
 
 def replaced(value: Any, path: Sequence[str], new: Any) -> Any:
-    """Return a setting with one of its parts replaced.
+    """Return a setting with one of its components replaced.
 
     Dataclasses and mappings are copied, estimators altered, as ``set_params`` does.
 
@@ -79,7 +79,7 @@ def replaced(value: Any, path: Sequence[str], new: Any) -> Any:
     if isinstance(value, BaseEstimator):
         return value.set_params(**{"__".join(path): new})
     first, *rest = path
-    inner = parts(value)
+    inner = components(value)
     if first not in inner:
         raise ValueError(
             f"{type(value).__name__} has no parameter {first!r}: it has {', '.join(inner)}"
@@ -111,7 +111,7 @@ def described(value: Any, name: str = "") -> Any:
             "estimator"
         )
     params = {
-        key: described(item, f"{name}.{key}".lstrip(".")) for key, item in parts(value).items()
+        key: described(item, f"{name}.{key}".lstrip(".")) for key, item in components(value).items()
     }
     return {"class": f"{kind.__module__}.{kind.__qualname__}", "params": params}
 
