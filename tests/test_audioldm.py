@@ -72,8 +72,8 @@ def test_training_lowers_the_loss(data, tmp_path):
 
 def examples(model, data, n=8):
     clips = data.captioned[:n]
-    made = model.examples(clips, [data.captions(c) for c in clips], train=False)
-    return made.collate([made[Draw(i, i)] for i in range(n)])
+    examples = model.examples(clips, [data.captions(c) for c in clips], train=False)
+    return examples.collate([examples[Draw(i, i)] for i in range(n)])
 
 
 @torch.no_grad()
@@ -182,8 +182,8 @@ def test_without_its_caption_an_example_is_unconditional(data):
 
 def test_recordings_can_be_a_condition(data, tmp_path, whole_clap):
     model = nano(audio_clap=str(whole_clap), audio_share=0.5)
-    made = model.examples(data.captioned[:3], ["a", "b", "c"], train=True)
-    batch = made.collate([made[Draw(i, i)] for i in range(3)])
+    examples = model.examples(data.captioned[:3], ["a", "b", "c"], train=True)
+    batch = examples.collate([examples[Draw(i, i)] for i in range(3)])
     clips = data.captioned[:3]
     wanted = torch.stack([torch.from_numpy(model.audio(clips.cache.read(c))) for c in clips])
     torch.testing.assert_close(batch["audio"], wanted)
@@ -212,8 +212,8 @@ def test_whitened_captions_are_saved_with_the_model(data, tmp_path):
     torch.testing.assert_close(model.unconditional, model.embed([""])[0])
     model.save(tmp_path / "model")
     again = AudioLDM(str(tmp_path / "model"), whiten_captions=True)
-    found = again.embed(["This is the normal sound of a fan."])
-    torch.testing.assert_close(found, spread, atol=1e-5, rtol=0)
+    result = again.embed(["This is the normal sound of a fan."])
+    torch.testing.assert_close(result, spread, atol=1e-5, rtol=0)
 
 
 # The same in any number of processes
@@ -286,7 +286,7 @@ def test_a_rate_that_is_not_given_is_that_of_what_is_trained():
 
 
 @pytest.mark.parametrize(
-    ("steps", "clips", "warmup", "told"),
+    ("steps", "clips", "warmup", "expected"),
     [
         (400, 13_860, 200, ["400 steps of 16 clips are 0.46 passes over the 13860"]),
         (400, 1280, 201, ["warmup_steps=201 is cut to 200, half of trainer.max_steps=400"]),
@@ -294,14 +294,14 @@ def test_a_rate_that_is_not_given_is_that_of_what_is_trained():
         (2, 100, 50, ["raise trainer.max_steps to 32", "cut to 1"]),
     ],
 )
-def test_a_training_that_is_too_short_is_told(caplog, steps, clips, warmup, told):
+def test_a_training_that_is_too_short_is_warned_of(caplog, steps, clips, warmup, expected):
     warn_if_too_short(steps, 16, clips, warmup)
     messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == len(told)
-    assert all(text in message for text, message in zip(told, messages, strict=True))
+    assert len(messages) == len(expected)
+    assert all(text in message for text, message in zip(expected, messages, strict=True))
 
 
-def test_a_run_tells_that_it_is_too_short(data, tmp_path, caplog):
+def test_a_run_warns_that_it_is_too_short(data, tmp_path, caplog):
     trainer(tmp_path, max_steps=1, enable_checkpointing=False).fit(nano(), data)
     assert "1 steps of 4 clips are 0." in caplog.text
 
@@ -310,16 +310,16 @@ def test_validation_is_split_by_machine_label_and_role(data, tmp_path):
     model = nano(learning_rate=1e-3)
     run = trainer(tmp_path, max_steps=2, val_check_interval=2, enable_checkpointing=False)
     run.fit(model, data)
-    found = {name: float(value) for name, value in run.callback_metrics.items()}
+    result = {name: float(value) for name, value in run.callback_metrics.items()}
     counts = Counter(clip.machine for clip in data.val_clips)
     assert set(counts) == {"fan", "valve", "bearing"}
     for kind in ("val", "val_raw"):
-        total = sum(n * found[f"{kind}/machine/{name}"] for name, n in counts.items())
-        assert total / sum(counts.values()) == pytest.approx(found[f"{kind}/loss"])
-    assert found["val/role/target"] == pytest.approx(found["val/machine/bearing"])
-    assert {"val/label/normal", "val/label/anomaly", "val/role/reference"} <= found.keys()
+        total = sum(n * result[f"{kind}/machine/{name}"] for name, n in counts.items())
+        assert total / sum(counts.values()) == pytest.approx(result[f"{kind}/loss"])
+    assert result["val/role/target"] == pytest.approx(result["val/machine/bearing"])
+    assert {"val/label/normal", "val/label/anomaly", "val/role/reference"} <= result.keys()
     # After one step of this size the weights have left their average behind.
-    assert found["val/loss"] != found["val_raw/loss"]
+    assert result["val/loss"] != result["val_raw/loss"]
 
 
 def test_a_clip_that_two_processes_had_counts_once(data):
@@ -354,7 +354,7 @@ def test_a_validation_exchanges_the_weights_once(data, tmp_path, monkeypatch):
     run.fit(model, data)
     batches = list(data.val_dataloader()[0])
     assert len(times) == 2 < len(batches)
-    found = {name: float(value) for name, value in run.callback_metrics.items()}
+    result = {name: float(value) for name, value in run.callback_metrics.items()}
 
     def mean():
         losses = []
@@ -365,9 +365,9 @@ def test_a_validation_exchanges_the_weights_once(data, tmp_path, monkeypatch):
         return float(torch.cat(losses).mean())
 
     with torch.no_grad():
-        assert found["val_raw/loss"] == mean()
+        assert result["val_raw/loss"] == mean()
         with model.averaged_weights():
-            assert found["val/loss"] == mean()
+            assert result["val/loss"] == mean()
 
 
 def test_a_checkpoint_that_is_saved_within_a_validation_holds_the_weights(data, tmp_path):
@@ -444,22 +444,22 @@ def eight_heads(tmp_path):
     return str(tmp_path / "eight")
 
 
-def test_the_heads_that_denoise_better_are_found_and_said(data, tmp_path, eight_heads, caplog):
+def test_the_heads_that_denoise_better_are_chosen_and_logged(data, tmp_path, eight_heads, caplog):
     model = AudioLDM(eight_heads, crop_seconds=0.64)
     assert checkpoint.heads_of(model.unet) == (8, 8, 8)
     with caplog.at_level(logging.INFO, "fsasd.generation.checkpoint"):
         run = trainer(tmp_path, max_steps=1, enable_checkpointing=False)
         run.fit(model, data)
     assert checkpoint.heads_of(model.unet) == (1, 2, 3)
-    (told,) = [r.getMessage() for r in caplog.records if "attention heads per level" in r.msg]
-    assert told.count("denoising loss") == 1
-    assert "the checkpoint says (8, 8, 8)" in told
-    assert told.endswith("using (1, 2, 3)")
+    (message,) = [r.getMessage() for r in caplog.records if "attention heads per level" in r.msg]
+    assert message.count("denoising loss") == 1
+    assert "the checkpoint says (8, 8, 8)" in message
+    assert message.endswith("using (1, 2, 3)")
     model.save(tmp_path / "model")
     assert checkpoint.heads_of(checkpoint.load(tmp_path / "model").unet) == (1, 2, 3)
 
 
-def test_heads_can_be_said(eight_heads):
+def test_heads_can_be_configured(eight_heads):
     original = AudioLDM(eight_heads, attention_heads="original")
     assert checkpoint.heads_of(original.unet) == (1, 2, 3)
     assert checkpoint.heads_of(AudioLDM(eight_heads, attention_heads="checkpoint").unet)[0] == 8
@@ -510,7 +510,7 @@ def test_adapters_are_saved_merged_and_alone(data, tmp_path):
     assert not torch.allclose(loss_of(nano(), batch), wanted, rtol=1e-4)
 
 
-def test_only_the_parts_that_are_named_move(data, tmp_path):
+def test_only_the_components_that_are_named_are_trained(data, tmp_path):
     model = nano(learning_rate=1e-2, train=SelectedComponents(["class_embedding.*"]))
     before = {name: p.detach().clone() for name, p in model.unet.named_parameters()}
     trainer(tmp_path, max_steps=2, enable_checkpointing=False).fit(model, data)
@@ -617,12 +617,12 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_batch(data, tmp_p
     run = trainer(tmp_path, max_steps=4, callbacks=[Breaks()])
     with pytest.raises(TrainingError) as error:
         run.fit(nano(), data)
-    told = str(error.value)
-    assert told.startswith("the loss became nan with the batch of ")
-    named = told.partition(" of ")[2].partition(". Training stopped")[0].split(", ")
+    message = str(error.value)
+    assert message.startswith("the loss became nan with the batch of ")
+    named = message.partition(" of ")[2].partition(". Training stopped")[0].split(", ")
     assert len(named) == data.batch_size
     assert set(named) <= {str(clip.path) for clip in data.train_clips}
-    assert "learning_rate" in told
+    assert "learning_rate" in message
     (kept,) = tmp_path.rglob("*.ckpt")
     state = torch.load(kept, weights_only=True)
     assert state["global_step"] == 2
@@ -702,7 +702,7 @@ def test_the_learning_rate_falls_to_zero_at_the_last_step(options, steps):
 # What is left
 
 
-def test_a_saved_model_tells_what_it_has_heard(data, tmp_path):
+def test_the_model_card_lists_the_training_clips(data, tmp_path):
     model = nano(learning_rate=1e-3)
     run = trainer(tmp_path, max_steps=1)
     run.fit(model, data)
@@ -776,7 +776,7 @@ def test_a_negative_prompt_takes_the_place_of_the_empty_caption():
     torch.testing.assert_close(led_to, model.embed([CAPTIONS[1]] * 2))
 
 
-def test_a_negative_prompt_is_heard():
+def test_a_negative_prompt_changes_the_clip():
     model = nano(sampler=Sampler(steps=2, guidance=4.0))
     without, within = (model.generate(asked(text))[0] for text in ("", CAPTIONS[0]))
     apart = LogMel.twfr()(without.numpy()) - LogMel.twfr()(within.numpy())

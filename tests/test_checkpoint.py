@@ -93,9 +93,11 @@ def test_missing_parts_are_listed(folder, tmp_path):
     (broken / "scheduler" / "scheduler_config.json").unlink()
     with pytest.raises(CheckpointError) as error:
         load(broken)
-    told = "the diffusers layout, but it has no unet/*.safetensors or *.bin, vae/config.json, "
-    told += "vae/*.safetensors or *.bin, text_encoder/config.json, scheduler/scheduler_config.json"
-    assert told in str(error.value)
+    message = "the diffusers layout, but it has no unet/*.safetensors or *.bin, vae/config.json, "
+    message += (
+        "vae/*.safetensors or *.bin, text_encoder/config.json, scheduler/scheduler_config.json"
+    )
+    assert message in str(error.value)
 
 
 def test_missing_and_superfluous_weights_are_listed(folder, tmp_path):
@@ -148,11 +150,11 @@ def test_all_that_does_not_fit_is_in_one_error(broken):
     alter("text_encoder", lambda w: w.pop("text_projection.linear1.bias"))
     with pytest.raises(CheckpointError) as error:
         load(path)
-    told = str(error.value)
-    assert "2 missing: unet.conv_in.weight, text_encoder.text_projection.linear1.bias" in told
-    assert "1 unexpected: unet.conv_inn.weight" in told
-    assert "1 of another shape: unet.conv_out.bias [3] instead of [4]" in told
-    assert "generator.allow=[...]" in told
+    message = str(error.value)
+    assert "2 missing: unet.conv_in.weight, text_encoder.text_projection.linear1.bias" in message
+    assert "1 unexpected: unet.conv_inn.weight" in message
+    assert "1 of another shape: unet.conv_out.bias [3] instead of [4]" in message
+    assert "generator.allow=[...]" in message
 
 
 def test_what_is_allowed_by_name_is_no_error(broken):
@@ -295,8 +297,8 @@ def test_an_original_unet_predicts_the_same(theirs, converted):
     x, t, e = torch.randn(2, 4, 16, 16), torch.tensor([3, 800]), F.normalize(torch.randn(2, 16))
     with torch.no_grad():
         wanted = theirs.model.diffusion_model(x, t, e)
-        found = converted.unet(x, t, encoder_hidden_states=None, class_labels=e).sample
-        torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+        result = converted.unet(x, t, encoder_hidden_states=None, class_labels=e).sample
+        torch.testing.assert_close(result, wanted, atol=2e-5, rtol=1e-4)
         # Weights are as good as any with the wrong heads; the prediction is not.
         checkpoint.set_heads(converted.unet, (8, 8, 8))
         wrong = converted.unet(x, t, encoder_hidden_states=None, class_labels=e).sample
@@ -308,11 +310,11 @@ def test_an_original_vae_encodes_and_decodes_the_same(theirs, converted):
     vae, mel = theirs.first_stage_model, torch.randn(1, 1, 32, 16)
     with torch.no_grad():
         moments = vae.quant_conv(vae.encoder(mel))
-        found = converted.vae.encode(mel).latent_dist
-        torch.testing.assert_close(found.parameters, moments, atol=1e-5, rtol=1e-4)
-        wanted = vae.decoder(vae.post_quant_conv(found.mean))
+        result = converted.vae.encode(mel).latent_dist
+        torch.testing.assert_close(result.parameters, moments, atol=1e-5, rtol=1e-4)
+        wanted = vae.decoder(vae.post_quant_conv(result.mean))
         torch.testing.assert_close(
-            converted.vae.decode(found.mean).sample, wanted, atol=1e-5, rtol=1e-4
+            converted.vae.decode(result.mean).sample, wanted, atol=1e-5, rtol=1e-4
         )
     assert converted.vae.config.scaling_factor == pytest.approx(0.9227)
 
@@ -322,8 +324,8 @@ def test_an_original_text_branch_and_vocoder_compute_the_same(theirs, converted)
     mel = torch.randn(1, 8, 64)
     with torch.no_grad():
         wanted = theirs.cond_stage_model.model(**tokens)
-        found = converted.text_encoder(**tokens).text_embeds
-        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+        result = converted.text_encoder(**tokens).text_embeds
+        torch.testing.assert_close(result, wanted, atol=1e-5, rtol=1e-4)
         wave = theirs.first_stage_model.vocoder(mel.mT)[:, 0]
         torch.testing.assert_close(converted.vocoder(mel), wave, atol=1e-6, rtol=1e-4)
 
@@ -374,11 +376,11 @@ def test_what_an_original_file_lacks_or_has_too_much_is_listed(theirs, tmp_path)
     torch.save(state, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError) as error:
         load(tmp_path / "odd.pth", tokenizer=str(checkpoint.NANO))
-    told = str(error.value)
-    assert "1 missing: unet.conv_norm_out.bias" in told
+    message = str(error.value)
+    assert "1 missing: unet.conv_norm_out.bias" in message
     unexpected = "original.model.diffusion_model.input_blocks.4.2.norm.weight"
-    assert f"1 unexpected: {unexpected}" in told
-    assert "1 of another shape: vae.quant_conv.bias [3] instead of [8]" in told
+    assert f"1 unexpected: {unexpected}" in message
+    assert "1 of another shape: vae.quant_conv.bias [3] instead of [8]" in message
 
 
 def test_a_file_of_another_model(tmp_path):
@@ -406,7 +408,7 @@ class Unpickled:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("list.ckpt", [torch.zeros(2)], "expected weights by name, found list"),
         ("tensor.pth", torch.zeros(2), "expected weights by name, found Tensor"),
@@ -414,12 +416,12 @@ class Unpickled:
         ("half.safetensors", b"\x10\x00\x00", "expected safetensors"),
     ],
 )
-def test_a_file_of_something_else_is_named(tmp_path, name, content, told):
+def test_a_file_of_something_else_is_named(tmp_path, name, content, message):
     if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
     else:
         torch.save(content, tmp_path / name)
-    with pytest.raises(CheckpointError, match=rf"{name}: {told}"):
+    with pytest.raises(CheckpointError, match=rf"{name}: {message}"):
         load(tmp_path / name, tokenizer=str(checkpoint.NANO))
 
 
@@ -461,5 +463,5 @@ def test_half_a_file_is_named(ckpt, tmp_path):
         load(tmp_path / "half.ckpt", tokenizer=str(checkpoint.NANO))
 
 
-def test_a_file_is_its_own_recipe(ckpt):
+def test_a_file_of_the_original_gives_its_sizes(ckpt):
     assert checkpoint.files(ckpt) == [ckpt]

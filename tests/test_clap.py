@@ -45,8 +45,8 @@ def test_padding_to_the_longest_caption_is_padding_to_the_limit(parts):
     assert padded.input_ids.shape[1] == 120
     with torch.no_grad():
         wanted = F.normalize(parts.text_encoder(**padded).text_embeds, dim=-1)
-    found = clap.embed_captions(parts.text_encoder, parts.tokenizer, CAPTIONS)
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    result = clap.embed_captions(parts.text_encoder, parts.tokenizer, CAPTIONS)
+    torch.testing.assert_close(result, wanted, atol=1e-5, rtol=0)
 
 
 def test_frozen_parts_compute_the_same_twice(parts):
@@ -69,8 +69,8 @@ def test_long_captions_are_counted_cut_off_and_one_is_named(parts, caplog, limit
     parts.tokenizer.model_max_length = limit
     long = ["a pump " * 90, "a very long fan " * 90]
     with caplog.at_level(logging.WARNING, "fsasd.generation.clap"):
-        found = clap.embed_captions(parts.text_encoder, parts.tokenizer, ["a fan", *long])
-    assert torch.isfinite(found).all()
+        result = clap.embed_captions(parts.text_encoder, parts.tokenizer, ["a fan", *long])
+    assert torch.isfinite(result).all()
     readable = min(limit, 128)
     assert f"2 of 3 captions are longer than the {readable} tokens" in caplog.text
     assert "e.g. 'a very long fan" in caplog.text
@@ -82,9 +82,9 @@ def test_long_captions_are_counted_cut_off_and_one_is_named(parts, caplog, limit
 
 
 def test_captions_that_are_too_close_are_warned_of(parts, random_encoder, caplog):
-    found = clap.embed_captions(random_encoder, parts.tokenizer, CAPTIONS)
+    result = clap.embed_captions(random_encoder, parts.tokenizer, CAPTIONS)
     with caplog.at_level(logging.WARNING, "fsasd.generation.clap"):
-        clap.report_closeness(clap.closeness(CAPTIONS, found))
+        clap.report_closeness(clap.closeness(CAPTIONS, result))
     assert "1 pairs of captions have a cosine above 0.98" in caplog.text
     assert "generator.whiten_captions=true" in caplog.text
     caplog.clear()
@@ -96,12 +96,12 @@ def test_captions_that_are_too_close_are_warned_of(parts, random_encoder, caplog
 def test_closeness_is_a_matrix_of_cosines(tmp_path):
     angles = torch.tensor([0.0, 0.1, 1.5])
     points = torch.stack([angles.cos(), angles.sin()], dim=1)
-    found = clap.closeness(["c", "a", "b"], points)
-    assert found.captions == ["a", "b", "c"]
-    np.testing.assert_allclose(np.diag(found.cosines), 1, atol=1e-6)
-    assert (found.pair, found.too_close) == (("a", "c"), 1)
-    assert found.closest == pytest.approx(np.cos(0.1))
-    clap.report_closeness(found, tmp_path)
+    result = clap.closeness(["c", "a", "b"], points)
+    assert result.captions == ["a", "b", "c"]
+    np.testing.assert_allclose(np.diag(result.cosines), 1, atol=1e-6)
+    assert (result.pair, result.too_close) == (("a", "c"), 1)
+    assert result.closest == pytest.approx(np.cos(0.1))
+    clap.report_closeness(result, tmp_path)
     matrix = pd.read_csv(tmp_path / "caption_cosines.csv", index_col=0)
     assert matrix.loc["a", "c"] == pytest.approx(np.cos(0.1), abs=1e-4)
     assert clap.closeness(["a", "a"], points[:2]).too_close == 0
@@ -117,8 +117,8 @@ def test_whitening_spreads_captions_and_stays_in_the_weights(parts, random_encod
     parts.text_encoder = random_encoder
     checkpoint.save(parts, tmp_path / "model")
     again = checkpoint.load(tmp_path / "model")
-    found = clap.embed_captions(again.text_encoder, again.tokenizer, texts)
-    torch.testing.assert_close(found, embedded, atol=1e-5, rtol=0)
+    result = clap.embed_captions(again.text_encoder, again.tokenizer, texts)
+    torch.testing.assert_close(result, embedded, atol=1e-5, rtol=0)
 
 
 def test_one_caption_cannot_be_whitened(parts):
@@ -132,28 +132,28 @@ def test_one_caption_cannot_be_whitened(parts):
 def test_recordings_are_embedded_at_claps_rate(whole_clap):
     waveform = np.sin(np.arange(SAMPLE_RATE) / 5).astype(np.float32)
     audio = clap.ClapAudio(whole_clap)
-    found = audio(waveform)
-    assert found.shape == (64,)
-    assert np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
+    result = audio(waveform)
+    assert result.shape == (64,)
+    assert np.linalg.norm(result) == pytest.approx(1, abs=1e-5)
     at_its_rate = 0.5 * np.sin(np.arange(3 * SAMPLE_RATE) / 15).astype(np.float32)
     inputs = audio.extractor(at_its_rate, sampling_rate=48_000, return_tensors="pt")
     with torch.no_grad():
         wanted = audio.model.get_audio_features(**inputs).pooler_output[0].numpy()
-    assert float(found @ wanted) > 0.999
+    assert float(result @ wanted) > 0.999
 
 
-def test_recordings_are_heard_at_the_level_of_the_originals(whole_clap):
+def test_recordings_are_embedded_at_the_level_of_the_originals(whole_clap):
     """Without their mean and with a peak of 0.5, however loud they are."""
     waveform = np.random.default_rng(0).normal(0, 0.01, SAMPLE_RATE).astype(np.float32)
     audio = clap.ClapAudio(whole_clap)
-    found = audio(waveform)
-    np.testing.assert_allclose(audio(30 * waveform + 0.1), found, atol=1e-4)
+    result = audio(waveform)
+    np.testing.assert_allclose(audio(30 * waveform + 0.1), result, atol=1e-4)
     centred = torch.from_numpy(waveform - waveform.mean())
-    heard = resample(0.5 * centred / centred.abs().max(), SAMPLE_RATE, 48_000)
-    inputs = audio.extractor(heard.numpy(), sampling_rate=48_000, return_tensors="pt")
+    resampled = resample(0.5 * centred / centred.abs().max(), SAMPLE_RATE, 48_000)
+    inputs = audio.extractor(resampled.numpy(), sampling_rate=48_000, return_tensors="pt")
     with torch.no_grad():
         expected = F.normalize(audio.model.get_audio_features(**inputs).pooler_output[0], dim=0)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(result, expected, atol=1e-4)
     assert np.isfinite(audio(np.zeros(SAMPLE_RATE, np.float32))).all()
 
 
@@ -162,14 +162,14 @@ def test_no_crop_of_a_recording_is_random(whole_clap, seconds):
     noise = np.random.default_rng(0).normal(0, 0.1, int(seconds * SAMPLE_RATE))
     waveform = (noise * np.linspace(0, 1, len(noise))).astype(np.float32)
     audio = clap.ClapAudio(whole_clap)
-    found = []
+    result = []
     for seed in range(3):
         np.random.seed(seed)  # noqa: NPY002
         torch.manual_seed(seed)
-        found.append(audio(waveform))
-    assert np.array_equal(found[0], found[1])
-    assert np.array_equal(found[0], found[2])
-    assert np.linalg.norm(found[0]) == pytest.approx(1, abs=1e-5)
+        result.append(audio(waveform))
+    assert np.array_equal(result[0], result[1])
+    assert np.array_equal(result[0], result[2])
+    assert np.linalg.norm(result[0]) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_long_recording_is_the_mean_of_pieces_that_cover_it(whole_clap):
@@ -214,12 +214,14 @@ def test_the_scorer_compares_clips_with_their_captions(whole_clap, make_wav):
         FeatureCache(),
     )
     scorer = clap.ClapScorer(whole_clap)
-    found = scorer(clips, pd.DataFrame({"caption": CAPTIONS}))
-    heard = [scorer.audio(clips.cache.read(clip)) for clip in clips]
+    result = scorer(clips, pd.DataFrame({"caption": CAPTIONS}))
+    recordings = [scorer.audio(clips.cache.read(clip)) for clip in clips]
     tokens = scorer.tokenizer(CAPTIONS, padding=True, return_tensors="pt")
     with torch.no_grad():
-        said = scorer.audio.model.get_text_features(**tokens).pooler_output.numpy()
-    np.testing.assert_allclose(found, [h @ s for h, s in zip(heard, said, strict=True)], atol=1e-5)
+        texts = scorer.audio.model.get_text_features(**tokens).pooler_output.numpy()
+    np.testing.assert_allclose(
+        result, [h @ s for h, s in zip(recordings, texts, strict=True)], atol=1e-5
+    )
 
 
 def test_a_clap_that_is_not_there(tmp_path):

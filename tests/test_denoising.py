@@ -34,8 +34,8 @@ def perfect(scheduler, latents, noise):
 def test_a_perfect_prediction_has_no_loss(latents, prediction):
     scheduler, noise = build_scheduler(prediction), torch.randn(4, *SHAPE)
     right = perfect(scheduler, latents, noise)
-    found = denoising_loss(lambda *_: right, scheduler, latents, None, TIMESTEPS, noise)
-    assert float(found.max()) < 1e-9
+    result = denoising_loss(lambda *_: right, scheduler, latents, None, TIMESTEPS, noise)
+    assert float(result.max()) < 1e-9
     off = denoising_loss(lambda *_: right + 0.1, scheduler, latents, None, TIMESTEPS, noise)
     torch.testing.assert_close(off, torch.full((4,), 0.01))
 
@@ -44,11 +44,11 @@ def test_what_is_beyond_a_clips_end_does_not_count(latents):
     scheduler, noise = build_scheduler(), torch.randn(4, *SHAPE)
     frames = torch.tensor([16, 8, 4, 1])
     wrong = noise.clone()
-    for i, own in enumerate(frames):
-        wrong[i, :, own:] += 100
-        wrong[i, :, :own] += 0.1
-    found = denoising_loss(lambda *_: wrong, scheduler, latents, None, TIMESTEPS, noise, frames)
-    torch.testing.assert_close(found, torch.full((4,), 0.01))
+    for i, valid in enumerate(frames):
+        wrong[i, :, valid:] += 100
+        wrong[i, :, :valid] += 0.1
+    result = denoising_loss(lambda *_: wrong, scheduler, latents, None, TIMESTEPS, noise, frames)
+    torch.testing.assert_close(result, torch.full((4,), 0.01))
 
 
 def test_whole_clips_count_as_without_a_mask(latents):
@@ -65,9 +65,9 @@ def test_the_weight_bounds_what_small_noise_counts(prediction):
     scheduler, timesteps = build_scheduler(prediction), torch.arange(1000)
     alpha = scheduler.alphas_cumprod
     snr = alpha / (1 - alpha)
-    found = min_snr_weight(scheduler, timesteps, 5.0)
+    result = min_snr_weight(scheduler, timesteps, 5.0)
     per_latent = {"epsilon": snr, "v_prediction": snr + 1}[prediction]
-    torch.testing.assert_close(found * per_latent, snr.clamp(max=5.0))
+    torch.testing.assert_close(result * per_latent, snr.clamp(max=5.0))
 
 
 def test_the_posterior_is_sampled_with_its_spread():
@@ -84,21 +84,21 @@ def test_conditions_are_dropped_and_exchanged_per_example():
     captions, recordings = torch.zeros(4, 3), torch.ones(4, 3)
     nothing = torch.full((3,), 9.0)
     uniform = torch.tensor([[0.1, 0.1], [0.3, 0.9], [0.9, 0.3], [0.19, 0.9]])
-    found = choose_condition(captions, recordings, nothing, uniform, 0.2, 0.31)
-    assert found[:, 0].tolist() == [9, 0, 1, 9]
-    found = choose_condition(captions, None, nothing, uniform, 0.2, 0.31)
-    assert found[:, 0].tolist() == [9, 0, 0, 9]
+    result = choose_condition(captions, recordings, nothing, uniform, 0.2, 0.31)
+    assert result[:, 0].tolist() == [9, 0, 1, 9]
+    result = choose_condition(captions, None, nothing, uniform, 0.2, 0.31)
+    assert result[:, 0].tolist() == [9, 0, 0, 9]
 
 
 def test_the_mix_is_that_of_the_authors():
     """69 % text, 31 % audio, and 19 % of all without a condition."""
     n = 20_000
     uniform = torch.rand(n, 2, generator=torch.Generator().manual_seed(0))
-    found = choose_condition(
+    result = choose_condition(
         torch.zeros(n, 1), torch.ones(n, 1), torch.tensor([9.0]), uniform, 0.19, 0.31
     )[:, 0]
-    assert float((found == 9).float().mean()) == pytest.approx(0.19, abs=0.01)
-    assert float(found[found != 9].mean()) == pytest.approx(0.31, abs=0.01)
+    assert float((result == 9).float().mean()) == pytest.approx(0.19, abs=0.01)
+    assert float(result[result != 9].mean()) == pytest.approx(0.31, abs=0.01)
 
 
 # StepRandomness

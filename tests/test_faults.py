@@ -92,9 +92,9 @@ def test_impacts_come_at_their_rate_and_ring_at_their_resonance():
     sound = hum(4.0)
     blows = faulty("impacts", sound, rate=10.0, resonance=3000.0) - sound
     envelope = np.abs(hilbert(blows))
-    found, _ = find_peaks(envelope, height=0.15 * envelope.max(), distance=SAMPLE_RATE // 20)
-    assert len(found) == pytest.approx(40, abs=2)
-    gaps = np.diff(found) / SAMPLE_RATE
+    result, _ = find_peaks(envelope, height=0.15 * envelope.max(), distance=SAMPLE_RATE // 20)
+    assert len(result) == pytest.approx(40, abs=2)
+    gaps = np.diff(result) / SAMPLE_RATE
     assert np.median(gaps) == pytest.approx(0.1, rel=0.02)
     assert 0.001 < gaps.std() < 0.01
     frequencies, density = welch(blows, SAMPLE_RATE, nperseg=2048)

@@ -92,8 +92,8 @@ def test_by_default_nothing_is_filtered(world, synthesised, tmp_path):
 
 def test_without_real_clips_of_the_machine_nothing_is_asked_of_them(synthesised, tmp_path):
     manifest = synthesised([sound(500, 1)])
-    found = Filters()(manifest, tmp_path, RealClips(Clips([]), []))
-    pd.testing.assert_frame_equal(found, manifest)
+    result = Filters()(manifest, tmp_path, RealClips(Clips([]), []))
+    pd.testing.assert_frame_equal(result, manifest)
 
 
 # By distance
@@ -101,10 +101,10 @@ def test_without_real_clips_of_the_machine_nothing_is_asked_of_them(synthesised,
 
 def test_what_no_fault_of_any_machine_sounds_like_is_too_far(world, synthesised, tmp_path):
     manifest = synthesised([sound(500, 31), sound(500, 32, hiss=0.01), sound(500, 33, hiss=1.0)])
-    found = Filters(too_far=0.99)(manifest, tmp_path, world)
-    assert reasons(found) == ["", "", FAR]
+    result = Filters(too_far=0.99)(manifest, tmp_path, world)
+    assert reasons(result) == ["", "", FAR]
     limit = far_limit(world, "fan", 0.99)
-    assert found["reason"].iloc[2].endswith(f"(above {limit:.2f} spacings)")
+    assert result["reason"].iloc[2].endswith(f"(above {limit:.2f} spacings)")
 
 
 def test_the_limit_of_too_far_is_a_quantile_of_real_anomalies(world):
@@ -115,18 +115,18 @@ def test_the_limit_of_too_far_is_a_quantile_of_real_anomalies(world):
     assert far_limit(world, "fan", 0.2) < far_limit(world, "fan", 0.9)
 
 
-def test_a_machines_own_anomalies_are_not_looked_at(world):
+def test_the_anomalies_of_the_machine_itself_do_not_count(world):
     with pytest.raises(ValueError, match=r"pump: too_far needs anomalous clips of another machine"):
         far_limit(world, "pump", 0.9)
 
 
 def test_a_copy_of_a_training_clip_is_too_near(world, synthesised, tmp_path):
     manifest = synthesised([sound(500, 0), sound(500, 41), sound(500, 42, hiss=0.02)])
-    found = Filters(too_near=0.05)(manifest, tmp_path, world)
-    assert reasons(found) == [NEAR, "", ""]
+    result = Filters(too_near=0.05)(manifest, tmp_path, world)
+    assert reasons(result) == [NEAR, "", ""]
 
 
-def test_a_clip_made_of_a_real_one_is_not_compared_with_it(world, synthesised, tmp_path):
+def test_a_derived_clip_is_not_compared_with_its_source(world, synthesised, tmp_path):
     manifest = synthesised([sound(500, 0)], derived=True)
     assert reasons(Filters(too_near=0.05)(manifest, tmp_path, world)) == [""]
 
@@ -137,20 +137,20 @@ def test_a_section_is_compared_with_its_real_clips_alone(world, synthesised, tmp
         world.captions,
     )
     manifest = synthesised([sound(500, 0)] * 2).assign(section=["00", "01"])
-    found = Filters(too_near=0.05)(manifest, tmp_path, real)
-    assert reasons(found) == [NEAR, ""]
+    result = Filters(too_near=0.05)(manifest, tmp_path, real)
+    assert reasons(result) == [NEAR, ""]
 
 
-def test_both_filters_say_what_each_has_found(world, synthesised, tmp_path):
+def test_both_filters_give_their_reasons(world, synthesised, tmp_path):
     manifest = synthesised([sound(500, 0), sound(500, 41), sound(500, 42, hiss=1.0)])
-    found = Filters(too_far=0.99, too_near=0.05)(manifest, tmp_path, world)
-    assert reasons(found) == [NEAR, "", FAR]
+    result = Filters(too_far=0.99, too_near=0.05)(manifest, tmp_path, world)
+    assert reasons(result) == [NEAR, "", FAR]
 
 
 def test_what_was_rejected_before_keeps_its_reason(world, synthesised, tmp_path):
     manifest = synthesised([sound(500, 33, hiss=1.0)], kept=False, reason="silent")
-    found = Filters(too_far=0.5, too_near=0.5)(manifest, tmp_path, world)
-    assert found["reason"].tolist() == ["silent"]
+    result = Filters(too_far=0.5, too_near=0.5)(manifest, tmp_path, world)
+    assert result["reason"].tolist() == ["silent"]
 
 
 def test_too_few_real_clips_to_know_what_is_usual_are_an_error(world, synthesised, tmp_path):
@@ -203,30 +203,30 @@ def _named(manifest, folder):
 
 def test_of_candidates_the_one_nearest_its_captions_real_clips_is_kept(candidates, world, tmp_path):
     manifest = _named(candidates[0], tmp_path)
-    found = Filters()(manifest, tmp_path, world)
+    result = Filters()(manifest, tmp_path, world)
     better = "another candidate was better"
-    assert found["reason"].tolist() == [better, "", better]
-    assert found["kept"].tolist() == [False, True, False]
+    assert result["reason"].tolist() == [better, "", better]
+    assert result["kept"].tolist() == [False, True, False]
 
 
-def test_a_scorer_of_ones_own_decides(candidates, world, tmp_path):
+def test_a_custom_scorer_decides(candidates, world, tmp_path):
     asked = []
 
     def loudest(clips, rows, real):
         asked.append((rows["source"].tolist(), len(real.clips)))
         return np.array([np.abs(clips.cache.read(clip)).max() for clip in clips])
 
-    found = Filters(scorer=loudest)(_named(candidates[0], tmp_path), tmp_path, world)
-    assert found["kept"].tolist() == [False, False, True]
+    result = Filters(scorer=loudest)(_named(candidates[0], tmp_path), tmp_path, world)
+    assert result["kept"].tolist() == [False, False, True]
     assert asked == [([str(world.clips[0].path)] * 3, 12)]
 
 
 def test_a_rejected_candidate_is_no_choice(candidates, world, tmp_path):
     manifest = _named(candidates[0], tmp_path)
     manifest.loc[1, ["kept", "reason"]] = False, "silent"
-    found = Filters()(manifest, tmp_path, world)
-    assert found["kept"].tolist() == [True, False, False]
-    assert found["reason"].iloc[1] == "silent"
+    result = Filters()(manifest, tmp_path, world)
+    assert result["kept"].tolist() == [True, False, False]
+    assert result["reason"].iloc[1] == "silent"
 
 
 def test_judging_again_changes_nothing(candidates, world, tmp_path):
@@ -249,9 +249,9 @@ def test_nearness_looks_at_the_real_clips_of_the_caption(world, synthesised, tmp
 
 def test_the_same_recording_is_kept_once(synthesised, tmp_path):
     manifest = synthesised([sound(500, 1), sound(500, 2), sound(500, 1)])
-    found = mark_duplicates(manifest)
-    assert found["kept"].tolist() == [True, True, False]
-    assert found["reason"].iloc[2] == "the same recording as an earlier clip"
+    result = mark_duplicates(manifest)
+    assert result["kept"].tolist() == [True, True, False]
+    assert result["reason"].iloc[2] == "the same recording as an earlier clip"
     assert manifest["kept"].all()
 
 
@@ -298,8 +298,8 @@ def test_distances_are_in_the_real_clips_standard_deviations(world):
     around = Neighbourhood(world.normals(FAN))
     assert around.points.std(axis=0).max() == pytest.approx(1)
     np.testing.assert_allclose(around.points.mean(axis=0), 0, atol=1e-9)
-    own = around.distances(around.points, [None] * 12)
-    np.testing.assert_allclose(np.diag(own), 0, atol=1e-5)
+    distances = around.distances(around.points, [None] * 12)
+    np.testing.assert_allclose(np.diag(distances), 0, atol=1e-5)
     without = around.distances(around.points, [str(c.path) for c in world.normals(FAN).clips])
     np.testing.assert_allclose(without.min(axis=1), around.spacings())
 

@@ -35,22 +35,22 @@ def test_everything_is_measured_and_written_down(results, monkeypatch, capsys):
         "--clips", "1", "--seconds", "0.32", "--profile",
     )  # fmt: skip
     (path,) = results.glob("audioldm-*.json")
-    found = json.loads(path.read_text())
-    full, lora, cached = found["training"]
+    result = json.loads(path.read_text())
+    full, lora, cached = result["training"]
     assert (full["training"], lora["training"]) == ("full", "lora")
     unet = checkpoint.build("nano").unet
     for row, trained in ((full, Full()), (lora, Lora())):
         assert row["clips_per_second"] == pytest.approx(1 / row["seconds"])
-        done = row["share_of_matrix_rate"] * found["matrix_rate"] * row["seconds"]
+        done = row["share_of_matrix_rate"] * result["matrix_rate"] * row["seconds"]
         assert done == pytest.approx(training_cost(unet, trained, 1, frames=256).flops)
     assert cached["cached_is_faster"] == pytest.approx(
         cached["uncached_seconds"] / cached["cached_seconds"]
     )
-    (generated,) = found["generation"]
+    (generated,) = result["generation"]
     assert generated["faster"] == pytest.approx(
         generated["clips_per_second"] / generated["pipeline_clips_per_second"]
     )
-    assert path.with_suffix(".md").read_text() == gpu_audioldm.table(found)
+    assert path.with_suffix(".md").read_text() == gpu_audioldm.table(result)
     assert "Self CPU" in capsys.readouterr().out
 
 

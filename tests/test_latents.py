@@ -35,11 +35,11 @@ def vae():
 @pytest.fixture
 def clips(make_wav, tmp_path):
     """Recordings of 0.5, 1 and 2 seconds, with a cache on the disk."""
-    found = [
+    result = [
         Clip(make_wav(f"{seconds}.wav", seconds=seconds), "fan", label="normal")
         for seconds in (0.5, 1.0, 2.0)
     ]
-    return Clips(found, FeatureCache(tmp_path / "cache"))
+    return Clips(result, FeatureCache(tmp_path / "cache"))
 
 
 def examples(clips, vae, seconds=0.64, frames=16, **options):
@@ -68,14 +68,14 @@ def test_long_recordings_are_encoded_in_windows(vae, monkeypatch):
     sound = np.random.default_rng(0).uniform(-1, 1, 16_000 * 30).astype(np.float32)
     lengths, encode = [], vae.encode
     monkeypatch.setattr(vae, "encode", lambda x: lengths.append(x.shape[2]) or encode(x))
-    found = VaeMoments(vae, None)(sound)
+    result = VaeMoments(vae, None)(sound)
     assert lengths == [1024, 1024, 1024, 120]
     with monkeypatch.context() as patch:
         patch.setattr("fsasd.generation.latents.WINDOW", 4000)
         whole = VaeMoments(vae, None)(sound)
     assert lengths[4:] == [3000]
-    assert found.shape == whole.shape == (8, 750, 16)
-    means = found[:4].astype(float), whole[:4].astype(float)
+    assert result.shape == whole.shape == (8, 750, 16)
+    means = result[:4].astype(float), whole[:4].astype(float)
     np.testing.assert_allclose(means[0], means[1], atol=0.05 * means[1].std())
 
 
@@ -102,9 +102,9 @@ def test_crops_come_from_all_of_a_long_recording(vae, make_wav, tmp_path):
 
 def test_normalisation_removes_mean_and_gain_restores_the_level():
     sound = np.array([0.1, 0.3, 0.1, -0.1], np.float32)
-    heard, gain = normalise(sound)
-    assert np.abs(heard).max() == pytest.approx(0.5)
-    np.testing.assert_allclose(heard / gain, sound - 0.1, atol=1e-7)
+    normalised, gain = normalise(sound)
+    assert np.abs(normalised).max() == pytest.approx(0.5)
+    np.testing.assert_allclose(normalised / gain, sound - 0.1, atol=1e-7)
 
 
 def test_griffin_lim_gives_back_the_mel_it_was_given(factory):
@@ -130,27 +130,27 @@ def test_decoded_latents_sound_like_the_clip(factory, vae):
 
 
 def test_a_draws_seed_decides_its_crop(clips, vae):
-    made = examples(clips, vae)
-    moments = torch.from_numpy(clips.cache.get(made.moments, clips[2])).float()
+    data = examples(clips, vae)
+    moments = torch.from_numpy(clips.cache.get(data.moments, clips[2])).float()
     assert moments.shape == (8, 50, 16)
     starts = set()
     for seed in range(40):
-        crop = made[Draw(2, seed)]["moments"]
-        assert torch.equal(crop, made[Draw(2, seed)]["moments"])
+        crop = data[Draw(2, seed)]["moments"]
+        assert torch.equal(crop, data[Draw(2, seed)]["moments"])
         (start,) = [s for s in range(35) if torch.equal(moments[:, s : s + 16], crop)]
         starts.add(start)
     assert len(starts) > 15
 
 
 def test_validation_crops_the_middle(clips, vae):
-    made = examples(clips, vae, random_crop=False)
-    moments = torch.from_numpy(clips.cache.get(made.moments, clips[2])).float()
-    assert torch.equal(made[Draw(2, 9)]["moments"], moments[:, 17:33])
+    data = examples(clips, vae, random_crop=False)
+    moments = torch.from_numpy(clips.cache.get(data.moments, clips[2])).float()
+    assert torch.equal(data[Draw(2, 9)]["moments"], moments[:, 17:33])
 
 
 def test_whole_clips_are_repeated_to_one_length_that_is_known(clips, vae):
-    made = examples(clips, vae, seconds=None, frames=None)
-    batch = made.collate([made[Draw(i, i)] for i in range(3)])
+    data = examples(clips, vae, seconds=None, frames=None)
+    batch = data.collate([data[Draw(i, i)] for i in range(3)])
     assert batch["frames"].tolist() == [12, 25, 50]
     assert batch["moments"].shape == (3, 8, 50, 16)
     short = batch["moments"][0]
@@ -162,7 +162,7 @@ def test_whole_clips_are_repeated_to_one_length_that_is_known(clips, vae):
 # The cache
 
 
-def test_moments_are_read_when_they_are_drawn_and_not_kept(clips, vae, monkeypatch):
+def test_moments_are_read_when_they_are_normalised_and_not_kept(clips, vae, monkeypatch):
     data = examples(clips, vae)
     kept = [value for value in vars(data).values() if isinstance(value, (torch.Tensor, list))]
     assert not any(isinstance(item, torch.Tensor) for value in kept for item in value)
@@ -204,7 +204,7 @@ def test_a_recording_that_is_altered_while_training_is_noticed(clips, vae):
         data[Draw(1, 0)]
 
 
-def test_other_weights_have_latents_of_their_own(clips, vae):
+def test_other_weights_have_other_latents(clips, vae):
     examples(clips, vae)
     other = checkpoint.build("nano").vae
     assert not clips.cache.holds(VaeMoments(other, 0.64), clips[0])
@@ -226,8 +226,8 @@ def test_a_full_disk_leaves_no_half_file_and_says_how_to_go_on(clips, vae, monke
 
 def test_cached_latents_and_those_computed_anew_give_the_same_loss(clips, vae):
     """What a step costs 2.3 times less, and must not change."""
-    made = examples(clips, vae, seconds=0.64, random_crop=False)
-    cached = made[Draw(0, 0)]["moments"]
+    data = examples(clips, vae, seconds=0.64, random_crop=False)
+    cached = data[Draw(0, 0)]["moments"]
     with torch.no_grad():
         mel = normalised_mel(np.pad(clips.cache.read(clips[0]), (0, 2240), mode="wrap"))
         anew = vae.encode(torch.from_numpy(mel)[None, None]).latent_dist.parameters[0]
@@ -237,10 +237,10 @@ def test_cached_latents_and_those_computed_anew_give_the_same_loss(clips, vae):
     def loss(moments):
         latents = moments.chunk(2)[0] * vae.config.scaling_factor
         with torch.no_grad():
-            found = unet(
+            result = unet(
                 (latents + noise)[None], 500, encoder_hidden_states=None,
                 class_labels=torch.zeros(1, 64),
             ).sample  # fmt: skip
-        return float((found - noise).square().mean())
+        return float((result - noise).square().mean())
 
     assert loss(cached) == pytest.approx(loss(anew), rel=1e-3)

@@ -80,7 +80,7 @@ def test_counted_flops_are_those_of_its_largest_layer():
     assert counter.get_total_flops() == 2 * 2 * 5 * 8 * 8 * 3 * 3 * 3
 
 
-def test_the_cost_is_said_before_training_and_the_hours_once_measured(data, tmp_path, caplog):
+def test_the_cost_is_logged_before_training_and_the_hours_once_measured(data, tmp_path, caplog):
     report = CostReport(steps=3)
     with caplog.at_level(logging.INFO, "fsasd.generation.monitor"):
         fit(tmp_path, data, [report], steps=8, accumulate_grad_batches=2)
@@ -96,7 +96,7 @@ def test_the_cost_is_said_before_training_and_the_hours_once_measured(data, tmp_
     assert report.hours == pytest.approx(16 * seconds / 3600, rel=0.02)
 
 
-def test_memory_that_does_not_suffice_says_what_to_lower():
+def test_an_error_of_too_little_memory_names_the_settings_that_need_less():
     advice = r"accumulate_grad_batches \(now 1\): it divides the 64 .*gradient_checkpointing"
     with pytest.raises(ValueError, match=advice), memory_advice(memory_reductions(64)):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
@@ -141,7 +141,7 @@ def test_sounds_go_to_files_beside_the_csv(data, tmp_path):
 def test_sounds_are_cut_off_where_a_file_would(data, tmp_path, monkeypatch):
     monkeypatch.setattr(AudioLDM, "generate", lambda *_: [torch.tensor([-3.0, 0.5, 3.0])] * 2)
     given = []
-    monkeypatch.setattr(monitor, "log_samples", lambda *found: given.append(found))
+    monkeypatch.setattr(monitor, "log_samples", lambda *result: given.append(result))
     sounds(tmp_path, data, CSVLogger(tmp_path))
     ((_, _, waveforms, _),) = given
     assert [list(waveform) for waveform in waveforms] == [[-1, 0.5, 1]] * 2
@@ -149,13 +149,13 @@ def test_sounds_are_cut_off_where_a_file_would(data, tmp_path, monkeypatch):
 
 def test_sounds_go_to_tensorboard(data, tmp_path):
     sounds(tmp_path, data, TensorBoardLogger(tmp_path, name="", version="log"))
-    found = EventAccumulator(str(tmp_path / "log"), size_guidance={"audio": 0, "images": 0})
-    tags = found.Reload().Tags()
+    result = EventAccumulator(str(tmp_path / "log"), size_guidance={"audio": 0, "images": 0})
+    tags = result.Reload().Tags()
     names = {"samples/bearing/normal_0000", "samples/bearing/anomaly_0000"}
     assert set(tags["audio"]) == set(tags["images"]) == names
-    (audio,) = found.Audio("samples/bearing/normal_0000")
+    (audio,) = result.Audio("samples/bearing/normal_0000")
     assert (audio.sample_rate, audio.length_frames, audio.step) == (16_000, 16_000, 2)
-    assert any("normal sound of a bearing" in str(found.Tensors(t)) for t in tags["tensors"])
+    assert any("normal sound of a bearing" in str(result.Tensors(t)) for t in tags["tensors"])
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ def test_training_goes_on_as_if_nobody_had_listened(data, tmp_path):
     """Neither the weights nor what is random depend on what is told of them."""
     silent = fit(tmp_path, data, [], steps=4)
     logger = CSVLogger(tmp_path, name="", version="log")
-    heard = fit(tmp_path, data, [TrainingMonitor(2), CostReport(1)], logger, steps=4)
-    assert heard.unet.training
-    for one, other in zip(silent.unet.parameters(), heard.unet.parameters(), strict=True):
+    watched = fit(tmp_path, data, [TrainingMonitor(2), CostReport(1)], logger, steps=4)
+    assert watched.unet.training
+    for one, other in zip(silent.unet.parameters(), watched.unet.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)

@@ -56,7 +56,7 @@ def test_a_reader_tells_normal_from_anomalous_captions_apart(options):
     assert cosine_of_opposites(encoder.eval(), tokenizer) < 0.95
 
 
-def test_what_captions_say_is_what_is_read():
+def test_the_targets_are_the_metadata_of_the_captions():
     tokenizer = nano.train_tokenizer(CORPUS)
     dataset, machines, keys = nano.caption_dataset(CLIPS, default_captions(), tokenizer)
     ids, mask, label, machine, values = dataset[3]
@@ -64,8 +64,8 @@ def test_what_captions_say_is_what_is_read():
     assert label == (CLIPS[3].label == "anomaly")
     assert 0 <= machine < machines
     assert values.shape == (keys,)
-    said = [nano.VALUES[v] for v in values if v < len(nano.VALUES)]
-    assert sorted(said) == sorted(CLIPS[3].attributes.values())
+    values_read = [nano.VALUES[v] for v in values if v < len(nano.VALUES)]
+    assert sorted(values_read) == sorted(CLIPS[3].attributes.values())
 
 
 def test_parts_from_nothing_reconstruct_better_than_the_mean(factory, options):

@@ -67,7 +67,7 @@ def test_another_seed_makes_other_noise(normals):
     assert not seeds[0] & seeds[1]
 
 
-def test_every_prompt_has_a_name_and_a_noise_of_its_own(normals):
+def test_names_and_seeds_of_prompts_are_distinct(normals):
     prompts = prompts_of(normals)
     assert len({prompt.wav for prompt in prompts}) == len(prompts)
     assert len({prompt.seed for prompt in prompts}) == len(prompts)
@@ -165,7 +165,7 @@ def test_a_prompt_is_no_longer_than_it_may_be(make_wav, limit, expected):
     assert [prompt.seconds for prompt in prompts] == [expected] * 2
 
 
-def test_a_limit_that_is_none_is_told(make_wav):
+def test_a_limit_that_is_not_positive_is_an_error(make_wav):
     clips = Clips([Clip(make_wav("a.wav"), "fan", label="normal")])
     with pytest.raises(ValueError, match="max_seconds: expected a positive number or null, found"):
         make_prompts(clips, [NORMAL], 1, max_seconds=0)
@@ -173,9 +173,9 @@ def test_a_limit_that_is_none_is_told(make_wav):
 
 def test_a_prompt_names_the_fault_that_its_caption_describes(normals):
     prompts = prompts_of(normals.where(machine="valve"), wording=shipped("faults"))
-    found = {prompt.fault for prompt in prompts if prompt.label == "anomaly"}
-    assert found <= set(shipped("faults").faults["valves"])
-    assert len(found) > 1
+    result = {prompt.fault for prompt in prompts if prompt.label == "anomaly"}
+    assert result <= set(shipped("faults").faults["valves"])
+    assert len(result) > 1
     assert {prompt.fault for prompt in prompts if prompt.label == "normal"} == {""}
     assert {prompt.fault for prompt in prompts_of(normals)} == {""}
 
@@ -226,7 +226,7 @@ def test_a_caption_without_the_word_to_replace_is_named(factory_clips, words):
         make_prompts(clips, ["The hum of a fan."] * len(clips), 1, wording=words)
 
 
-def test_what_cannot_be_worded_is_told_with_a_recording(normals):
+def test_a_caption_that_cannot_be_worded_is_named_with_a_recording(normals):
     captions = [f"The normal hum of {clip.machine}." for clip in normals]
     check_wording(normals, captions, shipped("mixed"))
     captions[-1] = "A hum."
@@ -271,14 +271,14 @@ FAULTS = {
 
 
 def test_every_fault_paraphrase_and_severity_of_the_family_comes_up():
-    said = Counter(w.caption for w in worded(FaultPhrases(FAULTS, ["slight", "bad"])))
+    words = Counter(w.caption for w in worded(FaultPhrases(FAULTS, ["slight", "bad"])))
     start = "This is the anomaly sound of a fan, with "
-    assert set(said) == {
+    assert set(words) == {
         f"{start}{phrase}."
         for phrase in ("a slight rub", "a bad rub", "slight scraping", "bad scraping", "a knock")
     }
     # A fault is as likely as another, however many ways there are to say it.
-    assert 60 < said[f"{start}a knock."] < 140
+    assert 60 < words[f"{start}a knock."] < 140
 
 
 def test_a_machine_of_no_family_has_the_common_faults():
@@ -311,11 +311,11 @@ def test_families_that_cannot_be_drawn_from_are_named(families, message):
 def test_shipped_phrases_are_sentences(seed):
     words, rng = SHIPPED_FAULTS, np.random.default_rng(seed)
     for machine in ("fan", "slider", "valve", "ToyCar", "press"):
-        said = words(Clip(Path("a.wav"), machine), NORMAL, rng).caption
-        assert said.startswith("This is the anomaly sound of a fan, with ")
-        assert said.endswith(".")
-        assert "{" not in said
-        assert "  " not in said
+        text = words(Clip(Path("a.wav"), machine), NORMAL, rng).caption
+        assert text.startswith("This is the anomaly sound of a fan, with ")
+        assert text.endswith(".")
+        assert "{" not in text
+        assert "  " not in text
 
 
 SHIPPED_FAULTS = shipped("faults")
@@ -332,9 +332,9 @@ def test_machines_of_the_challenge_have_faults_of_their_kind():
 
 def test_a_mixture_draws_its_sets_by_weight():
     sets = {"paper": WordReplacement(), "contrast": WordReplacement("{caption}")}
-    found = Counter(w.negative for w in worded(Mixture(sets, {"contrast": 3.0}), count=1000))
-    assert found[NORMAL] == pytest.approx(750, abs=60)
-    assert set(found) == {"", NORMAL}
+    result = Counter(w.negative for w in worded(Mixture(sets, {"contrast": 3.0}), count=1000))
+    assert result[NORMAL] == pytest.approx(750, abs=60)
+    assert set(result) == {"", NORMAL}
 
 
 def test_a_set_without_weight_counts_once():
@@ -362,10 +362,10 @@ def test_weights_that_cannot_be_drawn_by_are_named(weights, message):
 
 def test_candidates_differ_in_name_and_noise_only(normals):
     prompts = prompts_of(normals, 2)
-    found = with_candidates(prompts, 3)
-    assert found[::3] == prompts
-    assert len({p.seed for p in found}) == len({p.wav for p in found}) == 3 * len(prompts)
-    for prompt, *others in zip(found[::3], found[1::3], found[2::3], strict=True):
+    result = with_candidates(prompts, 3)
+    assert result[::3] == prompts
+    assert len({p.seed for p in result}) == len({p.wav for p in result}) == 3 * len(prompts)
+    for prompt, *others in zip(result[::3], result[1::3], result[2::3], strict=True):
         for other in others:
             assert other._replace(wav="", seed=0) == prompt._replace(wav="", seed=0)
             assert first_candidate(other.wav) == first_candidate(prompt.wav) == prompt.wav

@@ -90,8 +90,8 @@ def test_kernel_distance_is_the_sum_over_pairs():
 
 @pytest.mark.parametrize(("n", "m"), [(5, 5), (5, 40)])
 def test_kernel_distance_is_unbiased_whatever_the_sizes(n, m):
-    found = [kernel_distance(gaussian(n, 3, s), gaussian(m, 3, s + 10_000)) for s in range(2000)]
-    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(len(found))
+    result = [kernel_distance(gaussian(n, 3, s), gaussian(m, 3, s + 10_000)) for s in range(2000)]
+    assert abs(np.mean(result)) < 3 * np.std(result) / np.sqrt(len(result))
 
 
 @pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
@@ -141,7 +141,7 @@ def real(write):
 
 
 @pytest.fixture
-def made(write, real, tmp_path):
+def synthetic(write, real, tmp_path):
     """Write synthetic clips, one for each of the real clips numbered, at the pitch of a caption."""
 
     def make(captions, machine="fan", label="normal", **columns):
@@ -161,8 +161,10 @@ def made(write, real, tmp_path):
     return make
 
 
-def test_clips_like_the_real_ones_are_near_them_and_follow_their_captions(made, real, tmp_path):
-    (row,) = quality_table(made(["low", "high"] * 4), tmp_path, real).to_dict("records")
+def test_clips_like_the_real_ones_are_near_them_and_follow_their_captions(
+    synthetic, real, tmp_path
+):
+    (row,) = quality_table(synthetic(["low", "high"] * 4), tmp_path, real).to_dict("records")
     assert [row[name] for name in ("machine", "section", "label", "against")] == [
         *("fan", "00", "normal", "normal")
     ]
@@ -176,27 +178,27 @@ def test_clips_like_the_real_ones_are_near_them_and_follow_their_captions(made, 
     assert row["fad"] < 2 * row["fad_real"]
 
 
-def test_other_sounds_are_far_and_follow_no_caption(made, real, tmp_path):
-    near = quality_table(made(["low", "high"] * 4), tmp_path, real).iloc[0]
-    far = quality_table(made(["other"] * 8), tmp_path, real).iloc[0]
+def test_other_sounds_are_far_and_follow_no_caption(synthetic, real, tmp_path):
+    near = quality_table(synthetic(["low", "high"] * 4), tmp_path, real).iloc[0]
+    far = quality_table(synthetic(["other"] * 8), tmp_path, real).iloc[0]
     assert far["fad"] > 3 * near["fad"]
     assert far["kid"] > 10 * abs(near["kid"]) + 1
     assert far["adherence"] == 0.5
 
 
-def test_clips_that_are_all_alike_are_not_diverse(made, real, write, tmp_path):
-    manifest = made(["low", "high"] * 4)
+def test_clips_that_are_all_alike_are_not_diverse(synthetic, real, write, tmp_path):
+    manifest = synthetic(["low", "high"] * 4)
     for number, wav in enumerate(manifest["wav"]):
         write(wav, tone(400, 0) + 1e-5 * np.random.default_rng(number).standard_normal(8000))
     assert quality_table(manifest, tmp_path, real)["diversity"].item() < 0.1
 
 
-def test_clips_of_the_wrong_caption_adhere_to_none(made, real, tmp_path):
-    assert quality_table(made(["high", "low"] * 4), tmp_path, real)["adherence"].item() == 0.0
+def test_clips_of_the_wrong_caption_adhere_to_none(synthetic, real, tmp_path):
+    assert quality_table(synthetic(["high", "low"] * 4), tmp_path, real)["adherence"].item() == 0.0
 
 
-def test_a_clip_made_of_a_real_one_does_not_adhere_by_being_it(made, real, tmp_path):
-    manifest = made(["low", "high"])
+def test_a_derived_clip_does_not_adhere_by_being_its_source(synthetic, real, tmp_path):
+    manifest = synthetic(["low", "high"])
     for wav, source in zip(manifest["wav"], manifest["source"], strict=True):
         (tmp_path / wav).write_bytes(Path(source).read_bytes())
     free = quality_table(manifest, tmp_path, real).iloc[0]
@@ -206,8 +208,10 @@ def test_a_clip_made_of_a_real_one_does_not_adhere_by_being_it(made, real, tmp_p
     assert held["adherence"] == 1.0
 
 
-def test_anomalies_that_are_known_are_compared_with_too(made, real, tmp_path):
-    manifest = pd.concat([made(["low"] * 4, "pump"), made(["low"] * 4, "pump", "anomaly")])
+def test_anomalies_that_are_known_are_compared_with_too(synthetic, real, tmp_path):
+    manifest = pd.concat(
+        [synthetic(["low"] * 4, "pump"), synthetic(["low"] * 4, "pump", "anomaly")]
+    )
     table = quality_table(manifest, tmp_path, real)
     assert table[["label", "against", "real"]].to_numpy().tolist() == [
         ["normal", "normal", 6],
@@ -218,48 +222,50 @@ def test_anomalies_that_are_known_are_compared_with_too(made, real, tmp_path):
     assert table["adherence"].isna().tolist() == [False, True, False, True]
 
 
-def test_every_encoder_has_a_row_that_names_it(made, real, tmp_path):
+def test_every_encoder_has_a_row_that_names_it(synthetic, real, tmp_path):
     encoders = {"mel 32": LogMel(n_mels=32), "mel 64": LogMel(n_mels=64)}
-    table = quality_table(made(["low", "high"]), tmp_path, real, encoders)
+    table = quality_table(synthetic(["low", "high"]), tmp_path, real, encoders)
     assert table["encoder"].tolist() == ["mel 32", "mel 64"]
     assert table["front_end"].tolist() == [repr(LogMel(n_mels=n)) for n in (32, 64)]
     assert table["fad"].nunique() == 2
 
 
-def test_a_layer_of_a_pretrained_encoder_is_an_encoder(made, real, tiny_encoders, tmp_path):
+def test_a_layer_of_a_pretrained_encoder_is_an_encoder(synthetic, real, tiny_encoders, tmp_path):
     """Not its mean over dimensions, which layers x dim would look like with frames in it."""
     layers = Encoder(str(tiny_encoders("clap")))
     encoders = {"clap": Layer(layers), "maxima": TimeWeighted(r=0.0)}
-    manifest = made(["low", "high"] * 4)
+    manifest = synthetic(["low", "high"] * 4)
     table = quality_table(manifest, tmp_path, real, encoders).set_index("encoder")
     assert table["front_end"].tolist() == [repr(encoder) for encoder in encoders.values()]
     assert "weights=" in table["front_end"]["clap"]
     clips = Clips([Clip(tmp_path / wav, "fan") for wav in manifest["wav"]])
-    heard = [np.stack([layers(clips.cache.read(clip))[-1] for clip in part])
+    embeddings = [np.stack([layers(clips.cache.read(clip))[-1] for clip in part])
              for part in (clips, real.normals(SectionId("fan", "00")).clips)]  # fmt: skip
-    made_, known = [(points - heard[1].mean(axis=0)) / heard[1].std(axis=0) for points in heard]
-    assert table["fad"]["clap"] == pytest.approx(frechet_distance(made_, known), rel=1e-3)
+    generated, known = [
+        (points - embeddings[1].mean(axis=0)) / embeddings[1].std(axis=0) for points in embeddings
+    ]
+    assert table["fad"]["clap"] == pytest.approx(frechet_distance(generated, known), rel=1e-3)
 
 
-def test_what_is_undefined_is_empty(made, real, tmp_path):
-    one = quality_table(made(["low"]), tmp_path, real).iloc[0]
+def test_what_is_undefined_is_empty(synthetic, real, tmp_path):
+    one = quality_table(synthetic(["low"]), tmp_path, real).iloc[0]
     assert np.isnan(one[["fad", "kid", "diversity"]].astype(float)).all()
     alike = RealClips(real.clips, ["the same"] * len(real.captions))
-    table = quality_table(made(["low", "high"]), tmp_path, alike)
+    table = quality_table(synthetic(["low", "high"]), tmp_path, alike)
     assert table[["adherence", "chance"]].isna().all(axis=None)
 
 
-def test_clips_that_were_rejected_do_not_count(made, real, tmp_path):
-    manifest = made(["low", "high"] * 4, kept=[True] * 5 + [False] * 3)
+def test_clips_that_were_rejected_do_not_count(synthetic, real, tmp_path):
+    manifest = synthetic(["low", "high"] * 4, kept=[True] * 5 + [False] * 3)
     assert quality_table(manifest, tmp_path, real)["synthetic"].item() == 5
     nothing = quality_table(manifest.assign(kept=False), tmp_path, real)
     assert nothing.empty
     assert "kid" in nothing
 
 
-def test_a_machine_with_five_clips_has_a_quality(made, real, tmp_path):
+def test_a_machine_with_five_clips_has_a_quality(synthetic, real, tmp_path):
     five = real.normals(SectionId("fan", "00"))
     few = RealClips(five.clips[:5], five.captions[:5])
-    row = quality_table(made(["low", "high"] * 2), tmp_path, few).iloc[0]
+    row = quality_table(synthetic(["low", "high"] * 2), tmp_path, few).iloc[0]
     assert row["real"] == 5
     assert np.isfinite(row[["fad", "fad_real", "kid", "kid_real"]].astype(float)).all()

@@ -98,8 +98,8 @@ def test_recovers_the_spread_of_a_known_distribution(sampler, prediction):
         (3, 16, 16),
         range(16),
     )
-    found = drawn.std(dim=(0, 2, 3)) / std.flatten()
-    assert found.tolist() == pytest.approx([1.0, 1.0, 1.0], abs=0.12)
+    result = drawn.std(dim=(0, 2, 3)) / std.flatten()
+    assert result.tolist() == pytest.approx([1.0, 1.0, 1.0], abs=0.12)
 
 
 def test_a_clip_does_not_depend_on_its_batch(with_vocoder):
@@ -123,16 +123,16 @@ def test_through_griffin_lim_a_clip_of_another_batch_sounds_the_same():
 
 def test_bits_do_not_depend_on_the_number_of_threads():
     prompts = [prompt(seed) for seed in range(6)]
-    before, found = torch.get_num_threads(), []
+    before, result = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(AudioLDM("nano", sampler=Sampler(steps=2)).generate(prompts))
+            result.append(AudioLDM("nano", sampler=Sampler(steps=2)).generate(prompts))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
-    for other in found[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+    for other in result[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result[0], other, strict=True))
 
 
 def test_lengths_are_those_asked_for(with_vocoder):

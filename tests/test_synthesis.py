@@ -213,7 +213,7 @@ def test_what_was_unknown_of_a_clip_stays_unknown(tmp_path):
     assert (clip.section, clip.domain) == (None, None)
 
 
-def test_only_clips_made_of_a_real_one_name_it(tmp_path):
+def test_only_derived_clips_have_a_source(tmp_path):
     prompts = [prompt(0), prompt(1)._replace(derived=True, source_sha256="ab12")]
     finish(tmp_path, prompts)
     SynthesisFolder(tmp_path).close(prompts)
@@ -227,7 +227,7 @@ def test_nothing_asked_for_is_an_empty_manifest(tmp_path):
     assert read_manifest(tmp_path) == []
 
 
-def test_a_folder_cleans_as_it_was_told(tmp_path):
+def test_a_folder_cleans_by_its_settings(tmp_path):
     padded = np.concatenate([sound()[:10_240], np.zeros(5760, np.float32)])
     SynthesisFolder(tmp_path, cleaning=Cleaning(silence_db=None)).write(PROMPTS[0], padded)
     SynthesisFolder(tmp_path, cleaning=Cleaning(match_duration=True)).write(PROMPTS[1], padded)

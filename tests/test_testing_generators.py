@@ -42,7 +42,7 @@ DOCS = Path(__file__).parents[1] / "docs" / "generators.md"
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
+def plugin(tmp_path, monkeypatch):
     """A folder with the files that docs/generators.md shows, under the names they begin with."""
     blocks = re.findall(r"```(?:python|yaml)\n# (my_\S+)\n(.*?)```", DOCS.read_text(), re.DOTALL)
     for name, text in blocks:
@@ -59,78 +59,78 @@ def own(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_one_of_ones_own_keeps_the_rules(own):
+def test_a_plugin_keeps_the_rules(plugin):
     check_generator(hydra.utils.instantiate({"_target_": "my_package.hum.Hum", "hiss": 0.5}))
 
 
-def test_one_of_ones_own_that_is_trained_keeps_the_rules(own):
+def test_a_trained_plugin_keeps_the_rules(plugin):
     check_generator(hydra.utils.instantiate({"_target_": "my_package.murmur.Murmur"}))
 
 
 @pytest.mark.slow
-def test_one_of_ones_own_is_trained_and_synthesises_by_its_configuration(own):
+def test_a_plugin_is_trained_and_synthesises_by_its_configuration(plugin):
     """With all callbacks: the checkpoint of the lowest val/loss, the first-shot number, sounds."""
     with initialize_config_module("fsasd.conf", version_base="1.3"):
         cfg = compose("config", [
-            "experiment=tiny", "generator=none", f"store={own}/store",
+            "experiment=tiny", "generator=none", f"store={plugin}/store",
             "generator._target_=my_package.murmur.Murmur", "+generator.checkpoint=null",
             "callbacks.monitor.samples_every_n_steps=2", "trainer.enable_progress_bar=false",
         ])  # fmt: skip
-    run = app.Run(cfg, own / "run")
+    run = app.Run(cfg, plugin / "run")
     assert 0 <= run() <= 1
     model = run.store.path(app._description("finetune", run.finetune_recipe()))
     assert len(list(model.rglob("samples/000002/*/*.wav"))) == 2
     logged = pd.read_csv(next(model.rglob("metrics.csv")))
     assert {"val/loss", "first_shot/auc", "train/learning_rate"} <= set(logged)
-    assert pd.read_csv(own / "run" / "synthetic" / "manifest.csv")["kept"].all()
+    assert pd.read_csv(plugin / "run" / "synthetic" / "manifest.csv")["kept"].all()
     # It learnt, and what it learnt is what it synthesised with.
     saved = load_file(model / "model" / "murmur.safetensors")["words.weight"]
     fresh = hydra.utils.instantiate({"_target_": "my_package.murmur.Murmur"})
     assert saved.shape == fresh.words.weight.shape
 
 
-def test_one_of_ones_own_is_found_by_its_configuration(own):
+def test_a_plugin_runs_by_its_configuration(plugin):
     command = [
         *(sys.executable, "-m", "fsasd.cli.main", "--config-dir", "my_conf", "generator=hum"),
         *("experiment=tiny", "stages=[finetune,synthesise]", "trainer.enable_progress_bar=false"),
         *("store=store", "hydra.run.dir=run"),
     ]
-    found = subprocess.run(command, cwd=own, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr
-    manifest = pd.read_csv(own / "run" / "synthetic" / "manifest.csv")
+    result = subprocess.run(command, cwd=plugin, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    manifest = pd.read_csv(plugin / "run" / "synthetic" / "manifest.csv")
     assert manifest["kept"].sum() == 8
     assert not manifest["derived"].any()
-    assert not (own / "store" / "finetune").exists()
-    assert (own / "run" / "synthetic" / "quality.csv").is_file()
+    assert not (plugin / "store" / "finetune").exists()
+    assert (plugin / "run" / "synthetic" / "quality.csv").is_file()
 
 
-def test_clips_of_ones_own_generator_are_made_anew_when_its_file_changes(own):
+def test_clips_of_a_plugin_are_generated_anew_when_its_code_changes(plugin):
     with initialize_config_module("fsasd.conf", version_base="1.3"):
-        asked = ["experiment=tiny", f"store={own}/store"]
+        asked = ["experiment=tiny", f"store={plugin}/store"]
         ours = compose("config", [*asked, "generator=transforms"])
         named = ["generator=none", "generator._target_=my_package.hum.Hum"]
-        mine = compose("config", [*asked, *named])
-    recipe = app.Run(mine, own / "run").synthesise_recipe()
-    assert app.Run(mine, own / "run").synthesise_recipe() == recipe
-    file = own / "my_package" / "hum.py"
+        custom = compose("config", [*asked, *named])
+    key = app.Run(custom, plugin / "run").synthesise_recipe()
+    assert app.Run(custom, plugin / "run").synthesise_recipe() == key
+    file = plugin / "my_package" / "hum.py"
     file.write_text(file.read_text().replace("300", "400"))
     # Another process reads the code anew.
     package_code.cache_clear()
-    assert app.Run(mine, own / "run").synthesise_recipe() != recipe
-    assert "_code_" not in str(app.Run(ours, own / "run").finetune_recipe())
+    assert app.Run(custom, plugin / "run").synthesise_recipe() != key
+    assert "_code_" not in str(app.Run(ours, plugin / "run").finetune_recipe())
 
 
-def test_a_generator_that_cannot_be_found_is_told_in_a_line(own, monkeypatch):
+def test_a_generator_that_does_not_exist_is_named_in_a_line(plugin, monkeypatch):
     monkeypatch.delenv("PYTHONPATH")
     command = [sys.executable, "-P", "-m", "fsasd.cli.main", "--config-dir", "my_conf"]
-    found = subprocess.run(
+    result = subprocess.run(
         [*command, "generator=hum", "data=factory_tiny", "store=store", "hydra.run.dir=run"],
-        cwd=own, capture_output=True, text=True, check=False,
+        cwd=plugin, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert found.returncode == 1
-    said = found.stdout + found.stderr
-    assert "Error loading 'my_package.hum.Hum'" in said
-    assert "Traceback" not in said
+    assert result.returncode == 1
+    message = result.stdout + result.stderr
+    assert "Error loading 'my_package.hum.Hum'" in message
+    assert "Traceback" not in message
 
 
 # Rules, broken one at a time
@@ -158,9 +158,9 @@ class Noise(Generator):
 
     @classmethod
     def loaded(cls, folder):
-        made = cls()
-        made.weight.data = torch.load(Path(folder))
-        return made
+        module = cls()
+        module.weight.data = torch.load(Path(folder))
+        return module
 
 
 def test_a_plain_generator_keeps_the_rules():
@@ -187,9 +187,9 @@ def write_into_the_source(self, prompts):
 
 
 def empty_the_list(self, prompts):
-    made = Noise.generate(self, prompts)
+    generated = Noise.generate(self, prompts)
     prompts.clear()
-    return made
+    return generated
 
 
 def level_of_the_batch(self, prompts):

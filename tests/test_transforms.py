@@ -56,18 +56,18 @@ def by_content(clips):
 
 
 def test_normal_clips_are_their_sources_as_they_are(shipped, normals, tmp_path):
-    made = written(shipped, normals, tmp_path).where(label="normal")
-    assert len(made) == 8
-    for clip in made:
+    synthetic = written(shipped, normals, tmp_path).where(label="normal")
+    assert len(synthetic) == 8
+    for clip in synthetic:
         real = by_content(normals)[clip.source]
         # 16-bit files are written on a scale that differs by one part in 32768.
         np.testing.assert_allclose(read(clip.path), read(real), atol=1.5 / 2**15)
 
 
 def test_anomalous_clips_are_their_sources_with_something_wrong(shipped, normals, tmp_path):
-    made = written(shipped, normals, tmp_path).where(label="anomaly")
-    assert len(made) == 8
-    for clip in made:
+    synthetic = written(shipped, normals, tmp_path).where(label="anomaly")
+    assert len(synthetic) == 8
+    for clip in synthetic:
         source = read(by_content(normals)[clip.source])
         assert read(clip.path).shape == source.shape
         assert np.abs(read(clip.path) - source).max() > 0.02 * np.abs(source).max()
@@ -83,8 +83,8 @@ def test_the_manifest_names_the_faults_that_were_put_in(shipped, normals, tmp_pa
 
 
 def test_a_normal_clip_that_comes_up_again_is_not_kept_twice(shipped, normals, tmp_path):
-    made = written(shipped, normals[:5], tmp_path, count=12)
-    assert Counter(clip.label for clip in made) == {"normal": 5, "anomaly": 12}
+    synthetic = written(shipped, normals[:5], tmp_path, count=12)
+    assert Counter(clip.label for clip in synthetic) == {"normal": 5, "anomaly": 12}
 
 
 def test_the_silence_of_a_machine_is_not_taken_away(tmp_path, make_wav):
@@ -96,11 +96,11 @@ def test_the_silence_of_a_machine_is_not_taken_away(tmp_path, make_wav):
     assert len(read(tmp_path / prompts[0].wav)) == len(pauses)
 
 
-def test_captions_say_what_was_done(shipped, normals):
-    said = [p.caption for p in prompts_of(shipped, normals, 40) if p.label == "anomaly"]
+def test_captions_describe_the_faults(shipped, normals):
+    captions = [p.caption for p in prompts_of(shipped, normals, 40) if p.label == "anomaly"]
     form = r"This is the anomaly sound of .+, with .+ \(strength 0\.\d+\|1\)( and .+)?\."
-    assert all(re.fullmatch(form.replace(r"0\.\d+\|1", r"(0\.\d+|1)"), text) for text in said)
-    counts = Counter(text.count("(strength") for text in said)
+    assert all(re.fullmatch(form.replace(r"0\.\d+\|1", r"(0\.\d+|1)"), text) for text in captions)
+    counts = Counter(text.count("(strength") for text in captions)
     assert set(counts) == {1, 2}
     for prompt in prompts_of(shipped, normals, 4):
         if prompt.label == "normal":
@@ -127,21 +127,24 @@ def test_values_are_drawn_evenly_on_a_scale_of_ratios(normals):
     assert np.mean(np.array(rates) < 10) == pytest.approx(0.5, abs=0.12)
 
 
-def test_a_machine_can_have_faults_of_its_own(normals, factory_clips):
-    own = {"fan": {"leak": None, **SWING}, "valve": {"leak": {**LEAK["leak"], "above": [6e3, 6e3]}}}
-    generator = FaultTransforms(LEAK, own)
+def test_a_machine_can_have_other_faults(normals, factory_clips):
+    changed = {
+        "fan": {"leak": None, **SWING},
+        "valve": {"leak": {**LEAK["leak"], "above": [6e3, 6e3]}},
+    }
+    generator = FaultTransforms(LEAK, changed)
 
-    def said(machine):
+    def phrase(machine):
         clips = factory_clips.where(split="train", machine=machine)
         return {p.caption.split(", with ")[1][:12] for p in prompts_of(generator, clips, 8)[1::2]}
 
-    assert said("fan") == {"its level sw"}
+    assert phrase("fan") == {"its level sw"}
     captions = [
         p.caption
         for p in prompts_of(generator, factory_clips.where(split="train", machine="valve"))[1::2]
     ]
     assert all("above 6000 Hz" in text for text in captions)
-    assert said("bearing") == {"a hiss above"}
+    assert phrase("bearing") == {"a hiss above"}
 
 
 def test_every_shipped_fault_comes_up(shipped, normals):
