@@ -39,6 +39,9 @@ _BATCH = 1000
 _TICK = 50_000_000
 """Nanoseconds within which a file may change twice and have one time of change."""
 
+_COARSE_TICK = 2_000_000_000
+"""The same on disks that keep times in whole seconds."""
+
 
 def content_hash(path: str | Path, folder: str | Path | None = None) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal.
@@ -187,11 +190,13 @@ def _key(path: Path, strict: bool) -> str:
 
 
 def _is_settled(path: Path) -> bool:
-    """Say whether a further change of a file will be seen by its time."""
+    """Tell whether a further change of a file will show in its time."""
     try:
-        return abs(time.time_ns() - path.stat().st_mtime_ns) > _TICK
+        changed = path.stat().st_mtime_ns
     except OSError:
         return False
+    tick = _TICK if changed % 10**9 else _COARSE_TICK
+    return abs(time.time_ns() - changed) > tick
 
 
 def _sha256(path: Path, strict: bool) -> str:
