@@ -327,7 +327,7 @@ def shared():
 def _read_and_build(root):
     before = _state(root)
     answers = []
-    for n in (0, 1):
+    for n in (0, 1, 2):
         try:
             path = Store(root).build(wanted(n=n), resumable)
             Store(root).use(root / "run", wanted(n=n))
@@ -342,16 +342,20 @@ def _state(root):
 
 
 def test_a_complete_store_that_cannot_be_written_is_used_and_an_incomplete_one_says_so(shared):
-    Store(shared).build(wanted(n=0), resumable)
+    for n in (0, 2):
+        Store(shared).build(wanted(n=n), resumable)
+    (Store(shared).path(wanted(n=2)) / "clips" / "0.wav").unlink()
     for path in [shared, *shared.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    (complete, missing), unchanged = as_user(NOBODY, _read_and_build, shared)
+    (complete, missing, damaged), unchanged = as_user(NOBODY, _read_and_build, shared)
     assert complete is True
     assert unchanged
     path = Store(shared).path(wanted(n=1))
-    assert f"stage: {path} is not in the store, or not whole, and cannot be built: " in missing
+    assert f"stage: {path} is not in the store, and cannot be built: " in missing
     assert "Permission denied" in missing
     assert "Expected a store that can be written, or one that is complete" in missing
+    reason = "clips/0.wav: expected 1000 bytes, found no file"
+    assert f"{Store(shared).path(wanted(n=2))} is damaged ({reason}), and cannot be" in damaged
 
 
 def _replace_file(path):

@@ -276,9 +276,9 @@ class Store:
             if not is_read_only(error):
                 raise
             raise StoreError(
-                f"{wanted.title}: {path} is not in the store, or not whole, and cannot be built: "
-                f"{error.strerror}: '{error.filename or path.parent}'. Expected a store that can "
-                "be written, or one that is complete"
+                f"{wanted.title}: {path} {_state(path)}, and cannot be built: {error.strerror}: "
+                f"'{error.filename or path.parent}'. Expected a store that can be written, or one "
+                "that is complete"
             ) from error
         try:
             yield
@@ -299,6 +299,13 @@ class Store:
         if not is_built(partial, wanted):
             build_in(partial, wanted, build)
         publish(partial, path)
+
+
+def _state(path: Path) -> str:
+    if not path.is_dir():
+        return "is not in the store"
+    damage = damage_of(path)
+    return f"is damaged ({damage})" if damage else "is to be built again"
 
 
 def _compared(description: Description, ignoring: Collection[str]) -> dict[str, Any]:
