@@ -23,36 +23,36 @@ def calibration(scores, rate=0.1, domains=None):
 @pytest.mark.parametrize("rate", [0.1, 0.02, 0.3])
 def test_without_odd_clips_the_threshold_is_the_official_one(n, rate):
     scores = np.random.default_rng(0).gamma(4.0, 2.0, n) - 100
-    found = calibration(scores, rate)
-    assert found.odd == ()
-    assert found.threshold == gamma_threshold(scores, 1 - rate)
+    result = calibration(scores, rate)
+    assert result.odd == ()
+    assert result.threshold == gamma_threshold(scores, 1 - rate)
 
 
 def test_a_dcase_section_has_the_official_threshold():
     rng = np.random.default_rng(0)
     scores = np.concatenate([rng.gamma(4.0, 1.0, 990), rng.normal(60.0, 20.0, 10)])
-    found = calibration(scores, domains=["source"] * 990 + ["target"] * 10)
-    assert found.odd == ()
-    assert found.threshold == gamma_threshold(scores)
+    result = calibration(scores, domains=["source"] * 990 + ["target"] * 10)
+    assert result.odd == ()
+    assert result.threshold == gamma_threshold(scores)
 
 
 @pytest.mark.parametrize("far", [20.0, 689.0, 2.8e11])
 def test_odd_clips_set_no_threshold_and_are_named(far):
     scores = np.random.default_rng(1).gamma(4.0, 1.0, 25)
-    found = calibration([*scores[:7], far, *scores[7:]])
-    assert found.odd == ("7.wav",)
-    assert found.threshold == gamma_threshold(scores)
-    assert found.odd_clips().startswith(
+    result = calibration([*scores[:7], far, *scores[7:]])
+    assert result.odd == ("7.wav",)
+    assert result.threshold == gamma_threshold(scores)
+    assert result.odd_clips().startswith(
         f"1 of 26 normal training clips is odd: 7.wav (held-out score {far:.4g}, median of"
     )
 
 
 def test_many_odd_clips_are_one_line():
     scores = [*np.random.default_rng(2).normal(size=95), *np.linspace(1e3, 2e3, 5)]
-    said = calibration(scores).odd_clips()
-    assert said.startswith("5 of 100 normal training clips are odd: 95.wav (")
-    assert said.endswith(" and 2 more")
-    assert "\n" not in said
+    message = calibration(scores).odd_clips()
+    assert message.startswith("5 of 100 normal training clips are odd: 95.wav (")
+    assert message.endswith(" and 2 more")
+    assert "\n" not in message
     assert calibration(scores[:95]).odd_clips() == ""
 
 
@@ -77,10 +77,10 @@ def test_a_rate_is_a_share(rate):
 @pytest.mark.parametrize("n", [10, 49, 50, 400])
 def test_tail_probabilities_are_uniform_on_normal_clips(n):
     rng = np.random.default_rng(4)
-    found = [calibration(rng.gamma(4, 1, n)).p_values(rng.gamma(4, 1, 50)) for _ in range(20)]
-    found = np.concatenate(found)
+    result = [calibration(rng.gamma(4, 1, n)).p_values(rng.gamma(4, 1, 50)) for _ in range(20)]
+    result = np.concatenate(result)
     for level in (0.1, 0.3, 0.5, 0.8):
-        assert np.mean(found <= level) == pytest.approx(level, abs=0.08)
+        assert np.mean(result <= level) == pytest.approx(level, abs=0.08)
 
 
 @settings(max_examples=40, deadline=None)
@@ -89,36 +89,36 @@ def test_tail_probabilities_are_uniform_on_normal_clips(n):
     st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=20),
 )
 def test_tail_probabilities_fall_with_the_score(normal, scores):
-    found = calibration(normal).p_values(sorted(scores))
-    assert (np.diff(found) <= 0).all()
-    assert ((found > 0) & (found <= 1)).all()
+    result = calibration(normal).p_values(sorted(scores))
+    assert (np.diff(result) <= 0).all()
+    assert ((result > 0) & (result <= 1)).all()
 
 
 def test_with_few_clips_it_is_their_percentile():
-    found = calibration([1.0, 2.0, 2.0, 3.0])
+    result = calibration([1.0, 2.0, 2.0, 3.0])
     np.testing.assert_array_equal(
-        found.p_values([0.0, 1.0, 2.0, 2.5, 3.0, 1e300]), np.array([5, 5, 4, 2, 2, 1]) / 5
+        result.p_values([0.0, 1.0, 2.0, 2.5, 3.0, 1e300]), np.array([5, 5, 4, 2, 2, 1]) / 5
     )
 
 
 def test_with_many_it_is_that_of_the_distribution_that_the_threshold_comes_from():
     scores = np.random.default_rng(5).gamma(4.0, 2.0, 200)
-    found = calibration(scores)
+    result = calibration(scores)
     shape, location, scale = stats.gamma.fit(scores)
     asked = np.array([5.0, 20.0, 40.0])
     np.testing.assert_allclose(
-        found.p_values(asked), stats.gamma.sf(asked, shape, loc=location, scale=scale)
+        result.p_values(asked), stats.gamma.sf(asked, shape, loc=location, scale=scale)
     )
-    assert found.p_values([found.threshold])[0] == pytest.approx(0.1)
-    assert found.p_values([1e12])[0] > 0
+    assert result.p_values([result.threshold])[0] == pytest.approx(0.1)
+    assert result.p_values([1e12])[0] > 0
 
 
 def test_where_no_distribution_fits_it_is_the_percentile(caplog):
     scores = -np.random.default_rng(3).exponential(size=1000)
     with caplog.at_level(logging.WARNING):
-        found = calibration(scores)
+        result = calibration(scores)
     assert "no gamma distribution fits" in caplog.text
-    assert found.p_values([scores.max() + 1])[0] == 1 / (1 + len(found.normal))
+    assert result.p_values([scores.max() + 1])[0] == 1 / (1 + len(result.normal))
 
 
 def test_odd_clips_do_not_count():
@@ -139,11 +139,11 @@ def test_no_tail_probability_of_what_is_no_number(bad):
 
 def test_it_is_read_as_it_was_written():
     scores = np.append(np.random.default_rng(7).gamma(4.0, 1.0, 60), 1e5)
-    found = calibration(scores, 0.05)
-    again = Calibration.from_described(json.loads(json.dumps(found.described())))
-    assert again.described() == found.described()
-    np.testing.assert_array_equal(again.p_values(scores), found.p_values(scores))
-    assert again.at(0.1).threshold == found.at(0.1).threshold
+    result = calibration(scores, 0.05)
+    again = Calibration.from_described(json.loads(json.dumps(result.described())))
+    assert again.described() == result.described()
+    np.testing.assert_array_equal(again.p_values(scores), result.p_values(scores))
+    assert again.at(0.1).threshold == result.at(0.1).threshold
 
 
 @pytest.mark.parametrize(

@@ -52,12 +52,12 @@ def test_the_first_shot_number_is_logged_for_checkpoints_to_monitor(data, tmp_pa
         check_val_every_n_epoch=None,
     )  # fmt: skip
     trainer.fit(nano(), data)
-    found = trainer.callback_metrics
-    assert 0 <= float(found["first_shot/auc"]) <= 1
-    assert float(found["first_shot/regret"]) >= 0
-    assert -1 <= float(found["first_shot/gain"]) <= 1
-    assert -1 <= float(found["first_shot/spearman"]) <= 1
-    assert float(checkpoint.best_model_score) == float(found["first_shot/auc"])
+    values = trainer.callback_metrics
+    assert 0 <= float(values["first_shot/auc"]) <= 1
+    assert float(values["first_shot/regret"]) >= 0
+    assert -1 <= float(values["first_shot/gain"]) <= 1
+    assert -1 <= float(values["first_shot/spearman"]) <= 1
+    assert float(checkpoint.best_model_score) == float(values["first_shot/auc"])
     assert (tmp_path / "kept" / "best.ckpt").is_file()
 
 
@@ -85,7 +85,7 @@ def test_a_generator_that_hears_the_anomalies_has_less_regret_than_one_that_hear
     callback = DetectorEvaluation(
         selector=Selector({"r": [0.0, 0.5, 0.9, 1.0, 1.1]}, abstain=False)
     )
-    found = {}
+    values = {}
     for name in ("real", "noise"):
 
         def synthesise(generator, data, train, folder, name=name):
@@ -99,19 +99,19 @@ def test_a_generator_that_hears_the_anomalies_has_less_regret_than_one_that_hear
             return Clips([replace(c, path=p) for c, p in zip(test, paths, strict=True)])
 
         monkeypatch.setattr(callback, "_synthesise", synthesise)
-        found[name] = callback.evaluate(None, data)
-    assert found["real"]["regret"] == 0
-    assert found["real"]["spearman"] == pytest.approx(1)
-    assert found["noise"]["regret"] > 0
-    assert found["noise"]["spearman"] < 0.9
+        values[name] = callback.evaluate(None, data)
+    assert values["real"]["regret"] == 0
+    assert values["real"]["spearman"] == pytest.approx(1)
+    assert values["noise"]["regret"] > 0
+    assert values["noise"]["spearman"] < 0.9
     assert (
-        found["real"]["auc"] + found["real"]["pauc"]
-        > found["noise"]["auc"] + found["noise"]["pauc"]
+        values["real"]["auc"] + values["real"]["pauc"]
+        > values["noise"]["auc"] + values["noise"]["pauc"]
     )
 
 
 @pytest.mark.parametrize("usable", [True, False])
-def test_machines_without_usable_clips_are_told_and_left_out(data, monkeypatch, caplog, usable):
+def test_machines_without_usable_clips_are_logged_and_left_out(data, monkeypatch, caplog, usable):
     def synthesise(generator, data, train, folder):
         test = data.machine(train[0].machine).where(split="test")
         return test if usable or train[0].machine == "fan" else test.where(label="anomaly")
@@ -119,24 +119,24 @@ def test_machines_without_usable_clips_are_told_and_left_out(data, monkeypatch, 
     callback = DetectorEvaluation(selector=Selector({"r": [0.0, 1.0]}, abstain=False))
     monkeypatch.setattr(callback, "_synthesise", synthesise)
     assert 0 < callback.evaluate(None, data)["auc"] <= 1
-    told = ["valve section 00: no usable synthetic clips of both labels yet"] * (not usable)
-    assert [record.getMessage() for record in caplog.records] == told
+    messages = ["valve section 00: no usable synthetic clips of both labels yet"] * (not usable)
+    assert [record.getMessage() for record in caplog.records] == messages
 
 
-def test_real_clips_are_heard_once_in_all_evaluations(data, monkeypatch):
-    read, heard = FeatureCache.read, []
+def test_real_clips_are_read_once_in_all_evaluations(data, monkeypatch):
+    read, clips_read = FeatureCache.read, []
     monkeypatch.setattr(
-        FeatureCache, "read", lambda self, *of: heard.append(of[0]) or read(self, *of)
+        FeatureCache, "read", lambda self, *of: clips_read.append(of[0]) or read(self, *of)
     )
     callback = DetectorEvaluation(
         clips_per_label=2, max_seconds=0.64, detector=KNN(), selector=Selector({"k": [1]})
     )
     model = nano()
-    first, computed = callback.evaluate(model, data), list(heard)
-    heard.clear()
+    first, computed = callback.evaluate(model, data), list(clips_read)
+    clips_read.clear()
     assert callback.evaluate(model, data) == first
     # Again only those whose length and level prompts take.
-    assert sum(not clip.synthetic for clip in heard) == 2 * 2
+    assert sum(not clip.synthetic for clip in clips_read) == 2 * 2
     assert sum(not clip.synthetic for clip in computed) > 40
     kept = {content for _, content in data.cache._memory}
     assert kept <= {content_hash(clip.path) for clip in data.clips}
@@ -148,9 +148,9 @@ def test_each_section_is_evaluated_by_itself(data, monkeypatch):
     data.clips = Clips(clips, data.cache)
 
     def synthesise(generator, data, train, folder):
-        own = data.machine(train[0].machine).where(section=train[0].section, split="test")
+        section_clips = data.machine(train[0].machine).where(section=train[0].section, split="test")
         assert {clip.section for clip in train} == {train[0].section}
-        return own
+        return section_clips
 
     callback = DetectorEvaluation(selector=Selector({"r": [0.0, 1.0]}, abstain=False))
     monkeypatch.setattr(callback, "_synthesise", synthesise)

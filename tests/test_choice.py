@@ -69,31 +69,31 @@ def test_clips(fan):
     return fan.where(split="test")
 
 
-def copies(clips, label="normal", *, told):
+def copies(clips, label="normal", *, named):
     return Clips(
         [
-            replace(clip, label=label, source=content_hash(clip.path) if told else None)
+            replace(clip, label=label, source=content_hash(clip.path) if named else None)
             for clip in clips
         ],
         clips.cache,
     )
 
 
-# Clips that are made of the clips that are fitted
+# Clips that are derived from training clips
 
 
 def test_every_clip_is_scored_by_a_fit_without_it(train):
-    held, made = crossfit(KNN(), [{"k": 1}, {"k": 2}], train, copies(train, told=True))
-    assert held.shape == (2, len(train))
-    assert (held > 0.1).all()
-    np.testing.assert_allclose(made, held)
+    held_out, generated = crossfit(KNN(), [{"k": 1}, {"k": 2}], train, copies(train, named=True))
+    assert held_out.shape == (2, len(train))
+    assert (held_out > 0.1).all()
+    np.testing.assert_allclose(generated, held_out)
     # A nearest neighbour that knows the clip finds itself.
     np.testing.assert_allclose(KNN().fit(train).score(train), 0, atol=1e-5)
 
 
-def test_a_copy_that_is_not_told_is_known_to_most_folds(train):
-    _, made = crossfit(KNN(), [{"k": 1}], train, copies(train, told=False))
-    assert 0 < np.mean(made > 0.1) < 0.5
+def test_a_copy_that_does_not_name_its_source_is_fitted_on_by_most_folds(train):
+    _, generated = crossfit(KNN(), [{"k": 1}], train, copies(train, named=False))
+    assert 0 < np.mean(generated > 0.1) < 0.5
 
 
 def test_a_source_that_is_no_training_clip_is_an_error_that_names_it(train, test_clips):
@@ -106,15 +106,15 @@ def test_a_source_that_is_no_training_clip_is_an_error_that_names_it(train, test
 
 
 def test_cross_fitting_keeps_to_few_clips(train):
-    held, _ = crossfit(KNN(), [{}], train[:3], train[[]])
-    assert held.shape == (1, 3)
+    held_out, _ = crossfit(KNN(), [{}], train[:3], train[[]])
+    assert held_out.shape == (1, 3)
     with pytest.raises(TooFewClipsError, match="cross-fitting needs 2 clips at least, found 1"):
         crossfit(KNN(), [{}], train[:1], train[[]])
 
 
 @pytest.fixture(scope="module")
 def noises(tmp_path_factory):
-    """Eighty recordings of one machine: noise with a spectrum of its own each."""
+    """Eighty recordings of one machine: noise, each with another spectrum."""
     folder = tmp_path_factory.mktemp("noises")
     rng = np.random.default_rng(0)
     paths = [folder / f"{i}.wav" for i in range(80)]
@@ -125,11 +125,11 @@ def noises(tmp_path_factory):
     return Clips([Clip(path, "fan", label="normal") for path in paths])
 
 
-@pytest.mark.parametrize(("told", "auc"), [(False, 1.0), (True, 0.5)])
-def test_learnt_by_heart_is_not_normal(noises, told, auc):
+@pytest.mark.parametrize(("named", "auc"), [(False, 1.0), (True, 0.5)])
+def test_a_copy_of_a_training_clip_is_not_normal_for_that(noises, named, auc):
     """Normals and anomalies alike, but of clips that are fitted and of clips that are not."""
     known, fresh = noises[::2], noises[1::2]
-    synthetic = Clips([*copies(known, told=told), *copies(fresh, "anomaly", told=False)])
+    synthetic = Clips([*copies(known, named=named), *copies(fresh, "anomaly", named=False)])
     selection = choice(KNN(), Selector({"k": [1, 2]}), known, synthetic)
     assert selection.curve["auc"][0] == pytest.approx(auc, abs=0.15)
 
@@ -166,7 +166,7 @@ def test_synthetic_normals_that_sound_otherwise_are_a_wide_gap(shift):
 @pytest.mark.parametrize("shift", [-3, 0, 3])
 @pytest.mark.parametrize("max_gap", [0.75, None])
 def test_clips_of_another_sound_choose_nothing(shift, max_gap):
-    """Setting 1 tells the anomalies; the default setting, 0, hears the generator."""
+    """Setting 1 separates the anomalies; the default setting, 0, reacts to the generator."""
     train, synthetic = recited("normal", drawn(0, 0)), both(drawn(shift, 0), drawn(shift, 3))
     selector = Selector({"which": [0, 1]}, "auc", max_gap=max_gap)
     selection = choice(Recited(0), selector, train, synthetic)
@@ -186,7 +186,7 @@ def test_the_papers_rule_knows_no_gap():
     assert choice(Recited(0), selector, train, synthetic).setting == {"which": 1}
 
 
-def test_thirteen_clips_are_the_fewest_that_can_tell_a_wide_gap():
+def test_thirteen_clips_are_the_fewest_that_can_establish_a_wide_gap():
     """At the limit itself, all of fewer lie on one side of a generator of one sound too often."""
     rng = np.random.default_rng(0)
     beyond = rng.random((100_000, MIN_CLIPS_FOR_GAP)) < WIDE_GAP
@@ -195,17 +195,17 @@ def test_thirteen_clips_are_the_fewest_that_can_tell_a_wide_gap():
 
 
 @pytest.mark.parametrize(
-    ("real", "synthetic", "told"),
+    ("real", "synthetic", "enough"),
     [(40, 40, True), (13, 40, True), (40, 13, True), (12, 40, False), (40, 12, False)],
 )
-def test_what_cannot_be_told_apart_chooses_nothing(real, synthetic, told):
-    """Without a gap in either setting; setting 1 tells the anomalies, of which there are enough."""
+def test_a_gap_of_too_few_clips_chooses_nothing(real, synthetic, enough):
+    """Without a gap in either setting; setting 1 separates the anomalies, which are enough."""
     train = recited("normal", drawn(0, 0, count=real))
-    made = both(drawn(0, 0, count=synthetic), drawn(0, 3))
-    selection = choice(Recited(0), WHICH, train, made)
+    generated = both(drawn(0, 0, count=synthetic), drawn(0, 3))
+    selection = choice(Recited(0), WHICH, train, generated)
     assert not selection.gap.exceeds(WIDE_GAP)
     assert selection.argmax == {"which": 1}
-    if told:
+    if enough:
         assert (selection.setting, selection.abstain_reason) == ({"which": 1}, "")
     else:
         assert selection.setting == {"which": 0}
@@ -224,14 +224,14 @@ def test_a_gap_of_few_clips_is_not_called_sure():
 
 
 @pytest.mark.parametrize("options", [{"abstain": False}, {"calibrate": True}, {"max_gap": None}])
-def test_who_asks_for_no_gap_is_not_asked_for_clips_to_tell_it(options):
-    train, made = recited("normal", drawn(0, 0, count=5)), both(drawn(0, 0), drawn(0, 3))
-    selection = choice(Recited(0), Selector({"which": [0, 1]}, **options), train, made)
+def test_without_a_limit_of_the_gap_few_clips_are_enough(options):
+    train, generated = recited("normal", drawn(0, 0, count=5)), both(drawn(0, 0), drawn(0, 3))
+    selection = choice(Recited(0), Selector({"which": [0, 1]}, **options), train, generated)
     assert selection.setting == {"which": 1}
 
 
 @pytest.mark.parametrize(("sources", "chosen"), [(13, 1), (12, 0)])
-def test_synthetic_clips_of_few_recordings_tell_no_gap(sources, chosen, monkeypatch):
+def test_synthetic_clips_of_few_recordings_are_few_clips(sources, chosen, monkeypatch):
     def names(paths, folder):
         return [path.name for path in paths]
 
@@ -239,15 +239,15 @@ def test_synthetic_clips_of_few_recordings_tell_no_gap(sources, chosen, monkeypa
     train = recited("normal", drawn(0, 0))
     normal = recited("normal", drawn(0, 0))
     normal = [replace(c, source=train[i % sources].path.name) for i, c in enumerate(normal)]
-    made = Clips([*normal, *recited("anomaly", drawn(0, 3))])
-    selection = choice(Recited(0), WHICH, train, made)
+    generated = Clips([*normal, *recited("anomaly", drawn(0, 3))])
+    selection = choice(Recited(0), WHICH, train, generated)
     assert selection.setting == {"which": chosen}
 
 
 def test_real_normals_of_the_gap_are_held_out(noises):
     """Else every synthetic clip would be farther off than a training clip is from itself."""
     fresh = noises[1::2]
-    synthetic = Clips([*copies(fresh, told=False), *copies(fresh, "anomaly", told=False)])
+    synthetic = Clips([*copies(fresh, named=False), *copies(fresh, "anomaly", named=False)])
     gap = choice(KNN(), Selector({"k": [1, 2]}), noises[::2], synthetic).gap
     assert gap.low < 0.5 < gap.high
 
@@ -264,7 +264,7 @@ def test_calibrated_clips_choose_whatever_the_gap_was():
 
 
 def test_calibration_does_not_take_the_generator_for_an_anomaly():
-    """Setting 0 hears the generator, in all of its clips; setting 1 hears the anomalies."""
+    """Setting 0 reacts to the generator, in all of its clips; setting 1 to the anomalies."""
     train, synthetic = recited("normal", drawn(0, 0)), both(drawn(8, 0), drawn(8, 2))
     for selection in calibrated_or_not(train, synthetic):
         expected = [0.5, stats.norm.cdf(2**0.5)]
@@ -273,7 +273,7 @@ def test_calibration_does_not_take_the_generator_for_an_anomaly():
 
 
 def test_calibration_judges_by_the_spread_of_real_normals():
-    """The generator's normals differ more than real ones, in the setting that hears faults best."""
+    """The generator's normals differ more than real ones, in the setting of the best AUC."""
     train = recited("normal", drawn(0, 0, scales=(0.3, 1)))
     synthetic = both(drawn(0, 0, scales=(3, 1)), drawn(1.2, 1.2, scales=(0.3, 1)))
     plain, calibrated_ = calibrated_or_not(train, synthetic)
@@ -289,10 +289,10 @@ def test_without_a_gap_calibration_changes_nothing():
 
 def test_calibration_does_not_depend_on_the_scale():
     rng = np.random.default_rng(0)
-    held, made = rng.normal(size=(3, 10)), rng.normal(size=(3, 8)) + 5
+    held_out, generated = rng.normal(size=(3, 10)), rng.normal(size=(3, 8)) + 5
     labels = np.repeat([0, 1], 4)
-    scores, relabelled = calibrated(held, made, labels)
-    scaled, _ = calibrated(2 * held - 7, 2 * made - 7, labels)
+    scores, relabelled = calibrated(held_out, generated, labels)
+    scaled, _ = calibrated(2 * held_out - 7, 2 * generated - 7, labels)
     np.testing.assert_allclose(scaled, 2 * scores - 7)
     assert relabelled.tolist() == [0] * 10 + [1] * 4
 
@@ -335,17 +335,17 @@ def test_test_clips_of_one_recording_are_resampled_together():
 
 
 @pytest.mark.parametrize(
-    ("keep", "found"),
+    ("keep", "counts"),
     [(["normal"], "8 normal and 0"), (["anomaly"], "0 normal and 8"), ([], "0 normal and 0")],
 )
-def test_without_clips_of_both_labels_the_default_setting_is_kept(train, test_clips, keep, found):
+def test_without_clips_of_both_labels_the_default_setting_is_kept(train, test_clips, keep, counts):
     synthetic = test_clips[[clip.label in keep for clip in test_clips]]
     for abstain in (True, False):
         selector = Selector({"r": [0.0, 1.0]}, abstain=abstain, baselines=[{"r": 0.0}])
         evidence = measure(TWFRGMM(r=1.0), selector, train, synthetic, test_clips)
         selection = choose(evidence, selector)
         assert selection.setting == {"r": 1.0}
-        assert f"to choose on: {found} anomalous (see synthetic/manifest.csv" in (
+        assert f"to choose on: {counts} anomalous (see synthetic/manifest.csv" in (
             selection.abstain_reason
         )
         # What the settings would have been worth is known all the same.

@@ -70,19 +70,19 @@ def test_only_the_order_of_scores_matters(case):
 @given(sectioned())
 def test_section_metrics_follow_the_official_definition(case):
     labels, domains, scores, decisions = case
-    found = section_metrics(labels, domains, scores, decisions)
-    assert found.pauc == roc_auc_score(labels, scores, max_fpr=0.1)
+    result = section_metrics(labels, domains, scores, decisions)
+    assert result.pauc == roc_auc_score(labels, scores, max_fpr=0.1)
     for domain in ("source", "target"):
         inside = domains == domain
         normal = inside & (labels == 0)
         if normal.any():
             chosen = normal | (labels == 1)
             expected = roc_auc_score(labels[chosen], scores[chosen])
-            assert getattr(found, f"auc_{domain}") == pytest.approx(expected)
+            assert getattr(result, f"auc_{domain}") == pytest.approx(expected)
         else:
-            assert math.isnan(getattr(found, f"auc_{domain}"))
+            assert math.isnan(getattr(result, f"auc_{domain}"))
         names = [f"{name}_{domain}" for name in ("precision", "recall", "f1")]
-        values = [getattr(found, name) for name in names]
+        values = [getattr(result, name) for name in names]
         if (inside & (labels == 1)).any():
             reference = precision_recall_fscore_support(
                 labels[inside], decisions[inside], average="binary", zero_division=0
@@ -94,10 +94,10 @@ def test_section_metrics_follow_the_official_definition(case):
 
 def test_a_section_of_one_class_has_no_areas():
     for label in (0, 1):
-        found = section_metrics([label] * 2, ["source", "target"], [0.1, 0.2])
-        assert np.isnan([found.auc_source, found.auc_target, found.pauc, found.f1_source]).all()
-        assert found.undefined == 3
-        assert math.isnan(found.auc)
+        result = section_metrics([label] * 2, ["source", "target"], [0.1, 0.2])
+        assert np.isnan([result.auc_source, result.auc_target, result.pauc, result.f1_source]).all()
+        assert result.undefined == 3
+        assert math.isnan(result.auc)
 
 
 def test_auc_of_a_section_needs_both_domains():

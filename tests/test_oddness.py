@@ -1,4 +1,4 @@
-"""Odd clips are found whatever the distribution, and normal ones are left alone."""
+"""Odd clips are detected whatever the distribution, and normal ones are not."""
 
 import numpy as np
 import pytest
@@ -38,10 +38,10 @@ def with_outliers(name, n, k, far, seed):
 @pytest.mark.parametrize("far", [1e3, 1e9, -1e3])
 def test_far_outliers_are_odd(name, n, k, far):
     scores, outlier = with_outliers(name, n, k, far, seed=1)
-    found = odd(scores)
-    assert found[outlier].all()
+    marked = odd(scores)
+    assert marked[outlier].all()
     # Of a heavy tail, the highest of all may be odd, too.
-    assert found[~outlier].sum() <= (0 if name == "normal" else 2)
+    assert marked[~outlier].sum() <= (0 if name == "normal" else 2)
 
 
 @pytest.mark.parametrize("name", NORMAL)
@@ -61,8 +61,8 @@ def test_thresholds_withstand_outliers(name, n, k, far):
 @pytest.mark.parametrize("name", NORMAL)
 @pytest.mark.parametrize(("n", "allowed"), [(16, 0.2), (50, 0.15), (200, 0.1)])
 def test_clean_samples_are_left_alone(name, n, allowed):
-    found = [odd(NORMAL[name](np.random.default_rng(seed), n)).any() for seed in range(40)]
-    assert np.mean(found) <= allowed
+    marked = [odd(NORMAL[name](np.random.default_rng(seed), n)).any() for seed in range(40)]
+    assert np.mean(marked) <= allowed
 
 
 @pytest.mark.parametrize("states", ["known", "unknown"])
@@ -72,8 +72,8 @@ def test_a_dcase_section_has_no_odd_clips(states):
         rng = np.random.default_rng(seed)
         scores = np.concatenate([rng.gamma(4.0, 1.0, 990), rng.normal(60.0, 20.0, 10)])
         state = rng.integers(0, 6, 1000) if states == "known" else np.zeros(1000)
-        found = odd_scores(scores, ["source"] * 990 + ["target"] * 10, state.tolist())
-        assert not found.any()
+        marked = odd_scores(scores, ["source"] * 990 + ["target"] * 10, state.tolist())
+        assert not marked.any()
 
 
 def test_a_rare_domain_is_not_odd():
@@ -87,11 +87,11 @@ def test_a_rare_domain_is_not_odd():
 def test_a_silent_clip_of_a_small_domain_is_odd():
     rng = np.random.default_rng(1)
     scores = np.concatenate([rng.normal(10, 1, 20), rng.normal(14, 1, 5), [1200.0]])
-    found = odd_scores(scores, ["source"] * 20 + ["target"] * 6, list(range(26)))
-    assert found.nonzero()[0].tolist() == [25]
+    marked = odd_scores(scores, ["source"] * 20 + ["target"] * 6, list(range(26)))
+    assert marked.nonzero()[0].tolist() == [25]
 
 
-def test_each_state_is_judged_by_its_own_clips():
+def test_each_state_is_compared_with_clips_of_the_same_state():
     """What is odd at low speed is usual at high speed."""
     rng = np.random.default_rng(2)
     scores = np.concatenate([rng.normal(10, 1, 20), [60.0], rng.normal(60, 1, 20)])
@@ -105,15 +105,15 @@ def test_each_state_is_judged_by_its_own_clips():
 def test_states_of_few_clips_are_judged_together():
     rng = np.random.default_rng(3)
     scores = np.append(rng.normal(10, 1, 23), 1e3)
-    found = odd_scores(scores, ["source"] * 24, [i // 2 for i in range(24)])
-    assert found.nonzero()[0].tolist() == [23]
+    marked = odd_scores(scores, ["source"] * 24, [i // 2 for i in range(24)])
+    assert marked.nonzero()[0].tolist() == [23]
 
 
 def test_one_of_each_group_is_found_however_far_another_lies():
     rng = np.random.default_rng(4)
     scores = np.concatenate([rng.normal(10, 1, 20), [1e3], rng.normal(10, 1, 20), [1e9]])
-    found = odd_scores(scores, ["source"] * 21 + ["target"] * 21, [None] * 42)
-    assert found.nonzero()[0].tolist() == [20, 41]
+    marked = odd_scores(scores, ["source"] * 21 + ["target"] * 21, [None] * 42)
+    assert marked.nonzero()[0].tolist() == [20, 41]
 
 
 def test_one_clip_of_a_thousand_that_does_no_harm_stays():
@@ -136,11 +136,11 @@ def test_equal_scores_are_not_odd():
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40), st.floats(1e-3, 1e3))
 def test_few_are_odd_and_units_do_not_matter(scores, unit):
     scores = np.round(scores, 3)
-    found = odd(scores)
-    assert found.sum() <= max(len(scores) // 12, 1)
-    assert found.sum() <= 1 or len(scores) >= 24
+    marked = odd(scores)
+    assert marked.sum() <= max(len(scores) // 12, 1)
+    assert marked.sum() <= 1 or len(scores) >= 24
     if len(set(scores)) == len(scores) and len(scores) < 12:
-        np.testing.assert_array_equal(odd(scores * unit), found)
+        np.testing.assert_array_equal(odd(scores * unit), marked)
 
 
 @pytest.mark.parametrize(

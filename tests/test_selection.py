@@ -23,7 +23,7 @@ LABELS = np.repeat([0, 1], 20)
 
 
 def paper(grid, *options, **more):
-    """A selector with the paper's rule: the highest objective, whatever the doubt."""
+    """A selector with the paper's rule: the highest objective, significant or not."""
     return Selector(grid, *options, abstain=False, **more)
 
 
@@ -32,12 +32,12 @@ def select(selector, detector, *measured, **more):
 
 
 def separated(*shifts, seed=0):
-    """Scores of settings, of which each tells anomalies apart by its own shift."""
+    """Scores of settings, each of which separates anomalies by another shift."""
     noise = np.random.default_rng(seed).standard_normal(len(LABELS))
     return np.stack([noise + shift * LABELS for shift in shifts])
 
 
-def test_the_setting_that_tells_anomalies_best_is_chosen():
+def test_the_setting_that_separates_anomalies_best_is_chosen():
     selection = select(paper({"r": [0.0, 0.5, 1.0]}), TWFRGMM(), LABELS, separated(0, 2, 1))
     assert selection.setting == {"r": 0.5}
     assert selection.curve["chosen"].tolist() == [False, True, False]
@@ -131,13 +131,13 @@ def test_the_mean_objective_is_the_mean_of_both():
     np.testing.assert_allclose(curve["auc"], [0.9, 0.6])
 
 
-def test_an_unknown_objective_is_told_the_known_ones():
+def test_an_unknown_objective_is_an_error_that_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"objective 'f1': expected one of mean, auc, pauc, off"):
         paper({"r": [1.0]}, "f1")
 
 
 @pytest.mark.parametrize("limit", [0.3, 0.5, 1, 75])
-def test_a_limit_of_the_gap_that_is_none_is_told(limit):
+def test_a_limit_of_the_gap_is_an_auc_above_one_half(limit):
     """Below 0.5 every gap would be beyond it, from 1 on none."""
     Selector({"r": [1.0]}, max_gap=0.6)
     Selector({"r": [1.0]}, max_gap=None)
@@ -145,7 +145,7 @@ def test_a_limit_of_the_gap_that_is_none_is_told(limit):
         Selector({"r": [1.0]}, max_gap=limit)
 
 
-def test_a_parameter_that_the_detector_lacks_is_told_those_it_has():
+def test_a_parameter_that_the_detector_lacks_is_an_error_that_lists_those_it_has():
     with pytest.raises(
         ValueError, match=r"TWFRGMM has no parameter k, pool: it has covariance, .*\br\b"
     ):
@@ -171,13 +171,13 @@ def test_the_official_objective_is_the_harmonic_mean_over_domains():
     scores = np.array([[1, 2, 3, 6, 5, 4], [1, 7, 3, 6, 5, 4]], float)
     table = paper({"r": [0.0, 1.0]}, "official").curve(labels, scores, domains).table
     for i in range(2):
-        found = section_metrics(labels, domains, scores[i])
-        cells = [found.auc_source, found.auc_target, found.pauc]
+        metrics = section_metrics(labels, domains, scores[i])
+        cells = [metrics.auc_source, metrics.auc_target, metrics.pauc]
         np.testing.assert_allclose(table["objective"][i], harmonic_mean(cells))
     # Without target clips that cell is undefined, and left out.
     table = paper({"r": [0.0]}, "official").curve(labels, scores[:1]).table
-    found = section_metrics(labels, ["source"] * 6, scores[0])
-    expected = harmonic_mean([found.auc_source, found.pauc])
+    metrics = section_metrics(labels, ["source"] * 6, scores[0])
+    expected = harmonic_mean([metrics.auc_source, metrics.pauc])
     np.testing.assert_allclose(table["objective"], [expected])
 
 
@@ -275,7 +275,7 @@ def test_a_flat_curve_keeps_the_detectors_default_setting_and_says_so():
     assert select(paper(GRID), TWFRGMM(), labels, scores).setting == selection.argmax
 
 
-def test_equally_good_settings_are_rarely_told_apart():
+def test_of_equally_good_settings_another_than_the_default_is_rarely_chosen():
     """The interval of the one difference lets another setting win three times as often."""
     grid = {"r": np.linspace(0, 1, 21).round(2).tolist()}
     taken, naive = 0, 0
@@ -293,11 +293,11 @@ def test_equally_good_settings_are_rarely_told_apart():
 def test_settings_that_are_hopeless_do_not_hide_a_small_sure_gain():
     """A near setting differs little from the default, and so surely; far ones vary and are poor."""
     rng = np.random.default_rng(0)
-    own = rng.standard_normal(40) + LABELS
-    near = own + 0.35 * LABELS
+    default = rng.standard_normal(40) + LABELS
+    near = default + 0.35 * LABELS
     hopeless = rng.standard_normal((30, 40)) - LABELS
     grid = {"r": [*np.linspace(0, 0.5, 30).round(3).tolist(), 0.9, 1.0]}
-    selection = select(Selector(grid), TWFRGMM(), LABELS, np.stack([*hopeless, near, own]))
+    selection = select(Selector(grid), TWFRGMM(), LABELS, np.stack([*hopeless, near, default]))
     assert selection.setting == {"r": 0.9}
     wild = selection.resampled[:30] - selection.resampled[-1]
     largest = np.max(wild - wild.mean(axis=1, keepdims=True), axis=0)
@@ -341,7 +341,7 @@ def test_clips_of_common_recordings_are_less_evidence():
     assert taken_for_new.critical_value < 0.7 * copies.critical_value
 
 
-def test_a_default_setting_outside_the_grid_is_kept_in_doubt_but_never_the_papers_choice():
+def test_a_default_setting_outside_the_grid_is_kept_by_abstention_but_never_the_papers_choice():
     labels, scores = noisy(1, 1, 1, 1, 9)
     detector = TWFRGMM(r=0.97)
     selection = select(Selector(GRID), detector, labels, scores)
@@ -378,8 +378,8 @@ def dropout(rng, gain):
 
 
 @pytest.mark.parametrize(("sound", "gain", "expected"), [(burst, 3.0, 0.0), (dropout, 0.1, 1.1)])
-def test_the_time_weight_that_hears_the_anomaly_is_chosen(make_wav, sound, gain, expected):
-    """Max pooling hears bursts, and weights beyond one the quiet frames."""
+def test_the_time_weight_that_reacts_to_the_anomaly_is_chosen(make_wav, sound, gain, expected):
+    """Max pooling reacts to bursts, and weights beyond one to the quiet frames."""
     rng = np.random.default_rng(0)
 
     def record(name, label, count, gain=1.0):

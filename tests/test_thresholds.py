@@ -128,7 +128,7 @@ def test_scores_come_in_the_order_of_the_clips():
 
 
 def test_clips_of_one_recording_are_held_out_together():
-    """Each clip has a copy of its own recording: not even that is fitted on."""
+    """Each clip has a copy of the same recording: not even that is fitted on."""
     clips = Clips(np.repeat(np.arange(12.0), 2))
     groups = np.repeat(np.arange(12), 2)
     assert (held_out_scores(Nearest(), clips, groups=groups) >= 1).all()

@@ -46,12 +46,12 @@ def test_areas_of_resamples_are_scikit_learns(seed, clips, levels):
         y, x = labels[drawn], row[drawn]
         assert areas.auc[i, j] == pytest.approx(roc_auc_score(y, x))
         assert areas.pauc[i, j] == pytest.approx(roc_auc_score(y, x, max_fpr=0.1))
-        for domain, found in (("source", areas.auc_source), ("target", areas.auc_target)):
-            heard = (y == 1) | (domains[drawn] == domain)
-            if len(set(y[heard])) == 2:
-                assert found[i, j] == pytest.approx(roc_auc_score(y[heard], x[heard]))
+        for domain, of_domain in (("source", areas.auc_source), ("target", areas.auc_target)):
+            inside = (y == 1) | (domains[drawn] == domain)
+            if len(set(y[inside])) == 2:
+                assert of_domain[i, j] == pytest.approx(roc_auc_score(y[inside], x[inside]))
             else:
-                assert np.isnan(found[i, j])
+                assert np.isnan(of_domain[i, j])
 
 
 def test_a_curve_with_its_resamples_takes_well_under_a_second():
@@ -211,7 +211,7 @@ def test_without_domains_the_interval_is_that_of_auc_and_pauc():
 
 
 def test_clips_of_few_recordings_leave_the_official_score_less_sure():
-    """Ten clips of each recording sound alike: as many recordings would tell as much."""
+    """Ten clips of each recording sound alike: they are as much evidence as so many recordings."""
     one = make_section(0, per_stratum=10)
     copies = {name: getattr(one, name).repeat(10) for name in ("labels", "domains", "scores")}
     groups = np.arange(len(one.labels)).repeat(10)

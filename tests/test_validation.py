@@ -23,7 +23,7 @@ FAN = SectionId("fan", "00")
 
 
 def scores_of(*shifts, seed=0):
-    """Settings of which each tells anomalies by its own shift, on the same noise in part."""
+    """Settings that separate anomalies by different shifts, on the same noise in part."""
     rng = np.random.default_rng(seed)
     shared = rng.standard_normal(len(LABELS))
     return np.stack([shared + rng.standard_normal(len(LABELS)) + s * LABELS for s in shifts])
@@ -177,10 +177,10 @@ def test_curves_of_one_order_correlate_and_those_of_the_opposite_anticorrelate()
 
 def test_the_correlation_is_scipys():
     selection, real = curves(scores_of(1, 1, 1.2, 1), scores_of(1, 1.1, 1, 1, seed=3))
-    found = correlate(selection, real)[:, 0]
+    correlations = correlate(selection, real)[:, 0]
     pair = selection.curve["objective"], real.table["objective"]
-    assert found[0] == pytest.approx(stats.spearmanr(*pair).statistic)
-    assert found[1] == pytest.approx(stats.kendalltau(*pair).statistic)
+    assert correlations[0] == pytest.approx(stats.spearmanr(*pair).statistic)
+    assert correlations[1] == pytest.approx(stats.kendalltau(*pair).statistic)
 
 
 def test_a_flat_curve_and_one_that_is_not_known_correlate_with_nothing():
