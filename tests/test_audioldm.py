@@ -651,14 +651,14 @@ def test_losses_on_an_accelerator_are_looked_at_together():
         watch.add(loss, [Draw(i, 0)], run)
     with pytest.raises(TrainingError, match=r"became nan with the batch of 1\.wav\. Training"):
         watch.add(losses[2], [Draw(2, 0)], run)
-    assert watch.unseen == []
+    assert watch.unchecked == []
 
 
 def test_nothing_is_saved_that_is_not_finite(data, tmp_path):
     model = nano()
     run = trainer(tmp_path, max_steps=1, enable_checkpointing=False)
     run.fit(model, data)
-    model._watch.unseen = [(torch.tensor(float("inf")), [Draw(0, 0)])]
+    model._watch.unchecked = [(torch.tensor(float("inf")), [Draw(0, 0)])]
     with pytest.raises(
         TrainingError, match=r"the loss became inf .*last good checkpoint: none yet"
     ):
