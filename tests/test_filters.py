@@ -1,6 +1,7 @@
 """Which clips of a set are kept: constructed sets in which a rule must act, and must not."""
 
 import hashlib
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import soundfile
 
 from fsasd.data.clips import Clips, FeatureCache
+from fsasd.data.content import content_hash
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId
@@ -65,6 +67,7 @@ def synthesised(tmp_path, world):
             rows.append(
                 {"wav": wav, "machine": "fan", "section": "", "label": "anomaly", "caption": "",
                  "derived": False, "source": str(world.clips[0].path),
+                 "source_sha256": content_hash(world.clips[0].path),
                  "sha256": hashlib.sha256((tmp_path / wav).read_bytes()).hexdigest(),
                  "kept": True, "reason": ""}
             )  # fmt: skip
@@ -129,6 +132,17 @@ def test_a_copy_of_a_training_clip_is_too_near(world, synthesised, tmp_path):
 def test_a_derived_clip_is_not_compared_with_its_source(world, synthesised, tmp_path):
     manifest = synthesised([sound(500, 0)], derived=True)
     assert reasons(Filters(too_near=0.05)(manifest, tmp_path, world)) == [""]
+
+
+def test_sources_are_known_by_content_wherever_the_data_set_lies(world, synthesised, tmp_path):
+    manifest = synthesised([sound(500, 0)], derived=True)
+    (tmp_path / "moved").mkdir()
+    moved = [
+        replace(clip, path=shutil.copy(clip.path, tmp_path / "moved" / clip.path.name))
+        for clip in world.clips
+    ]
+    elsewhere = RealClips(Clips(moved), world.captions)
+    assert reasons(Filters(too_near=0.05)(manifest, tmp_path, elsewhere)) == [""]
 
 
 def test_a_section_is_compared_with_its_real_clips_alone(world, synthesised, tmp_path):
@@ -238,9 +252,9 @@ def test_judging_again_changes_nothing(candidates, world, tmp_path):
 def test_nearness_looks_at_the_real_clips_of_the_caption(world, synthesised, tmp_path):
     manifest = synthesised([sound(500, 61), sound(1500, 62)])
     clips = Clips([Clip(tmp_path / wav, "fan") for wav in manifest["wav"]])
-    low, high = (str(world.clips[i].path) for i in (0, 1))
+    low, high = (content_hash(world.clips[i].path) for i in (0, 1))
     for source, better in ((low, 0), (high, 1)):
-        scores = nearness(clips, manifest.assign(source=source), world.normals(FAN))
+        scores = nearness(clips, manifest.assign(source_sha256=source), world.normals(FAN))
         assert scores.argmax() == better
 
 
@@ -300,7 +314,7 @@ def test_distances_are_in_the_real_clips_standard_deviations(world):
     np.testing.assert_allclose(around.points.mean(axis=0), 0, atol=1e-9)
     distances = around.distances(around.points, [None] * 12)
     np.testing.assert_allclose(np.diag(distances), 0, atol=1e-5)
-    without = around.distances(around.points, [str(c.path) for c in world.normals(FAN).clips])
+    without = around.distances(around.points, world.normals(FAN).contents())
     np.testing.assert_allclose(without.min(axis=1), around.spacings())
 
 

@@ -13,6 +13,7 @@ from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
 from fsasd.data.clips import Clips, FeatureCache
+from fsasd.data.content import content_hash
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId
@@ -154,7 +155,8 @@ def synthetic(write, real, tmp_path):
             write(wav, tone(PITCHES.get(caption, 5000), 500 + number))
             rows.append(
                 {"wav": wav, "machine": machine, "section": "", "label": label, "caption": caption,
-                 "source": source, "derived": False, "kept": True}
+                 "source": source, "source_sha256": content_hash(source), "derived": False,
+                 "kept": True}
             )  # fmt: skip
         return pd.DataFrame(rows).assign(**columns)
 

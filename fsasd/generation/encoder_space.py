@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips, FrontEnd
+from fsasd.data.content import content_hashes
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId
@@ -76,9 +76,13 @@ class RealClips:
         """Return the anomalous clips of a section, of which one of a target machine has none."""
         return self._where(section, lambda clip: clip.label == "anomaly")
 
-    def captions_by_path(self) -> dict[str, str]:
+    def contents(self) -> list[str]:
+        """Return each recording's content hash, by which synthetic clips name their source."""
+        return content_hashes((clip.path for clip in self.clips), self.clips.cache.folder)
+
+    def captions_by_content(self) -> dict[str, str]:
         """Return each recording's caption."""
-        return {printable(c.path): text for c, text in zip(self.clips, self.captions, strict=True)}
+        return dict(zip(self.contents(), self.captions, strict=True))
 
     def _where(self, section: SectionId, predicate: Callable[[Clip], bool]) -> RealClips:
         in_section = clips_by_section(self.clips).get(section, [])
@@ -108,7 +112,7 @@ class Neighbourhood:
             raise ValueError("expected real normal clips to compare with, found none")
         self.front_end = front_end
         self.captions = list(real.captions)
-        self.row = {printable(clip.path): i for i, clip in enumerate(real.clips)}
+        self.row = {content: i for i, content in enumerate(real.contents())}
         points = embed(real.clips, front_end)
         self.centre, spread = points.mean(axis=0), points.std(axis=0)
         # A dimension in which the few real clips happen to agree must not outweigh all others.
@@ -126,12 +130,13 @@ class Neighbourhood:
 
         Args:
             points: (n, dim) from ``place``.
-            without: For each the path of the real clip that it was derived from: not counted.
+            without: For each the content hash of the real clip that it was derived from: it is not
+                counted.
         """
         distances = cdist(points, self.points)
-        for i, path in enumerate(without):
-            if path in self.row:
-                distances[i, self.row[path]] = np.inf
+        for i, source in enumerate(without):
+            if source in self.row:
+                distances[i, self.row[source]] = np.inf
         return distances
 
     def spacings(self) -> np.ndarray:

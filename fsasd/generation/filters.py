@@ -150,10 +150,10 @@ def nearness(clips: Clips, rows: pd.DataFrame, real: RealClips) -> np.ndarray:
     candidates, the nearest is also the one with the weakest fault.
     """
     around = Neighbourhood(real)
-    captions = real.captions_by_path()
+    captions = real.captions_by_content()
     distances = around.distances(around.place(clips), sources_of_derived(rows))
     theirs = np.array(around.captions)
-    for row, source in zip(distances, rows["source"], strict=True):
+    for row, source in zip(distances, rows["source_sha256"], strict=True):
         row[theirs != captions.get(source)] = np.inf
     return -distances.min(axis=1)
 

@@ -158,7 +158,8 @@ def _adherence(around: Neighbourhood, points: np.ndarray, clips: pd.DataFrame) -
     if len(set(around.captions)) < 2:
         return {"adherence": np.nan, "chance": np.nan}
     distances = around.distances(points, sources_of_derived(clips))
-    same = theirs == np.array([theirs[around.row[path]] for path in clips["source"]])[:, None]
+    sources = [around.row[source] for source in clips["source_sha256"]]
+    same = theirs == theirs[sources][:, None]
     candidates = np.isfinite(distances)
     return {
         "adherence": float(np.mean(same[np.arange(len(points)), distances.argmin(axis=1)])),

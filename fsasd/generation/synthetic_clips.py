@@ -98,5 +98,5 @@ def rejections(folder: str | Path, machine: str) -> Counter[str]:
 
 
 def sources_of_derived(rows: pd.DataFrame) -> Sequence[str | None]:
-    """Return for each row the recording that the clip was derived from, if it was."""
-    return [s if d else None for s, d in zip(rows["source"], rows["derived"], strict=True)]
+    """Return for each row the content hash of the recording that it was derived from, if it was."""
+    return [s if d else None for s, d in zip(rows["source_sha256"], rows["derived"], strict=True)]
