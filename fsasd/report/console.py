@@ -47,7 +47,7 @@ def console(folder: Path) -> None:
     if results.sections:
         out.print(_metrics(results))
     if official:
-        out.print(_official(official))
+        out.print(_official(official), soft_wrap=True)
     elif results.sections:
         out.print("Official score: not known, because the labels of the test clips are not.")
     for section in results.sections:
