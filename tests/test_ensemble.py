@@ -53,6 +53,12 @@ def test_scores_are_standardised_on_held_out_clips_and_combined(
     np.testing.assert_allclose(ensemble.score(test_clips), expected(standardised), rtol=1e-9)
 
 
+def test_members_are_standardised_on_scores_of_other_recordings(train):
+    """Of each clip there is a copy: by fits on the copies all of its scores would be 0."""
+    both = Clips([*train, *train], train.cache)
+    assert Ensemble({"knn": KNN()}).fit(both).mean_["knn"] > 0.1
+
+
 def test_what_its_detectors_chose_is_what_held_out_clips_are_scored_with(
     train, test_clips, monkeypatch
 ):

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector
+from fsasd.evaluation.folds import recording_groups
 from fsasd.evaluation.oddness import odd_scores
 from fsasd.evaluation.thresholds import held_out_scores
 
@@ -65,8 +66,9 @@ class Ensemble(Detector):
         clips = clips[sorted(range(len(clips)), key=lambda i: str(clips[i].path))]
         self.members_ = {name: clone(d).fit(clips) for name, d in self.detectors.items()}
         mean, spread = {}, {}
+        groups = recording_groups(clips.recordings)
         for name, member in self.members_.items():
-            held_out = held_out_scores(member.resolved(), clips, self.folds, self.seed)
+            held_out = held_out_scores(member.resolved(), clips, self.folds, self.seed, groups)
             normal = held_out[~odd_scores(held_out, clips.domains.tolist(), clips.states)]
             mean[name], spread[name] = normal.mean(), normal.std()
         self.mean_ = mean
