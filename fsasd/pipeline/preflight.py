@@ -73,8 +73,8 @@ def check_config(config: Mapping[str, Any]) -> None:
             check_value(f"{section}.{name}", value, hints[name])
     if "pretrain" in config:
         # It makes the checkpoint that its generator begins with.
-        own = {k: v for k, v in config["generator"].items() if k != "checkpoint"}
-        config = {**config, "generator": own}
+        generator = {k: v for k, v in config["generator"].items() if k != "checkpoint"}
+        config = {**config, "generator": generator}
     check_settings(config)
 
 
@@ -131,9 +131,9 @@ def check_accelerator(trainer: Mapping[str, Any]) -> None:
             "machine. Use trainer=default, which computes on what there is, or install a driver "
             "and a torch that fit together"
         )
-    found = torch.cuda.device_count()
-    if isinstance(wanted, int) and wanted > found:
-        raise ValueError(f"trainer.devices={devices}: this machine has {found} GPUs")
+    gpus = torch.cuda.device_count()
+    if isinstance(wanted, int) and wanted > gpus:
+        raise ValueError(f"trainer.devices={devices}: this machine has {gpus} GPUs")
 
 
 def check_grid(detector: Detector, selector: Selector) -> None:
@@ -166,8 +166,8 @@ def check_targets(data: FirstShotDataModule) -> None:
         ValueError: Names the first that has not.
     """
     for machine in data.targets:
-        for _, own in sections(data.machine(machine)):
-            require_clips(own.where(split="train", label="normal"), own.where(split="test"))
+        for _, clips in sections(data.machine(machine)):
+            require_clips(clips.where(split="train", label="normal"), clips.where(split="test"))
 
 
 def check_networks(detector: Detector, trainer: Mapping[str, Any]) -> None:
@@ -216,8 +216,8 @@ def check_heeded(overrides: Sequence[str], generator: bool, detector: bool) -> N
         if name in SET_BY_DETECTORS:
             raise ValueError(
                 f"trainer.{name} is about fine-tuning a generator, and this one is not trained. "
-                "The detector's networks are trained as its own settings say (detector.epochs, "
-                "detector.batch_size), or until trainer.max_time. Leave it out"
+                "Networks of the detector are trained for detector.epochs with detector.batch_size, "
+                "or until trainer.max_time. Leave it out"
             )
 
 
