@@ -216,8 +216,8 @@ def check_heeded(overrides: Sequence[str], generator: bool, detector: bool) -> N
         if name in SET_BY_DETECTORS:
             raise ValueError(
                 f"trainer.{name} is about fine-tuning a generator, and this one is not trained. "
-                "Networks of the detector are trained for detector.epochs with detector.batch_size, "
-                "or until trainer.max_time. Leave it out"
+                "Networks of the detector are trained for detector.epochs with "
+                "detector.batch_size, or until trainer.max_time. Leave it out"
             )
 
 
