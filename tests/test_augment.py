@@ -101,7 +101,7 @@ def test_about_half_of_many_examples_are_mixed():
 
 
 @pytest.mark.parametrize("axis", [1, 2])
-def test_statistics_are_the_partners_and_shape_is_the_own(batch, axis):
+def test_statistics_are_the_partners_and_the_shape_stays(batch, axis):
     x, y = batch
     changed, targets = exchange_statistics(x, y, 1.0, axis)
     torch.testing.assert_close(changed.mean(dim=axis), x.flip(0).mean(dim=axis))

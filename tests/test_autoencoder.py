@@ -161,7 +161,7 @@ def test_the_seed_is_that_of_weights_and_order(train, test_clips):
     assert not np.allclose(one, other)
 
 
-def test_an_unknown_score_is_told_the_known_ones(fitted, train, test_clips):
+def test_an_unknown_score_is_refused_with_the_known_ones(fitted, train, test_clips):
     with pytest.raises(ValueError, match="scored_by 'mae': expected 'mse' or 'mahalanobis'"):
         Autoencoder(scored_by="mae").fit(train)
     wrong = Autoencoder(epochs=1).fit(train).set_params(scored_by="mae")
@@ -169,7 +169,7 @@ def test_an_unknown_score_is_told_the_known_ones(fitted, train, test_clips):
         wrong.score(test_clips)
 
 
-def test_too_few_frames_for_a_covariance_are_told(make_wav, train, test_clips):
+def test_too_few_frames_for_a_covariance_are_refused(make_wav, train, test_clips):
     short = Clips([Clip(make_wav("short.wav", seconds=0.2), "fan")])
     detector = Autoencoder(epochs=1, scored_by="mahalanobis").fit(short)
     with pytest.raises(ValueError, match="inverts the covariance of 128 bins, and the normal cl"):

@@ -110,6 +110,6 @@ def test_one_clip_has_no_covariance(points, domains):
 
 
 @pytest.mark.parametrize(("name", "what"), [("knn", "neighbours"), ("gmm", "components")])
-def test_fewer_clips_than_k_are_told(name, what, points, domains):
+def test_fewer_clips_than_k_are_refused(name, what, points, domains):
     with pytest.raises(TooFewClipsError, match=f"k=7 {what} need as many clips, found 3"):
         BACK_ENDS[name].fit(points[:3], domains[:3], 7, 0)

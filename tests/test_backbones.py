@@ -51,7 +51,7 @@ def test_the_maps_of_the_original_residual_network():
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 2.37])
-def test_any_length_can_be_heard(seconds):
+def test_clips_may_have_any_length(seconds):
     waveforms = torch.randn(2, round(16_000 * seconds))
     for network in (
         DualBranch(waveforms.shape[1], dim=4, channels=2),

@@ -40,7 +40,7 @@ def test_distances_equal_scikit_learns():
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_what_single_precision_cannot_tell_apart_is_told_apart():
+def test_distances_beyond_single_precision_are_exact():
     """A million and neighbours a thousandth apart: their differences are below its rounding."""
     points = np.array([[1e6], [-1e6], [1e6 + 0.003], [1e6 + 0.001]])
     np.testing.assert_allclose(

@@ -130,7 +130,7 @@ def test_the_score_is_the_sum_of_both_numbers_in_units_of_normal_clips(fitted, t
     network = with_arrays(MaskedAutoencoder(128, 32, patch=16, dim=16, depth=2, heads=2),
                           fitted.network_)  # fmt: skip
 
-    def heard(clips):
+    def errors_and_embeddings(clips):
         for image in clips.features(Image(32)):
             batch = torch.from_numpy(image.copy())[None]
             patches = network.patches(batch)
@@ -143,7 +143,8 @@ def test_the_score_is_the_sum_of_both_numbers_in_units_of_normal_clips(fitted, t
             yield np.mean(errors), (states / states.norm()).numpy()
 
     (errors, points), (bank_errors, bank) = (
-        map(np.array, zip(*heard(clips), strict=True)) for clips in (test_clips, train)
+        map(np.array, zip(*errors_and_embeddings(clips), strict=True))
+        for clips in (test_clips, train)
     )
     distance = 1 - (points @ bank.T).max(axis=1)
     own = 1 - np.sort(bank @ bank.T, axis=1)[:, -2]
@@ -210,12 +211,12 @@ def test_training_that_was_cut_goes_on_to_the_same_network(normals, tmp_path, mo
         CMAE(**settings).prepare(normals, tmp_path / "cut")
     assert (tmp_path / "cut/checkpoints/last.ckpt").is_file()
     monkeypatch.undo()
-    heard = []
+    reads = []
     images = Images.__getitems__
-    monkeypatch.setattr(Images, "__getitems__", lambda *asked: heard.append(1) or images(*asked))
+    monkeypatch.setattr(Images, "__getitems__", lambda *asked: reads.append(1) or images(*asked))
     CMAE(**settings).prepare(normals, tmp_path / "cut")
     batches = -(-len(normals) // settings["batch_size"])
-    assert len(heard) == (3 + SMALL["class_epochs"] - 2) * batches
+    assert len(reads) == (3 + SMALL["class_epochs"] - 2) * batches
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [
         "networks.json", "shared",
     ]  # fmt: skip
@@ -236,10 +237,10 @@ def test_anomalies_are_not_trained_on(train, factory_clips, fitted, tmp_path):
 
 
 def test_the_recipe_is_what_the_network_depends_on():
-    recipe = CMAE(**SMALL).network_spec()
-    assert recipe == CMAE(reconstruction=0.1, **SMALL).network_spec()
-    assert recipe != CMAE(**SMALL | {"dim": 32}).network_spec()
-    assert recipe["class"] == "fsasd.detectors.cmae.CMAE"
+    spec = CMAE(**SMALL).network_spec()
+    assert spec == CMAE(reconstruction=0.1, **SMALL).network_spec()
+    assert spec != CMAE(**SMALL | {"dim": 32}).network_spec()
+    assert spec["class"] == "fsasd.detectors.cmae.CMAE"
 
 
 def test_training_guesses_better(fitted, train):

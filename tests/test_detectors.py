@@ -171,7 +171,7 @@ def test_a_detector_takes_any_representation(representation, train, test_clips, 
     assert np.isfinite(detector.fit(train).score(test_clips)).all()
 
 
-def test_a_representation_that_the_detector_does_not_take_is_told():
+def test_a_representation_that_the_detector_does_not_take_is_refused():
     cfg = composed("twfr_gmm", "representation=patches")
     selector = hydra.utils.instantiate(cfg.selection, _convert_="all")
     with pytest.raises(ValueError, match="TWFRGMM has no parameter representation__segments"):
@@ -275,7 +275,7 @@ def test_parameters_of_parts_are_reached_by_two_underscores():
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("parts", "Loose has no parameter 'parts': it has part"),
         ("b__x", "Loose has no parameter 'b': it has part"),
@@ -283,8 +283,8 @@ def test_parameters_of_parts_are_reached_by_two_underscores():
         ("part__a__x", "TimeWeighted has no parameter 'x': it has front_end, r"),
     ],
 )
-def test_an_unknown_parameter_of_a_part_is_told_the_known_ones(name, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_unknown_nested_parameter_is_refused_with_the_known_ones(name, message):
+    with pytest.raises(ValueError, match=message):
         Loose({"a": TimeWeighted()}).set_params(**{name: 1})
 
 
@@ -311,21 +311,21 @@ class Shared(Loose):
 
     def prepare(self, clips, folder, trainer=None):
         folder.mkdir(parents=True)
-        (folder / "heard").write_text(str(len(clips)))
+        (folder / "n_clips").write_text(str(len(clips)))
         return self
 
 
-def test_detectors_within_are_prepared_in_folders_of_their_own(train, tmp_path):
+def test_nested_detectors_are_prepared_in_separate_folders(train, tmp_path):
     detector = Ensemble({"a": Shared(1), "knn": KNN(), "in": Ensemble({"b": Shared(2)})})
     assert detector.network_spec() == {"a": {"part": 1}, "in": {"b": {"part": 2}}}
     assert detector.prepare(train, tmp_path) is detector
-    assert [p.relative_to(tmp_path).as_posix() for p in sorted(tmp_path.rglob("heard"))] == [
-        "a/heard",
-        "in/b/heard",
+    assert [p.relative_to(tmp_path).as_posix() for p in sorted(tmp_path.rglob("n_clips"))] == [
+        "a/n_clips",
+        "in/b/n_clips",
     ]
 
 
-def test_what_a_detector_is_made_of_is_saved_with_it(train, tmp_path):
+def test_nested_settings_are_saved(train, tmp_path):
     parts = {"part": [Nested(TimeWeighted(r=0.25)), GaussianMixture(3), None, {"b": (1, True)}]}
     Loose(**parts).fit(train).save(tmp_path)
     loaded = load(tmp_path, [__name__])
@@ -348,7 +348,7 @@ def test_a_parameter_that_is_no_json_is_named(train, tmp_path):
         Loose({"f": len}).fit(train).save(tmp_path)
 
 
-def test_only_parts_of_detectors_are_made_from_a_file(train, tmp_path):
+def test_only_detectors_and_their_settings_are_made_from_a_file(train, tmp_path):
     Loose(None).fit(train).save(tmp_path)
     about = json.loads((tmp_path / "detector.json").read_text())
     about["params"]["part"] = {"class": "os.system", "params": {}}
@@ -423,7 +423,7 @@ def test_two_components_hold_33026_numbers(train):
     assert TWFRGMM(n_components=2).fit(train).n_parameters() == 33_026
 
 
-def test_fewer_clips_than_components_are_told(train):
+def test_fewer_clips_than_components_are_refused(train):
     with pytest.raises(TooFewClipsError, match=r"4 components need as many clips, found 3"):
         TWFRGMM(n_components=4).fit(train[:3])
 
@@ -437,7 +437,7 @@ def test_a_negative_time_weight_is_no_lack_of_clips(train, test_clips):
         TWFRGMM().score_path([{"r": 1.0}, {"r": -0.5}], train, test_clips)
 
 
-def test_an_unknown_covariance_is_told(train):
+def test_an_unknown_covariance_is_refused(train):
     with pytest.raises(ValueError, match="covariance 'diag': expected 'auto', 'full' or 'shrunk'"):
         TWFRGMM(covariance="diag").fit(train)
 
@@ -493,7 +493,7 @@ def test_the_order_of_the_training_clips_moves_no_score(train, test_clips):
         np.testing.assert_array_equal(rows, expected)
 
 
-def test_a_longer_clip_than_max_seconds_is_heard_in_part(train, make_wav):
+def test_a_clip_is_scored_up_to_max_seconds(train, make_wav):
     detector = TWFRGMM(max_seconds=0.5).fit(train)
     rng = np.random.default_rng(0)
     start = 0.1 * rng.standard_normal(8000)

@@ -57,13 +57,13 @@ def discriminative():
 
 
 @pytest.fixture(scope="module")
-def heard(factory_clips):
+def all_train(factory_clips):
     return factory_clips.where(split="train")
 
 
 @pytest.fixture(scope="module")
-def train(heard):
-    return heard.where(machine="bearing")
+def train(all_train):
+    return all_train.where(machine="bearing")
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +72,9 @@ def test_clips(factory_clips):
 
 
 @pytest.fixture(scope="module", params=SMALL)
-def prepared(request, heard, tmp_path_factory):
+def prepared(request, all_train, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    return clone(SMALL[request.param]).prepare(heard, folder, QUIET)
+    return clone(SMALL[request.param]).prepare(all_train, folder, QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +83,15 @@ def fitted(prepared, train):
 
 
 @pytest.fixture(scope="module")
-def fkie(heard, tmp_path_factory):
-    return clone(SMALL["fkie"]).prepare(heard, tmp_path_factory.mktemp("fkie"), QUIET)
+def fkie(all_train, tmp_path_factory):
+    return clone(SMALL["fkie"]).prepare(all_train, tmp_path_factory.mktemp("fkie"), QUIET)
 
 
 def test_every_one_of_the_config_group_is_tested_here():
     assert set(discriminative()) == set(SMALL)
 
 
-def test_a_prepared_detector_does_not_mind_the_order_of_the_clips(
+def test_the_order_of_the_clips_does_not_change_a_prepared_detector(
     fitted, prepared, train, test_clips
 ):
     order = np.random.default_rng(0).permutation(len(train))
@@ -100,7 +100,7 @@ def test_a_prepared_detector_does_not_mind_the_order_of_the_clips(
 
 
 @pytest.mark.parametrize(("back_end", "k"), [("nearest", 3), ("gmm", 2), ("mahalanobis", 1)])
-def test_no_back_end_minds_the_order_of_the_clips(fkie, train, test_clips, back_end, k):
+def test_the_order_of_the_clips_does_not_change_a_back_end(fkie, train, test_clips, back_end, k):
     detector = clone(fkie).set_params(back_end=back_end, k=k)
     expected = clone(detector).fit(train).score(test_clips)
     for seed in range(3):
@@ -144,10 +144,10 @@ def test_a_saved_detector_scores_the_same_wherever_it_is_moved(fitted, train, te
 
 
 def test_saved_detectors_of_several_sections_share_one_network(
-    fitted, prepared, heard, test_clips, tmp_path
+    fitted, prepared, all_train, test_clips, tmp_path
 ):
     models = tmp_path / "models"
-    other = clone(prepared).fit(heard.where(machine="fan"))
+    other = clone(prepared).fit(all_train.where(machine="fan"))
     for machine, detector in (("bearing", fitted), ("fan", other)):
         detector.save(models / machine / "section_00", shared=models / "shared")
     trained = TrainedNetworks.read(prepared._prepared)
@@ -169,12 +169,12 @@ def test_a_section_refers_to_the_networks_where_they_were_trained(fitted, test_c
     np.testing.assert_allclose(loaded.score(test_clips), fitted.score(test_clips), rtol=1e-6)
 
 
-def test_a_saved_detector_does_not_tell_where_it_was_made(fitted, tmp_path):
+def test_a_saved_detector_holds_no_path(fitted, tmp_path):
     fitted.save(tmp_path)
     assert str(fitted._prepared) not in (tmp_path / "detector.json").read_text()
 
 
-def test_the_recipe_is_what_networks_depend_on(prepared):
+def test_the_spec_is_what_networks_depend_on(prepared):
     before = prepared.network_spec()
     assert clone(prepared).set_params(k=7).network_spec() == before
     assert clone(prepared).set_params(seed=7).network_spec() != before
@@ -197,14 +197,14 @@ def test_parameters_are_those_of_the_network_and_the_back_end(fitted):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
-def test_another_machine_is_more_anomalous_than_the_own(name, heard, factory_clips, tmp_path):
+def test_another_machine_is_more_anomalous(name, all_train, factory_clips, tmp_path):
     """What these detectors are trained to hear; after 75 steps they know little else."""
     detector = clone(SMALL[name]).set_params(epochs=25)
-    detector.prepare(heard, tmp_path, QUIET)
+    detector.prepare(all_train, tmp_path, QUIET)
     normal = factory_clips.where(split="test", label="normal")
     bearing, fan = (normal.where(machine=machine) for machine in ("bearing", "fan"))
     for own, other in ((bearing, fan), (fan, bearing)):
-        detector.fit(heard.where(machine=own[0].machine))
+        detector.fit(all_train.where(machine=own[0].machine))
         assert np.median(detector.score(other)) > np.median(detector.score(own))
 
 
@@ -217,28 +217,28 @@ def test_networks_are_as_large_as_the_systems_that_they_follow(kind, millions):
 # Preparing
 
 
-def test_networks_that_are_there_are_not_trained_again(fkie, heard):
+def test_networks_that_are_there_are_not_trained_again(fkie, all_train):
     before = {path: path.stat().st_mtime_ns for path in fkie._prepared.iterdir()}
     again = clone(SMALL["fkie"]).prepare(Clips([]), fkie._prepared)
     assert {path: path.stat().st_mtime_ns for path in fkie._prepared.iterdir()} == before
     assert again._prepared == fkie._prepared
 
 
-def test_an_ensemble_that_was_cut_goes_on_with_the_networks_that_lack(fkie, heard, tmp_path):
+def test_an_interrupted_ensemble_trains_the_missing_networks(fkie, all_train, tmp_path):
     whole = TrainedNetworks.read(fkie._prepared)
     first, _ = load_networks(fkie._prepared, whole.files)
     replace(whole, folder=tmp_path, files=()).with_network(first)
     (path,) = (tmp_path / "shared").iterdir()
     stamp = path.stat().st_mtime_ns
-    clone(SMALL["fkie"]).prepare(heard, tmp_path, QUIET)
+    clone(SMALL["fkie"]).prepare(all_train, tmp_path, QUIET)
     assert path.stat().st_mtime_ns == stamp
     assert TrainedNetworks.read(tmp_path).files == whole.files
     assert len({path.name for path in (tmp_path / "shared").iterdir()} & {*whole.files}) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["networks.json", "shared"]
 
 
-def test_networks_that_are_gone_are_named(heard, train, tmp_path):
-    detector = clone(SMALL["stgram_mfn"]).set_params(epochs=1).prepare(heard, tmp_path, QUIET)
+def test_networks_that_are_gone_are_named(all_train, train, tmp_path):
+    detector = clone(SMALL["stgram_mfn"]).set_params(epochs=1).prepare(all_train, tmp_path, QUIET)
     (tmp_path / "networks.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"networks\.json is missing: .* Prepare it again"):
         clone(detector).fit(train)
@@ -252,13 +252,13 @@ def test_a_folder_with_other_networks_is_refused(fkie):
 @pytest.mark.parametrize("change", [{"epochs": 1}, {"mixup": 0.0}, {"channels": 3}])
 def test_what_networks_were_trained_with_cannot_be_chosen_any_more(fkie, train, test_clips, change):
     ((name, value),) = change.items()
-    said = (
+    message = (
         rf"trained with {name}={getattr(fkie, name)} instead of {value}: what networks are trained "
         "with cannot be chosen once a detector is prepared. Leave it out of the grid, or prepare"
     )
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         clone(fkie).set_params(**change).fit(train)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         fkie.score_path([{"k": 2}, change], train, test_clips)
 
 
@@ -269,28 +269,28 @@ def test_a_grid_trains_a_detector_that_is_not_prepared(train, test_clips):
     np.testing.assert_array_equal(one, same)
 
 
-def test_a_process_that_is_not_the_first_waits_for_no_file(heard, tmp_path, monkeypatch):
+def test_a_process_that_is_not_the_first_waits_for_no_file(all_train, tmp_path, monkeypatch):
     """The first writes it when it is done, which may be later."""
     monkeypatch.setattr("fsasd.detectors.discriminative.rank", lambda: 1)
     monkeypatch.setattr("fsasd.detectors.cmae.rank", lambda: 1)
     brief = clone(SMALL["stgram_mfn"]).set_params(epochs=1)
     small = CMAE(frames=32, dim=16, depth=2, heads=2, epochs=1, class_epochs=1, batch_size=8)
     for name, detector in (("stgram", brief), ("cmae", small)):
-        detector.prepare(heard, tmp_path / name, QUIET)
+        detector.prepare(all_train, tmp_path / name, QUIET)
         assert not list((tmp_path / name).glob("*.json"))
         assert detector._prepared == tmp_path / name
 
 
-def test_machines_share_one_network_in_memory(fkie, train, heard):
+def test_machines_share_one_network_in_memory(fkie, train, all_train):
     one = clone(fkie).fit(train)
-    two = clone(fkie).set_params(k=2).fit(heard.where(machine="fan"))
+    two = clone(fkie).set_params(k=2).fit(all_train.where(machine="fan"))
     assert one._embedding is two._embedding
 
 
-def test_preparing_leaves_the_random_state_to_the_caller(heard, tmp_path):
+def test_preparing_leaves_the_random_state_to_the_caller(all_train, tmp_path):
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    clone(SMALL["stgram_mfn"]).set_params(epochs=1).prepare(heard, tmp_path, QUIET)
+    clone(SMALL["stgram_mfn"]).set_params(epochs=1).prepare(all_train, tmp_path, QUIET)
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -307,8 +307,8 @@ def test_one_machine_is_one_class(train):
         STgramMFN().fit(train)
 
 
-def test_a_machine_that_was_not_trained_on_is_named(heard, tmp_path, train):
-    others = heard[[clip.machine != "bearing" for clip in heard]]
+def test_a_machine_that_was_not_trained_on_is_named(all_train, tmp_path, train):
+    others = all_train[[clip.machine != "bearing" for clip in all_train]]
     detector = clone(SMALL["stgram_mfn"]).set_params(epochs=1, classes="machine")
     with pytest.raises(ValueError, match=r"class 'bearing' was not trained on.*known are fan, "):
         detector.prepare(others, tmp_path, QUIET).fit(train)
@@ -325,14 +325,14 @@ def test_no_clip_and_one_clip(prepared, train, test_clips):
         assert np.isfinite(one.score(test_clips)).all()
 
 
-def test_an_unknown_back_end_is_told_the_known_ones(fkie, train):
+def test_an_unknown_back_end_is_refused_with_the_known_ones(fkie, train):
     with pytest.raises(ValueError, match=r"back_end 'svm', pool 'mean': expected one of nearest, "):
         clone(fkie).set_params(back_end="svm").fit(train)
 
 
-def test_anomalies_are_classes_of_their_own_only_if_asked_for(heard, tmp_path):
-    made = Clips([replace(clip, label="anomaly") for clip in heard[:4]], heard.cache)
-    clips = Clips([*heard, *made], heard.cache)
+def test_anomalies_are_classes_only_with_outlier_exposure(all_train, tmp_path):
+    made = Clips([replace(clip, label="anomaly") for clip in all_train[:4]], all_train.cache)
+    clips = Clips([*all_train, *made], all_train.cache)
     brief = clone(SMALL["stgram_mfn"]).set_params(epochs=1, classes="machine")
     brief.prepare(clips, tmp_path / "without", QUIET)
     found = json.loads((tmp_path / "without" / "networks.json").read_text())["classes"]
@@ -373,9 +373,11 @@ def test_a_training_clip_of_the_target_domain_has_no_distance_to_itself(fkie, tr
     np.testing.assert_allclose(clone(fkie).fit(train).score(target), 0, atol=1e-6)
 
 
-def test_stgram_scores_are_minus_log_p_of_the_own_class(heard, train, test_clips, tmp_path):
+def test_stgram_scores_are_minus_log_p_of_the_machines_class(
+    all_train, train, test_clips, tmp_path
+):
     detector = clone(SMALL["stgram_mfn"]).set_params(classes="machine", epochs=2)
-    detector.prepare(heard, tmp_path, QUIET).fit(train)
+    detector.prepare(all_train, tmp_path, QUIET).fit(train)
     (member,) = detector._embedding.members
     waveform = torch.from_numpy(test_clips.cache.read(test_clips[0])[:8000])[None]
     cosines = torch.nn.functional.linear(
@@ -412,7 +414,7 @@ def test_a_network_that_was_normalised_together_is_the_same_network(name):
 
 
 @pytest.mark.parametrize("name", [*SMALL, "cmae", "ast", "clap"])
-def test_every_network_trains_in_half_precision(name, heard, train, test_clips, tmp_path):
+def test_every_network_trains_in_half_precision(name, all_train, train, test_clips, tmp_path):
     if name == "cmae":
         detector = CMAE(frames=32, dim=16, depth=2, heads=2, epochs=1, class_epochs=1, batch_size=8)
     elif name in SMALL:
@@ -424,7 +426,7 @@ def test_every_network_trains_in_half_precision(name, heard, train, test_clips, 
             part.save_pretrained(tmp_path / "encoder")
         encoder = str(tmp_path / "encoder")
         detector = Pretrained(encoder, dim=8, mask_bins=4, mask_frames=4, **BRIEF)
-    detector.prepare(heard, tmp_path / "prepared", {**QUIET, "precision": "bf16-mixed"})
+    detector.prepare(all_train, tmp_path / "prepared", {**QUIET, "precision": "bf16-mixed"})
     assert np.isfinite(detector.fit(train).score(test_clips)).all()
 
 
@@ -445,11 +447,13 @@ class Pair(Detector):
         return sum(member.score(clips) for member in self.fitted)
 
 
-def test_a_detectors_parts_are_prepared_each_in_its_folder(heard, train, test_clips, tmp_path):
+def test_detectors_of_an_ensemble_are_prepared_each_in_its_folder(
+    all_train, train, test_clips, tmp_path
+):
     small = clone(SMALL["stgram_mfn"]).set_params(epochs=1)
     pair = Pair({"one": small, "two": clone(small).set_params(seed=1)})
     assert set(pair.network_spec()) == {"one", "two"}
-    copy = clone(pair.prepare(heard, tmp_path, QUIET))
+    copy = clone(pair.prepare(all_train, tmp_path, QUIET))
     assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert np.isfinite(copy.fit(train).score(test_clips)).all()
@@ -459,20 +463,20 @@ def test_a_detectors_parts_are_prepared_each_in_its_folder(heard, train, test_cl
     ]  # fmt: skip
 
 
-def test_a_detector_without_networks_has_nothing_to_prepare(heard, tmp_path):
+def test_a_detector_without_networks_has_nothing_to_prepare(all_train, tmp_path):
     pair = Pair({"one": Pair({})})
     assert pair.network_spec() == {}
-    pair.prepare(heard, tmp_path)
+    pair.prepare(all_train, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 # Systems
 
 
-def loss_of(detector, heard, n=8):
-    """A classifier that has heard of the clips, and a batch of them."""
+def loss_of(detector, all_train, n=8):
+    """A classifier with the examples of the clips, and a batch of them."""
     torch.manual_seed(0)
-    examples = Recordings(heard, detector.classes, 0.5)
+    examples = Recordings(all_train, detector.classes, 0.5)
     model = detector.classifier(0, len(examples.classes))
     model.set_examples(examples, batch_size=n, seed=0)
     asked = [(i, 0.0) for i in range(0, len(examples), len(examples) // n)][:n]
@@ -481,7 +485,7 @@ def loss_of(detector, heard, n=8):
     return model, torch.stack(waveforms), targets.float()
 
 
-def test_zeng_hears_nothing_of_low_frequencies():
+def test_zeng_depends_on_no_low_frequencies():
     torch.manual_seed(0)
     network = clone(SMALL["zeng"]).set_params(high_pass=1000.0).classifier(0, 3).network
     network.mobilefacenet = torch.nn.Identity()
@@ -490,16 +494,16 @@ def test_zeng_hears_nothing_of_low_frequencies():
         network(sound + 10 * torch.sin(2 * torch.pi * hz * t)) for hz in (0, 500, 2000)
     )
     # Below, both are what rounding leaves.
-    heard = plain > -40
-    assert heard.float().mean() > 0.5
-    torch.testing.assert_close(hum[heard], plain[heard], atol=0.1, rtol=0)
-    assert (hum[~heard] < -40).all()
+    audible = plain > -40
+    assert audible.float().mean() > 0.5
+    torch.testing.assert_close(hum[audible], plain[audible], atol=0.1, rtol=0)
+    assert (hum[~audible] < -40).all()
     assert (whistle - plain).max() > 20
 
 
 @pytest.mark.parametrize("name", ["zeng", "clp_scf"])
-def test_a_second_stage_follows_the_first(name, heard, monkeypatch):
-    model, waveforms, targets = loss_of(SMALL[name], heard)
+def test_a_second_stage_follows_the_first(name, all_train, monkeypatch):
+    model, waveforms, targets = loss_of(SMALL[name], all_train)
     embeddings = model.network.eval()(waveforms)
     stages = [model.first_loss(embeddings, targets), model.head(embeddings, targets).mean()]
     assert stages[0].item() != pytest.approx(stages[1].item())
@@ -511,8 +515,8 @@ def test_a_second_stage_follows_the_first(name, heard, monkeypatch):
     assert all(p.grad is not None for p in model.parameters())
 
 
-def test_zengs_first_stage_is_about_machines(heard):
-    model, _, targets = loss_of(SMALL["zeng"], heard)
+def test_zengs_first_stage_classifies_machines(all_train):
+    model, _, targets = loss_of(SMALL["zeng"], all_train)
     assert model.machine.shape == (targets.shape[1], 3)
     names = model.examples.classes
     for row, name in zip(model.machine, names, strict=True):
@@ -520,14 +524,14 @@ def test_zengs_first_stage_is_about_machines(heard):
         assert name.startswith(f"{machine}|")
 
 
-def test_zengs_margin_and_scale_are_those_of_both_stages(heard):
-    model, _, _ = loss_of(clone(SMALL["zeng"]).set_params(margin=0.2, scale=8.0), heard)
+def test_zengs_margin_and_scale_are_those_of_both_stages(all_train):
+    model, _, _ = loss_of(clone(SMALL["zeng"]).set_params(margin=0.2, scale=8.0), all_train)
     for head in (model.machines, model.head):
         assert (head.margin, head.scale) == (0.2, 8.0)
 
 
-def test_statex_needs_its_exchanges_for_training_only(heard):
-    model, waveforms, targets = loss_of(SMALL["statex"], heard)
+def test_statex_needs_its_exchanges_for_training_only(all_train):
+    model, waveforms, targets = loss_of(SMALL["statex"], all_train)
     assert model.exchanges.centres.shape[0] == 9 * targets.shape[1]
     assert model.exchanges.centres.requires_grad
     assert not model.head.centres.requires_grad
@@ -536,25 +540,27 @@ def test_statex_needs_its_exchanges_for_training_only(heard):
     assert model.exchanges.centres.grad.abs().sum() > 0
 
 
-def test_statex_without_exchanges_is_told_the_first_third_of_a_third(heard, monkeypatch):
+def test_statex_without_exchanges_has_targets_in_the_first_ninth(all_train, monkeypatch):
     detector = clone(SMALL["statex"]).set_params(statex=0.0, featex=0.0, mixup=0.0)
-    model, waveforms, targets = loss_of(detector, heard)
-    told = []
+    model, waveforms, targets = loss_of(detector, all_train)
+    received = []
     monkeypatch.setattr(
-        model.exchanges, "forward", lambda embeddings, y: told.append(y) or embeddings.sum(dim=1)
+        model.exchanges,
+        "forward",
+        lambda embeddings, y: received.append(y) or embeddings.sum(dim=1),
     )
     model.loss(waveforms, targets)
     n = targets.shape[1]
-    assert torch.equal(told[0][:, :n], targets)
-    assert not told[0][:, n:].any()
+    assert torch.equal(received[0][:, :n], targets)
+    assert not received[0][:, n:].any()
 
 
-def test_ibms_second_classifier_has_the_untransformed_class(heard, train, test_clips, tmp_path):
+def test_ibms_second_classifier_has_the_untransformed_class(all_train, train, test_clips, tmp_path):
     detector = clone(SMALL["ibm_confidence"])
     first, second = (detector.classifier(i, 30) for i in (0, 1))
     assert first.head.linear.out_features == 30
     assert second.head.linear.out_features == len(TRANSFORMS)
-    detector.set_params(epochs=1).prepare(heard, tmp_path, QUIET).fit(train)
+    detector.set_params(epochs=1).prepare(all_train, tmp_path, QUIET).fit(train)
     assert detector.back_end_["1"]["classes"].tolist() == [True] + [False] * (len(TRANSFORMS) - 1)
     embeddings = np.stack(list(test_clips.features(detector._embedding)))
     p = []
@@ -565,9 +571,9 @@ def test_ibms_second_classifier_has_the_untransformed_class(heard, train, test_c
     np.testing.assert_allclose(detector.score(test_clips), 1 - np.mean(p, axis=0), rtol=1e-4)
 
 
-def test_ibms_second_classifier_is_not_trained_on_anomalies(heard):
-    made = [replace(clip, label="anomaly") for clip in heard[:2]]
-    examples = Recordings(Clips([*heard[2:], *made], heard.cache), "machine", 0.5)
+def test_ibms_second_classifier_is_not_trained_on_anomalies(all_train):
+    made = [replace(clip, label="anomaly") for clip in all_train[:2]]
+    examples = Recordings(Clips([*all_train[2:], *made], all_train.cache), "machine", 0.5)
     assert [name for name in examples.classes if "anomaly" in name] == ["fan|anomaly"]
     torch.manual_seed(0)
     model = SMALL["ibm_confidence"].classifier(1, len(examples.classes))
@@ -591,13 +597,13 @@ def test_ibms_second_classifier_is_not_trained_on_anomalies(heard):
     targets = torch.eye(4)[[0, 1, 3, 0]]
     torch.manual_seed(1)
     kinds = torch.randint(len(TRANSFORMS), (4,))
-    told = torch.nn.functional.one_hot(kinds, len(TRANSFORMS)).float()
-    expected = model.head(model.network(transform(waveforms, kinds)), told).mean()
+    done = torch.nn.functional.one_hot(kinds, len(TRANSFORMS)).float()
+    expected = model.head(model.network(transform(waveforms, kinds)), done).mean()
     assert gradients(waveforms, targets)[0] == expected
 
 
-def test_mdam_blends_domains_in_training_only(heard):
-    model, _, _ = loss_of(clone(SMALL["mdam"]).set_params(blend=1.0), heard)
+def test_mdam_blends_domains_in_training_only(all_train):
+    model, _, _ = loss_of(clone(SMALL["mdam"]).set_params(blend=1.0), all_train)
     blend = model.network[1].shallow[1]
     maps = torch.rand(4, 3, 5, 6)
     assert torch.equal(blend.eval()(maps), maps)

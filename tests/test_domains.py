@@ -70,7 +70,7 @@ def test_what_is_missing_makes_the_ratio(source, target, ratio):
     assert count == (max(int(ratio * source) - target, 0) if target else 0)
 
 
-def test_mixed_clips_are_heard_as_waveforms_between_two(clips):
+def test_mixed_clips_are_waveforms_between_two(clips):
     mixed = with_mixed_target_clips(clips, 1.0, neighbours=3, seed=0)
     assert len(mixed) == 20
     assert list(mixed[:13]) == list(clips)

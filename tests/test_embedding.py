@@ -57,7 +57,7 @@ def examples(factory_clips):
 # Classes
 
 
-def test_a_class_is_made_of_what_is_asked_for():
+def test_a_class_is_of_the_given_fields():
     name = "ToyCar/train/section_01_target_train_normal_0000_car_B2_spd_31V_mic_1.wav"
     clip = read_name(name)
     assert class_name(clip, "machine") == "ToyCar"
@@ -88,8 +88,8 @@ def test_synthetic_clips_are_of_their_sources_classes(factory_clips, tmp_path, k
     for prompt, clip in zip(prompts, synthetic, strict=True):
         expected = sources[prompt.source] + "|anomaly" * (clip.label == "anomaly")
         assert class_name(clip, by) == expected
-    heard = Recordings(Clips([*normals, *synthetic]), by, 0.5)
-    assert heard.classes == sorted(own | {f"{name}|anomaly" for name in own})
+    recordings = Recordings(Clips([*normals, *synthetic]), by, 0.5)
+    assert recordings.classes == sorted(own | {f"{name}|anomaly" for name in own})
 
 
 def test_the_order_in_which_attributes_are_written_makes_no_class():
@@ -109,7 +109,7 @@ def test_an_anomaly_is_never_of_a_normal_clips_class():
     assert class_name(anomaly, "machine") == "fan|anomaly"
 
 
-def test_an_unknown_part_of_a_class_is_suggested():
+def test_an_unknown_field_of_a_class_is_suggested():
     with pytest.raises(MetadataError, match="Did you mean 'section'"):
         class_name(Clip(Path("a"), "fan"), "machine+sections")
 
@@ -120,10 +120,10 @@ def test_an_unknown_part_of_a_class_is_suggested():
 @given(st.integers(1, 50), st.integers(1, 50), st.floats(0, 1, exclude_max=True))
 def test_a_cut_or_repeated_waveform_has_the_length_and_no_silence(found, wanted, start):
     waveform = np.arange(1, found + 1)
-    heard = fixed_length(waveform, wanted, start)
-    assert heard.shape == (wanted,)
+    cropped = fixed_length(waveform, wanted, start)
+    assert cropped.shape == (wanted,)
     # It goes on as the waveform does, around its end too.
-    assert (np.diff(heard) % found == 1 % found).all()
+    assert (np.diff(cropped) % found == 1 % found).all()
 
 
 def test_an_example_is_cut_where_it_is_asked_to_be(examples):
@@ -182,7 +182,7 @@ def test_a_seed_gives_the_same_network(examples, tmp_path):
         np.testing.assert_array_equal(two[name], array)
 
 
-def test_memory_that_does_not_suffice_says_what_to_lower(examples, tmp_path):
+def test_settings_to_lower_are_named_if_memory_does_not_suffice(examples, tmp_path):
     model = classifier(len(examples.classes))
     model.set_examples(examples, batch_size=8, seed=0)
 
@@ -212,7 +212,7 @@ def test_training_that_was_cut_goes_on_to_the_same_network(examples, tmp_path):
         np.testing.assert_array_equal(resumed.weights()[name], array, err_msg=name)
 
 
-def test_a_training_ends_where_lightning_is_told_to(examples, tmp_path, caplog):
+def test_a_training_ends_at_limits_of_the_trainer(examples, tmp_path, caplog):
     steps = {}
     limits = {
         "none": {},
@@ -241,7 +241,7 @@ def test_what_settings_of_a_detector_determine_is_no_argument_of_the_trainer(
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "said"),
+    ("batch_size", "message"),
     [
         (
             6,
@@ -251,12 +251,12 @@ def test_what_settings_of_a_detector_determine_is_no_argument_of_the_trainer(
     ],
 )
 def test_a_batch_that_processes_cannot_divide_is_refused_before_training(
-    examples, tmp_path, batch_size, said
+    examples, tmp_path, batch_size, message
 ):
     fewer = Recordings(examples.clips[:46], "machine", 0.5)
     model = classifier(len(examples.classes))
     model.set_examples(fewer, batch_size, seed=0)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         train(model, tmp_path, 1, {**QUIET, "devices": 2, "strategy": "ddp"})
 
 
@@ -274,19 +274,19 @@ def test_the_learning_rate_falls_along_a_cosine(examples, tmp_path):
     np.testing.assert_allclose(rates, expected)
 
 
-def test_every_clip_is_heard_once_in_an_epoch(examples, tmp_path):
-    heard = []
+def test_every_clip_is_trained_on_once_in_an_epoch(examples, tmp_path):
+    labels = []
 
     class Watched(Classifier):
         def training_step(self, batch, index):
-            heard.append(batch[1])
+            labels.append(batch[1])
             return super().training_step(batch, index)
 
     model = Watched(Loudness(), Softmax(3, 3))
     model.set_examples(examples, batch_size=16, seed=0)
     train(model, tmp_path, 1, QUIET)
-    assert sorted(torch.cat(heard).tolist()) == sorted(examples.labels)
-    assert torch.cat(heard).tolist() != examples.labels
+    assert sorted(torch.cat(labels).tolist()) == sorted(examples.labels)
+    assert torch.cat(labels).tolist() != examples.labels
 
 
 # The front end

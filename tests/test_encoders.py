@@ -82,7 +82,7 @@ def test_ast_keeps_its_bands_apart(tiny_encoders):
     np.testing.assert_allclose(both, np.concatenate([averaged, spread], axis=1), atol=1e-5)
 
 
-def test_ast_hears_high_sounds_in_its_high_bands(tiny_encoders):
+def test_ast_has_high_sounds_in_its_high_bands(tiny_encoders):
     """At layer 0, before attention mixes bands, a tone changes its own band's patches most."""
     encoder = Encoder(str(tiny_encoders("ast")))
     time = np.arange(WAVEFORM.size) / 16_000
@@ -94,7 +94,7 @@ def test_ast_hears_high_sounds_in_its_high_bands(tiny_encoders):
     assert changed[0] < changed[1]
 
 
-def test_long_clips_are_heard_in_pieces_that_cover_them(tiny_encoders):
+def test_long_clips_are_encoded_in_pieces_that_cover_them(tiny_encoders):
     encoder = Encoder(str(tiny_encoders("ast")))
     window = encoder.model.window
     assert window == 63 * 160 + 400
@@ -111,7 +111,7 @@ def test_short_clips_are_repeated(tiny_encoders):
 
 
 @pytest.mark.parametrize("kind", ["clap", "clap_fused"])
-def test_clap_is_given_its_own_sampling_rate(kind, tiny_encoders):
+def test_clap_is_given_its_sampling_rate(kind, tiny_encoders):
     encoder = Encoder(str(tiny_encoders(kind)))
     assert (encoder.model.rate, encoder.model.window) == (48_000, 48_000)
     fast = resample(torch.from_numpy(WAVEFORM[:16_000]), 16_000, 48_000)
@@ -257,7 +257,7 @@ def test_a_detector_on_an_encoder_is_saved_without_it(tiny_encoders, train, test
     assert detector.n_parameters() == encoder.n_parameters() + 16 * len(train)
 
 
-def test_the_layer_is_a_grid_that_hears_each_clip_once(tiny_encoders, train, test_clips):
+def test_a_grid_of_layers_encodes_each_clip_once(tiny_encoders, train, test_clips):
     encoder = Encoder(str(tiny_encoders("wav2vec2")))
     detector = KNN(Layer(encoder))
     grid = [{"representation__layer": layer} for layer in (0, 1, 2)]
@@ -265,11 +265,11 @@ def test_the_layer_is_a_grid_that_hears_each_clip_once(tiny_encoders, train, tes
     for row, params in zip(rows, grid, strict=True):
         one = clone(detector).set_params(**params).fit(train)
         np.testing.assert_array_equal(row, one.score(test_clips))
-    heard = [key for key in train.cache._memory if key[0].startswith(repr(encoder))]
-    assert len(heard) == len(train) + len(test_clips)
+    encoded = [key for key in train.cache._memory if key[0].startswith(repr(encoder))]
+    assert len(encoded) == len(train) + len(test_clips)
 
 
-def test_what_is_no_encoder_is_told(tmp_path):
+def test_what_is_no_encoder_is_refused(tmp_path):
     AutoConfig.for_model("bert", num_hidden_layers=1).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"is a bert model: expected one of audio-spectrogram-tr"):
         Encoder(str(tmp_path))(WAVEFORM)
@@ -286,7 +286,7 @@ def test_sounds_that_differ_have_embeddings_that_differ(checkpoint, test_clips):
     assert np.linalg.norm(one - other) > 1e-3 * np.linalg.norm(one)
 
 
-def test_an_encoder_that_is_nowhere_is_told(tmp_path):
+def test_a_missing_encoder_is_named(tmp_path):
     asked = r"encoder '.*nowhere' could not be read: expected a folder.*without a network, give a"
     with pytest.raises(FileNotFoundError, match=asked):
         Encoder(str(tmp_path / "nowhere"))(np.zeros(1600))

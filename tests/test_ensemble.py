@@ -145,7 +145,7 @@ def test_what_is_loaded_weighs_the_same_detectors(train, test_clips, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ({"combine": "median"}, "combine 'median': expected one of mean, max, min"),
         ({"weights": {"lof": 1.0}}, "weights of lof: expected some of gmm, knn"),
@@ -153,8 +153,8 @@ def test_what_is_loaded_weighs_the_same_detectors(train, test_clips, tmp_path):
         ({"weights": {"gmm": 0, "knn": 0}}, "at least one above, found .* for detectors gmm, knn"),
     ],
 )
-def test_a_setting_that_says_nothing_is_refused(setting, said, train):
-    with pytest.raises(ValueError, match=said):
+def test_a_setting_without_meaning_is_refused(setting, message, train):
+    with pytest.raises(ValueError, match=message):
         Ensemble(MEMBERS, **setting).fit(train)
 
 

@@ -161,9 +161,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_what_could_run_code_is_refused(program, tmp_path, kind):
-    change, told = HOSTILE[kind]
+    change, message = HOSTILE[kind]
     path = altered(program, tmp_path, change)
-    with pytest.raises(ValueError, match=rf"mine\.pt2: not loaded: .*{told}"):
+    with pytest.raises(ValueError, match=rf"mine\.pt2: not loaded: .*{message}"):
         ExportedEncoder(str(path))(np.zeros(8000, np.float32))
 
 

@@ -86,7 +86,7 @@ def test_the_density_integrates_to_one():
     assert density.sum().item() * (axis[1] - axis[0]).item() ** 2 == pytest.approx(1, abs=0.02)
 
 
-def test_every_dimension_is_heard_by_every_other():
+def test_every_dimension_influences_every_other():
     """Two blocks go through the dimensions in both directions."""
     one, two = (made(5, blocks=blocks, hidden=64) for blocks in (1, 2))
 
@@ -137,8 +137,8 @@ def test_other_machines_become_unlikely(train, test_clips, factory_clips, tmp_pa
         return fitted.score(fans).mean() - fitted.score(own).mean()
 
     alone = apart(Flow(**SMALL))
-    told = apart(Flow(**SMALL).prepare(normals, tmp_path))
-    assert told > 1.4 * alone
+    trained = apart(Flow(**SMALL).prepare(normals, tmp_path))
+    assert trained > 1.4 * alone
     weightless = apart(Flow(**SMALL, outliers=0.0).prepare(normals, tmp_path))
     assert weightless == alone
 
@@ -172,7 +172,7 @@ def test_what_is_saved_needs_no_other_machines(train, factory_clips, test_clips,
     np.testing.assert_array_equal(load(tmp_path).score(test_clips), detector.score(test_clips))
 
 
-def test_the_loss_of_a_batch_is_likelihood_and_telling_apart(train, factory_clips):
+def test_the_loss_of_a_batch_is_likelihood_and_classification(train, factory_clips):
     fans = Windows(factory_clips.where(machine="fan", split="train"), FRONT_END, 2)
     training = FlowTraining(made(256, 1).float(), fans, share=0.5, learning_rate=1e-3)
     training.border.data += 0.3

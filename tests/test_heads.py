@@ -52,7 +52,7 @@ def test_arcface_is_equation_3_of_its_paper(embeddings, labels, targets, margin,
         assert head(embeddings, targets)[i].item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_margin_makes_the_own_class_harder_at_every_angle():
+def test_the_margin_makes_the_target_class_harder_at_every_angle():
     """Also where cos(theta + m) alone would rise again."""
     head = ArcFace(2, 2, margin=0.7, scale=1.0)
     head.centres.data = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
@@ -69,7 +69,7 @@ def test_the_nearest_of_several_centres_counts(embeddings, targets):
     np.testing.assert_allclose(several.logits(embeddings, targets).detach(), expected)
 
 
-def test_adacos_of_one_cluster_is_its_paper_with_the_own_class_in_the_sum(
+def test_adacos_of_one_cluster_is_its_paper_with_the_target_class_in_the_sum(
     embeddings, labels, targets
 ):
     head = SubClusterAdaCos(DIM, CLASSES, clusters=1).double()
@@ -125,7 +125,7 @@ def test_surprisal_is_the_negative_log_probability_of_all_target_classes(embeddi
 
 
 @pytest.mark.parametrize("head", [Softmax, ArcFace, SubClusterAdaCos])
-def test_a_loss_is_finite_for_nothing_heard(head, targets):
+def test_a_loss_is_finite_for_silence(head, targets):
     head = head(DIM, CLASSES)
     silent = torch.zeros(BATCH, DIM, requires_grad=True)
     head(silent, targets.float()).mean().backward()

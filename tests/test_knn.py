@@ -62,7 +62,7 @@ def test_a_training_clip_has_no_distance_to_itself(train, metric):
     np.testing.assert_array_equal(KNN(metric=metric).fit(train).score(train), 0)
 
 
-def test_a_separate_bank_has_its_own_kth_neighbour(make_wav):
+def test_each_separate_bank_has_a_kth_neighbour(make_wav):
     where = given(a=[0], b=[1], c=[2], d=[10], e=[14], x=[11])
     clips = named(make_wav, "a", "b", "c") + named(make_wav, "d", "e", domain="target")
     test = Clips(named(make_wav, "x"))
@@ -81,7 +81,7 @@ def test_with_one_neighbour_separate_banks_make_no_difference(train, test_clips)
     np.testing.assert_array_equal(pooled.score(test_clips), separate.score(test_clips))
 
 
-def test_a_distance_counts_in_units_of_the_neighbours_own_neighbourhood(make_wav):
+def test_a_distance_is_normalised_by_the_density_around_the_neighbour(make_wav):
     """Wilkinghoff et al. 2025: d(x, y) / mean of d(y, z) over the K nearest z, at its least."""
     where = given(a=[0], b=[1], c=[3], d=[20], e=[30], x=[6], y=[14])
     clips = Clips(named(make_wav, "a", "b", "c", "d", "e"))
@@ -144,7 +144,7 @@ def test_large_banks_are_scored_in_parts(train, test_clips, monkeypatch):
     np.testing.assert_allclose(KNN(density=3).fit(train).score(test_clips), whole, rtol=1e-12)
 
 
-def test_fewer_clips_than_neighbours_are_told(train):
+def test_fewer_clips_than_neighbours_are_refused(train):
     with pytest.raises(TooFewClipsError, match=r"k=4 neighbours need as many clips, found 3"):
         KNN(k=4).fit(train[:3])
     with pytest.raises(
@@ -160,13 +160,13 @@ def test_where_there_are_fewer_clips_all_others_make_the_density(train, test_cli
     np.testing.assert_array_equal(some.score(test_clips), more.score(test_clips))
 
 
-def test_more_neighbours_than_were_fitted_are_told(train):
+def test_more_neighbours_than_were_fitted_are_refused(train):
     with pytest.raises(TooFewClipsError, match=r"k=4 neighbours need as many clips, found 3"):
         KNN(k=1).fit(train[:3]).set_params(k=4).score(train)
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ({"metric": "manhattan"}, "metric 'manhattan': expected 'euclidean' or 'cosine'"),
         ({"domains": "both"}, "domains 'both': expected 'pooled' or 'separate'"),
@@ -176,8 +176,8 @@ def test_more_neighbours_than_were_fitted_are_told(train):
         ({"density": -2}, "density: expected 0 or more, found -2"),
     ],
 )
-def test_an_unknown_setting_is_told_the_known_ones(train, setting, said):
-    with pytest.raises(ValueError, match=said) as error:
+def test_an_unknown_setting_is_refused_with_the_known_ones(train, setting, message):
+    with pytest.raises(ValueError, match=message) as error:
         KNN(**setting).fit(train)
     assert not isinstance(error.value, TooFewClipsError), "more clips would not help"
 

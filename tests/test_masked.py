@@ -75,6 +75,6 @@ def test_at_random_no_patch_is_seen_twice(network):
     assert len(visible.sort(dim=1).values.unique(dim=0)) > 10
 
 
-def test_patches_that_do_not_fill_the_spectrogram_are_told():
+def test_patches_that_do_not_fill_the_spectrogram_are_refused():
     with pytest.raises(ValueError, match="patches of 16 x 16 do not fill 128 x 313"):
         MaskedAutoencoder(128, 313, patch=16, dim=8, depth=1, heads=1)

@@ -91,7 +91,7 @@ def test_an_interrupted_training_is_no_fit():
         train(Interrupted(), Numbers(4), epochs=1, batch_size=2, seed=0)
 
 
-def test_memory_that_does_not_suffice_says_what_to_lower():
+def test_settings_to_lower_are_named_if_memory_does_not_suffice():
     class Large(Seen):
         def training_step(self, batch, index):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")

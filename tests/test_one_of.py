@@ -28,7 +28,7 @@ def test_clips(factory_clips):
     return factory_clips.where(machine="bearing", split="test")
 
 
-def test_the_parameters_of_each_are_its_own(either):
+def test_each_detector_has_its_parameters(either):
     params = either.get_params()
     assert params["gmm__r"] == 1.0
     assert params["knn__k"] == 1
@@ -130,7 +130,7 @@ def test_detectors_within_detectors_within_detectors(train, test_clips, tmp_path
     assert loaded.detectors["pair"].members["near"].k == 2
 
 
-def test_an_unknown_name_is_told_the_known_ones(either, train):
+def test_an_unknown_name_is_refused_with_the_known_ones(either, train):
     with pytest.raises(MetadataError, match=r"'knm' is not among the detectors to use: gmm, knn"):
         either.set_params(use="knm").fit(train)
     with pytest.raises(MetadataError, match="Did you mean 'knn'"):

@@ -38,7 +38,7 @@ def test_clips(factory_clips):
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_the_score_is_the_models_own_negated(model, train, test_clips):
+def test_the_score_is_the_negated_one_of_the_model(model, train, test_clips):
     representation = TimeStatistics(pool_by="mean")
     points = representation(train)
     # Some of them draw points by their number, or stop where the order led them.
@@ -117,7 +117,7 @@ def test_a_parameter_that_the_model_does_not_take_is_no_lack_of_clips(train, cli
     assert not isinstance(error.value, TooFewClipsError)
 
 
-def test_too_few_clips_for_the_model_are_told(train):
+def test_too_few_clips_for_the_model_are_refused(train):
     with pytest.raises(
         ValueError, match=r"GaussianMixture could not be fitted to 3 clips of 2 dim"
     ):

@@ -85,13 +85,13 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def heard(factory_clips):
+def all_train(factory_clips):
     return factory_clips.where(split="train")
 
 
 @pytest.fixture(scope="module")
-def train(heard):
-    return heard.where(machine="bearing")
+def train(all_train):
+    return all_train.where(machine="bearing")
 
 
 @pytest.fixture(scope="module")
@@ -181,15 +181,15 @@ def test_no_clip_is_drawn_to_be_a_longer_one(fused):
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_fused_clap_is_tuned_and_scores_the_same_again(
-    fused, heard, train, test_clips, tmp_path, tuning
+    fused, all_train, train, test_clips, tmp_path, tuning
 ):
-    detector = make(fused, tuning=tuning).prepare(heard, tmp_path, QUIET).fit(train)
+    detector = make(fused, tuning=tuning).prepare(all_train, tmp_path, QUIET).fit(train)
     scores = detector.score(test_clips)
     assert np.isfinite(scores).all()
     np.testing.assert_array_equal(clone(detector).fit(train).score(test_clips), scores)
 
 
-def test_longer_than_an_encoder_hears_is_told(folders):
+def test_more_seconds_than_an_encoders_input_are_refused(folders):
     with pytest.raises(ValueError, match=r"expected at most the 0\.64 seconds of .*'s input"):
         TrainableEncoder(folders["ast"], 1.0)
     with pytest.raises(ValueError, match="expected at most the 1 seconds"):
@@ -201,7 +201,7 @@ def test_an_encoder_that_is_not_there_is_named(tmp_path):
         TrainableEncoder(str(tmp_path / "nowhere"), 0.5)
 
 
-def test_a_model_of_another_kind_is_told_the_known_ones(tmp_path):
+def test_a_model_of_another_type_is_refused_with_the_known_ones(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError, match=r"kind 'bert': expected one of audio-spectrogram-trans"):
         TrainableEncoder(str(tmp_path), 0.5)
@@ -217,18 +217,18 @@ def test_poolings_are_checked(folders):
 # Fine-tuned
 
 
-def test_an_unknown_tuning_is_told_the_known_ones(folders, train):
+def test_an_unknown_tuning_is_refused_with_the_known_ones(folders, train):
     with pytest.raises(ValueError, match="tuning 'adapter': expected one of lora, full"):
         make(folders["ast"], tuning="adapter").fit(train)
 
 
 @pytest.fixture(scope="module", params=[("ast", "lora"), ("ast", "full"), ("hubert", "lora")])
-def tuned(request, folders, heard, tmp_path_factory):
+def tuned(request, folders, all_train, tmp_path_factory):
     family, tuning = request.param
     detector = make(
         folders[family], tuning=tuning, rank=2, learning_rate=1e-2, mask_bins=4, mask_frames=4
     )
-    return detector.prepare(heard, tmp_path_factory.mktemp(tuning), QUIET)
+    return detector.prepare(all_train, tmp_path_factory.mktemp(tuning), QUIET)
 
 
 def test_fine_tuning_changes_what_it_may(tuned):
@@ -245,11 +245,11 @@ def test_fine_tuning_changes_what_it_may(tuned):
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
-def test_masks_change_what_is_learned(folders, heard, tmp_path, tuning):
+def test_masks_change_the_training(folders, all_train, tmp_path, tuning):
     learned = []
     for masks in (0, 16):
         detector = make(folders["ast"], tuning=tuning, mask_bins=masks, mask_frames=masks)
-        detector.prepare(heard, tmp_path / str(masks), QUIET)
+        detector.prepare(all_train, tmp_path / str(masks), QUIET)
         learned.append(detector._trained_on(None).members[0].weights())
     plain, masked = learned
     assert plain.keys() == masked.keys()
@@ -298,10 +298,10 @@ def test_a_saved_fine_tuned_detector_scores_the_same(tuned, train, test_clips, t
     assert np.isfinite(scores).all()
 
 
-def test_fine_tuning_the_same_again_gives_the_same(folders, heard, train, test_clips, tmp_path):
+def test_fine_tuning_the_same_again_gives_the_same(folders, all_train, train, test_clips, tmp_path):
     scores = [
         make(folders["ast"], tuning="lora", rank=2)
-        .prepare(heard, tmp_path / name, QUIET)
+        .prepare(all_train, tmp_path / name, QUIET)
         .fit(train)
         .score(test_clips)
         for name in ("one", "two")

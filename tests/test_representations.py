@@ -73,7 +73,7 @@ def test_a_patch_is_the_mean_of_its_cells():
     np.testing.assert_allclose(Patches(bands=2, segments=3).pool(log_mel), expected)
 
 
-def test_an_unknown_statistic_is_told_the_known_ones():
+def test_an_unknown_statistic_is_refused_with_the_known_ones():
     with pytest.raises(
         ValueError, match=r"'mean\+mode': expected .* mean, max, min, std joined by"
     ):

@@ -60,8 +60,10 @@ def hostile(tmp_path, monkeypatch):
 
 def test_a_class_of_a_stranger_is_refused_before_it_is_imported(copy, hostile):
     alter(copy, with_class("hostile.Model"))
-    told = r"detector\.json: hostile\.Model is a class of neither fsasd nor sklearn: not imported"
-    with pytest.raises(NotAModelError, match=f"not a model of fsasd: .*{told}.*--trust hostile"):
+    message = (
+        r"detector\.json: hostile\.Model is a class of neither fsasd nor sklearn: not imported"
+    )
+    with pytest.raises(NotAModelError, match=f"not a model of fsasd: .*{message}.*--trust hostile"):
         load(copy)
     assert "hostile" not in sys.modules
     assert not hostile.exists()
@@ -122,7 +124,7 @@ def test_a_pipeline_reads_no_pickles(factory_clips, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda about: about.pop("format") and None, "expected format 2, found none"),
         (lambda about: about.update(format=99), "expected format 2, found 99: it was saved by"),
@@ -145,9 +147,9 @@ def test_a_pipeline_reads_no_pickles(factory_clips, tmp_path):
         (lambda about: about["params"]["model"]["params"].update(n_components=-3), "n_components"),
     ],
 )
-def test_settings_that_are_none_are_named(copy, change, told):
+def test_damaged_settings_are_named(copy, change, message):
     alter(copy, change)
-    with pytest.raises(NotAModelError, match=told) as raised:
+    with pytest.raises(NotAModelError, match=message) as raised:
         load(copy)
     assert str(raised.value).startswith(f"not a model of fsasd: {copy / 'detector'}")
 
@@ -182,7 +184,7 @@ def rename(folder, names, **more):
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         ({"points_": "score"}, "score is not a fitted attribute of fsasd"),
         ({"points_": "__class__"}, "__class__ is not a fitted attribute"),
@@ -191,9 +193,9 @@ def rename(folder, names, **more):
         ({"points_": "sizes_/a"}, "sizes_"),
     ],
 )
-def test_arrays_of_other_names_are_refused(copy, names, told):
+def test_arrays_of_other_names_are_refused(copy, names, message):
     rename(copy, names)
-    with pytest.raises(NotAModelError, match=told):
+    with pytest.raises(NotAModelError, match=message):
         load(copy)
 
 
@@ -257,7 +259,7 @@ def test_names_of_a_file_are_those_of_the_detector():
     assert found["representation__front_end__n_mels"] == known["representation__front_end__n_mels"]
 
 
-def test_what_is_saved_says_its_format(factory_clips, tmp_path):
+def test_a_saved_detector_has_its_format(factory_clips, tmp_path):
     KNN().fit(factory_clips.where(machine="bearing", split="train")).save(tmp_path)
     assert json.loads((tmp_path / "detector.json").read_text())["format"] == 2
 
@@ -316,7 +318,7 @@ def test_a_detector_that_was_not_prepared_shares_nothing(factory_clips, tmp_path
     assert "network_" in vars(loaded(tmp_path / "section"))
 
 
-def test_a_section_that_was_copied_alone_says_what_is_missing(section, tmp_path):
+def test_a_section_that_was_copied_alone_names_what_is_missing(section, tmp_path):
     alone = shutil.copytree(section, tmp_path / "elsewhere" / "a" / "b")
     expected = rf"network shared/[0-9a-f]+\.safetensors, .* none of .*{alone / 'shared'}.* holds it"
     with pytest.raises(FileNotFoundError, match=f"{expected}.*fsasd-store export"):

@@ -30,7 +30,7 @@ def test_shares_are_the_whole_batch_and_hold_each_examples_partner(pairs, ranks)
 
 
 @pytest.mark.parametrize(
-    ("size", "ranks", "said"),
+    ("size", "ranks", "message"),
     [
         (
             6,
@@ -41,8 +41,8 @@ def test_shares_are_the_whole_batch_and_hold_each_examples_partner(pairs, ranks)
         (64, 3, "expected a multiple of 6, found 64.* 60 or 66"),
     ],
 )
-def test_a_batch_that_cannot_be_divided_is_refused(size, ranks, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_batch_that_cannot_be_divided_is_refused(size, ranks, message):
+    with pytest.raises(ValueError, match=message):
         require_whole_shares(size, ranks)
     require_whole_shares(size, 1)
 
@@ -170,7 +170,7 @@ def test_two_processes_take_the_steps_of_one_with_the_same_examples(trained, nam
 
 
 @pytest.mark.slow
-def test_the_network_has_learnt_something(trained):
+def test_the_network_is_trained(trained):
     torch.manual_seed(0)
     before = two_networks.Small().state_dict()["layers.0.weight"]
     after = load_file(trained[2] / "arcface.safetensors")["network.layers.0.weight"]
