@@ -233,7 +233,10 @@ class _Writer(BasePredictionWriter):
 def _complete_lines(table: Path) -> bytes:
     # A killed writer can leave an incomplete last row. A table with another header is damaged, or
     # of an older version, and is started anew.
-    content = table.read_bytes() if table.exists() else b""
+    try:
+        content = table.read_bytes()
+    except FileNotFoundError:
+        return b""
     complete = content[: content.rfind(b"\n") + 1]
     return complete if complete.startswith(",".join(COLUMNS).encode()) else b""
 
