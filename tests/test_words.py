@@ -101,7 +101,9 @@ def test_packages_that_are_not_clean_exist():
 
 def test_pages_and_configuration_use_the_same_words():
     root = PACKAGE.parent
-    texts = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("conf/**/*.yaml"),
+    # The changelog names what things were called before.
+    pages = [path for path in root.glob("*.md") if path.name != "CHANGELOG.md"]
+    texts = [*pages, *root.glob("docs/*.md"), *root.glob("conf/**/*.yaml"),
              PACKAGE / "report" / "report.html"]  # fmt: skip
     vague = [
         f"{path.relative_to(root)}:{number}: {line.strip()}"
