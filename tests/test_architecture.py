@@ -160,7 +160,7 @@ def test_the_graph_is_that_of_this_package():
     assert {"fsasd.cli.main", "fsasd.data.simulate", "fsasd.detectors.twfr_gmm"} <= set(found)
     seen = {name for name, _ in imports("fsasd.cli.main", found["fsasd.cli.main"], set(found))}
     assert {
-        "fsasd.detection.section",
+        "fsasd.pipeline.runner",
         "fsasd.store.store",
         "fsasd.generation.checkpoint",
         "hydra",

@@ -9,13 +9,12 @@ import pytest
 import soundfile
 from hydra import compose, initialize_config_module
 from rich.console import Console
+from runs import Run
 from scipy import signal
 
-import fsasd.cli.main as app
 from fsasd.cli import check as check_command
 from fsasd.data.captions import Captions
 from fsasd.data.check import check, inspect
-from fsasd.data.clips import Clips
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import Clip, read_clips
 
@@ -410,7 +409,7 @@ def configure(*overrides):
 def run(factory, tmp_path):
     def make(*overrides):
         cfg = configure("data=dcase", f"data.root={factory}", f"store={tmp_path}", *overrides)
-        return app.Run(cfg, tmp_path / "run")
+        return Run(cfg, tmp_path / "run")
 
     return make
 
@@ -422,14 +421,15 @@ def test_the_stage_reports_and_leaves_its_report(run, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["check.json"]
 
 
-def test_errors_in_the_data_stop_the_run(run, monkeypatch):
-    checked = run("stages=[check,detect]", "check.headers_only=true")
-    first, *others = checked.data.clips
-    gone = replace(first, path=first.path.with_name("gone.wav"))
-    checked.data.clips = Clips([gone, *others])
-    monkeypatch.setattr(checked, "detect", lambda *_: pytest.fail("went on"))
+def test_errors_in_the_data_stop_the_run(run, monkeypatch, factory):
+    def with_one_gone(*args, **options):
+        first, *others = read_clips(*args, **options)
+        return [replace(first, path=first.path.with_name("gone.wav")), *others]
+
+    monkeypatch.setattr("fsasd.data.datamodule.read_clips", with_one_gone)
+    monkeypatch.setattr("fsasd.pipeline.runner.Runner.run", lambda *_: pytest.fail("went on"))
     with pytest.raises(ValueError, match=r"the data have errors: see .*check\.json"):
-        checked()
+        run("stages=[check,detect]", "check.headers_only=true")()
 
 
 def test_help_is_the_commands_own(monkeypatch, capsys):
@@ -455,7 +455,7 @@ def test_help_is_the_commands_own(monkeypatch, capsys):
 )
 def test_overrides_stay_together(monkeypatch, given, expected):
     monkeypatch.setattr(sys, "argv", ["fsasd-check", *given])
-    monkeypatch.setattr(app, "main", lambda: None)
+    monkeypatch.setattr("fsasd.cli.main.main", lambda: None)
     check_command.main()
     assert sys.argv == ["fsasd-check", *expected]
 
@@ -475,7 +475,7 @@ def test_data_are_a_folder_a_table_or_an_edition(monkeypatch, tmp_path, place, r
     (tmp_path / "plant/press").mkdir(parents=True)
     (tmp_path / "it's dcase/eval_data").mkdir(parents=True)
     monkeypatch.setattr(sys, "argv", ["fsasd-check", "--data", place, "data.targets=[press]"])
-    monkeypatch.setattr(app, "main", lambda: None)
+    monkeypatch.setattr("fsasd.cli.main.main", lambda: None)
     check_command.main()
     data = configure(*sys.argv[1:]).data
     assert data._target_.endswith(reader)

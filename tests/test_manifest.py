@@ -9,8 +9,8 @@ import pytest
 from hydra import compose, initialize_config_module
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import Run
 
-import fsasd.cli.main as app
 from fsasd.data import recording
 from fsasd.data.captions import Captions
 from fsasd.data.csv_table import is_known
@@ -526,11 +526,10 @@ def test_the_configurations_read_what_they_name(factory, tmp_path):
     assert hydra.utils.instantiate(cfg.data, _convert_="all").targets == ["press"]
 
 
-def recipes(*overrides):
+def keys(*overrides):
     options = ["generator=none", "detector=stgram_mfn", "data=manifest", *overrides]
-    run = app.Run(configure(*options), Path("nowhere"))
-    (network,) = run.detector.to_prepare()
-    return run.train_recipe(network)["clips"], run.detect_recipe()["clips"]
+    run = Run(configure(*options), Path("nowhere"))
+    return run.keys("train"), run.keys("detect")
 
 
 @pytest.mark.parametrize(
@@ -540,19 +539,19 @@ def recipes(*overrides):
 def test_a_stage_is_run_anew_when_the_manifest_says_something_else(table, place, value):
     rows = [ROWS[0], *ROWS[3:]]
     path = table(*rows)
-    before = recipes(f"data.manifest={path}")
-    assert before == recipes(f"data.manifest={path}")
+    before = keys(f"data.manifest={path}")
+    assert before == keys(f"data.manifest={path}")
     cells = rows[0].split(",")
     cells[place] = value
     path.write_text("\n".join([HEADER, ",".join(cells), *rows[1:]]) + "\n")
-    after = recipes(f"data.manifest={path}")
+    after = keys(f"data.manifest={path}")
     assert all(one != other for one, other in zip(before, after, strict=True))
 
 
 def test_a_stage_is_run_anew_for_another_channel(table):
     path = table(*ROWS)
     near, far = (
-        recipes(f"data.manifest={path}", "data.targets=[mill]", f"data.channel={channel}")
+        keys(f"data.manifest={path}", "data.targets=[mill]", f"data.channel={channel}")
         for channel in ("near", "far")
     )
     assert all(one != other for one, other in zip(near, far, strict=True))
@@ -581,5 +580,5 @@ def test_a_manifest_gives_the_scores_of_the_dcase_layout(real, tmp_path):
 def first_shot(folder, *overrides):
     options = ["generator=transforms", "stages=[synthesise,detect]", "synthesis.clips_per_label=6"]
     options += [*overrides, "trainer.enable_progress_bar=false", f"store={folder}_store"]
-    app.Run(configure("experiment=first_shot", *options), folder)()
+    Run(configure("experiment=first_shot", *options), folder)()
     return folder

@@ -98,7 +98,7 @@ def test_a_name_that_only_looks_like_ours_is_not_imported(copy, name):
     [
         "sklearn.base.clone",  # a function
         "sklearn.os",  # a module that another imports
-        "fsasd.cli.main.Run",  # a class, but no part of a detector
+        "fsasd.pipeline.runner.Runner",  # a class, but no part of a detector
         "fsasd.detectors.base.BaseEstimator",  # not where it is defined
         "sklearn.datasets.load_files",
         "sklearn.mixture.GaussianMixture.fit",

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from runs import Run
 from safetensors.torch import load_file
 
-import fsasd.cli.main as app
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.base import Generator
 from fsasd.generation.sampling import Sampler
@@ -76,9 +76,9 @@ def test_a_plugin_is_trained_and_synthesises_by_its_configuration(plugin):
             "generator._target_=my_package.murmur.Murmur", "+generator.checkpoint=null",
             "callbacks.monitor.samples_every_n_steps=2", "trainer.enable_progress_bar=false",
         ])  # fmt: skip
-    run = app.Run(cfg, plugin / "run")
+    run = Run(cfg, plugin / "run")
     assert 0 <= run() <= 1
-    model = run.store.path(app._description("finetune", run.finetune_recipe()))
+    model = run.artifact("finetune")
     assert len(list(model.rglob("samples/000002/*/*.wav"))) == 2
     logged = pd.read_csv(next(model.rglob("metrics.csv")))
     assert {"val/loss", "first_shot/auc", "train/learning_rate"} <= set(logged)
@@ -110,14 +110,15 @@ def test_clips_of_a_plugin_are_generated_anew_when_its_code_changes(plugin):
         ours = compose("config", [*asked, "generator=transforms"])
         named = ["generator=none", "generator._target_=my_package.hum.Hum"]
         custom = compose("config", [*asked, *named])
-    key = app.Run(custom, plugin / "run").synthesise_recipe()
-    assert app.Run(custom, plugin / "run").synthesise_recipe() == key
+    key = Run(custom, plugin / "run").keys("synthesise")
+    assert Run(custom, plugin / "run").keys("synthesise") == key
     file = plugin / "my_package" / "hum.py"
     file.write_text(file.read_text().replace("300", "400"))
     # Another process reads the code anew.
     package_code.cache_clear()
-    assert app.Run(custom, plugin / "run").synthesise_recipe() != key
-    assert "_code_" not in str(app.Run(ours, plugin / "run").finetune_recipe())
+    assert Run(custom, plugin / "run").keys("synthesise") != key
+    (stage,) = Run(ours, plugin / "run").stages("synthesise")
+    assert "_code_" not in str(stage.spec())
 
 
 def test_a_generator_that_does_not_exist_is_named_in_a_line(plugin, monkeypatch):

@@ -24,7 +24,9 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "": {
         "stages": list[str],
         "force": list[str],
+        "frozen": list[str],
         "plan": bool,
+        "pipeline": Any,
         "tables": list[int],
         "seed": int,
         "store": str,

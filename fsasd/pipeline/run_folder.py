@@ -1,11 +1,12 @@
-"""A run's folder: what it shows of the store, without a second copy of recordings."""
+"""A run's folder: what it has of the store's artifacts, as files of its own."""
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 
@@ -16,43 +17,55 @@ log = logging.getLogger(__name__)
 UNREADABLE = "unreadable.csv"
 """Lists the recordings that a run went on without."""
 
-_SHOWN = ".shown"
-"""Says which files and folders of a run's folder are shown in it."""
+_LINKED = ".artifacts"
+"""Lists the files and folders of a run's folder that are copies of artifacts."""
+
+_CLONE = 0x40049409
+"""``FICLONE`` of Linux: a file that shares its blocks with another until one of them is changed."""
 
 
-def show(made: Path, run: Path, name: str = "") -> None:
-    """Show an artifact in a run's folder.
+def link(artifact: Path, run: Path, name: str = "", without: Iterable[str] = ()) -> None:
+    """Copy an artifact into a run's folder, sharing its blocks where the file system can.
+
+    Nothing that is done to the copies reaches the store.
 
     Args:
-        made: The artifact; what is in it is linked, or copied where that cannot be done.
+        artifact: Its folder.
         run: The run's folder.
-        name: Of a folder in it; without, all of the artifact lies in the run's folder itself.
+        name: Of a folder in it; without, the artifact's files lie in the run's folder itself.
+        without: Names that are left out.
     """
+    left_out = {PROVENANCE, *without}
     shutil.copytree(
-        made,
+        artifact,
         run / name,
-        copy_function=_link_or_copy,
-        ignore=shutil.ignore_patterns(PROVENANCE),
+        copy_function=copy,
+        ignore=shutil.ignore_patterns(*left_out),
         dirs_exist_ok=True,
     )
-    names = [name] if name else [path.name for path in made.iterdir() if path.name != PROVENANCE]
-    with (run / _SHOWN).open("a", encoding="utf-8") as listed:
+    note(run, [name] if name else [p.name for p in artifact.iterdir() if p.name not in left_out])
+
+
+def note(run: Path, names: Iterable[str]) -> None:
+    """Note what is to be taken away when a run is repeated in this folder."""
+    with (run / _LINKED).open("a", encoding="utf-8") as listed:
         listed.writelines(f"{name}\n" for name in names)
 
 
-def clear(run: Path) -> None:
-    """Take away what an earlier run showed in this folder, and reported of it.
+def unlink(run: Path) -> None:
+    """Take away what an earlier run had of the store in this folder, and reported of it.
 
     It may be of other settings, and not all of it might be replaced.
     """
-    listed = run / _SHOWN
+    listed = run / _LINKED
     names = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
-    made_of_it = [*run.glob("report.html"), *run.glob("table[2-6].csv")] if names else []
-    for path in [*(run / name for name in names), *made_of_it, listed]:
+    reported = [*run.glob("report.html"), *run.glob("table[2-6].csv")] if names else []
+    for path in [*(run / name for name in names), *reported, listed]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+        _remove_empty(path.parent, run)
 
 
 def list_unreadable(run: Path, recordings: pd.DataFrame) -> None:
@@ -86,22 +99,35 @@ def add_unscored(run: Path, recordings: pd.DataFrame) -> None:
     table = pd.read_csv(clips, dtype=str, keep_default_na=False)
     tests = recordings[recordings["split"] == "test"].fillna({"section": "00"})
     tests = tests.merge(table[["machine", "section"]].drop_duplicates())
-    for (machine, section), own in tests.groupby(["machine", "section"]):
+    for (machine, section), rows in tests.groupby(["machine", "section"]):
         log.warning(
             "%s section %s: %d of its test clips could not be read: they have no score, metrics "
             "are over the others, and its files in scores/ are incomplete as a submission",
-            machine, section, len(own),
+            machine, section, len(rows),
         )  # fmt: skip
     names = tests["path"].map(lambda path: Path(path).name)
     rows = tests[["machine", "section", "label", "domain"]].assign(file=names)
-    # What is linked there is the store's.
-    clips.unlink()
     pd.concat([table, rows]).to_csv(clips, index=False)
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def _remove_empty(folder: Path, run: Path) -> None:
+    while folder != run and folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
+
+
+def copy(source: str | Path, target: str | Path) -> None:
+    """Copy a file so that its owner may write the copy; share its blocks if that can be done."""
     Path(target).unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    with Path(source).open("rb") as original, Path(target).open("wb") as duplicate:
+        try:
+            _share_blocks(original, duplicate)
+        except (OSError, ImportError):
+            shutil.copyfileobj(original, duplicate, 2**20)
+
+
+def _share_blocks(original: BinaryIO, duplicate: BinaryIO) -> None:
+    # Not there on Windows.
+    import fcntl
+
+    fcntl.ioctl(duplicate.fileno(), _CLONE, original.fileno())

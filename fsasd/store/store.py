@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ class Store:
         build: Callable[[Path], object],
         *,
         again: bool = False,
+        since: str = "",
         together: bool = False,
     ) -> Path:
         """Return an artifact, which is built if the store does not hold it whole.
@@ -89,6 +91,8 @@ class Store:
             build: Fills the folder that it is given. The folder may hold what an interrupted build
                 has left.
             again: Build also what is there, from an empty folder.
+            since: With ``again``, what was begun after this time (UTC in ISO 8601) is used
+                nevertheless: another job of the same command has built it again.
             together: All ranks ask, and build together. Otherwise one process builds, whichever
                 asks first.
 
@@ -101,11 +105,12 @@ class Store:
             joint.follow(lambda: build(partial_path(path)))
             return path
         with joint or contextlib.nullcontext():
-            reused = not again and self.find(wanted) is not None
+            reused = self.find(wanted) is not None and not (again and self._is_older(path, since))
             if not reused:
                 with self._locked(path, wanted):
                     # Another job may have built it meanwhile.
-                    reused = not again and path.is_dir() and damage_of(path) is None
+                    reused = path.is_dir() and damage_of(path) is None
+                    reused = reused and not (again and self._is_older(path, since))
                     if not reused:
                         self._build(path, wanted, joint.of(build) if joint else build, again)
         if reused:
@@ -249,6 +254,12 @@ class Store:
         """
         keys = {wanted.name if isinstance(wanted, Path) else wanted.key for wanted in artifacts}
         register(self.root, run_folder, keys)
+
+    def _is_older(self, path: Path, since: str) -> bool:
+        if not since:
+            return True
+        began = datetime.fromisoformat(self.provenance(path).started)
+        return began < datetime.fromisoformat(since)
 
     def _provenances(self, stage: str, section: str) -> Iterator[Provenance]:
         """Yield those of a stage and section that can be read, of collected artifacts, too."""

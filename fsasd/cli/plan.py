@@ -1,0 +1,85 @@
+"""What ``fsasd plan`` prints: what would be built, what is there, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+import pandas as pd
+from rich.table import Table
+
+from fsasd.pipeline.plan import Lookup, Step, estimate
+from fsasd.pipeline.stage import Stage
+from fsasd.report.console import terminal, titled
+
+WIDTH = 120
+
+
+def print_plan(stages: Sequence[Stage], lookup: Lookup, wanted: Collection[str]) -> pd.DataFrame:
+    """Print what a run would do, and what that takes.
+
+    Args:
+        stages: Inputs before those that need them.
+        lookup: Finds what is in the store.
+        wanted: Names of the stages that may be built.
+
+    Returns:
+        A row for each stage and section: ``stage``, ``section``, ``action`` (``reuse``, ``build``,
+        ``missing`` where it is not among those wanted), ``why``, ``hours`` and ``gigabytes``.
+    """
+    table = pd.DataFrame([_row(lookup.step(stage), lookup, wanted) for stage in stages])
+    out = terminal(WIDTH)
+    out.print("", _printed(table))
+    to_build = table[table["action"] == "build"]
+    hours, size = to_build["hours"].sum(), to_build["gigabytes"].sum()
+    unknown = int(to_build["hours"].isna().sum())
+    line = f"{len(to_build)} of {len(table)} artifacts to build"
+    if len(to_build) > unknown:
+        line += f": about {duration(hours)} and {size:.2g} GB"
+        line += f", and {unknown} of which nothing is known yet" if unknown else ""
+    out.print(line, soft_wrap=True)
+    return table
+
+
+def duration(hours: float) -> str:
+    """Write a time in the unit that suits it.
+
+    >>> duration(0.004), duration(0.4), duration(12.3), duration(float("nan"))
+    ('14 s', '24 min', '12 h', '')
+    """
+    if math.isnan(hours):
+        return ""
+    for factor, unit in ((1, "h"), (60, "min"), (3600, "s")):
+        if hours * factor >= 1 or unit == "s":
+            return f"{hours * factor:.3g} {unit}" if unit == "h" else f"{hours * factor:.0f} {unit}"
+    raise AssertionError
+
+
+def _row(step: Step, lookup: Lookup, wanted: Collection[str]) -> dict[str, object]:
+    stage = step.stage
+    # What waits for a value is built as soon as that is there, if it is not in the store.
+    action = "build" if step.action == "wait" else step.action
+    if action == "build" and stage.name not in wanted:
+        action = "missing"
+    expected = estimate(step, lookup.store) if action == "build" else None
+    return {
+        "stage": stage.name,
+        "section": str(stage.section or "all machines"),
+        "action": action,
+        "why": "; ".join(step.why) or ("depends on what is chosen" if not step.wanted else ""),
+        "hours": expected.hours if expected else math.nan,
+        "gigabytes": expected.gigabytes if expected else math.nan,
+    }
+
+
+def _printed(rows: pd.DataFrame) -> Table:
+    table = titled("The plan")
+    for head in ("Stage", "Section", "", "Why"):
+        table.add_column(head, overflow="fold")
+    for head in ("Time", "GB"):
+        table.add_column(head, justify="right")
+    for row in rows.to_dict("records"):
+        size = "" if math.isnan(row["gigabytes"]) else f"{row['gigabytes']:.2g}"
+        texts = (row[name] for name in ("stage", "section", "action", "why"))
+        table.add_row(*texts, duration(row["hours"]), size)
+    return table

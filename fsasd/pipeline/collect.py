@@ -1,0 +1,126 @@
+"""From the artifacts of all sections to the tables in a run's folder; cheap, and of no artifact.
+
+Only here are the labels of test clips looked at, so that no artifact depends on them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from fsasd.data.clips import Clips
+from fsasd.data.names import SectionId
+from fsasd.detection.section import SectionResult, load_scores, log_selection
+from fsasd.detection.tables import write, write_validation
+from fsasd.generation.quality import QUALITY
+from fsasd.generation.synthetic_clips import MANIFEST, read_table, write_table
+from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.run_folder import note
+from fsasd.pipeline.runner import Outcome
+from fsasd.pipeline.stages.curve import evidence_of
+from fsasd.pipeline.stages.detect import test_clips
+from fsasd.selection.choice import Hindsight, choose, in_hindsight
+from fsasd.selection.selector import Selection
+from fsasd.selection.validation import ValidatedSection, validation_clips
+from fsasd.store.provenance import PROVENANCE, Provenance
+
+log = logging.getLogger(__name__)
+
+
+def collect(run: Experiment, outcome: Outcome, folder: Path) -> None:
+    """Write the tables of all sections that have results.
+
+    Args:
+        run: The experiment.
+        outcome: Its artifacts.
+        folder: The run's folder.
+    """
+    before = set(folder.iterdir())
+    collect_synthetic(outcome, folder)
+    results, curves = [], outcome.of("curve")
+    for section, path in outcome.of("detect").items():
+        test = test_clips(run.data, section)
+        selection = hindsight = None
+        if section in curves:
+            selection, hindsight = judge_choice(run, curves[section], test)
+            log_selection(section, selection)
+        results.append(SectionResult(load_scores(path), test, selection, hindsight))
+    if results:
+        write(folder, results, training_seconds(outcome))
+    collect_validation(run, curves, folder)
+    note(folder, [path.name for path in set(folder.iterdir()) - before])
+
+
+def judge_choice(run: Experiment, curve: Path, test: Clips) -> tuple[Selection, Hindsight | None]:
+    """Return what was chosen on a section's curve, and what it was worth on labelled clips."""
+    evidence = evidence_of(run, curve)
+    selection = choose(evidence, run.selector)
+    hindsight = None
+    if evidence.test is not None:
+        hindsight = in_hindsight(evidence, selection, run.selector, test)
+    return selection, hindsight
+
+
+def collect_validation(run: Experiment, curves: Mapping[SectionId, Path], folder: Path) -> None:
+    """Write what the choice was worth on reference machines, if clips were synthesised of any.
+
+    A generator that was trained on anomalies of a machine of the same type knows more of it than of
+    a target: only where it was not is the validation ``strict``.
+    """
+    kinds = run.data.captioned.where(label="anomaly").kinds
+    trained_on = {run.data.types[kind.machine] for kind in kinds}
+    validated = {}
+    references = run.sections("reference") if run.synthesis.references else {}
+    for section, clips in references.items():
+        usable = validation_clips(clips)
+        if usable is None:
+            log.warning(
+                "%s: not validated, for want of normal training clips or of test clips of both "
+                "labels", section,
+            )  # fmt: skip
+        if section not in curves or usable is None:
+            continue
+        selection, hindsight = judge_choice(run, curves[section], usable[1])
+        if hindsight is None:
+            log.warning("%s: not validated, since %s", section, selection.abstain_reason)
+            continue
+        log_selection(f"reference {section}", selection)
+        strict = not run.trains_generator or run.data.types[section.machine] not in trained_on
+        of_machine = {
+            "type": run.data.types[section.machine],
+            "site": run.data.sites.get(section.machine),
+        }
+        validated[section] = ValidatedSection(selection, hindsight, strict, **of_machine)
+    if validated:
+        write_validation(folder, validated, run.selector.objective)
+
+
+def collect_synthetic(outcome: Outcome, folder: Path) -> None:
+    """Join the manifests and qualities of all sections in ``synthetic/``; warn of those without."""
+    judged = outcome.of("judge")
+    if not judged:
+        return
+    manifests = {section: read_table(path) for section, path in judged.items()}
+    for section, manifest in manifests.items():
+        kept = manifest[manifest["kept"]]
+        if kept["label"].nunique() < 2:
+            reasons = manifest.loc[~manifest["kept"], "reason"].value_counts().to_dict()
+            log.warning(
+                "%s: too few synthetic clips were kept to choose a setting. Rejected were %s: see "
+                "%s", section, reasons, folder / "synthetic" / MANIFEST,
+            )  # fmt: skip
+    synthetic = folder / "synthetic"
+    write_table(pd.concat(manifests.values(), ignore_index=True), synthetic)
+    quality = [pd.read_csv(path / QUALITY) for path in judged.values()]
+    # A table without rows has no types of its own to add.
+    quality = [table for table in quality if len(table)] or quality[:1]
+    pd.concat(quality, ignore_index=True).to_csv(synthetic / QUALITY, index=False)
+
+
+def training_seconds(outcome: Outcome) -> float:
+    """Return how long the networks of detectors took that all machines share."""
+    trained = {path for stage, path in outcome.artifacts.items() if stage.name == "train"}
+    return sum(Provenance.read(path / PROVENANCE).seconds for path in trained)

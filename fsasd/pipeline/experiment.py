@@ -1,0 +1,170 @@
+"""``Experiment``: everything that stages are planned from, made by a configuration or by hand."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from fsasd.data.clips import Clips
+from fsasd.data.content import content_hash
+from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.names import SectionId
+from fsasd.detection.section import sections
+from fsasd.detectors.base import Detector
+from fsasd.evaluation.calibration import FALSE_ALARM_RATE
+from fsasd.selection.selector import Selector
+from fsasd.settings.code import code_of
+from fsasd.settings.spec import spec_of
+
+
+class Factory:
+    """What makes an object, and the plain settings that describe it.
+
+    Args:
+        settings: A mapping with the class as ``_target_`` and its arguments, which may be such
+            mappings themselves.
+        make: Makes the object of such settings and further arguments (``hydra.utils.instantiate``);
+            by default the class is called.
+
+    >>> from fsasd.detectors.knn import KNN
+    >>> one = Factory.of(KNN, k=2)
+    >>> one.settings, one().k, one(k=4).k
+    ({'_target_': 'fsasd.detectors.knn.KNN', 'k': 2}, 2, 4)
+    """
+
+    def __init__(self, settings: Mapping[str, Any], make: Callable[..., Any] | None = None) -> None:
+        self.settings = dict(settings)
+        self._make = make
+
+    @classmethod
+    def of(cls, kind: type, **arguments: Any) -> Factory:
+        """Return the factory of a class and its arguments."""
+        return cls({"_target_": f"{kind.__module__}.{kind.__qualname__}", **arguments})
+
+    @property
+    def kind(self) -> Any:
+        """The class, or what makes it.
+
+        Raises:
+            ImportError: There is none of that name.
+        """
+        name = self.settings["_target_"]
+        try:
+            return pkgutil.resolve_name(name)
+        except (ImportError, AttributeError) as error:
+            raise ImportError(f"Error loading '{name}': {error}") from error
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that the class is given, objects among them made."""
+        if self._make is not None:
+            return dict(self._make(self.settings, _partial_=True).keywords)
+        return {name: value for name, value in self.settings.items() if name[0] != "_"}
+
+    def __call__(self, **arguments: Any) -> Any:
+        """Make the object; ``arguments`` replace or extend the settings."""
+        if self._make is not None:
+            return self._make(self.settings, **arguments)
+        return self.kind(**{**self.arguments(), **arguments})
+
+    @cached_property
+    def spec(self) -> Any:
+        """What the object depends on: the settings, files by their content, code of others."""
+        return spec_of(self.settings, content_hash)
+
+
+@dataclass
+class Synthesis:
+    """What is synthesised, and what of it is kept.
+
+    Attributes:
+        prompts: How anomalous clips are asked for (``generation.prompts.PromptSet``).
+        cleaning: What is done to each clip (``generation.cleaning.Cleaning``).
+        filters: Which clips are kept (``generation.filters.Filters``).
+        encoders: Name to the front end that quality is measured with.
+        references: Synthesise reference machines' clips, too, to validate the choice of a setting.
+        clips_per_label: Clips of each label for each section.
+        batch_size: Clips that are generated together.
+        max_seconds: Longest clip to ask for; ``None`` for no limit.
+        per_caption: ``proportional`` or ``balanced`` (see ``make_prompts``).
+        candidates: Clips that are generated for each that is kept.
+    """
+
+    prompts: Factory
+    cleaning: Factory
+    filters: Factory
+    encoders: Mapping[str, Factory] = field(default_factory=dict)
+    references: bool = False
+    clips_per_label: int = 64
+    batch_size: int = 16
+    max_seconds: float | None = 10.24
+    per_caption: str = "proportional"
+    candidates: int = 1
+
+
+@dataclass(eq=False)
+class Experiment:
+    """Everything that stages are planned from.
+
+    Attributes:
+        data: The recordings and their captions.
+        detector: Unfitted, with its default setting.
+        selector: The settings to choose from, and by what.
+        trainer: Makes ``lightning.Trainer``.
+        synthesis: What is synthesised.
+        generator: Makes what generates; ``None`` to choose no setting.
+        callbacks: Of fine-tuning, by name.
+        logger: Makes Lightning's logger; ``None`` for none.
+        false_alarm_rate: Share of normal clips to be called anomalous.
+        seed: Of prompts and fine-tuning.
+        keep_checkpoints: Whether optimizer states stay when a model is whole.
+        pretrain: Steps of the nano model's components (``text_steps``, ``vae_steps``).
+    """
+
+    data: FirstShotDataModule
+    detector: Detector
+    selector: Selector
+    trainer: Factory
+    synthesis: Synthesis
+    generator: Factory | None = None
+    callbacks: Mapping[str, Factory] = field(default_factory=dict)
+    logger: Factory | None = None
+    false_alarm_rate: float = FALSE_ALARM_RATE
+    seed: int = 0
+    keep_checkpoints: bool = False
+    pretrain: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def trains_generator(self) -> bool:
+        """Whether the generator is one that is fine-tuned."""
+        return self.generator is not None and getattr(self.generator.kind, "trained", True)
+
+    @property
+    def detector_spec(self) -> Any:
+        """What the detector's results depend on, its networks' clips excepted."""
+        return spec_of(self.detector, content_hash)
+
+    def trusted_packages(self) -> set[str]:
+        """Return the packages whose classes settings may name: those that the user named."""
+        return {*code_of(self.detector), *code_of(self.selector.grids)}
+
+    def sections(self, role: str) -> dict[SectionId, Clips]:
+        """Return the clips of each section of the machines of a role."""
+        machines = self.data.targets if role == "target" else self.data.references
+        return {
+            SectionId(machine, section): clips
+            for machine in machines
+            for section, clips in sections(self.data.machine(machine))
+        }
+
+    def synthesised(self) -> dict[SectionId, Clips]:
+        """Return the real normal clips of each section that clips are synthesised of."""
+        roles = ["target", *(["reference"] if self.synthesis.references else [])]
+        normals = {
+            section: clips.where(split="train", label="normal")
+            for role in roles
+            for section, clips in self.sections(role).items()
+        }
+        return {section: clips for section, clips in normals.items() if len(clips)}

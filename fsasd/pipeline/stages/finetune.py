@@ -1,0 +1,86 @@
+"""Fine-tune the generator on all captioned clips (step 2 of the method)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fsasd.data.content import digest
+from fsasd.data.description import describe_clips
+from fsasd.generation.fitting import changes_result, finetune
+from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.preflight import check_training
+from fsasd.pipeline.stage import Stage
+from fsasd.pipeline.trainers import check_trainer, fitting_trainer, training_settings
+
+SPEED_ONLY = frozenset({"gradient_checkpointing", "compile_unet", "channels_last"})
+"""Settings of generators that change how fast they are trained, and nothing in the result."""
+
+
+class Finetune(Stage):
+    """The fine-tuned generator, for its constructor's ``checkpoint``, in ``model/``."""
+
+    name, version, together = "finetune", 6, True
+    trained_on = ("clips", "captions")
+
+    def __init__(self, experiment: Experiment) -> None:
+        super().__init__()
+        self.experiment = experiment
+
+    def spec(self) -> Mapping[str, Any]:
+        """Everything that training depends on but the number of devices and what only watches."""
+        run = self.experiment
+        assert run.generator is not None
+        watched = {
+            name: one.spec for name, one in run.callbacks.items() if changes_result(one.kind)
+        }
+        generator = {k: v for k, v in run.generator.spec.items() if k not in SPEED_ONLY}
+        if not _sounds_choose_the_checkpoint(watched):
+            generator.pop("sampler", None)
+        return {
+            "seed": run.seed,
+            "generator": generator,
+            "trainer": training_settings(run.trainer.spec),
+            "callbacks": watched,
+            "data": {
+                name: getattr(run.data, name)
+                for name in ("batch_size", "balance", "val_share", "seed")
+            },
+            **self._clips,
+        }
+
+    @cached_property
+    def _clips(self) -> dict[str, Any]:
+        data = self.experiment.data
+        texts = [data.captions(clip) for clip in data.captioned]
+        return {"clips": describe_clips(data.captioned), "captions": digest(texts)}
+
+    def check(self) -> None:
+        """Check the trainer's settings, and that the best checkpoint will be known."""
+        run = self.experiment
+        monitored = [m for one in run.callbacks.values() if (m := one.settings.get("monitor"))]
+        check_training(run.trainer.settings, monitored, run.data)
+        check_trainer(run)
+
+    def publish(self, artifact: Path, run: Path) -> None:
+        """Nothing: a model is large, and stays in the store."""
+
+    def build(self, folder: Path, inputs: Mapping[str, Any]) -> None:
+        """Train from the last checkpoint that the folder holds."""
+        run = self.experiment
+        assert run.generator is not None
+        trainer = fitting_trainer(run, folder)
+        finetune(run.generator(), run.data, trainer, folder, keep_checkpoints=run.keep_checkpoints)
+
+
+def plan(run: Experiment, earlier: Mapping[str, Sequence[Stage]]) -> list[Stage]:
+    """Plan the fine-tuning of a generator that is trained."""
+    return [Finetune(run)] if run.trains_generator else []
+
+
+def _sounds_choose_the_checkpoint(callbacks: Mapping[str, Any]) -> bool:
+    """Say whether the best checkpoint is one by what the generator's clips are worth."""
+    monitors = [one.get("monitor") for one in callbacks.values()]
+    return any(str(monitor).startswith("first_shot/") for monitor in monitors)

@@ -1,0 +1,166 @@
+"""Synthesise a section's normal and anomalous clips, then judge them (steps 3 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fsasd.data.clips import Clips
+from fsasd.data.content import digest
+from fsasd.data.description import describe_clips
+from fsasd.data.names import SectionId
+from fsasd.detection.section import in_section
+from fsasd.generation.encoder_space import RealClips
+from fsasd.generation.filters import Filters
+from fsasd.generation.judging import judge
+from fsasd.generation.prompts import check_wording, make_prompts, with_candidates
+from fsasd.generation.synthesis import synthesise
+from fsasd.generation.synthetic_clips import MANIFEST
+from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.run_folder import link
+from fsasd.pipeline.stage import Stage
+from fsasd.pipeline.trainers import check_trainer, trainer
+
+
+class Synthesise(Stage):
+    """The recordings of one section, with ``manifest.csv``: all that were generated.
+
+    Args:
+        experiment: What is planned for.
+        section: The section.
+        clips: Its real normal training clips.
+        finetuned: What made the generator, if it is one that is trained.
+    """
+
+    name, version, together = "synthesise", 7, True
+
+    def __init__(
+        self, experiment: Experiment, section: SectionId, clips: Clips, finetuned: Stage | None
+    ) -> None:
+        super().__init__({"finetune": finetuned} if finetuned else {}, section)
+        self.experiment = experiment
+        self.clips = clips
+
+    def spec(self) -> Mapping[str, Any]:
+        """The generator where it is not trained, what is asked for, and the clips it is made of."""
+        run, asked = self.experiment, self.experiment.synthesis
+        assert run.generator is not None
+        return {
+            "seed": run.seed,
+            "generator": (run.generator.spec.get("sampler") if self.inputs else run.generator.spec),
+            "precision": run.trainer.settings.get("precision"),
+            "prompts": asked.prompts.spec,
+            "cleaning": asked.cleaning.spec,
+            "clips_per_label": asked.clips_per_label,
+            "candidates": asked.candidates,
+            "per_caption": asked.per_caption,
+            "max_seconds": asked.max_seconds,
+            "batch_size": asked.batch_size,
+            "clips": describe_clips(self.clips),
+            "captions": self._captions(),
+        }
+
+    def check(self) -> None:
+        """Check the trainer, and that an anomalous clip can be asked for in words."""
+        check_trainer(self.experiment)
+        check_wording(self.clips, self._captions(), self.experiment.synthesis.prompts())
+
+    def build(self, folder: Path, inputs: Mapping[str, Any]) -> None:
+        """Generate what the folder does not yet hold."""
+        run, asked = self.experiment, self.experiment.synthesis
+        assert run.generator is not None
+        trained = {"checkpoint": str(inputs["finetune"] / "model")} if inputs else {}
+        generator = run.generator(**trained)
+        prompts = make_prompts(
+            self.clips,
+            self._captions(),
+            asked.clips_per_label,
+            run.seed,
+            asked.prompts(),
+            asked.per_caption,
+            # Clips that are made of their source's audio are as long as it.
+            None if generator.derived else asked.max_seconds,
+        )
+        synthesise(
+            generator,
+            with_candidates(prompts, asked.candidates),
+            folder,
+            trainer(run, folder, logger=False),
+            asked.cleaning(),
+            asked.batch_size,
+        )
+
+    def publish(self, artifact: Path, run: Path) -> None:
+        """The recordings; their manifest is that of all sections (``collect``)."""
+        link(artifact, run, "synthetic", without=[MANIFEST])
+
+    def _captions(self) -> list[str]:
+        return [self.experiment.data.captions(clip) for clip in self.clips]
+
+
+class Judge(Stage):
+    """Which synthetic clips of a section are kept, and why not: ``manifest.csv``, ``quality.csv``.
+
+    Args:
+        experiment: What is planned for.
+        synthesised: The clips.
+    """
+
+    name, version = "judge", 1
+
+    def __init__(self, experiment: Experiment, synthesised: Synthesise) -> None:
+        super().__init__({"recordings": synthesised}, synthesised.section)
+        self.experiment = experiment
+
+    def spec(self) -> Mapping[str, Any]:
+        """The filters, the encoders of the quality, and the real clips to compare with."""
+        asked = self.experiment.synthesis
+        return {
+            "filters": asked.filters.spec,
+            "encoders": {name: one.spec for name, one in asked.encoders.items()},
+            "clips": describe_clips(self._real().clips),
+            "captions": digest(self._real().captions),
+        }
+
+    def check(self) -> None:
+        """Check that there are real clips to take the filters' limits from."""
+        filters = self.experiment.synthesis.filters()
+        assert self.section is not None
+        if isinstance(filters, Filters):
+            filters.check(self._real(), [self.section])
+
+    def build(self, folder: Path, inputs: Mapping[str, Any]) -> None:
+        """Apply the filters, measure the quality."""
+        asked = self.experiment.synthesis
+        encoders = {name: one() for name, one in asked.encoders.items()}
+        judge(inputs["recordings"], folder, self._real(), asked.filters(), encoders)
+
+    def publish(self, artifact: Path, run: Path) -> None:
+        """Nothing: the tables of all sections are joined (``collect``)."""
+
+    def _real(self) -> RealClips:
+        assert self.section is not None
+        return real_clips(self.experiment, self.section)
+
+
+def plan(run: Experiment, earlier: Mapping[str, Sequence[Stage]]) -> list[Stage]:
+    """Plan the clips of every section that settings are to be chosen for."""
+    if run.generator is None:
+        return []
+    (finetuned,) = earlier.get("finetune", ()) or (None,)
+    generated = [
+        Synthesise(run, section, clips, finetuned) for section, clips in run.synthesised().items()
+    ]
+    return [*generated, *(Judge(run, one) for one in generated)]
+
+
+def real_clips(run: Experiment, section: SectionId) -> RealClips:
+    """Return the real clips that a section's synthetic ones are compared with.
+
+    Those of the section; of all machines only where a limit is taken from the anomalies of others.
+    """
+    clips = run.data.captioned
+    if run.synthesis.filters.settings.get("too_far") is None:
+        clips = in_section(clips.where(machine=section.machine), section.section)
+    return RealClips(clips, [run.data.captions(clip) for clip in clips])

@@ -1,0 +1,227 @@
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from fsasd.data.names import SectionId
+from fsasd.pipeline.plan import Lookup, estimate, plan, with_inputs
+from fsasd.pipeline.runner import Outcome, Runner
+from fsasd.pipeline.stage import Stage, Value
+from fsasd.store.store import Store
+
+FAN, PUMP, VALVE = (SectionId(machine, "00") for machine in ("fan", "pump", "valve"))
+
+
+class Write(Stage):
+    """Writes a value that it is given, and counts how often it is built."""
+
+    version = 1
+
+    def __init__(self, name, value, inputs=None, section=None, tolerant=False):
+        super().__init__(inputs, section)
+        self.name, self.value, self.tolerant, self.builds = name, value, tolerant, 0
+
+    def spec(self):
+        return {"value": self.value}
+
+    def build(self, folder, inputs):
+        self.builds += 1
+        if self.value == "broken":
+            raise RuntimeError(f"{self.section}: a damaged recording")
+        texts = {name: self.text(source) for name, source in inputs.items()}
+        (folder / "value.json").write_text(json.dumps([self.value, texts]))
+
+    @staticmethod
+    def text(source):
+        return read(source) if hasattr(source, "joinpath") else source
+
+
+def read(folder):
+    return json.loads((folder / "value.json").read_text())
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+def run(store, *stages, wanted=None, **options):
+    ordered = with_inputs(stages)
+    names = {stage.name for stage in ordered} if wanted is None else wanted
+    return Runner(Lookup(store, **options), names).run(ordered)
+
+
+def sections(values, shared):
+    """A stage for each of three machines, on a shared one."""
+    return [
+        Write("detect", value, {"shared": shared}, section)
+        for section, value in zip((FAN, PUMP, VALVE), values, strict=True)
+    ]
+
+
+def test_stages_are_built_of_the_artifacts_of_their_inputs(store):
+    first = Write("first", 1)
+    second = Write("second", 2, {"one": first})
+    outcome = run(store, second)
+    assert read(outcome.artifacts[second]) == [2, {"one": [1, {}]}]
+
+
+def test_what_is_in_the_store_is_not_built_again(store):
+    for builds in (1, 0):
+        stages = sections([1, 2, 3], Write("shared", 0))
+        outcome = run(store, *stages)
+        assert [stage.builds for stage in stages] == [builds] * 3
+    assert set(outcome.of("detect")) == {FAN, PUMP, VALVE}
+
+
+def test_another_input_is_another_artifact_and_another_section_is_not_touched(store):
+    shared = Write("shared", 0)
+    run(store, *sections([1, 2, 3], shared))
+    changed = sections([1, 9, 3], Write("shared", 0))
+    run(store, *changed)
+    assert [stage.builds for stage in changed] == [0, 1, 0]
+    all_of_them = sections([1, 2, 3], Write("shared", 1))
+    run(store, *all_of_them)
+    assert [stage.builds for stage in all_of_them] == [1, 1, 1]
+
+
+def test_a_value_of_an_input_enters_the_key_and_not_its_artifact(store):
+    def chain(first):
+        rule = Write("rule", first)
+        return Write("detect", 0, {"parity": Value(rule, lambda path: read(path)[0] % 2)})
+
+    stages = [chain(first) for first in (1, 3, 4)]
+    outcomes = [run(store, stage) for stage in stages]
+    assert [stage.builds for stage in stages] == [1, 0, 1]
+    assert read(outcomes[1].artifacts[stages[1]]) == [0, {"parity": 1}]
+
+
+def test_a_section_that_fails_costs_no_other_its_result(store, tmp_path, caplog):
+    shared = Write("shared", 0)
+    curves = [
+        Write("curve", value, {"shared": shared}, section)
+        for section, value in ((FAN, 1), (PUMP, "broken"), (VALVE, 3))
+    ]
+    inputs = {str(curve.section): curve for curve in curves}
+    rule = Write("rule", 0, inputs, tolerant=True)
+    detect = [Write("detect", 0, {"setting": rule}, curve.section) for curve in curves]
+    outcome = run(store, *detect)
+    assert set(outcome.of("detect")) == {FAN, VALVE}
+    assert set(read(outcome.artifacts[rule])[1]) == {"fan section 00", "valve section 00"}
+    (failure,) = outcome.failures
+    assert failure.section == PUMP
+    assert (failure.stage, failure.reason) == ("curve", "pump section 00: a damaged recording")
+    assert "curve of pump section 00 failed" in caplog.text
+    outcome.write_failures(tmp_path)
+    text = (tmp_path / "failed.csv").read_text().splitlines()
+    assert text == [
+        "machine,section,stage,reason",
+        "pump,00,curve,pump section 00: a damaged recording",
+    ]
+    Outcome().write_failures(tmp_path)
+    assert not (tmp_path / "failed.csv").exists()
+
+
+def test_where_a_failed_section_is_mended_only_that_is_built(store):
+    def curves(value):
+        return [Write("curve", v, section=s) for s, v in ((FAN, 1), (PUMP, value), (VALVE, 3))]
+
+    run(store, *curves("broken"))
+    mended = curves(2)
+    outcome = run(store, *mended)
+    assert [stage.builds for stage in mended] == [0, 1, 0]
+    assert not outcome.failures
+
+
+def test_a_stage_that_all_machines_share_ends_the_run(store):
+    shared = Write("shared", "broken")
+    with pytest.raises(RuntimeError, match="a damaged recording"):
+        run(store, *sections([1, 2, 3], shared))
+
+
+def test_a_stage_that_is_not_wanted_must_be_in_the_store(store):
+    stage = Write("detect", 1, {"shared": Write("shared", 0)})
+    with pytest.raises(FileNotFoundError, match=r"result of stage 'shared' is not in .*add it to"):
+        run(store, stage, wanted={"detect"})
+    run(store, Write("shared", 0))
+    assert run(store, stage, wanted={"detect"}).artifacts[stage].is_dir()
+
+
+def test_what_is_forced_is_built_once_for_each_command(store):
+    def builds(**options):
+        stage = Write("detect", 1)
+        run(store, stage, again=["detect"], **options)
+        return stage.builds
+
+    before = datetime.now(UTC).isoformat()
+    assert [builds(), builds()] == [1, 1]
+    assert [builds(since=before), builds(since=datetime.now(UTC).isoformat())] == [0, 1]
+
+
+def test_a_group_of_stages_is_forced_by_its_name(store):
+    run(store, Write("curve", 1), Write("train", 1))
+    curve, train = Write("curve", 1), Write("train", 1)
+    run(store, curve, train, again=["detect"], groups={"curve": "detect"})
+    assert (curve.builds, train.builds) == (1, 0)
+
+
+class Trained(Write):
+    trained_on = ("clips",)
+
+    def __init__(self, clips, value=0):
+        super().__init__("finetune", value)
+        self.clips = clips
+
+    def spec(self):
+        return {"value": self.value, "clips": self.clips}
+
+
+def test_a_frozen_stage_serves_what_it_was_not_trained_on(store):
+    old = Trained(10_000)
+    run(store, Write("detect", 0, {"finetune": old}))
+    new = Trained(10_001)
+    detect = Write("detect", 1, {"finetune": new})
+    outcome = run(store, detect, frozen=["finetune"])
+    assert (new.builds, detect.builds) == (0, 1)
+    assert outcome.artifacts[new].name == Lookup(store).describe(old).key
+    assert Lookup(store).step(new).path is None
+
+
+def test_a_frozen_stage_of_other_settings_is_refused(store):
+    run(store, Trained(1))
+    with pytest.raises(FileNotFoundError, match=r"no artifact of finetune .*value 0 -> 5"):
+        run(store, Trained(1, value=5), frozen=["finetune"])
+
+
+def test_the_log_says_why_something_is_built(store, caplog):
+    caplog.set_level("INFO")
+    run(store, Write("detect", 400))
+    caplog.clear()
+    run(store, Write("detect", 800))
+    assert "value 400 -> 800" in caplog.text
+
+
+def test_a_plan_says_what_would_be_built_and_what_is_there(store):
+    shared = Write("shared", 0)
+    stages = sections([1, 2, 3], shared)
+    run(store, shared, stages[0])
+    rule = Write("rule", 0)
+    waiting = Write("late", 0, {"setting": Value(rule, read)})
+    lookup = Lookup(store)
+    steps = [lookup.step(stage) for stage in with_inputs([*stages, waiting])]
+    assert [step.action for step in steps] == ["reuse", "reuse", "build", "build", "build", "wait"]
+    expected = estimate(steps[2], store)
+    assert expected.gigabytes > 0
+    assert estimate(steps[4], store) is None
+
+
+def test_planners_see_what_was_planned_before():
+    def first(experiment, earlier):
+        assert not earlier
+        return [Write("first", 1)]
+
+    def second(experiment, earlier):
+        return [Write("second", 2, {"first": earlier["first"][0]})]
+
+    groups = plan({"one": first, "two": second}, None)
+    assert groups["two"][0].inputs["first"] is groups["one"][0]
