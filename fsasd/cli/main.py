@@ -23,15 +23,14 @@ from fsasd.cli.sweep import mark_failed, unmark
 from fsasd.data.check import check
 from fsasd.data.metadata import require_known
 from fsasd.generation import checkpoint
-from fsasd.pipeline import recordings
-from fsasd.pipeline.collect import collect
+from fsasd.pipeline.execute import build, ready
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.plan import Lookup, plan, with_inputs
 from fsasd.pipeline.preflight import SECTIONS, check_added, check_config, check_heeded
-from fsasd.pipeline.run_folder import UNREADABLE, add_unscored, unlink
-from fsasd.pipeline.runner import FAILED, Outcome, Runner
+from fsasd.pipeline.run_folder import UNREADABLE, unlink
+from fsasd.pipeline.runner import FAILED, Outcome
 from fsasd.pipeline.stage import Stage
-from fsasd.report import console, mark_submission, paper_table, write_report, write_tables
+from fsasd.report import console, paper_table, write_report, write_tables
 from fsasd.report.headline import objective
 from fsasd.report.results import Results
 from fsasd.runtime.memory import keep_freed_memory
@@ -114,18 +113,11 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> tuple[f
     experiment, planners = configure.experiment(cfg), configure.planners(cfg)
     groups, stages = plan(planners, experiment), list(cfg.stages)
     _check(cfg, experiment, groups, overrides)
-    _check_stages(groups, stages)
-    if rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        if "check" in stages:
-            _check_data(cfg, experiment, folder)
-    unreadable = recordings.inspect(experiment, stages, folder)
+    if rank() == 0 and "check" in stages:
+        _check_data(cfg, experiment, folder)
+    asked, unreadable = ready(experiment, planners, stages, folder)
     if stages == ["check"]:
         return None, True
-    if len(unreadable):
-        groups = plan(planners, experiment)
-        _check_stages(groups, stages)
-    asked = [stage for name, planned in groups.items() if name in stages for stage in planned]
     lookup = Lookup(
         Store(cfg.store),
         again=cfg.force,
@@ -137,23 +129,10 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> tuple[f
         print_plan(with_inputs(asked), lookup, {stage.name for stage in asked})
         return None, True
     if rank() == 0:
-        _prepare(folder, experiment, stages)
-    names = {stage.name for stage in asked}
-
-    def publish(stage: Stage, path: Path) -> None:
-        lookup.store.use(folder, path)
-        stage.publish(path, folder)
-
-    runner = Runner(lookup, names, publish)
-    outcome = runner.run(with_inputs(asked))
+        _prepare(folder, stages)
+    outcome = build(experiment, asked, lookup, folder, unreadable)
     if rank() > 0:
         return None, True
-    outcome.write_failures(folder)
-    if {"synthesise", "detect"} & set(stages):
-        collect(experiment, outcome, folder)
-    if "detect" in stages:
-        add_unscored(folder, unreadable)
-        mark_submission(folder)
     if "report" in stages:
         _report(cfg, experiment, outcome, folder)
     console(folder)
@@ -177,18 +156,13 @@ def _check(
     check_heeded(overrides, experiment.trains_generator, trains_networks)
 
 
-def _check_stages(groups: Mapping[str, Sequence[Stage]], stages: Sequence[str]) -> None:
-    for name in stages:
-        for stage in groups.get(name, ()):
-            stage.check()
-
-
 def _check_data(cfg: DictConfig, experiment: Experiment, folder: Path) -> None:
     """Report what the data set holds and what is wrong with it (``check.json``).
 
     Raises:
         ValueError: There are errors in it.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     report = check(experiment.data, cfg.check.headers_only)
     written = folder / "check.json"
     written.write_text(report.to_json(), encoding="utf-8")
@@ -200,7 +174,7 @@ def _check_data(cfg: DictConfig, experiment: Experiment, folder: Path) -> None:
         raise ValueError(f"the data have errors: see {written}")
 
 
-def _prepare(folder: Path, experiment: Experiment, stages: Sequence[str]) -> None:
+def _prepare(folder: Path, stages: Sequence[str]) -> None:
     """Make the run's folder ready for what is to be left there."""
     if stages == ["report"] and not Results(folder).machines:
         raise FileNotFoundError(
@@ -209,7 +183,6 @@ def _prepare(folder: Path, experiment: Experiment, stages: Sequence[str]) -> Non
         )
     if {"synthesise", "detect"} & set(stages):
         unlink(folder)
-    experiment.data.caption_table().to_csv(folder / "captions.csv", index=False)
 
 
 def _report(cfg: DictConfig, experiment: Experiment, outcome: Outcome, folder: Path) -> None:
