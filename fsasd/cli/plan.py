@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 from rich.table import Table
@@ -27,7 +27,10 @@ def print_plan(stages: Sequence[Stage], lookup: Lookup, wanted: Collection[str])
         A row for each stage and section: ``stage``, ``section``, ``action`` (``reuse``, ``build``,
         ``missing`` where it is not among those wanted), ``why``, ``hours`` and ``gigabytes``.
     """
-    table = pd.DataFrame([_row(lookup.step(stage), lookup, wanted) for stage in stages])
+    rows: dict[Stage, dict[str, object]] = {}
+    for stage in stages:
+        rows[stage] = _row(lookup.step(stage), lookup, wanted, rows)
+    table = pd.DataFrame(rows.values())
     out = terminal(WIDTH)
     out.print("", _printed(table))
     to_build = table[table["action"] == "build"]
@@ -55,7 +58,9 @@ def duration(hours: float) -> str:
     raise AssertionError
 
 
-def _row(step: Step, lookup: Lookup, wanted: Collection[str]) -> dict[str, object]:
+def _row(
+    step: Step, lookup: Lookup, wanted: Collection[str], before: Mapping[Stage, dict[str, object]]
+) -> dict[str, object]:
     stage = step.stage
     # What waits for a value is built as soon as that is there, if it is not in the store.
     action = "build" if step.action == "wait" else step.action
@@ -66,10 +71,23 @@ def _row(step: Step, lookup: Lookup, wanted: Collection[str]) -> dict[str, objec
         "stage": stage.name,
         "section": str(stage.section or "all machines"),
         "action": action,
-        "why": "; ".join(step.why) or ("depends on what is chosen" if not step.wanted else ""),
+        "why": "; ".join(_why(step, before)),
         "hours": expected.hours if expected else math.nan,
         "gigabytes": expected.gigabytes if expected else math.nan,
     }
+
+
+def _why(step: Step, before: Mapping[Stage, dict[str, object]]) -> list[str]:
+    """Return the reasons that are the stage's own, and which of its inputs are built before it."""
+    own = [line for line in step.why if not line.startswith("input ")]
+    built = {needed.name for _, needed in step.stage.input_stages() if _is_built(needed, before)}
+    if built:
+        return [*own, f"{', '.join(sorted(built))} before it"]
+    return list(step.why) or ([] if step.wanted else ["depends on what is chosen"])
+
+
+def _is_built(stage: Stage, rows: Mapping[Stage, dict[str, object]]) -> bool:
+    return stage in rows and rows[stage]["action"] == "build"
 
 
 def _printed(rows: pd.DataFrame) -> Table:

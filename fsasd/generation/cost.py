@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -103,6 +105,31 @@ def training_cost(
         state=4 * total + (4 + 4 + moment_bytes) * trained,
         activations=activations // 2 if half_precision else activations,
     )
+
+
+def measured_flops(device: str | torch.device, half_precision: bool = False) -> float:
+    """Return the floating-point operations per second of a matrix product on a device.
+
+    A training step reaches a part of it, a quarter to a half as a rule.
+
+    >>> measured_flops("cpu") > 1e8
+    True
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    size = 8192 if on_gpu else 1024
+    dtype = torch.bfloat16 if half_precision else torch.float32
+    matrix = torch.ones(size, size, device=device, dtype=dtype)
+    matrix @ matrix
+    best = math.inf
+    for _ in range(3):
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        began = time.perf_counter()
+        product = matrix @ matrix
+        # Reading a value waits for the product.
+        product[0, 0].item()
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
 
 
 def memory_reductions(batch_size: int, accumulate: int = 1) -> str:

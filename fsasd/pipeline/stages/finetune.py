@@ -9,14 +9,22 @@ from typing import Any
 
 from fsasd.data.content import digest
 from fsasd.data.description import describe_clips
+from fsasd.data.draws import process_batch
+from fsasd.detectors.training import on_gpus, processes
+from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.cost import measured_flops, training_cost
 from fsasd.generation.fitting import changes_result, finetune
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.preflight import check_training
-from fsasd.pipeline.stage import Stage
+from fsasd.pipeline.stage import Estimate, Stage
 from fsasd.pipeline.trainers import check_trainer, fitting_trainer, training_settings
 
 SPEED_ONLY = frozenset({"gradient_checkpointing", "compile_unet", "channels_last"})
 """Settings of generators that change how fast they are trained, and nothing in the result."""
+
+
+EFFICIENCY = 0.3
+"""Share of a device's matrix product that a training step reaches, about."""
 
 
 class Finetune(Stage):
@@ -63,6 +71,33 @@ class Finetune(Stage):
         monitored = [m for one in run.callbacks.values() if (m := one.settings.get("monitor"))]
         check_training(run.trainer.settings, monitored, run.data)
         check_trainer(run)
+
+    def estimate(self) -> Estimate | None:
+        """Return what AudioLDM's training will take: the operations of its steps, on this machine.
+
+        Validation, and the clips that callbacks generate, come on top.
+        """
+        run = self.experiment
+        assert run.generator is not None
+        generator = run.generator()
+        if not isinstance(generator, AudioLDM):
+            return None
+        settings = run.trainer.settings
+        accumulated = settings.get("accumulate_grad_batches") or 1
+        half_precision = str(settings.get("precision", "")).startswith(("bf16", "16"))
+        cost = training_cost(
+            generator.unet,
+            generator.adaptation,
+            process_batch(run.data.batch_size, processes(settings), accumulated),
+            generator.example_frames,
+            gradient_checkpointing=generator.gradient_checkpointing,
+            half_precision=half_precision,
+        )
+        device = "cuda" if on_gpus(settings) else "cpu"
+        speed = EFFICIENCY * measured_flops(device, half_precision and device == "cuda")
+        seconds = settings["max_steps"] * accumulated * cost.flops / speed
+        model = sum(p.numel() for p in generator.parameters())
+        return Estimate(seconds / 3600, 4 * model / 1e9)
 
     def publish(self, artifact: Path, run: Path) -> None:
         """Nothing: a model is large, and stays in the store."""
