@@ -33,6 +33,7 @@ from fsasd.pipeline.stage import Stage
 from fsasd.report import console, paper_table, write_report, write_tables
 from fsasd.report.headline import objective
 from fsasd.report.results import Results
+from fsasd.runtime.errors import doing, message
 from fsasd.runtime.memory import keep_freed_memory
 from fsasd.runtime.processes import end_with_other_ranks, limit_messages
 from fsasd.runtime.ranks import rank
@@ -86,14 +87,17 @@ def main(cfg: DictConfig) -> float | None:
         sys.exit(130)
     except Exception as error:
         # What a constructor says is clearer than that Hydra called it.
-        cause = error.__cause__ if isinstance(error, InstantiationException) else None
+        if isinstance(error, InstantiationException) and error.__cause__ is not None:
+            reason = str(error.__cause__)
+        else:
+            reason = message(error)
         if hydra_config.mode == RunMode.MULTIRUN:
-            mark_failed(folder, str(cause or error))
+            mark_failed(folder, reason)
             raise
         expected = isinstance(error, (ValueError, OSError, ImportError, InstantiationException))
         if os.environ.get("HYDRA_FULL_ERROR") or not expected:
             raise
-        log.error("%s (HYDRA_FULL_ERROR=1 shows where)", cause or error)
+        log.error("%s (HYDRA_FULL_ERROR=1 shows where)", reason)
         sys.exit(1)
 
 
@@ -134,7 +138,8 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> tuple[f
     if rank() > 0:
         return None, True
     if "report" in stages:
-        _report(cfg, experiment, outcome, folder)
+        with doing(f"reporting in {folder}"):
+            _report(cfg, experiment, outcome, folder)
     console(folder)
     return objective(folder), unreadable.empty and not outcome.failures
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
@@ -176,10 +177,13 @@ class FirstShotDataModule(L.LightningDataModule):
             factory: Arguments of ``simulate.write_factory``.
             options: The constructor's.
         """
-        artifact = Store(store).build(
-            Description("factory", FACTORY_VERSION, factory),
-            lambda folder: write_factory(folder / "data", **factory),
-        )
+
+        def build(folder: Path) -> None:
+            # A build that was killed at its end has left one, of which nobody knows if it is whole.
+            shutil.rmtree(folder / "data", ignore_errors=True)
+            write_factory(folder / "data", **factory)
+
+        artifact = Store(store).build(Description("factory", FACTORY_VERSION, factory), build)
         return cls(read_clips(artifact / "data"), **options)
 
     @cached_property

@@ -25,9 +25,13 @@ from fsasd.pipeline.stages.detect import test_clips
 from fsasd.selection.choice import Hindsight, choose, in_hindsight
 from fsasd.selection.selector import Selection
 from fsasd.selection.validation import ValidatedSection, validation_clips
+from fsasd.store.atomic import replace_folder
 from fsasd.store.provenance import PROVENANCE, Provenance
 
 log = logging.getLogger(__name__)
+
+_TABLES = ".tables"
+"""Folder in the run's folder that tables are written to."""
 
 
 def collect(run: Experiment, outcome: Outcome, folder: Path) -> None:
@@ -38,7 +42,10 @@ def collect(run: Experiment, outcome: Outcome, folder: Path) -> None:
         outcome: Its artifacts.
         folder: The run's folder.
     """
-    before = set(folder.iterdir())
+    # What there is of tables is complete, and is taken away when a run is repeated here.
+    tables = folder / _TABLES
+    note(folder, [_TABLES])
+    tables.mkdir(exist_ok=True)
     collect_synthetic(outcome, folder)
     results, curves = [], outcome.of("curve")
     for section, path in outcome.of("detect").items():
@@ -49,9 +56,15 @@ def collect(run: Experiment, outcome: Outcome, folder: Path) -> None:
             log_selection(section, selection)
         results.append(SectionResult(load_scores(path), test, selection, hindsight))
     if results:
-        write(folder, results, training_seconds(outcome))
-    collect_validation(run, curves, folder)
-    note(folder, [path.name for path in set(folder.iterdir()) - before])
+        write(tables, results, training_seconds(outcome))
+    collect_validation(run, curves, tables)
+    note(folder, [path.name for path in tables.iterdir()])
+    for path in tables.iterdir():
+        if path.is_dir():
+            replace_folder(path, folder / path.name)
+        else:
+            path.replace(folder / path.name)
+    tables.rmdir()
 
 
 def judge_choice(run: Experiment, curve: Path, test: Clips) -> tuple[Selection, Hindsight | None]:

@@ -16,6 +16,7 @@ from fsasd.pipeline.runner import Outcome, Runner
 from fsasd.pipeline.stage import Stage
 from fsasd.pipeline.stages import detect, finetune, pretrain, synthesise, train
 from fsasd.report import mark_submission
+from fsasd.runtime.errors import doing
 from fsasd.runtime.ranks import rank
 from fsasd.store.store import Store
 
@@ -109,18 +110,21 @@ def build(
     """
 
     def publish(stage: Stage, path: Path) -> None:
-        lookup.store.use(folder, path)
-        stage.publish(path, folder)
+        with doing(f"copying {stage} to {folder}"):
+            lookup.store.use(folder, path)
+            stage.publish(path, folder)
 
     if rank() == 0:
-        run.data.caption_table().to_csv(folder / "captions.csv", index=False)
+        with doing(f"writing to {folder}"):
+            run.data.caption_table().to_csv(folder / "captions.csv", index=False)
     outcome = Runner(lookup, {stage.name for stage in asked}, publish).run(with_inputs(asked))
     if rank() == 0:
-        outcome.write_failures(folder)
-        if outcome.of("judge") or outcome.of("detect"):
-            collect(run, outcome, folder)
-            add_unscored(folder, unreadable)
-            mark_submission(folder)
+        with doing(f"writing the results to {folder}"):
+            outcome.write_failures(folder)
+            if outcome.of("judge") or outcome.of("detect"):
+                collect(run, outcome, folder)
+                add_unscored(folder, unreadable)
+                mark_submission(folder)
     return outcome
 
 

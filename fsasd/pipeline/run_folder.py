@@ -36,14 +36,19 @@ def link(artifact: Path, run: Path, name: str = "", without: Iterable[str] = ())
         without: Names that are left out.
     """
     left_out = {PROVENANCE, *without}
-    shutil.copytree(
-        artifact,
-        run / name,
-        copy_function=copy,
-        ignore=shutil.ignore_patterns(*left_out),
-        dirs_exist_ok=True,
-    )
+    # Noted first: whoever is killed here leaves nothing that a later run takes for its own.
     note(run, [name] if name else [p.name for p in artifact.iterdir() if p.name not in left_out])
+    try:
+        shutil.copytree(
+            artifact,
+            run / name,
+            copy_function=copy,
+            ignore=shutil.ignore_patterns(*left_out),
+            dirs_exist_ok=True,
+        )
+    except shutil.Error as error:
+        _, target, reason = error.args[0][0]
+        raise OSError(f"{target}: {reason}") from error
 
 
 def note(run: Path, names: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ from fsasd.data.names import SectionId
 from fsasd.pipeline.plan import Lookup, Step
 from fsasd.pipeline.stage import Stage
 from fsasd.report.results import FAILED
+from fsasd.runtime.errors import doing, message
 from fsasd.runtime.memory import return_freed_memory
 from fsasd.runtime.ranks import broadcast, rank, receive
 
@@ -115,9 +116,9 @@ class Runner:
         missing: set[Stage] = set()
         for stage in stages:
             failed = {failure.section for failure in outcome.failures}
-            skipped = stage.section in failed or (
-                not stage.tolerant and any(needed in missing for _, needed in stage.input_stages())
-            )
+            absent = [needed in missing for _, needed in stage.input_stages()]
+            unbuildable = any(absent) and (not stage.tolerant or all(absent))
+            skipped = stage.section in failed or unbuildable
             if stage.together:
                 skipped, missing = self._agreed(stage, skipped, missing, stages)
             if skipped:
@@ -128,7 +129,7 @@ class Runner:
             except Exception as error:
                 if stage.section is None or isinstance(error, AbsentError):
                     raise
-                log.exception("%s failed: %s", stage, error, exc_info=log.isEnabledFor(10))
+                log.exception("%s failed: %s", stage, message(error), exc_info=log.isEnabledFor(10))
                 outcome.failures.append(Failure(stage.section, stage.name, error))
                 missing.add(stage)
                 continue
@@ -180,7 +181,7 @@ class Runner:
     def _built(self, stage: Stage, step: Step, missing: set[Stage]) -> Path:
         assert step.wanted is not None
         inputs = self.lookup.inputs(stage, missing)
-        with end_of_logging():
+        with end_of_logging(), doing(f"building {stage} in {self.lookup.path(stage)}"):
             path = self.lookup.store.build(
                 step.wanted,
                 lambda folder: stage.build(folder, inputs),

@@ -71,7 +71,7 @@ class Stage(abc.ABC):
     """All ranks build it together; otherwise the first builds it alone."""
 
     tolerant: ClassVar[bool] = False
-    """It is built of those of its inputs that did not fail."""
+    """It is built of those of its inputs that did not fail, of one at least."""
 
     trained_on: ClassVar[tuple[str, ...]] = ()
     """Entries of its spec that a frozen stage may differ in: what it was trained on."""

@@ -21,6 +21,8 @@ def limit_messages() -> None:
     """Disable libraries' tips and progress bars for small files, and messages of ranks above 0."""
     if rank() > 0:
         logging.disable(logging.INFO)
+    # Where the disk is full, a traceback for every message of the log would hide the reason.
+    logging.raiseExceptions = False
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     # It has a handler, and every message would appear twice.
     logging.getLogger("huggingface_hub").propagate = False

@@ -1,0 +1,297 @@
+"""Faults of whole runs, over all stages: killed processes, full disks, damaged artifacts."""
+
+import contextlib
+import multiprocessing
+import os
+import pkgutil
+import random
+import re
+import resource
+import shutil
+import sys
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+import fsasd.cli.main as app
+from fsasd.pipeline.stage import Stage
+from fsasd.store.key import KEY
+from fsasd.store.listing import PARTIAL
+from fsasd.store.provenance import PROVENANCE, Provenance
+
+pytestmark = pytest.mark.slow
+
+# Each run is a process of its own; what it imports is imported once.
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["fsasd.cli.main", "fsasd.generation.audioldm", "pytest"])
+
+COMMAND = [
+    "experiment=tiny", "detector=stgram_mfn", "detector.width=0.125", "detector.seconds=0.5",
+    "detector.epochs=1", "detector.batch_size=8", "trainer.enable_progress_bar=false",
+]  # fmt: skip
+STAGES = ["finetune", "synthesise", "judge", "train", "curve", "rule", "detect"]
+
+KILLS = int(os.environ.get("FSASD_TEST_KILLS", "4"))
+"""Kills of the test of killed runs; docs/reliability.md says how many one longer run had."""
+
+LEFTOVERS = ("*.partial", "*.unfinished", "*.replaced")
+TIMEOUT = 120
+
+
+class Command:
+    """The command in a process of its own, started in a folder that gets store and run folders.
+
+    Args:
+        folder: Where it is started.
+        overrides: Beside those of ``COMMAND``.
+        fault: Entered around the command in its process.
+    """
+
+    def __init__(self, folder, *overrides, fault=contextlib.nullcontext):
+        reader, writer = FORKSERVER.Pipe(duplex=False)
+        arguments = folder, [*COMMAND, *overrides], writer, fault
+        self.process = FORKSERVER.Process(target=_main, args=arguments)
+        self.process.start()
+        writer.close()
+        self.reader, self.log = reader, ""
+
+    def wait_for(self, pattern):
+        """Read messages until one matches; return whether one did before the command ended."""
+        started = time.monotonic()
+        while not re.search(pattern, self.log):
+            assert time.monotonic() - started < TIMEOUT, self.log
+            if not self.reader.poll(1):
+                continue
+            text = os.read(self.reader.fileno(), 2**16)
+            if not text:
+                return False
+            self.log += text.decode(errors="replace")
+        return True
+
+    def kill(self):
+        self.process.kill()
+        return self.end()
+
+    def end(self):
+        """Wait for the end of the command; return its exit code."""
+        self.wait_for("(?!)")
+        self.process.join()
+        return self.process.exitcode
+
+
+def _main(folder, arguments, stderr, fault):
+    os.dup2(stderr.fileno(), sys.stderr.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.chdir(folder)
+    sys.argv = ["fsasd", *arguments]
+    with fault():
+        app.main()
+
+
+def finish(folder, *overrides):
+    """Run the command to its end; return its messages and the run's folder."""
+    command = Command(folder, *overrides)
+    assert command.end() == 0, command.log
+    return command.log, Path(re.search("report: (.+)/report.html", command.log)[1])
+
+
+def results(run):
+    """Return the result tables of a run, by name, with paths from where it was started."""
+    tables = [*run.glob("*.csv"), *run.glob("scores/*"), *run.glob("synthetic/*.csv")]
+    return {
+        str(path.relative_to(run)): re.sub(rb"/[^,]*/(?=outputs/)", b"", path.read_bytes())
+        for path in tables
+        if path.name != "costs.csv"  # which says how long fits took
+    }
+
+
+def artifacts(folder):
+    """Return the provenance of each complete artifact in the store, by its folder."""
+    store = folder / "outputs" / "store"
+    files = [*store.glob(f"*/*/{PROVENANCE}"), *store.glob(f"*/*/*/{PROVENANCE}")]
+    return {path.parent: path.read_bytes() for path in files if KEY.fullmatch(path.parent.name)}
+
+
+def built(log):
+    return Counter(re.findall(r"(\w+)(?: \w+ section \d\d)?: building", log))
+
+
+def leftovers(folder):
+    return [str(path) for pattern in LEFTOVERS for path in folder.rglob(pattern)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of a command that nothing happened to, its messages, and its run folder."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    log, run = finish(folder)
+    assert set(STAGES) < set(built(log))
+    assert {"metrics.csv", "clips.csv", "selection.csv"} < set(results(run))
+    return folder, log, run
+
+
+@pytest.fixture
+def folder(undisturbed, tmp_path):
+    """A folder with a complete store."""
+    shutil.copytree(undisturbed[0] / "outputs" / "store", tmp_path / "outputs" / "store")
+    return tmp_path
+
+
+def artifact(folder, stage):
+    (path,) = [path for path in artifacts(folder) if stage in path.parts]
+    return path
+
+
+# Killed processes.
+
+MOMENTS = {
+    "factory": "factory: building",
+    **{stage: f"{stage}.*: building" for stage in STAGES},
+    "collect": r"section 00: (keeps|chosen)",
+}
+"""What is being done after which message."""
+
+
+def seconds_of(log):
+    """Return how long each of ``MOMENTS`` took, by the times of a run's messages."""
+    begun = []
+    for pattern in MOMENTS.values():
+        (line,) = [line for line in log.splitlines() if re.search(pattern, line)]
+        hours, minutes, seconds = re.match(r"\[\S+ (\d+):(\d+):([\d,]+)\]", line).groups()
+        begun.append(int(hours) * 3600 + int(minutes) * 60 + float(seconds.replace(",", ".")))
+    ends = [*begun[1:], begun[-1] + 0.5]
+    return {name: end - start for name, start, end in zip(MOMENTS, begun, ends, strict=True)}
+
+
+def moment_of(log):
+    """Return what a command was doing at the end of its messages."""
+    positions = {
+        name: max((m.start() for m in re.finditer(pattern, log)), default=-1)
+        for name, pattern in MOMENTS.items()
+    }
+    last = max(positions, key=positions.get)
+    return last if positions[last] >= 0 else "start"
+
+
+def test_killed_at_random_moments_a_run_completes_and_computes_nothing_twice(undisturbed, tmp_path):
+    seconds, draw = seconds_of(undisturbed[1]), random.Random(KILLS)
+    killed, rounds = Counter(), 0
+    while killed.total() < KILLS:
+        rounds += 1
+        folder = tmp_path / str(rounds)
+        folder.mkdir()
+        finished = {}
+        # From the first stage to the last: what is finished is not begun again.
+        moments = draw.sample(list(MOMENTS), min(8, KILLS - killed.total()))
+        # Every second time into the same folder.
+        overrides = ["hydra.run.dir=outputs/run"] if rounds % 2 else []
+        for moment in sorted(moments, key=list(MOMENTS).index):
+            command = Command(folder, *overrides)
+            if not command.wait_for(MOMENTS[moment]):
+                assert command.end() == 0, command.log
+                continue
+            time.sleep(draw.uniform(0, 1.1 * seconds[moment]))
+            command.kill()
+            killed[moment_of(command.log)] += 1
+            complete = artifacts(folder)
+            assert {path: complete[path] for path in finished} == finished
+            finished = complete
+        log, run = finish(folder, *overrides)
+        assert {path: artifacts(folder)[path] for path in finished} == finished
+        assert not built(log).keys() & {path.relative_to(folder).parts[2] for path in finished}
+        assert artifacts(folder).keys() == {
+            folder / path.relative_to(undisturbed[0]) for path in artifacts(undisturbed[0])
+        }
+        assert results(run) == results(undisturbed[2])
+        assert not leftovers(folder)
+    print(f"{KILLS} kills in {rounds} rounds:", dict(killed))
+
+
+# Full disks.
+
+WRITERS = {
+    **{stage: ("fsasd.pipeline.runner.Runner._built", stage) for stage in STAGES},
+    "publish": ("fsasd.pipeline.stages.detect.Detect.publish", ""),
+    "collect": ("fsasd.pipeline.execute.collect", ""),
+    "report": ("fsasd.cli.main.write_report", ""),
+}
+"""What writes, and in which stage; from its call on, the disk is full."""
+
+
+@contextlib.contextmanager
+def full_disk(name, stage, room):
+    """Let no file have more than some bytes from a call on."""
+    function = pkgutil.resolve_name(name)
+
+    def call(*args, **options):
+        if not stage or stage in [one.name for one in args if isinstance(one, Stage)]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+        return function(*args, **options)
+
+    with mock.patch(name, call):
+        yield
+
+
+@pytest.mark.parametrize("room", [0, 1000])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_named_and_blocks_no_later_run(undisturbed, folder, writer, room):
+    if writer in STAGES:
+        shutil.rmtree(artifact(folder, writer))
+    command = Command(folder, fault=partial(full_disk, *WRITERS[writer], room))
+    assert command.end() == 1
+    where = f"{folder}/outputs/" + (f"store/{writer}/" if writer in STAGES else "2")
+    assert re.search(rf"ERROR.*File too large.*{where}", command.log), command.log
+    assert "Logging error" not in command.log
+    log, run = finish(folder)
+    assert results(run) == results(undisturbed[2])
+    assert not leftovers(folder)
+
+
+# Damaged artifacts.
+
+
+def flip(path):
+    path.chmod(0o644)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+DAMAGE = {
+    "one bit flipped": lambda path, file: flip(path / file),
+    "a file deleted": lambda path, file: (path / file).unlink(),
+    "no provenance": lambda path, file: (path / PROVENANCE).unlink(),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_artifact_of_each_stage_is_named_and_built_anew(undisturbed, folder, how):
+    draw, damaged = random.Random(how), {}
+    for stage in STAGES:
+        path = artifact(folder, stage)
+        files = sorted(Provenance.read(path / PROVENANCE).files)
+        damaged[path] = PROVENANCE if how == "no provenance" else draw.choice(files)
+        DAMAGE[how](path, damaged[path])
+    log, run = finish(folder)
+    for path, file in damaged.items():
+        assert re.search(rf"{path} is damaged and not used: .*{file}: expected ", log), log
+    assert built(log) == Counter(STAGES)
+    assert results(run) == results(undisturbed[2])
+    assert not leftovers(folder)
+
+
+# Several commands.
+
+
+def test_two_equal_commands_at_once_build_each_artifact_once(undisturbed, tmp_path):
+    commands = [Command(tmp_path) for _ in range(2)]
+    assert [command.end() for command in commands] == [0, 0]
+    log = "".join(command.log for command in commands)
+    assert built(log) == built(undisturbed[1])
+    runs = [*tmp_path.glob("outputs/2*")]
+    assert len(runs) == 2
+    assert all(results(run) == results(undisturbed[2]) for run in runs)
+    assert not leftovers(tmp_path)
