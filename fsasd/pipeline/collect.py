@@ -6,6 +6,7 @@ Only here are the labels of test clips looked at, so that no artifact depends on
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def collect(run: Experiment, outcome: Outcome, folder: Path) -> None:
     # What there is of tables is complete, and is taken away when a run is repeated here.
     tables = folder / _TABLES
     note(folder, [_TABLES])
-    tables.mkdir(exist_ok=True)
+    shutil.rmtree(tables, ignore_errors=True)
+    tables.mkdir()
     collect_synthetic(outcome, folder)
     results, curves = [], outcome.of("curve")
     for section, path in outcome.of("detect").items():

@@ -36,6 +36,7 @@ def link(artifact: Path, run: Path, name: str = "", without: Iterable[str] = ())
         without: Names that are left out.
     """
     left_out = {PROVENANCE, *without}
+    run.mkdir(parents=True, exist_ok=True)
     # Noted first: whoever is killed here leaves nothing that a later run takes for its own.
     note(run, [name] if name else [p.name for p in artifact.iterdir() if p.name not in left_out])
     try:
