@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 import pytest
 
 from fsasd.data.names import SectionId
-from fsasd.pipeline.plan import Lookup, estimate, plan, with_inputs
+from fsasd.pipeline import runner
+from fsasd.pipeline.plan import Lookup, chosen, estimate, plan, with_inputs
 from fsasd.pipeline.runner import Outcome, Runner
 from fsasd.pipeline.stage import Stage, Value
 from fsasd.store.store import Store
@@ -147,6 +148,35 @@ def test_a_stage_that_is_not_wanted_must_be_in_the_store(store):
     assert run(store, stage, wanted={"detect"}).artifacts[stage].is_dir()
 
 
+def test_a_stage_names_the_input_that_is_absent_also_where_its_key_is_not_known(store):
+    detect = Write("detect", 0, {"setting": Value(Write("rule", 0), read)}, FAN)
+    late = Write("late", 0, {"detect": detect}, FAN)
+    absent = r"late of fan section 00: the result of stage 'detect' is not in .*store: add it to"
+    with pytest.raises(FileNotFoundError, match=absent):
+        run(store, late, wanted={"late"})
+
+
+def test_all_ranks_know_of_which_inputs_rank_0_builds(store, monkeypatch):
+    def stages():
+        curves = [Write("curve", v, section=s) for s, v in ((FAN, 1), (PUMP, "broken"))]
+        rule = Write("rule", 0, {str(curve.section): curve for curve in curves}, tolerant=True)
+        late = Write("late", 0, {"setting": Value(rule, read), "pump": curves[1]}, tolerant=True)
+        late.together = True
+        return with_inputs([late])
+
+    messages, built = {}, []
+    monkeypatch.setattr(runner, "broadcast", messages.__setitem__)
+    monkeypatch.setattr(runner, "receive", messages.__getitem__)
+    for rank in (0, 1):
+        monkeypatch.setattr(runner, "rank", lambda rank=rank: rank)
+        ordered = stages()
+        of_rank = Runner(Lookup(store), {stage.name for stage in ordered})
+        of_rank._number = 0
+        of_rank.run(ordered)
+        built.append(of_rank.lookup.places[ordered[-1]])
+    assert built[0] == built[1]
+
+
 def test_what_is_forced_is_built_once_for_each_command(store):
     def builds(**options):
         stage = Write("detect", 1)
@@ -163,6 +193,13 @@ def test_a_group_of_stages_is_forced_by_its_name(store):
     curve, train = Write("curve", 1), Write("train", 1)
     run(store, curve, train, again=["detect"], groups={"curve": "detect"})
     assert (curve.builds, train.builds) == (1, 0)
+
+
+def test_stages_are_chosen_by_their_names_and_those_of_their_groups():
+    first, curve, detect = Write("first", 1), Write("curve", 1), Write("detect", 1)
+    groups = {"first": [first], "detect": [curve, detect]}
+    assert chosen(groups, ["detect"]) == [curve, detect]
+    assert chosen(groups, ["first", "curve"]) == [first, curve]
 
 
 class Trained(Write):
@@ -191,6 +228,17 @@ def test_a_frozen_stage_of_other_settings_is_refused(store):
     run(store, Trained(1))
     with pytest.raises(FileNotFoundError, match=r"no artifact of finetune .*value 0 -> 5"):
         run(store, Trained(1, value=5), frozen=["finetune"])
+
+
+def test_a_group_of_stages_is_frozen_by_its_name_whatever_setting_was_chosen(store):
+    def detect(value):
+        return Write("detect", 0, {"setting": Value(Write("rule", value), read)}, FAN)
+
+    before, after = detect(1), detect(2)
+    built = run(store, before).artifacts[before]
+    outcome = run(store, after, frozen=["last"], groups={"detect": "last"})
+    assert outcome.artifacts[after] == built
+    assert after.builds == 0
 
 
 def test_the_log_says_why_something_is_built(store, caplog):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,21 @@ def plan(planners: Mapping[str, Planner], experiment: Experiment) -> dict[str, l
         for stage in groups[group]:
             by_name.setdefault(stage.name, []).append(stage)
     return groups
+
+
+def chosen(groups: Mapping[str, Sequence[Stage]], names: Collection[str]) -> list[Stage]:
+    """Return the stages that are named, by their own names or those of their groups.
+
+    Args:
+        groups: What ``plan`` returns.
+        names: Of groups or stages.
+    """
+    return [
+        stage
+        for group, stages in groups.items()
+        for stage in stages
+        if group in names or stage.name in names
+    ]
 
 
 def with_inputs(stages: Sequence[Stage]) -> list[Stage]:
@@ -86,10 +100,12 @@ class Lookup:
     Args:
         store: Where artifacts are kept.
         again: Names of stages, or of groups of them, that are built though they are there.
-        frozen: Names of stages whose newest artifact is used, whatever it was trained on.
+        frozen: Names of stages, or of groups of them, whose newest artifact is used, whatever it
+            was trained on.
         groups: Name of a stage to that of its group.
         since: When the command began that says ``again``, UTC in ISO 8601: what was built later, by
             another job of a sweep, is not built again.
+        places: Where the artifacts are of stages that were asked for, built or not.
     """
 
     store: Store
@@ -97,9 +113,7 @@ class Lookup:
     frozen: Collection[str] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
     since: str = ""
-
-    def __post_init__(self) -> None:
-        self._places: dict[Stage, Path] = {}
+    places: dict[Stage, Path] = field(default_factory=dict, init=False)
 
     def step(self, stage: Stage, missing: Collection[Stage] = ()) -> Step:
         """Return what is there of a stage.
@@ -111,16 +125,16 @@ class Lookup:
         Raises:
             FileNotFoundError: It is frozen, and no artifact of it fits.
         """
-        if stage.name in self.frozen:
-            self._places[stage] = self._frozen(stage)
-            return Step(stage, None, self._places[stage])
+        if self.is_frozen(stage):
+            self.places[stage] = self._frozen(stage)
+            return Step(stage, None, self.places[stage])
         wanted = self.describe(stage, missing)
         if wanted is None:
             return Step(stage, None, None)
-        self._places[stage] = self.store.path(wanted)
+        self.places[stage] = self.store.path(wanted)
         path = self.store.find(wanted)
-        forced = self._is_forced(stage)
-        if path is not None and not (forced and self._is_older(path)):
+        forced = self._is_named(stage, self.again)
+        if path is not None and not (forced and self.store.is_older(path, self.since)):
             return Step(stage, wanted, path)
         return Step(stage, wanted, None, ["forced"] if forced else self.store.why(wanted), forced)
 
@@ -132,21 +146,16 @@ class Lookup:
             needed = source.stage if isinstance(source, Value) else source
             if needed in missing:
                 continue
-            if needed not in self._places:
+            if needed not in self.places:
                 return None
             if isinstance(source, Value):
-                path = self.path(needed)
-                if not path.is_dir():
+                if not self.places[needed].is_dir():
                     return None
-                spec[name] = source.read(path)
+                spec[name] = source.read(self.places[needed])
             else:
-                keys[name] = self.path(needed).name
+                keys[name] = self.places[needed].name
         section = str(stage.section or "")
         return Description(stage.name, stage.version, spec, keys, section)
-
-    def path(self, stage: Stage) -> Path:
-        """Return where the artifact of a stage is that was asked for before."""
-        return self._places[stage]
 
     def inputs(self, stage: Stage, missing: Collection[Stage] = ()) -> dict[str, Any]:
         """Return the folders and values that a stage is built of."""
@@ -154,22 +163,22 @@ class Lookup:
         for name, source in stage.inputs.items():
             needed = source.stage if isinstance(source, Value) else source
             if needed not in missing:
-                path = self.path(needed)
+                path = self.places[needed]
                 inputs[name] = source.read(path) if isinstance(source, Value) else path
         return inputs
 
-    def _is_forced(self, stage: Stage) -> bool:
-        return not {stage.name, self.groups.get(stage.name)}.isdisjoint(self.again)
+    def is_frozen(self, stage: Stage) -> bool:
+        """Return whether the newest artifact of a stage is used, whatever it was trained on."""
+        return self._is_named(stage, self.frozen)
 
-    def _is_older(self, path: Path) -> bool:
-        if not self.since:
-            return True
-        began = datetime.fromisoformat(self.store.provenance(path).started)
-        return began < datetime.fromisoformat(self.since)
+    def _is_named(self, stage: Stage, names: Collection[str]) -> bool:
+        return not {stage.name, self.groups.get(stage.name)}.isdisjoint(names)
 
     def _frozen(self, stage: Stage) -> Path:
         spec, section = dict(stage.spec()), str(stage.section or "")
-        ignoring = stage.trained_on
+        # Values of inputs are entries of the spec, too.
+        values = [name for name, source in stage.inputs.items() if isinstance(source, Value)]
+        ignoring = [*stage.trained_on, *values]
         path = self.store.newest(stage.name, stage.version, spec, ignoring, section)
         if path is None:
             wanted = Description(stage.name, stage.version, spec, section=section)

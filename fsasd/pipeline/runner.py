@@ -120,7 +120,7 @@ class Runner:
             unbuildable = any(absent) and (not stage.tolerant or all(absent))
             skipped = stage.section in failed or unbuildable
             if stage.together:
-                skipped, missing = self._agreed(stage, skipped, missing, stages)
+                skipped = self._agreed(stage, skipped, missing)
             if skipped:
                 missing.add(stage)
                 continue
@@ -143,23 +143,37 @@ class Runner:
             raise outcome.failures[0].error
         return outcome
 
-    def _agreed(
-        self, stage: Stage, skipped: bool, missing: set[Stage], stages: Sequence[Stage]
-    ) -> tuple[bool, set[Stage]]:
-        """Return what rank 0 knows of failures before all ranks build a stage together."""
+    def _agreed(self, stage: Stage, skipped: bool, missing: set[Stage]) -> bool:
+        """Return whether a stage that all ranks build together is skipped: rank 0 decides.
+
+        It alone knows which sections have failed, and so of which artifacts its inputs are.
+        """
         name = f"run {self._number}: before {stage}"
+        needed = dict(stage.input_stages())
         if rank() == 0:
-            broadcast(name, json.dumps([skipped, sorted(map(str, missing))]))
-            return skipped, missing
-        skipped, names = json.loads(receive(name))
-        return skipped, {other for other in stages if str(other) in names}
+            places = {
+                key: None if one in missing else str(self.lookup.places[one])
+                for key, one in needed.items()
+                if one in missing or one in self.lookup.places
+            }
+            broadcast(name, json.dumps([skipped, places]))
+            return skipped
+        skipped, places = json.loads(receive(name))
+        for key, place in places.items():
+            if place is None:
+                missing.add(needed[key])
+            else:
+                missing.discard(needed[key])
+                self.lookup.places[needed[key]] = Path(place)
+        return skipped
 
     def _artifact(self, stage: Stage, missing: set[Stage], outcome: Outcome) -> Path | None:
         """Return an artifact; ``None`` where it is absent and no stage that is wanted needs it."""
         step = self.lookup.step(stage, missing)
-        if stage.name not in self.wanted and stage.name not in self.lookup.frozen:
+        if stage.name not in self.wanted and not self.lookup.is_frozen(stage):
             return step.path
-        if step.path is None and rank() == 0:
+        # Of what rank 0 builds alone, the others need not know.
+        if step.path is None and (rank() == 0 or stage.together):
             self._require_inputs(stage, missing, outcome)
         if step.wanted is None or (step.path is not None and not stage.together):
             if step.path is not None:
@@ -167,15 +181,18 @@ class Runner:
             return step.path
         if rank() > 0 and not stage.together:
             # Rank 0 builds it, and says before the next stage that they share if that failed.
-            return self.lookup.path(stage)
+            return self.lookup.places[stage]
         return self._built(stage, step, missing)
 
     def _require_inputs(self, stage: Stage, missing: set[Stage], outcome: Outcome) -> None:
         for _, needed in stage.input_stages():
-            if needed not in missing and needed not in outcome.artifacts:
+            place = self.lookup.places.get(needed)
+            # Of what rank 0 has built alone, the others may only know the place.
+            known = needed in outcome.artifacts or (rank() > 0 and place and place.is_dir())
+            if needed not in missing and not known:
                 raise AbsentError(
-                    f"the result of stage '{needed.name}' is not in the store "
-                    f"({self.lookup.path(needed)}): add it to stages"
+                    f"{stage}: the result of stage '{needed.name}' is not in the store "
+                    f"{self.lookup.store.root}: add it to stages"
                 )
 
     def _built(self, stage: Stage, step: Step, missing: set[Stage]) -> Path:

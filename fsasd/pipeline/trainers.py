@@ -40,7 +40,8 @@ def trainer(run: Experiment, folder: Path, **options: Any) -> L.Trainer:
     return run.trainer(default_root_dir=str(folder), **options)
 
 
-@functools.cache
+# A sweep makes an experiment for each job, of which none is to be kept.
+@functools.lru_cache(maxsize=1)
 def check_trainer(run: Experiment) -> None:
     """Check once that this machine has the devices, and that Lightning takes the settings.
 

@@ -24,6 +24,8 @@ def limit_messages() -> None:
     # Where the disk is full, a traceback for every message of the log would hide the reason.
     logging.raiseExceptions = False
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    saving = "lightning.pytorch.trainer.connectors.checkpoint_connector"
+    logging.getLogger(saving).setLevel(logging.WARNING)
     # It has a handler, and every message would appear twice.
     logging.getLogger("huggingface_hub").propagate = False
     diffusers.utils.logging.disable_progress_bar()

@@ -105,12 +105,12 @@ class Store:
             joint.follow(lambda: build(partial_path(path)))
             return path
         with joint or contextlib.nullcontext():
-            reused = self.find(wanted) is not None and not (again and self._is_older(path, since))
+            reused = self.find(wanted) is not None and not (again and self.is_older(path, since))
             if not reused:
                 with self._locked(path, wanted):
                     # Another job may have built it meanwhile.
                     reused = path.is_dir() and damage_of(path) is None
-                    reused = reused and not (again and self._is_older(path, since))
+                    reused = reused and not (again and self.is_older(path, since))
                     if not reused:
                         self._build(path, wanted, joint.of(build) if joint else build, again)
         if reused:
@@ -255,7 +255,13 @@ class Store:
         keys = {wanted.name if isinstance(wanted, Path) else wanted.key for wanted in artifacts}
         register(self.root, run_folder, keys)
 
-    def _is_older(self, path: Path, since: str) -> bool:
+    def is_older(self, path: Path, since: str) -> bool:
+        """Return whether an artifact was begun before a time.
+
+        Args:
+            path: The artifact.
+            since: UTC in ISO 8601; of no time, every artifact is older.
+        """
         if not since:
             return True
         began = datetime.fromisoformat(self.provenance(path).started)
