@@ -130,7 +130,8 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> tuple[f
         since=resolvers.command_started(),
     )
     if cfg.plan:
-        print_plan(with_inputs(asked), lookup, {stage.name for stage in asked})
+        if rank() == 0:
+            print_plan(with_inputs(asked), lookup, {stage.name for stage in asked})
         return None, True
     if rank() == 0:
         _prepare(folder, stages)

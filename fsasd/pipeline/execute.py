@@ -10,7 +10,7 @@ import pandas as pd
 from fsasd.pipeline import recordings
 from fsasd.pipeline.collect import collect
 from fsasd.pipeline.experiment import Experiment
-from fsasd.pipeline.plan import Lookup, Planner, plan, with_inputs
+from fsasd.pipeline.plan import Lookup, Planner, chosen, plan, with_inputs
 from fsasd.pipeline.run_folder import add_unscored
 from fsasd.pipeline.runner import Outcome, Runner
 from fsasd.pipeline.stage import Stage
@@ -46,8 +46,8 @@ def execute(
         run: The experiment.
         store: Keeps the artifacts, and has those of earlier runs.
         folder: Gets tables, synthetic clips, models (see ``collect``).
-        stages: Names of the groups of stages that may be built; the artifacts of others must be in
-            the store.
+        stages: Names of the stages, or of groups of them, that may be built; the artifacts of
+            others must be in the store.
         planners: What plans each group.
 
     Raises:
@@ -70,7 +70,7 @@ def ready(
     Args:
         run: The experiment; its data go on without such recordings.
         planners: What plans each group of stages.
-        stages: Names of the groups.
+        stages: Names of stages or groups.
         folder: The run's folder; gets ``unreadable.csv``.
 
     Returns:
@@ -131,8 +131,7 @@ def build(
 def _checked(
     run: Experiment, planners: Mapping[str, Planner], stages: Collection[str]
 ) -> list[Stage]:
-    groups = plan(planners, run)
-    asked = [stage for name, planned in groups.items() if name in stages for stage in planned]
+    asked = chosen(plan(planners, run), stages)
     for stage in asked:
         stage.check()
     return asked
