@@ -79,10 +79,10 @@ def _row(
 
 def _why(step: Step, before: Mapping[Stage, dict[str, object]]) -> list[str]:
     """Return the reasons that are the stage's own, and which of its inputs are built before it."""
-    own = [line for line in step.why if not line.startswith("input ")]
+    reasons = [line for line in step.why if not line.startswith("input ")]
     built = {needed.name for _, needed in step.stage.input_stages() if _is_built(needed, before)}
     if built:
-        return [*own, f"{', '.join(sorted(built))} before it"]
+        return [*reasons, f"{', '.join(sorted(built))} before it"]
     return list(step.why) or ([] if step.wanted else ["depends on what is chosen"])
 
 
