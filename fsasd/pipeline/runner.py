@@ -198,7 +198,7 @@ class Runner:
     def _built(self, stage: Stage, step: Step, missing: set[Stage]) -> Path:
         assert step.wanted is not None
         inputs = self.lookup.inputs(stage, missing)
-        with end_of_logging(), doing(f"building {stage} in {self.lookup.path(stage)}"):
+        with end_of_logging(), doing(f"building {stage} in {self.lookup.places[stage]}"):
             path = self.lookup.store.build(
                 step.wanted,
                 lambda folder: stage.build(folder, inputs),
