@@ -18,12 +18,16 @@ STGRAM = ["detector=stgram_mfn", "detector.width=0.125", "detector.epochs=1"]
 def keys(tmp_path_factory):
     store = tmp_path_factory.mktemp("keys")
 
-    def of(*overrides):
+    def run(*overrides):
         with initialize_config_module("fsasd.conf", version_base="1.3"):
             cfg = compose("config", ["experiment=tiny", f"store={store}", *overrides])
-        run = Run(cfg, store / "run")
-        return {name: run.keys(name) for name in STAGES}
+        return Run(cfg, store / "run")
 
+    def of(*overrides):
+        asked = run(*overrides)
+        return {name: asked.keys(name) for name in STAGES}
+
+    of.run = run
     return of
 
 
@@ -101,3 +105,13 @@ def test_a_setting_computes_anew_what_depends_on_it(keys, before, override, expe
 def test_a_setting_of_a_network_trains_it_anew(keys, before, override, expected):
     asked = [*STGRAM, override] if "epochs" not in override else [*STGRAM[:-1], override]
     assert changed(before["stgram"], keys(*asked)) == expected
+
+
+def test_clips_that_a_checkpoint_is_chosen_by_are_in_its_key(keys):
+    # Anomalies of a reference that are held out of training are still what it is judged by.
+    hidden = "data.hold_out=[{machine: fan, label: anomaly}]"
+    by_sounds = ["callbacks.checkpoint.monitor=first_shot/auc", "callbacks.checkpoint.mode=max"]
+    (stage,) = keys.run(hidden).stages("finetune")
+    assert "evaluated" not in stage.spec()
+    (stage,) = keys.run(hidden, *by_sounds).stages("finetune")
+    assert "fan 00 test" in stage.spec()["evaluated"]

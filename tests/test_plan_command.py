@@ -1,5 +1,7 @@
 """``fsasd plan``: what would be built, why, and what that takes."""
 
+import shutil
+
 import pytest
 from hydra import compose, initialize_config_module
 
@@ -53,3 +55,14 @@ def test_what_is_not_asked_for_and_not_there_is_missing(fsasd):
     said = fsasd("plan=true", "stages=[detect]", "generator=transforms")
     (line,) = [line for line in said.splitlines() if line.startswith("synthesise")]
     assert "missing" in line
+
+
+def test_what_nothing_that_is_built_reads_is_not_needed(fsasd, tmp_path):
+    fsasd("generator=transforms")
+    shutil.rmtree(tmp_path / "store/synthesise")
+    options = ["stages=[detect,report]", "generator=transforms"]
+    said = fsasd("plan=true", *options)
+    (line,) = [line for line in said.splitlines() if line.startswith("synthesise")]
+    assert "not needed" in line
+    assert "0 of 5 artifacts to build" in said
+    assert "Official score" in fsasd(*options)

@@ -25,11 +25,13 @@ def print_plan(stages: Sequence[Stage], lookup: Lookup, wanted: Collection[str])
 
     Returns:
         A row for each stage and section: ``stage``, ``section``, ``action`` (``reuse``, ``build``,
-        ``missing`` where it is not among those wanted), ``why``, ``hours`` and ``gigabytes``.
+        ``missing`` where it is not among those wanted, and one that is to be built needs it,
+        ``not needed`` where none does), ``why``, ``hours`` and ``gigabytes``.
     """
     rows: dict[Stage, dict[str, object]] = {}
     for stage in stages:
         rows[stage] = _row(lookup.step(stage), lookup, wanted, rows)
+    _mark_not_needed(rows)
     table = pd.DataFrame(rows.values())
     out = terminal(WIDTH)
     out.print("", _printed(table))
@@ -75,6 +77,16 @@ def _row(
         "hours": expected.hours if expected else math.nan,
         "gigabytes": expected.gigabytes if expected else math.nan,
     }
+
+
+def _mark_not_needed(rows: Mapping[Stage, dict[str, object]]) -> None:
+    """Tell what is missing from what is absent and read by nothing that is to be built."""
+    needed: set[Stage] = set()
+    for stage, row in reversed(list(rows.items())):
+        if row["action"] == "missing" and stage not in needed:
+            row["action"] = "not needed"
+        elif row["action"] != "reuse":
+            needed.update(one for _, one in stage.input_stages())
 
 
 def _why(step: Step, before: Mapping[Stage, dict[str, object]]) -> list[str]:

@@ -306,17 +306,28 @@ def log_selection(name: object, selection: Selection) -> None:
         name: Of the section, as messages begin.
         selection: What was chosen.
     """
-    gap, reason, setting = selection.gap, selection.abstain_reason, title(selection.setting)
+    reason, setting = selection.abstain_reason, title(selection.setting)
+    warn_of_gap(name, selection)
+    if reason:
+        log.info("%s: keeps %s, since %s", name, setting, reason)
+    else:
+        log.info("%s: synthetic clips chose %s", name, setting)
+
+
+def warn_of_gap(name: object, selection: Selection) -> None:
+    """Warn where a setting was chosen on synthetic clips that are far from real ones.
+
+    Args:
+        name: Of the section, as messages begin.
+        selection: What was chosen.
+    """
+    gap, reason = selection.gap, selection.abstain_reason
     if gap and gap.exceeds(WIDE_GAP) and not reason:
         log.warning(
             "%s: synthetic normal clips are distinguished from real ones: AUC %.2f (95 %% interval "
             "%.2f to %.2f; 0.5: not distinguished). What is chosen on them may not hold for real "
             "clips", name, gap.auc, gap.low, gap.high,
         )  # fmt: skip
-    if reason:
-        log.info("%s: keeps %s, since %s", name, setting, reason)
-    else:
-        log.info("%s: synthetic clips chose %s", name, setting)
 
 
 def sections(clips: Clips) -> list[tuple[str, Clips]]:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from fsasd.data.clips import Clips
 from fsasd.data.names import SectionId
-from fsasd.detection.section import SectionResult, load_scores, log_selection
+from fsasd.detection.section import SectionResult, load_scores, log_selection, warn_of_gap
 from fsasd.detection.tables import write, write_validation
 from fsasd.generation.quality import QUALITY
 from fsasd.generation.synthetic_clips import MANIFEST, read_table, write_table
@@ -55,7 +55,8 @@ def collect(run: Experiment, outcome: Outcome, folder: Path) -> None:
         selection = hindsight = None
         if section in curves:
             selection, hindsight = judge_choice(run, curves[section], test)
-            log_selection(section, selection)
+            # What is chosen, and why the default setting is kept, the console prints.
+            warn_of_gap(section, selection)
         results.append(SectionResult(load_scores(path), test, selection, hindsight))
     if results:
         write(tables, results, training_seconds(outcome))
@@ -85,6 +86,8 @@ def collect_validation(run: Experiment, curves: Mapping[SectionId, Path], folder
     A generator that was trained on anomalies of a machine of the same type knows more of it than of
     a target: only where it was not is the validation ``strict``.
     """
+    if not curves:
+        return
     kinds = run.data.captioned.where(label="anomaly").kinds
     trained_on = {run.data.types[kind.machine] for kind in kinds}
     validated = {}
@@ -128,6 +131,9 @@ def collect_synthetic(outcome: Outcome, folder: Path) -> None:
                 "%s", section, reasons, folder / "synthetic" / MANIFEST,
             )  # fmt: skip
     synthetic = folder / "synthetic"
+    # The recordings themselves may have been collected from the store.
+    synthetic.mkdir(exist_ok=True)
+    note(folder, [synthetic.name])
     write_table(pd.concat(manifests.values(), ignore_index=True), synthetic)
     quality = [pd.read_csv(path / QUALITY) for path in judged.values()]
     # A table without rows has no types of its own to add.

@@ -1,4 +1,4 @@
-"""What a later stage would refuse, said before the first: hours of fine-tuning may lie between."""
+"""Pre-flight checks: validate the configuration against all stages before the first one runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from sklearn.base import clone
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.draws import process_batch
-from fsasd.detection.section import require_clips, sections
 from fsasd.detectors.base import Detector
 from fsasd.detectors.shares import require_whole_shares
 from fsasd.detectors.training import SET_BY_DETECTORS, processes
@@ -81,7 +80,7 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 
 def check_added(overrides: Iterable[str], config: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Check that what the command line adds to the configuration is looked at by something.
+    """Check that what the command line adds to the configuration is read by something.
 
     Args:
         overrides: As they were typed; those that begin with ``+`` add.
@@ -89,7 +88,7 @@ def check_added(overrides: Iterable[str], config: Mapping[str, Any], known: Sequ
         known: Names at the top of the configuration, and config groups.
 
     Raises:
-        ValueError: Nothing looks at one of them.
+        ValueError: Names the first that nothing reads.
 
     >>> check_added(["+detecto=knn"], {"detecto": "knn"}, ["detector"])
     Traceback (most recent call last):
@@ -161,17 +160,6 @@ def check_grid(detector: Detector, selector: Selector) -> None:
             )
 
 
-def check_targets(data: FirstShotDataModule) -> None:
-    """Check that each section of each target machine has clips to learn from and to score.
-
-    Raises:
-        ValueError: Names the first that has not.
-    """
-    for machine in data.targets:
-        for _, clips in sections(data.machine(machine)):
-            require_clips(clips.where(split="train", label="normal"), clips.where(split="test"))
-
-
 def check_networks(detector: Detector, trainer: Mapping[str, Any]) -> None:
     """Check that processes can divide the batches that a detector's networks are trained on.
 
@@ -194,15 +182,15 @@ TRAINING_ONLY = frozenset(
 
 
 def check_heeded(overrides: Sequence[str], generator: bool, detector: bool) -> None:
-    """Check that what the command line says of a training is said of one.
+    """Check that some training takes the arguments of the trainer that the command line sets.
 
     Args:
         overrides: Of the command line, such as ``trainer.max_steps=9``.
-        generator: One is trained.
-        detector: One with networks is trained.
+        generator: Whether a generator is trained.
+        detector: Whether networks of a detector are trained.
 
     Raises:
-        ValueError: Names the first that no training heeds.
+        ValueError: Names the first that no training takes.
 
     >>> check_heeded(["trainer.max_steps=9"], generator=True, detector=False)
     """
@@ -226,7 +214,7 @@ def check_heeded(overrides: Sequence[str], generator: bool, detector: bool) -> N
 def check_training(
     trainer: Mapping[str, Any], monitored: Sequence[str], data: FirstShotDataModule
 ) -> None:
-    """Check that a generator can be trained with these settings, and its best checkpoint be known.
+    """Check that a generator can be trained so, and its best checkpoint be determined.
 
     Args:
         trainer: Settings of ``lightning.Trainer``.

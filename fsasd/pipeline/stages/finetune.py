@@ -22,7 +22,6 @@ from fsasd.pipeline.trainers import check_trainer, fitting_trainer, training_set
 SPEED_ONLY = frozenset({"gradient_checkpointing", "compile_unet", "channels_last"})
 """Settings of generators that change how fast they are trained, and nothing in the result."""
 
-
 EFFICIENCY = 0.3
 """Share of a device's matrix product that a training step reaches, about."""
 
@@ -31,7 +30,7 @@ class Finetune(Stage):
     """The fine-tuned generator, for its constructor's ``checkpoint``, in ``model/``."""
 
     name, version, together = "finetune", 6, True
-    trained_on = ("clips", "captions")
+    trained_on = ("clips", "captions", "evaluated")
 
     def __init__(self, experiment: Experiment) -> None:
         super().__init__()
@@ -45,7 +44,11 @@ class Finetune(Stage):
             name: one.spec for name, one in run.callbacks.items() if changes_result(one.kind)
         }
         generator = {k: v for k, v in run.generator.spec.items() if k not in SPEED_ONLY}
-        if not _sounds_choose_the_checkpoint(watched):
+        evaluated = {}
+        if _sounds_choose_the_checkpoint(watched):
+            # Those that are held out of training, too.
+            evaluated["evaluated"] = describe_clips(run.data.clips.where(role="reference"))
+        else:
             generator.pop("sampler", None)
         return {
             "seed": run.seed,
@@ -57,6 +60,7 @@ class Finetune(Stage):
                 for name in ("batch_size", "balance", "val_share", "seed")
             },
             **self._clips,
+            **evaluated,
         }
 
     @cached_property

@@ -47,7 +47,7 @@ class Train(Stage):
     def spec(self) -> Mapping[str, Any]:
         """The network's own settings, those of its training, and the clips."""
         run = self.experiment
-        training = training_settings(run.trainer.settings)
+        training = training_settings(run.trainer.spec)
         return {
             "detector": spec_of(self.part.network_spec(), content_hash),
             "code": code_of(self.part),
