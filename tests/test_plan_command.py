@@ -48,7 +48,7 @@ def test_a_fine_tuning_has_an_estimate_before_the_first(fsasd):
     said = fsasd("plan=true")
     (line,) = [line for line in said.splitlines() if line.startswith("finetune")]
     assert "build" in line
-    assert line.split()[-1] == "0.01"
+    assert line.split()[-1] == "MB"
 
 
 def test_what_is_not_asked_for_and_not_there_is_missing(fsasd):

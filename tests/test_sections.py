@@ -143,3 +143,14 @@ def test_a_frozen_generator_serves_a_machine_that_it_was_not_trained_on(factory,
     assert "finetune" not in new.get("", set())
     assert new["fan section 00"] == {"synthesise", "judge", "curve", "detect"}
     assert {"bearing", "fan"} <= set(pd.read_csv(tmp_path / "run/metrics.csv")["machine"])
+
+
+def test_where_labels_are_not_known_there_are_scores_and_no_metrics(plant, capsys):
+    shutil.rmtree(plant.root / "ground_truth")
+    score, complete = plant("data.targets=[bearing]")
+    assert (score, complete) == (None, True)
+    clips = pd.read_csv(plant.folder / "clips.csv")
+    assert clips["label"].isna().all()
+    assert clips["score"].notna().all()
+    assert not (plant.folder / "real_curve.csv").exists()
+    assert "Official score: not known" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from rich.table import Table
 from fsasd.pipeline.plan import Lookup, Step, estimate
 from fsasd.pipeline.stage import Stage
 from fsasd.report.console import terminal, titled
+from fsasd.report.formatting import size
 
 WIDTH = 120
 
@@ -36,11 +37,11 @@ def print_plan(stages: Sequence[Stage], lookup: Lookup, wanted: Collection[str])
     out = terminal(WIDTH)
     out.print("", _printed(table))
     to_build = table[table["action"] == "build"]
-    hours, size = to_build["hours"].sum(), to_build["gigabytes"].sum()
+    hours, gigabytes = to_build["hours"].sum(), to_build["gigabytes"].sum()
     unknown = int(to_build["hours"].isna().sum())
     line = f"{len(to_build)} of {len(table)} artifacts to build"
     if len(to_build) > unknown:
-        line += f": about {duration(hours)} and {size:.2g} GB"
+        line += f": about {duration(hours)} and {size(1e9 * gigabytes)}"
         line += f", and {unknown} of which nothing is known yet" if unknown else ""
     out.print(line, soft_wrap=True)
     return table
@@ -49,15 +50,15 @@ def print_plan(stages: Sequence[Stage], lookup: Lookup, wanted: Collection[str])
 def duration(hours: float) -> str:
     """Write a time in the unit that suits it.
 
-    >>> duration(0.004), duration(0.4), duration(12.3), duration(float("nan"))
-    ('14 s', '24 min', '12 h', '')
+    >>> duration(0), duration(0.004), duration(0.4), duration(12.3), duration(float("nan"))
+    ('< 1 s', '14 s', '24 min', '12.3 h', '')
     """
     if math.isnan(hours):
         return ""
     for factor, unit in ((1, "h"), (60, "min"), (3600, "s")):
-        if hours * factor >= 1 or unit == "s":
+        if hours * factor >= 1:
             return f"{hours * factor:.3g} {unit}" if unit == "h" else f"{hours * factor:.0f} {unit}"
-    raise AssertionError
+    return "< 1 s"
 
 
 def _row(
@@ -80,7 +81,7 @@ def _row(
 
 
 def _mark_not_needed(rows: Mapping[Stage, dict[str, object]]) -> None:
-    """Tell what is missing from what is absent and read by nothing that is to be built."""
+    """Mark what is not in the store and is read by nothing that is to be built."""
     needed: set[Stage] = set()
     for stage, row in reversed(list(rows.items())):
         if row["action"] == "missing" and stage not in needed:
@@ -106,10 +107,9 @@ def _printed(rows: pd.DataFrame) -> Table:
     table = titled("The plan")
     for head in ("Stage", "Section", "", "Why"):
         table.add_column(head, overflow="fold")
-    for head in ("Time", "GB"):
+    for head in ("Time", "Disk"):
         table.add_column(head, justify="right")
     for row in rows.to_dict("records"):
-        size = "" if math.isnan(row["gigabytes"]) else f"{row['gigabytes']:.2g}"
         texts = (row[name] for name in ("stage", "section", "action", "why"))
-        table.add_row(*texts, duration(row["hours"]), size)
+        table.add_row(*texts, duration(row["hours"]), size(1e9 * row["gigabytes"]))
     return table

@@ -15,6 +15,7 @@ from typing import Any
 
 from fsasd import __version__
 from fsasd.detectors.saved import SETTINGS, SHARED, export_section
+from fsasd.report.formatting import size
 from fsasd.store.collecting import collect, forget_runs, garbage
 from fsasd.store.key import Description
 from fsasd.store.listing import Artifact, artifacts, folder_bytes
@@ -132,7 +133,7 @@ def _show(arguments: argparse.Namespace) -> int:
         return 0
     files = fields.pop("files", {})
     if "bytes" in fields:
-        fields["bytes"] = f"{_size(fields['bytes'])} in {len(files)} files"
+        fields["bytes"] = f"{size(fields['bytes'])} in {len(files)} files"
     fields["inputs"] = {
         name: _named(arguments.store, key) for name, key in fields["inputs"].items()
     }
@@ -177,7 +178,7 @@ def _gc(arguments: argparse.Namespace) -> int:
         )
     if not arguments.json:
         what = "would be collected" if arguments.dry_run else "collected"
-        print(f"{_size(sum(row['bytes'] for row in collected))} {what}")
+        print(f"{size(sum(row['bytes'] for row in collected))} {what}")
     return int(failed > 0)
 
 
@@ -300,7 +301,7 @@ def _print(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
         return
     table = [list(rows[0])]
     for row in rows:
-        short = {**row, "bytes": _size(row["bytes"])}
+        short = {**row, "bytes": size(row["bytes"])}
         if row.get("built"):
             short["built"], short["seconds"] = row["built"][:19], f"{row['seconds']:.1f}"
         table.append(["" if value is None else str(value) for value in short.values()])
@@ -317,14 +318,6 @@ def _lines(fields: dict[str, Any], indent: str = "") -> Iterable[str]:
         elif value not in (None, "", {}):
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             yield f"{indent}{name}: {text if len(text) < 200 else text[:197] + '...'}"
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _days(text: str) -> float:

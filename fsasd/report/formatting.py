@@ -65,3 +65,18 @@ def count(number: int, noun: str) -> str:
     ('1 section', '0 sections')
     """
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def size(number: float) -> str:
+    """Format a number of bytes; an unknown one is empty.
+
+    >>> size(40), size(13_500_000), size(float("nan"))
+    ('40 B', '13.5 MB', '')
+    """
+    if math.isnan(number):
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
