@@ -266,6 +266,18 @@ def test_a_factory_is_written_once_into_the_store(tmp_path, caplog):
     assert first.seed == 5
 
 
+def test_a_factory_whose_writing_was_killed_at_its_end_is_written_anew(tmp_path):
+    options = {"references": [], "targets": ["fan"], "seconds": 0.5, "train_clips": 2}
+    options |= {"target_domain_clips": 1, "test_clips": 1}
+    first = FirstShotDataModule.from_factory(tmp_path, options)
+    (provenance,) = tmp_path.glob("factory/*/provenance.json")
+    provenance.unlink()
+    provenance.parent.rename(f"{provenance.parent}.partial")
+    second = FirstShotDataModule.from_factory(tmp_path, options)
+    assert list(first.clips) == list(second.clips)
+    assert provenance.is_file()
+
+
 def test_the_cache_folder_is_used(factory, tmp_path):
     data = FirstShotDataModule(read_clips(factory, ["fan"]), cache=tmp_path / "features")
     list(data.machine("fan")[:3].features(np.abs))

@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import pkgutil
 import random
@@ -18,15 +19,14 @@ from unittest import mock
 import pytest
 
 import fsasd.cli.main as app
+from fsasd.pipeline.runner import Runner
 from fsasd.pipeline.stage import Stage
 from fsasd.store.key import KEY
 from fsasd.store.provenance import PROVENANCE, Provenance
 
 pytestmark = pytest.mark.slow
 
-# Each run is a process of its own; what it imports is imported once.
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["fsasd.cli.main", "fsasd.generation.audioldm", "pytest"])
 
 COMMAND = [
     "experiment=tiny", "detector=stgram_mfn", "detector.width=0.125", "detector.seconds=0.5",
@@ -35,7 +35,7 @@ COMMAND = [
 STAGES = ["finetune", "synthesise", "judge", "train", "curve", "rule", "detect"]
 
 KILLS = int(os.environ.get("FSASD_TEST_KILLS", "4"))
-"""Kills of the test of killed runs; docs/reliability.md says how many one longer run had."""
+"""Kills of the test of killed runs; docs/reliability.md says how many longer runs had."""
 
 LEFTOVERS = ("*.partial", "*.unfinished", "*.replaced", ".tables")
 TIMEOUT = 120
@@ -120,9 +120,27 @@ def built(log):
 
 
 def leftovers(*folders):
+    """Return what is unfinished in folders, but for single files in the cache of features."""
     return [
-        str(path) for pattern in LEFTOVERS for folder in folders for path in folder.rglob(pattern)
+        str(path)
+        for folder in folders
+        for pattern in LEFTOVERS
+        for path in folder.rglob(pattern)
+        if "features" not in path.parts
     ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported_once():
+    """Fork the command's processes from one that has imported what they need."""
+    # There is one server for all tests, and it imports modules only when it starts.
+    server = multiprocessing.forkserver._forkserver
+    others = server._preload_modules
+    server._stop()
+    FORKSERVER.set_forkserver_preload(["fsasd.cli.main", "fsasd.generation.audioldm", "pytest"])
+    yield
+    server._stop()
+    FORKSERVER.set_forkserver_preload(others)
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +168,7 @@ def artifact(folder, stage):
 # Killed processes.
 
 MOMENTS = {
+    "start": r"\A",
     "factory": "factory: building",
     **{stage: f"{stage}.*: building" for stage in STAGES},
     "collect": r"section 00: (keeps|chosen)",
@@ -161,21 +180,18 @@ def seconds_of(log):
     """Return how long each of ``MOMENTS`` took, by the times of a run's messages."""
     begun = []
     for pattern in MOMENTS.values():
-        (line,) = [line for line in log.splitlines() if re.search(pattern, line)]
+        line = next(line for line in log.splitlines() if re.search(pattern, line))
         hours, minutes, seconds = re.match(r"\[\S+ (\d+):(\d+):([\d,]+)\]", line).groups()
         begun.append(int(hours) * 3600 + int(minutes) * 60 + float(seconds.replace(",", ".")))
     ends = [*begun[1:], begun[-1] + 0.5]
+    # Nothing says when a run starts.
+    begun[0] -= 0.5
     return {name: end - start for name, start, end in zip(MOMENTS, begun, ends, strict=True)}
 
 
 def moment_of(log):
     """Return what a command was doing at the end of its messages."""
-    positions = {
-        name: max((m.start() for m in re.finditer(pattern, log)), default=-1)
-        for name, pattern in MOMENTS.items()
-    }
-    last = max(positions, key=positions.get)
-    return last if positions[last] >= 0 else "start"
+    return max(MOMENTS, key=lambda name: [m.start() for m in re.finditer(MOMENTS[name], log)][-1:])
 
 
 def test_killed_at_random_moments_a_run_completes_and_computes_nothing_twice(undisturbed, tmp_path):
@@ -237,10 +253,28 @@ def full_disk(name, stage, room):
         yield
 
 
+@contextlib.contextmanager
+def full_disk_for(title):
+    """Let no file have a byte while one stage is built."""
+    build, limit = Runner._built, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def call(runner, stage, *args):
+        if str(stage) == title:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+        try:
+            return build(runner, stage, *args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+    with mock.patch.object(Runner, "_built", call):
+        yield
+
+
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_full_disk_is_named_and_blocks_no_later_run(undisturbed, folder, writer):
     if writer in STAGES:
         shutil.rmtree(artifact(folder, writer))
+        shutil.rmtree(folder / "outputs" / "store" / "features")
     where = f"{folder}/outputs/" + (f"store/{writer}/" if writer in STAGES else "2")
     for room in (0, 1000):
         command = Command(folder, fault=partial(full_disk, *WRITERS[writer], room))
@@ -251,6 +285,23 @@ def test_a_full_disk_is_named_and_blocks_no_later_run(undisturbed, folder, write
     assert built(log) == Counter({writer} & {*STAGES})
     assert results(run) == results(undisturbed[2])
     assert not leftovers(folder / "outputs" / "store", run)
+
+
+def test_a_section_that_finds_no_room_costs_no_other_its_result(tmp_path):
+    machines = "data.factory.targets=[pump,bearing]"
+    command = Command(tmp_path, machines, fault=partial(full_disk_for, "curve of pump section 00"))
+    assert command.end() == app.INCOMPLETE
+    (run,) = tmp_path.glob("outputs/2*")
+    failed = (run / "failed.csv").read_text().splitlines()
+    assert re.fullmatch(r"pump,00,curve,.*File too large.*", failed[1])
+    assert len(failed) == 2
+    assert (run / "scores" / "INCOMPLETE.txt").is_file()
+    rows = (run / "clips.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[0] for row in rows} == {"bearing"}
+    log, again = finish(tmp_path, machines)
+    assert built(log) == {"curve": 1, "rule": 1, "detect": 1}
+    assert set(rows) < set((again / "clips.csv").read_text().splitlines())
+    assert not (again / "failed.csv").exists()
 
 
 # Damaged artifacts.

@@ -1,3 +1,4 @@
+import errno
 import stat
 
 import pytest
@@ -53,6 +54,32 @@ def test_a_run_is_repeated_in_its_folder_without_what_was_there(artifact, tmp_pa
     left = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
     assert left == ["notes.txt"]
     assert not (run / "models").exists()
+
+
+def test_what_a_killed_run_has_copied_is_taken_away(artifact, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def copy_one(source, target):
+        copy(source, target)
+        raise Killed
+
+    run = tmp_path / "run"
+    monkeypatch.setattr(run_folder, "copy", copy_one)
+    with pytest.raises(Killed):
+        link(artifact, run, "synthetic")
+    assert list((run / "synthetic").iterdir())
+    unlink(run)
+    assert not list(run.iterdir())
+
+
+def test_a_copy_that_finds_no_room_names_its_file(artifact, tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_folder, "copy", refuse)
+    with pytest.raises(OSError, match=r"run/synthetic/\S+: .*No space left on device"):
+        link(artifact, tmp_path / "run", "synthetic")
 
 
 def test_what_a_run_made_itself_stays_where_nothing_was_linked(tmp_path):

@@ -2,6 +2,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from runs import describe
 
 from fsasd.data.names import SectionId
 from fsasd.pipeline import runner
@@ -121,6 +122,18 @@ def test_a_section_that_fails_costs_no_other_its_result(store, tmp_path, caplog)
     ]
     Outcome().write_failures(tmp_path)
     assert not (tmp_path / "failed.csv").exists()
+
+
+def test_nothing_is_chosen_where_all_sections_failed(store):
+    curves = [Write("curve", "broken", section=section) for section in (FAN, PUMP)]
+    rule = Write("rule", 0, {str(curve.section): curve for curve in curves}, tolerant=True)
+    with pytest.raises(RuntimeError, match="fan section 00: a damaged recording") as raised:
+        run(store, rule)
+    assert rule.builds == 0
+    assert raised.value.__notes__ == [
+        f"(while building curve of fan section 00 in {store.root / 'curve' / 'fan section 00'}/"
+        f"{describe(curves[0]).key})"
+    ]
 
 
 def test_where_a_failed_section_is_mended_only_that_is_built(store):
