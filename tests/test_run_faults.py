@@ -1,6 +1,7 @@
 """Faults of whole runs, over all stages: killed processes, full disks, damaged artifacts."""
 
 import contextlib
+import logging
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -19,6 +20,7 @@ from unittest import mock
 import pytest
 
 import fsasd.cli.main as app
+from fsasd.pipeline.collect import collect
 from fsasd.pipeline.runner import Runner
 from fsasd.pipeline.stage import Stage
 from fsasd.store.key import KEY
@@ -41,6 +43,18 @@ LEFTOVERS = ("*.partial", "*.unfinished", "*.replaced", ".tables")
 TIMEOUT = 120
 
 
+@contextlib.contextmanager
+def announced():
+    """Log when the tables are begun: nothing else does."""
+
+    def call(*args):
+        logging.getLogger(__name__).info("collect: begun")
+        return collect(*args)
+
+    with mock.patch("fsasd.pipeline.execute.collect", call):
+        yield
+
+
 class Command:
     """The command in a process of its own, started in a folder that gets store and run folders.
 
@@ -50,7 +64,7 @@ class Command:
         fault: Entered around the command in its process.
     """
 
-    def __init__(self, folder, *overrides, fault=contextlib.nullcontext):
+    def __init__(self, folder, *overrides, fault=announced):
         reader, writer = FORKSERVER.Pipe(duplex=False)
         arguments = folder, [*COMMAND, *overrides], writer, fault
         self.process = FORKSERVER.Process(target=_main, args=arguments)
@@ -171,7 +185,7 @@ MOMENTS = {
     "start": r"\A",
     "factory": "factory: building",
     **{stage: f"{stage}.*: building" for stage in STAGES},
-    "collect": r"section 00: (keeps|chosen)",
+    "collect": "collect: begun",
 }
 """What is being done after which message."""
 
