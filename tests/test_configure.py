@@ -33,10 +33,8 @@ def test_groups_of_the_configuration_are_objects_or_what_makes_them(experiment):
 
 
 def test_nothing_is_made_of_groups_that_are_not_chosen(experiment):
-    run = experiment(
-        "generator=none", "logger=null", "~callbacks.evaluation", "synthesis.encoders=null"
-    )
-    assert (run.generator, run.logger, run.pretrain) == (None, None, {})
+    run = experiment("generator=none", "~callbacks.evaluation", "synthesis.encoders=null")
+    assert (run.generator, run.pretrain) == (None, {})
     assert "evaluation" not in run.callbacks
     assert not run.synthesis.encoders
     assert not run.trains_generator
