@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 
@@ -92,7 +93,8 @@ def _mark_not_needed(rows: Mapping[Stage, dict[str, object]]) -> None:
 
 def _why(step: Step, before: Mapping[Stage, dict[str, object]]) -> list[str]:
     """Return the reasons that are the stage's own, and which of its inputs are built before it."""
-    reasons = [line for line in step.why if not line.startswith("input ")]
+    # The stage's own differences come first; where inputs are listed, the rest are of inputs, too.
+    reasons = list(itertools.takewhile(lambda line: not line.startswith("input "), step.why))
     built = {needed.name for _, needed in step.stage.input_stages() if _is_built(needed, before)}
     if built:
         return [*reasons, f"{', '.join(sorted(built))} before it"]
