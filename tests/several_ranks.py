@@ -71,6 +71,8 @@ def run(work, *args, seconds=60, **options):
 
 
 def _run(work, rank, args, variables, results):
+    # Of the process that has started this one, which may have been a rank itself.
+    os.environ.pop("FSASD_RANKS", None)
     os.environ.update(variables)
     try:
         result = work(rank, *args)

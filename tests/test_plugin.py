@@ -56,8 +56,8 @@ def test_it_is_swept_together_with_ours(plugin):
     )
     assert done.returncode == 0, done.stderr
     knn, loudness = (pd.read_csv(plugin / f"sweep/{job}/selection.csv") for job in (0, 1))
-    assert {"k", "density"} <= set(knn.columns)
-    assert loudness["quantile"].tolist() == [0.1, 0.5, 0.9]
+    assert {"param.k", "param.density"} <= set(knn.columns)
+    assert loudness["param.quantile"].tolist() == [0.1, 0.5, 0.9]
     assert (plugin / "sweep/1/models/pump/section_00/detector.json").is_file()
-    made = [path.name for path in (plugin / "outputs/store/synthesise").iterdir() if path.is_dir()]
+    made = list((plugin / "outputs/store/synthesise").glob("*/*/provenance.json"))
     assert len(made) == 1, "both choose on the same synthetic clips"

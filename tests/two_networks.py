@@ -72,6 +72,9 @@ def main(root: Path, folder: Path, encoder: str, devices: int) -> None:
             save_file(classifier.weights(), folder / f"{name}.safetensors")
     cmae = CMAE(frames=32, dim=16, depth=2, heads=2, epochs=1, class_epochs=1, batch_size=8)
     cmae.prepare(clips, folder / "cmae", trainer)
+    if rank == 0:
+        (network,) = (folder / "cmae" / "shared").glob("*.safetensors")
+        network.rename(folder / "cmae" / "network.safetensors")
 
 
 if __name__ == "__main__":

@@ -163,6 +163,8 @@ class Clips(Sequence[Clip]):
             # Threads would take longer to start than it takes to read.
             yield self.cache.get(front_end, self[0])
             return
+        # Python 3.11 may fail to parse in several threads at a time: a plug-in's code is read here.
+        code_of(front_end)
         workers = joblib.cpu_count()
         ahead: deque[Future[np.ndarray]] = deque()
         # One clip is too small to share: an OpenMP thread for each of several clips is faster.

@@ -210,9 +210,10 @@ def _torchrun_has_a_store() -> bool:
 
 def _address(cluster: ClusterEnvironment | None) -> tuple[str, int]:
     """Return where rank 0 listens: host and port, 0 for any that is free."""
-    inherited = os.environ.get(_ADDRESS) if rank() > 0 else None
-    if inherited and not isinstance(cluster, (TorchElasticEnvironment, SLURMEnvironment)):
-        host, _, number = inherited.rpartition(":")
+    # Those that Lightning starts have a local rank; others may inherit the address of another run.
+    of_lightning = rank() > 0 and os.environ.get("LOCAL_RANK") and os.environ.get(_ADDRESS)
+    if of_lightning and not isinstance(cluster, (TorchElasticEnvironment, SLURMEnvironment)):
+        host, _, number = os.environ[_ADDRESS].rpartition(":")
         return host, int(number)
     if cluster is None:
         if rank() > 0:
