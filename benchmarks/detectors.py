@@ -237,10 +237,10 @@ are in percent, means over seeds; ± is the spread over seeds, in brackets is th
 interval over machines and clips. The official score is a harmonic mean: a single AUC of 0, as eight
 test clips may give, makes it 0.
 
-Rows of detectors with networks, here and below, were measured before log-mels were computed in
-NumPy and k-means had points in canonical order (its centres are references of fkie and statex); the
-command measures them again. With 4 to 92 training clips TWFR-GMM's covariance is shrunk, except in
-twfr_gmm_paper and guan_heu_system2.""",
+Rows of detectors with networks, here and below, but for those of autoencoder and flow, were
+measured before log-mels were computed in NumPy and k-means had points in canonical order (its
+centres are references of fkie and statex); the command measures them again. With 4 to 92 clips
+TWFR-GMM's covariance is shrunk, except in twfr_gmm_paper and guan_heu_system2.""",
     "factory": """\
 A simulation: it shows how detectors differ, not how good they are. The columns are those above.
 Networks with long trainings had fewer epochs than by default, as noted with their seeds: their

@@ -187,7 +187,7 @@ def _prepare(folder: Path, stages: Sequence[str]) -> None:
             f"{folder}: expected what synthesis or detection left there, found nothing to "
             "report: say hydra.run.dir=<folder of the run>, or add these to stages"
         )
-    if {"synthesise", "detect"} & set(stages):
+    if {"synthesise", "judge", "curve", "rule", "detect"} & set(stages):
         unlink(folder)
 
 
