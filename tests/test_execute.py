@@ -63,6 +63,19 @@ def test_the_same_experiment_again_builds_nothing(experiment, tmp_path):
     assert tables[0] == tables[1]
 
 
+def test_results_of_a_section_appear_before_those_of_all(experiment, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr("fsasd.pipeline.execute.collect", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        execute(experiment, tmp_path / "store", tmp_path / "run")
+    assert not (tmp_path / "run/metrics.csv").exists()
+    assert (tmp_path / "run/models/bearing/section_00/detector.json").is_file()
+    (scores,) = (tmp_path / "run/scores").glob("anomaly_score_bearing_section_00_test*.csv")
+    assert len(scores.read_text().splitlines()) == 16
+
+
 def test_without_a_generator_the_default_setting_is_used(experiment, tmp_path):
     experiment.generator = None
     outcome = execute(experiment, tmp_path / "store", tmp_path / "run")

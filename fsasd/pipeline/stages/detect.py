@@ -10,11 +10,12 @@ from fsasd.data.clips import Clips
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.description import describe_clips
 from fsasd.data.names import SectionId
-from fsasd.detection.section import MODEL, detect, in_section, require_clips
+from fsasd.detection.section import MODEL, detect, in_section, load_scores, require_clips
 from fsasd.detectors.saved import SHARED
 from fsasd.evaluation.calibration import require_rate
+from fsasd.evaluation.submission import write_decisions, write_scores
 from fsasd.pipeline.experiment import Experiment
-from fsasd.pipeline.run_folder import link
+from fsasd.pipeline.run_folder import link, note
 from fsasd.pipeline.stage import Stage, Value
 from fsasd.pipeline.stages import curve, rule
 from fsasd.pipeline.stages.train import prepared, trainings
@@ -63,12 +64,16 @@ class Detect(Stage):
         require_clips(self.train, self.test)
 
     def publish(self, artifact: Path, run: Path) -> None:
-        """The saved detector; its scores are in the tables of all sections (``collect``)."""
+        """The saved detector and the score files; tables are of all sections (``collect``)."""
         assert self.section is not None
         name = f"models/{self.section.machine}/section_{self.section.section}"
         link(artifact / MODEL, run, name, without=[SHARED])
         if (artifact / MODEL / SHARED).is_dir():
             link(artifact / MODEL / SHARED, run, f"models/{SHARED}")
+        note(run, ["scores"])
+        scored = load_scores(artifact)
+        write_scores(run / "scores", *scored.section, scored.files, scored.scores)
+        write_decisions(run / "scores", *scored.section, scored.files, scored.decisions)
 
     def build(self, folder: Path, inputs: Mapping[str, Any]) -> None:
         """Fit, score, calibrate."""
