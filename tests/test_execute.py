@@ -76,6 +76,17 @@ def test_results_of_a_section_appear_before_those_of_all(experiment, tmp_path, m
     assert len(scores.read_text().splitlines()) == 16
 
 
+def test_simulated_recordings_are_kept_as_long_as_the_run_that_used_them(experiment, tmp_path):
+    recordings = {"references": ["fan"], "targets": ["pump"], "seconds": 0.5, "train_clips": 4,
+                  "target_domain_clips": 1, "test_clips": 2}  # fmt: skip
+    experiment.data = FirstShotDataModule.from_factory(tmp_path / "store", recordings)
+    experiment.generator = None
+    execute(experiment, tmp_path / "store", tmp_path / "run")
+    (factory,) = (tmp_path / "store/factory").glob("*/provenance.json")
+    (used,) = (tmp_path / "store/runs").iterdir()
+    assert factory.parent.name in used.read_text()
+
+
 def test_without_a_generator_the_default_setting_is_used(experiment, tmp_path):
     experiment.generator = None
     outcome = execute(experiment, tmp_path / "store", tmp_path / "run")

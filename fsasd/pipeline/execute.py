@@ -117,6 +117,10 @@ def build(
     if rank() == 0:
         with doing(f"writing to {folder}"):
             run.data.caption_table().to_csv(folder / "captions.csv", index=False)
+        # A simulated factory lies in the store, too.
+        path, root = run.data.clips[0].path.resolve(), lookup.store.root
+        if path.is_relative_to(root):
+            lookup.store.use(folder, root.joinpath(*path.relative_to(root).parts[:2]))
     outcome = Runner(lookup, {stage.name for stage in asked}, publish).run(with_inputs(asked))
     if rank() == 0:
         with doing(f"writing the results to {folder}"):
