@@ -31,14 +31,23 @@ def process_batch(batch_size: int, processes: int = 1, accumulate: int = 1) -> i
     """
     parts = processes * accumulate
     if batch_size % parts or batch_size < 1:
-        below, above = batch_size // parts * parts, -(-max(batch_size, 1) // parts) * parts
-        nearest = " or ".join(str(size) for size in (below, above) if size > 0)
         raise ValueError(
             f"data.batch_size: expected a multiple of {parts}, found {batch_size}. These examples "
             f"of an optimizer step are divided among {processes} processes with {accumulate} "
-            f"accumulated batches each (trainer.accumulate_grad_batches): set it to {nearest}"
+            "accumulated batches each (trainer.accumulate_grad_batches): set it to "
+            f"{nearest_multiples(batch_size, parts)}"
         )
     return batch_size // parts
+
+
+def nearest_multiples(number: int, unit: int) -> str:
+    """Return the multiples of a unit below and above a number, those above 0, for a message.
+
+    >>> nearest_multiples(6, 4), nearest_multiples(3, 4)
+    ('4 or 8', '4')
+    """
+    below, above = number // unit * unit, -(-max(number, 1) // unit) * unit
+    return " or ".join(str(size) for size in (below, above) if size > 0)
 
 
 class Draw(int):

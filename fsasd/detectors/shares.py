@@ -21,6 +21,8 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DistributedSampler
 
+from fsasd.data.draws import nearest_multiples
+
 
 class Share(NamedTuple):
     """The part of each global batch that one process has, by its rank."""
@@ -59,12 +61,10 @@ def require_whole_shares(batch_size: int, ranks: int, name: str = "batch_size") 
     """
     unit = 2 * ranks
     if ranks > 1 and (batch_size < 1 or batch_size % unit):
-        below, above = batch_size // unit * unit, -(-max(batch_size, 1) // unit) * unit
-        nearest = " or ".join(str(size) for size in (below, above) if size > 0)
         raise ValueError(
             f"{name}: expected a multiple of {unit}, found {batch_size}. It is divided among "
             f"{ranks} processes, and each takes whole pairs, since examples are mixed in pairs: "
-            f"set {name} to {nearest}, or train on fewer devices"
+            f"set {name} to {nearest_multiples(batch_size, unit)}, or train on fewer devices"
         )
 
 
