@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,17 @@ from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import read_clips
 from fsasd.data.simulate import write_factory
 from fsasd.generation import checkpoint
+from fsasd.settings.code import package_code
+
+
+@pytest.fixture(autouse=True)
+def forget_plugins():
+    """Forget the packages ``my_*`` that a test wrote: the next may write others of these names."""
+    yield
+    if written := [name for name in sys.modules if name.startswith("my_")]:
+        for name in written:
+            del sys.modules[name]
+        package_code.cache_clear()
 
 
 @pytest.fixture(scope="session")

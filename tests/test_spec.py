@@ -1,7 +1,5 @@
 """Settings as part of keys: weights by content, plug-ins with their code."""
 
-import sys
-
 import numpy as np
 import pytest
 from sklearn.covariance import LedoitWolf
@@ -29,8 +27,6 @@ def plugins(tmp_path, monkeypatch):
 
     yield write
     package_code.cache_clear()
-    for name in [name for name in sys.modules if name.startswith("my_")]:
-        del sys.modules[name]
 
 
 def test_plain_settings_stay_as_they_are():

@@ -54,8 +54,6 @@ def plugin(tmp_path, monkeypatch):
     ]
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    for name in ("my_package", "my_package.hum", "my_package.murmur"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
