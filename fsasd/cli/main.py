@@ -16,7 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from fsasd.cli import configure, resolvers
+from fsasd.cli import configure, launching, resolvers
 from fsasd.cli.paths import keep_paths
 from fsasd.cli.plan import print_plan
 from fsasd.cli.sweep import mark_failed, unmark
@@ -34,6 +34,7 @@ from fsasd.report import console, paper_table, write_report, write_tables
 from fsasd.report.headline import objective
 from fsasd.report.results import Results
 from fsasd.runtime.errors import doing, message
+from fsasd.runtime.launchers import begin_job
 from fsasd.runtime.memory import keep_freed_memory
 from fsasd.runtime.processes import end_with_other_ranks, limit_messages
 from fsasd.runtime.ranks import rank
@@ -55,11 +56,12 @@ def main(cfg: DictConfig) -> float | None:
         where a section failed.
     """
     resolvers.register()
+    hydra_config = HydraConfig.get()
+    begin_job(launching.parallel(hydra_config))
     limit_messages()
     keep_freed_memory()
     end_with_other_ranks()
     np.set_printoptions(precision=4)
-    hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     keep_paths(cfg, hydra_config.runtime.cwd)
     if rank() == 0:
