@@ -38,7 +38,6 @@ import fsasd.cli.main  # noqa: F401  the resolvers that configurations use
 from fsasd.cli.sweep import cells
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.detection.section import sections
 from fsasd.detectors import available
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import Section, metrics_table, section_metrics
@@ -105,23 +104,22 @@ def _measured(detector: Detector, data: FirstShotDataModule, folder: Path) -> di
     if detector.network_spec():
         normals = data.clips.where(split="train", label="normal")
         training += _seconds(detector.prepare, normals, folder / "prepared")
-    for machine in [*data.references, *data.targets]:
-        for section, section_clips in sections(data.machine(machine)):
-            if len(set(section_clips.where(split="test").labels.tolist())) < 2:
-                continue
-            # With empty caches, so that times include features.
-            train, test = (
-                Clips(list(section_clips.where(**which)), FeatureCache())
-                for which in ({"split": "train", "label": "normal"}, {"split": "test"})
-            )
-            fitted = clone(detector)
-            training += _seconds(fitted.fit, train)
-            started = time.process_time()
-            scores = fitted.score(test)
-            scoring += time.process_time() - started
-            count += len(test)
-            scored.append(Section(test.labels, test.domains, scores))
-            metrics[machine, section] = section_metrics(test.labels, test.domains, scores)
+    for (machine, section), section_clips in data.clips.sections.items():
+        if len(set(section_clips.where(split="test").labels.tolist())) < 2:
+            continue
+        # With empty caches, so that times include features.
+        train, test = (
+            Clips(list(section_clips.where(**which)), FeatureCache())
+            for which in ({"split": "train", "label": "normal"}, {"split": "test"})
+        )
+        fitted = clone(detector)
+        training += _seconds(fitted.fit, train)
+        started = time.process_time()
+        scores = fitted.score(test)
+        scoring += time.process_time() - started
+        count += len(test)
+        scored.append(Section(test.labels, test.domains, scores))
+        metrics[machine, section] = section_metrics(test.labels, test.domains, scores)
     interval = bootstrap_official(scored, draw_sections=True)
     table = metrics_table(metrics, (interval.low, interval.high))
     mean = table.set_index("machine").loc["arithmetic mean"]

@@ -3,6 +3,7 @@ import os
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fsasd.data.feature_file import read_features, write_features
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, AudioError, read
+from fsasd.data.table import ClipTable
 from fsasd.detectors.cmae import Image
 from fsasd.settings.code import package_code
 
@@ -289,3 +291,45 @@ def test_features_that_are_no_numbers_are_an_error_that_names_the_file(make_wav)
     with pytest.raises(AudioError, match=r"silent\.wav: its features are NaN or infinite"):
         cache.get(logarithm, silent)
     assert not cache.holds(logarithm, silent)
+
+
+@pytest.fixture
+def two_machines():
+    rows = [("fan", "01"), ("pump", None), ("fan", None), ("fan", "00"), ("pump", "02")]
+    return Clips(
+        Clip(Path(f"{i}.wav"), machine, section=section, split="train" if i % 2 else "test")
+        for i, (machine, section) in enumerate(rows)
+    )
+
+
+def test_clips_are_split_by_section_in_order(two_machines):
+    split = two_machines.sections
+    assert list(map(str, split)) == [
+        "fan section 00", "fan section 01", "pump section 00", "pump section 02",
+    ]  # fmt: skip
+    assert [clip.path.stem for clip in split["fan", "00"]] == ["2", "3"]
+
+
+def test_a_machine_of_some_clips_is_only_that_of_these(two_machines):
+    assert [clip.path.stem for clip in two_machines.where(machine="fan", split="test")] == [
+        "0",
+        "2",
+    ]
+    some = two_machines[[4, 3]]
+    assert [clip.path.stem for clip in some.where(machine="pump")] == ["4"]
+    assert [clip.path.stem for clip in some.where(split="test")] == ["4"]
+    assert len(some.where(machine="valve")) == 0
+
+
+def test_asking_for_each_machine_in_turn_visits_a_clip_once(monkeypatch):
+    visited = []
+    of_kinds = ClipTable._groups
+
+    def counted(self, group_of, rows):
+        visited.append(len(rows))
+        return of_kinds(self, group_of, rows)
+
+    monkeypatch.setattr(ClipTable, "_groups", counted)
+    clips = Clips(Clip(Path(f"{i}.wav"), f"m{i % 50}") for i in range(500))
+    assert sum(len(clips.where(machine=f"m{i}")) for i in range(50)) == 500
+    assert sum(visited) == 500

@@ -17,11 +17,9 @@ from fsasd.detection.section import (
     SectionResult,
     calibrate,
     file_names,
-    in_section,
     load_scores,
     read_decision,
     run_section,
-    sections,
 )
 from fsasd.detection.tables import evaluate, write
 from fsasd.detectors.base import load
@@ -276,19 +274,6 @@ def test_a_baseline_outside_the_grid_is_named(train, test_clips):
     selector = Selector({"r": [0.0, 1.0]}, baselines=[{"r": 0.5}])
     with pytest.raises(ValueError, match=r"setting \{'r': 0\.5\} is not in the grid"):
         run_section(TWFRGMM(), selector, train, test_clips, test_clips[::2])
-
-
-def test_sections_of_a_machine_are_split(bearing):
-    clips = Clips(
-        [
-            replace(clip, section=section)
-            for clip, section in zip(bearing[:5], ["01", "00", None, "01", "00"], strict=True)
-        ]
-    )
-    split = sections(clips)
-    assert [name for name, _ in split] == ["00", "01"]
-    assert [clip.path for clip in split[0][1]] == [clips[i].path for i in (1, 2, 4)]
-    assert list(in_section(clips, "01")) == list(split[1][1])
 
 
 # Odd training clips, and scores that are no numbers

@@ -95,3 +95,13 @@ def test_ten_thousand_clips_take_one_megabyte():
     clips, kinds, kept = map(int, subprocess.check_output([sys.executable, "-c", _READ]).split())
     assert (clips, kinds) == (10_000, 9)
     assert kept < 1e6
+
+
+@given(st.lists(clips, max_size=6))
+def test_rows_are_split_as_if_each_clip_were_asked(several):
+    chosen = np.arange(len(several))[::-1]
+    expected = {}
+    for i in chosen:
+        expected.setdefault(several[i].machine, []).append(i)
+    split = ClipTable(several).split(lambda clip: clip.machine, chosen)
+    assert {machine: rows.tolist() for machine, rows in split.items()} == expected

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fsasd.data.names import SectionId
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:
@@ -49,3 +51,8 @@ class Clip:
     recording: str | None = None
     type: str | None = None
     site: str | None = None
+
+    @property
+    def section_id(self) -> SectionId:
+        """Machine and section, ``00`` where it has none: what a detector is fitted for."""
+        return SectionId(self.machine, self.section or "00")

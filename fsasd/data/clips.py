@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -18,6 +19,7 @@ from fsasd.data.audio_files import printable
 from fsasd.data.content import content_hash, content_hashes
 from fsasd.data.feature_file import DamagedFileError, read_features, write_features
 from fsasd.data.metadata import Clip
+from fsasd.data.names import SectionId
 from fsasd.data.recording import READER, AudioError, read
 from fsasd.data.table import ClipTable
 from fsasd.settings.code import code_of
@@ -150,8 +152,11 @@ class Clips(Sequence[Clip]):
     def __getitem__(self, index):
         if isinstance(index, (int, np.integer)):
             return self._table[self._rows[index]]
+        return self._of(self._rows[index])
+
+    def _of(self, rows: np.ndarray) -> Clips:
         chosen = Clips(self, self.cache)
-        chosen._rows = self._rows[index]
+        chosen._rows = rows
         return chosen
 
     def features(self, front_end: FrontEnd) -> Iterator[np.ndarray]:
@@ -177,14 +182,40 @@ class Clips(Sequence[Clip]):
                 yield ahead.popleft().result()
 
     def where(self, **known: str | None) -> Clips:
-        """Return the clips whose fields equal ``known``, e.g. ``where(split="train")``."""
+        """Return the clips whose fields equal ``known``, e.g. ``where(split="train")``.
+
+        Clips are indexed by machine the first time that one is asked for: to ask for each machine
+        in turn visits a clip no more often than to ask for one.
+        """
+        if (machine := known.pop("machine", None)) is not None:
+            of_machine = self._machines.get(machine, self[:0])
+            return of_machine.where(**known) if known else of_machine
         return self.filter(lambda clip: all(getattr(clip, k) == v for k, v in known.items()))
 
     def filter(self, predicate: Callable[[Clip], bool]) -> Clips:
         """Return the clips of which a predicate holds; it sees all but their paths."""
         return self[np.array(self.groups(predicate), dtype=bool)]
 
-    @property
+    def split(self, group_of: Callable[[Clip], T]) -> dict[T, Clips]:
+        """Return the clips of each group, by anything but their paths; each is visited once.
+
+        >>> clips = Clips(Clip(Path(f"{i}.wav"), "fan", domain="st"[i % 2]) for i in range(5))
+        >>> {domain: len(some) for domain, some in clips.split(lambda clip: clip.domain).items()}
+        {'s': 3, 't': 2}
+        """
+        split = self._table.split(group_of, self._rows)
+        return {group: self._of(rows) for group, rows in split.items()}
+
+    @cached_property
+    def sections(self) -> dict[SectionId, Clips]:
+        """The clips of each section, in the order of machines and sections."""
+        return dict(sorted(self.split(lambda clip: clip.section_id).items()))
+
+    @cached_property
+    def _machines(self) -> dict[str, Clips]:
+        return self.split(lambda clip: clip.machine)
+
+    @cached_property
     def kinds(self) -> list[Clip]:
         """The distinct clips, compared without their paths."""
         return self._table.kinds(self._rows)

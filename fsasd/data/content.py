@@ -120,6 +120,7 @@ class _HashTable:
             read = functools.partial(_sha256, strict=strict)
             if len(rest) > 1:
                 with ThreadPoolExecutor(joblib.cpu_count(), "content") as threads:
+                    # No more than a batch of them is queued.
                     hashes = dict(zip(rest, threads.map(read, rest.values()), strict=True))
             else:
                 hashes = {key: read(path) for key, path in rest.items()}

@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 import unicodedata
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from typing import NamedTuple
 
 NAME_BYTES = 128
@@ -148,7 +148,7 @@ def as_written(names: Iterable[object], known: Iterable[str], what: str) -> list
     ['101', '1e3', 'null', 'fann']
     """
     _require_list(names, what)
-    known = list(known)
+    known = set(known)
     return [_meant(name, known, what) for name in names]
 
 
@@ -164,22 +164,22 @@ def require_known(names: Iterable[str], known: Iterable[str], what: str) -> None
     fsasd.data.names.MetadataError: 'fann' is not among the machines: fan. Did you mean 'fan'?
     """
     _require_list(names, what)
-    known = sorted(known)
+    known = set(known)
     for name in names:
         if name not in known:
             lower = {k.lower(): k for k in known}
             near = difflib.get_close_matches(str(name).lower(), lower, n=1)
             hint = f". Did you mean '{lower[near[0]]}'?" if near else ""
-            there = ", ".join(known) or "none"
+            there = ", ".join(sorted(known)) or "none"
             raise MetadataError(f"'{name}' is not among the {what}: {there}{hint}")
 
 
-def _meant(name: object, known: list[str], what: str) -> str:
+def _meant(name: object, known: Collection[str], what: str) -> str:
     # As a configuration writes it.
     text = "null" if name is None else spelling(name)
     if text in known or isinstance(name, str):
         return text
-    meant = [k for k in known if _value(k) == _value(text)]
+    meant = sorted(k for k in known if _value(k) == _value(text))
     if len(meant) > 1:
         quoted = " or ".join(f'"{k}"' for k in meant)
         raise MetadataError(f"{what}: {text} may be {quoted}: write the name in quotes")

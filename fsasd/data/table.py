@@ -68,9 +68,29 @@ class ClipTable:
 
     def groups(self, group_of: Callable[[Clip], T], rows: np.ndarray) -> list[T]:
         """Return the group of the clip in each of these rows; it is computed once for each kind."""
-        kinds, place = np.unique(self._kind[rows], return_inverse=True)
-        groups = [group_of(self._kinds[kind]) for kind in kinds]
+        groups, place = self._groups(group_of, rows)
         return [groups[i] for i in place]
+
+    def split(self, group_of: Callable[[Clip], T], rows: np.ndarray) -> dict[T, np.ndarray]:
+        """Return the rows of each group, in their order; all are visited once.
+
+        >>> table = ClipTable(Clip(Path(f"{i}.wav"), "ab"[i % 2]) for i in range(5))
+        >>> table.split(lambda clip: clip.machine, np.arange(5))
+        {'a': array([0, 2, 4]), 'b': array([1, 3])}
+        """
+        groups, place = self._groups(group_of, rows)
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+        number = np.array([numbers[group] for group in groups], dtype=np.int32)[place]
+        order = np.argsort(number, kind="stable")
+        ends = np.cumsum(np.bincount(number, minlength=len(numbers)))
+        return dict(zip(numbers, np.split(rows[order], ends[:-1]), strict=True)) if numbers else {}
+
+    def _groups(
+        self, group_of: Callable[[Clip], T], rows: np.ndarray
+    ) -> tuple[list[T], np.ndarray]:
+        """Return the groups of these rows' kinds, and for each row its place among them."""
+        kinds, place = np.unique(self._kind[rows], return_inverse=True)
+        return [group_of(self._kinds[kind]) for kind in kinds], place
 
 
 # NumPy's strings hold no name that is not UTF-8; a name's bytes are as many characters of Latin 1.

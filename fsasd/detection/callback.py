@@ -16,7 +16,6 @@ from fsasd.data.clips import Clips, FeatureCache, FrontEnd
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId
-from fsasd.detection.section import sections
 from fsasd.detectors.base import Detector
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.generation.base import Generator
@@ -122,9 +121,9 @@ class DetectorEvaluation(L.Callback):
         """Evaluate this process's share of the sections."""
         rank, ranks = share
         of_section = [
-            (SectionId(machine, section), clips)
-            for machine in data.references
-            for section, clips in sections(data.machine(machine))
+            (section, clips)
+            for section, clips in data.clips.sections.items()
+            if clips[0].role == "reference"
         ]
         values: Values = {}
         for section, clips in of_section[rank::ranks]:

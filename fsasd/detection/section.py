@@ -330,20 +330,9 @@ def warn_of_gap(name: object, selection: Selection) -> None:
         )  # fmt: skip
 
 
-def sections(clips: Clips) -> list[tuple[str, Clips]]:
-    """Split the clips of a machine by section, for which DCASE wants a detector each."""
-    names = sorted({clip.section or "00" for clip in clips})
-    return [(name, in_section(clips, name)) for name in names]
-
-
 def section_of(clips: Clips) -> SectionId:
     """Return the section that clips are of, by the first of them."""
-    return SectionId(clips[0].machine, clips[0].section or "00")
-
-
-def in_section(clips: Clips, section: str) -> Clips:
-    """Return a machine's clips of a section; a clip without one is of the section ``00``."""
-    return clips.filter(lambda clip: (clip.section or "00") == section)
+    return clips[0].section_id
 
 
 def require_clips(train: Clips, test: Clips) -> None:

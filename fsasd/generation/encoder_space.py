@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from fsasd.data.clips import Clips, FrontEnd
-from fsasd.data.content import content_hashes
+from fsasd.data.content import content_hashes, digest
+from fsasd.data.description import describe_clips
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId
@@ -18,6 +20,9 @@ from fsasd.generation.prompts import clips_by_section
 
 ENCODER = LogMel.twfr()
 """The default encoder: log-mel statistics."""
+
+MIN_NORMALS = 3
+"""Fewest real normal clips: of fewer, the median spacing depends on a single pair."""
 
 
 @runtime_checkable
@@ -66,7 +71,7 @@ class RealClips:
 
     def sections(self) -> list[SectionId]:
         """Return the sections of which there are clips, in order."""
-        return list(clips_by_section(self.clips))
+        return list(self._rows)
 
     def normals(self, section: SectionId) -> RealClips:
         """Return the normal training clips of a section."""
@@ -84,9 +89,38 @@ class RealClips:
         """Return each recording's caption."""
         return dict(zip(self.contents(), self.captions, strict=True))
 
+    @cached_property
+    def described(self) -> dict[str, Any]:
+        """What the key of a result holds of them: ``clips`` and ``captions``."""
+        return {"clips": describe_clips(self.clips), "captions": digest(self.captions)}
+
+    @cached_property
+    def with_anomalies(self) -> list[SectionId]:
+        """The sections that have anomalous clips, and normal ones enough to compare them with."""
+        return [
+            section
+            for section in self._rows
+            if len(self.normals(section).clips) >= MIN_NORMALS
+            and len(self.anomalies(section).clips)
+        ]
+
+    @cached_property
+    def anomaly_distances(self) -> dict[SectionId, np.ndarray]:
+        """(n,) distances of their anomalies from their normal clips, in spacings of these."""
+        distances = {}
+        for section in self.with_anomalies:
+            around = Neighbourhood(self.normals(section))
+            points = around.place(self.anomalies(section).clips)
+            nearest = around.distances(points, [None] * len(points)).min(axis=1)
+            distances[section] = nearest / np.median(around.spacings())
+        return distances
+
+    @cached_property
+    def _rows(self) -> dict[SectionId, list[int]]:
+        return clips_by_section(self.clips)
+
     def _where(self, section: SectionId, predicate: Callable[[Clip], bool]) -> RealClips:
-        in_section = clips_by_section(self.clips).get(section, [])
-        chosen = [i for i in in_section if predicate(self.clips[i])]
+        chosen = [i for i in self._rows.get(section, []) if predicate(self.clips[i])]
         return RealClips(self.clips[chosen], [self.captions[i] for i in chosen])
 
 

@@ -11,12 +11,9 @@ import pandas as pd
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId
-from fsasd.generation.encoder_space import Neighbourhood, RealClips
+from fsasd.generation.encoder_space import MIN_NORMALS, Neighbourhood, RealClips
 from fsasd.generation.prompts import first_candidate
 from fsasd.generation.synthetic_clips import sources_of_derived
-
-MIN_NORMALS = 3
-"""Fewest real normal clips: of fewer, the median spacing depends on a single pair."""
 
 Scorer = Callable[[Clips, pd.DataFrame, RealClips], np.ndarray]
 """(clips, their rows of the manifest, real normal clips) of a section -> (n,), higher is better."""
@@ -74,7 +71,7 @@ class Filters:
         for section in sections:
             _require_normals(section, real.normals(section))
             if self.too_far is not None:
-                _with_anomalies(real, section.machine)
+                _require_anomalies(real, section.machine)
 
     def __call__(self, manifest: pd.DataFrame, folder: Path, real: RealClips) -> pd.DataFrame:
         """Return the manifest with reasons for what is not kept.
@@ -169,13 +166,9 @@ def far_limit(real: RealClips, machine: str, quantile: float) -> float:
     Raises:
         ValueError: No other machine has anomalous clips and normal clips to compare them with.
     """
-    ratios: list[float] = []
-    for other in _with_anomalies(real, machine):
-        around = Neighbourhood(real.normals(other))
-        points = around.place(real.anomalies(other).clips)
-        nearest = around.distances(points, [None] * len(points)).min(axis=1)
-        ratios += (nearest / np.median(around.spacings())).tolist()
-    return float(np.quantile(ratios, quantile))
+    _require_anomalies(real, machine)
+    others = [of for other, of in real.anomaly_distances.items() if other.machine != machine]
+    return float(np.quantile(np.concatenate(others), quantile))
 
 
 def mark_duplicates(manifest: pd.DataFrame) -> pd.DataFrame:
@@ -205,20 +198,12 @@ def _require_normals(section: SectionId, normals: RealClips) -> None:
         )
 
 
-def _with_anomalies(real: RealClips, machine: str) -> list[SectionId]:
-    others = [
-        other
-        for other in real.sections()
-        if other.machine != machine
-        and len(real.normals(other).clips) >= MIN_NORMALS
-        and len(real.anomalies(other).clips)
-    ]
-    if not others:
+def _require_anomalies(real: RealClips, machine: str) -> None:
+    if all(other.machine == machine for other in real.with_anomalies):
         raise ValueError(
             f"{machine}: too_far needs anomalous clips of another machine, found none: set "
             "synthesis.filters.too_far=null"
         )
-    return others
 
 
 def _reject(manifest: pd.DataFrame, rows: pd.Index, reason: str) -> None:

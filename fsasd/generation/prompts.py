@@ -343,7 +343,7 @@ def clips_by_section(clips: Sequence[Clip]) -> dict[SectionId, list[int]]:
     """
     groups: dict[SectionId, list[int]] = {}
     for i, clip in enumerate(clips):
-        groups.setdefault(SectionId(clip.machine, clip.section or "00"), []).append(i)
+        groups.setdefault(clip.section_id, []).append(i)
     return dict(sorted(groups.items()))
 
 

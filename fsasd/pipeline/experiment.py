@@ -12,7 +12,6 @@ from fsasd.data.clips import Clips
 from fsasd.data.content import content_hash
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.names import SectionId
-from fsasd.detection.section import sections
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.calibration import FALSE_ALARM_RATE
 from fsasd.selection.selector import Selector
@@ -152,11 +151,10 @@ class Experiment:
 
     def sections(self, role: str) -> dict[SectionId, Clips]:
         """Return the clips of each section of the machines of a role."""
-        machines = self.data.targets if role == "target" else self.data.references
         return {
-            SectionId(machine, section): clips
-            for machine in machines
-            for section, clips in sections(self.data.machine(machine))
+            section: clips
+            for section, clips in self.data.clips.sections.items()
+            if clips[0].role == role
         }
 
     def synthesised(self) -> dict[SectionId, Clips]:

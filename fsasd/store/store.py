@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -169,7 +170,7 @@ class Store:
             if before is None or after is None:
                 lines.append(f"input {name} {before or '(none)'} -> {after or '(none)'}")
                 continue
-            known = self.description(before), self.description(after)
+            known = self.description(before, old.section), self.description(after, new.section)
             inner = self.differences(known[0], known[1]) if known[0] and known[1] else []
             lines += [f"input {name}: {line}" for line in limited(inner, 3)]
             if not inner:
@@ -227,18 +228,21 @@ class Store:
         """
         return Provenance.read(path / PROVENANCE)
 
-    def description(self, key: str) -> Description | None:
+    def description(self, key: str, section: str | None = None) -> Description | None:
         """Return what determines an artifact: one asked for before, or one in the store.
 
         Args:
             key: Of the artifact.
+            section: Of an artifact that it is an input of: looked for first is where such inputs
+                are, among those of the section and those that all machines share.
 
         Returns:
             None where the key is not known.
         """
         if key in self._asked:
             return self._asked[key]
-        for pattern in (f"*/{key}", f"*/*/{key}"):
+        near = [f"*/{glob.escape(section_folder(section))}/{key}"] if section else []
+        for pattern in (f"*/{key}", *near, f"*/*/{key}"):
             folders, records = self.root.glob(pattern), self.root.glob(pattern + COLLECTED)
             for path in [*(folder / PROVENANCE for folder in folders), *records]:
                 with contextlib.suppress(OSError):

@@ -156,22 +156,23 @@ def _of_likeness(recordings: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _of_labels(data: FirstShotDataModule) -> Iterator[Finding]:
-    if not data.targets:
+    references, targets = set(data.references), set(data.targets)
+    if not targets:
         yield Finding("warning", None, "roles", "no target machine: nothing to detect", [])
-    if not data.references:
+    if not references:
         message = "no reference machine: a generator has no anomalies to learn from"
         yield Finding("warning", None, "roles", message, [])
     for machine in [*data.references, *data.targets]:
         clips = data.machine(machine)
         count = Counter((clip.split, clip.label) for clip in clips)
         tests = {label: n for (split, label), n in count.items() if split == "test"}
-        if machine in data.references and not any(label == "anomaly" for _, label in count):
+        if machine in references and not any(label == "anomaly" for _, label in count):
             message = "a reference machine without a labelled anomaly"
             yield Finding("warning", machine, "labels", message, [])
-        if machine in data.targets and not count["train", "normal"]:
+        if machine in targets and not count["train", "normal"]:
             message = "no normal training clip: nothing to fit a detector on"
             yield Finding("error", machine, "labels", message, [])
-        if machine in data.targets and not tests:
+        if machine in targets and not tests:
             yield Finding("error", machine, "labels", "no test clip: nothing to score", [])
         if None in tests and len(tests) > 1:
             paths = [printable(c.path) for c in clips if c.split == "test" and c.label is None]
@@ -181,7 +182,7 @@ def _of_labels(data: FirstShotDataModule) -> Iterator[Finding]:
 
 def _of_attributes(data: FirstShotDataModule) -> Iterator[Finding]:
     for machine in [*data.references, *data.targets]:
-        clips = [clip for clip in data.trainable if clip.machine == machine]
+        clips = data.trainable.where(machine=machine)
         keys = dict.fromkeys(key for clip in clips for key in clip.attributes)
         for key in keys:
             if lacking := [printable(clip.path) for clip in clips if key not in clip.attributes]:

@@ -29,6 +29,7 @@ from fsasd.data.recording import (
     one_channel,
     require_finite,
 )
+from fsasd.runtime.ahead import map_ahead
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,9 @@ def _table(clips: Sequence[Clip], measured: pd.DataFrame) -> pd.DataFrame:
 def _look_at(clips: Sequence[Clip], channel: int | str | None, look: Look) -> list[dict[str, Any]]:
     bar = Console(stderr=True)
     with ThreadPoolExecutor(joblib.cpu_count()) as threads:
-        measured = threads.map(lambda clip: _look(look, clip, channel), clips)
+        measured = map_ahead(
+            threads, lambda clip: _look(look, clip, channel), clips, 4 * joblib.cpu_count()
+        )
         return list(
             track(
                 measured,

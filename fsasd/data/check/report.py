@@ -106,10 +106,12 @@ def check(data: FirstShotDataModule, headers_only: bool = False) -> Report:
     """
     recordings = inspect(data.clips, data.cache.channel, headers_only)
     captions, failures = _captions(data)
+    no_captions = captions["caption"].iloc[:0]
     findings = [*find_in_recordings(recordings), *find_in_metadata(data), *failures]
     findings.sort(key=lambda finding: (finding.level != "error", finding.machine or ""))
+    of_machine = dict(list(captions.groupby("machine")["caption"]))
     machines = {
-        str(machine): _summary(data, str(machine), rows, captions[captions["machine"] == machine])
+        str(machine): _summary(data, str(machine), rows, of_machine.get(machine, no_captions))
         for machine, rows in recordings.groupby("machine")
     }
     return Report(recordings, machines, findings, headers_only)
@@ -128,10 +130,10 @@ def _captions(data: FirstShotDataModule) -> tuple[pd.DataFrame, list[Finding]]:
 
 
 def _summary(
-    data: FirstShotDataModule, machine: str, rows: pd.DataFrame, captions: pd.DataFrame
+    data: FirstShotDataModule, machine: str, rows: pd.DataFrame, captions: pd.Series
 ) -> dict[str, Any]:
     seconds = rows["seconds"].dropna()
-    distinct = captions["caption"].drop_duplicates()
+    distinct = captions.drop_duplicates()
     counts: Counter[tuple[str | None, ...]] = Counter()
     values: dict[str, set[str]] = {}
     clips = data.machine(machine)
@@ -191,6 +193,9 @@ def _table(machines: dict[str, dict[str, Any]], findings: Sequence[Finding]) -> 
             # In a narrow console cells are wrapped, headings are not.
             min_width=max(map(len, heading.split())),
         )
+    of_machine: dict[str, list[Finding]] = {}
+    for finding in findings:
+        of_machine.setdefault(finding.machine or "", []).append(finding)
     for machine, summary in machines.items():
         low, high = summary["seconds"]["min"], summary["seconds"]["max"]
         table.add_row(
@@ -201,16 +206,15 @@ def _table(machines: dict[str, dict[str, Any]], findings: Sequence[Finding]) -> 
             _slashed(summary, [{"domain": x} for x in ("source", "target")]),
             "" if low is None else f"{low:g}" if low == high else f"{low:g} to {high:g}",
             ", ".join(summary["rates"]),
-            _complaints(machine, findings),
+            _complaints(of_machine.get(machine, ())),
         )
     return table
 
 
-def _complaints(machine: str, findings: Sequence[Finding]) -> str:
-    """Count the clips of a machine that errors and warnings are about."""
-    of_machine = [finding for finding in findings if finding.machine == machine]
+def _complaints(findings: Sequence[Finding]) -> str:
+    """Count the clips that errors and warnings are about."""
     paths = {
-        level: {path for finding in of_machine if finding.level == level for path in finding.paths}
+        level: {path for finding in findings if finding.level == level for path in finding.paths}
         for level in ("error", "warning")
     }
     return f"{len(paths['error'])}/{len(paths['warning'])}" if any(paths.values()) else ""

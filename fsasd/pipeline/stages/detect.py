@@ -10,7 +10,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.description import describe_clips
 from fsasd.data.names import SectionId
-from fsasd.detection.section import MODEL, detect, in_section, load_scores, require_clips
+from fsasd.detection.section import MODEL, detect, load_scores, require_clips
 from fsasd.detectors.saved import SHARED
 from fsasd.evaluation.calibration import require_rate
 from fsasd.evaluation.submission import write_decisions, write_scores
@@ -91,7 +91,7 @@ class Detect(Stage):
 
 def test_clips(data: FirstShotDataModule, section: SectionId) -> Clips:
     """Return the test clips of a section, in the order in which they are scored."""
-    return in_section(data.machine(section.machine), section.section).where(split="test")
+    return data.clips.sections[section].where(split="test")
 
 
 def plan(run: Experiment, earlier: Mapping[str, Sequence[Stage]]) -> list[Stage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -60,9 +61,16 @@ def setting_of(section: SectionId) -> Any:
     """Return what reads the setting of a section from the artifact of ``Rule``."""
 
     def read(folder: Path) -> dict[str, Any]:
-        return json.loads((folder / SETTINGS).read_text("utf-8"))[str(section)]
+        path = folder / SETTINGS
+        return _settings(path, path.stat().st_mtime_ns)[str(section)]
 
     return read
+
+
+# All sections ask, and each needs one of all settings.
+@functools.lru_cache(maxsize=1)
+def _settings(path: Path, changed: int) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8"))
 
 
 def plan(run: Experiment, curves: Sequence[Curve]) -> list[Rule]:

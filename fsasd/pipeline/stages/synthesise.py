@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fsasd.data.captions import Captions
 from fsasd.data.clips import Clips
-from fsasd.data.content import digest
 from fsasd.data.description import describe_clips
 from fsasd.data.names import SectionId
-from fsasd.detection.section import in_section
 from fsasd.generation.encoder_space import RealClips
 from fsasd.generation.filters import Filters
 from fsasd.generation.judging import judge
@@ -119,8 +119,7 @@ class Judge(Stage):
         return {
             "filters": asked.filters.spec,
             "encoders": {name: one.spec for name, one in asked.encoders.items()},
-            "clips": describe_clips(self._real().clips),
-            "captions": digest(self._real().captions),
+            **self._real().described,
         }
 
     def check(self) -> None:
@@ -161,6 +160,13 @@ def real_clips(run: Experiment, section: SectionId) -> RealClips:
     Those of the section; of all machines only where a limit is taken from the anomalies of others.
     """
     clips = run.data.captioned
-    if run.synthesis.filters.settings.get("too_far") is None:
-        clips = in_section(clips.where(machine=section.machine), section.section)
-    return RealClips(clips, [run.data.captions(clip) for clip in clips])
+    if run.synthesis.filters.settings.get("too_far") is not None:
+        return _captioned(clips, run.data.captions)
+    of_section = clips.sections.get(section, clips[:0])
+    return RealClips(of_section, [run.data.captions(clip) for clip in of_section])
+
+
+# All sections share them; a sweep has an experiment for each job, of which none is to be kept.
+@functools.lru_cache(maxsize=1)
+def _captioned(clips: Clips, captions: Captions) -> RealClips:
+    return RealClips(clips, [captions(clip) for clip in clips])
