@@ -2,8 +2,8 @@
 
 from functools import cached_property
 
-import fsasd.cli.main as app
 from fsasd.cli import configure as configured
+from fsasd.cli.run import run
 from fsasd.pipeline.plan import plan
 from fsasd.store.key import Description
 from fsasd.store.store import Store
@@ -16,7 +16,7 @@ class Run:
         self.cfg, self.folder = cfg, folder
 
     def __call__(self):
-        return app.run(self.cfg, self.folder)[0]
+        return run(self.cfg, self.folder)[0]
 
     @cached_property
     def experiment(self):

@@ -57,16 +57,45 @@ def test_the_scripts_are_these_commands():
         assert callable(getattr(importlib.import_module(module), name))
 
 
-def test_help_and_version_load_no_torch():
-    code = (
-        "import sys; from fsasd.cli import commands\n"
-        "for asked in ('--help', '--version'):\n"
-        "    sys.argv[1:] = [asked]; commands.fsasd()\n"
-        "sys.exit('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("fsasd: first-shot anomalous sound detection")
+SLOW_IMPORTS = ["torch", "sklearn", "scipy.stats", "pandas", "matplotlib", "transformers"]
+"""Each takes longer than ``import numpy`` several times over (docs/speed.md)."""
+
+IN_ONE_PROCESS = f"""
+import sys
+from fsasd.cli import commands
+for command, *arguments in {{asked}}:
+    sys.argv = [command, *arguments]
+    try:
+        commands.run(command)
+    except SystemExit:
+        pass
+    loaded = [name for name in {SLOW_IMPORTS} if name in sys.modules]
+    assert not loaded, (command, arguments, loaded)
+"""
+
+
+def in_one_process(asked):
+    """Give one process several commands in turn, none of which may import what is slow."""
+    code = IN_ONE_PROCESS.format(asked=asked)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_help_and_version_import_nothing_slow():
+    asked = [[command, option] for command in COMMANDS for option in ("--version", "--help")]
+    done = in_one_process([*asked, ["fsasd", "plan", "-h"], ["fsasd", "seed=1", "--help"]])
     assert done.stderr == ""
+    assert done.stdout.count("fsasd: first-shot anomalous sound detection") == 3
+
+
+def test_what_is_wrong_with_a_command_is_said_before_anything_slow_is_imported(tmp_path):
+    wrong = [[command, "--no-such-option"] for command in COMMANDS]
+    others = [["fsasd", "detecto=knn"], ["fsasd-download", "dcase2023"]]
+    done = in_one_process([*wrong, *others, ["fsasd-store", "ls", "--store", str(tmp_path)]])
+    assert done.stderr.count(": error: ") == len(COMMANDS) + 1
+    assert "Did you mean 'detector'?" in done.stderr
+    assert "expected an EDITION and --root DIR" in done.stderr
 
 
 def test_the_page_names_every_group_and_only_choices_that_there_are():

@@ -29,11 +29,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsasd.cli.download import main
-from fsasd.data.download import DownloadError, download
 from fsasd.data.download.archive import unpack
 from fsasd.data.download.catalogue import FOLDERS, Archive, archives, editions
+from fsasd.data.download.download import download
 from fsasd.data.download.folder import UNPACKED, DataFolder
-from fsasd.data.download.transfer import StoppedError, Zenodo
+from fsasd.data.download.transfer import DownloadError, StoppedError, Zenodo
 from fsasd.data.metadata import read_clips
 from fsasd.data.names import MetadataError
 

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from runs import Run
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
-import fsasd.cli.main as app
+import fsasd.cli.run as app
 from fsasd.cli import configure as configured
 from fsasd.cli.sweep import mark_failed
 from fsasd.data.audio_files import path_of

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from hydra import compose, initialize_config_module
 
-import fsasd.cli.main as app
+import fsasd.cli.run as app
 
 
 @pytest.fixture

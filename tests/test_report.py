@@ -20,10 +20,12 @@ from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.calibration import Calibration
 from fsasd.evaluation.metrics import SectionMetrics, metrics_table, section_metrics
-from fsasd.report import console, figures, listening, mark_submission, objective, page, write_report
+from fsasd.report import figures, listening, page
 from fsasd.report.comparison import compare_settings, decisions, top_settings
-from fsasd.report.headline import headline
-from fsasd.report.results import Results, is_path
+from fsasd.report.console import console
+from fsasd.report.headline import headline, objective
+from fsasd.report.page import write_report
+from fsasd.report.results import Results, is_path, mark_submission
 
 MACHINES = ("bearing", "pump")
 GRID = np.linspace(0, 1.1, 12).round(2)

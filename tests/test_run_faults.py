@@ -248,7 +248,7 @@ WRITERS = {
     **{stage: ("fsasd.pipeline.runner.Runner._built", stage) for stage in STAGES},
     "publish": ("fsasd.pipeline.stages.detect.Detect.publish", ""),
     "collect": ("fsasd.pipeline.execute.collect", ""),
-    "report": ("fsasd.cli.main.write_report", ""),
+    "report": ("fsasd.cli.run.write_report", ""),
 }
 """What writes, and in which stage; from its call on, the disk is full."""
 

@@ -9,7 +9,7 @@ import soundfile
 from hydra import compose, initialize_config_module
 from runs import Run
 
-import fsasd.cli.main as app
+import fsasd.cli.run as app
 from fsasd.detectors.knn import KNN
 
 

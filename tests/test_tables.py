@@ -9,9 +9,10 @@ import yaml
 
 from fsasd.detectors.knn import KNN
 from fsasd.evaluation.metrics import harmonic_mean, section_metrics
-from fsasd.report import console, write_report, write_tables
+from fsasd.report.console import console
+from fsasd.report.page import write_report
 from fsasd.report.results import Results
-from fsasd.report.tables import METHOD, cells, paper_table, readable
+from fsasd.report.tables import METHOD, cells, paper_table, readable, write_tables
 
 PAPERS = ("ToyDrone", "ToyNscale", "ToyTank", "Vacuum", "bandsaw", "grinder", "shaker")
 SHIFTS = {"r=0": 0.2, "r=1": 0.8, "synthetic": 1.0, "oracle": 1.2}

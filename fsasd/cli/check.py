@@ -6,9 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import fsasd.cli.main
 from fsasd import __version__
-from fsasd.data.metadata import ROLES
 
 
 def main() -> None:
@@ -35,11 +33,15 @@ def main() -> None:
     # Hydra wants all overrides in one place, which options like --config-dir must not divide.
     place = next((i for i, a in enumerate(given) if "=" in a and a[0] != "-"), len(given))
     sys.argv[1:] = [*given[:place], *added, *given[place:]]
+    import fsasd.cli.main
+
     fsasd.cli.main.main()
 
 
 def _data_at(place: str) -> list[str]:
     """Return the overrides that name a manifest, a folder or an edition."""
+    from fsasd.data.metadata import ROLES
+
     path, quoted = Path(place), "'" + place.replace("'", "\\'") + "'"
     if path.suffix and not path.is_dir():
         return ["data=manifest", f"data.manifest={quoted}"]

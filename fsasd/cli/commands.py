@@ -97,11 +97,11 @@ def _run(command: str, arguments: Sequence[str]) -> int | None:
     if arguments == ["--version"]:
         print(f"{command} {__version__}")
         return 0
-    if command == "fsasd" and arguments in (["--help"], ["-h"]):
+    if command == "fsasd" and not {"--help", "-h"}.isdisjoint(arguments):
         print(help_page())
         return 0
     if command == "fsasd" and (unknown := unknown_override(arguments)):
-        from fsasd.settings.parameters import near
+        from fsasd.settings.names import near
 
         name = re.split(r"[./@=]", unknown)[0]
         known = _names() - {"defaults"}

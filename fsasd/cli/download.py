@@ -7,26 +7,16 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.filesize import decimal
-from rich.logging import RichHandler
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from fsasd import __version__
-from fsasd.data.download import DownloadError, download
-from fsasd.data.download.catalogue import Archive, archives, editions
-from fsasd.data.download.download import GO_ON
-from fsasd.data.download.folder import DataFolder
-from fsasd.data.download.transfer import ZENODO, Zenodo
+from fsasd.data.download.catalogue import ZENODO, Archive, archives, editions
 from fsasd.data.names import MetadataError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
+    if not arguments.list and (arguments.edition is None or arguments.root is None):
+        parser.error("expected an EDITION and --root DIR (or --list)")
+    if arguments.jobs < 1:
+        parser.error(f"--jobs: expected 1 or more, found {arguments.jobs}")
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    from fsasd.data.download.download import GO_ON
+    from fsasd.data.download.transfer import DownloadError
+
     # Standard output is for results, as in the other commands.
     console = Console(stderr=True)
     handler: logging.Handler = logging.StreamHandler()
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        return _run(arguments, parser, console)
+        return _run(arguments, console)
     except MetadataError as error:
         print(error, file=sys.stderr)
         return 2
@@ -105,17 +105,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(arguments: argparse.Namespace, parser: argparse.ArgumentParser, console: Console) -> int:
+def _run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.list:
         wanted = [arguments.edition] if arguments.edition else editions()
         listed = [archives(edition, arguments.parts, arguments.machines) for edition in wanted]
         for edition in listed:
             _show(edition)
         return 0
-    if arguments.edition is None or arguments.root is None:
-        parser.error("expected an EDITION and --root DIR (or --list)")
-    if arguments.jobs < 1:
-        parser.error(f"--jobs: expected 1 or more, found {arguments.jobs}")
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    from fsasd.data.download.download import download
+    from fsasd.data.download.folder import DataFolder
+    from fsasd.data.download.transfer import Zenodo
+
     zenodo = Zenodo(arguments.base_url)
     chosen = archives(arguments.edition, arguments.parts, arguments.machines)
     if arguments.dry_run:

@@ -8,14 +8,13 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from fsasd import __version__
-from fsasd.data.ground_truth import Key
-from fsasd.evaluation.submission.evaluation import Evaluation, evaluate
-from fsasd.evaluation.submission.reading import SubmissionError
+
+if TYPE_CHECKING:
+    from fsasd.data.ground_truth import Key
+    from fsasd.evaluation.submission.evaluation import Evaluation
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.bootstrap < 0:
         parser.error(f"--bootstrap: expected 0 or more, found {arguments.bootstrap}")
+    from fsasd.evaluation.submission.evaluation import evaluate
+    from fsasd.evaluation.submission.reading import SubmissionError
+
     try:
         evaluation = evaluate(arguments.scores, arguments.ground_truth, arguments.bootstrap)
     except (SubmissionError, OSError) as error:
@@ -102,6 +104,9 @@ def _json(evaluation: Evaluation) -> str:
 
 
 def _print(evaluation: Evaluation, resamples: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = evaluation.table.set_index("machine").drop(columns=["section", "undefined"])
     numbers = table.iloc[:-1].drop(columns=["official_score", "ci_low", "ci_high"])
     numbers = numbers.dropna(axis="columns", how="all")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from fsasd import __version__
-from fsasd.detectors.saved import SETTINGS, SHARED, export_section
 from fsasd.report.formatting import size
 from fsasd.store.collecting import collect, forget_runs, garbage
 from fsasd.store.key import Description
@@ -228,6 +227,8 @@ def _du(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
+    from fsasd.detectors.saved import SETTINGS, SHARED, export_section
+
     folder = Path(arguments.artifact)
     if (folder / SETTINGS).is_file():
         # Networks may be in the artifacts of the stage that trained them.

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import KFold
 
 Split = tuple[NDArray[np.int_], NDArray[np.int_]]
 """Rows of the clips to fit on, and of those that are held out."""
@@ -57,6 +56,8 @@ def split_folds(
         units = np.arange(n)
     if groups is not None and len(set(groups)) > 1:
         units = np.unique(groups, return_inverse=True)[1]
+    from sklearn.model_selection import KFold
+
     n_units = int(units.max()) + 1
     folding = KFold(min(folds, n_units), shuffle=True, random_state=seed)
     held_out = [np.isin(units, fold) for _, fold in folding.split(np.empty(n_units))]

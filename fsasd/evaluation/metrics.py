@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import roc_auc_score
 
 DOMAINS = ("source", "target")
 OFFICIAL = ("auc_source", "auc_target", "pauc")
@@ -197,6 +196,8 @@ def pauc(labels: ArrayLike, scores: ArrayLike, max_fpr: float = 0.1) -> float:
     for label, name in enumerate(("normal", "anomalous")):
         if not (labels == label).any():
             raise ValueError(f"AUC needs normal and anomalous clips, found no {name} one")
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(labels, scores, max_fpr=max_fpr))
 
 

@@ -15,7 +15,7 @@ from fsasd.pipeline.run_folder import add_unscored
 from fsasd.pipeline.runner import Outcome, Runner
 from fsasd.pipeline.stage import Stage
 from fsasd.pipeline.stages import detect, finetune, pretrain, synthesise, train
-from fsasd.report import mark_submission
+from fsasd.report.results import mark_submission
 from fsasd.runtime.errors import doing
 from fsasd.runtime.ranks import rank
 from fsasd.store.store import Store

@@ -16,8 +16,9 @@ from fsasd.detectors.shares import require_whole_shares
 from fsasd.detectors.training import SET_BY_DETECTORS, processes
 from fsasd.selection.selector import Selector
 from fsasd.selection.settings import title
+from fsasd.settings.names import near
 from fsasd.settings.objects import check_described, described
-from fsasd.settings.parameters import check_settings, check_value, near
+from fsasd.settings.parameters import check_settings, check_value
 
 SECTIONS: dict[str, dict[str, Any]] = {
     "": {

@@ -26,7 +26,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fsasd.detectors.base import load
 from fsasd.evaluation.metrics import known_domains
 from fsasd.evaluation.uncertainty import (
     harmonic_means,
@@ -215,6 +214,8 @@ def _table3(
     saved = sorted((results.folder / "models").glob("*/*/detector.json"))
     if not saved:
         return None
+    from fsasd.detectors.base import load
+
     # Detectors of one form that keep training clips differ in how many.
     detector = max(load(path.parent, trust).n_parameters() for path in saved)
     training = f"{detector:,}"

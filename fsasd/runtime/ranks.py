@@ -11,6 +11,9 @@ Its address is known to all ranks without a message between them:
   (``MASTER_ADDR``, the first node of the job), at a port 10,000 above or below that of Lightning;
 - ranks that Lightning starts inherit it (``FSASD_RANKS``) from rank 0, which listens on a free port
   of the loopback interface.
+
+Torch is imported where ranks talk to one another: a command of one process asks for its rank, too,
+before it is known whether anything is to be computed.
 """
 
 from __future__ import annotations
@@ -20,17 +23,14 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import torch.distributed as dist
-from lightning.pytorch.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+if TYPE_CHECKING:
+    import torch.distributed as dist
+    from lightning.pytorch.plugins.environments import ClusterEnvironment
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ def rank() -> int:
 
     Before ``torch.distributed`` is initialised, ranks above 0 may get another number above 0.
     """
-    if dist.is_initialized():
+    dist = sys.modules.get("torch.distributed")
+    if dist is not None and dist.is_initialized():
         return dist.get_rank()
     if number := os.environ.get("RANK"):
         return int(number)
@@ -130,6 +131,8 @@ class RankError(RuntimeError):
 
 @contextlib.contextmanager
 def _asking() -> Iterator[None]:
+    import torch.distributed as dist
+
     try:
         yield
     except dist.DistError as error:
@@ -143,21 +146,33 @@ def _exists(name: str) -> bool:
 
 def _cluster() -> ClusterEnvironment | None:
     """Return what started all ranks at once; None where rank 0 is to start the others."""
+    by_hand = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= os.environ.keys()
+    if not by_hand and os.environ.keys().isdisjoint({"TORCHELASTIC_RUN_ID", "SLURM_STEP_ID"}):
+        return None
+    from lightning.pytorch.plugins.environments import (
+        LightningEnvironment,
+        SLURMEnvironment,
+        TorchElasticEnvironment,
+    )
+
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
     # Only srun starts steps; in a batch script there is one process of however many tasks.
     if "SLURM_STEP_ID" in os.environ and SLURMEnvironment.detect():
         return SLURMEnvironment()
-    by_hand = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= os.environ.keys()
     return LightningEnvironment() if by_hand else None
 
 
 def _is_alone() -> bool:
     cluster = _cluster()
     # Lightning's environment does not know how many there are.
-    if cluster is None or isinstance(cluster, LightningEnvironment):
+    if cluster is None or _started_by(cluster) == "LightningEnvironment":
         return False
     return cluster.world_size() == 1
+
+
+def _started_by(cluster: ClusterEnvironment | None) -> str:
+    return type(cluster).__name__
 
 
 _shared: dist.Store | None = None
@@ -172,10 +187,13 @@ def _store() -> dist.Store:
 
 def _connect() -> dist.Store:
     """Return what all ranks share, or what a process has that is the only one."""
+    import torch.distributed as dist
+
     cluster = _cluster()
     if _is_alone():
         return dist.HashStore()
-    if isinstance(cluster, TorchElasticEnvironment) and _torchrun_has_a_store():
+    if _started_by(cluster) == "TorchElasticEnvironment" and _torchrun_has_a_store():
+        assert cluster is not None
         store = dist.TCPStore(cluster.main_address, cluster.main_port, wait_for_workers=False)
         # After a restart it is still the same one.
         return dist.PrefixStore(f"fsasd {os.environ.get('TORCHELASTIC_RESTART_COUNT')}", store)
@@ -212,7 +230,8 @@ def _address(cluster: ClusterEnvironment | None) -> tuple[str, int]:
     """Return where rank 0 listens: host and port, 0 for any that is free."""
     # Those that Lightning starts have a local rank; others may inherit the address of another run.
     of_lightning = rank() > 0 and os.environ.get("LOCAL_RANK") and os.environ.get(_ADDRESS)
-    if of_lightning and not isinstance(cluster, (TorchElasticEnvironment, SLURMEnvironment)):
+    at_once = ("TorchElasticEnvironment", "SLURMEnvironment")
+    if of_lightning and _started_by(cluster) not in at_once:
         host, _, number = os.environ[_ADDRESS].rpartition(":")
         return host, int(number)
     if cluster is None:
@@ -230,6 +249,8 @@ def _leave(store: dist.Store) -> None:
     global _shared
     # From now on rank 0 may go.
     _shared = None
+    import torch.distributed as dist
+
     with contextlib.suppress(dist.DistError):
         store.add("left", 1)
 

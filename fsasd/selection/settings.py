@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import ParameterGrid
 
-from fsasd.detectors.base import Detector
+if TYPE_CHECKING:
+    from fsasd.detectors.base import Detector
 
 Setting = Mapping[str, Any]
 """Parameter to value."""
@@ -86,6 +86,8 @@ def combinations(grids: Sequence[Grid]) -> list[dict[str, Any]]:
     >>> combinations([{"k": [1, 2]}, {"r": [0.5]}])
     [{'k': 1}, {'k': 2}, {'r': 0.5}]
     """
+    from sklearn.model_selection import ParameterGrid
+
     # ParameterGrid sorts the parameters; they are shown as they were given.
     return [{key: s[key] for key in grid} for grid in grids for s in ParameterGrid(grid)]
 

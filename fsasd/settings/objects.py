@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
-from fsasd.settings.parameters import check_arguments, check_settings
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
 
 TRUSTED = frozenset({"fsasd", "sklearn"})
 """Packages whose classes a saved detector may name."""
@@ -30,7 +31,7 @@ def components(value: Any) -> Mapping[str, Any]:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return value
-    if isinstance(value, BaseEstimator):
+    if _is_estimator(value):
         return value.get_params(deep=False)
     return {}
 
@@ -76,7 +77,7 @@ def replaced(value: Any, path: Sequence[str], new: Any) -> Any:
     """
     if not path:
         return new
-    if isinstance(value, BaseEstimator):
+    if _is_estimator(value):
         return value.set_params(**{"__".join(path): new})
     first, *rest = path
     inner = components(value)
@@ -142,6 +143,8 @@ def check_described(about: Any, path: str = "") -> None:
     Raises:
         ValueError: See ``parameters.check_settings``.
     """
+    from fsasd.settings.parameters import check_settings
+
     check_settings(_as_configuration(about), path)
 
 
@@ -181,6 +184,8 @@ def rebuilt(about: Any, trust: Iterable[str] = ()) -> Any:
         return about
     if not _is_class(about):
         return {key: rebuilt(item, trust) for key, item in about.items()}
+    from fsasd.settings.parameters import check_arguments
+
     kind = _class(about["class"], trust)
     check_arguments(kind, {k: _as_configuration(v) for k, v in about["params"].items()})
     params = {key: rebuilt(item, trust) for key, item in about["params"].items()}
@@ -232,11 +237,24 @@ def _as_configuration(about: Any) -> Any:
 
 def _is_part(kind: Any) -> TypeGuard[type]:
     return isinstance(kind, type) and (
-        issubclass(kind, BaseEstimator) or dataclasses.is_dataclass(kind)
+        issubclass(kind, _estimators()) or dataclasses.is_dataclass(kind)
     )
+
+
+def _is_estimator(value: Any) -> TypeGuard[BaseEstimator]:
+    return isinstance(value, _estimators())
+
+
+def _estimators() -> tuple[type, ...]:
+    """Return the class of scikit-learn's estimators; none where nothing has imported it.
+
+    Its import takes a second of a command that may need no estimator.
+    """
+    base = sys.modules.get("sklearn.base")
+    return () if base is None else (base.BaseEstimator,)
 
 
 def _is_named_estimators(value: Any) -> bool:
     if not isinstance(value, Mapping) or not value:
         return False
-    return all(isinstance(part, BaseEstimator) for part in value.values())
+    return all(_is_estimator(part) for part in value.values())

@@ -5,7 +5,6 @@ They run before anything is computed, and before an object is created from a fil
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import pkgutil
 import types
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sklearn.utils._param_validation import Interval, make_constraint
+
+from fsasd.settings.names import near
 
 _WHOLE_NUMBERS = {
     "accumulate_grad_batches": 1, "at_most": 1, "bands": 1, "batch_size": 1, "blocks": 1,
@@ -129,18 +130,6 @@ def check_value(path: str, value: Any, hint: Any) -> None:
     if not any(_fits(value, option) for option in wanted or options):
         words = dict.fromkeys(map(_describe, wanted or options))
         raise ValueError(f"{path}={value!r}: expected {' or '.join(words)}")
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """Return a hint that lists the known names and suggests a similar one.
-
-    >>> near("detecto", ["detector", "seed"])
-    ". Did you mean 'detector'? There are detector, seed"
-    """
-    known = sorted(known)
-    matches = difflib.get_close_matches(name, known, n=1)
-    hint = f". Did you mean '{matches[0]}'?" if matches else "."
-    return f"{hint} There are {', '.join(known)}"
 
 
 def _resolve(target: str) -> Callable[..., Any] | None:

@@ -12,6 +12,8 @@ import yaml
 
 from fsasd.data.names import require_known
 
+ZENODO = "https://zenodo.org"
+
 FOLDERS = {"dev": "dev_data", "eval_train": "eval_data", "eval_test": "eval_data"}
 """The parts of an edition, and where their machines' folders belong.
 

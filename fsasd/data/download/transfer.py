@@ -18,9 +18,8 @@ from typing import Any, TypeVar
 import requests
 import urllib3
 
-from fsasd.data.download.catalogue import Archive
+from fsasd.data.download.catalogue import ZENODO, Archive
 
-ZENODO = "https://zenodo.org"
 CHUNK = 1 << 16
 LONGEST_PAUSE = 60.0
 """Seconds between attempts if the server sets no time."""

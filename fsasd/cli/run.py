@@ -1,0 +1,175 @@
+"""What the command ``fsasd`` does once it is configured: plan, check, build, collect, report.
+
+Its imports take seconds, those of torch for the most part.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from fsasd.cli import configure, resolvers
+from fsasd.cli.plan import print_plan
+from fsasd.data.check import check
+from fsasd.data.metadata import require_known
+from fsasd.generation import checkpoint
+from fsasd.pipeline.execute import build, ready
+from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.plan import Lookup, plan, with_inputs
+from fsasd.pipeline.preflight import SECTIONS, check_added, check_config, check_heeded
+from fsasd.pipeline.run_folder import UNREADABLE, unlink
+from fsasd.pipeline.runner import Outcome
+from fsasd.pipeline.stage import Stage
+from fsasd.report.console import console
+from fsasd.report.headline import objective
+from fsasd.report.page import write_report
+from fsasd.report.results import FAILED, Results
+from fsasd.report.tables import paper_table, write_tables
+from fsasd.runtime.errors import doing
+from fsasd.runtime.memory import keep_freed_memory
+from fsasd.runtime.processes import end_with_other_ranks, limit_messages
+from fsasd.runtime.ranks import rank
+from fsasd.settings.objects import packages
+from fsasd.store.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def run_command(cfg: DictConfig, folder: Path) -> tuple[float | None, bool]:
+    """Prepare this process, check what the command line adds to the configuration, and run.
+
+    What is missing from the results is logged as an error.
+
+    Args:
+        cfg: The configuration, within a job of Hydra's.
+        folder: The run's folder.
+
+    Returns:
+        What ``run`` does.
+    """
+    limit_messages()
+    keep_freed_memory()
+    end_with_other_ranks()
+    np.set_printoptions(precision=4)
+    hydra_config = HydraConfig.get()
+    check_added(
+        hydra_config.overrides.task,
+        OmegaConf.to_container(cfg),  # type: ignore[arg-type]
+        [*SECTIONS[""], *filter(None, SECTIONS), *hydra_config.runtime.choices],
+    )
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    score, complete = run(cfg, folder, hydra_config.overrides.task)
+    if not complete:
+        log.error(
+            "some recordings or sections are missing from the results: see %s",
+            " and ".join(str(f) for name in (UNREADABLE, FAILED) if (f := folder / name).exists()),
+        )
+    return score, complete
+
+
+def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> tuple[float | None, bool]:
+    """Do what the configuration asks for.
+
+    Args:
+        cfg: The configuration.
+        folder: The run's folder.
+        overrides: What the command line says.
+
+    Returns:
+        The official score, ``None`` on ranks above 0 and where it is not known; and whether no
+        recording and no section is missing.
+    """
+    check_config(configure.resolved(cfg))
+    experiment, planners = configure.experiment(cfg), configure.planners(cfg)
+    groups, stages = plan(planners, experiment), list(cfg.stages)
+    _check(cfg, experiment, groups, overrides)
+    if rank() == 0 and "check" in stages:
+        _check_data(cfg, experiment, folder)
+    asked, unreadable = ready(experiment, planners, stages, folder)
+    if stages == ["check"]:
+        return None, True
+    lookup = Lookup(
+        Store(cfg.store),
+        again=cfg.force,
+        frozen=cfg.frozen,
+        groups={stage.name: name for name, planned in groups.items() for stage in planned},
+        since=resolvers.command_started(),
+    )
+    if cfg.plan:
+        if rank() == 0:
+            print_plan(with_inputs(asked), lookup, {stage.name for stage in asked})
+        return None, True
+    if rank() == 0:
+        _prepare(folder, stages)
+    outcome = build(experiment, asked, lookup, folder, unreadable)
+    if rank() > 0:
+        return None, True
+    if "report" in stages:
+        with doing(f"reporting in {folder}"):
+            _report(cfg, experiment, outcome, folder)
+    console(folder)
+    return objective(folder), unreadable.empty and not outcome.failures
+
+
+def _check(
+    cfg: DictConfig,
+    experiment: Experiment,
+    groups: Mapping[str, Sequence[Stage]],
+    overrides: Sequence[str],
+) -> None:
+    """Check what no single stage does: names, tables, and settings that nothing takes."""
+    names = ["check", *groups, "report", *(s.name for stages in groups.values() for s in stages)]
+    for setting in ("stages", "force", "frozen"):
+        require_known(cfg[setting], names, setting)
+    for number in cfg.tables:
+        paper_table(number)
+    networks = experiment.detector.to_prepare()
+    trains_networks = any(not part.trained_by_fit for part in networks)
+    check_heeded(overrides, experiment.trains_generator, trains_networks)
+
+
+def _check_data(cfg: DictConfig, experiment: Experiment, folder: Path) -> None:
+    """Report what the data set holds and what is wrong with it (``check.json``).
+
+    Raises:
+        ValueError: There are errors in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    report = check(experiment.data, cfg.check.headers_only)
+    written = folder / "check.json"
+    written.write_text(report.to_json(), encoding="utf-8")
+    if cfg.check.json:
+        print(report.to_json())
+    else:
+        report.print()
+    if report.errors:
+        raise ValueError(f"the data have errors: see {written}")
+
+
+def _prepare(folder: Path, stages: Sequence[str]) -> None:
+    """Make the run's folder ready for what is to be left there."""
+    if stages == ["report"] and not Results(folder).machines:
+        raise FileNotFoundError(
+            f"{folder}: expected what synthesis or detection left there, found nothing to "
+            "report: say hydra.run.dir=<folder of the run>, or add these to stages"
+        )
+    if {"synthesise", "judge", "curve", "rule", "detect"} & set(stages):
+        unlink(folder)
+
+
+def _report(cfg: DictConfig, experiment: Experiment, outcome: Outcome, folder: Path) -> None:
+    """Write the paper's tables and the page."""
+    parameters: int | None = 0
+    if experiment.trains_generator:
+        models = [path for stage, path in outcome.artifacts.items() if stage.name == "finetune"]
+        parameters = checkpoint.count_parameters(models[0] / "model") if models else None
+    trusted = packages(configure.plain(cfg.detector))
+    write_tables(folder, cfg.tables, parameters, trusted)
+    write_report(folder, experiment.data)
+    log.info("report: %s", folder / "report.html")
