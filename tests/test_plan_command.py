@@ -2,10 +2,17 @@
 
 import shutil
 
+import pandas as pd
 import pytest
 from hydra import compose, initialize_config_module
 
 import fsasd.cli.run as app
+from fsasd.cli.plan import print_plan
+from fsasd.data.names import SectionId
+from fsasd.pipeline.plan import Lookup
+from fsasd.pipeline.runner import Runner
+from fsasd.pipeline.stage import Stage
+from fsasd.store.store import Store
 
 
 @pytest.fixture
@@ -66,3 +73,47 @@ def test_what_nothing_that_is_built_reads_is_not_needed(fsasd, tmp_path):
     assert "not needed" in line
     assert "0 of 5 artifacts to build" in said
     assert "Official score" in fsasd(*options)
+
+
+def test_many_sections_of_one_action_share_a_row(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fsasd.cli.plan.LISTED", 4)
+    store, shared = Store(tmp_path / "store"), _Build("shared", 1)
+    built = [_Build("detect", 1, shared, f"m{i}") for i in range(3)]
+    Runner(Lookup(store), {"shared", "detect"}).run([shared, *built])
+    changed = [_Build("detect", 2, shared, f"m{i}") for i in range(1)]
+    new = [_Build("detect", 1, shared, f"m{i}") for i in range(3, 1203)]
+    table = print_plan(
+        [shared, *changed, *built[1:], *new], Lookup(store), {"shared", "detect"}, tmp_path
+    )
+    printed = capsys.readouterr().out
+    rows = {tuple(line.split()[:4]) for line in printed.splitlines()}
+    assert ("shared", "all", "machines", "reuse") in rows
+    assert ("detect", "1,201", "sections", "build") in rows
+    assert ("detect", "m1", "section", "00,") in rows
+    assert "1: value 1 -> 2" in printed
+    assert "1201 of 1204 artifacts to build" in printed
+    assert len(printed.splitlines()) < 15
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "plan.csv", keep_default_na=False)[["stage", "section", "action"]],
+        table[["stage", "section", "action"]],
+        check_dtype=False,
+    )
+
+
+class _Build(Stage):
+    version = 1
+
+    def __init__(self, name, value, shared=None, machine=None):
+        super().__init__(
+            {"shared": shared} if shared else {}, SectionId(machine, "00") if machine else None
+        )
+        self.name, self.value = name, value
+
+    def spec(self):
+        return {"value": self.value}
+
+    def build(self, folder, inputs):
+        (folder / "value").write_text(str(self.value))
+
+    def publish(self, artifact, run):
+        return

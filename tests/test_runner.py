@@ -6,7 +6,7 @@ from runs import describe
 
 from fsasd.data.names import SectionId
 from fsasd.pipeline import runner
-from fsasd.pipeline.plan import Lookup, chosen, estimate, plan, with_inputs
+from fsasd.pipeline.plan import Lookup, chosen, plan, with_inputs
 from fsasd.pipeline.runner import Outcome, Runner
 from fsasd.pipeline.stage import Stage, Value
 from fsasd.store.store import Store
@@ -271,9 +271,9 @@ def test_a_plan_says_what_would_be_built_and_what_is_there(store):
     lookup = Lookup(store)
     steps = [lookup.step(stage) for stage in with_inputs([*stages, waiting])]
     assert [step.action for step in steps] == ["reuse", "reuse", "build", "build", "build", "wait"]
-    expected = estimate(steps[2], store)
+    expected = lookup.estimate(steps[2])
     assert expected.gigabytes > 0
-    assert estimate(steps[4], store) is None
+    assert lookup.estimate(steps[4]) is None
 
 
 def test_planners_see_what_was_planned_before():

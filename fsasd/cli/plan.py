@@ -5,25 +5,40 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 from rich.table import Table
 
-from fsasd.pipeline.plan import Lookup, Step, estimate
+from fsasd.pipeline.plan import Lookup, Step
 from fsasd.pipeline.stage import Stage
 from fsasd.report.console import terminal, titled
 from fsasd.report.formatting import size
 
 WIDTH = 120
 
+LISTED = 20
+"""Sections of a stage that are listed one by one; of more, a row counts those of one action."""
 
-def print_plan(stages: Sequence[Stage], lookup: Lookup, wanted: Collection[str]) -> pd.DataFrame:
+PLAN = "plan.csv"
+"""Gets a row for each section where the printed plan has not."""
+
+_NAMED = 3
+"""Sections, or reasons, that a row names."""
+
+
+def print_plan(
+    stages: Sequence[Stage], lookup: Lookup, wanted: Collection[str], folder: Path
+) -> pd.DataFrame:
     """Print what a run would do, and what that takes.
+
+    Of a stage with many sections, those of one action share a row, and ``plan.csv`` has all.
 
     Args:
         stages: Inputs before those that need them.
         lookup: Finds what is in the store.
         wanted: Names of the stages that may be built.
+        folder: Of the run; gets ``plan.csv`` where sections share a row.
 
     Returns:
         A row for each stage and section: ``stage``, ``section``, ``action`` (``reuse``, ``build``,
@@ -36,7 +51,8 @@ def print_plan(stages: Sequence[Stage], lookup: Lookup, wanted: Collection[str])
     _mark_not_needed(rows)
     table = pd.DataFrame(rows.values())
     out = terminal(WIDTH)
-    out.print("", _printed(table))
+    shared = _shared(table)
+    out.print("", _printed(shared))
     to_build = table[table["action"] == "build"]
     hours, gigabytes = to_build["hours"].sum(), to_build["gigabytes"].sum()
     unknown = int(to_build["hours"].isna().sum())
@@ -45,6 +61,9 @@ def print_plan(stages: Sequence[Stage], lookup: Lookup, wanted: Collection[str])
         line += f": about {duration(hours)} and {size(1e9 * gigabytes)}"
         line += f", and {unknown} of which nothing is known yet" if unknown else ""
     out.print(line, soft_wrap=True)
+    if len(shared) < len(table):
+        table.to_csv(folder / PLAN, index=False)
+        out.print(f"each section: {folder / PLAN}", soft_wrap=True)
     return table
 
 
@@ -70,7 +89,7 @@ def _row(
     action = "build" if step.action == "wait" else step.action
     if action == "build" and stage.name not in wanted:
         action = "missing"
-    expected = estimate(step, lookup.store) if action == "build" else None
+    expected = lookup.estimate(step) if action == "build" else None
     return {
         "stage": stage.name,
         "section": str(stage.section or "all machines"),
@@ -103,6 +122,41 @@ def _why(step: Step, before: Mapping[Stage, dict[str, object]]) -> list[str]:
 
 def _is_built(stage: Stage, rows: Mapping[Stage, dict[str, object]]) -> bool:
     return stage in rows and rows[stage]["action"] == "build"
+
+
+def _shared(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for the sections of a stage that have one action, where there are many."""
+    shared = []
+    for stage, of_stage in rows.groupby("stage", sort=False):
+        if len(of_stage) <= LISTED:
+            shared += of_stage.to_dict("records")
+            continue
+        for action, alike in of_stage.groupby("action", sort=False):
+            known = alike[["hours", "gigabytes"]].sum(min_count=1)
+            shared.append(
+                {
+                    "stage": stage,
+                    "section": _sections(alike["section"]),
+                    "action": action,
+                    "why": _reasons(alike["why"]),
+                    **known.to_dict(),
+                }
+            )
+    return pd.DataFrame(shared)
+
+
+def _sections(names: pd.Series) -> str:
+    return ", ".join(names) if len(names) <= _NAMED else f"{len(names):,} sections"
+
+
+def _reasons(reasons: pd.Series) -> str:
+    """Return the most frequent reasons, with the number of sections where there are several."""
+    counts = reasons[reasons != ""].value_counts()
+    if len(counts) == 1 and counts.iloc[0] == len(reasons):
+        return str(counts.index[0])
+    named = [f"{count:,}: {reason}" for reason, count in counts.head(_NAMED).items()]
+    others = int(counts.iloc[_NAMED:].sum())
+    return "; ".join([*named, f"{others:,} for other reasons"] if others else named)
 
 
 def _printed(rows: pd.DataFrame) -> Table:

@@ -103,7 +103,7 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> tuple[f
     )
     if cfg.plan:
         if rank() == 0:
-            print_plan(with_inputs(asked), lookup, {stage.name for stage in asked})
+            print_plan(with_inputs(asked), lookup, {stage.name for stage in asked}, folder)
         return None, True
     if rank() == 0:
         _prepare(folder, stages)

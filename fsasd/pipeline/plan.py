@@ -10,6 +10,7 @@ from typing import Any
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.stage import Estimate, Stage, Value
 from fsasd.store.key import Description
+from fsasd.store.provenance import PROVENANCE, Provenance
 from fsasd.store.store import Store
 
 Planner = Callable[[Experiment, Mapping[str, Sequence[Stage]]], Sequence[Stage]]
@@ -114,6 +115,7 @@ class Lookup:
     groups: Mapping[str, str] = field(default_factory=dict)
     since: str = ""
     places: dict[Stage, Path] = field(default_factory=dict, init=False)
+    _newest: dict[str, Provenance | None] = field(default_factory=dict, init=False, repr=False)
 
     def step(self, stage: Stage, missing: Collection[Stage] = ()) -> Step:
         """Return what is there of a stage.
@@ -167,6 +169,22 @@ class Lookup:
                 inputs[name] = source.read(path) if isinstance(source, Value) else path
         return inputs
 
+    def estimate(self, step: Step) -> Estimate | None:
+        """Return what building a stage will take: by its own model, else by what is in the store.
+
+        What is in the store is of other settings: it says no more than an order of magnitude.
+        """
+        if (known := step.stage.estimate()) is not None:
+            return known
+        name = step.stage.name
+        if name not in self._newest:
+            # Once for all sections, and one provenance of them is read.
+            last = max(self.store.artifacts(name), key=_completed, default=None)
+            self._newest[name] = self.store.provenance(last) if last else None
+        if (newest := self._newest[name]) is None:
+            return None
+        return Estimate(newest.seconds / 3600, newest.bytes / 1e9)
+
     def is_frozen(self, stage: Stage) -> bool:
         """Return whether the newest artifact of a stage is used, whatever it was trained on."""
         return self._is_named(stage, self.frozen)
@@ -191,15 +209,5 @@ class Lookup:
         return path
 
 
-def estimate(step: Step, store: Store) -> Estimate | None:
-    """Return what building a stage will take: by its own model, else by what is in the store.
-
-    What is in the store is of other settings: it says no more than an order of magnitude.
-    """
-    if (known := step.stage.estimate()) is not None:
-        return known
-    past = [store.provenance(path) for path in store.artifacts(step.stage.name)]
-    if not past:
-        return None
-    newest = max(past, key=lambda provenance: provenance.started)
-    return Estimate(newest.seconds / 3600, newest.bytes / 1e9)
+def _completed(artifact: Path) -> int:
+    return (artifact / PROVENANCE).stat().st_mtime_ns
