@@ -3,13 +3,16 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from fsasd.data.clips import Clips, FeatureCache
+from fsasd.data import feature_file
+from fsasd.data.clips import Clips, FeatureCache, PooledOnce
 from fsasd.data.feature_file import read_features, write_features
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
@@ -254,22 +257,111 @@ def test_without_a_domain_a_clip_counts_as_source(clips):
     assert clips.domains.tolist() == ["source", "target", "source"]
 
 
-def test_headers_of_features_are_read_one_at_a_time(make_wav, tmp_path, monkeypatch):
-    recordings = [Clip(make_wav(f"{i}.wav", np.full(100, i / 10)), "fan") for i in range(8)]
-    clips, front_end = Clips(recordings, FeatureCache(tmp_path / "cache")), Counting()
-    computed = list(clips.features(front_end))
-    reading, read_header = [], np.lib.format.read_array_header_1_0
+def test_headers_of_features_are_read_one_at_a_time_and_equal_ones_once(
+    make_wav, tmp_path, monkeypatch
+):
+    levels = [(i, 100 + i % 4) for i in range(8)]
+    recordings = [Clip(make_wav(f"{i}.wav", np.full(n, i / 10)), "fan") for i, n in levels]
+    clips = Clips(recordings, FeatureCache(tmp_path / "cache"))
+    computed = list(clips.features(np.abs))
+    reading, headers, read_header = [], [], np.lib.format.read_array_header_1_0
 
     def slowly(file):
         reading.append(1)
         assert len(reading) == 1
         time.sleep(0.01)
         reading.pop()
+        headers.append(file.getvalue())
         return read_header(file)
 
+    feature_file._header.cache_clear()
     monkeypatch.setattr(np.lib.format, "read_array_header_1_0", slowly)
-    np.testing.assert_array_equal(np.stack(list(clips.features(front_end))), np.stack(computed))
-    assert front_end.calls == 8
+    for again, features in zip(clips.features(np.abs), computed, strict=True):
+        np.testing.assert_array_equal(again, features)
+    assert len(headers) == len(set(headers)) == 4
+
+
+@dataclass(frozen=True)
+class Loudest:
+    """A representation whose instances are equal."""
+
+    front_end: Callable = np.abs
+
+    def pool(self, features):
+        return features.max(keepdims=True)
+
+
+class Unhashable(Loudest):
+    __hash__ = None
+
+
+@pytest.fixture
+def levels(make_wav):
+    """Clips of constant level 0, 0.1, ... 0.5."""
+    return Clips(Clip(make_wav(f"{i}.wav", np.full(100, i / 10)), "fan") for i in range(6))
+
+
+def counted(clips, monkeypatch):
+    """Note which recordings of a cache features were taken of."""
+    taken, get = [], clips.cache.get
+
+    def noted(front_end, clip):
+        taken.append(clip.path.stem)
+        return get(front_end, clip)
+
+    monkeypatch.setattr(clips.cache, "get", noted)
+    return taken
+
+
+def test_pooled_features_come_in_the_clips_order(levels, monkeypatch):
+    taken = counted(levels, monkeypatch)
+    pooled = np.concatenate(levels[[3, 1, 3, 5]].pooled(Loudest()))
+    np.testing.assert_allclose(pooled, [0.3, 0.1, 0.3, 0.5], atol=1e-4)
+    assert sorted(taken) == ["1", "3", "5"]
+    assert levels[:0].pooled(Loudest()) == []
+
+
+def test_clips_are_pooled_once_if_the_cache_keeps_it(levels, monkeypatch):
+    taken = counted(levels, monkeypatch)
+    clips = Clips(levels, PooledOnce(levels.cache))
+    for some in ([4, 2], [2, 0, 1], range(6)):
+        pooled = clips[list(some)].pooled(Loudest())
+        np.testing.assert_allclose(np.concatenate(pooled), 0.1 * np.array(some), atol=1e-4)
+    assert sorted(taken) == list("012345")
+    # Others are kept apart: another front end, and clips whose rows are of another table.
+    np.testing.assert_allclose(clips[[5]].pooled(Loudest(np.square))[0], 0.25, atol=1e-4)
+    np.testing.assert_allclose(Clips([clips[5]], clips.cache).pooled(Loudest())[0], 0.5, atol=1e-4)
+    assert sorted(taken) == list("01234555")
+
+
+def test_a_representation_that_is_not_hashable_is_computed_each_time(levels, monkeypatch):
+    taken = counted(levels, monkeypatch)
+    clips = Clips(levels, PooledOnce(levels.cache))
+    for _ in range(2):
+        np.testing.assert_allclose(clips[[1]].pooled(Unhashable())[0], 0.1, atol=1e-4)
+    assert taken == ["1", "1"]
+
+
+def test_a_cache_that_pools_once_is_as_the_one_behind_it(levels, tmp_path):
+    behind = FeatureCache(tmp_path / "cache", channel="mean")
+    once = PooledOnce(behind)
+    assert (once.folder, once.channel) == (behind.folder, "mean")
+    np.testing.assert_array_equal(once.read(levels[3]), read(levels[3].path))
+    assert not once.holds(np.abs, levels[3])
+    np.testing.assert_array_equal(once.get(np.abs, levels[3]), read(levels[3].path))
+    assert once.holds(np.abs, levels[3])
+    assert behind.holds(np.abs, levels[3])
+
+
+def test_clips_are_added_to_clips(levels):
+    both = levels[[4, 0]] + levels[[2]]
+    assert [clip.path.stem for clip in both] == ["4", "0", "2"]
+    others = Clips([levels[5]])
+    assert [clip.path.stem for clip in levels[:1] + others] == ["0", "5"]
+    assert (levels[:1] + others).cache is levels.cache
+    # Rows of one table stay that, so that what a cache keeps by them is found.
+    kept = Clips(levels, PooledOnce(levels.cache))
+    assert kept.pooled(Loudest())[4] is (kept[[2]] + kept[[4]]).pooled(Loudest())[1]
 
 
 def test_features_come_in_the_clips_order_and_from_their_cache(make_wav):

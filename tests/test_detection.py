@@ -24,6 +24,7 @@ from fsasd.detection.section import (
 from fsasd.detection.tables import evaluate, write
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
+from fsasd.detectors.outliers import Outliers
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation import submission
 from fsasd.evaluation.metrics import section_metrics
@@ -444,6 +445,30 @@ def test_scoring_is_timed_from_the_recordings(train, test_clips, monkeypatch):
     )
     run_section(TWFRGMM(), Selector({}), train, test_clips)
     assert sorted(paths) == sorted(clip.path for clip in test_clips[:8])
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [TWFRGMM(), TWFRGMM(r=0.9), TWFRGMM(smote=0.5), KNN(), Outliers()],
+    ids=["r=1", "r=0.9", "smote", "knn", "outliers"],
+)
+def test_a_clip_is_represented_once_for_the_fit_all_folds_and_its_score(
+    detector, train, test_clips, monkeypatch
+):
+    """In all folds and the fit, training clips are fitted or scored six times."""
+    paths = []
+    pooled = FeatureCache.pooled
+    monkeypatch.setattr(
+        FeatureCache,
+        "pooled",
+        lambda self, representation, clip: (
+            paths.append(clip.path) or pooled(self, representation, clip)
+        ),
+    )
+    run_section(detector, Selector({}), train, test_clips)
+    timed = test_clips[:8]
+    recordings = [path for path in paths if not path.name.startswith("smote-")]
+    assert sorted(recordings) == sorted(clip.path for clip in [*train, *test_clips, *timed])
 
 
 def test_the_submission_evaluates_to_the_metrics_that_were_written(written, result, factory):

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Protocol, TypeVar, overload, runtime_checkable
 
-import joblib
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from fsasd.data.audio_files import printable
 from fsasd.data.content import content_hash, content_hashes
@@ -22,6 +18,8 @@ from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId
 from fsasd.data.recording import READER, AudioError, read
 from fsasd.data.table import ClipTable
+from fsasd.runtime.ahead import map_ahead
+from fsasd.runtime.threads import cores, one_blas_thread, thread_pool
 from fsasd.settings.code import code_of
 
 log = logging.getLogger(__name__)
@@ -32,6 +30,25 @@ FrontEnd = Callable[[np.ndarray], np.ndarray]
 """Waveform (samples,) -> features; hashable, with a ``repr`` that names all of its settings.
 
 One that only uses the beginning of a clip has ``max_seconds``: no more is decoded for it."""
+
+_TOGETHER = 8
+"""Recordings that a thread reads in turn: to hand one over takes as long as to read its features
+from a file."""
+
+
+@runtime_checkable
+class Pooled(Protocol):
+    """A front end and a pooling of its features: any representation of detectors.
+
+    Where it is hashable, equal ones pool alike.
+    """
+
+    @property
+    def front_end(self) -> FrontEnd:
+        """Waveform -> features."""
+
+    def pool(self, features: np.ndarray) -> np.ndarray:
+        """Return what represents a clip, given its features; called in several threads."""
 
 
 class FeatureCache:
@@ -91,6 +108,17 @@ class FeatureCache:
         key = self._key(front_end, clip)
         return key in self._memory if self.folder is None else self._path(key).is_file()
 
+    def pooled(self, representation: Pooled, clip: Clip) -> np.ndarray:
+        """Return the pooled features of a clip (see ``get``)."""
+        return representation.pool(self.get(representation.front_end, clip))
+
+    def rows(self, representation: Pooled, table: ClipTable) -> dict[int, np.ndarray]:
+        """Return the pooled features that are at hand, by the row of a table's clip: here none.
+
+        What is added to them is at hand the next time, if the cache keeps it (``PooledOnce``).
+        """
+        return {}
+
     def _compute(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         waveform = self.read(clip, getattr(front_end, "max_seconds", None))
         # Such values are an error that names the recording, below.
@@ -119,6 +147,37 @@ class FeatureCache:
         assert self.folder is not None
         spec, content = key
         return self.folder / hashlib.sha256(spec.encode()).hexdigest()[:24] / f"{content}.npy"
+
+
+class PooledOnce(FeatureCache):
+    """A cache that keeps pooled features, too: of a section, whose folds are fitted in turn.
+
+    Features may be as large as the recordings; what they are pooled to is small.
+
+    Args:
+        other: Where the features are from.
+    """
+
+    def __init__(self, other: FeatureCache) -> None:
+        super().__init__(other.folder, other.channel)
+        self.other = other
+        self._rows: dict[tuple[Pooled, ClipTable], dict[int, np.ndarray]] = {}
+
+    def read(self, clip: Clip, seconds: float | None = None) -> np.ndarray:
+        return self.other.read(clip, seconds)
+
+    def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
+        return self.other.get(front_end, clip)
+
+    def holds(self, front_end: FrontEnd, clip: Clip) -> bool:
+        return self.other.holds(front_end, clip)
+
+    def rows(self, representation: Pooled, table: ClipTable) -> dict[int, np.ndarray]:
+        try:
+            return self._rows.setdefault((representation, table), {})
+        except TypeError:
+            # It is not hashable: whether another is equal is not known.
+            return {}
 
 
 class Clips(Sequence[Clip]):
@@ -159,27 +218,50 @@ class Clips(Sequence[Clip]):
         chosen._rows = rows
         return chosen
 
+    def __add__(self, others: Clips) -> Clips:
+        """Return these clips and then the others, with the cache of these."""
+        if others._table is not self._table:
+            return Clips([*self, *others], self.cache)
+        return self._of(np.concatenate([self._rows, others._rows]))
+
     def features(self, front_end: FrontEnd) -> Iterator[np.ndarray]:
         """Yield each recording's features in order, one at a time.
 
-        A few recordings are read ahead, one on each core.
+        A few recordings are read ahead, on all cores.
         """
-        if len(self) == 1:
+        return self._in_threads(partial(self.cache.get, front_end), front_end, self._rows)
+
+    def pooled(self, representation: Pooled) -> list[np.ndarray]:
+        """Return each recording's pooled features, which are computed as they are read."""
+        rows = self.cache.rows(representation, self._table)
+        asked = self._rows.tolist()
+        missing = [row for row in dict.fromkeys(asked) if row not in rows]
+        compute = partial(self.cache.pooled, representation)
+        # All cores are in use: threads of BLAS would compete for them.
+        with one_blas_thread():
+            pooled = self._in_threads(compute, representation.front_end, missing)
+            rows.update(zip(missing, pooled, strict=True))
+        return [rows[row] for row in asked]
+
+    def _in_threads(
+        self, compute: Callable[[Clip], T], front_end: FrontEnd, rows: Sequence[int] | np.ndarray
+    ) -> Iterator[T]:
+        if len(rows) <= 1:
             # Threads would take longer to start than it takes to read.
-            yield self.cache.get(front_end, self[0])
+            yield from (compute(self._table[row]) for row in rows)
             return
         # Python 3.11 may fail to parse in several threads at a time: a plug-in's code is read here.
         code_of(front_end)
-        workers = joblib.cpu_count()
-        ahead: deque[Future[np.ndarray]] = deque()
-        # One clip is too small to share: an OpenMP thread for each of several clips is faster.
-        with ThreadPoolExecutor(workers, "features", threadpool_limits, (1, "openmp")) as threads:
-            for clip in self:
-                ahead.append(threads.submit(self.cache.get, front_end, clip))
-                if len(ahead) > 2 * workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+        size = max(1, min(_TOGETHER, len(rows) // (4 * cores())))
+        groups = (rows[start : start + size] for start in range(0, len(rows), size))
+        with thread_pool("features") as threads:
+            for computed in map_ahead(
+                threads,
+                lambda group: [compute(self._table[row]) for row in group],
+                groups,
+                ahead=2 * cores() + 1,
+            ):
+                yield from computed
 
     def where(self, **known: str | None) -> Clips:
         """Return the clips whose fields equal ``known``, e.g. ``where(split="train")``.

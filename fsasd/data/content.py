@@ -16,14 +16,13 @@ import re
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import joblib
 from filelock import FileLock
 
 from fsasd.data.audio_files import printable
 from fsasd.data.recording import AudioError, require_file
+from fsasd.runtime.threads import thread_pool
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +118,7 @@ class _HashTable:
             rest = {key: path for key, path in files.items() if key not in self._hashes}
             read = functools.partial(_sha256, strict=strict)
             if len(rest) > 1:
-                with ThreadPoolExecutor(joblib.cpu_count(), "content") as threads:
+                with thread_pool("content") as threads:
                     # No more than a batch of them is queued.
                     hashes = dict(zip(rest, threads.map(read, rest.values()), strict=True))
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import zlib
@@ -14,8 +15,8 @@ _FOOTER = b"CRC-32 "
 """Stands before the checksum of all that precedes it; readers of ``.npy`` look at neither."""
 
 _CHECKSUM_BYTES = 4
-_HEADER_BYTES = 1 << 16
-"""More than a header of NumPy's first version has."""
+_PREFIX_BYTES = 10
+"""Of NumPy's first version: before the header, of which the last two are the length."""
 
 # A header is a Python expression, and Python 3.11 may fail to parse several at a time
 # (github.com/python/cpython/issues/106905).
@@ -61,10 +62,16 @@ def read_features(path: Path) -> np.ndarray:
         raise DamagedFileError("cut short")
     if zlib.crc32(memoryview(content)[:size]) != int.from_bytes(content[-4:], "little"):
         raise DamagedFileError("its checksum is another than that of its content")
-    header = BytesIO(content[:_HEADER_BYTES])
-    np.lib.format.read_magic(header)
+    start = _PREFIX_BYTES + int.from_bytes(content[_PREFIX_BYTES - 2 : _PREFIX_BYTES], "little")
     with _one_header:
-        shape, by_column, dtype = np.lib.format.read_array_header_1_0(header)
-    count = (size - header.tell()) // dtype.itemsize
-    values = np.frombuffer(content, dtype, count, header.tell())
+        shape, by_column, dtype = _header(bytes(content[:start]))
+    values = np.frombuffer(content, dtype, (size - start) // dtype.itemsize, start)
     return values.reshape(shape, order="F" if by_column else "C")
+
+
+@functools.lru_cache(maxsize=256)
+def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    # Parsing takes longer than reading, and files of one front end have a few headers in common.
+    header = BytesIO(data)
+    np.lib.format.read_magic(header)
+    return np.lib.format.read_array_header_1_0(header)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from fsasd.data.audio_files import printable
-from fsasd.data.clips import Clips, FeatureCache
+from fsasd.data.clips import Clips, FeatureCache, PooledOnce
 from fsasd.data.names import SectionId
 from fsasd.detectors.base import Detector, Params, require_finite
 from fsasd.detectors.saved import NotAModelError, read_json
@@ -258,6 +258,8 @@ def detect(
     """
     require_clips(train, test)
     section = section_of(train)
+    # The fit and those of all folds have the clips' representations in common.
+    train = Clips(train, PooledOnce(train.cache))
     fitted = clone(detector).set_params(**setting)
     started = time.perf_counter()
     fitted.fit(train)

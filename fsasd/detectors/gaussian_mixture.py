@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Literal
 
-import joblib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg.lapack import dtrtri
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
+
+from fsasd.runtime.threads import one_blas_thread, thread_pool
 
 Array = NDArray[np.float64]
 Covariance = Literal["full", "shrunk"]
@@ -323,11 +323,7 @@ def _log_density(x: Array, means: Array, factors: Array) -> Array:
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
     # Many small problems are faster with one BLAS thread each than one by one with all threads.
-    # BLAS's limit is of the process and undone on exit; OpenMP's (k-means) is of a thread.
-    with (
-        threadpool_limits(1, "blas"),
-        ThreadPoolExecutor(joblib.cpu_count(), "gmm", threadpool_limits, (1, "openmp")) as threads,
-    ):
+    with one_blas_thread(), thread_pool("gmm") as threads:
         yield threads
 
 

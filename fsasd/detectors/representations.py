@@ -33,7 +33,7 @@ class Representation(abc.ABC):
 
     def __call__(self, clips: Clips) -> np.ndarray:
         """Return (n, d) float64, a row for each clip."""
-        return stack(self.pool(features) for features in clips.features(self.front_end))
+        return stack(clips.pooled(self))
 
     @abc.abstractmethod
     def pool(self, features: np.ndarray) -> np.ndarray:

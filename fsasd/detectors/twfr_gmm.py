@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
-from threadpoolctl import threadpool_limits
 
 from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
@@ -48,8 +47,27 @@ def twfr(log_mel: np.ndarray, r: float | Sequence[float]) -> np.ndarray:
     array([[3.],
            [2.]])
     """
-    descending = np.sort(log_mel, axis=1)[:, ::-1].astype(np.float64)
-    return time_weights(r, log_mel.shape[1]) @ descending.T
+    return _TimeWeighted(LogMel.twfr(), (tuple(np.atleast_1d(r).tolist()),)).pool(log_mel)
+
+
+@dataclass(frozen=True)
+class _TimeWeighted:
+    """Log-mels pooled by several time weights (``clips.Pooled``), of which frames are sorted once.
+
+    Args:
+        front_end: Waveform -> (n_mels, frames).
+        groups: Values of r; those of a group are one matrix product, on whose size last bits
+            depend.
+    """
+
+    front_end: LogMel
+    groups: tuple[tuple[float, ...], ...]
+
+    def pool(self, log_mel: np.ndarray) -> np.ndarray:
+        """Return the representations of all groups, one after the other: (r, n_mels)."""
+        descending = np.sort(log_mel, axis=1)[:, ::-1].astype(np.float64)
+        frames = log_mel.shape[1]
+        return np.concatenate([_time_weights(r, frames) @ descending.T for r in self.groups])
 
 
 @functools.lru_cache(maxsize=64)
@@ -119,7 +137,7 @@ class TWFRGMM(Detector):
 
     def score(self, clips: Clips) -> np.ndarray:
         """Return -max_k log N_k of each clip."""
-        return _scores(self.mixture, self._represent(clips, [self.r]))[0]
+        return _scores(self.mixture, self._represent(clips, [self.r])[-1:])[0]
 
     def resolved_params(self) -> dict[str, Any]:
         """Return the covariance that ``auto`` chose."""
@@ -155,17 +173,23 @@ class TWFRGMM(Detector):
             detector = clone(self).set_params(**others)
             r = [float(grid[i].get("r", self.r)) for i in members]
             mixtures = detector._mixtures(fit_clips, r)
-            scores = _scores(mixtures, detector._represent(score_clips, r))
+            scores = _scores(mixtures, detector._represent(score_clips, r)[-len(r) :])
             rows |= dict(zip(members, scores, strict=True))
         return np.stack([rows[i] for i in range(len(grid))])
 
-    def _represent(self, clips: Clips, r: Sequence[float]) -> np.ndarray:
-        front_end = LogMel.twfr(self.max_seconds)
-        points = np.empty((len(r), len(clips), front_end.n_mels))
-        # Recordings are read on all cores meanwhile: threads of BLAS would compete with them.
-        with threadpool_limits(1, "blas"):
-            for i, log_mel in enumerate(clips.features(front_end)):
-                points[:, i] = twfr(log_mel, r)
+    def _represent(self, clips: Clips, r: Sequence[float], to_fit: bool = False) -> np.ndarray:
+        """Return (points, n, n_mels): those of the path along r first, to fit; those of r last.
+
+        For one value of r there are both, so that a clip that is held out of one fold and fitted in
+        the others is represented once. Of a grid, which is long, there is only what is asked for.
+        """
+        path, values = tuple(_path(r)[0]), tuple(map(float, r))
+        groups = (path, values) if len(r) == 1 else (path if to_fit else values,)
+        representation = _TimeWeighted(LogMel.twfr(self.max_seconds), tuple(dict.fromkeys(groups)))
+        count = sum(map(len, representation.groups))
+        points = np.empty((count, len(clips), representation.front_end.n_mels))
+        for i, pooled in enumerate(clips.pooled(representation)):
+            points[:, i] = pooled
         return points
 
     def _mixtures(self, clips: Clips, r: Sequence[float]) -> GaussianMixtures:
@@ -177,9 +201,12 @@ class TWFRGMM(Detector):
             raise TooFewClipsError(
                 f"{self.n_components} components need as many clips, found {len(clips)}"
             )
-        clips = with_mixed_target_clips(clips, self.smote, self.smote_neighbours, self.seed)
         points, after = _path(r)
-        represented = self._represent(clips, points)
+        mixed = with_mixed_target_clips(clips, self.smote, self.smote_neighbours, self.seed)
+        represented = self._represent(clips, r, to_fit=True)[: len(points)]
+        if len(mixed) > len(clips):
+            added = self._represent(mixed[len(clips) :], r, to_fit=True)[: len(points)]
+            represented = np.concatenate([represented, added], axis=1)
         represented = represented[:, canonical_order(represented[0])]
         start = KMeans(self.n_components, n_init=1, random_state=self.seed).fit(represented[0])
         covariance = self.covariance

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from fsasd.data.clips import Clips, FrontEnd
+from fsasd.data.clips import Clips, FrontEnd, Pooled
 from fsasd.data.content import content_hashes, digest
 from fsasd.data.description import describe_clips
 from fsasd.data.log_mel import LogMel
@@ -25,16 +25,6 @@ MIN_NORMALS = 3
 """Fewest real normal clips: of fewer, the median spacing depends on a single pair."""
 
 
-@runtime_checkable
-class Pooled(Protocol):
-    """A front end and its pooling to one vector: any representation of detectors."""
-
-    front_end: FrontEnd
-
-    def pool(self, features: np.ndarray) -> np.ndarray:
-        """Return (dim,) of a clip's features."""
-
-
 def embed(clips: Clips, front_end: FrontEnd | Pooled = ENCODER) -> np.ndarray:
     """Return (n, dim): each clip's features, or their mean and standard deviation over time.
 
@@ -44,7 +34,7 @@ def embed(clips: Clips, front_end: FrontEnd | Pooled = ENCODER) -> np.ndarray:
             of a pretrained encoder need (``detectors.encoders.Layer``).
     """
     if isinstance(front_end, Pooled):
-        rows = [front_end.pool(features) for features in clips.features(front_end.front_end)]
+        rows = clips.pooled(front_end)
     else:
         rows = [_over_time(features) for features in clips.features(front_end)]
     return np.stack(rows).astype(np.float64)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsasd.data.audio_files import printable
-from fsasd.data.clips import Clips
+from fsasd.data.clips import Clips, PooledOnce
 from fsasd.data.content import content_hashes
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.evaluation.folds import recording_groups, split_folds
@@ -50,6 +50,9 @@ def crossfit(
     """
     if len(train) < 2:
         raise TooFewClipsError(f"cross-fitting needs 2 clips at least, found {len(train)}")
+    # All folds have the clips' representations in common.
+    clips = Clips([*train, *synthetic], PooledOnce(train.cache))
+    train, synthetic = clips[: len(train)], clips[len(train) :]
     splits = split_folds(len(train), folds, seed, recording_groups(train.recordings))
     fold_of = np.empty(len(train), dtype=int)
     for number, (_, fold) in enumerate(splits):
@@ -61,8 +64,7 @@ def crossfit(
     scored = np.empty((len(settings), len(synthetic)))
     for number, (rest, fold) in enumerate(splits):
         members = np.flatnonzero(place == number)
-        clips = Clips([*train[fold], *synthetic[members]], train.cache)
-        scores = detector.score_path(settings, train[rest], clips)
+        scores = detector.score_path(settings, train[rest], train[fold] + synthetic[members])
         held_out[:, fold], scored[:, members] = scores[:, : len(fold)], scores[:, len(fold) :]
     return held_out, scored
 

@@ -74,7 +74,13 @@ def code_of(value: Any) -> dict[str, str]:
     return {name: code for name in sorted(names) if (code := package_code(name))}
 
 
+_PLAIN = (type(None), bool, int, float, str)
+"""Types of most values: they have no components, and no code that is in a key."""
+
+
 def _packages(value: Any) -> Iterator[str]:
+    if type(value) in _PLAIN:
+        return
     if isinstance(value, (list, tuple)):
         for item in value:
             yield from _packages(item)

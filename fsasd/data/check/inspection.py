@@ -6,11 +6,9 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 from filelock import FileLock
@@ -30,6 +28,7 @@ from fsasd.data.recording import (
     require_finite,
 )
 from fsasd.runtime.ahead import map_ahead
+from fsasd.runtime.threads import cores, thread_pool
 
 log = logging.getLogger(__name__)
 
@@ -121,10 +120,8 @@ def _table(clips: Sequence[Clip], measured: pd.DataFrame) -> pd.DataFrame:
 
 def _look_at(clips: Sequence[Clip], channel: int | str | None, look: Look) -> list[dict[str, Any]]:
     bar = Console(stderr=True)
-    with ThreadPoolExecutor(joblib.cpu_count()) as threads:
-        measured = map_ahead(
-            threads, lambda clip: _look(look, clip, channel), clips, 4 * joblib.cpu_count()
-        )
+    with thread_pool("inspection") as threads:
+        measured = map_ahead(threads, lambda clip: _look(look, clip, channel), clips, 4 * cores())
         return list(
             track(
                 measured,
