@@ -59,7 +59,7 @@ def test_nothing_is_locked_in_a_store_that_cannot_be_written(store, monkeypatch)
     def refuse(*arguments, **options):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("fsasd.store.listing.FileLock", refuse)
+    monkeypatch.setattr("fsasd.store.listing.file_lock", refuse)
     assert not is_locked(path)
 
 

@@ -400,7 +400,7 @@ def test_a_store_that_cannot_be_written_says_so(store, monkeypatch):
     def refuse(*args, **options):
         raise OSError(errno.EROFS, "Read-only file system", "store/stage")
 
-    monkeypatch.setattr("fsasd.store.store.FileLock", refuse)
+    monkeypatch.setattr("fsasd.store.store.file_lock", refuse)
     with pytest.raises(StoreError, match=r"stage: .* cannot be built: Read-only file system"):
         store.build(WANTED, Build())
 

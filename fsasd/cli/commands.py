@@ -12,6 +12,7 @@ from importlib import resources
 import yaml
 
 from fsasd import __version__
+from fsasd.cli.hydra_version import wrong_hydra
 
 _COMMANDS = {
     "fsasd": "fsasd.cli.main",
@@ -106,6 +107,9 @@ def _run(command: str, arguments: Sequence[str]) -> int | None:
         name = re.split(r"[./@=]", unknown)[0]
         known = _names() - {"defaults"}
         print(f"{unknown}: there is no such setting{near(name, known)}", file=sys.stderr)
+        return 1
+    if wrong := wrong_hydra():
+        print(wrong, file=sys.stderr)
         return 1
     return importlib.import_module(_COMMANDS[command]).main()
 

@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fsasd.cli import launching, resolvers
+from fsasd.cli.hydra_errors import print_in_one_line
 from fsasd.cli.paths import keep_paths
 from fsasd.runtime.errors import message
 from fsasd.runtime.launchers import begin_job
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 INCOMPLETE = 3
 """Exit code of a run that went on without some recordings or sections."""
+
+print_in_one_line()
 
 
 @hydra.main(config_path="pkg://fsasd.conf", config_name="config", version_base="1.3")

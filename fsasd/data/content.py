@@ -18,11 +18,10 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from filelock import FileLock
-
 from fsasd.data.audio_files import printable
 from fsasd.data.recording import AudioError, require_file
 from fsasd.runtime.threads import thread_pool
+from fsasd.store.locks import file_lock
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +137,7 @@ class _HashTable:
             # Where nothing can be written, each process hashes by itself.
             with contextlib.suppress(OSError):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(f"{self._path}.lock")
+                lock = file_lock(f"{self._path}.lock")
                 lock.acquire()
         try:
             yield

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from fsasd.store.listing import COLLECTED, Artifact, artifacts, entry, is_locked, lock_path
+from fsasd.store.locks import file_lock
 from fsasd.store.registry import Run, registered
 
 _DAY = 24 * 60 * 60
@@ -74,7 +75,7 @@ def collect(artifact: Artifact) -> bool:
     Raises:
         OSError: Its files cannot be deleted.
     """
-    lock = FileLock(lock_path(artifact.final), mode=0o664)
+    lock = file_lock(lock_path(artifact.final), mode=0o664)
     try:
         lock.acquire(timeout=0)
     except Timeout:

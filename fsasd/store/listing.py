@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from fsasd.store.key import KEY, Description
+from fsasd.store.locks import file_lock
 from fsasd.store.provenance import BUILDING, PROVENANCE, Provenance, StoreError
 
 COLLECTED = ".collected.json"
@@ -107,7 +108,7 @@ def is_locked(final: Path) -> bool:
     if not lock_path(final).exists():
         return False
     try:
-        with FileLock(lock_path(final), timeout=0, mode=0o664):
+        with file_lock(lock_path(final), timeout=0, mode=0o664):
             return False
     except Timeout:
         return True

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from fsasd.runtime.joint import Joint
 from fsasd.runtime.ranks import rank
@@ -20,6 +20,7 @@ from fsasd.store.building import build_in, is_built, partial_path, publish
 from fsasd.store.differences import count_differences, differences, limited, without
 from fsasd.store.key import KEY, Description, section_folder
 from fsasd.store.listing import COLLECTED, lock_path
+from fsasd.store.locks import file_lock
 from fsasd.store.provenance import PROVENANCE, Provenance, StoreError
 from fsasd.store.registry import register
 from fsasd.store.verifying import damage_of
@@ -287,7 +288,7 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Others of the user's group may lock it, too, where they may write its folder.
-            lock = FileLock(lock_path(path), mode=0o664)
+            lock = file_lock(lock_path(path), mode=0o664)
             try:
                 lock.acquire(timeout=0)
             except Timeout:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from rich.console import Console
 from rich.progress import track
 
@@ -29,6 +28,7 @@ from fsasd.data.recording import (
 )
 from fsasd.runtime.ahead import map_ahead
 from fsasd.runtime.threads import cores, thread_pool
+from fsasd.store.locks import file_lock
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def inspect_once(
     path = folder / f"recordings-{READER}.{_VERSION}.csv"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock").acquire()
+        lock = file_lock(f"{path}.lock").acquire()
     except OSError:
         kept = _read_kept(path, again=False)
         if not set(keys) <= set(kept.index):

@@ -20,13 +20,14 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from rich.filesize import decimal
 
 from fsasd.data.download.archive import unpack
 from fsasd.data.download.catalogue import Archive
 from fsasd.data.download.transfer import DownloadError
 from fsasd.data.ground_truth import KINDS, truth_tables
+from fsasd.store.locks import file_lock
 
 UNPACKED = 1.5
 """Bytes of recordings per byte of archive, at most: real ones have 1.1 to 1.35."""
@@ -67,14 +68,16 @@ class DataFolder:
         try:
             self.archives.mkdir(parents=True, exist_ok=True)
             (self.archives / "edition.txt").write_text(f"{self.edition}\n", "utf-8")
-            lock = FileLock(self.archives / ".lock", timeout=0)
+            lock = file_lock(self.archives / ".lock", timeout=0)
             lock.acquire()
         except Timeout as error:
             raise DownloadError(
                 f"{self.root}: another fsasd-download is at work here; wait for it, or stop it"
             ) from error
         except OSError as error:
-            raise DownloadError(f"{self.root}: {error.strerror}: choose another --root") from error
+            raise DownloadError(
+                f"{self.root}: {error.strerror or error}: choose another --root"
+            ) from error
         try:
             yield
         finally:

@@ -1,0 +1,100 @@
+"""What cannot be composed is refused in one line; another Hydra, before it is imported."""
+
+import sys
+
+import pytest
+
+import fsasd.cli.main  # noqa: F401, lets Hydra print in one line
+from fsasd.cli import commands, hydra_version
+
+
+def typed(monkeypatch, capsys, *arguments):
+    """Return what the command prints that cannot be composed."""
+    monkeypatch.setattr(sys, "argv", ["fsasd", *arguments])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        commands.run("fsasd")
+    assert ended.value.code == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.strip().splitlines()
+    return line
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FSASD_FOLDER", str(tmp_path / "run"))
+    monkeypatch.setenv("FSASD_STARTED", "2026-01-01T00:00:00+00:00")
+    yield
+    # Nothing has run.
+    assert not [*tmp_path.rglob("run.log")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-m", "detector=knn", "detector.kk=1,2"],
+         "detector.kk: there is no such setting. Did you mean 'k'? There are density, "),
+        (["-m", "detector=knn,kn"],
+         "detector=kn: there is no such choice. Did you mean 'knn'? There are anopatch, "),
+        (["experiment=tini"], "experiment=tini: there is no such choice. Did you mean 'tiny'?"),
+        (["seed=[1"], "seed=[1: no viable alternative at input"),
+        (["hydra/launcher=nope"],
+         "hydra/launcher=nope: there is no such choice. There are basic, joblib, ray, "),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_composed_is_said_in_one_line(monkeypatch, capsys, arguments, said):
+    assert typed(monkeypatch, capsys, *arguments).startswith(said)
+
+
+PLUGINS = [
+    ("hydra/launcher=joblib", "sweep"),
+    ("hydra/launcher=submitit_local", "slurm"),
+    ("hydra/launcher=submitit_slurm", "slurm"),
+    ("hydra/launcher=ray", "ray"),
+    ("hydra/sweeper=optuna", "sweep"),
+]
+
+
+@pytest.fixture
+def without_plugins(monkeypatch):
+    """Neither launchers nor sweepers are installed."""
+    from hydra.core.config_store import ConfigStore
+
+    repository = ConfigStore.instance().repo["hydra"]
+    for group in ("launcher", "sweeper"):
+        nodes = {name: n for name, n in repository[group].items() if name == "basic.yaml"}
+        monkeypatch.setitem(repository, group, nodes)
+    monkeypatch.setattr("hydra.core.plugins.Plugins._scan_all_plugins", lambda *a, **k: ([], None))
+
+
+@pytest.mark.parametrize(("override", "extra"), PLUGINS)
+def test_a_plugin_that_is_not_installed_names_its_extra(
+    monkeypatch, capsys, without_plugins, override, extra
+):
+    said = typed(monkeypatch, capsys, "-m", "detector=knn,lof", override)
+    assert said == f"{override} is not installed: pip install 'fsasd[{extra}]'"
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [('__version__ = "1.1.2"\n', "version 1.1.2"), ("", "another package of that name")],
+)
+def test_another_hydra_is_named_before_it_is_imported(tmp_path, monkeypatch, capsys, source, found):
+    package = tmp_path / "packages" / "hydra"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"{source}raise RuntimeError('imported')\n")
+    spec = hydra_version.find_spec
+
+    def of_another(name):
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(package.parent)
+            patch.delitem(sys.modules, name)
+            return spec(name)
+
+    monkeypatch.setattr(hydra_version, "find_spec", of_another)
+    monkeypatch.setattr(sys, "argv", ["fsasd", "detector=knn"])
+    assert commands.run("fsasd") == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"Hydra 1.3 or newer is expected, found {found} in {package}: ")
