@@ -17,12 +17,12 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
+from run_folders import write_status
 from runs import Run
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 import fsasd.cli.run as app
 from fsasd.cli import configure as configured
-from fsasd.cli.sweep import mark_failed
 from fsasd.data.audio_files import path_of
 from fsasd.data.captions import Captions
 from fsasd.data.metadata import read_clips
@@ -1069,9 +1069,8 @@ def test_the_command_fails_with_one_line_and_a_code(tmp_path):
 
 def test_a_sweep_over_detectors_shares_the_generator(tmp_path):
     store, folder = tmp_path / "store", tmp_path / "sweep"
-    # A job that failed before, and now is run again.
-    (folder / "1").mkdir(parents=True)
-    mark_failed(folder / "1", "weights are missing")
+    # A job of an earlier sweep that failed, and now is run again.
+    write_status(folder / "1", 1, "failed", reason="weights are missing")
     found = command(
         *("-m", "detector=twfr_gmm,knn", *TINY, f"store={store}", f"hydra.sweep.dir={folder}"),
         cwd=tmp_path,

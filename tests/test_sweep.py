@@ -1,188 +1,327 @@
-"""The comparison of a sweep's jobs, from the folders that they leave."""
+"""What a sweep shows of its jobs, and how it ends."""
 
+import io
+import logging
+import os
 import pickle
+import sys
 from pathlib import Path
 
 import hydra
-import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
+from omegaconf import open_dict
+from run_folders import failed_section, write_finetuned, write_run, write_status, write_sweep
 
-from fsasd.cli import sweep
-from fsasd.cli.sweep import Comparison, compare, jobs, mark_failed
-from fsasd.evaluation.metrics import metrics_table, section_metrics
+from fsasd.cli import job_console, sweep
+from fsasd.cli.sweep import Comparison, compare
+from fsasd.cli.sweep_progress import SweepProgress
+from fsasd.report.runs.status import Status, Sweep, job_folders
 
-
-def job(root, name, overrides, shift=1.0, seed=0, labels=True):
-    """What a run leaves whose anomalies score higher by ``shift``; returns its official score."""
-    folder = root / name
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {o}\n" for o in overrides))
-    label = np.tile([0, 1], 40)
-    domain = np.repeat(["source", "target"], 40)
-    score = np.random.default_rng(seed).normal(size=80) + shift * label
-    clips = pd.DataFrame({"label": label, "domain": domain, "score": score})
-    clips.insert(0, "machine", "pump")
-    clips.insert(1, "section", "00")
-    clips.to_csv(folder / "clips.csv", index=False)
-    costs = [("pump", "00", 100 + seed, 0.25, 4.0), ("fan", "00", 99, 0.25, 6.0),
-             ("all machines", "", None, 9.5, None)]  # fmt: skip
-    columns = ["machine", "section", "parameters", "fit_seconds", "score_ms"]
-    pd.DataFrame(costs, columns=columns).to_csv(folder / "costs.csv", index=False)
-    if not labels:
-        return None
-    table = metrics_table({("pump", "00"): section_metrics(label, domain, score)}, (0.4, 0.8))
-    table.to_csv(folder / "metrics.csv", index=False)
-    return table["official_score"].iloc[-1]
+SWEPT = ["detector=knn,lof", "seed=0,1"]
+FAILED = "weights are missing"
 
 
 @pytest.fixture
 def swept(tmp_path):
-    """Two detectors with two seeds each, and a third without its weights."""
-    data = "data=factory"
-    official = {
-        ("knn", 0): job(tmp_path, "0", [data, "detector=knn", "seed=0"], 1.0, 0),
-        ("knn", 1): job(tmp_path, "1", [data, "detector=knn", "seed=1"], 1.0, 1),
-        ("lof", 0): job(tmp_path, "2", [data, "detector=lof", "+seed=0"], 3.0, 0),
-        ("lof", 1): job(tmp_path, "10", [data, "detector=lof", "+seed=1"], 3.0, 1),
-    }
-    job(tmp_path, "3", [data, "detector=anopatch", "seed=0"])
-    mark_failed(tmp_path / "3", "weights are missing")
+    """Two detectors with two seeds each, of which one failed; returns the official scores."""
+    jobs = [[f"detector={d}", f"seed={s}"] for d in ("knn", "lof") for s in (0, 1)]
+    write_sweep(tmp_path, jobs, SWEPT)
+    official = []
+    for number, overrides in enumerate(jobs):
+        shift = 1.0 if number < 2 else 3.0
+        score = write_run(tmp_path / str(number), overrides, shift, number % 2)
+        official.append(score)
+        how = {"state": "done", "official": score}
+        how = {"state": "failed", "reason": FAILED} if number == 3 else how
+        write_status(tmp_path / str(number), number, overrides=overrides, **how)
     return tmp_path, official
 
 
-def test_a_row_for_each_job_in_their_order(swept):
-    folder, official = swept
-    table = jobs(folder)
-    assert table["job"].tolist() == ["0", "1", "2", "3", "10"]
-    assert table["detector"].tolist() == ["knn", "knn", "lof", "anopatch", "lof"]
-    assert table["seed"].tolist() == ["0", "1", "0", "0", "1"]
-    done = table[table["reason"] == ""].set_index(["detector", "seed"])
-    for (detector, seed), score in official.items():
-        assert done.loc[(detector, str(seed)), "official"] == pytest.approx(score)
-    assert done["low"].unique().tolist() == [0.4]
-    # The largest detector, all training, the mean clip.
-    assert done.loc[("lof", "1"), ["parameters", "training_seconds", "scoring_ms"]].tolist() == [
-        101, 10.0, 5.0,
-    ]  # fmt: skip
+def lines_of(text):
+    return [line.rstrip() for line in text.strip().splitlines()]
 
 
 def test_jobs_are_printed_with_the_best_first_and_seeds_together(swept, capsys):
     folder, official = swept
-    compare(folder)
+    assert compare(folder) == 1
     out, err = capsys.readouterr()
-    head, first, second = out.split("The sweep, the best first")[1].strip().splitlines()[:3]
-    assert head.split()[0] == "detector"
-    assert "data" not in head, "all jobs have the same"
-    assert [first.split()[0], second.split()[0]] == ["lof", "knn"]
-    mean = 50 * (official["knn", 0] + official["knn", 1])
-    spread = 50 * abs(official["knn", 0] - official["knn", 1])
-    assert f"{mean:.1f} ± {spread:.1f} [40.0 to 80.0]     2" in second
-    assert err.strip().splitlines() == [
-        "1 of 5 jobs have no result:",
-        "  data=factory detector=anopatch seed=0: weights are missing",
+    _, head, first, second, verdict, where = lines_of(out.split("The sweep, the best first")[1])
+    assert head.split()[:2] == ["detector", "Parameters"]
+    assert first.split()[0] == "lof"
+    assert first.split()[-2:] == ["baseline", "1"]
+    mean = 50 * (official[0] + official[1])
+    deviation = 100 * abs(official[0] - official[1]) / 2**0.5
+    assert f" {mean:.1f} ± {deviation:.1f}  40.0 to 80.0  " in second
+    assert second.split()[0] == "knn"
+    assert second.split()[-1] == "2"
+    assert verdict == "Worse than detector=lof: detector=knn."
+    assert where == f"sweep:           {folder / 'sweep.csv'}"
+    assert lines_of(err) == [
+        "1 of 4 jobs have no result:",
+        f"  detector=lof seed=1: {FAILED}",
     ]
     table = pd.read_csv(folder / "sweep.csv", dtype={"job": str})
-    assert table["official"].tolist() == pytest.approx(
-        jobs(folder)["official"].tolist(), nan_ok=True
-    )
-    assert table["reason"].dropna().tolist() == ["weights are missing"]
+    assert table["official"].tolist()[:3] == pytest.approx(official[:3])
+    assert table["state"].tolist() == ["done"] * 3 + ["failed"]
 
 
-def test_a_failed_section_leaves_the_scores_of_its_job_undefined(swept, capsys):
+def test_sections_that_failed_are_named(swept, capsys):
     folder, _ = swept
-    row = {"machine": "fan", "section": "00", "stage": "detect", "reason": "no training clips"}
-    pd.DataFrame([row]).to_csv(folder / "10" / "failed.csv", index=False)
-    table = jobs(folder).set_index("job")
-    assert table["failed"].tolist() == [
-        "",
-        "",
-        "",
-        "",
-        "fan section 00 in stage detect: no training clips",
-    ]
-    assert table.loc["10", ["auc_source", "pauc", "official", "low"]].isna().all()
-    assert table.loc["10", "training_seconds"] == 10
-    compare(folder)
-    out, err = capsys.readouterr()
-    rows = out.split("The sweep, the best first")[1].strip().splitlines()
-    # Nor is a mean taken over the seeds that went well.
-    assert [row.split()[0] for row in rows[1:3]] == ["knn", "lof"]
-    assert rows[2].split()[-2:] == ["—", "2"]
-    assert err.strip().splitlines()[-2:] == [
-        "In 1 of 4 jobs sections failed; their scores are undefined:",
-        "  data=factory detector=lof +seed=1: fan section 00 in stage detect: no training clips",
+    failed_section(folder / "0")
+    assert compare(folder) == 1
+    assert lines_of(capsys.readouterr().err)[-2:] == [
+        "In 1 of 3 jobs sections failed; their scores are undefined:",
+        "  detector=knn seed=0: fan section 00 in stage detect: no training clips",
     ]
 
 
-def test_a_job_of_which_all_sections_failed_is_a_row(swept):
+def test_a_sweep_that_lacks_only_sections_ends_with_another_code(tmp_path):
+    write_sweep(tmp_path, [["k=1"]])
+    write_run(tmp_path / "0", ["k=1"])
+    write_status(tmp_path / "0", state="incomplete", reason="see unreadable.csv")
+    assert compare(tmp_path) == 3
+    write_status(tmp_path / "0")
+    assert compare(tmp_path) == 0
+
+
+def test_jobs_that_never_started_are_counted(swept, capsys):
     folder, _ = swept
-    row = {"machine": "fan", "section": "00", "stage": "detect", "reason": "no training clips"}
-    for path in (folder / "0").glob("*.csv"):
-        path.unlink()
-    pd.DataFrame([row]).to_csv(folder / "0" / "failed.csv", index=False)
-    table = jobs(folder).set_index("job")
-    assert table.loc["0", "failed"].startswith("fan section 00")
-    assert table.loc["0", "reason"] == ""
-    compare(folder)
+    for job in ("1", "2"):
+        (folder / job / "status.json").unlink()
+    assert compare(folder) == 1
+    assert lines_of(capsys.readouterr().err) == [
+        "3 of 4 jobs have no result:",
+        f"  detector=lof seed=1: {FAILED}",
+        "  2 never started",
+    ]
 
 
 def test_only_seeds_differ_is_one_row(tmp_path, capsys):
     for seed in range(3):
-        job(tmp_path, str(seed), ["detector=knn", f"seed={seed}"], seed=seed)
+        write_run(tmp_path / str(seed), ["detector=knn", f"seed={seed}"], seed=seed)
     compare(tmp_path)
-    lines = capsys.readouterr().out.split("The sweep, the best first")[1].strip().splitlines()
-    assert lines[0].split()[0] == "Job"
-    assert lines[1].split()[0] == "all"
-    assert lines[1].split()[-1] == "3"
-
-
-def test_a_setting_that_only_one_job_was_given(tmp_path, capsys):
-    job(tmp_path, "0", ["detector=knn"], 1.0)
-    job(tmp_path, "1", ["detector=knn", "+detector.k=2"], 3.0)
-    compare(tmp_path)
-    head, first, second = capsys.readouterr().out.split("first")[1].strip().splitlines()[:3]
-    assert head.split()[0] == "detector.k"
-    assert first.split()[:2] == ["2", "100"]
-    assert second.split()[:2] == ["100", "10.0"]
+    _, head, only, _ = lines_of(capsys.readouterr().out.split("The sweep, the best first")[1])
+    assert head.split()[0] == "Setting"
+    assert [only.split()[0], only.split()[-1]] == ["all", "3"]
 
 
 def test_without_labels_there_is_no_score_but_what_it_costs(tmp_path, capsys):
-    job(tmp_path, "0", ["detector=knn"], labels=False)
-    job(tmp_path, "1", ["detector=lof"])
+    write_run(tmp_path / "0", ["detector=knn"], labels=False)
+    write_run(tmp_path / "1", ["detector=lof"], labels=False)
     compare(tmp_path)
-    best, unknown = capsys.readouterr().out.split("Jobs\n")[1].splitlines()[:2]
-    assert best.split()[0] == "lof"
-    assert unknown.split() == ["knn", "100", "10.0", "s", "5.0", "ms", "—", "—", "—", "—", "1"]
+    rows = lines_of(capsys.readouterr().out.split("first")[1])[2:4]
+    assert [row.split()[0] for row in rows] == ["knn", "lof"]
+    assert rows[0].split()[1:6] == ["100", "0.2", "s", "4.0", "ms"]
 
 
-def test_a_job_that_was_killed_is_listed(tmp_path, capsys):
-    job(tmp_path, "0", ["detector=knn"])
-    job(tmp_path, "1", ["detector=fkie"])
-    (tmp_path / "1" / "clips.csv").unlink()
-    compare(tmp_path)
-    message = capsys.readouterr().err
-    assert f"detector=fkie: it ended without a result, see {tmp_path / '1' / 'run.log'}" in message
+def test_a_sweep_of_fine_tunings_is_compared_by_loss(tmp_path, capsys):
+    for run, losses in (("0", {2: 0.5}), ("1", {2: 0.4, 4: 0.25})):
+        overrides = [f"trainer.max_steps={run}", "stages=[finetune]"]
+        write_finetuned(tmp_path / run, tmp_path / ".store", overrides, losses, key=run * 16)
+    assert compare(tmp_path) == 0
+    head, first, second, _ = lines_of(capsys.readouterr().out.split("Fine-tuning")[1])[-4:]
+    assert head.split()[:2] == ["trainer.max_steps", "val/loss"]
+    assert first.split() == ["1", "0.25", "4", "0.25", "4", "12", "s", "1" * 16, "1"]
+    assert second.split()[:2] == ["0", "0.5"]
+    assert (tmp_path / "sweep.csv").is_file()
 
 
-def test_a_sweep_that_detects_nothing_has_nothing_to_compare(tmp_path, capsys):
-    for name in ("0", "1"):
-        job(tmp_path, name, [f"seed={name}", "stages=[finetune]"])
-        (tmp_path / name / "clips.csv").unlink()
-    compare(tmp_path)
+def test_a_sweep_without_any_result_prints_no_table(tmp_path, capsys):
+    write_sweep(tmp_path, [["stages=[check]"]])
+    write_status(tmp_path / "0")
+    (tmp_path / "0" / ".hydra").mkdir()
+    assert compare(tmp_path) == 0
     assert capsys.readouterr() == ("", "")
     assert not (tmp_path / "sweep.csv").exists()
 
 
-def test_jobs_are_compared_when_the_process_ends_wherever_they_ran(tmp_path, monkeypatch, swept):
-    """Launchers pickle Hydra's callbacks; a job that failed lets Hydra call none at the end."""
+# While it runs.
+
+
+def test_where_there_is_no_terminal_each_job_that_ended_is_a_line(swept):
+    folder, official = swept
+    write_status(folder / "1", 1, "running", overrides=["detector=knn", "seed=1"])
+    shown = io.StringIO()
+    progress = SweepProgress(folder, Sweep.read(folder), shown, interval=0.01)
+    progress.start()
+    write_status(folder / "1", 1, "interrupted", overrides=["detector=knn", "seed=1"])
+    progress.stop()
+    progress.stop()
+    first, *others = lines_of(shown.getvalue())
+    assert first == f"4 jobs; what each prints is in {folder}/<job>/run.log"
+    ended = [line.split("] ")[1] for line in others]
+    assert [line.split("] ")[0] for line in others] == ["[1/4", "[2/4", "[3/4", "[4/4"]
+    assert sorted(ended) == [
+        f"detector=knn seed=0: done in 0 s, official {100 * official[0]:.1f} %",
+        "detector=knn seed=1: interrupted or killed",
+        f"detector=lof seed=0: done in 0 s, official {100 * official[2]:.1f} %",
+        f"detector=lof seed=1: failed: {FAILED}",
+    ]
+
+
+class Terminal(io.StringIO):
+    """A terminal of which the text is kept."""
+
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_the_states_are_shown_live(swept, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    folder, _ = swept
+    write_status(folder / "1", 1, "running", overrides=["detector=knn", "seed=1"])
+    (folder / "0" / "status.json").unlink()
+    shown = Terminal()
+    progress = SweepProgress(folder, Sweep.read(folder), shown)
+    progress.start()
+    progress.stop()
+    last = shown.getvalue().rpartition("4 jobs: ")[2]
+    assert last.startswith("1 done, 1 failed, 1 running, 1 waiting; 0 s")
+    assert "detector=knn seed=1  running for 0 s" in last
+    assert f"failed: {FAILED}" in last
+
+
+def test_a_state_that_is_half_written_or_closed_does_not_end_the_sweep(swept):
+    folder, _ = swept
+    (folder / "0" / "status.json").write_text("{")
+    shown = io.StringIO()
+    progress = SweepProgress(folder, Sweep.read(folder), shown)
+    progress.start()
+    progress.stop()
+    assert len(lines_of(shown.getvalue())) == 4
+
+
+# Hydra's side.
+
+
+def configured(folder, *overrides, mode=RunMode.MULTIRUN, number=0, job=()):
+    """The configuration of a sweep, and as one of its jobs has it."""
     with initialize_config_module("fsasd.conf", version_base="1.3"):
-        cfg = compose("config", [f"hydra.sweep.dir={tmp_path}"], return_hydra_config=True)
-    callback = hydra.utils.instantiate(cfg.hydra.callbacks.comparison)
-    assert isinstance(callback, Comparison)
-    assert isinstance(pickle.loads(pickle.dumps(callback)), Comparison)
+        cfg = compose("config", [f"hydra.sweep.dir={folder}"], return_hydra_config=True)
+    with open_dict(cfg):
+        cfg.hydra.mode = mode
+        cfg.hydra.runtime.output_dir = str(folder / str(number))
+        cfg.hydra.job.num = number
+        cfg.hydra.overrides.task = list(job or overrides)
+    return cfg
+
+
+@pytest.fixture
+def ends(monkeypatch):
+    """What a sweep has registered for the end of this process."""
     registered = []
-    monkeypatch.setattr(sweep.atexit, "register", lambda *call: registered.append(call))
-    callback.on_multirun_start(cfg)
-    assert registered == [(compare, Path(tmp_path))]
+    monkeypatch.setattr(sweep.atexit, "register", registered.append)
+    yield registered
+    sweep._running.clear()
+    job_console.restore()
+
+
+def test_launchers_can_pickle_the_callback(tmp_path):
+    cfg = configured(tmp_path)
+    callback = hydra.utils.instantiate(cfg.hydra.callbacks.comparison)
+    assert isinstance(pickle.loads(pickle.dumps(callback)), Comparison)
+
+
+def run_job(folder, number, result):
+    """One job of the sweep, as Hydra's launchers run it; returns what they get."""
+    cfg = configured(folder, number=number, job=["detector=knn", f"seed={number}"])
+    (folder / str(number)).mkdir(exist_ok=True)
+    callback, returned = Comparison(), JobReturn()
+    callback.on_job_start(cfg, task_function=None)
+    print("printed by the job")
+    os.write(2, b"printed below Python\n")
+    failed = isinstance(result, Exception)
+    returned.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
+    returned.return_value = result
+    callback.on_job_end(cfg, job_return=returned)
+    return returned
+
+
+def test_a_job_that_fails_is_noted_and_the_sweep_goes_on(tmp_path, ends, capfd):
+    Comparison().on_multirun_start(configured(tmp_path, *SWEPT))
+    assert Sweep.read(tmp_path).jobs == [
+        [f"detector={d}", f"seed={s}"] for d in ("knn", "lof") for s in (0, 1)
+    ]
+    assert run_job(tmp_path, 0, 0.5).return_value == 0.5
+    failed = run_job(tmp_path, 1, ValueError(f"{FAILED}\nfor good"))
+    assert failed.return_value != failed.return_value, "NaN"
+    assert failed.status == JobStatus.COMPLETED
+    first, second = (Status.read(tmp_path / job) for job in "01")
+    assert (first.state, second.state) == ("done", "failed")
+    assert second.reason == f"{FAILED} for good"
+    with pytest.raises(SystemExit) as ended:
+        Comparison().on_multirun_end(configured(tmp_path, *SWEPT))
+    assert ended.value.code == 1
+    out, err = capfd.readouterr()
+    assert "printed" not in out + err
+    assert "printed by the job\nprinted below Python\n" in (tmp_path / "1" / "run.log").read_text()
+    assert "3 of 4 jobs have no result:" in err
+    assert "[2/4] detector=knn seed=1: failed: weights are missing for good" in err
+    # At the end of the process nothing is printed again.
+    (end,) = ends
+    end()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_unexpected_error_is_whole_in_the_log_of_its_job(tmp_path, ends, capfd):
+    Comparison().on_multirun_start(configured(tmp_path, *SWEPT))
+    (tmp_path / "0").mkdir()
+    handler = logging.FileHandler(tmp_path / "0" / "job.log")
+    logging.getLogger().addHandler(handler)
+    try:
+        try:
+            raise ZeroDivisionError("a mistake")
+        except ZeroDivisionError as error:
+            run_job(tmp_path, 0, error)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    text = (tmp_path / "0" / "job.log").read_text()
+    assert "the job failed: a mistake" in text
+    assert "Traceback" in text
+    assert "printed below Python" in text
+    sweep._end()
+    assert "failed: a mistake" in capfd.readouterr().err
+
+
+def test_a_search_is_told_of_failures_and_has_as_many_jobs_as_trials(tmp_path, ends, capfd):
+    cfg = configured(tmp_path, *SWEPT)
+    with open_dict(cfg):
+        cfg.hydra.sweeper = {"_target_": "hydra_plugins.optuna.OptunaSweeper", "n_trials": 7}
+    Comparison().on_multirun_start(cfg)
+    listed = Sweep.read(tmp_path)
+    assert (listed.n_jobs, listed.jobs) == (7, None)
+    (tmp_path / "0").mkdir()
+    with open_dict(cfg):
+        cfg.hydra.runtime.output_dir, cfg.hydra.job.num = str(tmp_path / "0"), 0
+    returned = JobReturn()
+    Comparison().on_job_start(cfg, task_function=None)
+    returned.status, returned.return_value = JobStatus.FAILED, ValueError(FAILED)
+    Comparison().on_job_end(cfg, job_return=returned)
+    assert returned.status == JobStatus.FAILED
+    sweep._end()
+    assert "7 of 7 jobs have no result:" in capfd.readouterr().err
+
+
+def test_a_single_run_has_no_state_and_keeps_its_console(tmp_path):
+    cfg = configured(tmp_path, mode=RunMode.RUN)
+    stdout = sys.stdout
+    Comparison().on_job_start(cfg, task_function=None)
+    assert sys.stdout is stdout
+    Comparison().on_job_end(cfg, job_return=JobReturn())
+    assert not list(Path(tmp_path).rglob("status.json"))
+
+
+def test_a_process_that_ends_within_a_job_gives_the_console_back(tmp_path, ends, capfd):
+    Comparison().on_multirun_start(configured(tmp_path, *SWEPT))
+    cfg = configured(tmp_path, number=2, job=["detector=lof", "seed=0"])
+    (tmp_path / "2").mkdir()
+    Comparison().on_job_start(cfg, task_function=None)
+    (end,) = ends
+    end()
+    assert "4 of 4 jobs have no result:" in capfd.readouterr().err
+    assert [run.name for run in job_folders(tmp_path)] == ["2"]

@@ -19,6 +19,7 @@ _COMMANDS = {
     "fsasd-check": "fsasd.cli.check",
     "fsasd-download": "fsasd.cli.download",
     "fsasd-evaluate": "fsasd.cli.evaluate",
+    "fsasd-report": "fsasd.cli.report",
     "fsasd-score": "fsasd.cli.score",
     "fsasd-store": "fsasd.cli.store",
 }
@@ -132,6 +133,11 @@ def download() -> int | None:
 def evaluate() -> int | None:
     """The command ``fsasd-evaluate``."""
     return run("fsasd-evaluate")
+
+
+def report() -> int | None:
+    """The command ``fsasd-report``."""
+    return run("fsasd-report")
 
 
 def score() -> int | None:

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from fsasd.cli import launching, resolvers
+from fsasd.cli.failures import is_expected, reason
 from fsasd.cli.hydra_errors import print_in_one_line
 from fsasd.cli.paths import keep_paths
-from fsasd.runtime.errors import message
 from fsasd.runtime.launchers import begin_job
 from fsasd.runtime.ranks import rank
 
@@ -44,12 +43,8 @@ def main(cfg: DictConfig) -> float | None:
     begin_job(launching.parallel(hydra_config))
     folder = Path(hydra_config.runtime.output_dir)
     keep_paths(cfg, hydra_config.runtime.cwd)
-    # A wrong option, and --cfg, are answered before this.
-    from fsasd.cli.sweep import mark_failed, unmark
-
-    if rank() == 0:
-        unmark(folder)
     try:
+        # A wrong option, and --cfg, are answered before this.
         from fsasd.cli.run import run_command
 
         score, complete = run_command(cfg, folder)
@@ -61,18 +56,11 @@ def main(cfg: DictConfig) -> float | None:
             log.error("interrupted: the same command goes on from what %s holds", cfg.store)
         sys.exit(130)
     except Exception as error:
-        # What a constructor says is clearer than that Hydra called it.
-        if isinstance(error, InstantiationException) and error.__cause__ is not None:
-            reason = str(error.__cause__)
-        else:
-            reason = message(error)
-        if hydra_config.mode == RunMode.MULTIRUN:
-            mark_failed(folder, reason)
+        # A sweep notes it, and goes on with its other jobs (cli/sweep.py).
+        in_sweep = hydra_config.mode == RunMode.MULTIRUN
+        if in_sweep or os.environ.get("HYDRA_FULL_ERROR") or not is_expected(error):
             raise
-        expected = isinstance(error, (ValueError, OSError, ImportError, InstantiationException))
-        if os.environ.get("HYDRA_FULL_ERROR") or not expected:
-            raise
-        log.error("%s (HYDRA_FULL_ERROR=1 shows where)", reason)
+        log.error("%s (HYDRA_FULL_ERROR=1 shows where)", reason(error))
         sys.exit(1)
 
 

@@ -1,231 +1,183 @@
-"""The comparison of a sweep's jobs: printed when it ends, written to ``sweep.csv``."""
+"""A sweep's jobs: their states while they run, and their comparison at the end.
+
+Hydra imports this at the start of every run: what only a sweep needs is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import atexit
 import logging
 import math
+import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from rich.table import Table
-from rich.text import Text
 
-from fsasd.evaluation.metrics import OFFICIAL, without_domains
-from fsasd.report.console import terminal, titled
-from fsasd.report.formatting import UNDEFINED, percent
-from fsasd.report.headline import headline
-from fsasd.report.results import Results, metric_titles
+from fsasd.cli import job_console
+from fsasd.cli.failures import is_expected, reason
+from fsasd.cli.resolvers import command_started
+from fsasd.report.runs.status import DONE, FAILED, INCOMPLETE, Status, Sweep
 from fsasd.runtime.ranks import rank
 
 log = logging.getLogger(__name__)
 
-MARK = "failed.txt"
-"""Name of the file in a job's folder that holds the reason why the job has no result."""
-
-_MEASURED = [
-    "parameters", "training_seconds", "scoring_ms", "auc", *OFFICIAL, "official", "low", "high",
-]  # fmt: skip
-_COSTS = ["Parameters", "Training", "Scoring"]
-_WIDTH = 120
+TABLE = "sweep.csv"
 
 
 class Comparison(Callback):
-    """Compares the jobs of a sweep when it ends, also where some have failed.
+    """Follows the jobs of a sweep, and compares them when it ends, also where some have failed.
 
-    It reads the folders that the jobs leave, whatever launcher starts them, and wherever.
+    Jobs keep their state in their folders, whatever launcher starts them, and wherever; the process
+    of the sweep reads it there. Where jobs fail, a sweep of Hydra's own sweeper goes on, and its
+    exit code is 1; it is 3 where results lack sections or recordings.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Register the comparison for the end of this process.
+        """List the jobs, show their states from now on, and compare them at the end.
 
-        Hydra calls nothing after a job that failed.
+        Hydra calls nothing after a launcher that failed, so that the end is that of the process.
         """
         # Jobs copy what these are now; a launcher's processes may inherit no variables.
         folder = Path(config.hydra.sweep.dir)
         OmegaConf.to_container(config.hydra.job.env_set, resolve=True)
         # Other ranks run the sweep, too, and end before rank 0 has detected.
+        if rank() > 0:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep = _sweep(config)
+        sweep.write(folder)
+        _running.append(_RunningSweep(folder.resolve(), sweep))
+        atexit.register(_end)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Compare the jobs, and end with the exit code of what they lack.
+
+        Raises:
+            SystemExit: Jobs failed, never ran, or lack something.
+        """
+        if (code := _end()) > 0:
+            sys.exit(code)
+
+    def on_job_start(
+        self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any
+    ) -> None:
+        """Note that this process runs a job, whose console goes to its log."""
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return
+        folder = Path(config.hydra.runtime.output_dir)
+        job_console.redirect(folder)
         if rank() == 0:
-            atexit.register(compare, folder.resolve())
+            overrides = list(config.hydra.overrides.task)
+            Status.begin(command_started(), config.hydra.job.num, overrides).write(folder)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Note what became of a job, and why it failed."""
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return
+        try:
+            if rank() == 0:
+                folder = Path(config.hydra.runtime.output_dir)
+                status = Status.read(folder)
+                assert status is not None
+                _ended(status, folder, job_return).write(folder)
+            if job_return.status == JobStatus.FAILED and _goes_on(config):
+                # Hydra would end the sweep with the first job that failed, and print it again.
+                job_return.status, job_return.return_value = JobStatus.COMPLETED, math.nan
+        finally:
+            job_console.restore()
 
 
-def mark_failed(folder: Path, reason: str) -> None:
-    """Write into the folder of a sweep's job why it has no result; Hydra runs the other jobs.
+class _RunningSweep:
+    """A sweep of this process."""
 
-    Args:
-        folder: The job's folder.
-        reason: The error.
-    """
-    log.error("the job failed: %s", reason)
-    if rank() == 0:
-        (folder / MARK).write_text(reason + "\n", encoding="utf-8")
+    def __init__(self, folder: Path, sweep: Sweep) -> None:
+        from fsasd.cli.sweep_progress import SweepProgress
+
+        self.folder = folder
+        self.progress = SweepProgress(folder, sweep)
+        self.progress.start()
+
+    def end(self) -> int:
+        """Compare the jobs, and return the exit code that they lead to."""
+        self.progress.stop()
+        return compare(self.folder)
 
 
-def unmark(folder: Path) -> None:
-    """Remove what ``mark_failed`` wrote when the job ran before."""
-    (folder / MARK).unlink(missing_ok=True)
+_running: list[_RunningSweep] = []
+"""The sweep of this process; Hydra pickles its callbacks, so they cannot hold it."""
 
 
-def compare(folder: Path) -> None:
+def _end() -> int:
+    # A job that was interrupted has not given the console back.
+    job_console.restore()
+    return _running.pop().end() if _running else 0
+
+
+def _sweep(config: DictConfig) -> Sweep:
+    """List the jobs of a sweep; of a search, only their number is known before they start."""
+    overrides = list(config.hydra.overrides.task)
+    jobs = None
+    if _goes_on(config):
+        params = OmegaConf.to_container(config.hydra.sweeper.params or OmegaConf.create({}))
+        assert isinstance(params, dict)
+        named = [f"{name!s}={value}" for name, value in params.items()]
+        parsed = OverridesParser.create().parse_overrides([*named, *overrides])
+        batches = BasicSweeper.split_arguments(parsed, None)
+        jobs = [list(job) for batch in batches for job in batch]
+    n_jobs = len(jobs) if jobs is not None else int(config.hydra.sweeper.get("n_trials") or 0)
+    return Sweep(command_started(), overrides, n_jobs, jobs)
+
+
+def _goes_on(config: DictConfig) -> bool:
+    """Whether it is Hydra's own sweeper; one that optimises counts failures itself."""
+    return str(config.hydra.sweeper._target_).rpartition(".")[2] == "BasicSweeper"
+
+
+def _ended(status: Status, folder: Path, job_return: JobReturn) -> Status:
+    if job_return.status == JobStatus.FAILED:
+        error = job_return._return_value
+        shown = None if is_expected(error) and not os.environ.get("HYDRA_FULL_ERROR") else error
+        log.error("the job failed: %s", reason(error), exc_info=shown)
+        return status.ending(FAILED, reason(error))
+    from fsasd.pipeline.run_folder import UNREADABLE
+    from fsasd.report.headline import headline
+    from fsasd.report.results import FAILED as SECTIONS
+    from fsasd.report.results import Results
+
+    official = headline(Results(folder))
+    score = None if official is None or math.isnan(official.score) else official.score
+    missing = [name for name in (SECTIONS, UNREADABLE) if (folder / name).is_file()]
+    if missing:
+        return status.ending(INCOMPLETE, f"see {' and '.join(missing)}", score)
+    return status.ending(DONE, official=score)
+
+
+def compare(folder: Path) -> int:
     """Print the jobs of a sweep, the best first, and write ``sweep.csv``; list those that failed.
 
-    Jobs that differ only in their seed are one row. Of a sweep without the stage ``detect``, only
-    jobs that failed are listed.
-
-    Args:
-        folder: The sweep's folder.
-    """
-    table = jobs(folder)
-    done = table[table["reason"] == ""]
-    if len(done):
-        table.to_csv(folder / "sweep.csv", index=False)
-        out = terminal(_WIDTH)
-        out.print("", _printed(done))
-        out.print(f"{'sweep:':<16} {folder / 'sweep.csv'}", soft_wrap=True)
-    if len(without := table[table["reason"] != ""]):
-        lines = [f"{job.overrides}: {job.reason}" for job in without.itertuples()]
-        message = f"{len(without)} of {len(_folders(folder))} jobs have no result:"
-        print("", message, *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
-    if len(partial := table[table["failed"] != ""]):
-        lines = [f"{job.overrides}: {job.failed}" for job in partial.itertuples()]
-        message = (
-            f"In {len(partial)} of {len(done)} jobs sections failed; their scores are undefined:"
-        )
-        print("", message, *(f"  {line}" for line in lines), sep="\n", file=sys.stderr)
-
-
-def jobs(folder: Path) -> pd.DataFrame:
-    """Return a row for each job of a sweep.
+    Jobs that differ only in their seed are one row.
 
     Args:
         folder: The sweep's folder.
 
     Returns:
-        ``job``, its folder; ``overrides``, and a column for each of them; ``parameters`` of the
-        largest detector, ``training_seconds`` of all, ``scoring_ms`` of a clip; ``auc_source``,
-        ``auc_target`` and ``pauc``, means over machines and sections, and ``auc`` of sections whose
-        clips have no domain; the ``official`` score and the ends of its interval, ``low`` and
-        ``high``; ``failed``, the sections that failed and why, which leave the scores of their job
-        undefined; ``reason``, why the job has no result at all. Both are empty where nothing
-        failed. Fractions; NaN is what is not known.
+        The exit code: 1 where a job has no result, 3 where results lack something, else 0.
     """
-    folders = _folders(folder)
-    detected = any((job / "clips.csv").is_file() for job in folders)
-    rows = []
-    for job in folders:
-        results, mark = Results(job), job / MARK
-        row: dict[str, Any] = {
-            "job": str(job.relative_to(folder)),
-            "overrides": " ".join(results.overrides),
-        }
-        row |= dict(_named(override) for override in results.overrides)
-        if mark.is_file():
-            rows.append(row | {"reason": mark.read_text(encoding="utf-8").strip()})
-        elif results.sections or len(results.failed):
-            rows.append(row | _measured(results) | {"reason": "", "failed": _failures(results)})
-        elif detected:
-            rows.append(row | {"reason": f"it ended without a result, see {job / 'run.log'}"})
-    reasons = ["failed", "reason"]
-    named = dict.fromkeys(
-        name for row in rows for name in row if name not in [*_MEASURED, *reasons]
-    )
-    table = pd.DataFrame(rows, columns=[*named, *_MEASURED, *reasons])
-    return table.fillna(dict.fromkeys(reasons, ""))
+    from fsasd.report.runs.comparison import compare_runs
+    from fsasd.report.runs.console import print_comparison, print_missing
 
-
-def _folders(folder: Path) -> list[Path]:
-    """Return the folders of all jobs that began, in their order."""
-    folders = [path.parent.parent for path in folder.rglob(".hydra/overrides.yaml")]
-    return sorted(folders, key=lambda job: (len(job.name), job.name))
-
-
-def cells(rows: pd.DataFrame, areas: Iterable[str] = OFFICIAL) -> list[str]:
-    """Format means over jobs that differ in their seed.
-
-    Args:
-        rows: Of these jobs, ``parameters`` to ``high`` as in ``jobs``.
-        areas: The AUCs to write.
-
-    Returns:
-        Parameters, training, scoring, the AUCs, official score: mean, spread over seeds where there
-        is any, interval.
-
-    >>> row = {"parameters": 33026, "training_seconds": 0.61, "scoring_ms": 1.84, "pauc": 0.75,
-    ...        "auc_source": 0.9, "auc_target": 0.8, "low": 0.7, "high": 0.9}
-    >>> cells(pd.DataFrame([row | {"official": 0.80}, row | {"official": 0.82}]))
-    ['33,026', '0.6 s', '1.8 ms', '90.0', '80.0', '75.0', '81.0 ± 1.0 [70.0 to 90.0]']
-    """
-    # A mean without the seeds of which a section failed would be of other machines.
-    mean = rows.drop(columns=rows.columns.difference(_MEASURED)).astype(float).mean(skipna=False)
-    spread = rows["official"].std(ddof=0)
-    official = percent(mean["official"])
-    if spread > 5e-4:
-        official += f" ± {percent(spread)}"
-    if not math.isnan(mean["low"]):
-        official += f" [{percent(mean['low'])} to {percent(mean['high'])}]"
-    units = {"parameters": "{:,.0f}", "training_seconds": "{:.1f} s", "scoring_ms": "{:.1f} ms"}
-    return [
-        *(UNDEFINED if math.isnan(mean[name]) else unit.format(mean[name])
-          for name, unit in units.items()),
-        *(percent(mean[name]) for name in areas),
-        official,
-    ]  # fmt: skip
-
-
-def _printed(done: pd.DataFrame) -> Table:
-    settings = [name for name in done.columns[2 : done.columns.get_loc(_MEASURED[0])]
-                if name != "seed" and len(done[name].unique()) > 1]  # fmt: skip
-    table = titled("The sweep, the best first")
-    for name in settings or ["Job"]:
-        table.add_column(name, overflow="fold")
-    areas = metric_titles(done, decided=False)
-    for head in [*_COSTS, *areas.values(), "Official score, %", "Jobs"]:
-        table.add_column(head, justify="right")
-    # A setting that only some of the jobs were given is empty in the others.
-    done = done.fillna(dict.fromkeys(settings, ""))
-    groups = [group for _, group in done.groupby(settings, sort=False)] if settings else [done]
-    for rows in sorted(groups, key=_official, reverse=True):
-        named = [Text(rows[name].iloc[0]) for name in settings] or [Text("all")]
-        table.add_row(*named, *cells(rows, areas), str(len(rows)))
-    return table
-
-
-def _official(rows: pd.DataFrame) -> float:
-    mean = rows["official"].astype(float).mean(skipna=False)
-    return -math.inf if math.isnan(mean) else mean
-
-
-def _named(override: str) -> tuple[str, str]:
-    name, _, value = override.partition("=")
-    return name.lstrip("+"), value
-
-
-def _measured(results: Results) -> dict[str, float]:
-    costs, metrics = results.costs, results.metrics
-    measured: dict[str, float] = {}
-    if not costs.empty:
-        measured |= {
-            "parameters": costs["parameters"].max(),
-            "training_seconds": costs["fit_seconds"].sum(),
-            "scoring_ms": costs["score_ms"].mean(),
-        }
-    official = headline(results)
-    if official is not None and not official.failed:
-        measured |= {"official": official.score, "low": official.low, "high": official.high}
-        mean = metrics[metrics["machine"] == "arithmetic mean"].iloc[0]
-        measured |= {name: mean[name] for name in OFFICIAL}
-        if (undivided := without_domains(metrics) & metrics["section"].notna()).any():
-            measured["auc"] = metrics.loc[undivided, "auc"].mean()
-    return measured
-
-
-def _failures(results: Results) -> str:
-    return "; ".join(
-        f"{row.machine} section {row.section} in stage {row.stage}: {row.reason}"
-        for row in results.failed.itertuples()
-    )
+    comparison = compare_runs(folder)
+    if comparison.is_scored or comparison.is_finetuned:
+        comparison.jobs.to_csv(folder / TABLE, index=False)
+        print_comparison(comparison, "The sweep, the best first")
+        print(f"{'sweep:':<16} {folder / TABLE}")
+    sys.stdout.flush()
+    print_missing(comparison)
+    return comparison.exit_code

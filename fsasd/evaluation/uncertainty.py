@@ -10,6 +10,8 @@ The public evaluator's ``official score ci95`` is not this: it divides its jackk
 N (N - 1) where (N - 1) / N is due, and so is too small by a factor of about N - 1.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,6 +87,19 @@ class PairedDifference:
     interval: Interval
 
 
+@dataclass(frozen=True, eq=False)
+class OfficialResamples:
+    """Official scores of S systems, fractions.
+
+    Attributes:
+        observed: On the clips themselves, (S,).
+        resampled: On n resamples of them, (S, n), the same ones for all.
+    """
+
+    observed: NDArray[np.float64]
+    resampled: NDArray[np.float64]
+
+
 def bootstrap_official(
     sections: Sequence[Section],
     n: int = 1000,
@@ -114,7 +129,7 @@ def bootstrap_official(
     """
     _check(sections, n, level)
     rng = np.random.default_rng(seed)
-    cells = np.stack([_metrics(section, _draws(section, n, rng)) for section in sections])
+    cells = np.stack([_cells(section, _draws(section, n, rng)) for section in sections])
     if draw_sections:
         drawn = rng.integers(len(cells), size=(len(cells), n))
         cells = np.take_along_axis(cells, drawn[:, None], axis=0)
@@ -140,7 +155,7 @@ def bootstrap_section(
     Interval(low=1.0, high=1.0, level=0.95)
     """
     _check([section], n, level)
-    cells = _metrics(section, _draws(section, n, np.random.default_rng(seed)))
+    cells = _cells(section, _draws(section, n, np.random.default_rng(seed)))
     return SectionIntervals(*(percentile_interval(cell, level) for cell in cells))
 
 
@@ -174,30 +189,44 @@ def paired_difference(
     1.0
     """
     _check(first, n, level)
-    if len(first) != len(second):
-        raise ValueError(f"expected as many sections, found {len(first)} and {len(second)}")
-    rng = np.random.default_rng(seed)
-    drawn: tuple[list[NDArray], list[NDArray]] = ([], [])
-    observed: tuple[list[NDArray], list[NDArray]] = ([], [])
-    for index, pair in enumerate(zip(first, second, strict=True)):
-        if not (
-            np.array_equal(pair[0].labels, pair[1].labels)
-            and np.array_equal(*[np.asarray(section.domains, object) for section in pair])  # type: ignore[arg-type]
-        ):
-            raise ValueError(
-                f"section {index}: expected the same clips in the same order, "
-                "found other labels or domains"
-            )
-        draws = _draws(pair[0], n, rng)
-        for system, section in enumerate(pair):
-            drawn[system].append(_metrics(section, draws))
-            observed[system].append(_metrics(section, np.ones((1, len(section.labels)), int)))
-    resampled, actual = (
-        harmonic_means(np.concatenate(one)) - harmonic_means(np.concatenate(other))
-        for one, other in (drawn, observed)
-    )
+    scores = official_resamples([first, second], n, seed)
+    resampled = scores.resampled[0] - scores.resampled[1]
     interval = percentile_interval(resampled, level)
-    return PairedDifference(float(actual[0]), float(resampled.mean()), interval)
+    observed = float(scores.observed[0] - scores.observed[1])
+    return PairedDifference(observed, float(resampled.mean()), interval)
+
+
+def official_resamples(
+    systems: Sequence[Sequence[Section]], n: int = 1000, seed: Seed = 0
+) -> OfficialResamples:
+    """Official scores of several systems on the same resamples of the same clips.
+
+    Args:
+        systems: Each one's sections: the same sections and clips in the same order.
+        n: Resamples.
+        seed: Seed, or a generator to draw from.
+
+    Raises:
+        ValueError: The sections or their clips differ, there are none, or ``n`` is out of range.
+
+    >>> sure = Section([0, 0, 1], ["source", "target", "source"], [0.1, 0.2, 0.9])
+    >>> official_resamples([[sure], [sure]], n=2).resampled.tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+    first = systems[0]
+    _check(first, n, 0.95)
+    for other in systems:
+        if len(other) != len(first):
+            raise ValueError(f"expected as many sections, found {len(first)} and {len(other)}")
+    rng = np.random.default_rng(seed)
+    observed, resampled = (_RunningMeans(len(systems), size) for size in (1, n))
+    for index, section in enumerate(first):
+        for other in systems:
+            _check_same_clips(section, other[index], index)
+        scores = np.stack([system[index].scores for system in systems])
+        observed.add(_metrics(section, np.ones((1, len(section.labels)), int), scores))
+        resampled.add(_metrics(section, _draws(section, n, rng), scores))
+    return OfficialResamples(observed.harmonic[:, 0], resampled.harmonic)
 
 
 def resample(
@@ -310,16 +339,54 @@ def _draws(section: Section, n: int, rng: np.random.Generator) -> NDArray[np.int
     return resample(*strata, n=n, seed=rng, groups=section.groups)
 
 
-def _metrics(section: Section, counts: NDArray[np.int_]) -> NDArray[np.float64]:
-    """AUC (source), AUC (target) and pAUC of each resample, shape (3, resamples).
+def _cells(section: Section, counts: NDArray[np.int_]) -> NDArray[np.float64]:
+    """AUC (source), AUC (target) and pAUC of each resample, shape (3, resamples)."""
+    return _metrics(section, counts, section.scores[None])[:, 0]
+
+
+def _metrics(
+    section: Section, counts: NDArray[np.int_], scores: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """AUC (source), AUC (target) and pAUC of each row of scores on each resample, (3, S, B).
 
     Without domains AUC, NaN and pAUC.
     """
     if len(set(section.labels.tolist())) < 2:
-        return np.full((3, len(counts)), np.nan)
-    areas = resampled_areas(section.labels, section.domains, section.scores[None], counts)
+        return np.full((3, len(scores), len(counts)), np.nan)
+    areas = resampled_areas(section.labels, section.domains, scores, counts)
     first = areas.auc if section.domains is None else areas.auc_source
-    return np.concatenate([first, areas.auc_target, areas.pauc])
+    return np.stack([first, areas.auc_target, areas.pauc])
+
+
+def _check_same_clips(first: Section, second: Section, index: int) -> None:
+    if not (
+        np.array_equal(first.labels, second.labels)
+        and np.array_equal(
+            np.asarray(first.domains, object),
+            np.asarray(second.domains, object),
+        )
+    ):
+        raise ValueError(
+            f"section {index}: expected the same clips in the same order, "
+            "found other labels or domains"
+        )
+
+
+class _RunningMeans:
+    """Harmonic means of cells that come one section after the other."""
+
+    def __init__(self, *shape: int) -> None:
+        self._defined, self._reciprocals = np.zeros(shape), np.zeros(shape)
+
+    def add(self, cells: NDArray[np.float64]) -> None:
+        self._defined += (~np.isnan(cells)).sum(axis=0)
+        with np.errstate(divide="ignore"):
+            self._reciprocals += np.nansum(1 / cells, axis=0)
+
+    @property
+    def harmonic(self) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):
+            return self._defined / self._reciprocals
 
 
 def _outranked(

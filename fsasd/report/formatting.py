@@ -58,6 +58,15 @@ def interval(low: float, high: float) -> str:
     return UNDEFINED if math.isnan(low) else f"{points(low)} to {points(high)}"
 
 
+def span(low: float, high: float) -> str:
+    """Format an interval of fractions in percent; undefined is a dash.
+
+    >>> span(0.582, 1.0), span(float("nan"), float("nan"))
+    ('58.2 to 100.0', '—')
+    """
+    return UNDEFINED if math.isnan(low) else f"{percent(low)} to {percent(high)}"
+
+
 def count(number: int, noun: str) -> str:
     """Format a number of things.
 
@@ -80,3 +89,19 @@ def size(number: float) -> str:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1000
     return f"{number:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Format a time; an unknown one is a dash.
+
+    >>> duration(0.4), duration(12.3), duration(754), duration(7384), duration(float("nan"))
+    ('0 s', '12 s', '12 min 34 s', '2 h 3 min', '—')
+    """
+    if math.isnan(seconds):
+        return UNDEFINED
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

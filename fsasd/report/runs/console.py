@@ -1,0 +1,178 @@
+"""The comparison of runs on the terminal."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from fsasd.report.console import terminal, titled
+from fsasd.report.formatting import UNDEFINED, decimal, duration, interval, percent, points, span
+from fsasd.report.results import metric_titles
+from fsasd.report.runs.comparison import RunComparison
+from fsasd.report.runs.status import NOT_STARTED
+
+_WIDTH = 120
+_HEADS = {
+    "AUC source": "AUC\nsource", "AUC target": "AUC\ntarget", "95 % interval": "95 %\ninterval",
+    "Official score, %": "Official\nscore, %", "Its interval": "95 %\ninterval",
+}  # fmt: skip
+"""Titles in two lines, so that numbers have room."""
+
+
+def with_deviation(mean: float, deviation: float, form: Callable[[float], str] = percent) -> str:
+    """Format a mean over seeds, with the standard deviation where there are several.
+
+    >>> with_deviation(0.81, 0.0141), with_deviation(0.81, float("nan"))
+    ('81.0 ± 1.4', '81.0')
+    """
+    return form(mean) if math.isnan(deviation) else f"{form(mean)} ± {form(deviation)}"
+
+
+def formatted(comparison: RunComparison) -> pd.DataFrame:
+    """Return the table of settings that were scored as text, the best first.
+
+    Args:
+        comparison: The runs.
+    """
+    table = comparison.table
+    areas = metric_titles(table, decided=False)
+    rows = []
+    for row, setting in zip(table.to_dict("records"), comparison.settings, strict=True):
+        cells = dict(setting.choices) or {"Setting": "all"}
+        cells |= {
+            "Parameters": _number(row["parameters"], "{:,.0f}"),
+            "Training": _number(row["training_seconds"], "{:.1f} s"),
+            "Scoring": _number(row["scoring_ms"], "{:.1f} ms"),
+        }
+        cells |= {title: percent(row[name]) for name, title in areas.items()}
+        cells["Official score, %"] = with_deviation(row["official"], row["official_std"])
+        cells["95 % interval"] = span(row["low"], row["high"])
+        if comparison.differences:
+            low, high = row["difference_low"], row["difference_high"]
+            is_baseline = setting is comparison.baseline
+            cells["Difference"] = "baseline" if is_baseline else points(row["difference"])
+            cells["Its interval"] = "" if is_baseline else interval(low, high)
+        rows.append(cells | {"Jobs": str(row["jobs"])})
+    return pd.DataFrame(rows)
+
+
+def formatted_finetuning(comparison: RunComparison) -> pd.DataFrame:
+    """Return the table of settings that were fine-tuned as text, the lowest loss first.
+
+    Args:
+        comparison: The runs.
+    """
+    rows = []
+    for row, setting in zip(comparison.table.to_dict("records"), comparison.settings, strict=True):
+        if math.isnan(row["finetuning_seconds"]):
+            continue
+        cells = dict(setting.choices) or {"Setting": "all"}
+        rows.append(cells | {
+            "val/loss": with_deviation(row["val_loss"], row["val_loss_std"], decimal),
+            "at step": _number(row["best_step"], "{:,.0f}"),
+            "Last": with_deviation(row["val_loss_last"], row["val_loss_last_std"], decimal),
+            "Steps": _number(row["steps"], "{:,.0f}"),
+            "Time": duration(row["finetuning_seconds"]),
+            "Model": str(row["model"]),
+            "Jobs": str(row["jobs"]),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def formatted_best(comparison: RunComparison) -> pd.DataFrame:
+    """Return the best setting of each machine as text.
+
+    Args:
+        comparison: The runs.
+    """
+    rows = []
+    for row in comparison.best.to_dict("records"):
+        several = bool(row["second"])
+        rows.append({
+            "Machine": row["machine"], "Best": row["setting"],
+            "Official score, %": percent(row["official"]), "Second": row["second"],
+            "Difference": points(row["difference"]) if several else "",
+            "Its interval": interval(row["low"], row["high"]) if several else "",
+            "Verdict": row["verdict"],
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def print_comparison(comparison: RunComparison, title: str, machines: bool = False) -> None:
+    """Print the settings, the best first, and in words which of them differ.
+
+    Args:
+        comparison: The runs.
+        title: Of the table.
+        machines: Whether the best setting of each machine is printed, too.
+    """
+    out = terminal(_WIDTH)
+    if comparison.is_scored:
+        _show(_printed(title, formatted(comparison)))
+        for sentence in comparison.verdicts():
+            out.print(Text(sentence), soft_wrap=True)
+    if comparison.is_finetuned:
+        _show(_printed("Fine-tuning", formatted_finetuning(comparison)))
+    if machines and comparison.is_scored and len(comparison.best):
+        _show(_printed("Best setting per machine", formatted_best(comparison)))
+    for note in comparison.notes:
+        out.print(Text(f"Note: {note}."), soft_wrap=True)
+
+
+def print_missing(comparison: RunComparison) -> None:
+    """Print on standard error which jobs have no result, or not all of it, and why.
+
+    Args:
+        comparison: The runs.
+    """
+    table = comparison.jobs
+    lines = []
+    if len(without := table[table["reason"] != ""]):
+        begun = without[without["state"] != NOT_STARTED]
+        lines += ["", f"{len(without)} of {len(table)} jobs have no result:"]
+        lines += [f"  {job.overrides}: {job.reason}" for job in begun.itertuples()]
+        if waiting := len(without) - len(begun):
+            lines.append(f"  {waiting} never started")
+    if len(partial := table[table["failed"] != ""]):
+        done = len(table) - len(without)
+        lines += [
+            "",
+            f"In {len(partial)} of {done} jobs sections failed; their scores are undefined:",
+        ]
+        lines += [f"  {job.overrides}: {job.failed}" for job in partial.itertuples()]
+    if lines:
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _number(value: float, form: str) -> str:
+    return UNDEFINED if math.isnan(value) else form.format(value)
+
+
+def _printed(title: str, text: pd.DataFrame) -> Table:
+    table = titled(title)
+    names = list(text.columns)
+    first = min(map(names.index, {"Parameters", "val/loss", "Official score, %"} & set(names)))
+    for place, name in enumerate(names):
+        if place < first or name in ("Model", "Second", "Verdict"):
+            # Settings may be long.
+            table.add_column(name, overflow="fold", min_width=min(text[name].map(len).max(), 12))
+        else:
+            table.add_column(_HEADS.get(name, name), justify="right", no_wrap=True)
+    for row in text.itertuples(index=False):
+        table.add_row(*(Text(str(cell)) for cell in row))
+    return table
+
+
+def _show(table: Table) -> None:
+    """Print a table: where standard output is no terminal, as wide as it is."""
+    out = terminal(_WIDTH)
+    if not out.is_terminal:
+        out = terminal(
+            max(_WIDTH, out.measure(table, options=out.options.update(width=10_000)).maximum)
+        )
+    out.print("", table)

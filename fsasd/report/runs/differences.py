@@ -1,0 +1,182 @@
+"""Differences between settings on the same test clips, with intervals; the best per machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fsasd.data.names import SectionId
+from fsasd.evaluation.folds import recording_groups
+from fsasd.evaluation.metrics import Section, known_domains, official_score
+from fsasd.evaluation.uncertainty import official_resamples, percentile_interval
+from fsasd.report.results import ID, Results, rows_of
+from fsasd.report.runs.settings import Setting
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better one setting is than another, official scores averaged over seeds.
+
+    Attributes:
+        value: Of their official scores on the sections that both have, fractions.
+        low: Lower end of its 95 % interval: over resamples of the test clips.
+        high: Upper end.
+        sections: Sections that both have, with the same labelled test clips.
+        left_out: Those that only one has, or with other clips.
+    """
+
+    value: float
+    low: float
+    high: float
+    sections: list[SectionId]
+    left_out: list[SectionId]
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether 0 lies outside the interval."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def verdict(self) -> str:
+        """What it means, in words."""
+        if math.isnan(self.value):
+            return "not comparable: no machine with the same labelled test clips"
+        if not self.is_significant:
+            return "not significant"
+        return "better" if self.value > 0 else "worse"
+
+
+def difference(first: Setting, second: Setting, machine: str | None = None) -> Difference:
+    """Compare two settings by a paired bootstrap of the test clips.
+
+    Each resample holds the same clips for both, drawn within machine, section, label and domain.
+    The interval speaks of other clips of these machines, not of other seeds.
+
+    Args:
+        first: Its score minus that of ``second`` is the difference.
+        second: What it is compared with.
+        machine: Of this one only.
+    """
+    sides = [[_clips(Path(folder)) for folder in s.jobs["folder"]] for s in (first, second)]
+    runs = [*sides[0], *sides[1]]
+    named = [key for key in dict.fromkeys(key for run in runs for key in run)
+             if machine is None or key.machine == machine]  # fmt: skip
+    common = [key for key in named if all(_agree(runs[0].get(key), run.get(key)) for run in runs)]
+    left_out = [key for key in named if key not in common]
+    if not common:
+        return Difference(math.nan, math.nan, math.nan, [], left_out)
+    systems = [[run[key].section for key in common] for run in runs]
+    scores = official_resamples(systems, RESAMPLES)
+    n = len(sides[0])
+    observed, resampled = (
+        values[:n].mean(axis=0) - values[n:].mean(axis=0)
+        for values in (scores.observed, scores.resampled)
+    )
+    interval = percentile_interval(resampled)
+    return Difference(float(observed), interval.low, interval.high, common, left_out)
+
+
+def machine_scores(settings: Sequence[Setting]) -> pd.DataFrame:
+    """Return the official score of each machine with each setting.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        A row for each machine and setting: ``machine``, ``setting``, ``official``, the mean over
+        seeds, ``std`` over them; fractions.
+    """
+    rows = []
+    for setting in settings:
+        scores: dict[str, list[float]] = {}
+        for folder in setting.jobs["folder"]:
+            metrics = _metrics(Path(folder))
+            for machine in metrics.loc[metrics["section"].notna(), "machine"].unique():
+                value = official_score(rows_of(metrics, machine)).value
+                scores.setdefault(machine, []).append(value)
+        for machine, values in scores.items():
+            # A seed of which the machine failed leaves its mean unknown.
+            known = len(values) == len(setting.jobs)
+            mean = float(np.mean(values)) if known else math.nan
+            deviation = float(np.std(values, ddof=1)) if known and len(values) > 1 else math.nan
+            rows.append((machine, setting.name, mean, deviation))
+    return pd.DataFrame(rows, columns=["machine", "setting", "official", "std"])
+
+
+def best_per_machine(settings: Sequence[Setting]) -> pd.DataFrame:
+    """Return the best setting of each machine, and by how much it is better than the second.
+
+    Args:
+        settings: The settings.
+
+    Returns:
+        ``machine``, ``setting``, ``official``, ``second``, its name, ``difference`` to it with
+        ``low`` and ``high`` (NaN and empty without a second), and ``verdict``; fractions.
+    """
+    by_name = {setting.name: setting for setting in settings}
+    rows = []
+    for machine, scores in (
+        machine_scores(settings).dropna(subset="official").groupby("machine", sort=False)
+    ):
+        ranked = scores.sort_values("official", ascending=False, kind="stable")
+        names = ranked["setting"].tolist()
+        row = {"machine": machine, "setting": names[0], "official": ranked["official"].iloc[0],
+               "second": "", "difference": math.nan, "low": math.nan, "high": math.nan,
+               "verdict": ""}  # fmt: skip
+        if len(names) > 1:
+            gain = difference(by_name[names[0]], by_name[names[1]], str(machine))
+            row |= {"second": names[1], "difference": gain.value, "low": gain.low,
+                    "high": gain.high, "verdict": gain.verdict}  # fmt: skip
+        rows.append(row)
+    columns = ["machine", "setting", "official", "second", "difference", "low", "high", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@dataclass(frozen=True, eq=False)
+class _Clips:
+    files: list[str]
+    section: Section
+
+
+@cache
+def _clips(folder: Path) -> dict[SectionId, _Clips]:
+    """Test clips of a run's sections whose labels are all known, in the order of their names."""
+    clips = Results(folder).clips
+    sections = {}
+    for key, rows in clips.groupby(ID, sort=False):
+        if rows["label"].isna().any():
+            continue
+        rows = rows.sort_values("file")
+        sections[SectionId(*map(str, key))] = _Clips(
+            rows["file"].tolist(),
+            Section(
+                rows["label"] == "anomaly", known_domains(rows["domain"]), rows["score"],
+                groups=recording_groups(rows.get("recording", ())),
+            ),
+        )  # fmt: skip
+    return sections
+
+
+@cache
+def _metrics(folder: Path) -> pd.DataFrame:
+    return Results(folder).metrics
+
+
+def _agree(one: _Clips | None, other: _Clips | None) -> bool:
+    return (
+        one is not None
+        and other is not None
+        and one.files == other.files
+        and np.array_equal(one.section.labels, other.section.labels)
+        and np.array_equal(
+            np.asarray(one.section.domains, object), np.asarray(other.section.domains, object)
+        )
+    )
