@@ -1,5 +1,6 @@
 """Classes, examples, training, and the front end that is left of it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -160,10 +161,10 @@ def test_no_clips_are_refused():
 # Training
 
 
-def fitted(examples, folder, epochs=4, **options):
+def fitted(examples, folder, epochs=4, trainer=QUIET, **options):
     model = classifier(len(examples.classes), **options)
     model.set_examples(examples, batch_size=8, seed=0)
-    train(model, folder, epochs, QUIET)
+    train(model, folder, epochs, trainer)
     return model
 
 
@@ -212,22 +213,24 @@ def test_training_that_was_cut_goes_on_to_the_same_network(examples, tmp_path):
         np.testing.assert_array_equal(resumed.weights()[name], array, err_msg=name)
 
 
-def test_a_training_ends_at_limits_of_the_trainer(examples, tmp_path, caplog):
-    steps = {}
-    limits = {
-        "none": {},
-        "batches": {"limit_train_batches": 1},
-        "time": {"max_time": {"seconds": 0}},
-    }
-    for name, limit in limits.items():
-        model = classifier(len(examples.classes))
-        model.set_examples(examples, batch_size=16, seed=0)
-        train(model, tmp_path / name, 2, {**QUIET, **limit})
-        steps[name] = model.trainer.global_step
-        assert ("a network's training ended after 0 steps, in epoch 1 of 2" in caplog.text) == (
-            name == "time"
-        )
-    assert steps == {"none": 6, "batches": 2, "time": 0}
+@pytest.mark.parametrize("limit", [{}, {"limit_train_batches": 2}])
+def test_a_training_whose_time_is_over_goes_on_with_the_next_batch(examples, tmp_path, limit):
+    """Within an epoch, with a cosine, mixed examples and a limit of batches."""
+    settings = {"epochs": 3, "mixup": 0.5, "final_rate": 0.1, "trainer": {**QUIET, **limit}}
+    whole = fitted(examples, tmp_path / "whole", **settings).weights()
+    timed = {**settings, "trainer": {**QUIET, **limit, "max_time": {"seconds": 0}}}
+    ended = []
+    for _ in range(20):
+        try:
+            resumed = fitted(examples, tmp_path / "cut", **timed)
+            break
+        except TimeoutError as error:
+            ended.append(int(re.search(r"over, after step (\d+): the same command", str(error))[1]))
+    # An epoch's last batch is followed by the next epoch, or by the end.
+    assert ended == ([1, 3, 5] if limit else [n for n in range(1, 18) if n % 6])
+    assert not (tmp_path / "cut" / "interrupted.ckpt").exists()
+    for name, array in whole.items():
+        np.testing.assert_array_equal(resumed.weights()[name], array, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ["max_epochs", "max_steps", "gradient_clip_val"])

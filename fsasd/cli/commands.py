@@ -13,6 +13,7 @@ import yaml
 
 from fsasd import __version__
 from fsasd.cli.hydra_version import wrong_hydra
+from fsasd.runtime.signals import Stopped, exit_code, raise_on_signals
 
 _COMMANDS = {
     "fsasd": "fsasd.cli.main",
@@ -80,12 +81,18 @@ def run(command: str) -> int | None:
         command: Its name.
 
     Returns:
-        Its exit code; 0 where the reader of its output has closed the pipe (``| head``).
+        Its exit code; 0 where the reader of its output has closed the pipe (``| head``), 143 where
+        SIGTERM ended it.
     """
     try:
+        if command == "fsasd":
+            # In a sweep, this process may only start those that run its jobs.
+            raise_on_signals()
         code = _run(command, sys.argv[1:])
         sys.stdout.flush()
         return code
+    except Stopped as error:
+        return exit_code(error)
     except BrokenPipeError:
         # The interpreter flushes once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -20,7 +20,7 @@ from fsasd.cli.failures import is_expected, reason
 from fsasd.cli.hydra_errors import print_in_one_line
 from fsasd.cli.paths import keep_paths
 from fsasd.runtime.launchers import begin_job
-from fsasd.runtime.ranks import rank
+from fsasd.runtime.signals import end_interrupted, raise_on_signals
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ def main(cfg: DictConfig) -> float | None:
         where a section failed.
     """
     resolvers.register()
+    raise_on_signals()
     hydra_config = HydraConfig.get()
     begin_job(launching.parallel(hydra_config))
     folder = Path(hydra_config.runtime.output_dir)
@@ -51,10 +52,8 @@ def main(cfg: DictConfig) -> float | None:
         if not complete and hydra_config.mode != RunMode.MULTIRUN:
             sys.exit(INCOMPLETE)
         return score
-    except KeyboardInterrupt:
-        if rank() == 0:
-            log.error("interrupted: the same command goes on from what %s holds", cfg.store)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        end_interrupted(error, cfg.store)
     except Exception as error:
         # A sweep notes it, and goes on with its other jobs (cli/sweep.py).
         in_sweep = hydra_config.mode == RunMode.MULTIRUN

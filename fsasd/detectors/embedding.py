@@ -125,7 +125,7 @@ class RandomCuts(GlobalBatches):
 
     def __iter__(self) -> Iterator[tuple[int, float]]:  # type: ignore[override]
         cuts = np.random.default_rng([self.seed, self.epoch, 1]).random(self.count)
-        return zip(self.of_rank(self.order()).tolist(), self.of_rank(cuts).tolist(), strict=True)
+        return self.remaining(list(zip(self.order().tolist(), cuts.tolist(), strict=True)))
 
 
 class Classifier(L.LightningModule):
@@ -217,9 +217,7 @@ class Classifier(L.LightningModule):
     def train_dataloader(self) -> DataLoader:
         """Return this process's share of the batches, in an order determined by seed and epoch."""
         share = Share(self.trainer.world_size, self.trainer.global_rank)
-        sampler = RandomCuts(len(self.examples), self.batch_size, share, self.seed)
-        # Lightning sets it only after the first epoch of a resumed run has begun.
-        sampler.set_epoch(self.current_epoch)
+        sampler = RandomCuts(len(self.examples), self.batch_size, share, self.seed, self.trainer)
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
         workers = min(8, (os.cpu_count() or 1) // share.ranks) if on_gpu else 0
         return DataLoader(

@@ -12,8 +12,8 @@ whole pairs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import lightning as L
 import numpy as np
@@ -22,6 +22,8 @@ import torch.distributed as dist
 from torch.utils.data import DistributedSampler
 
 from fsasd.data.draws import nearest_multiples
+
+T = TypeVar("T")
 
 
 class Share(NamedTuple):
@@ -79,6 +81,7 @@ class GlobalBatches(DistributedSampler[int]):
         batch_size: Of all processes together.
         share: This process's.
         seed: Of the order.
+        trainer: Whose interrupted epoch goes on, if there is one.
 
     >>> one = list(GlobalBatches(6, 4, Share(), seed=0))
     >>> two = [list(GlobalBatches(6, 4, Share(2, rank), seed=0)) for rank in (0, 1)]
@@ -86,22 +89,47 @@ class GlobalBatches(DistributedSampler[int]):
     (4, True)
     """
 
-    def __init__(self, count: int, batch_size: int, share: Share, seed: int) -> None:
+    def __init__(
+        self,
+        count: int,
+        batch_size: int,
+        share: Share,
+        seed: int,
+        trainer: L.Trainer | None = None,
+    ) -> None:
         # The sampler reads only the length of the data set.
         super().__init__(range(count), share.ranks, share.rank, seed=seed)  # type: ignore[arg-type]
         self.count = count
         self.batch_size = min(batch_size, count)
         self.places = places(self.batch_size, share)
+        self.trainer = trainer
+        if trainer is not None:
+            # Lightning sets it only after the first epoch of a resumed run has begun.
+            self.set_epoch(trainer.current_epoch)
 
     def __len__(self) -> int:
         return self.count // self.batch_size * len(self.places)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.of_rank(self.order()).tolist())
+        return self.remaining(self.order().tolist())
 
     def order(self) -> np.ndarray:
         """Return all examples in this epoch's order."""
         return np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+
+    def remaining(self, values: Sequence[T]) -> Iterator[T]:
+        """Yield those of (count,) values at this process's places that this epoch has not had."""
+        places = self.of_rank(np.arange(self.count))
+        return (values[place] for place in places[self._batches_done() * len(self.places) :])
+
+    def _batches_done(self) -> int:
+        """Return how many batches of this epoch a run was trained on before an interruption."""
+        if self.trainer is None:
+            return 0
+        loop: Any = self.trainer.fit_loop.epoch_loop
+        done = loop.batch_progress.current.processed
+        # A checkpoint of the end of an epoch counts all of them, also where they are limited.
+        return done if done < self.trainer.num_training_batches else 0
 
     def of_rank(self, values: np.ndarray) -> np.ndarray:
         """Return those of (count,) values at this process's places, batch by batch."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,11 +22,9 @@ from fsasd.detectors.shares import (
     seed_step,
     using_share,
 )
+from fsasd.runtime import resuming
 from fsasd.runtime.memory import memory_advice, return_freed_memory
 from fsasd.runtime.progress import StepProgress
-from fsasd.runtime.resuming import interruptible, read_checkpoint
-
-log = logging.getLogger(__name__)
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -54,7 +50,7 @@ def fit(
     folder: Path | None = None,
     callbacks: Sequence[L.Callback] = (),
 ) -> None:
-    """Train a module, resuming from the folder's last checkpoint.
+    """Train a module, resuming from the folder's latest checkpoint.
 
     Args:
         module: The module.
@@ -65,11 +61,12 @@ def fit(
         lower: Settings to lower if the accelerator runs out of memory, for the message.
         trainer: Arguments of ``lightning.Trainer`` such as ``devices`` and ``max_time``. On several
             GPUs batch normalisation is synchronised, unless ``sync_batchnorm`` is false.
-        folder: Of checkpoints, among them ``last.ckpt``; without, nothing is written.
+        folder: Of checkpoints, one after each epoch; without, nothing is written.
         callbacks: Further callbacks.
 
     Raises:
-        KeyboardInterrupt: Training was interrupted.
+        KeyboardInterrupt: Training was interrupted; a checkpoint was written.
+        TimeoutError: ``max_time`` was over before the last step; a checkpoint was written.
         ValueError: The accelerator is out of memory, several processes cannot divide a batch
             evenly, ``trainer`` holds arguments of ``SET_BY_DETECTORS``, or the checkpoint is
             damaged or holds more than tensors and plain values.
@@ -90,27 +87,16 @@ def fit(
     }
     if options.get("enable_progress_bar", True):
         callbacks = [*callbacks, StepProgress()]
-    last = None
     if folder is not None:
         options["default_root_dir"] = folder
         callbacks = [*callbacks, ModelCheckpoint(folder, save_last=True)]
-        last = folder / "last.ckpt" if (folder / "last.ckpt").exists() else None
-        if last:
-            read_checkpoint(last)
     run = L.Trainer(max_epochs=epochs, callbacks=[*callbacks, SetShare()], **options)
     name = "detector.batch_size"
     if examples < batch_size:
         name += f" ({batch_size}, for {examples} clips)"
     require_whole_shares(min(batch_size, examples), run.world_size, name)
-    with warnings.catch_warnings(), memory_advice(lower), interruptible(run), using_share(Share()):
-        # Training is resumed from this folder.
-        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-        run.fit(module, data, ckpt_path=last, weights_only=True)
-    if run.current_epoch < epochs:
-        log.warning(
-            "a network's training ended after %d steps, in epoch %d of %d, by a limit of trainer "
-            "(max_time, fast_dev_run)", run.global_step, run.current_epoch + 1, epochs,
-        )  # fmt: skip
+    with memory_advice(lower), using_share(Share()):
+        resuming.fit(run, module, data, folder)
     return_freed_memory()
 
 
@@ -216,9 +202,7 @@ class _Examples(L.LightningDataModule):
         order: GlobalBatches | None = None
         if self.by_epoch and trainer is not None:
             share = Share(trainer.world_size, trainer.global_rank)
-            order = GlobalBatches(count, self.batch_size, share, self.seed)
-            # Lightning sets it only after the first epoch of a resumed run has begun.
-            order.set_epoch(trainer.current_epoch)
+            order = GlobalBatches(count, self.batch_size, share, self.seed, trainer)
             size = len(order.places)
         return DataLoader(
             self.examples,

@@ -28,6 +28,7 @@ from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.checkpoint import Components
 from fsasd.generation.latents import normalised_mel
 from fsasd.generation.vocoder import GriffinLim
+from fsasd.runtime.resuming import fit
 
 _VALUES = (
     *(str(n) for n in range(10)),
@@ -263,7 +264,7 @@ def train(
     """Train a module for so many steps on batches drawn with replacement."""
     draws = RandomSampler(dataset, replacement=True, num_samples=steps * batch)  # type: ignore[arg-type]
     trainer = L.Trainer(**options, max_steps=steps, enable_model_summary=False)
-    trainer.fit(module, DataLoader(dataset, batch, sampler=draws))
+    fit(trainer, module, DataLoader(dataset, batch, sampler=draws), None)
 
 
 def _one_cycle(module: L.LightningModule, learning_rate: float) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from fsasd.generation.synthetic_clips import COLUMNS, MANIFEST, with_booleans, w
 from fsasd.runtime.memory import memory_advice
 from fsasd.runtime.ranks import rank
 from fsasd.runtime.resuming import interruptible
+from fsasd.runtime.stopping import OwnSignals
 from fsasd.store.atomic import UNFINISHED, replacing
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def synthesise(
     )
     writer = _Writer(Path(folder), prompts, cleaning)
     before = trainer.callbacks  # type: ignore[attr-defined]
-    trainer.callbacks = [*before, writer]  # type: ignore[attr-defined]
+    trainer.callbacks = [OwnSignals(), *before, writer]  # type: ignore[attr-defined]
     lower = f"synthesis.batch_size (now {batch_size})"
     try:
         with generator.averaged_weights(), memory_advice(lower), interruptible(trainer):

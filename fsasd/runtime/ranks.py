@@ -114,9 +114,18 @@ def end_all(reason: str) -> NoReturn:
     os._exit(1)
 
 
+def leave(reason: str) -> None:
+    """Let the other ranks end for a reason, while this process ends by itself."""
+    global _leaves
+    _leaves = True
+    if _shared is not None:
+        with contextlib.suppress(RankError):
+            broadcast(_ENDED, f"rank {rank()}: {reason}")
+
+
 def failure() -> str:
     """Return why this process cannot go on with the other ranks; empty if it can."""
-    if (store := _shared) is None:
+    if (store := _shared) is None or _leaves:
         return ""
     try:
         with _asking():
@@ -176,6 +185,7 @@ def _started_by(cluster: ClusterEnvironment | None) -> str:
 
 
 _shared: dist.Store | None = None
+_leaves = False
 
 
 def _store() -> dist.Store:

@@ -1,68 +1,75 @@
-"""Training with interruptions: checkpoints on Ctrl-C and of SLURM, and resuming from the latest."""
+"""Training with interruptions: checkpoints on signals, and resuming from the latest."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import pickle
 import re
-import signal
 import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
 import torch
+from torch.utils.data import DataLoader
 
-from fsasd.runtime.ranks import rank
+from fsasd.runtime.stopping import OwnSignals, StopAfterStep, take_time_limit
 
 log = logging.getLogger(__name__)
 
 _OF_BATCH_SYSTEM = "hpc_ckpt_*.ckpt"
 """What Lightning writes into its root when SLURM announces the end of a job's time."""
 
-_STEPS_BETWEEN_CHECKS = 10
-"""Steps after which several processes check whether one of them was interrupted."""
-
 
 def fit(
     trainer: L.Trainer,
     module: L.LightningModule,
-    data: L.LightningDataModule | None,
-    folder: Path,
+    data: L.LightningDataModule | DataLoader | None,
+    folder: Path | None,
 ) -> None:
     """Train to the end, resuming from the latest checkpoint if there is one.
 
-    On Ctrl-C the current step is finished and a checkpoint written; a second Ctrl-C ends at once.
+    On Ctrl-C, SIGTERM and the like, and when ``max_time`` is over, the step at hand is finished and
+    a checkpoint written (``StopAfterStep``); a second Ctrl-C ends at once.
 
     Args:
-        trainer: Runs the training. A checkpoint of SLURM is in its ``default_root_dir``.
+        trainer: Runs the training. Its ``max_time`` is that of this call. A checkpoint that
+            Lightning wrote for SLURM is in its ``default_root_dir``.
         module: The module to train.
-        data: The data; by default the dataloaders of the module.
-        folder: Where checkpoints are written, ``interrupted.ckpt`` among them.
+        data: The data, whose training examples go on within an epoch; by default the dataloaders of
+            the module.
+        folder: Where checkpoints are written, ``interrupted.ckpt`` among them. Without one, the
+            training ends at once and starts anew.
 
     Raises:
-        KeyboardInterrupt: Training was interrupted.
+        KeyboardInterrupt: Training was interrupted; a checkpoint was written.
+        TimeoutError: ``max_time`` was over before the last step; a checkpoint was written.
         ChildProcessError: A process that loads examples was killed.
         CheckpointFileError: The latest checkpoint is damaged, or holds more than tensors and
             plain values.
     """
+    trainer.callbacks.insert(0, OwnSignals())  # type: ignore[attr-defined]
+    if folder is None:
+        with interruptible(trainer):
+            trainer.fit(module, data)
+        return
     root = Path(trainer.default_root_dir)
     last = latest_checkpoint(folder, root)
     if last:
         read_checkpoint(last)
         log.info("resuming from %s", last)
-    interrupt = _Interrupt(folder / "interrupted.ckpt")
-    trainer.callbacks.insert(0, interrupt)  # type: ignore[attr-defined]
+    interrupt = StopAfterStep(folder / "interrupted.ckpt", take_time_limit(trainer))
+    trainer.callbacks.append(interrupt)  # type: ignore[attr-defined]
     with interrupt.handled(), interruptible(trainer), warnings.catch_warnings():
         # Training is resumed from checkpoints in that folder.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         # A data set may be too small for validation clips.
         warnings.filterwarnings("ignore", "Total length of .* across ranks is zero")
+        # The order of examples knows where it was interrupted.
+        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
         trainer.fit(module, data, ckpt_path=last, weights_only=True)
     if trainer.is_global_zero:
         interrupt.path.unlink(missing_ok=True)
@@ -131,15 +138,15 @@ def interruptible(trainer: L.Trainer) -> Iterator[None]:
     """Raise errors by which a trainer's run ends as what they are.
 
     Raises:
-        KeyboardInterrupt: Lightning has turned one into an exit.
+        KeyboardInterrupt: The one that Lightning has turned into an exit.
         ChildProcessError: A process that loads examples was killed.
     """
     try:
         yield
-    except SystemExit:
-        if not trainer.interrupted:
-            raise
-        raise KeyboardInterrupt from None
+    except SystemExit as end:
+        if trainer.interrupted and isinstance(end.__context__, KeyboardInterrupt):
+            raise end.__context__ from None
+        raise
     except (ConnectionError, EOFError, RuntimeError) as error:
         if not _is_of_a_dead_worker(error):
             raise
@@ -155,47 +162,3 @@ def _is_of_a_dead_worker(error: Exception) -> bool:
     # It was to hand over a tensor.
     frames = traceback.walk_tb(error.__traceback__)
     return any(f.f_globals.get("__name__") == "torch.utils.data.dataloader" for f, _ in frames)
-
-
-class _Interrupt(L.Callback):
-    """Ends training after the current step, with a checkpoint, when SIGINT was received."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._received = False
-        self._process = os.getpid()
-
-    @contextlib.contextmanager
-    def handled(self) -> Iterator[None]:
-        try:
-            before = signal.signal(signal.SIGINT, self._handle)
-        except ValueError:
-            # Only the main thread can handle signals.
-            yield
-            return
-        self._before = before
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._received = True
-        signal.signal(signal.SIGINT, self._before)
-        # Other ranks and DataLoader workers receive it, too; workers are needed for this step.
-        if rank() == 0 and os.getpid() == self._process:
-            log.warning("stopping after this step; Ctrl-C again stops at once")
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, index: int
-    ) -> None:
-        if (index + 1) % trainer.accumulate_grad_batches:
-            return
-        stop = self._received
-        if trainer.world_size > 1:
-            if trainer.global_step % _STEPS_BETWEEN_CHECKS:
-                return
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if stop:
-            trainer.save_checkpoint(self.path, weights_only=False)
-            raise KeyboardInterrupt
