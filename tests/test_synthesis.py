@@ -1,6 +1,7 @@
 import contextlib
 import csv
 import hashlib
+import io
 from pathlib import Path
 
 import lightning as L
@@ -15,8 +16,9 @@ from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.cleaning import Cleaning
 from fsasd.generation.prompts import Prompt, make_prompts
 from fsasd.generation.sampling import Sampler
-from fsasd.generation.synthesis import SynthesisFolder, synthesise
+from fsasd.generation.synthesis import SynthesisFolder, _end_of_rows, synthesise
 from fsasd.generation.synthetic_clips import (
+    COLUMNS,
     read_manifest,
     read_table,
     rejections,
@@ -339,3 +341,21 @@ def test_a_finished_synthesis_generates_nothing(asked, tmp_path, monkeypatch):
     monkeypatch.setattr(FaultTransforms, "generate", None)
     synthesise(FaultTransforms(LEAK), asked, tmp_path / "out", trainer(tmp_path))
     assert (tmp_path / "out/manifest.csv").read_bytes() == before
+
+
+def test_to_append_a_row_the_end_of_a_table_is_read(tmp_path):
+    read = []
+
+    class Counted(io.BytesIO):
+        def read(self, size=-1):
+            read.append(len(found := super().read(size)))
+            return found
+
+    header = ",".join(COLUMNS).encode() + b"\n"
+    table = header + 10_000 * b"fan/normal_0000.wav,fan\n"
+    assert _end_of_rows(Counted(table + b"cut")) == len(table)
+    assert sum(read) < 10_000
+    # A row that is longer than what is read at a time.
+    assert _end_of_rows(Counted(table + b"c" * 50_000)) == len(table)
+    assert _end_of_rows(Counted(header[:-1] + b"c" * 50_000)) == 0
+    assert _end_of_rows(Counted(b"wav,machine\n")) == 0

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import lightning as L
 import numpy as np
@@ -31,6 +31,11 @@ from fsasd.runtime.stopping import OwnSignals
 from fsasd.store.atomic import UNFINISHED, replacing
 
 log = logging.getLogger(__name__)
+
+_HEADER = ",".join(COLUMNS).encode()
+
+_TAIL = 8192
+"""Bytes that are read at a time to find the end of a table's last row."""
 
 
 def synthesise(
@@ -172,14 +177,15 @@ class SynthesisFolder:
         return manifest
 
     def _append(self, row: Sequence[Any]) -> None:
-        table = self.folder / f"rows-{self.rank}.csv"
-        complete = _complete_lines(table)
-        with table.open("a", newline="", encoding="utf-8") as file:
-            file.truncate(len(complete))
-            writer = csv.writer(file)
-            if not complete:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        with (self.folder / f"rows-{self.rank}.csv").open("a+b") as file:
+            end = _end_of_rows(file)
+            file.truncate(end)
+            if not end:
                 writer.writerow(COLUMNS)
             writer.writerow(row)
+            file.write(text.getvalue().encode())
 
     def _finished(self) -> dict[str, dict[str, str]]:
         """Return wav -> row of the clips whose file is as it was written."""
@@ -232,14 +238,30 @@ class _Writer(BasePredictionWriter):
 
 
 def _complete_lines(table: Path) -> bytes:
-    # A killed writer can leave an incomplete last row. A table with another header is damaged, or
-    # of an older version, and is started anew.
     try:
-        content = table.read_bytes()
+        with table.open("rb") as file:
+            end = _end_of_rows(file)
+            file.seek(0)
+            return file.read(end)
     except FileNotFoundError:
         return b""
-    complete = content[: content.rfind(b"\n") + 1]
-    return complete if complete.startswith(",".join(COLUMNS).encode()) else b""
+
+
+def _end_of_rows(file: BinaryIO) -> int:
+    """Return where the complete rows of a table end; only its beginning and its end are read."""
+    # A killed writer can leave an incomplete last row. A table with another header is damaged, or
+    # of an older version, and is started anew.
+    file.seek(0)
+    if file.read(len(_HEADER)) != _HEADER:
+        return 0
+    end = file.seek(0, io.SEEK_END)
+    while end > 0:
+        begin = max(end - _TAIL, 0)
+        file.seek(begin)
+        if (last := file.read(end - begin).rfind(b"\n")) >= 0:
+            return begin + last + 1
+        end = begin
+    return 0
 
 
 def _sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class Curve(Stage):
 
     def check(self) -> None:
         """Check that the detector can be fitted with every setting."""
-        check_grid(self.experiment.detector, self.experiment.selector)
+        _check_settings(self.experiment)
 
     def publish(self, artifact: Path, run: Path) -> None:
         """Nothing: what was tried is in the tables of all sections (``collect``)."""
@@ -71,6 +72,12 @@ class Curve(Stage):
             detector, run.selector, self.train, Clips(synthetic, run.data.cache), self.test
         )
         evidence.save(folder)
+
+
+# Once for all sections; a sweep makes an experiment for each job, of which none is to be kept.
+@functools.lru_cache(maxsize=1)
+def _check_settings(run: Experiment) -> None:
+    check_grid(run.detector, run.selector)
 
 
 def evidence_of(run: Experiment, artifact: Path) -> Evidence:
