@@ -29,6 +29,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "pipeline": Any,
         "tables": list[int],
         "seed": int,
+        "shard": str | None,
         "store": str,
         "keep_checkpoints": bool,
     },
