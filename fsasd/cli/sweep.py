@@ -98,7 +98,9 @@ class _RunningSweep:
     """A sweep of this process."""
 
     def __init__(self, folder: Path, sweep: Sweep) -> None:
+        # While a process ends, some modules can no longer be imported.
         from fsasd.cli.sweep_progress import SweepProgress
+        from fsasd.report.runs import comparison, console  # noqa: F401
 
         self.folder = folder
         self.progress = SweepProgress(folder, sweep)

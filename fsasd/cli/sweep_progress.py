@@ -58,10 +58,7 @@ class SweepProgress:
         self._thread = threading.Thread(target=self._watch, name="sweep-progress", daemon=True)
 
     def start(self) -> None:
-        """Show how many jobs there are, and begin to watch."""
-        jobs = count(self.sweep.n_jobs, "job")
-        where = f"{jobs}; what each prints is in {self.folder / '<job>' / 'run.log'}"
-        print(where, file=self._stream, flush=True)
+        """Begin to watch."""
         if self._console.is_terminal:
             # Hydra's lines appear above it.
             self._live = Live(
@@ -115,12 +112,20 @@ class SweepProgress:
             self._report()
 
     def _report(self) -> None:
+        if self._jobs and not self._reported:
+            # Not before: what cannot start is refused in one line.
+            print(self._where(), file=self._stream, flush=True)
+            self._reported[self.folder] = ""
         for folder, status in self._jobs.items():
             if status.state != RUNNING and self._reported.get(folder) != status.state:
                 self._reported[folder] = status.state
-                place = f"[{len(self._reported)}/{self.sweep.n_jobs}]"
+                place = f"[{len(self._reported) - 1}/{self.sweep.n_jobs}]"
                 line = f"{place} {title(status, self.sweep)}: {outcome(status)}"
                 print(line, file=self._stream, flush=True)
+
+    def _where(self) -> str:
+        jobs = count(self.sweep.n_jobs, "job")
+        return f"{jobs}; what each prints is in {self.folder / '<job>' / 'run.log'}"
 
     def _table(self) -> Group:
         jobs = list(self._jobs.values())
@@ -133,13 +138,13 @@ class SweepProgress:
         order = [RUNNING, FAILED, INTERRUPTED, INCOMPLETE, DONE]
         recent = sorted(jobs, key=lambda job: job.ended, reverse=True)
         shown = sorted(recent, key=lambda job: order.index(job.state))
-        room = max(self._console.height - 3, 1)
+        room = max(self._console.height - 4, 1)
         for status in shown[:room]:
             text = outcome(status)
             line = Text(text, style=_STYLES.get(status.state, ""), overflow="ellipsis")
             line.no_wrap = True
             table.add_row(Text(title(status, self.sweep), no_wrap=True), line)
-        return Group(summary, table)
+        return Group(Text(self._where()), summary, table)
 
 
 def title(status: Status, sweep: Sweep) -> str:

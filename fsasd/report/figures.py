@@ -34,7 +34,7 @@ PALETTE = {
 
 INK, MUTED, LINE, PAPER, SOURCE, TARGET, ANOMALY, SYNTHETIC = (c for c, _ in PALETTE.values())
 _DOMAIN_STYLES = {"source": (SOURCE, "-"), "target": (TARGET, (0, (5, 1.5)))}
-_RC: dict[Any, Any] = {
+RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 8.5,
     "axes.spines.top": False,
@@ -68,7 +68,7 @@ def svg(figure: Figure, name: str) -> str:
     ('<svg', False)
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context({**_RC, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**RC, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -102,7 +102,7 @@ def selection_curve(curve: pd.DataFrame, real: pd.DataFrame) -> Figure:
     shown = name.removeprefix(PARAMETER)
     chosen = float(curve.loc[curve["chosen"], name].iloc[0])
     highest = curve.sort_values("objective").iloc[-1]
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         figure = Figure(figsize=(3.8, 3.5), layout="constrained")
         ratios = [1.5] if real.empty else [1.5, 1]
         axes = figure.subplots(
@@ -157,7 +157,7 @@ def roc(clips: pd.DataFrame) -> Figure:
             (f"{domain} normals", (domains == domain) | (labels == 1), area, _DOMAIN_STYLES[domain])
             for domain, area in zip(DOMAINS, areas, strict=True)
         ]
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         figure = Figure(figsize=(3.8, 3.5), layout="constrained")
         axis = figure.subplots()
         axis.axvspan(0, 10, color=LINE, alpha=0.45, linewidth=0,
@@ -198,7 +198,7 @@ def score_histogram(clips: pd.DataFrame) -> Figure:
     scores = clips["score"].to_numpy(float)
     edges = np.histogram_bin_edges(scores, bins=int(np.clip(2 * np.sqrt(len(scores)), 10, 40)))
     threshold = float(clips["threshold"].iloc[0])
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         figure = Figure(figsize=(3.8, 3.5), layout="constrained")
         axes = figure.subplots(len(groups), sharex=True, squeeze=False)[:, 0]
         for axis, (name, rows, colour) in zip(axes, groups, strict=True):
@@ -222,7 +222,7 @@ def settings_dots(settings: pd.DataFrame) -> Figure:
     # Settings of several parameters have long names; a line of the legend holds some 50 letters.
     abreast = min(max(50 // (max(map(len, titles)) + 5), 1), len(names))
     above = 0.2 * (math.ceil(len(names) / abreast) - 1)
-    with matplotlib.rc_context(_RC):
+    with matplotlib.rc_context(RC):
         figure = Figure(figsize=(4.2, 0.95 + above + 0.3 * len(sections)), layout="constrained")
         axis = figure.subplots()
         lines = np.arange(len(sections))

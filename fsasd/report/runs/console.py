@@ -19,9 +19,15 @@ from fsasd.report.runs.status import NOT_STARTED
 _WIDTH = 120
 _HEADS = {
     "AUC source": "AUC\nsource", "AUC target": "AUC\ntarget", "95 % interval": "95 %\ninterval",
-    "Official score, %": "Official\nscore, %", "Its interval": "95 %\ninterval",
+    "Official score, %": "Official\nscore, %", "Its 95 % interval": "95 %\ninterval",
 }  # fmt: skip
 """Titles in two lines, so that numbers have room."""
+
+_FIRST_NUMBERS = {"Parameters", "Training", "AUC", "AUC source", "pAUC", "Official score, %",
+                  "val/loss"}  # fmt: skip
+_LEAST = ("Scoring", "Training", "Parameters", "95 % interval", "AUC source", "AUC target", "pAUC",
+          "Model", "Steps", "Second")  # fmt: skip
+"""Columns that matter least first."""
 
 
 def with_deviation(mean: float, deviation: float, form: Callable[[float], str] = percent) -> str:
@@ -56,7 +62,7 @@ def formatted(comparison: RunComparison) -> pd.DataFrame:
             low, high = row["difference_low"], row["difference_high"]
             is_baseline = setting is comparison.baseline
             cells["Difference"] = "baseline" if is_baseline else points(row["difference"])
-            cells["Its interval"] = "" if is_baseline else interval(low, high)
+            cells["Its 95 % interval"] = "" if is_baseline else interval(low, high)
         rows.append(cells | {"Jobs": str(row["jobs"])})
     return pd.DataFrame(rows)
 
@@ -97,7 +103,7 @@ def formatted_best(comparison: RunComparison) -> pd.DataFrame:
             "Machine": row["machine"], "Best": row["setting"],
             "Official score, %": percent(row["official"]), "Second": row["second"],
             "Difference": points(row["difference"]) if several else "",
-            "Its interval": interval(row["low"], row["high"]) if several else "",
+            "Its 95 % interval": interval(row["low"], row["high"]) if several else "",
             "Verdict": row["verdict"],
         })  # fmt: skip
     return pd.DataFrame(rows)
@@ -113,13 +119,13 @@ def print_comparison(comparison: RunComparison, title: str, machines: bool = Fal
     """
     out = terminal(_WIDTH)
     if comparison.is_scored:
-        _show(_printed(title, formatted(comparison)))
+        _show(title, formatted(comparison))
         for sentence in comparison.verdicts():
             out.print(Text(sentence), soft_wrap=True)
     if comparison.is_finetuned:
-        _show(_printed("Fine-tuning", formatted_finetuning(comparison)))
+        _show("Fine-tuning", formatted_finetuning(comparison))
     if machines and comparison.is_scored and len(comparison.best):
-        _show(_printed("Best setting per machine", formatted_best(comparison)))
+        _show("Best setting per machine", formatted_best(comparison))
     for note in comparison.notes:
         out.print(Text(f"Note: {note}."), soft_wrap=True)
 
@@ -132,7 +138,8 @@ def print_missing(comparison: RunComparison) -> None:
     """
     table = comparison.jobs
     lines = []
-    if len(without := table[table["reason"] != ""]):
+    # A sweep that was refused before its first job has said why.
+    if len(without := table[table["reason"] != ""]) and set(table["state"]) != {NOT_STARTED}:
         begun = without[without["state"] != NOT_STARTED]
         lines += ["", f"{len(without)} of {len(table)} jobs have no result:"]
         lines += [f"  {job.overrides}: {job.reason}" for job in begun.itertuples()]
@@ -156,7 +163,7 @@ def _number(value: float, form: str) -> str:
 def _printed(title: str, text: pd.DataFrame) -> Table:
     table = titled(title)
     names = list(text.columns)
-    first = min(map(names.index, {"Parameters", "val/loss", "Official score, %"} & set(names)))
+    first = min(map(names.index, _FIRST_NUMBERS & set(names)))
     for place, name in enumerate(names):
         if place < first or name in ("Model", "Second", "Verdict"):
             # Settings may be long.
@@ -168,11 +175,21 @@ def _printed(title: str, text: pd.DataFrame) -> Table:
     return table
 
 
-def _show(table: Table) -> None:
-    """Print a table: where standard output is no terminal, as wide as it is."""
+def _show(title: str, text: pd.DataFrame) -> None:
+    """Print a table; on a narrow terminal without the columns that matter least.
+
+    Elsewhere it is as wide as it needs to be.
+    """
     out = terminal(_WIDTH)
-    if not out.is_terminal:
-        out = terminal(
-            max(_WIDTH, out.measure(table, options=out.options.update(width=10_000)).maximum)
-        )
+    unlimited = out.options.update(width=10_000)
+    dropped = iter(_LEAST)
+    table = _printed(title, text)
+    while (width := out.measure(table, options=unlimited).maximum) > out.width:
+        if not out.is_terminal:
+            out = terminal(width)
+        elif name := next(dropped, ""):
+            text = text.drop(columns=name, errors="ignore")
+            table = _printed(title, text)
+        else:
+            break
     out.print("", table)
