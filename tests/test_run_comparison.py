@@ -9,7 +9,7 @@ from run_folders import failed_section, write_finetuned, write_run, write_status
 from sklearn.metrics import roc_auc_score
 
 from fsasd.report.runs.comparison import compare_runs
-from fsasd.report.runs.differences import difference, machine_scores
+from fsasd.report.runs.differences import differences, machine_scores
 from fsasd.report.runs.jobs import jobs, settings_of
 from fsasd.report.runs.settings import distinct, settings
 
@@ -150,6 +150,12 @@ def test_settings_are_those_that_differ(tmp_path):
         ("detector.k=1", ["0", "1"]),
         ("detector.k=2", ["2"]),
     ]
+
+
+def difference(first, second):
+    """Of two settings."""
+    (gain,) = differences([first], second).values()
+    return gain
 
 
 def harmonic(values):

@@ -97,6 +97,7 @@ def test_jobs_that_never_started_are_counted(swept, capsys):
         "3 of 4 jobs have no result:",
         f"  detector=lof seed=1: {FAILED}",
         "  2 never started",
+        "The same command goes on from what the store holds.",
     ]
 
 

@@ -23,7 +23,15 @@ from omegaconf import DictConfig, OmegaConf
 from fsasd.cli import job_console
 from fsasd.cli.failures import is_expected, reason
 from fsasd.cli.resolvers import command_started
-from fsasd.report.runs.status import DONE, FAILED, INCOMPLETE, Status, Sweep
+from fsasd.report.runs.status import (
+    DONE,
+    FAILED,
+    INCOMPLETE,
+    INTERRUPTED,
+    NOT_STARTED,
+    Status,
+    Sweep,
+)
 from fsasd.runtime.ranks import rank
 
 log = logging.getLogger(__name__)
@@ -182,4 +190,6 @@ def compare(folder: Path) -> int:
         print(f"{'sweep:':<16} {folder / TABLE}")
     sys.stdout.flush()
     print_missing(comparison)
+    if {INTERRUPTED, NOT_STARTED} & (states := set(comparison.jobs["state"])) and len(states) > 1:
+        print("The same command goes on from what the store holds.", file=sys.stderr)
     return comparison.exit_code

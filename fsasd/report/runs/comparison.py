@@ -17,7 +17,7 @@ from fsasd.report.formatting import count
 from fsasd.report.runs.differences import (
     Difference,
     best_per_machine,
-    difference,
+    differences,
     machine_scores,
 )
 from fsasd.report.runs.jobs import MEASURED, jobs
@@ -67,11 +67,8 @@ class RunComparison:
         """Difference of each setting to the baseline, by name; none where there is no score."""
         if self.baseline is None:
             return {}
-        return {
-            setting.name: difference(setting, self.baseline)
-            for setting in self.settings
-            if setting is not self.baseline
-        }
+        others = [setting for setting in self.settings if setting is not self.baseline]
+        return differences(others, self.baseline)
 
     @cached_property
     def table(self) -> pd.DataFrame:

@@ -14,7 +14,11 @@ import pandas as pd
 from fsasd.data.names import SectionId
 from fsasd.evaluation.folds import recording_groups
 from fsasd.evaluation.metrics import Section, known_domains, official_score
-from fsasd.evaluation.uncertainty import official_resamples, percentile_interval
+from fsasd.evaluation.uncertainty import (
+    OfficialResamples,
+    official_resamples,
+    percentile_interval,
+)
 from fsasd.report.results import ID, Results, rows_of
 from fsasd.report.runs.settings import Setting
 
@@ -54,34 +58,35 @@ class Difference:
         return "better" if self.value > 0 else "worse"
 
 
-def difference(first: Setting, second: Setting, machine: str | None = None) -> Difference:
-    """Compare two settings by a paired bootstrap of the test clips.
+def differences(
+    settings: Sequence[Setting], baseline: Setting, machine: str | None = None
+) -> dict[str, Difference]:
+    """Compare settings with another by a paired bootstrap of the test clips.
 
-    Each resample holds the same clips for both, drawn within machine, section, label and domain.
+    Each resample holds the same clips for all, drawn within machine, section, label and domain.
     The interval speaks of other clips of these machines, not of other seeds.
 
     Args:
-        first: Its score minus that of ``second`` is the difference.
-        second: What it is compared with.
+        settings: The score of each, minus that of ``baseline``, is the difference.
+        baseline: What they are compared with.
         machine: Of this one only.
+
+    Returns:
+        Names of the settings to their differences.
     """
-    sides = [[_clips(Path(folder)) for folder in s.jobs["folder"]] for s in (first, second)]
-    runs = [*sides[0], *sides[1]]
-    named = [key for key in dict.fromkeys(key for run in runs for key in run)
-             if machine is None or key.machine == machine]  # fmt: skip
-    common = [key for key in named if all(_agree(runs[0].get(key), run.get(key)) for run in runs)]
-    left_out = [key for key in named if key not in common]
-    if not common:
-        return Difference(math.nan, math.nan, math.nan, [], left_out)
-    systems = [[run[key].section for key in common] for run in runs]
-    scores = official_resamples(systems, RESAMPLES)
-    n = len(sides[0])
-    observed, resampled = (
-        values[:n].mean(axis=0) - values[n:].mean(axis=0)
-        for values in (scores.observed, scores.resampled)
-    )
-    interval = percentile_interval(resampled)
-    return Difference(float(observed), interval.low, interval.high, common, left_out)
+    pairs = {setting.name: _Pair(setting, baseline, machine) for setting in settings}
+    groups: dict[tuple[SectionId, ...], list[str]] = {}
+    for name, pair in pairs.items():
+        groups.setdefault(pair.common, []).append(name)
+    compared: dict[str, Difference] = {}
+    for common, names in groups.items():
+        # Settings on the same clips share the resamples, and the baseline's scores on them.
+        runs = [*_runs(baseline), *(run for name in names for run in _runs(pairs[name].setting))]
+        sizes = [len(baseline.jobs), *(len(pairs[name].setting.jobs) for name in names)]
+        means = _means([[run[key].section for key in common] for run in runs], sizes)
+        for place, name in enumerate(names, 1):
+            compared[name] = pairs[name].difference(means, place)
+    return {name: compared[name] for name in pairs}
 
 
 def machine_scores(settings: Sequence[Setting]) -> pd.DataFrame:
@@ -132,7 +137,8 @@ def best_per_machine(settings: Sequence[Setting]) -> pd.DataFrame:
                "second": "", "difference": math.nan, "low": math.nan, "high": math.nan,
                "verdict": ""}  # fmt: skip
         if len(names) > 1:
-            gain = difference(by_name[names[0]], by_name[names[1]], str(machine))
+            first, second = (by_name[name] for name in names[:2])
+            (gain,) = differences([first], second, str(machine)).values()
             row |= {"second": names[1], "difference": gain.value, "low": gain.low,
                     "high": gain.high, "verdict": gain.verdict}  # fmt: skip
         rows.append(row)
@@ -144,6 +150,42 @@ def best_per_machine(settings: Sequence[Setting]) -> pd.DataFrame:
 class _Clips:
     files: list[str]
     section: Section
+
+
+class _Pair:
+    """Two settings, and the sections that all their runs have, with the same labelled clips."""
+
+    def __init__(self, setting: Setting, baseline: Setting, machine: str | None) -> None:
+        runs = [*_runs(setting), *_runs(baseline)]
+        named = dict.fromkeys(key for run in runs for key in run)
+        keys = [key for key in named if machine in (None, key.machine)]
+        self.setting = setting
+        self.common = tuple(k for k in keys if all(_agree(runs[0].get(k), r.get(k)) for r in runs))
+        self._left_out = [key for key in keys if key not in set(self.common)]
+
+    def difference(self, means: OfficialResamples | None, place: int) -> Difference:
+        """Return the difference of the setting at a place to the baseline, which is at 0."""
+        if means is None:
+            return Difference(math.nan, math.nan, math.nan, [], self._left_out)
+        interval = percentile_interval(means.resampled[place] - means.resampled[0])
+        observed = float(means.observed[place] - means.observed[0])
+        return Difference(observed, interval.low, interval.high, list(self.common), self._left_out)
+
+
+def _means(systems: Sequence[Sequence[Section]], sizes: Sequence[int]) -> OfficialResamples | None:
+    """Official scores of settings, means over so many runs of each; ``None`` without sections."""
+    if not systems[0]:
+        return None
+    scores = official_resamples(systems, RESAMPLES)
+    ends = np.cumsum(sizes)[:-1]
+    return OfficialResamples(
+        np.array([part.mean() for part in np.split(scores.observed, ends)]),
+        np.stack([part.mean(axis=0) for part in np.split(scores.resampled, ends)]),
+    )
+
+
+def _runs(setting: Setting) -> list[dict[SectionId, _Clips]]:
+    return [_clips(Path(folder)) for folder in setting.jobs["folder"]]
 
 
 @cache

@@ -117,7 +117,9 @@ def _intervals(
     axis: Axes, table: pd.DataFrame, value: str, low: str, high: str, colour: str
 ) -> None:
     places = np.arange(len(table))
-    axis.hlines(places, 100 * table[low], 100 * table[high], color=colour, linewidth=2.2, alpha=0.45)
+    axis.hlines(
+        places, 100 * table[low], 100 * table[high], color=colour, linewidth=2.2, alpha=0.45
+    )
     axis.plot(100 * table[value], places, "o", color=colour, markersize=5)
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)

@@ -1,4 +1,4 @@
-"""The comparison of runs as one HTML page: self-contained, sortable, for the screen and for paper."""
+"""The comparison of runs as one HTML page: self-contained, and sortable by its script."""
 
 from __future__ import annotations
 
