@@ -29,7 +29,7 @@ COMMANDS = [
 
 def groups():
     conf = resources.files("fsasd.conf")
-    others = ("paper", "__pycache__")
+    others = ("paper", "hydra", "__pycache__")
     return sorted(g.name for g in conf.iterdir() if g.is_dir() and g.name not in others)
 
 

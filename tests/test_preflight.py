@@ -99,8 +99,18 @@ def test_sections_are_those_of_the_configuration():
 def test_devices_that_are_not_there_are_told(monkeypatch, trainer, told):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(ValueError, match=told):
         check_accelerator(trainer)
+
+
+@pytest.mark.parametrize("visible", ["", "-1"])
+def test_gpus_that_a_launcher_hides_are_told(monkeypatch, visible):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(ValueError, match=r"hides every GPU\. .*gpus_per_node=1 .*num_gpus=1"):
+        check_accelerator({"accelerator": "gpu"})
 
 
 def test_more_devices_than_there_are_are_told(monkeypatch):

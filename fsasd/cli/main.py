@@ -19,7 +19,6 @@ from fsasd.cli import launching, resolvers
 from fsasd.cli.failures import is_expected, reason
 from fsasd.cli.hydra_errors import print_in_one_line
 from fsasd.cli.paths import keep_paths
-from fsasd.runtime.launchers import begin_job
 from fsasd.runtime.signals import end_interrupted, raise_on_signals
 
 log = logging.getLogger(__name__)
@@ -41,14 +40,14 @@ def main(cfg: DictConfig) -> float | None:
     resolvers.register()
     raise_on_signals()
     hydra_config = HydraConfig.get()
-    begin_job(launching.parallel(hydra_config))
     folder = Path(hydra_config.runtime.output_dir)
     keep_paths(cfg, hydra_config.runtime.cwd)
     try:
-        # A wrong option, and --cfg, are answered before this.
-        from fsasd.cli.run import run_command
+        with launching.job(cfg, hydra_config):
+            # A wrong option, and --cfg, are answered before this; and CUDA starts with torch.
+            from fsasd.cli.run import run_command
 
-        score, complete = run_command(cfg, folder)
+            score, complete = run_command(cfg, folder)
         if not complete and hydra_config.mode != RunMode.MULTIRUN:
             sys.exit(INCOMPLETE)
         return score

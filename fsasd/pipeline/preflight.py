@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -29,7 +30,6 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "pipeline": Any,
         "tables": list[int],
         "seed": int,
-        "shard": str | None,
         "store": str,
         "keep_checkpoints": bool,
     },
@@ -129,6 +129,12 @@ def check_accelerator(trainer: Mapping[str, Any]) -> None:
     if accelerator not in ("gpu", "cuda") or (accelerator == "gpu" and mps):
         return
     if not torch.cuda.is_available():
+        if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+            raise ValueError(
+                f"trainer.accelerator={accelerator}: CUDA_VISIBLE_DEVICES hides every GPU. From "
+                "jobs that ask for none, submitit and Ray hide them: hydra.launcher.gpus_per_node=1 "
+                "with submitit, +hydra.launcher.ray.remote.num_gpus=1 with Ray"
+            )
         raise ValueError(
             f"trainer.accelerator={accelerator}: torch {torch.__version__} finds no GPU on this "
             "machine. Use trainer=default, which computes on what there is, or install a driver "
