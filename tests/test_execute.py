@@ -1,5 +1,9 @@
 """The method from Python, without a configuration."""
 
+import dataclasses
+import os
+import re
+import signal
 import subprocess
 import sys
 
@@ -19,7 +23,10 @@ from fsasd.generation.prompts import WordReplacement
 from fsasd.generation.transforms import FaultTransforms
 from fsasd.pipeline.execute import METHOD, execute
 from fsasd.pipeline.experiment import Experiment, Factory, Synthesis
+from fsasd.pipeline.presence import Presence
+from fsasd.runtime.workers import Joblib
 from fsasd.selection.selector import Selector
+from fsasd.store.provenance import PROVENANCE, Provenance
 
 FAULTS = {"leak": {"strength": [0.2, 0.5], "above": [2e3, 4e3]}}
 
@@ -85,6 +92,102 @@ def test_simulated_recordings_are_kept_as_long_as_the_run_that_used_them(experim
     (factory,) = (tmp_path / "store/factory").glob("*/provenance.json")
     (used,) = (tmp_path / "store/runs").iterdir()
     assert factory.parent.name in used.read_text()
+
+
+def tables(run):
+    """The tables, scores and saved detectors of a run, by name; not the times in ``costs.csv``."""
+    files = [*run.glob("*.csv"), *run.glob("scores/*"), *run.glob("models/**/*.*")]
+    return {
+        str(file.relative_to(run)): file.read_bytes() for file in files if file.name != "costs.csv"
+    }
+
+
+@pytest.fixture
+def all_targets(experiment):
+    """The experiment with three target machines."""
+    clips = [dataclasses.replace(clip, role="target") for clip in experiment.data.clips]
+    experiment.data = FirstShotDataModule(clips)
+    return experiment
+
+
+@pytest.mark.slow
+def test_sections_that_are_built_at_once_have_the_results_of_one_after_the_other(
+    all_targets, tmp_path, caplog
+):
+    caplog.set_level("INFO")
+    serial = execute(all_targets, tmp_path / "serial", tmp_path / "run")
+    caplog.clear()
+    parallel = execute(all_targets, tmp_path / "parallel", tmp_path / "again", runner=Joblib(2))
+    assert caplog.text.count("3 sections are built in 2 processes") == 2
+    assert sorted(re.findall(r"(\w+) (\w+) section 00: building", caplog.text)) == sorted(
+        (stage.name, stage.section.machine) for stage in serial.artifacts if stage.section
+    )
+    assert [str(stage) for stage in parallel.artifacts] == [
+        str(stage) for stage in serial.artifacts
+    ]
+    assert tables(tmp_path / "again") == tables(tmp_path / "run")
+    for first, second in zip(serial.artifacts.values(), parallel.artifacts.values(), strict=True):
+        ours, theirs = (Provenance.read(path / PROVENANCE) for path in (first, second))
+        if ours.description.stage != "judge":  # whose manifest has paths
+            names = ours.files.keys() - {"cost.json"}  # which holds times
+            assert {n: ours.files[n] for n in names} == {n: theirs.files[n] for n in names}
+        assert (ours.key, ours.command) == (theirs.key, theirs.command)
+
+
+class Breaks(KNN):
+    """A detector that cannot be fitted on one machine, and takes its process with it on another."""
+
+    def fit(self, clips):
+        if clips[0].machine == "fan":
+            raise OSError(28, "No space left on device")
+        if clips[0].machine == "valve":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().fit(clips)
+
+
+@pytest.mark.slow
+def test_a_section_that_fails_in_a_worker_costs_no_other(all_targets, tmp_path, caplog):
+    all_targets.detector, all_targets.generator = Breaks(), None
+    outcome = execute(all_targets, tmp_path / "store", tmp_path / "run", runner=Joblib(2))
+    assert [str(section) for section in outcome.of("detect")] == ["bearing section 00"]
+    failed = pd.read_csv(tmp_path / "run/failed.csv")
+    assert [*zip(failed["machine"], failed["stage"], strict=True)] == [
+        ("fan", "detect"),
+        ("valve", "detect"),
+    ]
+    assert "No space left on device" in failed["reason"][0]
+    assert "was killed, alone as well, as happens where memory is short" in failed["reason"][1]
+    assert f"(while building detect of fan section 00 in {tmp_path}" in caplog.text
+    assert pd.read_csv(tmp_path / "run/clips.csv")["machine"].unique().tolist() == ["bearing"]
+
+
+def test_equal_commands_in_one_folder_leave_the_tables_to_the_last(experiment, tmp_path, caplog):
+    caplog.set_level("INFO")
+    experiment.generator = None
+    with Presence(tmp_path / "run"):
+        outcome = execute(experiment, tmp_path / "store", tmp_path / "run")
+        assert outcome.of("detect")
+        assert not outcome.collected
+        assert not (tmp_path / "run/models").exists()
+    assert f"other commands are at work in {tmp_path / 'run'}: the last of them" in caplog.text
+    assert execute(experiment, tmp_path / "store", tmp_path / "run").collected
+    assert (tmp_path / "run/metrics.csv").is_file()
+    assert (tmp_path / "run/models").is_dir()
+
+
+def test_the_last_shard_has_the_tables_of_all(all_targets, tmp_path, caplog):
+    caplog.set_level("INFO")
+    all_targets.generator = None
+    outcomes = [
+        execute(all_targets, tmp_path / "store", tmp_path / str(i), shard=f"{i}/2") for i in (1, 2)
+    ]
+    assert [outcome.collected for outcome in outcomes] == [False, True]
+    assert "shard 1/2 is done. 1 sections are not complete yet" in caplog.text
+    assert not (tmp_path / "1/metrics.csv").exists()
+    assert (tmp_path / "1/models/bearing").is_dir()
+    machines = pd.read_csv(tmp_path / "2/clips.csv")["machine"].unique()
+    assert sorted(machines) == ["bearing", "fan", "valve"]
+    assert caplog.text.count(": building") == 3
 
 
 def test_without_a_generator_the_default_setting_is_used(experiment, tmp_path):

@@ -20,9 +20,9 @@ from unittest import mock
 import pytest
 
 import fsasd.cli.main as app
+from fsasd.pipeline.building import Builder
 from fsasd.pipeline.collect import collect
-from fsasd.pipeline.runner import Runner
-from fsasd.pipeline.stage import Stage
+from fsasd.pipeline.plan import Step
 from fsasd.store.key import KEY
 from fsasd.store.provenance import PROVENANCE, Provenance
 
@@ -245,7 +245,7 @@ def test_killed_at_random_moments_a_run_completes_and_computes_nothing_twice(und
 # Full disks.
 
 WRITERS = {
-    **{stage: ("fsasd.pipeline.runner.Runner._built", stage) for stage in STAGES},
+    **{stage: ("fsasd.pipeline.building.Builder.artifact", stage) for stage in STAGES},
     "publish": ("fsasd.pipeline.stages.detect.Detect.publish", ""),
     "collect": ("fsasd.pipeline.execute.collect", ""),
     "report": ("fsasd.cli.run.write_report", ""),
@@ -259,7 +259,7 @@ def full_disk(name, stage, room):
     function = pkgutil.resolve_name(name)
 
     def call(*args, **options):
-        if not stage or stage in [one.name for one in args if isinstance(one, Stage)]:
+        if not stage or stage in [one.stage.name for one in args if isinstance(one, Step)]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
         return function(*args, **options)
 
@@ -270,17 +270,17 @@ def full_disk(name, stage, room):
 @contextlib.contextmanager
 def full_disk_for(title):
     """Let no file have a byte while one stage is built."""
-    build, limit = Runner._built, resource.getrlimit(resource.RLIMIT_FSIZE)
+    build, limit = Builder.artifact, resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def call(runner, stage, *args):
-        if str(stage) == title:
+    def call(builder, step, *args):
+        if str(step.stage) == title:
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
         try:
-            return build(runner, stage, *args)
+            return build(builder, step, *args)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
-    with mock.patch.object(Runner, "_built", call):
+    with mock.patch.object(Builder, "artifact", call):
         yield
 
 

@@ -2,13 +2,16 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from filelock import FileLock
 from runs import describe
 
 from fsasd.data.names import SectionId
 from fsasd.pipeline import runner
 from fsasd.pipeline.plan import Lookup, chosen, plan, with_inputs
 from fsasd.pipeline.runner import Outcome, Runner
+from fsasd.pipeline.shard import Shard
 from fsasd.pipeline.stage import Stage, Value
+from fsasd.store.listing import lock_path
 from fsasd.store.store import Store
 
 FAN, PUMP, VALVE = (SectionId(machine, "00") for machine in ("fan", "pump", "valve"))
@@ -47,10 +50,11 @@ def store(tmp_path):
     return Store(tmp_path / "store")
 
 
-def run(store, *stages, wanted=None, **options):
+def run(store, *stages, wanted=None, after=lambda *_: None, shard=None, **options):
     ordered = with_inputs(stages)
     names = {stage.name for stage in ordered} if wanted is None else wanted
-    return Runner(Lookup(store, **options), names).run(ordered)
+    runner = Runner(Lookup(store, **options), names, after, shard=Shard.parse(shard))
+    return runner.run(ordered)
 
 
 def sections(values, shared):
@@ -286,3 +290,101 @@ def test_planners_see_what_was_planned_before():
 
     groups = plan({"one": first, "two": second}, None)
     assert groups["two"][0].inputs["first"] is groups["one"][0]
+
+
+# Several commands.
+
+
+def whole(values=(1, 2, 3), name="curve"):
+    """A run of three machines, with a choice that depends on all of them."""
+    curves = [Write(name, v, section=s) for s, v in zip((FAN, PUMP, VALVE), values, strict=True)]
+    rule = Write("rule", 0, {str(curve.section): curve for curve in curves}, tolerant=True)
+    value = Value(rule, read)
+    return [Write("detect", 0, {"setting": value}, curve.section) for curve in curves]
+
+
+def test_what_another_command_builds_is_left_for_later(store, caplog):
+    caplog.set_level("INFO")
+    stages = [Write("curve", v, section=s) for s, v in ((FAN, 1), (PUMP, 2), (VALVE, 3))]
+    place = store.path(describe(stages[0]))
+    place.parent.mkdir(parents=True)
+    other, order = FileLock(lock_path(place), thread_local=False), []
+
+    def after(stage, path):
+        order.append(stage.section)
+        if len(order) == 2:
+            other.release()
+
+    other.acquire()
+    outcome = run(store, *stages, after=after)
+    assert order == [PUMP, VALVE, FAN]
+    assert list(outcome.of("curve")) == [FAN, PUMP, VALVE]
+    assert "waiting for another job" not in caplog.text
+
+
+def test_what_another_command_builds_is_waited_for_when_nothing_else_is_left(store, caplog):
+    caplog.set_level("INFO", "fsasd.store.store")
+    shared = Write("shared", 0)
+    shared.together = True
+    place = store.path(describe(shared))
+    place.parent.mkdir(parents=True)
+    other = FileLock(lock_path(place), thread_local=False)
+
+    def release(record):
+        if record.getMessage().startswith("waiting for another job"):
+            other.release()
+        return True
+
+    caplog.handler.addFilter(release)
+    other.acquire()
+    outcome = run(store, *sections([1, 2, 3], shared))
+    caplog.handler.removeFilter(release)
+    assert len(outcome.artifacts) == 4
+    assert "waiting for another job" in caplog.text
+
+
+def test_shards_build_each_section_once_and_choose_when_all_are_there(store):
+    def shard(name):
+        stages = whole()
+        outcome = run(store, *stages, shard=name)
+        rule = next(stages[0].input_stages())[1]
+        curves = [curve for _, curve in rule.input_stages()]
+        builds = [stage.builds for stage in curves], rule.builds, [stage.builds for stage in stages]
+        return builds, {stage.name for stage in outcome.postponed}
+
+    assert shard("1/2") == (([1, 0, 1], 0, [0, 0, 0]), {"curve", "rule", "detect"})
+    # The second finds all curves, chooses, and has the settings of its own sections.
+    assert shard("2/2") == (([0, 1, 0], 1, [0, 1, 0]), {"detect"})
+    assert shard("1/2") == (([0, 0, 0], 0, [1, 0, 1]), set())
+    assert shard(None) == (([0, 0, 0], 0, [0, 0, 0]), set())
+
+
+@pytest.mark.parametrize("text", ["0/8", "9/8", "1", "a/b", "1/0"])
+def test_a_share_that_there_is_none_of_is_named(text):
+    with pytest.raises(ValueError, match=f"shard={text}: expected i/n with i from 1 to n"):
+        Shard.parse(text)
+
+
+def test_the_log_counts_what_is_reused(store, caplog):
+    run(store, *whole())
+    caplog.set_level("INFO")
+    run(store, *whole())
+    messages = [record.getMessage() for record in caplog.records]
+    assert [m for m in messages if "section" in m] == [
+        "curve: reusing 3 sections",
+        "detect: reusing 3 sections",
+    ]
+
+
+def test_other_ranks_learn_that_the_first_has_failed_before_they_are_needed(store, monkeypatch):
+    messages = {}
+    monkeypatch.setattr(runner, "broadcast", messages.__setitem__)
+    monkeypatch.setattr(runner, "receive", messages.__getitem__)
+    late = Write("late", 0, {"shared": Write("shared", "broken")})
+    late.together = True
+    for rank, error in ((0, "None: a damaged recording"), (1, "rank 0 failed: None: a damaged")):
+        monkeypatch.setattr(runner, "rank", lambda rank=rank: rank)
+        of_rank = Runner(Lookup(store), {"late", "shared"})
+        of_rank._number = 0
+        with pytest.raises(RuntimeError, match=error):
+            of_rank.run(with_inputs([late]))

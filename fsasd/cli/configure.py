@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fsasd.pipeline.experiment import Experiment, Factory, Synthesis
 from fsasd.pipeline.plan import Planner
+from fsasd.runtime.workers import Workers
 
 
 def experiment(cfg: DictConfig) -> Experiment:
@@ -46,6 +47,12 @@ def planners(cfg: DictConfig) -> dict[str, Planner]:
         str(name): hydra.utils.instantiate(one, _partial_=True)
         for name, one in cfg.pipeline.items()
     }
+
+
+def runner(cfg: DictConfig) -> Workers:
+    """Make what builds the sections of a run."""
+    workers: Workers = _object(cfg.runner)
+    return workers
 
 
 def callbacks(cfg: DictConfig) -> dict[str, DictConfig]:

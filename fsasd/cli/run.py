@@ -23,8 +23,10 @@ from fsasd.pipeline.execute import build, ready
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.plan import Lookup, plan, with_inputs
 from fsasd.pipeline.preflight import SECTIONS, check_added, check_config, check_heeded
+from fsasd.pipeline.presence import Presence
 from fsasd.pipeline.run_folder import UNREADABLE, unlink
 from fsasd.pipeline.runner import Outcome
+from fsasd.pipeline.shard import Shard
 from fsasd.pipeline.stage import Stage
 from fsasd.report.console import console
 from fsasd.report.headline import objective
@@ -82,10 +84,11 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> tuple[f
         overrides: What the command line says.
 
     Returns:
-        The official score, ``None`` on ranks above 0 and where it is not known; and whether no
-        recording and no section is missing.
+        The official score, ``None`` on ranks above 0, where another command has yet to build the
+        rest, and where it is not known; and whether no recording and no section is missing.
     """
     check_config(configure.resolved(cfg))
+    runner, shard = configure.runner(cfg), Shard.parse(cfg.shard)
     experiment, planners = configure.experiment(cfg), configure.planners(cfg)
     groups, stages = plan(planners, experiment), list(cfg.stages)
     _check(cfg, experiment, groups, overrides)
@@ -105,16 +108,19 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> tuple[f
         if rank() == 0:
             print_plan(with_inputs(asked), lookup, {stage.name for stage in asked}, folder)
         return None, True
-    if rank() == 0:
-        _prepare(folder, stages)
-    outcome = build(experiment, asked, lookup, folder, unreadable)
-    if rank() > 0:
-        return None, True
-    if "report" in stages:
-        with doing(f"reporting in {folder}"):
-            _report(cfg, experiment, outcome, folder)
-    console(folder)
-    return objective(folder), unreadable.empty and not outcome.failures
+    with Presence(folder) as commands:
+        if commands.first:
+            _prepare(folder, stages)
+        outcome = build(experiment, asked, lookup, commands, unreadable, runner, shard)
+        complete = rank() > 0 or (unreadable.empty and not outcome.failures)
+        if not outcome.collected:
+            # Rank 0 does it, or another command.
+            return None, complete
+        if "report" in stages:
+            with doing(f"reporting in {folder}"):
+                _report(cfg, experiment, outcome, folder)
+        console(folder)
+        return objective(folder), complete
 
 
 def _check(

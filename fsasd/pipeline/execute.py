@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -11,14 +12,19 @@ from fsasd.pipeline import recordings
 from fsasd.pipeline.collect import collect
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.plan import Lookup, Planner, chosen, plan, with_inputs
+from fsasd.pipeline.presence import Presence
 from fsasd.pipeline.run_folder import add_unscored
 from fsasd.pipeline.runner import Outcome, Runner
+from fsasd.pipeline.shard import Shard
 from fsasd.pipeline.stage import Stage
 from fsasd.pipeline.stages import detect, finetune, pretrain, synthesise, train
 from fsasd.report.results import mark_submission
 from fsasd.runtime.errors import doing
 from fsasd.runtime.ranks import rank
+from fsasd.runtime.workers import Workers
 from fsasd.store.store import Store
+
+log = logging.getLogger(__name__)
 
 METHOD: dict[str, Planner] = {
     "pretrain": pretrain.plan,
@@ -39,6 +45,8 @@ def execute(
     folder: str | Path,
     stages: Collection[str] = STAGES,
     planners: Mapping[str, Planner] = METHOD,
+    runner: Workers | None = None,
+    shard: str | None = None,
 ) -> Outcome:
     """Run an experiment, from Python: what the command ``fsasd`` does, without a configuration.
 
@@ -49,6 +57,9 @@ def execute(
         stages: Names of the stages, or of groups of them, that may be built; the artifacts of
             others must be in the store.
         planners: What plans each group.
+        runner: Where sections are built; by default one after the other in this process.
+        shard: Of several commands, which one this is, as in ``1/8``: it builds its share of the
+            sections.
 
     Raises:
         ValueError: A stage cannot be built as it is asked for, or no recording of a target machine
@@ -59,7 +70,8 @@ def execute(
     folder = Path(folder)
     store = store if isinstance(store, Store) else Store(store)
     asked, unreadable = ready(run, planners, stages, folder)
-    return build(run, asked, Lookup(store), folder, unreadable)
+    with Presence(folder) as commands:
+        return build(run, asked, Lookup(store), commands, unreadable, runner, Shard.parse(shard))
 
 
 def ready(
@@ -92,27 +104,38 @@ def build(
     run: Experiment,
     asked: Sequence[Stage],
     lookup: Lookup,
-    folder: Path,
+    commands: Presence,
     unreadable: pd.DataFrame,
+    runner: Workers | None = None,
+    shard: Shard | None = None,
 ) -> Outcome:
     """Build the stages that are asked for, and collect their artifacts in the run's folder.
+
+    Of several commands at work in one folder, the last collects.
 
     Args:
         run: The experiment.
         asked: As ``ready`` returned them.
         lookup: Finds what is in the store.
-        folder: The run's folder.
+        commands: Those at work in the run's folder.
         unreadable: As ``ready`` returned them.
+        runner: Where sections are built.
+        shard: Which of them are built.
+
+    Returns:
+        The artifacts; ``collected`` says whether the run's folder has all results.
 
     Raises:
         AbsentError: An artifact is not in the store, and its stage is not among those asked for.
         Exception: Of a stage that all machines share, or of all sections.
     """
+    folder, use = commands.folder, lookup.store.use
 
     def publish(stage: Stage, path: Path) -> None:
         with doing(f"copying {stage} to {folder}"):
-            lookup.store.use(folder, path)
-            stage.publish(path, folder)
+            use(folder, path)
+            if commands.first:
+                stage.publish(path, folder)
 
     if rank() == 0:
         with doing(f"writing to {folder}"):
@@ -120,16 +143,49 @@ def build(
         # A simulated factory lies in the store, too.
         path, root = run.data.clips[0].path.resolve(), lookup.store.root
         if path.is_relative_to(root):
-            lookup.store.use(folder, root.joinpath(*path.relative_to(root).parts[:2]))
-    outcome = Runner(lookup, {stage.name for stage in asked}, publish).run(with_inputs(asked))
-    if rank() == 0:
+            use(folder, root.joinpath(*path.relative_to(root).parts[:2]))
+    wanted = {stage.name for stage in asked}
+    outcome = Runner(lookup, wanted, publish, runner, shard).run(with_inputs(asked))
+    if rank() > 0:
+        return outcome
+    with doing(f"writing to {folder}"):
+        outcome.write_failures(folder)
+    if outcome.postponed:
+        log_postponed(outcome, shard)
+    elif not commands.is_last():
+        log.info("other commands are at work in %s: the last of them writes the tables", folder)
+    else:
         with doing(f"writing the results to {folder}"):
-            outcome.write_failures(folder)
-            if outcome.of("judge") or outcome.of("detect"):
-                collect(run, outcome, folder)
-                add_unscored(folder, unreadable)
-                mark_submission(folder)
+            _finish(run, outcome, commands, unreadable)
     return outcome
+
+
+def log_postponed(outcome: Outcome, shard: Shard | None) -> None:
+    """Log what other shards have yet to build, and what is to be done about it."""
+    needed = [stage for stage in outcome.postponed if stage.section is None]
+    others = {stage.section for stage in outcome.postponed if stage.section}
+    log.info(
+        "shard %s is done. %d sections are not complete yet: the last shard writes the tables, or "
+        "the same command without shard", shard, len(others),
+    )  # fmt: skip
+    for stage in needed:
+        log.info(
+            "%s needs all sections: repeat the command of each shard once all have ended", stage
+        )
+
+
+def _finish(
+    run: Experiment, outcome: Outcome, commands: Presence, unreadable: pd.DataFrame
+) -> None:
+    folder = commands.folder
+    if not commands.first:
+        for stage, path in outcome.artifacts.items():
+            stage.publish(path, folder)
+    if outcome.of("judge") or outcome.of("detect"):
+        collect(run, outcome, folder)
+        add_unscored(folder, unreadable)
+        mark_submission(folder)
+    outcome.collected = True
 
 
 def _checked(

@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "pipeline": Any,
         "tables": list[int],
         "seed": int,
+        "shard": str | None,
         "store": str,
         "keep_checkpoints": bool,
     },
@@ -132,8 +133,8 @@ def check_accelerator(trainer: Mapping[str, Any]) -> None:
         if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
             raise ValueError(
                 f"trainer.accelerator={accelerator}: CUDA_VISIBLE_DEVICES hides every GPU. From "
-                "jobs that ask for none, submitit and Ray hide them: hydra.launcher.gpus_per_node=1 "
-                "with submitit, +hydra.launcher.ray.remote.num_gpus=1 with Ray"
+                "jobs that ask for none, submitit and Ray hide them. Ask for one: "
+                "hydra.launcher.gpus_per_node=1, +hydra.launcher.ray.remote.num_gpus=1"
             )
         raise ValueError(
             f"trainer.accelerator={accelerator}: torch {torch.__version__} finds no GPU on this "

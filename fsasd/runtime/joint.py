@@ -14,8 +14,12 @@ from fsasd.runtime.ranks import RankError, add, broadcast, end_all, rank, receiv
 _GRACE = 30.0
 """Seconds within which work fails on all ranks, if it does."""
 
-_RUN, _DONE = "run", "done"
+_RUN, _DONE, _BUSY = "run", "done", "busy"
 _times: collections.Counter[str] = collections.Counter()
+
+
+class BusyError(Exception):
+    """Another job is at the work: it is to be asked for again later."""
 
 
 class Joint:
@@ -47,6 +51,8 @@ class Joint:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         outcome = _DONE if error is None else _reason(error)
+        if isinstance(error, BusyError):
+            outcome = _BUSY
         broadcast(f"{self.name} begin", outcome)
         broadcast(f"{self.name} end", outcome)
 
@@ -68,6 +74,7 @@ class Joint:
         """Do the work on another rank if rank 0 does it; return when rank 0 is done.
 
         Raises:
+            BusyError: Rank 0 has raised it instead of doing the work.
             RankError: Rank 0 has failed, or is gone.
             Exception: What the work raised, on all ranks.
         """
@@ -78,8 +85,10 @@ class Joint:
         if outcome == _RUN:
             self._attempt(work)
             outcome = receive(f"{self.name} end")
-        elif outcome != _DONE:
+        elif outcome not in (_DONE, _BUSY):
             add(f"{self.name} failed", 1)
+        if outcome == _BUSY:
+            raise BusyError(self.name)
         if outcome != _DONE:
             raise RankError(outcome)
 

@@ -25,7 +25,7 @@ _WHOLE_NUMBERS = {
     "mask_frames": 0, "max_steps": -1, "n_components": 1, "n_fft": 1, "n_mels": 1, "networks": 1,
     "num_nodes": 1, "num_workers": 0, "patch": 1, "rank": 1, "rate": 1, "samples": 1,
     "samples_every_n_steps": 0, "segments": 1, "smote_neighbours": 1, "text_steps": 0,
-    "vae_steps": 0, "warmup_steps": 0,
+    "vae_steps": 0, "warmup_steps": 0, "workers": 1,
 }  # fmt: skip
 _ABOVE_ZERO = (
     "crop_seconds", "learning_rate", "max_seconds", "scale", "seconds", "temperature", "width",

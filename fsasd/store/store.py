@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import Timeout
 
-from fsasd.runtime.joint import Joint
+from fsasd.runtime.joint import BusyError, Joint
 from fsasd.runtime.ranks import rank
 from fsasd.store.atomic import is_read_only
 from fsasd.store.building import build_in, is_built, partial_path, publish
@@ -85,6 +85,7 @@ class Store:
         again: bool = False,
         since: str = "",
         together: bool = False,
+        wait: bool = True,
     ) -> Path:
         """Return an artifact, which is built if the store does not hold it whole.
 
@@ -97,8 +98,10 @@ class Store:
                 nevertheless: another job of the same command has built it again.
             together: All ranks ask, and build together. Otherwise one process builds, whichever
                 asks first.
+            wait: Wait for another job that is building it.
 
         Raises:
+            BusyError: Another job is building it, and is not waited for.
             StoreError: It is not there, and the store cannot be written.
         """
         path = self.path(wanted)
@@ -109,7 +112,7 @@ class Store:
         with joint or contextlib.nullcontext():
             reused = self.find(wanted) is not None and not (again and self.is_older(path, since))
             if not reused:
-                with self._locked(path, wanted):
+                with self._locked(path, wanted, wait):
                     # Another job may have built it meanwhile.
                     reused = path.is_dir() and damage_of(path) is None
                     reused = reused and not (again and self.is_older(path, since))
@@ -284,7 +287,7 @@ class Store:
                         yield provenance
 
     @contextlib.contextmanager
-    def _locked(self, path: Path, wanted: Description) -> Iterator[None]:
+    def _locked(self, path: Path, wanted: Description, wait: bool) -> Iterator[None]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Others of the user's group may lock it, too, where they may write its folder.
@@ -292,6 +295,8 @@ class Store:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
+                if not wait:
+                    raise BusyError(f"another job is building {path}") from None
                 log.info("waiting for another job that is building %s", path)
                 lock.acquire()
         except OSError as error:

@@ -1,0 +1,155 @@
+"""Worker processes: what they may use, what they log, and that nothing of them is left."""
+
+import importlib.util
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import psutil
+import pytest
+import threadpoolctl
+import torch
+
+from fsasd.runtime import workers
+from fsasd.runtime.launchers import begin_job
+from fsasd.runtime.workers import Joblib, Ray, Serial, WorkerKilledError
+
+SHARED = pickle.dumps("shared")
+RANK = {"RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "SLURM_NTASKS": "2"}
+
+
+def shared():
+    return SHARED
+
+
+def state(what, name):
+    """What a worker sees of its surroundings."""
+    logging.getLogger("fsasd.task").info("%s begins", name)
+    logging.getLogger("fsasd.task").debug("%s is not logged", name)
+    blas = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+    threads = [joblib.cpu_count(), torch.get_num_threads(), *blas]
+    return what, max(threads), {*RANK} & {*os.environ}, sys.argv, os.getpid()
+
+
+def die(folder, name):
+    """Be killed, once or always."""
+    begun = Path(folder) / name
+    if name == "always" or (name == "once" and not begun.exists()):
+        begun.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return name
+
+
+def sleep(_, name):
+    time.sleep(600)
+
+
+def ended(pids):
+    return all(
+        not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie" for pid in pids
+    )
+
+
+def wait_for_end(pids, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not ended(pids):
+        assert time.monotonic() < deadline, f"{pids} go on"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module", params=["joblib", "ray"])
+def runner(request):
+    if request.param == "joblib":
+        yield Joblib(2)
+        return
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_DISABLE_MEMORY_MONITOR", "1")
+        yield Ray(2)
+        importlib.import_module("ray").shutdown()
+
+
+def test_a_worker_has_its_share_of_the_cores_and_is_no_rank(runner, monkeypatch, caplog):
+    for name, value in RANK.items():
+        monkeypatch.setenv(name, value)
+    # Whatever is asked for here, a worker has no more than its share.
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    caplog.set_level("INFO", "fsasd.task")
+    with runner.pool(9, shared) as pool:
+        results = dict(pool.run(state, {name: name for name in "abcd"}))
+    assert sorted(results) == [*"abcd"]
+    assert pool.cores == max(joblib.cpu_count() // 2, 1)
+    for what, most, ranks, arguments, pid in results.values():
+        assert (what, most, ranks, arguments) == ("shared", pool.cores, set(), sys.argv)
+        assert pid != os.getpid()
+    assert sorted(r.getMessage() for r in caplog.records if r.name == "fsasd.task") == [
+        f"{name} begins" for name in "abcd"
+    ]
+    wait_for_end({pid for *_, pid in results.values()})
+
+
+def test_a_task_whose_worker_is_killed_costs_no_other(runner, tmp_path, caplog):
+    tasks = {name: name for name in ("a", "always", "b", "once", "c")}
+    with runner.pool(9, lambda: pickle.dumps(str(tmp_path))) as pool:
+        results = dict(pool.run(die, tasks))
+        killed = results.pop("always")
+        assert results == {name: name for name in ("a", "b", "once", "c")}
+        assert isinstance(killed, WorkerKilledError)
+        assert "was killed, alone as well, as happens where memory is short" in str(killed)
+        # What is left of the pool goes on.
+        assert dict(pool.run(die, {"d": "d", "e": "e"})) == {"d": "d", "e": "e"}
+    assert "a worker process was killed, as happens where memory is short" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_workers_end_with_their_command(number, tmp_path):
+    script = tmp_path / "command.py"
+    script.write_text(
+        "import pickle, sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_worker_processes import shared, sleep, state\n"
+        "from fsasd.runtime.workers import Joblib\n"
+        "with Joblib(2).pool(9, shared) as pool:\n"
+        "    pids = {pid for *_, pid in dict(pool.run(state, dict.fromkeys('abcd'))).values()}\n"
+        "    print(*pids, flush=True)\n"
+        "    dict(pool.run(sleep, dict.fromkeys('abcd')))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as command:
+        pids = [int(pid) for pid in command.stdout.readline().split()]
+        assert pids
+        time.sleep(1)
+        command.send_signal(number)
+        command.wait(20)
+    wait_for_end(pids)
+
+
+def test_how_many_workers_there_are(monkeypatch, caplog):
+    monkeypatch.setattr(workers.joblib, "cpu_count", lambda only_physical_cores=False: 64)
+    assert workers.default_workers() == 64 // workers.CORES
+    monkeypatch.setattr(workers.joblib, "cpu_count", lambda only_physical_cores=False: 2)
+    assert Joblib().pool(14, shared) is None
+    assert Serial().pool(14, shared) is None
+    assert Joblib(8).pool(1, shared) is None
+    caplog.set_level("INFO")
+    begin_job("joblib")
+    try:
+        assert Joblib(8).pool(14, shared) is None
+    finally:
+        begin_job("")
+    assert "one after the other, since hydra/launcher=joblib runs other jobs beside" in caplog.text
+
+
+def test_ray_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"runner=ray needs .*pip install 'fsasd\[ray\]'"):
+        Ray(2).pool(2, shared)
