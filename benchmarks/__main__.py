@@ -8,6 +8,7 @@ MODULES = (
     "features",
     "simulate",
     "selection",
+    "detection",
     "scoring",
     "networks",
     "encoders",

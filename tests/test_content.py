@@ -5,6 +5,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -226,3 +227,21 @@ def test_another_content_name_number_order_or_channel_is_described(clips, tmp_pa
     }
     old(tmp_path / "z.wav", b"another")
     assert describe_clips(Clips([renamed, *clips[1:]])) not in descriptions
+
+
+def test_a_file_is_known_by_where_it_lies_whatever_links_lead_there(tmp_path, monkeypatch):
+    folder, other = tmp_path / "v1", tmp_path / "v2"
+    for place, text in ((folder, b"one"), (other, b"two")):
+        place.mkdir()
+        (place / "a.wav").write_bytes(text)
+        # Files of archives may have one size and one time.
+        os.utime(place / "a.wav", (1_000_000_000, 1_000_000_000))
+    (tmp_path / "data").symlink_to(folder)
+    (tmp_path / "b.wav").symlink_to(folder / "a.wav")
+    monkeypatch.chdir(folder)
+    ways = [folder / "a.wav", tmp_path / "data" / "a.wav", tmp_path / "b.wav", Path("a.wav")]
+    assert len({content._key(path, strict=True) for path in ways}) == 1
+    # The link leads to another folder: what is cached of it does not hold.
+    (tmp_path / "data").unlink()
+    (tmp_path / "data").symlink_to(other)
+    assert content_hash(tmp_path / "data" / "a.wav") != content_hash(folder / "a.wav")

@@ -18,3 +18,9 @@ def test_points_come_out_in_one_order_whatever_they_were_given_in(points, data):
 def test_the_first_number_that_differs_counts():
     points = np.array([[[0.0, 1.0]], [[0.0, 3.0]], [[2.0, 0.0]]])
     assert canonical_order(points).tolist() == [2, 1, 0]
+
+
+def test_points_without_ties_are_in_the_same_order():
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    expected = sorted(range(50), key=lambda row: points[row].tolist(), reverse=True)
+    assert canonical_order(points).tolist() == expected

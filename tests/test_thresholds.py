@@ -1,5 +1,6 @@
 import logging
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -140,6 +141,32 @@ def test_folds_depend_on_the_seed_alone():
     first = held_out_scores(Nearest(), clips, seed=1)
     assert np.array_equal(first, held_out_scores(Nearest(), clips, seed=1))
     assert not np.array_equal(first, held_out_scores(Nearest(), clips, seed=2))
+
+
+def test_folds_are_fitted_side_by_side_where_the_detector_allows_it(monkeypatch):
+    class Together(Nearest):
+        fits_in_threads = True
+        both = threading.Barrier(2, timeout=30)
+
+        def fit(self, clips):
+            self.both.wait()
+            return super().fit(clips)
+
+    monkeypatch.setattr("fsasd.runtime.threads.cores", lambda: 2)
+    clips = Clips(np.random.default_rng(0).normal(size=40))
+    together = held_out_scores(Together(), clips, folds=4)
+    assert np.array_equal(together, held_out_scores(Nearest(), clips, folds=4))
+
+
+def test_an_error_of_a_fold_is_raised(monkeypatch):
+    class Failing(Nearest):
+        fits_in_threads = True
+
+        def fit(self, clips):
+            raise ValueError(f"{len(clips)} clips are too few")
+
+    with pytest.raises(ValueError, match="3 clips are too few"):
+        held_out_scores(Failing(), Clips(range(4)), folds=4)
 
 
 def test_held_out_guards():

@@ -184,8 +184,22 @@ def _key(path: Path, strict: bool) -> str:
         if strict:
             raise
         return ""
-    text = f"{os.path.realpath(path)}|{stat.st_size}|{stat.st_mtime_ns}"
+    text = f"{_real_path(path)}|{stat.st_size}|{stat.st_mtime_ns}"
     return hashlib.blake2b(os.fsencode(text), digest_size=16).hexdigest()
+
+
+def _real_path(path: Path) -> str:
+    if path.is_symlink():
+        return os.path.realpath(path)
+    folder = path.parent
+    status = folder.stat()
+    return _real_folder(str(folder), status.st_dev, status.st_ino) + path.name
+
+
+@functools.lru_cache(maxsize=4096)
+def _real_folder(folder: str, device: int, inode: int) -> str:
+    """Resolve links once for all files of a folder, as long as it is the same one."""
+    return os.path.realpath(folder).rstrip(os.sep) + os.sep
 
 
 def _is_settled(path: Path) -> bool:

@@ -8,6 +8,7 @@ import threading
 import zlib
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -33,19 +34,28 @@ def write_features(path: Path, features: np.ndarray) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    buffer = BytesIO()
-    np.save(buffer, features)
-    checksum = zlib.crc32(buffer.getbuffer()).to_bytes(_CHECKSUM_BYTES, "little")
+    header = BytesIO()
+    layout = np.lib.format.header_data_from_array_1_0(features)
+    np.lib.format.write_array_header_1_0(header, layout)
+    values = features.T if layout["fortran_order"] else features
+    parts = header.getvalue(), np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+    checksum = zlib.crc32(parts[1], zlib.crc32(parts[0]))
     partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.write(_FOOTER + checksum)
+        with _opened(partial) as file:
+            file.writelines([*parts, _FOOTER + checksum.to_bytes(_CHECKSUM_BYTES, "little")])
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
 
 
 def read_features(path: Path) -> np.ndarray:

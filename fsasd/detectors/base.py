@@ -49,6 +49,11 @@ class Detector(BaseEstimator, abc.ABC):
     """Whether ``fit`` trains the networks, those of one machine at a time and in one process:
     settings of the trainer apply only to networks that ``prepare`` trains."""
 
+    fits_in_threads: ClassVar[bool] = False
+    """Whether several copies may be fitted at a time in threads of one process, as the folds of
+    held-out scores are: for fits that change nothing but the copy, no global random state either,
+    and that spend their time in libraries."""
+
     _prepared: Any = None
     """Result of ``prepare``: shared by clones, but neither a parameter nor saved."""
 

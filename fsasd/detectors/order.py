@@ -19,6 +19,9 @@ def canonical_order(points: np.ndarray) -> np.ndarray:
     [1, 2, 0]
     """
     rows = points.reshape(len(points), -1)
+    order = np.argsort(rows[:, 0])[::-1]
+    if (np.diff(rows[order, 0]) < 0).all():
+        return order.astype(np.int64)
     # Lists are compared up to the first value that differs.
-    order = sorted(range(len(rows)), key=lambda row: rows[row].tolist(), reverse=True)
-    return np.array(order, dtype=np.int64)
+    in_full = sorted(range(len(rows)), key=lambda row: rows[row].tolist(), reverse=True)
+    return np.array(in_full, dtype=np.int64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -102,6 +102,8 @@ class TWFRGMM(Detector):
             SMOTE-TWFR-GMM); 0 adds none.
         smote_neighbours: Neighbours of SMOTE.
     """
+
+    fits_in_threads: ClassVar[bool] = True
 
     def __init__(
         self,

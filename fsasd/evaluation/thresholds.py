@@ -3,8 +3,10 @@
 A clip is called anomalous when its score is *above* the threshold, ``score > threshold``.
 """
 
+import contextlib
 import logging
 import warnings
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -13,7 +15,8 @@ from scipy import stats
 from scipy.stats.distributions import rv_frozen
 from sklearn.base import clone
 
-from fsasd.evaluation.folds import split_folds
+from fsasd.evaluation.folds import Split, split_folds
+from fsasd.runtime.threads import one_blas_thread, thread_pool
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +138,7 @@ def held_out_scores(
     A detector is fitted on its training clips (a nearest neighbour is the clip itself), so their
     scores set thresholds too low. Clips are shuffled into folds, and each fold is scored by a
     ``sklearn.base.clone`` of the detector fitted on the others; ``detector`` itself stays as it is.
+    Where it says ``fits_in_threads``, several folds are fitted at a time.
 
     Args:
         detector: Has ``fit(clips)`` and ``score(clips) -> (n,)``.
@@ -164,8 +168,10 @@ def held_out_scores(
         raise ValueError(f"clips: expected at least 2 to hold some out, found {len(clips)}")
     if folds < 2:
         raise ValueError(f"folds: expected at least 2, found {folds}")
-    held_out = np.empty(len(clips))
-    for rest, fold in split_folds(len(clips), folds, seed, groups):
+    splits = split_folds(len(clips), folds, seed, groups)
+
+    def scored(split: Split) -> NDArray[np.float64]:
+        rest, fold = split
         fitted = clone(detector)
         fitted.fit(clips[rest])
         scores = np.asarray(fitted.score(clips[fold]))
@@ -173,7 +179,16 @@ def held_out_scores(
             raise ValueError(
                 f"{detector}: expected scores of shape {fold.shape}, found {scores.shape}"
             )
-        held_out[fold] = scores
+        return scores
+
+    held_out = np.empty(len(clips))
+    with contextlib.ExitStack() as stack:
+        each: Callable[..., Iterable[NDArray[np.float64]]] = map
+        if getattr(detector, "fits_in_threads", False):
+            stack.enter_context(one_blas_thread())
+            each = stack.enter_context(thread_pool("folds")).map
+        for (_, fold), scores in zip(splits, each(scored, splits), strict=True):
+            held_out[fold] = scores
     return held_out
 
 
