@@ -63,3 +63,49 @@ def test_kept_memory_is_returned_after_a_training(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     # 49 times 4 MB.
     assert int(subprocess.check_output([sys.executable, "-c", _RESIDENT])) > 180e6
+
+
+_LOG_MELS = """
+import resource
+import numpy as np
+from fsasd.data.log_mel import LogMel
+from fsasd.runtime.threads import thread_pool
+
+clip = np.zeros(160_000, np.float32)
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        LogMel.twfr()(clip)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults())
+with thread_pool("readers"):
+    faults()
+print(faults())
+"""
+
+_ALL = """
+import ctypes
+import types
+from fsasd.runtime import malloc
+
+calls = []
+malloc._library = lambda: types.SimpleNamespace(mallopt=lambda *setting: calls.append(setting))
+malloc.keep_all_blocks()
+malloc.keep_small_blocks()
+print(calls[-1][1])
+"""
+
+
+@glibc
+def test_threads_that_read_keep_small_blocks():
+    given, kept = map(int, subprocess.check_output([sys.executable, "-c", _LOG_MELS]).split())
+    # Each log-mel has a megabyte of frames, one of spectra and one of their squares.
+    assert given > 5_000
+    assert kept < given / 10
+
+
+def test_to_keep_small_blocks_does_not_undo_that_all_are_kept():
+    assert int(subprocess.check_output([sys.executable, "-c", _ALL])) == 2**31 - 1

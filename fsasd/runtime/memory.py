@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import platform
 from collections.abc import Iterator
 
 import torch
 
-# Of the GNU C library's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+from fsasd.runtime import malloc
 
 
 @contextlib.contextmanager
@@ -43,12 +40,10 @@ def keep_freed_memory() -> None:
 
     By default it returns large blocks to the system and requests them again, with each page set to
     zero, which may take half of a step's time. Kept blocks add up to half of the peak
-    (docs/speed.md). Only the GNU C library is configured.
+    (docs/speed.md).
     """
-    if platform.libc_ver()[0] == "glibc" and not torch.cuda.is_available():
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_MAX, 0)
-        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    if not torch.cuda.is_available():
+        malloc.keep_all_blocks()
 
 
 def return_freed_memory() -> None:
@@ -56,5 +51,4 @@ def return_freed_memory() -> None:
 
     The next training needs blocks of other sizes, which would be added to those.
     """
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
+    malloc.return_blocks()

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import joblib
 from threadpoolctl import ThreadpoolController
 
+from fsasd.runtime.malloc import keep_small_blocks
+
 
 def cores() -> int:
     """Return how many threads may compute at a time: in a worker of joblib, its share."""
@@ -20,12 +22,13 @@ def thread_pool(name: str) -> ThreadPoolExecutor:
     """Return a pool of a thread for each core.
 
     Each of them has one OpenMP thread: many small problems are solved faster side by side than one
-    by one with all cores.
+    by one with all cores. Small blocks that they free are kept for the next problem.
 
     >>> with thread_pool("squares") as threads:
     ...     list(threads.map(abs, [-1, 2]))
     [1, 2]
     """
+    keep_small_blocks()
     return ThreadPoolExecutor(cores(), name, _one_openmp_thread)
 
 
