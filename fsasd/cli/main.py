@@ -34,8 +34,7 @@ def main(cfg: DictConfig) -> float | None:
     """Run fsasd.
 
     Returns:
-        The official score, for sweepers that optimise; ``None`` where labels are not known, NaN
-        where a section failed.
+        What ``objective`` names, for sweepers that optimise; NaN where a section failed.
     """
     resolvers.register()
     raise_on_signals()

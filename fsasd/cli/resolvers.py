@@ -20,7 +20,11 @@ def register() -> None:
     """Make the resolvers known to OmegaConf."""
     OmegaConf.register_new_resolver("fsasd.grid", grid, replace=True)
     # The jobs of a sweep get what these were when it began, wherever they run.
-    for name, resolver in (("fsasd.folder", folder), ("fsasd.started", command_started)):
+    for name, resolver in (
+        ("fsasd.folder", folder),
+        ("fsasd.command", command_folder),
+        ("fsasd.started", command_started),
+    ):
         OmegaConf.register_new_resolver(name, resolver, replace=True, use_cache=True)
 
 
@@ -37,7 +41,16 @@ def folder(root: str) -> str:
     Args:
         root: Where to make it.
     """
-    return str(Path(root) / _once("FSASD_FOLDER", lambda: _make_folder(Path(root))))
+    return str(Path(root) / command_folder(root))
+
+
+def command_folder(root: str) -> str:
+    """Make a folder of this command (see ``folder``), and return its name.
+
+    Args:
+        root: Where to make it.
+    """
+    return _once("FSASD_FOLDER", lambda: _make_folder(Path(root)))
 
 
 def grid(start: float, stop: float, step: float) -> list[float]:

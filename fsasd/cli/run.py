@@ -21,6 +21,7 @@ from fsasd.data.metadata import require_known
 from fsasd.generation import checkpoint
 from fsasd.pipeline.execute import build, ready
 from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.objective import check_objective
 from fsasd.pipeline.plan import Lookup, plan, with_inputs
 from fsasd.pipeline.preflight import SECTIONS, check_added, check_config, check_heeded
 from fsasd.pipeline.presence import Presence
@@ -29,7 +30,7 @@ from fsasd.pipeline.runner import Outcome
 from fsasd.pipeline.shard import Shard
 from fsasd.pipeline.stage import Stage
 from fsasd.report.console import console
-from fsasd.report.headline import objective
+from fsasd.report.objective import objective
 from fsasd.report.page import write_report
 from fsasd.report.results import FAILED, Results
 from fsasd.report.tables import paper_table, write_tables
@@ -84,8 +85,8 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> tuple[f
         overrides: What the command line says.
 
     Returns:
-        The official score, ``None`` on ranks above 0, where another command has yet to build the
-        rest, and where it is not known; and whether no recording and no section is missing.
+        What ``objective`` names, ``None`` on ranks above 0, where another command has yet to build
+        the rest, and where it names nothing; and whether no recording and no section is missing.
     """
     check_config(configure.resolved(cfg))
     runner, shard = configure.runner(cfg), Shard.parse(cfg.shard)
@@ -95,6 +96,8 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> tuple[f
     if rank() == 0 and "check" in stages:
         _check_data(cfg, experiment, folder)
     asked, unreadable = ready(experiment, planners, stages, folder)
+    if cfg.objective:
+        check_objective(cfg.objective, experiment, asked)
     if stages == ["check"]:
         return None, True
     lookup = Lookup(
@@ -120,7 +123,8 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> tuple[f
             with doing(f"reporting in {folder}"):
                 _report(cfg, experiment, outcome, folder)
         console(folder)
-        return objective(folder), complete
+        value = objective(cfg.objective, folder) if cfg.objective else None
+        return value, complete
 
 
 def _check(

@@ -29,6 +29,7 @@ from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.base import Generator
 from fsasd.generation.cost import memory_reductions
 from fsasd.generation.nano import pretrain_components
+from fsasd.generation.training import Training
 from fsasd.runtime.memory import memory_advice
 from fsasd.runtime.ranks import rank
 from fsasd.runtime.resuming import fit, read_checkpoint
@@ -81,7 +82,7 @@ def finetune(
         data: What it is trained on.
         trainer: How to train; all of its ranks call this function. A ``ModelCheckpoint`` without a
             folder writes into ``folder/checkpoints``.
-        folder: Gets the model and, while it is trained, checkpoints.
+        folder: Gets the model, ``training.json`` and, while it is trained, checkpoints.
         keep_checkpoints: Leave them there; otherwise they are removed once the model is saved.
 
     Raises:
@@ -140,7 +141,7 @@ def pretrain(
 
 def fit_best(
     generator: Generator, data: FirstShotDataModule, trainer: L.Trainer, folder: Path
-) -> None:
+) -> Training:
     """Train a generator, then take the weights of the best checkpoint.
 
     The best is that by the ``monitor`` of the trainer's first ``ModelCheckpoint``; without one, the
@@ -152,18 +153,22 @@ def fit_best(
         trainer: How to train.
         folder: Gets the checkpoints.
 
+    Returns:
+        Which weights were taken.
+
     Raises:
         ValueError: No checkpoint was kept.
     """
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder)
-    trainer.callbacks.append(_LastCheckpoint(folder / "last.ckpt"))  # type: ignore[attr-defined]
+    last = _LastCheckpoint(folder / "last.ckpt")
+    trainer.callbacks.append(last)  # type: ignore[attr-defined]
     with memory_advice(memory_reductions(data.batch_size, trainer.accumulate_grad_batches)):
         fit(trainer, generator, data, folder)
     checkpoint = trainer.checkpoint_callback
     if not isinstance(checkpoint, ModelCheckpoint) or not checkpoint.monitor:
-        return
+        return last.kept(trainer.global_step)
     if not checkpoint.best_model_path:
         raise ValueError(
             f"no checkpoint was kept: '{checkpoint.monitor}' was never logged. Validate "
@@ -174,10 +179,13 @@ def fit_best(
     generator.load_state_dict(state["state_dict"])
     step, monitor = state["global_step"], checkpoint.monitor
     log.info("using the checkpoint of step %d, the best by %s", step, monitor)
+    return last.kept(step)
 
 
 class _LastCheckpoint(Checkpoint):
     """Writes ``last.ckpt`` after every validation, whether or not it was the best.
+
+    It keeps the ``val/loss`` of every validation, by step.
 
     ``save_last`` of Lightning's ``ModelCheckpoint`` writes it only along with a best one, so that a
     training that was killed would lose all steps since then. Without validation clips, checkpoints
@@ -187,10 +195,23 @@ class _LastCheckpoint(Checkpoint):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.last_model_path = ""
+        self.losses: dict[int, float] = {}
         self._step = -1
+
+    def kept(self, step: int) -> Training:
+        """Return what is known of the weights of a step."""
+        return Training(step, self.losses.get(step))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": dict(self.losses)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.losses = dict(state_dict["losses"])
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            if "val/loss" in trainer.callback_metrics:
+                self.losses[trainer.global_step] = float(trainer.callback_metrics["val/loss"])
             self._save(trainer)
 
     def on_train_batch_end(
@@ -222,13 +243,14 @@ def _fit_and_save(
     model = folder / MODEL
     # A call that was killed once its model was saved has only checkpoints to remove.
     if not model.is_dir():
-        fit_best(generator, data, trainer, folder / CHECKPOINTS)
+        training = fit_best(generator, data, trainer, folder / CHECKPOINTS)
         # Until every rank has read the best checkpoint.
         trainer.strategy.barrier()
         if rank() == 0:
             partial = folder / f"{MODEL}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             save(partial)
+            training.write(folder)
             partial.rename(model)
     if rank() == 0 and not keep_checkpoints:
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

@@ -31,6 +31,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "tables": list[int],
         "seed": int,
         "shard": str | None,
+        "objective": Literal["validation/objective", "synthetic/objective", "val/loss", "official"]
+        | None,
         "store": str,
         "keep_checkpoints": bool,
     },

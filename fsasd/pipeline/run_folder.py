@@ -52,6 +52,30 @@ def link(artifact: Path, run: Path, name: str = "", without: Iterable[str] = ())
         raise OSError(f"{target}: {reason}") from error
 
 
+def point(artifact: Path, run: Path, name: str) -> None:
+    """Make a symbolic link in a run's folder to a part of an artifact, which is read-only.
+
+    So of what is too large to be copied for each job of a sweep, and of logs, which are read where
+    they were written. Where the file system has no such links, a warning says where it is.
+
+    Args:
+        artifact: A folder of the artifact.
+        run: The run's folder.
+        name: Of the link in it.
+    """
+    path = run / name
+    note(run, [name])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
+    try:
+        path.symlink_to(artifact.resolve(), target_is_directory=True)
+    except OSError as error:
+        log.warning("%s cannot be a link: %s. It is %s", path, error.strerror, artifact)
+
+
 def note(run: Path, names: Iterable[str]) -> None:
     """Note what is to be taken away when a run is repeated in this folder."""
     with (run / _LINKED).open("a", encoding="utf-8") as listed:
@@ -67,7 +91,7 @@ def unlink(run: Path) -> None:
     names = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
     reported = [*run.glob("report.html"), *run.glob("table[2-6].csv")] if names else []
     for path in [*(run / name for name in names), *reported, listed]:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)

@@ -13,6 +13,9 @@ from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.preflight import check_accelerator
 from fsasd.runtime.progress import StepProgress
 
+LOG = "log"
+"""Folder of loggers in that of an artifact, and of a run."""
+
 RUNTIME = frozenset(
     {
         "_target_", "accelerator", "devices", "strategy", "num_nodes", "accumulate_grad_batches",

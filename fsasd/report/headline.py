@@ -1,11 +1,9 @@
-"""The official score of a run, over which of its machines, and what a sweep optimises."""
+"""The official score of a run, and over which of its machines it is."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from fsasd.data.names import SectionId
 from fsasd.evaluation.metrics import OFFICIAL, official_score
@@ -84,20 +82,3 @@ def headline(results: Results) -> Headline | None:
         score, low, high, official.cells, official.undefined, sections,
         len(set(results.sections) - set(sections)), results.failed_targets,
     )  # fmt: skip
-
-
-def objective(folder: str | Path) -> float | None:
-    """Return what a sweep maximises: the official score of a run, a fraction.
-
-    NaN where sections of target machines failed, since the mean over the others would favour
-    settings that fail on difficult machines; ``None`` where no test labels are known, nothing was
-    detected or no metric is defined.
-
-    Args:
-        folder: The run's folder.
-    """
-    results = Results(folder)
-    if results.failed_targets:
-        return math.nan
-    official = headline(results)
-    return None if official is None or math.isnan(official.score) else official.score

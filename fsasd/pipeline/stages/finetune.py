@@ -13,11 +13,13 @@ from fsasd.data.draws import process_batch
 from fsasd.detectors.training import on_gpus, processes
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.cost import measured_flops, training_cost
-from fsasd.generation.fitting import changes_result, finetune
+from fsasd.generation.fitting import MODEL, changes_result, finetune
+from fsasd.generation.training import TRAINING
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.preflight import check_training
+from fsasd.pipeline.run_folder import copy, note, point
 from fsasd.pipeline.stage import Estimate, Stage
-from fsasd.pipeline.trainers import check_trainer, fitting_trainer, training_settings
+from fsasd.pipeline.trainers import LOG, check_trainer, fitting_trainer, training_settings
 
 SPEED_ONLY = frozenset({"gradient_checkpointing", "compile_unet", "channels_last"})
 """Settings of generators that change how fast they are trained, and nothing in the result."""
@@ -102,7 +104,13 @@ class Finetune(Stage):
         return Estimate(seconds / 3600, 4 * model / 1e9)
 
     def publish(self, artifact: Path, run: Path) -> None:
-        """Nothing: a model is large, and stays in the store."""
+        """The step and the loss of the weights; model and log, which stay in the store, as links."""
+        point(artifact / MODEL, run, MODEL)
+        if (artifact / LOG).is_dir():
+            point(artifact / LOG, run, f"{LOG}/{self.name}")
+        if (artifact / TRAINING).is_file():
+            note(run, [TRAINING])
+            copy(artifact / TRAINING, run / TRAINING)
 
     def build(self, folder: Path, inputs: Mapping[str, Any]) -> None:
         """Train from the last checkpoint that the folder holds."""

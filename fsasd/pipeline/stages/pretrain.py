@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fsasd.generation.fitting import pretrain
+from fsasd.generation.fitting import MODEL, pretrain
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.run_folder import link
 from fsasd.pipeline.stage import Stage
@@ -24,8 +24,10 @@ class Pretrain(Finetune):
         return {**super().spec(), "pretrain": dict(self.experiment.pretrain)}
 
     def publish(self, artifact: Path, run: Path) -> None:
-        """The model: it is what the run was for."""
-        link(artifact / "model", run, "model")
+        """What fine-tuning leaves; the model as a copy, since it is what the run was for."""
+        super().publish(artifact, run)
+        (run / MODEL).unlink(missing_ok=True)
+        link(artifact / MODEL, run, MODEL)
 
     def build(self, folder: Path, inputs: Mapping[str, Any]) -> None:
         """Train the components, then the model, from the last checkpoint that the folder holds."""
