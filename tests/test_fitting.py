@@ -13,6 +13,7 @@ from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.fitting import changes_result, finetune
 from fsasd.generation.monitor import CostReport, TrainingMonitor
 from fsasd.generation.sampling import Sampler
+from fsasd.generation.training import Training
 from fsasd.runtime.progress import StepProgress
 
 
@@ -36,6 +37,9 @@ class Changer(L.Callback):
 )
 def test_a_callback_changes_the_result_unless_it_only_watches(callback, expected):
     assert changes_result(callback) == expected
+
+
+LEFT = {"model", "training.json", "caption_cosines.csv"}
 
 
 @pytest.fixture
@@ -77,7 +81,7 @@ def test_fine_tuning_leaves_the_model_alone(data, tmp_path):
     tuned = generator()
     before = weight(tuned)
     finetune(tuned, data, trainer(tmp_path, [best()]), tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "caption_cosines.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == LEFT
     assert not torch.equal(weight(tuned), before)
 
 
@@ -97,11 +101,17 @@ def test_the_best_weights_are_taken(data, tmp_path, mode):
         def on_validation_epoch_end(self, trainer, pl_module):
             pl_module.log("rank", float(trainer.global_step))
 
-    seen = []
+        def on_validation_end(self, trainer, pl_module):
+            losses[trainer.global_step] = trainer.callback_metrics["val/loss"].item()
+
+    seen, losses = [], {}
     kept = ModelCheckpoint(monitor="rank", mode=mode, filename="best")
     tuned = generator()
     finetune(tuned, data, trainer(tmp_path, [Logs(), kept], max_steps=3), tmp_path)
     assert torch.equal(weight(tuned), seen[0 if mode == "min" else -1])
+    step = 1 if mode == "min" else 3
+    assert Training.read(tmp_path) == Training(step, losses[step])
+    assert len(set(losses.values())) == 3
 
 
 def test_without_a_validation_there_is_no_best_checkpoint(data, tmp_path):
@@ -116,7 +126,7 @@ def test_a_saved_model_is_not_trained_again(data, tmp_path, monkeypatch):
     finetune(generator(), data, trainer(tmp_path, [best()]), tmp_path, keep_checkpoints=True)
     monkeypatch.setattr(fitting, "fit", None)
     finetune(generator(), data, trainer(tmp_path, [best()]), tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "caption_cosines.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == LEFT
 
 
 def test_a_model_that_was_not_saved_whole_is_saved_again(data, tmp_path, monkeypatch):
@@ -138,7 +148,7 @@ def test_a_model_that_was_not_saved_whole_is_saved_again(data, tmp_path, monkeyp
     finetune(again, data, trainer(tmp_path, [best()]), tmp_path)
     assert not steps
     assert torch.equal(weight(again), weight(tuned))
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "caption_cosines.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == LEFT
 
 
 @pytest.mark.parametrize("val_share", [0.5, 0.0])
@@ -173,6 +183,10 @@ def test_a_killed_training_goes_on_from_the_last_validation_not_from_the_best(
 
     run([Starts()])
     assert starts == [4]
+    # The loss of the weights that are kept was measured before the kill.
+    training = Training.read(tmp_path)
+    assert training.step == (1 if val_share else 5)
+    assert (training.loss is not None) == bool(val_share)
 
 
 def test_without_real_anomalies_fine_tuning_warns(data, tmp_path, caplog):

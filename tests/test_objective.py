@@ -1,4 +1,4 @@
-"""The number that a search optimises: read from a run's folder, and refused before it is missing."""
+"""The number that a search optimises, read from a run's folder, and runs that will lack it."""
 
 import math
 import shutil

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +225,7 @@ def _command(config: DictConfig, objective: str) -> dict[str, Any]:
     for override in _overrides(config):
         name = override.get_key_element()
         if name.lstrip("+").split(".")[0] not in _OF_NO_MATTER:
-            command[name] = override.input_line.partition("=")[2]
+            command[name] = str(override.input_line).partition("=")[2]
     return command
 
 

@@ -29,8 +29,8 @@ def check_objective(name: str, run: Experiment, asked: Sequence[Stage]) -> None:
         raise ValueError(f"objective={name}: {problem}")
     if name == "official":
         log.warning(
-            "objective=official: settings are optimised on the test labels of target machines. What "
-            "is the best by them is no result of a first-shot method"
+            "objective=official: settings are optimised on the test labels of target machines. The "
+            "best score by them is no result of a first-shot method"
         )
 
 

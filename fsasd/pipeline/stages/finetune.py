@@ -104,7 +104,7 @@ class Finetune(Stage):
         return Estimate(seconds / 3600, 4 * model / 1e9)
 
     def publish(self, artifact: Path, run: Path) -> None:
-        """The step and the loss of the weights; model and log, which stay in the store, as links."""
+        """Step and loss of the weights; model and log, which stay in the store, as links."""
         point(artifact / MODEL, run, MODEL)
         if (artifact / LOG).is_dir():
             point(artifact / LOG, run, f"{LOG}/{self.name}")
