@@ -49,7 +49,7 @@ class Search(Callback):
         try:
             choice = str(config.hydra.runtime.choices["hydra/sweeper"])
             objective = _objective(config.objective, choice)
-            _check_first_trial(config, objective)
+            _check_first_job(config, objective)
             if "study_name" in sweeper:
                 _take_direction(sweeper, objective)
                 _prepare_study(config, objective)
@@ -73,8 +73,8 @@ def _objective(name: str | None, sweeper: str) -> str:
     if name in DIRECTIONS:
         return name
     names = ", ".join(f"objective={known}" for known in DIRECTIONS)
-    found = "it is null" if name is None else f"found objective={name}"
-    raise ValueError(f"hydra/sweeper={sweeper} needs one number to optimise, {found}: set {names}")
+    given = "it is null" if name is None else f"found objective={name}"
+    raise ValueError(f"hydra/sweeper={sweeper} needs one number to optimise, {given}: set {names}")
 
 
 def _take_direction(sweeper: DictConfig, objective: str) -> None:
@@ -92,7 +92,7 @@ def _take_direction(sweeper: DictConfig, objective: str) -> None:
         )
 
 
-def _check_first_trial(config: DictConfig, objective: str) -> None:
+def _check_first_job(config: DictConfig, objective: str) -> None:
     """Check that a trial will have the objective: one of the first values, or one of the last.
 
     Raises:
@@ -185,19 +185,19 @@ def _prepare_study(config: DictConfig, objective: str) -> None:
     _require_same(study, _command(config, objective), sweeper.study_name)
     _queue_unfinished(study)
     repeated = study.user_attrs.get("repeated", [])
-    trials = [trial for trial in study.trials if trial.number not in repeated]
-    done = sum(trial.state.is_finished() for trial in trials)
-    if trials:
+    counted = [one for one in study.trials if one.number not in repeated]
+    done = sum(one.state.is_finished() for one in counted)
+    if counted:
         log.info(
             "study '%s': %d of %d trials are done, %d were interrupted and are repeated",
-            sweeper.study_name, done, sweeper.n_trials, len(trials) - done,
+            sweeper.study_name, done, sweeper.n_trials, len(counted) - done,
         )  # fmt: skip
     sampler = sweeper.sampler
     if "seed" in sampler:
         # With the seed of the first command, the second would draw the same random trials.
         first = config.seed if sampler.seed is None else sampler.seed
         sampler.seed = first + len(study.trials)
-    sweeper.n_trials = max(sweeper.n_trials - done, 0)
+    sweeper["n_trials"] = max(sweeper.n_trials - done, 0)
 
 
 _locks: list[Any] = []
@@ -250,10 +250,10 @@ def _queue_unfinished(study: Any) -> None:
     from optuna.trial import TrialState
 
     unfinished = study.get_trials(states=[TrialState.RUNNING])
-    repeated = [*study.user_attrs.get("repeated", []), *(trial.number for trial in unfinished)]
+    repeated = [*study.user_attrs.get("repeated", []), *(one.number for one in unfinished)]
     study.set_user_attr("repeated", repeated)
-    for trial in unfinished:
-        study.tell(trial.number, state=TrialState.FAIL)
+    for one in unfinished:
+        study.tell(one.number, state=TrialState.FAIL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            study.enqueue_trial(trial.params)
+            study.enqueue_trial(one.params)
