@@ -133,8 +133,8 @@ def test_a_run_leaves_what_the_design_lists(chain):
         assert len(pd.read_csv(folder / f"{name}.csv"))
     assert (folder / "report.html").is_file()
     # Model and log of the fine-tuning stay in the store.
-    (artifact,) = (root / "store" / "finetune").glob("*")
-    assert (folder / "model").resolve() == artifact / "model"
+    (model,) = (root / "store" / "finetune").glob("*/model")
+    assert (folder / "model").resolve() == model.resolve()
     assert (folder / "log" / "finetune" / "version_0" / "metrics.csv").is_file()
     training = json.loads((folder / "training.json").read_text())
     assert training["step"] in (1, 2)
