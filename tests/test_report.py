@@ -949,3 +949,34 @@ def test_tables_of_another_version_are_refused(run):
 def _peak(uri):
     samples, _ = soundfile.read(io.BytesIO(base64.b64decode(uri.split(",")[1])))
     return float(np.abs(samples).max())
+
+
+def test_many_machines_are_on_pages_of_their_own(run, data, capsys, undrawn, monkeypatch):
+    whole = write_report(run, data).read_text("utf-8")
+    monkeypatch.setattr(page, "PER_PAGE", 1)
+    monkeypatch.setattr("fsasd.report.console.LISTED", 1)
+    overview = write_report(run, data).read_text("utf-8")
+    pages = sorted((run / "report").iterdir())
+    assert [path.name for path in pages] == ["machines-0001.html", "machines-0002.html"]
+    for path, machine in zip(pages, MACHINES, strict=True):
+        assert f'href="report/{path.name}#machine-0"' in overview
+        text = path.read_text("utf-8")
+        assert f'id="machine-0-title">{machine}</h2>' in text
+        assert f">{machine}</h2>" in whole
+        assert f">{machine}</h2>" not in overview
+        assert "<audio" in text
+    assert "<audio" not in overview
+    console(run)
+    assert "Over 2 sections (each is in metrics.csv)" in capsys.readouterr().out
+    # With few machines again, the pages go.
+    monkeypatch.undo()
+    monkeypatch.setattr(figures, "svg", lambda figure, name: "<svg></svg>")
+    assert "<audio" in write_report(run, data).read_text("utf-8")
+    assert not (run / "report").exists()
+
+
+def test_a_page_of_many_machines_stays_small():
+    scenes, seconds = listening.affordable(page.PER_PAGE)
+    audio = page.PER_PAGE * scenes * 3 * seconds * 16_000 * 2 * 4 / 3
+    # A machine's figures and tables take 0.2 MB.
+    assert audio + page.PER_PAGE * 0.2e6 < 20e6

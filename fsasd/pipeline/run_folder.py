@@ -89,7 +89,9 @@ def unlink(run: Path) -> None:
     """
     listed = run / _LINKED
     names = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
-    reported = [*run.glob("report.html"), *run.glob("table[2-6].csv")] if names else []
+    # ``report`` has the pages of a run of many machines.
+    pages = [*run.glob("report.html"), *run.glob("report")]
+    reported = [*pages, *run.glob("table[2-6].csv")] if names else []
     for path in [*(run / name for name in names), *reported, listed]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -16,6 +16,9 @@ from fsasd.report.headline import Headline, headline
 from fsasd.report.results import Results, metric_titles, rows_of
 from fsasd.report.tables import readable
 
+LISTED = 100
+"""Sections that are listed one by one; of more, the means."""
+
 _WIDTH = 100
 _OUTPUTS = {
     "report.html": "report",
@@ -50,10 +53,14 @@ def console(folder: Path) -> None:
         out.print(_official(official), soft_wrap=True)
     elif results.sections:
         out.print("Official score: not known, because the labels of the test clips are not.")
-    for section in results.sections:
-        if reason := results.abstain_reason(section):
-            setting = results.setting(section)
-            out.print(Text(f"{section}: default setting {setting}: {reason}.", style="dim"))
+    reasons = {section: results.abstain_reason(section) for section in results.sections}
+    abstained = {section: reason for section, reason in reasons.items() if reason}
+    for section, reason in abstained.items() if len(reasons) <= LISTED else ():
+        setting = results.setting(section)
+        out.print(Text(f"{section}: default setting {setting}: {reason}.", style="dim"))
+    if abstained and len(reasons) > LISTED:
+        text = f"{len(abstained):,} of {len(reasons):,} sections keep the default setting"
+        out.print(Text(f"{text}: see the column abstain_reason of selection.csv.", style="dim"))
     if not results.settings.empty:
         out.print(_settings(compare_settings(results.settings, results.setting_scores)))
     if not results.validation.empty:
@@ -70,15 +77,18 @@ def console(folder: Path) -> None:
 
 
 def _metrics(results: Results) -> Table:
-    table = titled("Per machine and section, %", "Machine", "Section", "Setting")
+    many = len(results.sections) > LISTED
+    name = f"Over {len(results.sections):,} sections (each is in metrics.csv), %"
+    title = name if many else "Per machine and section, %"
+    table = titled(title, "Machine", "Section", "Setting")
     titles = metric_titles(results.metrics[results.metrics["section"].notna()])
     for name in titles.values():
         table.add_column(name, justify="right")
-    for section in results.sections:
-        rows = rows_of(results.metrics, *section)
+    for section in [] if many else results.sections:
+        rows = results.rows("metrics", *section)
         table.add_row(*map(Text, (*section, results.setting(section))), *_cells(rows, titles))
     means = results.metrics[results.metrics["machine"].isin(["arithmetic mean", "harmonic mean"])]
-    if len(means):
+    if len(means) and not many:
         table.add_section()
     for machine in means["machine"]:
         table.add_row(Text(machine), "", "", *_cells(rows_of(means, machine), titles), style="dim")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import shlex
+import shutil
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata, resources
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -37,13 +40,19 @@ from fsasd.report.results import (
     Results,
     is_path,
     metric_titles,
-    rows_of,
     setting_titles,
 )
 from fsasd.report.tables import readable
 from fsasd.selection.significance import WIDE_GAP
 
 PAGE = "report.html"
+
+PAGES = "report"
+"""Folder beside it, of the pages of a run of many machines."""
+
+PER_PAGE = 25
+"""Machines of a page; where there are more, they are on pages of their own."""
+
 _FILES = {
     "metrics.csv": "metrics of each machine and section, as fractions",
     "clips.csv": "score, decision, p-value and metadata of each test clip",
@@ -118,10 +127,26 @@ class MachinePart:
     quality: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class MachinesPage:
+    """A page of some of many machines.
+
+    Attributes:
+        file: Relative to the run's folder.
+        title: The first and the last of them.
+        names: Of the machines.
+    """
+
+    file: str
+    title: str
+    names: Sequence[str]
+
+
 def write_report(folder: Path, data: FirstShotDataModule | None) -> Path:
     """Write ``report.html`` into a run's folder from the files in it.
 
-    Every file is optional, and tables may have rows of some sections only.
+    Every file is optional, and tables may have rows of some sections only. Of many machines, each
+    is on one of the pages in ``report/``, which are made one after the other.
 
     Args:
         folder: The run's folder.
@@ -132,14 +157,42 @@ def write_report(folder: Path, data: FirstShotDataModule | None) -> Path:
         The page.
     """
     results = Results(folder)
-    scenes, seconds = listening.affordable(len(results.machines))
-    machines = [
-        _machine(results, data, machine, number, scenes, seconds)
-        for number, machine in enumerate(results.machines)
-    ]
+    pages = list(_pages(results.machines))
+    scenes, seconds = listening.affordable(min(len(results.machines), PER_PAGE))
+
+    def machines(names: Sequence[str]) -> list[MachinePart]:
+        return [
+            _machine(results, data, name, number, scenes, seconds)
+            for number, name in enumerate(names)
+        ]
+
+    environment, shared = _environment(), _shared(results, seconds)
+    shutil.rmtree(results.folder / PAGES, ignore_errors=True)
+    places: dict[str, str] = {}
+    for page in pages:
+        parts = machines(page.names)
+        places |= {part.name: f"{page.file}#{part.anchor}" for part in parts}
+        path = results.folder / page.file
+        path.parent.mkdir(exist_ok=True)
+        template = environment.get_template("machines_page.html")
+        text = template.render(**shared, title=page.title, machines=parts)
+        path.write_text(text, encoding="utf-8")
+    parts = [] if pages else machines(results.machines)
+    text = environment.get_template(PAGE).render(
+        **shared, **_overview(results), machines=parts, pages=pages, places=places
+    )
     path = results.folder / PAGE
-    path.write_text(_render(results, machines, seconds), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return path
+
+
+def _pages(machines: Sequence[str]) -> Iterator[MachinesPage]:
+    if len(machines) <= PER_PAGE:
+        return
+    for number, first in enumerate(range(0, len(machines), PER_PAGE), 1):
+        names = machines[first : first + PER_PAGE]
+        title = " to ".join(dict.fromkeys([names[0], names[-1]]))
+        yield MachinesPage(f"{PAGES}/machines-{number:04d}.html", title, names)
 
 
 def verdict(comparison: pd.DataFrame) -> str:
@@ -187,47 +240,56 @@ def validation_verdict(validation: pd.DataFrame) -> str:
     )
 
 
-def _render(results: Results, machines: list[MachinePart], seconds: float) -> str:
+def _environment() -> Environment:
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=FunctionLoader(_resource),
+    )  # fmt: skip
     environment.filters |= {
         "percent": percent, "points": points, "decimal": decimal, "signed": signed, "count": count,
     }  # fmt: skip
     environment.globals |= {"interval": interval, "setting_titles": SETTING_TITLES}
-    template = environment.from_string(_resource("report.html"))
+    return environment
+
+
+def _shared(results: Results, seconds: float) -> dict[str, Any]:
+    """Return what all pages show, by the names in the templates."""
+    return {
+        "style": Markup(_resource("report.css")),
+        "palette": figures.PALETTE,
+        "name": results.choices.get("experiment", results.folder.resolve().name),
+        "results": results,
+        "kinds": listening.KINDS,
+        "seconds": seconds,
+        "wide_gap": WIDE_GAP,
+    }
+
+
+def _overview(results: Results) -> dict[str, Any]:
     compared = dots = None
     if not results.settings.empty:
         compared = compare_settings(results.settings, results.setting_scores)
         dots = _svg(figures.settings_dots(results.settings), "settings")
     config = results.folder / ".hydra" / "config.yaml"
     time = datetime.fromtimestamp((config if config.is_file() else results.folder).stat().st_mtime)
-    return template.render(
-        style=Markup(_resource("report.css")),
-        palette=figures.PALETTE,
-        name=results.choices.get("experiment", results.folder.resolve().name),
-        results=results,
-        generator=results.choices.get("generator", "none"),
-        date=f"{time:%Y-%m-%d %H:%M}",
-        version=metadata.version("fsasd"),
-        headline=headline(results),
-        metrics=_metrics_rows(results),
-        titles=metric_titles(results.metrics[results.metrics["section"].notna()]),
-        compared=compared,
-        areas=metric_titles(results.settings, decided=False),
-        verdict="" if compared is None else verdict(compared),
-        dots=dots,
-        validation=None if results.validation.empty else _validation(results),
-        machines=machines,
-        kinds=listening.KINDS,
-        seconds=seconds,
-        wide_gap=WIDE_GAP,
-        tables={number: readable(number, table) for number, table in results.tables.items()},
-        captions=_captions(results.captions),
-        command=shlex.join(["fsasd", *results.overrides]),
-        config=yaml.safe_dump(results.config, sort_keys=False) if results.config else "",
-        files={f: text for f, text in _FILES.items() if (results.folder / f).exists()},
-    )
+    return {
+        "generator": results.choices.get("generator", "none"),
+        "date": f"{time:%Y-%m-%d %H:%M}",
+        "version": metadata.version("fsasd"),
+        "headline": headline(results),
+        "metrics": _metrics_rows(results),
+        "titles": metric_titles(results.metrics[results.metrics["section"].notna()]),
+        "compared": compared,
+        "areas": metric_titles(results.settings, decided=False),
+        "verdict": "" if compared is None else verdict(compared),
+        "dots": dots,
+        "validation": None if results.validation.empty else _validation(results),
+        "tables": {number: readable(number, table) for number, table in results.tables.items()},
+        "captions": _captions(results.captions),
+        "command": shlex.join(["fsasd", *results.overrides]),
+        "config": yaml.safe_dump(results.config, sort_keys=False) if results.config else "",
+        "files": {f: text for f, text in _FILES.items() if (results.folder / f).exists()},
+    }
 
 
 def _machine(
@@ -238,7 +300,7 @@ def _machine(
     scenes: int,
     seconds: float,
 ) -> MachinePart:
-    manifest = rows_of(results.manifest, machine)
+    manifest = results.rows("manifest", machine)
     real = []
     if data is not None:
         normal = data.machine(machine).where(split="train", label="normal")
@@ -251,26 +313,26 @@ def _machine(
     return MachinePart(
         name=machine,
         anchor=f"machine-{number}",
-        sections=[_section(results, s) for s in results.sections if s.machine == machine],
+        sections=[_section(results, s) for s in results.sections_of(machine)],
         rows=listening.players(chosen, seconds, data.cache.channel if data else None),
         synthesised=len(manifest),
         kept=kept,
         rejected=rejected,
-        quality=rows_of(results.quality, machine),
+        quality=results.rows("quality", machine),
     )
 
 
 def _section(results: Results, section: SectionId) -> SectionPart:
-    clips = rows_of(results.clips, *section)
-    curve = rows_of(results.selection, *section)
-    real = rows_of(results.real_curve, *section)
-    metrics = rows_of(results.metrics, *section)
-    settings = rows_of(results.settings, *section)
+    clips = results.rows("clips", *section)
+    curve = results.rows("selection", *section)
+    real = results.rows("real_curve", *section)
+    metrics = results.rows("metrics", *section)
+    settings = results.rows("settings", *section)
     name = "-".join(section)
     path = not curve.empty and is_path(curve)
-    gap = rows_of(results.gap, *section)
+    gap = results.rows("gap", *section)
     no_roc = _no_roc(clips)
-    cost = rows_of(results.costs, *section)
+    cost = results.rows("costs", *section)
     model = results.folder / "models" / section.machine / f"section_{section.section}"
     return SectionPart(
         name=section.section,
@@ -320,9 +382,9 @@ def _validation(results: Results) -> ValidationPart:
     references = results.references
     curves = {}
     for section in map(SectionId._make, results.validation[ID].to_numpy()):
-        curve = rows_of(references.selection, *section)
+        curve = references.rows("selection", *section)
         if not curve.empty and is_path(curve) and curve["objective"].notna().any():
-            real = rows_of(references.real_curve, *section)
+            real = references.rows("real_curve", *section)
             drawing = figures.selection_curve(curve, real)
             curves[str(section)] = _svg(drawing, f"reference-{'-'.join(section)}")
     abstained = results.validation.dropna(subset=["abstain_reason"])

@@ -43,6 +43,7 @@ class Results:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._indices: dict[tuple[str, int], dict[Any, Any]] = {}
         self.failed = self._table(FAILED)
         clips = self._table("clips.csv")
         unscored = clips["score"].isna() if "score" in clips else clips.index == -1
@@ -88,7 +89,34 @@ class Results:
         """Whether the recordings are the simulated factory's."""
         return str(self._group("data").get("_target_", "")).endswith("from_factory")
 
-    @property
+    def rows(self, table: str, machine: str, section: str | None = None) -> pd.DataFrame:
+        """Return the rows of a machine, or of one of its sections, by an index of the table.
+
+        Args:
+            table: Name of the attribute that is the table.
+            machine: The machine.
+            section: Its section; all of them without.
+        """
+        by = ID[:1] if section is None else ID
+        if (table, len(by)) not in self._indices:
+            self._indices[table, len(by)] = getattr(self, table).groupby(by).indices
+        index = self._indices[table, len(by)]
+        # A single column's groups are named by its values.
+        rows = index.get(machine if section is None else (machine, section), [])
+        return getattr(self, table).iloc[rows]
+
+    def sections_of(self, machine: str) -> list[SectionId]:
+        """Return the sections of a machine that were scored."""
+        return self._sections_of.get(machine, [])
+
+    @cached_property
+    def _sections_of(self) -> dict[str, list[SectionId]]:
+        sections: dict[str, list[SectionId]] = {}
+        for section in self.sections:
+            sections.setdefault(section.machine, []).append(section)
+        return sections
+
+    @cached_property
     def sections(self) -> list[SectionId]:
         """The sections that were scored, in the order of the files."""
         return _sections(self.clips)
@@ -101,11 +129,12 @@ class Results:
     @property
     def failed_targets(self) -> list[SectionId]:
         """The sections of target machines that have no score because a stage failed."""
+        scored = set(self.sections)
         roles = dict(self.captions[["machine", "role"]].values) if "role" in self.captions else {}
         return [
             section
             for section in _sections(self.failed)
-            if roles.get(section.machine) != "reference" and section not in self.sections
+            if roles.get(section.machine) != "reference" and section not in scored
         ]
 
     @property
@@ -127,7 +156,7 @@ class Results:
         """Return why no setting was chosen on synthetic clips; empty where one was."""
         if "abstain_reason" not in self.selection:
             return ""
-        reasons = rows_of(self.selection, *section)["abstain_reason"].dropna()
+        reasons = self.rows("selection", *section)["abstain_reason"].dropna()
         return "" if reasons.empty else str(reasons.iloc[0])
 
     def setting(self, section: SectionId) -> str:
@@ -136,7 +165,7 @@ class Results:
         Without synthetic clips it is the default setting, as the saved detector has it, of the
         parameters that could have been chosen.
         """
-        curve = rows_of(self.selection, *section)
+        curve = self.rows("selection", *section)
         if not curve.empty:
             return setting_titles(curve[curve["chosen"]])[0]
         saved = self.folder / "models" / section.machine / f"section_{section.section}"
