@@ -17,7 +17,7 @@ from omegaconf import open_dict
 from run_folders import failed_section, write_finetuned, write_run, write_status, write_sweep
 
 from fsasd.cli import job_console, sweep
-from fsasd.cli.sweep import Comparison, compare
+from fsasd.cli.sweep import Comparison, compare, note_interruption
 from fsasd.cli.sweep_progress import SweepProgress
 from fsasd.report.runs.status import Status, Sweep, job_folders
 
@@ -315,6 +315,17 @@ def test_a_single_run_has_no_state_and_keeps_its_console(tmp_path):
     assert sys.stdout is stdout
     Comparison().on_job_end(cfg, job_return=JobReturn())
     assert not list(Path(tmp_path).rglob("status.json"))
+
+
+def test_a_job_that_is_interrupted_does_not_run_any_more(tmp_path):
+    write_status(tmp_path / "0", state="running")
+    write_status(tmp_path / "1", state="done")
+    (tmp_path / "2").mkdir()
+    for job in "012":
+        note_interruption(tmp_path / job)
+    first, second, single = (Status.read(tmp_path / job) for job in "012")
+    assert (first.state, second.state, single) == ("interrupted", "done", None)
+    assert first.ended
 
 
 def test_a_process_that_ends_within_a_job_gives_the_console_back(tmp_path, ends, capfd):

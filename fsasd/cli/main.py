@@ -19,6 +19,7 @@ from fsasd.cli import launching, resolvers
 from fsasd.cli.failures import is_expected, reason
 from fsasd.cli.hydra_errors import print_in_one_line
 from fsasd.cli.paths import keep_paths
+from fsasd.cli.sweep import note_interruption
 from fsasd.runtime.signals import end_interrupted, raise_on_signals
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def main(cfg: DictConfig) -> float | None:
             sys.exit(INCOMPLETE)
         return score
     except KeyboardInterrupt as error:
+        note_interruption(folder)
         end_interrupted(error, cfg.store)
     except Exception as error:
         # A sweep notes it, and goes on with its other jobs (cli/sweep.py).

@@ -29,8 +29,10 @@ from fsasd.report.runs.status import (
     INCOMPLETE,
     INTERRUPTED,
     NOT_STARTED,
+    RUNNING,
     Status,
     Sweep,
+    process_id,
 )
 from fsasd.runtime.ranks import rank
 
@@ -100,6 +102,19 @@ class Comparison(Callback):
                 job_return.status, job_return.return_value = JobStatus.COMPLETED, math.nan
         finally:
             job_console.restore()
+
+
+def note_interruption(folder: Path) -> None:
+    """Note that the job of a sweep that this process runs, if it runs one, ends without a result.
+
+    Hydra calls nothing when a job ends its process.
+
+    Args:
+        folder: Of the job.
+    """
+    status = Status.read(folder) if rank() == 0 else None
+    if status is not None and status.state == RUNNING and status.process == process_id():
+        status.ending(INTERRUPTED).write(folder)
 
 
 class _RunningSweep:
