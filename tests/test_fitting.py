@@ -1,5 +1,8 @@
 """Fine-tuning in one call: the best weights, what is left of it, and how it is resumed."""
 
+import os
+import signal
+
 import lightning as L
 import pytest
 import torch
@@ -15,6 +18,7 @@ from fsasd.generation.monitor import CostReport, TrainingMonitor
 from fsasd.generation.sampling import Sampler
 from fsasd.generation.training import Training
 from fsasd.runtime.progress import StepProgress
+from fsasd.runtime.signals import Stopped
 
 
 class Watcher(L.Callback):
@@ -29,8 +33,8 @@ class Changer(L.Callback):
     ("callback", "expected"),
     [
         *((known, False) for known in (CostReport, TrainingMonitor, StepProgress)),
-        *((known, False) for known in (LearningRateMonitor, Watcher)),
-        *((known, True) for known in (ModelCheckpoint, EarlyStopping, Timer, Changer)),
+        *((known, False) for known in (LearningRateMonitor, Timer, Watcher)),
+        *((known, True) for known in (ModelCheckpoint, EarlyStopping, Changer)),
         (DetectorEvaluation, True),
         (type("Derived", (LearningRateMonitor,), {}), True),
     ],
@@ -187,6 +191,60 @@ def test_a_killed_training_goes_on_from_the_last_validation_not_from_the_best(
     training = Training.read(tmp_path)
     assert training.step == (1 if val_share else 5)
     assert (training.loss is not None) == bool(val_share)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"limit_val_batches": 0, "max_steps": -1, "max_epochs": 1, "limit_train_batches": 1},
+        {"detect_anomaly": True, "inference_mode": False, "num_sanity_val_steps": 1, "min_steps": 1,
+         "deterministic": True, "gradient_clip_val": 0.5, "gradient_clip_algorithm": "value"},
+        {"check_val_every_n_epoch": 1, "val_check_interval": 1.0, "max_steps": -1,
+         "max_epochs": 2, "accumulate_grad_batches": 2},
+    ],
+)  # fmt: skip
+def test_any_argument_of_the_trainer_leaves_a_model_that_is_whole(data, tmp_path, options):
+    validated = options.get("limit_val_batches") != 0
+    tuned = generator()
+    before = weight(tuned)
+    run = trainer(tmp_path, [best()] if validated else [], **options)
+    finetune(tuned, data, run, tmp_path, keep_checkpoints=True)
+    steps = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert steps == run.global_step > 0
+    assert not torch.equal(weight(tuned), before)
+    # Of the weights' moving average.
+    assert not torch.equal(weight(AudioLDM(str(tmp_path / "model"))), before)
+
+
+def test_a_training_that_was_ended_has_the_validations_of_one_that_was_not(data, tmp_path):
+    """Also that which is due after the step at which it was ended."""
+    validated = {}
+
+    class Validated(L.Callback):
+        only_watches = True
+
+        def __init__(self, name, end=None):
+            self.steps, self.end = validated.setdefault(name, []), end
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step + 1 == self.end:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def on_validation_end(self, trainer, pl_module):
+            self.steps.append((trainer.global_step, float(trainer.callback_metrics["val/loss"])))
+
+    def run(name, end=None):
+        tuned = generator()
+        callbacks = [Validated(name, end), best()]
+        options = {"max_steps": 4, "val_check_interval": 2}
+        finetune(tuned, data, trainer(tmp_path / name, callbacks, **options), tmp_path / name)
+        return weight(tuned)
+
+    whole = run("whole")
+    with pytest.raises(Stopped):
+        run("ended", 2)
+    assert torch.equal(run("ended"), whole)
+    assert validated["ended"] == validated["whole"]
 
 
 def test_without_real_anomalies_fine_tuning_warns(data, tmp_path, caplog):

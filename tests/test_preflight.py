@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.pipeline.preflight import (
     SECTIONS,
@@ -13,6 +14,8 @@ from fsasd.pipeline.preflight import (
     check_added,
     check_config,
     check_grid,
+    check_training,
+    training_steps,
 )
 from fsasd.selection.selector import Selector
 
@@ -126,3 +129,76 @@ def test_values_of_a_grid_are_checked():
     told = r"selection\.grid: n_components=0: n_components=0: expected a whole number of 1"
     with pytest.raises(ValueError, match=told):
         check_grid(TWFRGMM(), Selector({"n_components": [1, 0]}))
+
+
+# The steps of fine-tuning
+
+SETTINGS = {
+    "precision": "32-true", "accelerator": "cpu", "devices": 1, "max_steps": 6, "max_epochs": -1,
+    "val_check_interval": 2, "check_val_every_n_epoch": None,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(factory_clips):
+    """Six clips to train on, in batches of two, and as many to validate on."""
+    clips = factory_clips.where(machine="fan", split="train", label="normal")[:12]
+    return FirstShotDataModule(clips, batch_size=2, val_share=0.5, cache=None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({}, 6),
+        ({"max_epochs": 1}, 3),
+        ({"max_steps": -1, "max_epochs": 4}, 12),
+        ({"max_steps": -1, "max_epochs": 4, "accumulate_grad_batches": 2}, 12),
+        ({"max_steps": -1, "max_epochs": 4, "limit_train_batches": 2}, 8),
+        ({"max_steps": -1, "max_epochs": 4, "limit_train_batches": 0.4}, 4),
+    ],
+)
+def test_the_steps_of_a_training_are_known_before_it(data, settings, steps):
+    assert training_steps({**SETTINGS, **settings}, data) == steps
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"val_check_interval": 6},
+        {"max_epochs": 2, "check_val_every_n_epoch": 2, "val_check_interval": 1.0},
+        {"max_epochs": 1, "check_val_every_n_epoch": 1, "val_check_interval": 0.5},
+        {"limit_val_batches": 1},
+        {"limit_val_batches": 0.4},
+    ],
+)
+def test_a_training_whose_best_checkpoint_will_be_known_is_taken(data, settings):
+    check_training({**SETTINGS, **settings}, ["val/loss"], data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_steps": -1}, "max_steps=-1, trainer.max_epochs=-1: expected a number for one"),
+        ({"val_check_interval": 7}, "=7: the first validation would be after step 7, and tr"),
+        ({"max_epochs": 1, "val_check_interval": 4}, "after step 4, and training ends after 3"),
+        (
+            {"max_epochs": 2, "check_val_every_n_epoch": 3, "val_check_interval": 1.0},
+            "would be after step 9, and training ends after 6",
+        ),
+        ({"max_steps": 2, "check_val_every_n_epoch": 1, "val_check_interval": 1.0}, "after step 3"),
+        ({"limit_val_batches": 0}, "limit_val_batches=0: no checkpoint can be the best by val/"),
+        ({"limit_val_batches": 0.1}, "limit_val_batches=0.1: no checkpoint can be the best"),
+        (
+            {"max_epochs": 2, "limit_train_batches": 0.1},
+            "limit_train_batches=0.1: expected a batch at least of the 3",
+        ),
+    ],
+)
+def test_a_training_whose_best_checkpoint_would_not_be_known_is_refused(data, settings, message):
+    with pytest.raises(ValueError, match=message):
+        check_training({**SETTINGS, **settings}, ["val/loss"], data)
+
+
+def test_without_a_best_checkpoint_no_validation_is_needed(data):
+    for settings in ({"limit_val_batches": 0}, {"val_check_interval": 7}):
+        check_training({**SETTINGS, **settings}, [], data)

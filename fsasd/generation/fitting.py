@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import (
     RichModelSummary,
     RichProgressBar,
     ThroughputMonitor,
+    Timer,
     TQDMProgressBar,
 )
 from lightning.pytorch.trainer.states import TrainerFn
@@ -45,10 +46,11 @@ CHECKPOINTS = "checkpoints"
 WATCHERS = frozenset(
     {
         *(DeviceStatsMonitor, LearningRateMonitor, ThroughputMonitor),
-        *(ModelSummary, RichModelSummary, ProgressBar, RichProgressBar, TQDMProgressBar),
+        *(ModelSummary, RichModelSummary, ProgressBar, RichProgressBar, TQDMProgressBar, Timer),
     }
 )
-"""Lightning's callbacks that change nothing in the result of a training."""
+"""Lightning's callbacks that change nothing in the result of a training. One that ``Timer`` ends is
+resumed (``runtime.stopping``)."""
 
 
 def changes_result(callback: type[L.Callback]) -> bool:
@@ -87,6 +89,7 @@ def finetune(
 
     Raises:
         KeyboardInterrupt: Training was interrupted; a checkpoint was written.
+        TimeoutError: The trainer's ``max_time`` was over; a checkpoint was written.
         ValueError: The best checkpoint was to be taken, and none was kept; or the accelerator's
             memory does not suffice.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -187,7 +188,7 @@ def check_networks(detector: Detector, trainer: Mapping[str, Any]) -> None:
 
 
 TRAINING_ONLY = frozenset(
-    {"max_time", "limit_train_batches", "limit_val_batches", "overfit_batches", "sync_batchnorm"}
+    {"max_time", "limit_train_batches", "limit_val_batches", "sync_batchnorm"}
 )
 """Arguments of ``lightning.Trainer`` by which networks are trained, detectors' too."""
 
@@ -218,7 +219,7 @@ def check_heeded(overrides: Sequence[str], generator: bool, detector: bool) -> N
             raise ValueError(
                 f"trainer.{name} is about fine-tuning a generator, and this one is not trained. "
                 "Networks of the detector are trained for detector.epochs with "
-                "detector.batch_size, or until trainer.max_time. Leave it out"
+                "detector.batch_size. Leave it out"
             )
 
 
@@ -243,19 +244,90 @@ def check_training(
         )
     accumulate = trainer.get("accumulate_grad_batches") or 1
     process_batch(data.batch_size, processes(trainer), accumulate)
+    steps = training_steps(trainer, data)
+    validated = _validated_batches(trainer, data)
     if not monitored:
         return
-    steps, interval = trainer["max_steps"], trainer["val_check_interval"]
-    if isinstance(interval, int) and 0 < steps < interval:
+    if (first := _first_validation(trainer, data)) > steps:
         raise ValueError(
-            f"trainer.val_check_interval={interval}: expected {steps} at most, which is "
-            f"trainer.max_steps, since the best checkpoint by {monitored[0]} is kept"
+            f"trainer.val_check_interval={trainer.get('val_check_interval')}: the first validation "
+            f"would be after step {first}, and training ends after {steps}: expected one before, "
+            f"since the best checkpoint by {monitored[0]} is kept"
         )
+    last = "or keep the last with callbacks.checkpoint.monitor=null"
     if monitored[0].startswith("val/") and not len(data.split()[1]):
         raise ValueError(
             f"no checkpoint can be the best by {monitored[0]}: data.val_share={data.val_share:g} "
-            "keeps no clip back. Raise it, or keep the last with callbacks.checkpoint.monitor=null"
+            f"keeps no clip back. Raise it, {last}"
         )
+    if not validated:
+        raise ValueError(
+            f"trainer.limit_val_batches={trainer.get('limit_val_batches')}: no checkpoint can be "
+            f"the best by {monitored[0]} without validation. Leave it out, {last} "
+            "'~callbacks.evaluation'"
+        )
+
+
+def training_steps(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
+    """Return the optimizer steps of a generator's training, by ``max_steps`` and ``max_epochs``.
+
+    Args:
+        trainer: Settings of ``lightning.Trainer``.
+        data: What is trained on.
+
+    Raises:
+        ValueError: The training has no end, or no batch.
+    """
+    steps, epochs = trainer.get("max_steps") or -1, trainer.get("max_epochs") or -1
+    ends = [steps] if steps > 0 else []
+    if epochs > 0:
+        ends.append(epochs * _steps_per_epoch(trainer, data))
+    if not ends:
+        raise ValueError(
+            f"trainer.max_steps={steps}, trainer.max_epochs={epochs}: expected a number for one of "
+            "them, since training needs an end: the learning rate falls to 0 at the last step"
+        )
+    return min(ends)
+
+
+def _steps_per_epoch(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
+    accumulate = trainer.get("accumulate_grad_batches") or 1
+    batches = math.ceil(len(data.split()[0]) / data.batch_size) * accumulate
+    limit = trainer.get("limit_train_batches")
+    if not (limited := _limited(batches, limit)):
+        raise ValueError(
+            f"trainer.limit_train_batches={limit}: expected a batch at least of the {batches} of "
+            "an epoch, since nothing would be trained"
+        )
+    return math.ceil(limited / accumulate)
+
+
+def _first_validation(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
+    """Return after which optimizer step the first validation is due."""
+    interval = trainer.get("val_check_interval")
+    epochs = trainer.get("check_val_every_n_epoch", 1)
+    if epochs is None and isinstance(interval, int):
+        return interval
+    each = _steps_per_epoch(trainer, data)
+    within = interval if isinstance(interval, int) else math.ceil(each * (interval or 1.0))
+    return ((epochs or 1) - 1) * each + within
+
+
+def _validated_batches(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
+    """Return how many batches are validated each time; those that there are may be none."""
+    size = process_batch(
+        data.batch_size, processes(trainer), trainer.get("accumulate_grad_batches") or 1
+    )
+    clips = math.ceil(len(data.split()[1]) / processes(trainer))
+    limit = trainer.get("limit_val_batches")
+    return _limited(max(1, math.ceil(clips / size)), limit)
+
+
+def _limited(batches: int, limit: float | None) -> int:
+    """Return how many batches Lightning takes: an integer is their number, another their share."""
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 def _is_interpolated(name: str, config: Any) -> bool:

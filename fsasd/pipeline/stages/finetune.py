@@ -16,7 +16,7 @@ from fsasd.generation.cost import measured_flops, training_cost
 from fsasd.generation.fitting import MODEL, changes_result, finetune
 from fsasd.generation.training import TRAINING
 from fsasd.pipeline.experiment import Experiment
-from fsasd.pipeline.preflight import check_training
+from fsasd.pipeline.preflight import check_training, training_steps
 from fsasd.pipeline.run_folder import copy, note, point
 from fsasd.pipeline.stage import Estimate, Stage
 from fsasd.pipeline.trainers import LOG, check_trainer, fitting_trainer, training_settings
@@ -99,7 +99,8 @@ class Finetune(Stage):
         )
         device = "cuda" if on_gpus(settings) else "cpu"
         speed = EFFICIENCY * measured_flops(device, half_precision and device == "cuda")
-        seconds = settings["max_steps"] * accumulated * cost.flops / speed
+        steps = training_steps(settings, run.data)
+        seconds = steps * accumulated * cost.flops / speed
         model = sum(p.numel() for p in generator.parameters())
         return Estimate(seconds / 3600, 4 * model / 1e9)
 
