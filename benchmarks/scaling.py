@@ -41,6 +41,7 @@ from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.pipeline.execute import METHOD
 from fsasd.pipeline.experiment import Experiment, Factory, Synthesis
 from fsasd.pipeline.plan import plan
+from fsasd.runtime.processes import limit_messages
 from fsasd.selection.selector import Selector
 from fsasd.store.verifying import forget
 
@@ -228,6 +229,7 @@ def command(overrides: Sequence[str], folder: Path) -> Measured:
     """Measure what a command does once it has started, in this process and those it starts."""
     with initialize_config_module("fsasd.conf", version_base="1.3"):
         cfg = compose("config", [*overrides, "trainer.enable_progress_bar=false", "detector=knn"])
+    limit_messages()
     # As another process would: what is in the store is read anew.
     forget()
     folder.mkdir(exist_ok=True)

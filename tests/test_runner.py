@@ -1,3 +1,4 @@
+import contextlib
 import json
 from datetime import UTC, datetime
 
@@ -388,3 +389,27 @@ def test_other_ranks_learn_that_the_first_has_failed_before_they_are_needed(stor
         of_rank._number = 0
         with pytest.raises(RuntimeError, match=error):
             of_rank.run(with_inputs([late]))
+
+
+def test_a_stage_is_looked_at_as_often_however_many_sections_there_are(tmp_path):
+    looked_at = 0
+
+    class Counted(Write):
+        def __hash__(self):
+            nonlocal looked_at
+            looked_at += 1
+            return super().__hash__()
+
+    counts = []
+    for number in (8, 64):
+        looked_at = 0
+        shared = Counted("shared", 0)
+        for value in ("broken", 1):
+            many = [
+                Counted("detect", value, {"shared": shared}, SectionId(f"m{i}", "00"))
+                for i in range(number)
+            ]
+            with contextlib.suppress(RuntimeError):
+                run(Store(tmp_path / f"store-{number}"), *many)
+        counts.append(looked_at)
+    assert counts[1] < 1.3 * 64 / 8 * counts[0]

@@ -50,7 +50,7 @@ def configured(manifests, tmp_path):
                 "config",
                 [
                     "data=manifest", f"data.manifest={manifests}/{machines}.csv", "detector=knn",
-                    "generator=transforms", "synthesis.clips_per_label=2",
+                    "generator=transforms", "synthesis.clips_per_label=2", "runner=serial",
                     "trainer.enable_progress_bar=false", f"store={tmp_path}/store-{machines}",
                     *overrides,
                 ],

@@ -116,6 +116,7 @@ class Runner:
         self.workers = workers or Serial()
         self.shard = shard or Shard()
         self._outcome = Outcome()
+        self._failed: set[SectionId] = set()
         self._missing: set[Stage] = set()
         self._postponed: set[Stage] = set()
         self._reused: collections.Counter[str] = collections.Counter()
@@ -160,8 +161,8 @@ class Runner:
         outcome.artifacts = {
             s: outcome.artifacts[s] for s in self._stages if s in outcome.artifacts
         }
-        order = list(dict.fromkeys(stage.section for stage in self._stages))
-        outcome.failures.sort(key=lambda failure: order.index(failure.section))
+        order = {stage.section: number for stage, number in reversed(self._numbers.items())}
+        outcome.failures.sort(key=lambda failure: order[failure.section])
         outcome.postponed = [stage for stage in self._stages if stage in self._postponed]
         if outcome.failures and sections == {failure.section for failure in outcome.failures}:
             raise outcome.failures[0].error
@@ -188,21 +189,25 @@ class Runner:
         """Settle what can be settled now; return the stages that are left, in their order."""
         chains: dict[SectionId | None, list[Stage]] = {}
         left: set[Stage] = set()
+        # Those of all chains.
+        pending: set[Stage] = set()
         for stage in stages:
-            pending = {one for chain in chains.values() for one in chain}
             needed = {one for _, one in stage.input_stages()}
+            before = needed & pending
             if _divides(stage):
                 # Its section's chain builds these before it.
-                pending -= {*chains.get(stage.section, ())}
-            if needed & (left | pending):
+                before -= {*chains.get(stage.section, ())}
+            if before or not needed.isdisjoint(left):
                 left.add(stage)
             elif (step := self._step(stage, {*chains.get(stage.section, ())})) is None:
                 self._settled(stage)
             elif _divides(stage):
                 chains.setdefault(stage.section, []).append(stage)
+                pending.add(stage)
             else:
                 left |= self._build_chains(chains, wait)
                 chains = {}
+                pending.clear()
                 left |= self._build_here(step, wait)
         left |= self._build_chains(chains, wait)
         self._log_reused()
@@ -215,9 +220,8 @@ class Runner:
             stage: Its inputs are settled, or among those pending.
             pending: Stages of its section that are built before it.
         """
-        failed = {failure.section for failure in self._outcome.failures}
         absent = [needed in self._missing for _, needed in stage.input_stages()]
-        if stage.section in failed or (any(absent) and (not stage.tolerant or all(absent))):
+        if stage.section in self._failed or (any(absent) and (not stage.tolerant or all(absent))):
             self._missing.add(stage)
             return None
         step = self.lookup.step(stage, self._missing)
@@ -312,6 +316,7 @@ class Runner:
 
     def _fail(self, stage: Stage, error: Exception) -> None:
         assert stage.section is not None
+        self._failed.add(stage.section)
         self._outcome.failures.append(Failure(stage.section, stage.name, error))
         self._missing.add(stage)
 
