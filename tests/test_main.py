@@ -24,6 +24,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 import fsasd.cli.run as app
 from fsasd.cli import configure as configured
+from fsasd.cli.plain import resolved
 from fsasd.data.audio_files import path_of
 from fsasd.data.captions import Captions
 from fsasd.data.metadata import read_clips
@@ -59,7 +60,7 @@ def test_every_choice_composes(group, name):
         pytest.importorskip(name)
     cfg = configure(f"{group}={name}")
     assert cfg.stages
-    check_config(configured.resolved(cfg))
+    check_config(resolved(cfg))
 
 
 @pytest.mark.parametrize("name", [name for group, name in CHOICES if group == "detector"])

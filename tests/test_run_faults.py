@@ -151,7 +151,7 @@ def imported_once():
     server = multiprocessing.forkserver._forkserver
     others = server._preload_modules
     server._stop()
-    FORKSERVER.set_forkserver_preload(["fsasd.cli.main", "fsasd.generation.audioldm", "pytest"])
+    FORKSERVER.set_forkserver_preload(["fsasd.cli.run", "fsasd.generation.audioldm", "pytest"])
     yield
     server._stop()
     FORKSERVER.set_forkserver_preload(others)

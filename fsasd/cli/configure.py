@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
 
+from fsasd.cli.plain import plain
 from fsasd.pipeline.experiment import Experiment, Factory, Synthesis
 from fsasd.pipeline.plan import Planner
 from fsasd.runtime.workers import Workers
@@ -68,26 +67,6 @@ def callbacks(cfg: DictConfig) -> dict[str, DictConfig]:
 def factory(settings: Mapping[str, Any]) -> Factory:
     """Return what makes an object of plain settings."""
     return Factory(settings, _make)
-
-
-def plain(cfg: Any) -> Any:
-    """Return a group of the configuration as plain values."""
-    return OmegaConf.to_container(cfg, resolve=True)
-
-
-def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """Return the configuration, but what names a value that is only known later."""
-    values = {}
-    for key in cfg:
-        # Of a value that is not there whoever asks for it says more.
-        with contextlib.suppress(OmegaConfBaseException):
-            value = cfg._get_node(key)
-            values[str(key)] = (
-                OmegaConf.to_container(value, resolve=True)
-                if isinstance(value, (DictConfig, ListConfig))
-                else cfg[key]
-            )
-    return values
 
 
 def _make(settings: Mapping[str, Any], **arguments: Any) -> Any:

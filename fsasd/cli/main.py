@@ -43,11 +43,19 @@ def main(cfg: DictConfig) -> float | None:
     folder = Path(hydra_config.runtime.output_dir)
     keep_paths(cfg, hydra_config.runtime.cwd)
     try:
+        # A wrong option, and --cfg, are answered before this.
+        from fsasd.cli.recall import memo_of
+        from fsasd.report.console import console
+
+        memo = memo_of(cfg, folder)
+        if memo.recall():
+            console(folder)
+            return None
         with launching.job(cfg, hydra_config):
-            # A wrong option, and --cfg, are answered before this; and CUDA starts with torch.
+            # CUDA starts with torch.
             from fsasd.cli.run import run_command
 
-            score, complete = run_command(cfg, folder)
+            score, complete = run_command(cfg, folder, memo)
         if not complete and hydra_config.mode != RunMode.MULTIRUN:
             sys.exit(INCOMPLETE)
         return score

@@ -5,6 +5,7 @@ Its imports take seconds, those of torch for the most part.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from fsasd.cli import configure, resolvers
+from fsasd.cli.plain import plain, resolved
 from fsasd.cli.plan import print_plan
 from fsasd.data.check import check
 from fsasd.data.metadata import require_known
 from fsasd.generation import checkpoint
-from fsasd.pipeline.execute import build, ready
+from fsasd.pipeline.execute import build, ready, simulated
 from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.memo import Memo
 from fsasd.pipeline.objective import check_objective
 from fsasd.pipeline.plan import Lookup, plan, with_inputs
 from fsasd.pipeline.preflight import SECTIONS, check_added, check_config, check_heeded
@@ -44,7 +47,7 @@ from fsasd.store.store import Store
 log = logging.getLogger(__name__)
 
 
-def run_command(cfg: DictConfig, folder: Path) -> tuple[float | None, bool]:
+def run_command(cfg: DictConfig, folder: Path, memo: Memo) -> tuple[float | None, bool]:
     """Prepare this process, check what the command line adds to the configuration, and run.
 
     What is missing from the results is logged as an error.
@@ -52,6 +55,7 @@ def run_command(cfg: DictConfig, folder: Path) -> tuple[float | None, bool]:
     Args:
         cfg: The configuration, within a job of Hydra's.
         folder: The run's folder.
+        memo: Remembers what the run leaves.
 
     Returns:
         What ``run`` does.
@@ -67,7 +71,7 @@ def run_command(cfg: DictConfig, folder: Path) -> tuple[float | None, bool]:
         [*SECTIONS[""], *filter(None, SECTIONS), *hydra_config.runtime.choices],
     )
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    score, complete = run(cfg, folder, hydra_config.overrides.task)
+    score, complete = run(cfg, folder, hydra_config.overrides.task, memo)
     if not complete:
         log.error(
             "some recordings or sections are missing from the results: see %s",
@@ -76,28 +80,35 @@ def run_command(cfg: DictConfig, folder: Path) -> tuple[float | None, bool]:
     return score, complete
 
 
-def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> tuple[float | None, bool]:
+def run(
+    cfg: DictConfig, folder: Path, overrides: Sequence[str] = (), memo: Memo | None = None
+) -> tuple[float | None, bool]:
     """Do what the configuration asks for.
 
     Args:
         cfg: The configuration.
         folder: The run's folder.
         overrides: What the command line says.
+        memo: Remembers what the run leaves, if that is complete.
 
     Returns:
         What ``objective`` names, ``None`` on ranks above 0, where another command has yet to build
         the rest, and where it names nothing; and whether no recording and no section is missing.
     """
-    check_config(configure.resolved(cfg))
-    runner, shard = configure.runner(cfg), Shard.parse(cfg.shard)
-    experiment, planners = configure.experiment(cfg), configure.planners(cfg)
-    groups, stages = plan(planners, experiment), list(cfg.stages)
-    _check(cfg, experiment, groups, overrides)
-    if rank() == 0 and "check" in stages:
-        _check_data(cfg, experiment, folder)
-    asked, unreadable = ready(experiment, planners, stages, folder)
-    if cfg.objective:
-        check_objective(cfg.objective, experiment, asked)
+    noting = memo.warnings if memo else contextlib.nullcontext
+    with noting():
+        check_config(resolved(cfg))
+        runner, shard = configure.runner(cfg), Shard.parse(cfg.shard)
+        experiment, planners = configure.experiment(cfg), configure.planners(cfg)
+        if memo:
+            memo.watch(clip.path for clip in experiment.data.clips)
+        groups, stages = plan(planners, experiment), list(cfg.stages)
+        _check(cfg, experiment, groups, overrides)
+        if rank() == 0 and "check" in stages:
+            _check_data(cfg, experiment, folder)
+        asked, unreadable = ready(experiment, planners, stages, folder)
+        if cfg.objective:
+            check_objective(cfg.objective, experiment, asked)
     if stages == ["check"]:
         return None, True
     lookup = Lookup(
@@ -114,14 +125,16 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str] = ()) -> tuple[f
     with Presence(folder) as commands:
         if commands.first:
             _prepare(folder, stages)
-        outcome = build(experiment, asked, lookup, commands, unreadable, runner, shard)
+        outcome = build(experiment, asked, lookup, commands, unreadable, runner, shard, noting())
         complete = rank() > 0 or (unreadable.empty and not outcome.failures)
         if not outcome.collected:
             # Rank 0 does it, or another command.
             return None, complete
         if "report" in stages:
-            with doing(f"reporting in {folder}"):
+            with doing(f"reporting in {folder}"), noting():
                 _report(cfg, experiment, outcome, folder)
+        if memo and complete:
+            memo.remember([*outcome.artifacts.values(), *simulated(experiment, lookup.store)])
         console(folder)
         value = objective(cfg.objective, folder) if cfg.objective else None
         return value, complete
@@ -179,7 +192,7 @@ def _report(cfg: DictConfig, experiment: Experiment, outcome: Outcome, folder: P
     if experiment.trains_generator:
         models = [path for stage, path in outcome.artifacts.items() if stage.name == "finetune"]
         parameters = checkpoint.count_parameters(models[0] / "model") if models else None
-    trusted = packages(configure.plain(cfg.detector))
+    trusted = packages(plain(cfg.detector))
     write_tables(folder, cfg.tables, parameters, trusted)
     write_report(folder, experiment.data)
     log.info("report: %s", folder / "report.html")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from fsasd.pipeline.collect import collect
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.plan import Lookup, Planner, chosen, plan, with_inputs
 from fsasd.pipeline.presence import Presence
-from fsasd.pipeline.run_folder import add_unscored
+from fsasd.pipeline.run_folder import CAPTIONS, add_unscored
 from fsasd.pipeline.runner import Outcome, Runner
 from fsasd.pipeline.shard import Shard
 from fsasd.pipeline.stage import Stage
@@ -108,6 +109,7 @@ def build(
     unreadable: pd.DataFrame,
     runner: Workers | None = None,
     shard: Shard | None = None,
+    collecting: AbstractContextManager[object] | None = None,
 ) -> Outcome:
     """Build the stages that are asked for, and collect their artifacts in the run's folder.
 
@@ -121,6 +123,7 @@ def build(
         unreadable: As ``ready`` returned them.
         runner: Where sections are built.
         shard: Which of them are built.
+        collecting: Within it the artifacts are collected.
 
     Returns:
         The artifacts; ``collected`` says whether the run's folder has all results.
@@ -139,11 +142,8 @@ def build(
 
     if rank() == 0:
         with doing(f"writing to {folder}"):
-            run.data.caption_table().to_csv(folder / "captions.csv", index=False)
-        # A simulated factory lies in the store, too.
-        path, root = run.data.clips[0].path.resolve(), lookup.store.root
-        if path.is_relative_to(root):
-            use(folder, root.joinpath(*path.relative_to(root).parts[:2]))
+            run.data.caption_table().to_csv(folder / CAPTIONS, index=False)
+        use(folder, *simulated(run, lookup.store))
     wanted = {stage.name for stage in asked}
     outcome = Runner(lookup, wanted, publish, runner, shard).run(with_inputs(asked))
     if rank() > 0:
@@ -155,7 +155,7 @@ def build(
     elif not commands.is_last():
         log.info("other commands are at work in %s: the last of them writes the tables", folder)
     else:
-        with doing(f"writing the results to {folder}"):
+        with doing(f"writing the results to {folder}"), collecting or nullcontext():
             _finish(run, outcome, commands, unreadable)
     return outcome
 
@@ -186,6 +186,14 @@ def _finish(
         add_unscored(folder, unreadable)
         mark_submission(folder)
     outcome.collected = True
+
+
+def simulated(run: Experiment, store: Store) -> list[Path]:
+    """Return the artifact that a run's recordings are from, where that is a simulated factory."""
+    path = run.data.clips[0].path.resolve()
+    if not path.is_relative_to(store.root):
+        return []
+    return [store.root.joinpath(*path.relative_to(store.root).parts[:2])]
 
 
 def _checked(

@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 UNREADABLE = "unreadable.csv"
 """Lists the recordings that a run went on without."""
 
+CAPTIONS = "captions.csv"
+"""Lists the clips that the generator is trained on, with their captions."""
+
 _LINKED = ".artifacts"
 """Lists the files and folders of a run's folder that are copies of artifacts."""
 
@@ -87,17 +90,37 @@ def unlink(run: Path) -> None:
 
     It may be of other settings, and not all of it might be replaced.
     """
-    listed = run / _LINKED
-    names = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
-    # ``report`` has the pages of a run of many machines.
-    pages = [*run.glob("report.html"), *run.glob("report")]
-    reported = [*pages, *run.glob("table[2-6].csv")] if names else []
-    for path in [*(run / name for name in names), *reported, listed]:
+    for path in _of_the_store(run):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
         _remove_empty(path.parent, run)
+
+
+def left(run: Path) -> list[Path]:
+    """Return the files and links that a run has left in its folder.
+
+    Its log, its configuration and what links lead to are not among them.
+    """
+    waiting, files = [*_of_the_store(run), run / CAPTIONS], set()
+    while waiting:
+        path = waiting.pop()
+        if path.is_symlink() or path.is_file():
+            files.add(path)
+        elif path.is_dir():
+            waiting += path.iterdir()
+    return sorted(files)
+
+
+def _of_the_store(run: Path) -> list[Path]:
+    """Return what a run had of the store, files and folders, there or not, and reported of it."""
+    listed = run / _LINKED
+    names = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
+    # ``report`` has the pages of a run of many machines.
+    pages = [*run.glob("report.html"), *run.glob("report")]
+    reported = [*pages, *run.glob("table[2-6].csv")] if names else []
+    return [*(run / name for name in names), *reported, listed]
 
 
 def list_unreadable(run: Path, recordings: pd.DataFrame) -> None:

@@ -8,7 +8,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from fsasd.report.comparison import (
     top_settings,
 )
 from fsasd.report.formatting import count, decimal, interval, percent, points, signed
+from fsasd.report.heading import PAGE, PAGES, Heading
 from fsasd.report.headline import headline
 from fsasd.report.results import (
     FAILED,
@@ -44,11 +44,6 @@ from fsasd.report.results import (
 )
 from fsasd.report.tables import readable
 from fsasd.selection.significance import WIDE_GAP
-
-PAGE = "report.html"
-
-PAGES = "report"
-"""Folder beside it, of the pages of a run of many machines."""
 
 PER_PAGE = 25
 """Machines of a page; where there are more, they are on pages of their own."""
@@ -257,7 +252,7 @@ def _shared(results: Results, seconds: float) -> dict[str, Any]:
     return {
         "style": Markup(_resource("report.css")),
         "palette": figures.PALETTE,
-        "name": results.choices.get("experiment", results.folder.resolve().name),
+        "name": Heading.of(results.folder, results.choices.get("experiment")).name,
         "results": results,
         "kinds": listening.KINDS,
         "seconds": seconds,
@@ -270,11 +265,9 @@ def _overview(results: Results) -> dict[str, Any]:
     if not results.settings.empty:
         compared = compare_settings(results.settings, results.setting_scores)
         dots = _svg(figures.settings_dots(results.settings), "settings")
-    config = results.folder / ".hydra" / "config.yaml"
-    time = datetime.fromtimestamp((config if config.is_file() else results.folder).stat().st_mtime)
     return {
         "generator": results.choices.get("generator", "none"),
-        "date": f"{time:%Y-%m-%d %H:%M}",
+        "date": Heading.of(results.folder, results.choices.get("experiment")).date,
         "version": metadata.version("fsasd"),
         "headline": headline(results),
         "metrics": _metrics_rows(results),

@@ -56,6 +56,11 @@ def rank() -> int:
     return max(int(os.environ.get(name) or 0) for name in names)
 
 
+def several() -> bool:
+    """Return whether this process is, or may be, one of several ranks of the command."""
+    return rank() > 0 or (_cluster() is not None and not _is_alone())
+
+
 def broadcast(name: str, text: str) -> None:
     """Answer a question of the other ranks; called by rank 0.
 

@@ -86,6 +86,7 @@ class Store:
         since: str = "",
         together: bool = False,
         wait: bool = True,
+        logged: bool = True,
     ) -> Path:
         """Return an artifact, which is built if the store does not hold it whole.
 
@@ -99,6 +100,7 @@ class Store:
             together: All ranks ask, and build together. Otherwise one process builds, whichever
                 asks first.
             wait: Wait for another job that is building it.
+            logged: Whether the log says that it is built and why, or that it is there.
 
         Raises:
             BusyError: Another job is building it, and is not waited for.
@@ -117,8 +119,10 @@ class Store:
                     reused = path.is_dir() and damage_of(path) is None
                     reused = reused and not (again and self.is_older(path, since))
                     if not reused:
-                        self._build(path, wanted, joint.of(build) if joint else build, again)
-        if reused:
+                        self._build(
+                            path, wanted, joint.of(build) if joint else build, again, logged
+                        )
+        if reused and logged:
             log.info("%s: reusing %s", wanted.title, path)
         return path
 
@@ -313,16 +317,22 @@ class Store:
             lock.release()
 
     def _build(
-        self, path: Path, wanted: Description, build: Callable[[Path], object], again: bool
+        self,
+        path: Path,
+        wanted: Description,
+        build: Callable[[Path], object],
+        again: bool,
+        logged: bool,
     ) -> None:
         partial = partial_path(path)
-        reasons = ["forced"] if again else self.why(wanted)
+        if logged:
+            reasons = ["forced"] if again else self.why(wanted)
+            if partial.is_dir() and not again:
+                reasons.append("an unfinished build goes on")
+            because = f" ({'; '.join(reasons)})" if reasons else ""
+            log.info("%s: building %s%s", wanted.title, path, because)
         if again:
             shutil.rmtree(partial, ignore_errors=True)
-        elif partial.is_dir():
-            reasons.append("an unfinished build goes on")
-        because = f" ({'; '.join(reasons)})" if reasons else ""
-        log.info("%s: building %s%s", wanted.title, path, because)
         if not is_built(partial, wanted):
             build_in(partial, wanted, build)
         publish(partial, path)

@@ -1,0 +1,390 @@
+"""Memo: what a whole run has left, under all that determines it.
+
+A run whose artifacts are all in the store would still load torch, read the data set, compute keys
+and make its tables and figures anew. The memo of an equal run has the result: which artifacts it
+used, and the files of its folder that are no copies of them. It is an artifact of the store itself,
+of a stage ``memo``, whose key holds
+
+- the resolved configuration, the command line's overrides and the configuration groups' choices;
+- the source of fsasd and of plug-ins (``settings.code``), and versions of packages that compute;
+- of each file below the folders that the data settings name, and of each weights' file that another
+  setting names: path, size, times of change and inode.
+
+Of recordings that a table lists elsewhere the memo itself holds the same. A memo is used if all of
+that is as it was, and if every artifact is whole and the very one that the run used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import fsasd
+from fsasd.pipeline.presence import Presence
+from fsasd.pipeline.run_folder import copy, left, point, unlink
+from fsasd.report.heading import PAGE, PAGES, Heading
+from fsasd.runtime.ranks import several
+from fsasd.settings.code import KEPT_APART, package_code
+from fsasd.settings.objects import packages
+from fsasd.settings.spec import weight_files
+from fsasd.store.key import Description
+from fsasd.store.provenance import HASHED, PROVENANCE, Provenance, versions
+from fsasd.store.store import Store
+from fsasd.store.verifying import damage_of
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1
+_ABOUT, _FILES = "memo.json", "files"
+_RUN = "<run folder>"
+"""Stands for the run's folder in settings and messages."""
+
+_BUILDING = frozenset({"synthesise", "judge", "curve", "rule", "detect"})
+"""Stages whose runs begin with an empty folder: what is there at the end is theirs."""
+
+_NOT_REMEMBERED = ("plan", "force", "frozen", "objective", "shard")
+"""Settings with which a run is more, or less, than what its artifacts say."""
+
+_SETTLED = 2_000_000_000
+"""Nanoseconds after which a further change of a file shows in its times, on any disk."""
+
+_PATHLESS = frozenset({"store", "cache"})
+"""Settings that say where results are kept, not what is read."""
+
+_FREE = frozenset({"data", "pipeline"})
+"""Settings whose classes decide themselves what they read: only fsasd's are known to."""
+
+_LOGGERS = frozenset({"lightning.pytorch.loggers.CSVLogger"})
+"""Loggers that write into the folder of a stage, where one is built, and nowhere else."""
+
+Stats = dict[str, list[int]]
+"""Path to size, nanoseconds of the last change of content and of anything, inode."""
+
+
+class Memo:
+    """The memo of a run, there or not.
+
+    Args:
+        store: Keeps it.
+        settings: The resolved configuration.
+        folder: The run's folder.
+        others: What else the run's files depend on: the ``overrides`` of the command line, the
+            ``choices`` of groups, and the ``configuration`` before it is resolved.
+    """
+
+    def __init__(
+        self, store: Store, settings: Mapping[str, Any], folder: Path, others: Mapping[str, Any]
+    ) -> None:
+        self.store = store
+        self.folder = folder
+        self._experiment = others["choices"].get("experiment")
+        self._warnings: list[list[str]] = []
+        self._watched: Stats = {}
+        self._usable = _is_usable(settings) and not several()
+        self._description: Description | None = None
+        if self._usable:
+            self._named = _named_files(settings, store.root)
+            self._usable = _are_settled(self._named) and not _holds(self._named, folder)
+        if self._usable:
+            about = json.dumps({**settings, **others}, sort_keys=True, default=str)
+            spec = {
+                "settings": json.loads(about.replace(json.dumps(str(folder))[1:-1], _RUN)),
+                "code": _code(settings),
+                "versions": versions(),
+                "files": hashlib.sha256(json.dumps(self._named).encode()).hexdigest(),
+            }
+            self._description = Description("memo", _VERSION, spec)
+
+    def recall(self) -> bool:
+        """Leave in the run's folder what the run would, if that is known.
+
+        Returns:
+            Whether it is. If not, nothing was changed.
+        """
+        if self._description is None or (memo := self.store.find(self._description)) is None:
+            return False
+        about = json.loads((memo / _ABOUT).read_text(encoding="utf-8"))
+        artifacts = [self.store.root / name for name in about["artifacts"]]
+        if stats(about["watched"]) != about["watched"]:
+            return False
+        if any(map(_is_other, artifacts, about["artifacts"].values())):
+            return False
+        with Presence(self.folder) as commands:
+            # An equal command that is at work there would be disturbed.
+            if not commands.first or not self._place_all(memo, artifacts, about):
+                return False
+        log.info("all %d artifacts are in %s: reusing %s", len(artifacts), self.store.root, memo)
+        if (page := self.folder / PAGE).is_file():
+            log.info("report: %s", page)
+        for name, message in about["warnings"]:
+            logging.getLogger(name).warning("%s", message.replace(_RUN, str(self.folder)))
+        return True
+
+    def watch(self, paths: Iterable[Path]) -> None:
+        """Note the files that the run is about to read, beside those that settings name.
+
+        Args:
+            paths: Of recordings; those in the store are verified as artifacts.
+        """
+        if not self._usable:
+            return
+        other = (str(path.absolute()) for path in paths if not self._is_stored(path))
+        self._watched = stats(path for path in other if path not in self._named)
+        self._usable = _are_settled(self._watched)
+
+    @contextlib.contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Note the warnings of a part of the run that is made whatever is in the store."""
+        listener = _Listener()
+        logger = logging.getLogger(fsasd.__name__)
+        logger.addHandler(listener)
+        try:
+            yield
+        finally:
+            logger.removeHandler(listener)
+            self._warnings += listener.messages
+
+    def remember(self, artifacts: Iterable[Path]) -> None:
+        """Write the memo of a run that has ended with all its results.
+
+        A store that cannot be written remembers nothing.
+
+        Args:
+            artifacts: All that it used.
+        """
+        if not self._usable or self._description is None:
+            return
+        used = list(dict.fromkeys(artifacts))
+        try:
+            # One that is there was not used: something else than its key has changed.
+            kept = self.store.build(
+                self._description,
+                lambda folder: self._write(folder, used),
+                again=True,
+                logged=False,
+            )
+            self.store.use(self.folder, kept)
+        except OSError as error:
+            log.info("the run is not remembered: %s", error)
+
+    def _write(self, memo: Path, used: list[Path]) -> None:
+        sources = _sources(used)
+        copies: dict[str, tuple[int, str]] = {}
+        links: dict[str, str] = {}
+        for path in left(self.folder):
+            name = path.relative_to(self.folder).as_posix()
+            if path.is_symlink():
+                links[name] = str(path.resolve().relative_to(self.store.root))
+                continue
+            if (source := sources.get(_content(path))) is not None:
+                copies[name] = source
+                continue
+            (memo / _FILES / name).parent.mkdir(parents=True, exist_ok=True)
+            copy(path, memo / _FILES / name)
+        folder = str(self.folder)
+        about = {
+            "artifacts": {str(a.relative_to(self.store.root)): _identity(a) for a in used},
+            "copies": copies,
+            "links": links,
+            "watched": self._watched,
+            "heading": asdict(Heading.of(self.folder, self._experiment)),
+            "warnings": [[name, text.replace(folder, _RUN)] for name, text in self._warnings],
+        }
+        (memo / _ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+    def _place_all(self, memo: Path, artifacts: list[Path], about: Mapping[str, Any]) -> bool:
+        """Leave the files of a memo and of its artifacts in the run's folder."""
+        self.store.use(self.folder, memo, *artifacts)
+        unlink(self.folder)
+        try:
+            for name, target in about["links"].items():
+                point(self.store.root / target, self.folder, name)
+            # The list of what is to be taken away when a run is repeated there comes first.
+            for source in sorted((memo / _FILES).rglob("*")):
+                if source.is_file():
+                    self._place(source, source.relative_to(memo / _FILES).as_posix())
+            for name, (artifact, source) in about["copies"].items():
+                self._place(artifacts[artifact] / source, name)
+        except FileNotFoundError:
+            # Another process has collected it from the store meanwhile.
+            unlink(self.folder)
+            return False
+        self._date_pages(Heading(**about["heading"]))
+        return True
+
+    def _place(self, source: Path, name: str) -> None:
+        target = self.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy(source, target)
+
+    def _date_pages(self, heading: Heading) -> None:
+        for page in [self.folder / PAGE, *self.folder.glob(f"{PAGES}/*.html")]:
+            if page.is_file():
+                other = Heading.of(self.folder, self._experiment)
+                text = heading.replaced(page.read_text(encoding="utf-8"), other)
+                page.write_text(text, encoding="utf-8")
+
+    def _is_stored(self, path: Path) -> bool:
+        return path.resolve().is_relative_to(self.store.root)
+
+
+class _Listener(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[list[str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append([record.name, record.getMessage()])
+
+
+def stats(paths: Iterable[str]) -> Stats:
+    """Return what shows that a file has changed; of one that is not there, nothing.
+
+    >>> list(stats([__file__, "no such file"])) == [__file__]
+    True
+    """
+    files: Stats = {}
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError):
+            files[path] = _stat(Path(path).stat())
+    return files
+
+
+def _stat(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _is_usable(settings: Mapping[str, Any]) -> bool:
+    """Return whether equal settings leave equal results."""
+    stages = set(settings["stages"])
+    plain = not any(settings.get(name) for name in _NOT_REMEMBERED)
+    if not plain or "check" in stages or stages.isdisjoint(_BUILDING):
+        return False
+    if not _LOGGERS.issuperset(_classes(settings.get("logger"))):
+        return False
+    free = set().union(*(packages(settings.get(name)) for name in _FREE))
+    named = packages(settings) - KEPT_APART
+    return free <= KEPT_APART and all(map(package_code, named))
+
+
+def _classes(settings: Any) -> set[str]:
+    if not isinstance(settings, Mapping):
+        return set()
+    inner = set().union(*map(_classes, settings.values()))
+    return inner | ({str(settings["_target_"])} if "_target_" in settings else set())
+
+
+def _code(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digests of the code that the run is of: fsasd's and that of plug-ins."""
+    code = {name: package_code(name) for name in sorted(packages(settings) - KEPT_APART)}
+    root = Path(fsasd.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+    return {**code, "fsasd": digest.hexdigest()}
+
+
+def _named_files(settings: Mapping[str, Any], store: Path) -> Stats:
+    """Return the files that settings name: all below those of the data, weights elsewhere."""
+    files: Stats = {}
+    for text in _texts(settings.get("data")):
+        if _is_file_name(text):
+            files |= _below(Path(text).absolute(), store)
+    others = {name: value for name, value in settings.items() if name != "data"}
+    for text in _texts(others):
+        files |= stats(str(path.absolute()) for path in weight_files(text))
+    return dict(sorted(files.items()))
+
+
+def _texts(settings: Any) -> Iterator[str]:
+    if isinstance(settings, str):
+        yield settings
+    elif isinstance(settings, Mapping):
+        for name, value in settings.items():
+            if name not in _PATHLESS:
+                yield from _texts(value)
+    elif isinstance(settings, (list, tuple)):
+        for value in settings:
+            yield from _texts(value)
+
+
+def _is_file_name(text: str) -> bool:
+    try:
+        return bool(text) and Path(text).exists()
+    except (OSError, ValueError):
+        # A sentence, for instance, may be too long for a name.
+        return False
+
+
+def _below(path: Path, store: Path) -> Stats:
+    """Return a file, or all files below a folder, those of the store excepted."""
+    if not path.is_dir():
+        return stats([str(path)])
+    files: Stats = {}
+    seen: set[tuple[int, int]] = set()
+    waiting = [str(path)]
+    while waiting:
+        folder = waiting.pop()
+        status = Path(folder).stat()
+        # A link may lead back to a folder above it.
+        if (status.st_dev, status.st_ino) in seen or os.path.realpath(folder) == str(store):
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir():
+                        waiting.append(entry.path)
+                    else:
+                        files[entry.path] = _stat(entry.stat())
+    return files
+
+
+def _are_settled(files: Stats) -> bool:
+    """Return whether a change of a file after this moment will show in its times."""
+    limit = time.time_ns() - _SETTLED
+    return all(max(changed, altered) < limit for _, changed, altered, _ in files.values())
+
+
+def _holds(files: Stats, folder: Path) -> bool:
+    """Return whether the run's own folder is among the data: no two runs are equal there."""
+    return any(Path(path).is_relative_to(folder.absolute()) for path in files)
+
+
+def _identity(artifact: Path) -> str:
+    return hashlib.sha256((artifact / PROVENANCE).read_bytes()).hexdigest()
+
+
+def _is_other(artifact: Path, identity: str) -> bool:
+    """Return whether an artifact is gone, damaged, or not the one that there was."""
+    if not artifact.is_dir() or damage_of(artifact) is not None:
+        return True
+    return _identity(artifact) != identity
+
+
+def _sources(artifacts: list[Path]) -> dict[tuple[int, str], tuple[int, str]]:
+    """Return the files of artifacts by their content: number of the artifact, and name in it."""
+    return {
+        (file.size, file.sha256 if file.size <= HASHED else Path(name).name): (number, name)
+        for number, artifact in enumerate(artifacts)
+        for name, file in Provenance.read(artifact / PROVENANCE).files.items()
+    }
+
+
+def _content(path: Path) -> tuple[int, str]:
+    """Return size and content of a file; in place of a large one's content its name, as in use."""
+    size = path.stat().st_size
+    if size > HASHED:
+        return size, path.name
+    with path.open("rb") as file:
+        return size, hashlib.file_digest(file, "sha256").hexdigest()
