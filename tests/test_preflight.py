@@ -112,7 +112,7 @@ def test_gpus_that_a_launcher_hides_are_told(monkeypatch, visible):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    with pytest.raises(ValueError, match=r"hides every GPU\. .*gpus_per_node=1 .*num_gpus=1"):
+    with pytest.raises(ValueError, match=r"hides every GPU\. .*gpus_per_node=1.*num_gpus=1"):
         check_accelerator({"accelerator": "gpu"})
 
 
