@@ -37,7 +37,7 @@ LAUNCHERS = {
     "basic": [],
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
     # It would start all jobs at once.
-    "submitit": ["hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"],
+    "submitit": ["hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=4"],
     "ray": ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2",
             "+hydra.launcher.ray.init.include_dashboard=false"],
 }  # fmt: skip
