@@ -21,7 +21,7 @@ def swept(tmp_path):
         run = folder / str(number)
         machines = ("pump", "fan_1")
         official = write_run(run, overrides, 1 + number / 2, number, machines)
-        write_status(run, number, overrides=overrides, official=official)
+        write_status(run, number, overrides=overrides, result=f"official {100 * official:.1f} %")
     write_status(folder / "5", 5, "failed", overrides=jobs[5], reason="no & weights")
     return folder
 
@@ -167,3 +167,13 @@ def test_what_is_wrong_is_named_in_a_line(swept, tmp_path, capsys):
     assert line.startswith("setting 'detector=x': expected one of 'detector=fkie<b>'")
     line = wrong([swept / "5"], capsys)
     assert line.endswith("found no result of them (1 job: 1 failed)")
+
+
+def test_runs_of_both_kinds_are_kept_apart(swept, tmp_path, capsys):
+    overrides = ["generator.learning_rate=2e-4"]
+    write_finetuned(tmp_path / "tuned" / "0", tmp_path / "store", overrides, {2: 0.5})
+    assert main([str(swept), str(tmp_path / "tuned"), "--output", str(tmp_path / "out")]) == 1
+    scores, losses = capsys.readouterr().out.split("Fine-tuning")
+    assert "generator.learning_rate" not in scores.split("Worse")[0]
+    assert losses.splitlines()[2].split()[:2] == ["generator.learning_rate=0.0002", "0.5"]
+    assert "not comparable" not in scores

@@ -172,16 +172,25 @@ def _ended(status: Status, folder: Path, job_return: JobReturn) -> Status:
         log.error("the job failed: %s", reason(error), exc_info=shown)
         return status.ending(FAILED, reason(error))
     from fsasd.pipeline.run_folder import UNREADABLE
-    from fsasd.report.headline import headline
     from fsasd.report.results import FAILED as SECTIONS
-    from fsasd.report.results import Results
 
-    official = headline(Results(folder))
-    score = None if official is None or math.isnan(official.score) else official.score
     missing = [name for name in (SECTIONS, UNREADABLE) if (folder / name).is_file()]
     if missing:
-        return status.ending(INCOMPLETE, f"see {' and '.join(missing)}", score)
-    return status.ending(DONE, official=score)
+        return status.ending(INCOMPLETE, f"see {' and '.join(missing)}", _result(folder))
+    return status.ending(DONE, result=_result(folder))
+
+
+def _result(folder: Path) -> str:
+    from fsasd.report.formatting import decimal, percent
+    from fsasd.report.headline import headline
+    from fsasd.report.results import Results
+    from fsasd.report.runs.finetuning import finetuned
+
+    official = headline(Results(folder))
+    if official is not None and not math.isnan(official.score):
+        return f"official {percent(official.score)} %"
+    loss = finetuned(folder).get("val_loss")
+    return "" if loss is None else f"val/loss {decimal(loss)}"
 
 
 def compare(folder: Path) -> int:

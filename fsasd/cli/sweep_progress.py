@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fsasd.report.formatting import count, duration, percent
+from fsasd.report.formatting import count, duration
 from fsasd.report.runs.status import (
     DONE,
     FAILED,
@@ -170,7 +170,7 @@ def outcome(status: Status) -> str:
 
     >>> outcome(Status.begin("", 0, []).ending("failed", "weights are missing"))
     'failed: weights are missing'
-    >>> outcome(Status.begin("", 0, []).ending("done", official=0.7123))
+    >>> outcome(Status.begin("", 0, []).ending("done", result="official 71.2 %"))
     'done in 0 s, official 71.2 %'
     """
     if status.state == FAILED:
@@ -182,7 +182,7 @@ def outcome(status: Status) -> str:
     text = f"{status.state} in {duration(status.seconds)}"
     if status.reason:
         text += f": {status.reason}"
-    return text if status.official is None else f"{text}, official {percent(status.official)} %"
+    return f"{text}, {status.result}" if status.result else text
 
 
 def _standard_error() -> IO[str]:

@@ -50,12 +50,12 @@ class RunComparison:
     @property
     def is_scored(self) -> bool:
         """Whether a detector scored or was fitted in any run."""
-        return _any(self.settings, ["official", "pauc", "parameters", "scoring_ms"])
+        return any(map(is_scored, self.settings))
 
     @property
     def is_finetuned(self) -> bool:
         """Whether a generator was fine-tuned in any run."""
-        return _any(self.settings, ["steps", "val_loss", "finetuning_seconds"])
+        return any(map(is_finetuned, self.settings))
 
     @property
     def has_several_seeds(self) -> bool:
@@ -67,7 +67,7 @@ class RunComparison:
         """Difference of each setting to the baseline, by name; none where there is no score."""
         if self.baseline is None:
             return {}
-        others = [setting for setting in self.settings if setting is not self.baseline]
+        others = [s for s in self.settings if s is not self.baseline and is_scored(s)]
         return differences(others, self.baseline)
 
     @cached_property
@@ -130,7 +130,7 @@ class RunComparison:
             "not significant": f"No significant difference to {self.baseline.name}",
         }
         return [
-            f"{titles.get(verdict, verdict)}: {', '.join(names)}."
+            f"{titles.get(verdict, verdict.capitalize())}: {', '.join(names)}."
             for verdict, names in groups.items()
         ]
 
@@ -179,8 +179,18 @@ def _rank(setting: Setting) -> tuple[float, float]:
     )
 
 
-def _any(settings: Sequence[Setting], columns: Sequence[str]) -> bool:
-    return any(bool(setting.jobs[list(columns)].notna().any(axis=None)) for setting in settings)
+def is_scored(setting: Setting) -> bool:
+    """Return whether a detector scored or was fitted in any run of a setting."""
+    return _is_known(setting, ["official", "pauc", "parameters", "scoring_ms"])
+
+
+def is_finetuned(setting: Setting) -> bool:
+    """Return whether a generator was fine-tuned in any run of a setting."""
+    return _is_known(setting, ["steps", "val_loss", "finetuning_seconds"])
+
+
+def _is_known(setting: Setting, columns: list[str]) -> bool:
+    return bool(setting.jobs[columns].notna().any(axis=None))
 
 
 def _left_out(comparison: RunComparison) -> list[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
@@ -13,7 +14,8 @@ from rich.text import Text
 from fsasd.report.console import terminal, titled
 from fsasd.report.formatting import UNDEFINED, decimal, duration, interval, percent, points, span
 from fsasd.report.results import metric_titles
-from fsasd.report.runs.comparison import RunComparison
+from fsasd.report.runs.comparison import RunComparison, is_finetuned, is_scored
+from fsasd.report.runs.settings import Setting
 from fsasd.report.runs.status import NOT_STARTED
 
 _WIDTH = 120
@@ -45,11 +47,9 @@ def formatted(comparison: RunComparison) -> pd.DataFrame:
     Args:
         comparison: The runs.
     """
-    table = comparison.table
-    areas = metric_titles(table, decided=False)
+    areas = metric_titles(comparison.table, decided=False)
     rows = []
-    for row, setting in zip(table.to_dict("records"), comparison.settings, strict=True):
-        cells = dict(setting.choices) or {"Setting": "all"}
+    for cells, setting, row in _rows(comparison, is_scored):
         cells |= {
             "Parameters": _number(row["parameters"], "{:,.0f}"),
             "Training": _number(row["training_seconds"], "{:.1f} s"),
@@ -74,10 +74,7 @@ def formatted_finetuning(comparison: RunComparison) -> pd.DataFrame:
         comparison: The runs.
     """
     rows = []
-    for row, setting in zip(comparison.table.to_dict("records"), comparison.settings, strict=True):
-        if math.isnan(row["finetuning_seconds"]):
-            continue
-        cells = dict(setting.choices) or {"Setting": "all"}
+    for cells, _, row in _rows(comparison, is_finetuned):
         rows.append(cells | {
             "val/loss": with_deviation(row["val_loss"], row["val_loss_std"], decimal),
             "at step": _number(row["best_step"], "{:,.0f}"),
@@ -128,6 +125,18 @@ def print_comparison(comparison: RunComparison, title: str, machines: bool = Fal
         _show("Best setting per machine", formatted_best(comparison))
     for note in comparison.notes:
         out.print(Text(f"Note: {note}."), soft_wrap=True)
+
+
+def _rows(
+    comparison: RunComparison, shown: Callable[[Setting], bool]
+) -> Iterator[tuple[dict[str, str], Setting, dict[str, Any]]]:
+    """Yield what names a setting, the setting, and its row of the table."""
+    table = zip(comparison.settings, comparison.table.to_dict("records"), strict=True)
+    pairs = [(setting, row) for setting, row in table if shown(setting)]
+    names = [n for n in pairs[0][0].choices if len({s.choices[n] for s, _ in pairs}) > 1]
+    for setting, row in pairs:
+        cells = {name: setting.choices[name] for name in names}
+        yield cells or {"Setting": setting.name}, setting, {str(k): v for k, v in row.items()}
 
 
 def print_missing(comparison: RunComparison) -> None:

@@ -27,8 +27,10 @@ def score_intervals(comparison: RunComparison) -> Figure:
     Args:
         comparison: The runs; the best settings are drawn, ``MOST`` at most.
     """
-    table = comparison.table.head(MOST)
-    names = [short(setting.name) for setting in comparison.settings[:MOST]]
+    known = comparison.table["official"].notna().to_numpy()
+    table = comparison.table[known].head(MOST)
+    names = [short(s.name) for s, one in zip(comparison.settings, known, strict=True) if one]
+    names = names[:MOST]
     panels = 2 if comparison.differences else 1
     with matplotlib.rc_context(RC):
         height = 0.9 + 0.27 * len(names)
@@ -42,8 +44,7 @@ def score_intervals(comparison: RunComparison) -> Figure:
             axes[1].axvline(0, color=INK, linewidth=1, linestyle=(0, (3, 2)), zorder=0)
             _intervals(axes[1], table, "difference", "difference_low", "difference_high", TARGET)
             axes[1].set(xlabel="points of the official score")
-            assert comparison.baseline is not None
-            axes[1].set_title(f"Difference to {short(comparison.baseline.name, 34)}")
+            axes[1].set_title("Difference to the baseline")
         axes[0].set_ylim(len(names) - 0.5, -0.5)
     return figure
 

@@ -73,7 +73,7 @@ class Status:
         process: Its process, as ``process_id`` names it.
         ended: When it ended; empty while it runs.
         reason: Why it failed, in one line.
-        official: Its official score, a fraction; ``None`` where it has none.
+        result: Its score or loss in words; empty where it has none.
     """
 
     sweep: str
@@ -85,7 +85,7 @@ class Status:
     process: str
     ended: str = ""
     reason: str = ""
-    official: float | None = None
+    result: str = ""
 
     @classmethod
     def begin(cls, sweep: str, number: int, overrides: Sequence[str]) -> Self:
@@ -94,9 +94,9 @@ class Status:
             sweep, number, list(overrides), RUNNING, now(), socket.gethostname(), process_id()
         )
 
-    def ending(self, state: str, reason: str = "", official: float | None = None) -> Self:
+    def ending(self, state: str, reason: str = "", result: str = "") -> Self:
         """Return the status of the job when it ends, now."""
-        return replace(self, state=state, reason=reason, official=official, ended=now())
+        return replace(self, state=state, reason=reason, result=result, ended=now())
 
     @property
     def seconds(self) -> float:
