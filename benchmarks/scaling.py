@@ -21,6 +21,7 @@ import resource
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.content import content_hashes
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.manifest import read_manifest
+from fsasd.data.metadata import Clip
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.pipeline.execute import METHOD
@@ -47,6 +49,8 @@ from fsasd.store.verifying import forget
 
 PER_MACHINE = 20
 RATE = 16_000
+TABLES = (100, 400, 1600, 10_000)
+"""Machines, of whose clips there is only metadata."""
 
 SYNTHESIS = ["generator=transforms", "synthesis.clips_per_label=8"]
 COMMANDS = {
@@ -84,6 +88,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, nargs="*", default=[100, 1000, 10_000, 100_000])
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
+        by_tables(TABLES)
         if args.machines:
             by_machines(Path(name) / "machines", sorted(args.machines))
         if args.clips:
@@ -123,6 +128,31 @@ def by_machines(folder: Path, sizes: Sequence[int]) -> None:
             f"| {base:.0f} + {grows:.2f} m | {last.disk / sizes[-1] / 1e3:.0f}, "
             f"{last.files / sizes[-1]:.1f} |"
         )
+
+
+def by_tables(sizes: Sequence[int]) -> None:
+    """Measure what needs no recordings, on the metadata of so many machines."""
+    print("| machines | clips | data module | one pass over the machines, where(machine=) | kept |")
+    print("|---|---|---|---|---|")
+    for size in sizes:
+        clips = [
+            Clip(Path(f"m{number}/{i}.wav"), f"m{number}", "target", "train", label="normal")
+            for number in range(size)
+            for i in range(PER_MACHINE)
+        ]
+        made = processor_seconds(lambda c=clips: FirstShotDataModule(c))
+        tracemalloc.start()
+        data = FirstShotDataModule(clips)
+        asked = len([data.clips.where(machine=machine) for machine in data.targets])
+        kept = tracemalloc.get_traced_memory()[0] / 1e6
+        tracemalloc.stop()
+        assert asked == size
+        data = FirstShotDataModule(clips)
+        turn = processor_seconds(
+            lambda d=data: [d.clips.where(machine=machine) for machine in d.targets]
+        )
+        row = f"| {size:,} | {len(clips):,} | {made:.2f} s | {turn:.3f} s | {kept:.1f} MB |"
+        print(row, flush=True)
 
 
 def by_clips(folder: Path, sizes: Sequence[int]) -> None:

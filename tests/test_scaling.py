@@ -67,11 +67,16 @@ def calls(function, *args):
 
 
 def too_often(few, many):
-    """Return what is called more often than in proportion to the machines, with both counts."""
+    """Return what is called more often than in proportion to the machines, with both counts.
+
+    Libraries change their ways with the size of a table: what fsasd, Python and its built-ins do is
+    counted.
+    """
     return {
         f"{path}:{line} {name}": (few.get((path, line, name), 0), count)
         for (path, line, name), count in many.items()
-        if count > OFTEN * MANY / FEW * few.get((path, line, name), 0) + 8 * MANY
+        if "site-packages" not in path
+        and count > OFTEN * MANY / FEW * few.get((path, line, name), 0) + 8 * MANY
     }
 
 
