@@ -16,14 +16,13 @@ from __future__ import annotations
 import argparse
 import logging
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from benchmarks.timing import seconds
+from benchmarks.timing import seconds_and_work
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.content import content_hashes
 from fsasd.data.log_mel import LogMel
@@ -66,16 +65,14 @@ def _measure(machines: list[list[Path]], folder: Path, repeats: int) -> None:
 
 
 def _timed(what: str, call, *args) -> tuple[float, float]:
-    started = time.process_time()
-    clock = seconds(call, *args)
-    spent = time.process_time() - started
-    print(f"  {what:42}{clock:8.2f} ({spent:.2f})", flush=True)
-    return clock, spent
+    clock, work = seconds_and_work(call, *args)
+    print(f"  {what:42}{clock:8.2f} ({work:.2f})", flush=True)
+    return clock, work
 
 
 def _ratio(floor: Sequence[float], whole: Sequence[float]) -> None:
-    clock, spent = np.divide(whole, floor)
-    print(f"  = {clock:.2f} x its floor by the clock, {spent:.2f} x in processor time")
+    clock, work = np.divide(whole, floor)
+    print(f"  = {clock:.2f} x its floor by the clock, {work:.2f} x in processor time")
 
 
 def _log_mels(paths: Sequence[Path]) -> None:

@@ -1,7 +1,7 @@
 """Choosing r for one machine, against its floor and against the plain way.
 
 1000 ten-second training clips, 200 + 200 clips to choose on, r in 0, 0.01, ..., 1.10. The floor is
-reading and log-mels of the 1400 clips, which any way needs once. The plain way computes features
+reading and log-mels of the 1400 clips on one core, which any way needs once. The plain way computes features
 and a scikit-learn mixture anew for each r; three of its 111 rounds are measured. Recordings in one
 single operating state are the hard case: there are no clusters, and EM takes longest.
 """
@@ -17,12 +17,13 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 
 from benchmarks.recordings import States, write_recordings
-from benchmarks.timing import seconds
+from benchmarks.timing import seconds, seconds_and_work
 from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import read
 from fsasd.detectors.twfr_gmm import TWFRGMM, twfr
+from fsasd.runtime.threads import cores
 from fsasd.selection.selector import Selector
 
 TRAIN, SYNTHETIC = 1000, 200
@@ -45,13 +46,18 @@ def _measure(folder: Path, states: States) -> None:
     ]
     floors, wholes = [], []
     for _ in range(3):
-        floors.append(seconds(_floor, [*train, *made]))
-        wholes.append(seconds(_choose, train, made))
-    floor, whole = min(floors), min(wholes)
+        floors.append(seconds_and_work(_floor, [*train, *made]))
+        wholes.append(seconds_and_work(_choose, train, made))
+    (floor, floor_work), (whole, work) = np.min(floors, axis=0), np.min(wholes, axis=0)
     rounds = [seconds(_plain_round, train, made, r) for r in (0.5, 0.9, 1.0)]
     plain = float(np.mean(rounds)) * len(_grid())
     print(f"  floor, reading and log-mels:  {floor:8.1f} s")
     print(f"  choosing r, everything:       {whole:8.1f} s = {whole / floor:.2f} x the floor")
+    share = work / floor_work / cores()
+    print(
+        f"  processor time: floor {floor_work:.2f} s, everything {work:.2f} s = {share:.2f} x the"
+    )
+    print(f"  floor on each of {cores()} cores: the ratio by the clock if no other process runs")
     print(f"  the plain way:                {plain:8.1f} s = {plain / whole:.0f} x ours")
 
 

@@ -331,8 +331,10 @@ def _grid(X: ArrayLike) -> Array:
     X = np.asarray(X, dtype=np.float64)
     if X.ndim != 3 or 0 in X.shape:
         raise ValueError(f"expected a non-empty X of shape (grid, clips, bins), got {X.shape}")
-    finite = np.isfinite(X).all(axis=2)
-    if not finite.all():
+    # A sum is as good a test, and faster by far: any value that is not finite makes it so.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = X.sum()
+    if not np.isfinite(total) and not (finite := np.isfinite(X).all(axis=2)).all():
         point, clip = np.argwhere(~finite)[0]
         raise ValueError(
             f"X is not finite at grid point {point}, clip {clip} ({(~finite).sum()} such rows)"

@@ -139,7 +139,7 @@ class TWFRGMM(Detector):
 
     def score(self, clips: Clips) -> np.ndarray:
         """Return -max_k log N_k of each clip."""
-        return _scores(self.mixture, self._represent(clips, [self.r])[-1:])[0]
+        return _scores(self.mixture, _of_points(self._pooled(clips, [self.r]), slice(-1, None)))[0]
 
     def resolved_params(self) -> dict[str, Any]:
         """Return the covariance that ``auto`` chose."""
@@ -175,12 +175,13 @@ class TWFRGMM(Detector):
             detector = clone(self).set_params(**others)
             r = [float(grid[i].get("r", self.r)) for i in members]
             mixtures = detector._mixtures(fit_clips, r)
-            scores = _scores(mixtures, detector._represent(score_clips, r)[-len(r) :])
+            pooled = detector._pooled(score_clips, r)
+            scores = _scores(mixtures, _of_points(pooled, slice(-len(r), None)))
             rows |= dict(zip(members, scores, strict=True))
         return np.stack([rows[i] for i in range(len(grid))])
 
-    def _represent(self, clips: Clips, r: Sequence[float], to_fit: bool = False) -> np.ndarray:
-        """Return (points, n, n_mels): those of the path along r first, to fit; those of r last.
+    def _pooled(self, clips: Clips, r: Sequence[float], to_fit: bool = False) -> list[np.ndarray]:
+        """Return the representations of each clip: those of the path along r first, of r last.
 
         For one value of r there are both, so that a clip that is held out of one fold and fitted in
         the others is represented once. Of a grid, which is long, there is only what is asked for.
@@ -188,11 +189,7 @@ class TWFRGMM(Detector):
         path, values = tuple(_path(r)[0]), tuple(map(float, r))
         groups = (path, values) if len(r) == 1 else (path if to_fit else values,)
         representation = _TimeWeighted(LogMel.twfr(self.max_seconds), tuple(dict.fromkeys(groups)))
-        count = sum(map(len, representation.groups))
-        points = np.empty((count, len(clips), representation.front_end.n_mels))
-        for i, pooled in enumerate(clips.pooled(representation)):
-            points[:, i] = pooled
-        return points
+        return clips.pooled(representation)
 
     def _mixtures(self, clips: Clips, r: Sequence[float]) -> GaussianMixtures:
         if min(r) < 0:
@@ -205,11 +202,10 @@ class TWFRGMM(Detector):
             )
         points, after = _path(r)
         mixed = with_mixed_target_clips(clips, self.smote, self.smote_neighbours, self.seed)
-        represented = self._represent(clips, r, to_fit=True)[: len(points)]
-        if len(mixed) > len(clips):
-            added = self._represent(mixed[len(clips) :], r, to_fit=True)[: len(points)]
-            represented = np.concatenate([represented, added], axis=1)
-        represented = represented[:, canonical_order(represented[0])]
+        pooled = self._pooled(clips, r, to_fit=True)
+        pooled += self._pooled(mixed[len(clips) :], r, to_fit=True)
+        order = canonical_order(np.stack([rows[0] for rows in pooled]))
+        represented = _of_points([pooled[clip] for clip in order], slice(len(points)))
         start = KMeans(self.n_components, n_init=1, random_state=self.seed).fit(represented[0])
         covariance = self.covariance
         if covariance == "auto":
@@ -250,6 +246,11 @@ def _before(r: float) -> float:
 
 def _nearest_step(r: float) -> float:
     return round(1 + STEP * round((r - 1) / STEP), 10)
+
+
+def _of_points(pooled: Sequence[np.ndarray], points: slice) -> np.ndarray:
+    """Return (points, n, n_mels) of the representations of n clips."""
+    return np.stack([rows[points] for rows in pooled], axis=1) if pooled else np.empty((0, 0, 0))
 
 
 def _scores(mixtures: GaussianMixtures, representations: np.ndarray) -> np.ndarray:
