@@ -1,9 +1,10 @@
 """Choosing r for one machine, against its floor and against the plain way.
 
 1000 ten-second training clips, 200 + 200 clips to choose on, r in 0, 0.01, ..., 1.10. The floor is
-reading and log-mels of the 1400 clips on one core, which any way needs once. The plain way computes features
-and a scikit-learn mixture anew for each r; three of its 111 rounds are measured. Recordings in one
-single operating state are the hard case: there are no clusters, and EM takes longest.
+reading and log-mels of the 1400 clips on one core, which any way needs once. The plain way computes
+features and a scikit-learn mixture anew for each r; three of its 111 rounds are measured.
+Recordings in one single operating state are the hard case: there are no clusters, and EM takes
+longest.
 """
 
 from __future__ import annotations
@@ -55,9 +56,8 @@ def _measure(folder: Path, states: States) -> None:
     print(f"  choosing r, everything:       {whole:8.1f} s = {whole / floor:.2f} x the floor")
     share = work / floor_work / cores()
     print(
-        f"  processor time: floor {floor_work:.2f} s, everything {work:.2f} s = {share:.2f} x the"
+        f"  in processor time:            {work:8.1f} s = {share:.2f} x {floor_work:.1f} s a core"
     )
-    print(f"  floor on each of {cores()} cores: the ratio by the clock if no other process runs")
     print(f"  the plain way:                {plain:8.1f} s = {plain / whole:.0f} x ours")
 
 
