@@ -9,6 +9,7 @@ MODULES = (
     "simulate",
     "selection",
     "detection",
+    "sections",
     "scoring",
     "networks",
     "encoders",

@@ -1127,18 +1127,23 @@ def test_two_processes_share_one_run(tmp_path):
         *TINY,
         "generator=transforms",
         "trainer=ddp_cpu",
+        "data.factory.targets=[pump,bearing]",
+        "runner.workers=2",
         f"store={store}",
         f"hydra.run.dir={tmp_path / 'run'}",
         cwd=tmp_path,
     )
     assert found.returncode == 0, found.stdout + found.stderr
     manifest = pd.read_csv(tmp_path / "run" / "synthetic" / "manifest.csv")
-    assert len(manifest) == 8
+    assert len(manifest) == 16
     assert (tmp_path / "run" / "synthetic" / "quality.csv").is_file()
     assert all((tmp_path / "run" / "synthetic" / wav).is_file() for wav in manifest["wav"])
     assert not (store / "finetune").exists()
     assert not list(store.glob("*/*.partial"))
-    assert (tmp_path / "run" / "metrics.csv").is_file()
+    machines = pd.read_csv(tmp_path / "run" / "metrics.csv")["machine"]
+    assert {"pump", "bearing"} < {*machines}
+    # By processes that rank 0 starts after torch.distributed has been initialised.
+    assert found.stderr.count("2 sections are built in 2 processes") == 2
 
 
 @pytest.mark.slow

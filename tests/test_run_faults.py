@@ -10,6 +10,7 @@ import random
 import re
 import resource
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import psutil
 import pytest
 
 import fsasd.cli.main as app
@@ -40,7 +42,7 @@ KILLS = int(os.environ.get("FSASD_TEST_KILLS", "4"))
 """Kills of the test of killed runs; docs/reliability.md says how many longer runs had."""
 
 LEFTOVERS = ("*.partial", "*.unfinished", "*.replaced", ".tables")
-TIMEOUT = 120
+TIMEOUT = 300
 
 
 @contextlib.contextmanager
@@ -240,6 +242,46 @@ def test_killed_at_random_moments_a_run_completes_and_computes_nothing_twice(und
         assert results(run) == results(undisturbed[2])
         assert not leftovers(folder / "outputs" / "store", run)
     print(f"{KILLS} kills in {rounds} rounds:", dict(killed))
+
+
+# Sections in workers, killed with them.
+
+TWO_SECTIONS = ["generator=transforms", "data.factory.targets=[pump,bearing]"]
+AT_ONCE = [*TWO_SECTIONS, "runner=joblib", "runner.workers=2"]
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory):
+    """The run folder of a command that built one section after the other."""
+    return finish(tmp_path_factory.mktemp("serial"), *TWO_SECTIONS, "runner=serial")[1]
+
+
+def test_killed_while_sections_are_built_at_once_a_run_completes(one_by_one, tmp_path):
+    for pattern in ("judge .*: building", "detect .*: building"):
+        command = Command(tmp_path, *AT_ONCE)
+        assert command.wait_for(pattern), command.log
+        children = psutil.Process(command.process.pid).children(recursive=True)
+        number = random.Random(pattern).choice([signal.SIGKILL, signal.SIGTERM])
+        os.kill(command.process.pid, number)
+        command.end()
+        _, going_on = psutil.wait_procs(children, timeout=30)
+        assert not [one for one in going_on if one.status() != psutil.STATUS_ZOMBIE]
+        finished = artifacts(tmp_path)
+    run = finish(tmp_path, *AT_ONCE)[1]
+    assert {path: artifacts(tmp_path)[path] for path in finished} == finished
+    assert results(run) == results(one_by_one)
+    assert not leftovers(tmp_path / "outputs" / "store", run)
+
+
+def test_equal_commands_divide_the_sections_and_the_last_writes_the_tables(one_by_one, tmp_path):
+    overrides = [*TWO_SECTIONS, "runner=serial", "hydra.run.dir=outputs/run"]
+    commands = [Command(tmp_path, *overrides) for _ in range(2)]
+    assert [command.end() for command in commands] == [0, 0], commands[0].log
+    log = "".join(command.log for command in commands)
+    once = dict.fromkeys(["factory", "train", "rule"], 1)
+    assert built(log) == once | dict.fromkeys(["synthesise", "judge", "curve", "detect"], 2)
+    assert log.count("report: ") == 1
+    assert results(tmp_path / "outputs" / "run") == results(one_by_one)
 
 
 # Full disks.

@@ -9,11 +9,11 @@ from __future__ import annotations
 import abc
 import copy
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import joblib
 import lightning as L
 import numpy as np
 import torch
@@ -219,7 +219,7 @@ class Classifier(L.LightningModule):
         share = Share(self.trainer.world_size, self.trainer.global_rank)
         sampler = RandomCuts(len(self.examples), self.batch_size, share, self.seed, self.trainer)
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
-        workers = min(8, (os.cpu_count() or 1) // share.ranks) if on_gpu else 0
+        workers = min(8, joblib.cpu_count() // share.ranks) if on_gpu else 0
         return DataLoader(
             self.examples,
             len(sampler.places),

@@ -121,7 +121,7 @@ class Runner:
         self._postponed: set[Stage] = set()
         self._reused: collections.Counter[str] = collections.Counter()
         self._pool: Pool | None = None
-        self._ended = False
+        self._decided = self._ended = False
         # The n-th run of one rank is the n-th of the others.
         self._number, self._leads = next(_runs), itertools.count()
 
@@ -269,7 +269,8 @@ class Runner:
         """Build the chains of sections, here or in workers; return what is left of them."""
         self._log_reused()
         tasks = {str(section): self._chain(chain, wait) for section, chain in chains.items()}
-        if self._pool is None and len(tasks) > 1:
+        if not self._decided and len(tasks) > 1:
+            self._decided = True
             pool = self.workers.pool(len(self._share), self._builder.pickled)
             self._pool = pool and self._processes.enter_context(pool)
         left: set[Stage] = set()

@@ -67,8 +67,8 @@ class Stage(abc.ABC):
     version: ClassVar[int]
     """To be raised when the same spec and inputs give another result."""
 
-    together: ClassVar[bool] = False
-    """All ranks build it together; otherwise the first builds it alone."""
+    together: bool = False
+    """All ranks build it together; otherwise the first does, and sections are built at once."""
 
     tolerant: ClassVar[bool] = False
     """It is built of those of its inputs that did not fail, of one at least."""

@@ -95,9 +95,8 @@ class Supervisor:
 
     def unfinished(self) -> set[str]:
         """Return the tasks of workers that ended amid them, and forget these."""
-        for thread in self._threads:
-            # Those that were killed have nothing more to send.
-            thread.join(5)
+        # Those that were killed have nothing more to send.
+        self._join(5)
         return {self._tasks.pop(number) for number in [*self._tasks]}
 
     def close(self) -> None:
@@ -108,11 +107,14 @@ class Supervisor:
             Client(self.start.address, authkey=self.start.secret).close()
         self._accepting.join(5)
         self._listener.close()
-        deadline = time.monotonic() + 5
-        for thread in self._threads:
-            thread.join(max(deadline - time.monotonic(), 0))
+        self._join(5)
         for connection in self._connections:
             connection.close()
+
+    def _join(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(deadline - time.monotonic(), 0))
 
     def _accept(self) -> None:
         while not self._closing:
@@ -217,6 +219,10 @@ def _begin(start: Start) -> _Worker:
         logging.getLogger(name).setLevel(level)
     # Of libraries that were loaded with what is shared.
     limit_threads(start.cores, start.threads)
+    # The command imports it in any case, but not before it begins.
+    from fsasd.runtime.processes import limit_messages
+
+    limit_messages()
     return _worker
 
 

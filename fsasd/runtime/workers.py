@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeVar
 
 import joblib
+import torch
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend import reduction
 from joblib.externals.loky.process_executor import BrokenProcessPool
@@ -186,37 +187,16 @@ def _ray() -> Any:
 
 
 class Workers(abc.ABC):
-    """Where the sections of a run are built: in this process, or in several.
+    """Where the sections of a run are built: in this process, or in several."""
 
-    Subclasses have ``workers``: how many processes there are at once, ``None`` where the machine
-    decides.
-    """
-
-    workers: int | None
-
+    @abc.abstractmethod
     def pool(self, tasks: int, shared: Callable[[], bytes]) -> Pool | None:
         """Return processes for tasks; ``None`` where they are done here, one after the other.
-
-        A job starts none whose launcher runs others beside it on this machine.
 
         Args:
             tasks: How many there are at most.
             shared: Returns, pickled, what all of them need.
         """
-        workers = min(default_workers() if self.workers is None else self.workers, tasks)
-        if workers < 2:
-            return None
-        if launcher := parallel_launcher():
-            log.info(
-                "sections are built one after the other, since hydra/launcher=%s runs other jobs "
-                "beside this one", launcher,
-            )  # fmt: skip
-            return None
-        return self._pool(workers, shared())
-
-    @abc.abstractmethod
-    def _pool(self, workers: int, shared: bytes) -> Pool:
-        """Return at least two processes."""
 
 
 class Serial(Workers):
@@ -226,25 +206,26 @@ class Serial(Workers):
     True
     """
 
-    workers = 1
-
-    def _pool(self, workers: int, shared: bytes) -> Pool:
-        raise NotImplementedError
+    def pool(self, tasks: int, shared: Callable[[], bytes]) -> Pool | None:
+        """Return ``None``."""
+        return None
 
 
 class Joblib(Workers):
     """Builds sections in processes of this machine, by joblib's backend ``loky``.
 
     Args:
-        workers: How many at once; by default one for each four cores that the command may use.
-            Each has its share of the cores.
+        workers: How many at once, each with its share of the cores; by default one for each four
+            cores that the command may use, and none beside it where there is a GPU.
     """
 
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers
 
-    def _pool(self, workers: int, shared: bytes) -> Pool:
-        return _Loky(workers, shared)
+    def pool(self, tasks: int, shared: Callable[[], bytes]) -> Pool | None:
+        """Return processes, if there is more than one task and worker."""
+        workers = _number(self.workers, tasks)
+        return _Loky(workers, shared()) if workers > 1 else None
 
 
 class Ray(Workers):
@@ -261,10 +242,29 @@ class Ray(Workers):
         self.workers = workers
         self.address = address
 
-    def _pool(self, workers: int, shared: bytes) -> Pool:
-        return _Ray(workers, shared, self.address)
+    def pool(self, tasks: int, shared: Callable[[], bytes]) -> Pool | None:
+        """Return processes, if there is more than one task and worker."""
+        workers = _number(self.workers, tasks)
+        return _Ray(workers, shared(), self.address) if workers > 1 else None
+
+
+def _number(workers: int | None, tasks: int) -> int:
+    """Return how many workers do tasks.
+
+    A job of a sweep has one whose launcher runs others beside it on this machine.
+    """
+    number = min(default_workers() if workers is None else workers, tasks)
+    if number > 1 and (launcher := parallel_launcher()):
+        log.info(
+            "sections are built one after the other, since hydra/launcher=%s runs other jobs "
+            "beside this one", launcher,
+        )  # fmt: skip
+        return 1
+    return number
 
 
 def default_workers() -> int:
-    """Return how many workers this machine has room for."""
+    """Return how many workers this machine has room for: one where they would share a GPU."""
+    if torch.cuda.is_available():
+        return 1
     return max(joblib.cpu_count(only_physical_cores=True) // CORES, 1)

@@ -11,6 +11,7 @@ from fsasd.data.captions import Captions
 from fsasd.data.clips import Clips
 from fsasd.data.description import describe_clips
 from fsasd.data.names import SectionId
+from fsasd.detectors.training import on_gpus, processes
 from fsasd.generation.encoder_space import RealClips
 from fsasd.generation.filters import Filters
 from fsasd.generation.judging import judge
@@ -33,7 +34,7 @@ class Synthesise(Stage):
         finetuned: What made the generator, if it is one that is trained.
     """
 
-    name, version, together = "synthesise", 7, True
+    name, version = "synthesise", 7
 
     def __init__(
         self, experiment: Experiment, section: SectionId, clips: Clips, finetuned: Stage | None
@@ -41,6 +42,9 @@ class Synthesise(Stage):
         super().__init__({"finetune": finetuned} if finetuned else {}, section)
         self.experiment = experiment
         self.clips = clips
+        trainer = experiment.trainer.settings
+        # Signal transforms, for instance, need neither a GPU nor other ranks: sections divide them.
+        self.together = bool(finetuned) or on_gpus(trainer) or processes(trainer) > 1
 
     def spec(self) -> Mapping[str, Any]:
         """The generator where it is not trained, what is asked for, and the clips it is made of."""
