@@ -86,3 +86,11 @@ def test_jobs_of_an_earlier_sweep_in_the_folder_do_not_count(tmp_path):
     assert list(jobs_of(tmp_path, sweep)) == [0]
     assert Sweep.read(tmp_path) == sweep
     assert sweep.n_jobs == 2
+
+
+def test_a_state_without_what_is_optional_is_read(tmp_path):
+    status = write_status(tmp_path, 0, "running")
+    read = json.loads((tmp_path / "status.json").read_text())
+    del read["reason"], read["result"]
+    (tmp_path / "status.json").write_text(json.dumps(read))
+    assert Status.read(tmp_path) == status

@@ -337,3 +337,9 @@ def test_a_process_that_ends_within_a_job_gives_the_console_back(tmp_path, ends,
     end()
     assert "4 of 4 jobs have no result:" in capfd.readouterr().err
     assert [run.name for run in job_folders(tmp_path)] == ["2"]
+
+
+def test_a_search_that_has_no_trial_left_has_nothing_to_compare(tmp_path, capsys):
+    write_sweep(tmp_path, None, ["detector.k=range(1,9)"], n_jobs=0)
+    assert compare(tmp_path) == 0
+    assert capsys.readouterr() == ("", "")

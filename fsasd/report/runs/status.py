@@ -223,10 +223,10 @@ def _write(path: Path, record: Any) -> None:
 def _read(kind: type[Any], path: Path) -> Any:
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
-        return kind(**{field.name: read[field.name] for field in fields(kind)})
+        return kind(**{f.name: read[f.name] for f in fields(kind) if f.name in read})
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(
             f"{path}: expected the state that fsasd wrote, found {type(error).__name__}: {error}. "
             "Remove it"
