@@ -3,6 +3,8 @@
 import sys
 
 import pytest
+from hydra._internal import utils
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import fsasd.cli.main  # noqa: F401, lets Hydra print in one line
 from fsasd.cli import commands, hydra_version
@@ -98,3 +100,19 @@ def test_another_hydra_is_named_before_it_is_imported(tmp_path, monkeypatch, cap
     assert commands.run("fsasd") == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"Hydra 1.3 or newer is expected, found {found} in {package}: ")
+
+
+def test_a_worker_that_is_killed_is_one_line(monkeypatch, capsys):
+    def launch():
+        raise TerminatedWorkerError("A worker was unexpectedly terminated.\n\nThe exit codes ...")
+
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["fsasd", "-m"])
+    with pytest.raises(SystemExit) as ended:
+        utils.run_and_report(launch)
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("the launcher ended before its jobs: A worker was unexpectedly termin")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(TerminatedWorkerError):
+        utils.run_and_report(launch)

@@ -24,6 +24,9 @@ _EXTRAS = {
 }
 """Choices that come with an extra of fsasd's."""
 
+_LAUNCHERS = ("joblib", "ray", "submitit")
+"""Packages whose errors are of launchers: those of jobs are noted in their folders."""
+
 
 def print_in_one_line() -> None:
     """Let Hydra print in one line what it cannot compose; ``HYDRA_FULL_ERROR=1`` shows where."""
@@ -66,6 +69,17 @@ def _run(func: Callable[[], Any]) -> Any:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
         print(in_one_line(error), file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:
+        of_launcher = type(error).__module__.partition(".")[0] in _LAUNCHERS
+        sweeps = not {"-m", "--multirun"}.isdisjoint(sys.argv)
+        if not of_launcher or not sweeps or os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        print(
+            f"the launcher ended before its jobs: {lines[0]} Where memory is short, run fewer jobs "
+            "at a time; the same command goes on (HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr
+        )  # fmt: skip
         sys.exit(1)
 
 
