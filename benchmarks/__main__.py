@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 MODULES = (
+    "startup",
     "data",
     "features",
     "simulate",

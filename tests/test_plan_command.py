@@ -37,8 +37,10 @@ def test_it_builds_nothing_and_says_what_a_run_would(fsasd, tmp_path):
     assert "5 of 5 artifacts to build" in said
     assert "bearing section 00" in said
     assert not list((tmp_path / "store").glob("detect/*/*"))
+    assert not (tmp_path / "run").exists()
     fsasd("generator=transforms")
     assert "0 of 5 artifacts to build" in fsasd("generator=transforms", "plan=true")
+    assert (tmp_path / "run" / "metrics.csv").is_file()
     said = fsasd("generator=transforms", "plan=true", "selection.objective=auc")
     rows = {
         line.split()[0]: line

@@ -21,6 +21,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.metadata import read_clips
 from fsasd.detection.section import calibrate, run_section
 from fsasd.detection.tables import write
+from fsasd.detectors.knn import KNN
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.selection.selector import Selector
 
@@ -268,6 +269,20 @@ def test_a_missing_or_ambiguous_model_is_an_error(
 def test_a_folder_without_recordings(models, tmp_path, capsys):
     assert score("--model", models / "bearing", tmp_path) == 2
     assert f"{tmp_path} holds no recordings (.wav, .flac, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("detector", [TWFRGMM(), KNN()], ids=["twfr_gmm", "knn"])
+def test_scoring_without_networks_imports_no_torch(detector, models, result, tmp_path):
+    model = shutil.copytree(models / "bearing" / "section_00", tmp_path / "model")
+    detector.fit(result.test).save(model)
+    code = "import sys; from fsasd.cli.commands import run; sys.argv[0] = 'fsasd-score'\n"
+    code += "sys.exit(run('fsasd-score') or 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--model", model, result.test[0].path],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(table(done.stdout)) == 1
 
 
 def test_the_command_prints_a_table_and_nothing_else(models, result):

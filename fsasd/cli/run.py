@@ -28,7 +28,7 @@ from fsasd.pipeline.objective import check_objective
 from fsasd.pipeline.plan import Lookup, plan, with_inputs
 from fsasd.pipeline.preflight import SECTIONS, check_added, check_config, check_heeded
 from fsasd.pipeline.presence import Presence
-from fsasd.pipeline.run_folder import UNREADABLE, unlink
+from fsasd.pipeline.run_folder import UNREADABLE, remove_unused, unlink
 from fsasd.pipeline.runner import Outcome
 from fsasd.pipeline.shard import Shard
 from fsasd.pipeline.stage import Stage
@@ -121,6 +121,7 @@ def run(
     if cfg.plan:
         if rank() == 0:
             print_plan(with_inputs(asked), lookup, {stage.name for stage in asked}, folder)
+            remove_unused(folder)
         return None, True
     with Presence(folder) as commands:
         if commands.first:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from fsasd.data.clips import Clips, FrontEnd
 from fsasd.data.log_mel import LogMel
@@ -127,6 +126,8 @@ class Patches(Representation):
 
     def pool(self, features: np.ndarray) -> np.ndarray:
         """Return (bands x segments,)."""
+        import torch
+
         spectrogram = torch.from_numpy(features)[None]
         grid = torch.nn.functional.adaptive_avg_pool2d(spectrogram, (self.bands, self.segments))
         return grid.flatten().numpy()

@@ -113,6 +113,12 @@ def left(run: Path) -> list[Path]:
     return sorted(files)
 
 
+def remove_unused(run: Path) -> None:
+    """Remove a run's folder that holds nothing but its log and configuration."""
+    if {path.name for path in run.iterdir()} <= {".hydra", "run.log"}:
+        shutil.rmtree(run)
+
+
 def _of_the_store(run: Path) -> list[Path]:
     """Return what a run had of the store, files and folders, there or not, and reported of it."""
     listed = run / _LINKED

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,8 +16,10 @@ from fsasd.data.audio_files import printable
 from fsasd.data.captions import default_captions
 from fsasd.data.check.likeness import Profile
 from fsasd.data.check.measures import SILENT
-from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.recording import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from fsasd.data.datamodule import FirstShotDataModule
 
 SHOWN = 3
 """Files that a message names."""

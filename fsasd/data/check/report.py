@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich import box
@@ -22,8 +22,10 @@ from fsasd.data.check.findings import (
     many,
 )
 from fsasd.data.check.inspection import inspect
-from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import MetadataError
+
+if TYPE_CHECKING:
+    from fsasd.data.datamodule import FirstShotDataModule
 
 
 @dataclass(frozen=True)
