@@ -21,10 +21,12 @@ STEPS = 24
 
 
 def command(folder, *settings):
+    # Lightning starts other ranks by a module, or a file.
+    program = ["-c", SCRIPT] if "-m" in settings else ["-m", "fsasd.cli.main"]
     return [
-        sys.executable, "-c", SCRIPT, "experiment=tiny", "trainer.enable_progress_bar=false",
+        sys.executable, *program, *settings, "experiment=tiny", "trainer.enable_progress_bar=false",
         f"trainer.max_steps={STEPS}", "trainer.val_check_interval=4", "callbacks=none",
-        "stages=[finetune]", f"store={folder / 'store'}", *settings,
+        "stages=[finetune]", f"store={folder / 'store'}",
     ]  # fmt: skip
 
 

@@ -66,6 +66,7 @@ def changed(before, after):
         ("callbacks.checkpoint.mode=max", TRAINED),
         ("logger=tensorboard", set()),
         ("keep_checkpoints=true", set()),
+        ("continue_from=1", TRAINED),
         ("tables=[5]", set()),
         ("force=[detect]", set()),
         ("prompts=contrast", CLIPS),

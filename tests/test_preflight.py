@@ -13,6 +13,7 @@ from fsasd.pipeline.preflight import (
     check_accelerator,
     check_added,
     check_config,
+    check_continued,
     check_grid,
     check_training,
     training_steps,
@@ -202,3 +203,18 @@ def test_a_training_whose_best_checkpoint_would_not_be_known_is_refused(data, se
 def test_without_a_best_checkpoint_no_validation_is_needed(data):
     for settings in ({"limit_val_batches": 0}, {"val_check_interval": 7}):
         check_training({**SETTINGS, **settings}, [], data)
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept", "message"),
+    [
+        (6, True, "continue_from=6: expected the trainer.max_steps of the .*, from 1 to 5"),
+        (0, True, "continue_from=0: expected the trainer.max_steps of the"),
+        (3, True, "continue_from=3: expected a multiple of trainer.val_check_interval=2"),
+        (4, False, "continue_from=4 needs keep_checkpoints=true"),
+    ],
+)
+def test_a_training_that_cannot_be_continued_so_is_refused(steps, kept, message):
+    check_continued(SETTINGS, 4, keep_checkpoints=True)
+    with pytest.raises(ValueError, match=message):
+        check_continued(SETTINGS, steps, kept)

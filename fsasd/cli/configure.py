@@ -36,6 +36,7 @@ def experiment(cfg: DictConfig) -> Experiment:
         false_alarm_rate=cfg.decision.false_alarm_rate,
         seed=cfg.seed,
         keep_checkpoints=cfg.keep_checkpoints,
+        continue_from=cfg.continue_from,
         pretrain=plain(cfg.pretrain) if "pretrain" in cfg else {},
     )
 

@@ -33,7 +33,7 @@ from fsasd.generation.nano import pretrain_components
 from fsasd.generation.training import Training
 from fsasd.runtime.memory import memory_advice
 from fsasd.runtime.ranks import rank
-from fsasd.runtime.resuming import fit, read_checkpoint
+from fsasd.runtime.resuming import LAST, fit, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def fit_best(
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(folder)
-    last = _LastCheckpoint(folder / "last.ckpt")
+    last = _LastCheckpoint(folder / LAST)
     trainer.callbacks.append(last)  # type: ignore[attr-defined]
     with memory_advice(memory_reductions(data.batch_size, trainer.accumulate_grad_batches)):
         fit(trainer, generator, data, folder)

@@ -56,6 +56,10 @@ class Factory:
         except (ImportError, AttributeError) as error:
             raise ImportError(f"Error loading '{name}': {error}") from error
 
+    def having(self, **settings: Any) -> Factory:
+        """Return a factory of the same class with other settings."""
+        return Factory({**self.settings, **settings}, self._make)
+
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that the class is given, objects among them made."""
         if self._make is not None:
@@ -119,6 +123,7 @@ class Experiment:
         false_alarm_rate: Share of normal clips to be called anomalous.
         seed: Of prompts and fine-tuning.
         keep_checkpoints: Whether optimizer states stay when a model is whole.
+        continue_from: Steps of the fine-tuning, otherwise equal, that this one continues.
         pretrain: Steps of the nano model's components (``text_steps``, ``vae_steps``).
     """
 
@@ -133,6 +138,7 @@ class Experiment:
     false_alarm_rate: float = FALSE_ALARM_RATE
     seed: int = 0
     keep_checkpoints: bool = False
+    continue_from: int | None = None
     pretrain: Mapping[str, int] = field(default_factory=dict)
 
     @property

@@ -36,6 +36,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
         | None,
         "store": str,
         "keep_checkpoints": bool,
+        "continue_from": int | None,
     },
     "check": {"headers_only": bool, "json": bool},
     "decision": {"false_alarm_rate": float},
@@ -265,6 +266,42 @@ def check_training(
             f"trainer.limit_val_batches={trainer.get('limit_val_batches')}: no checkpoint can be "
             f"the best by {monitored[0]} without validation. Leave it out, {last} "
             "'~callbacks.evaluation'"
+        )
+
+
+def check_continued(
+    trainer: Mapping[str, Any], continue_from: int | None, keep_checkpoints: bool
+) -> None:
+    """Check that a fine-tuning can continue one of fewer steps.
+
+    Args:
+        trainer: Settings of ``lightning.Trainer``.
+        continue_from: Steps of the training that is continued.
+        keep_checkpoints: Whether its checkpoints stay.
+
+    Raises:
+        ValueError: It cannot.
+
+    >>> settings = {"max_steps": 20_000, "val_check_interval": 500}
+    >>> check_continued(settings, 10_000, keep_checkpoints=True)
+    """
+    steps, interval = trainer.get("max_steps") or -1, trainer.get("val_check_interval")
+    if continue_from is None:
+        return
+    if not 0 < continue_from < steps:
+        raise ValueError(
+            f"continue_from={continue_from}: expected the trainer.max_steps of the training to be "
+            f"continued, from 1 to {steps - 1}, which is less than trainer.max_steps={steps}"
+        )
+    if not isinstance(interval, int) or continue_from % interval:
+        raise ValueError(
+            f"continue_from={continue_from}: expected a multiple of "
+            f"trainer.val_check_interval={interval}, since a training goes on from a validation"
+        )
+    if not keep_checkpoints:
+        raise ValueError(
+            f"continue_from={continue_from} needs keep_checkpoints=true: the training of so many "
+            "steps is continued from its checkpoints"
         )
 
 

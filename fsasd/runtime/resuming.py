@@ -20,6 +20,9 @@ from fsasd.runtime.stopping import OwnSignals, StopAfterStep, take_time_limit
 
 log = logging.getLogger(__name__)
 
+LAST = "last.ckpt"
+"""Name of the checkpoint that is written at the end of a training, and before as often as asked."""
+
 _OF_BATCH_SYSTEM = "hpc_ckpt_*.ckpt"
 """What Lightning writes into its root when SLURM announces the end of a job's time."""
 
@@ -83,7 +86,7 @@ def latest_checkpoint(folder: Path, root: Path) -> Path | None:
     >>> latest_checkpoint(Path("nowhere"), Path("nowhere")) is None
     True
     """
-    names = ("last.ckpt", "interrupted.ckpt")
+    names = (LAST, "interrupted.ckpt")
     paths = [folder / name for name in names if (folder / name).exists()]
     paths += root.glob(_OF_BATCH_SYSTEM)
     return max(paths, key=lambda path: path.stat().st_mtime_ns, default=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from fsasd.data.description import describe_clips
 from fsasd.data.draws import process_batch
 from fsasd.detectors.training import on_gpus, processes
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.continuing import take_checkpoints
 from fsasd.generation.cost import measured_flops, training_cost
-from fsasd.generation.fitting import MODEL, changes_result, finetune
+from fsasd.generation.fitting import CHECKPOINTS, MODEL, changes_result, finetune
 from fsasd.generation.training import TRAINING
 from fsasd.pipeline.experiment import Experiment
-from fsasd.pipeline.preflight import check_training, training_steps
+from fsasd.pipeline.preflight import check_continued, check_training, training_steps
 from fsasd.pipeline.run_folder import copy, note, point
 from fsasd.pipeline.stage import Estimate, Stage
 from fsasd.pipeline.trainers import LOG, check_trainer, fitting_trainer, training_settings
@@ -35,9 +37,10 @@ class Finetune(Stage):
     name, version, together = "finetune", 6, True
     trained_on = ("clips", "captions", "evaluated")
 
-    def __init__(self, experiment: Experiment) -> None:
-        super().__init__()
+    def __init__(self, experiment: Experiment, earlier: Finetune | None = None) -> None:
+        super().__init__({"earlier": earlier} if earlier else {})
         self.experiment = experiment
+        self.earlier = earlier
 
     def spec(self) -> Mapping[str, Any]:
         """Everything that training depends on but the number of devices and what only watches."""
@@ -78,6 +81,9 @@ class Finetune(Stage):
         monitored = [m for one in run.callbacks.values() if (m := one.settings.get("monitor"))]
         check_training(run.trainer.settings, monitored, run.data)
         check_trainer(run)
+        if self.earlier is not None:
+            check_continued(run.trainer.settings, run.continue_from, run.keep_checkpoints)
+            self.earlier.check()
 
     def estimate(self) -> Estimate | None:
         """Return what training AudioLDM will take: the operations of its steps, here."""
@@ -114,16 +120,30 @@ class Finetune(Stage):
             copy(artifact / TRAINING, run / TRAINING)
 
     def build(self, folder: Path, inputs: Mapping[str, Any]) -> None:
-        """Train from the last checkpoint that the folder holds."""
+        """Train from the last checkpoint that the folder holds, or the earlier training's."""
         run = self.experiment
         assert run.generator is not None
+        if earlier := inputs.get("earlier"):
+            take_checkpoints(earlier / CHECKPOINTS, folder / CHECKPOINTS)
         trainer = fitting_trainer(run, folder)
         finetune(run.generator(), run.data, trainer, folder, keep_checkpoints=run.keep_checkpoints)
 
 
 def plan(run: Experiment, earlier: Mapping[str, Sequence[Stage]]) -> list[Stage]:
-    """Plan the fine-tuning of a generator that is trained."""
-    return [Finetune(run)] if run.trains_generator else []
+    """Plan the fine-tuning of a generator that is trained, after one that it continues."""
+    if not run.trains_generator:
+        return []
+    if run.continue_from is None:
+        return [Finetune(run)]
+    trainer = run.trainer.having(max_steps=run.continue_from)
+    return [Finetune(run, _Earlier(replace(run, trainer=trainer, continue_from=None)))]
+
+
+class _Earlier(Finetune):
+    """A training that another one continues: the run's model is the latter's."""
+
+    def publish(self, artifact: Path, run: Path) -> None:
+        return
 
 
 def _sounds_choose_the_checkpoint(callbacks: Mapping[str, Any]) -> bool:
