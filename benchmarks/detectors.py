@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
+import math
 import os
 import re
 import tempfile
@@ -35,19 +36,20 @@ from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
 import fsasd.cli.main  # noqa: F401  the resolvers that configurations use
-from fsasd.cli.sweep import cells
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.detectors import available
 from fsasd.detectors.base import Detector
-from fsasd.evaluation.metrics import Section, metrics_table, section_metrics
+from fsasd.evaluation.metrics import OFFICIAL, Section, metrics_table, section_metrics
 from fsasd.evaluation.uncertainty import bootstrap_official
+from fsasd.report.formatting import UNDEFINED, percent
 from fsasd.runtime.memory import keep_freed_memory
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, TABLE = DOCS / "detectors.md", DOCS / "detectors.csv"
 KEY = ["data", "detector", "seed"]
 NO_WEIGHTS = "its weights are not at hand"
+_UNITS = {"parameters": "{:,.0f}", "training_seconds": "{:.1f} s", "scoring_ms": "{:.1f} ms"}
 
 
 def main() -> None:
@@ -254,6 +256,22 @@ _SEEDS = 3
 """Fewer seeds do not show the spread."""
 
 
+def _cells(rows: pd.DataFrame) -> list[str]:
+    """Write means over jobs that differ in their seed, and the spread of the official score."""
+    mean = rows[[*_UNITS, *OFFICIAL, "official", "low", "high"]].astype(float).mean(skipna=False)
+    spread = rows["official"].std(ddof=0)
+    official = percent(mean["official"])
+    if spread > 5e-4:
+        official += f" ± {percent(spread)}"
+    if not math.isnan(mean["low"]):
+        official += f" [{percent(mean['low'])} to {percent(mean['high'])}]"
+    costs = [
+        UNDEFINED if math.isnan(mean[name]) else unit.format(mean[name])
+        for name, unit in _UNITS.items()
+    ]
+    return [*costs, *(percent(mean[name]) for name in OFFICIAL), official]
+
+
 def _results(rows: pd.DataFrame, entries: Sequence[Entry]) -> str:
     lines = [
         "| detector | source | parameters | training | scoring | AUC source | AUC target | pAUC "
@@ -272,7 +290,7 @@ def _results(rows: pd.DataFrame, entries: Sequence[Entry]) -> str:
     sources = {entry.name: entry.source for entry in entries}
     for name in sorted(measured, key=lambda name: -measured[name]["official"].mean()):
         one = measured[name]
-        lines.append(f"| {' | '.join([_link(name), sources[name], *cells(one), _seeds(one)])} |")
+        lines.append(f"| {' | '.join([_link(name), sources[name], *_cells(one), _seeds(one)])} |")
     parts = ["\n".join(lines)] if measured else []
     if any(len(one) < _SEEDS for one in measured.values()):
         parts.append(f"† Fewer than {_SEEDS} seeds: the spread is not known.")
