@@ -25,6 +25,7 @@ import fsasd.cli.main as app
 from fsasd.pipeline.building import Builder
 from fsasd.pipeline.collect import collect
 from fsasd.pipeline.plan import Step
+from fsasd.runtime.supervision import limit_threads
 from fsasd.store.key import KEY
 from fsasd.store.provenance import PROVENANCE, Provenance
 
@@ -107,9 +108,9 @@ def _main(folder, arguments, stderr, fault):
         app.main()
 
 
-def finish(folder, *overrides):
+def finish(folder, *overrides, fault=announced):
     """Run the command to its end; return its messages and the run's folder."""
-    command = Command(folder, *overrides)
+    command = Command(folder, *overrides, fault=fault)
     assert command.end() == 0, command.log
     return command.log, Path(re.search("report: (.+)/report.html", command.log)[1])
 
@@ -250,15 +251,23 @@ TWO_SECTIONS = ["generator=transforms", "data.factory.targets=[pump,bearing]"]
 AT_ONCE = [*TWO_SECTIONS, "runner=joblib", "runner.workers=2"]
 
 
+@contextlib.contextmanager
+def one_thread():
+    """Compute as workers do on two cores: the last bits of sums depend on the number of threads."""
+    limit_threads(1, 1)
+    yield
+
+
 @pytest.fixture(scope="module")
 def one_by_one(tmp_path_factory):
     """The run folder of a command that built one section after the other."""
-    return finish(tmp_path_factory.mktemp("serial"), *TWO_SECTIONS, "runner=serial")[1]
+    folder = tmp_path_factory.mktemp("serial")
+    return finish(folder, *TWO_SECTIONS, "runner=serial", fault=one_thread)[1]
 
 
 def test_killed_while_sections_are_built_at_once_a_run_completes(one_by_one, tmp_path):
     for pattern in ("judge .*: building", "detect .*: building"):
-        command = Command(tmp_path, *AT_ONCE)
+        command = Command(tmp_path, *AT_ONCE, fault=one_thread)
         assert command.wait_for(pattern), command.log
         children = psutil.Process(command.process.pid).children(recursive=True)
         number = random.Random(pattern).choice([signal.SIGKILL, signal.SIGTERM])
@@ -267,7 +276,7 @@ def test_killed_while_sections_are_built_at_once_a_run_completes(one_by_one, tmp
         _, going_on = psutil.wait_procs(children, timeout=30)
         assert not [one for one in going_on if one.status() != psutil.STATUS_ZOMBIE]
         finished = artifacts(tmp_path)
-    run = finish(tmp_path, *AT_ONCE)[1]
+    run = finish(tmp_path, *AT_ONCE, fault=one_thread)[1]
     assert {path: artifacts(tmp_path)[path] for path in finished} == finished
     assert results(run) == results(one_by_one)
     assert not leftovers(tmp_path / "outputs" / "store", run)
@@ -275,7 +284,7 @@ def test_killed_while_sections_are_built_at_once_a_run_completes(one_by_one, tmp
 
 def test_equal_commands_divide_the_sections_and_the_last_writes_the_tables(one_by_one, tmp_path):
     overrides = [*TWO_SECTIONS, "runner=serial", "hydra.run.dir=outputs/run"]
-    commands = [Command(tmp_path, *overrides) for _ in range(2)]
+    commands = [Command(tmp_path, *overrides, fault=one_thread) for _ in range(2)]
     assert [command.end() for command in commands] == [0, 0], commands[0].log
     log = "".join(command.log for command in commands)
     once = dict.fromkeys(["factory", "train", "rule"], 1)
