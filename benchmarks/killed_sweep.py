@@ -165,7 +165,7 @@ def run(sweep: Sweep, kills: int, draw: random.Random) -> list[str]:
     Returns:
         What is not as it must be, in sentences; empty if all is well.
     """
-    share = max(2, 2 * sweep.jobs * STAGES_OF_A_JOB // (kills + 1))
+    share = max(2, 3 * sweep.jobs * STAGES_OF_A_JOB // (2 * (kills + 1)))
     gentle = draw.randrange(kills) if kills else None
     for number in range(kills):
         how = signal.SIGTERM if number == gentle else signal.SIGKILL
