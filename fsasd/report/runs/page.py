@@ -15,7 +15,7 @@ from markupsafe import Markup
 from fsasd.report.figures import PALETTE, svg
 from fsasd.report.formatting import count, duration, percent
 from fsasd.report.runs import figures
-from fsasd.report.runs.comparison import RunComparison
+from fsasd.report.runs.comparison import RunComparison, is_scored
 from fsasd.report.runs.console import formatted, formatted_best, formatted_finetuning
 from fsasd.report.runs.status import STATES
 from fsasd.store.atomic import write_text
@@ -85,7 +85,7 @@ def _starts_as_number(cell: str) -> bool:
 def _dots(comparison: RunComparison) -> Markup | None:
     if comparison.machines["machine"].nunique() < 2 or len(comparison.settings) < 2:
         return None
-    order = [setting.name for setting in comparison.settings]
+    order = [setting.name for setting in comparison.settings if is_scored(setting)]
     return _svg(figures.machine_dots(comparison.machines, order), "machines")
 
 
