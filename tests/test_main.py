@@ -38,7 +38,7 @@ from fsasd.generation.synthetic_clips import read_table
 from fsasd.generation.transforms import FaultTransforms
 from fsasd.pipeline.plan import plan
 from fsasd.pipeline.preflight import check_config
-from fsasd.pipeline.trainers import callbacks, fitting_trainer, logger
+from fsasd.pipeline.trainers import callbacks, fitting_trainer
 from fsasd.selection.settings import row_of
 from fsasd.settings.code import package_code
 
@@ -166,13 +166,6 @@ def test_what_an_experiment_says_of_a_callback_that_is_not_chosen_is_nothing(cha
 def test_an_experiment_runs_on_other_data_than_its_own(factory, tmp_path, name):
     cfg = configure(f"experiment={name}", "data=dcase", f"data.root={factory}")
     assert Run(cfg, tmp_path).data.targets == ["bearing"]
-
-
-@pytest.mark.parametrize("name", [name for group, name in CHOICES if group == "logger"])
-def test_logs_go_where_they_are_asked_to(chain, tmp_path, name):
-    root, store, _ = chain
-    cfg = configure(*TINY, store, f"logger={name}", f"logger.save_dir={tmp_path}")
-    assert logger(Run(cfg, root / "run").experiment, root).save_dir == str(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -680,15 +673,6 @@ def test_a_report_of_nothing_is_an_error(chain, tmp_path):
     run = Run(configure(*TINY, chain[1], "stages=[report]"), tmp_path / "new")
     with pytest.raises(FileNotFoundError, match="expected what synthesis or detection left there"):
         run()
-
-
-def test_each_stage_is_a_run_of_its_own_in_wandb(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    logged = ["logger=wandb", f"logger.save_dir={tmp_path}", *STGRAM]
-    cfg = configure(*TINY, f"store={tmp_path / 'store'}", *logged)
-    Run(cfg, tmp_path / "run")()
-    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
 
 
 def test_networks_of_detectors_are_whole_on_each_device(chain, monkeypatch):

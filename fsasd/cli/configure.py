@@ -32,7 +32,7 @@ def experiment(cfg: DictConfig) -> Experiment:
         synthesis=Synthesis(**{**synthesis, "encoders": encoders}),
         generator=factory(plain(cfg.generator)) if cfg.generator._target_ else None,
         callbacks={name: factory(plain(one)) for name, one in callbacks(cfg).items()},
-        logger=_logger(cfg.logger) if cfg.logger else None,
+        loggers={str(name): _logger(one) for name, one in (cfg.logger or {}).items()},
         false_alarm_rate=cfg.decision.false_alarm_rate,
         seed=cfg.seed,
         keep_checkpoints=cfg.keep_checkpoints,

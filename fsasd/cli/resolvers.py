@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 
@@ -24,6 +27,8 @@ def register() -> None:
         ("fsasd.folder", folder),
         ("fsasd.command", command_folder),
         ("fsasd.started", command_started),
+        ("fsasd.sweep", sweep_name),
+        ("fsasd.title", overrides_title),
     ):
         OmegaConf.register_new_resolver(name, resolver, replace=True, use_cache=True)
 
@@ -51,6 +56,20 @@ def command_folder(root: str) -> str:
         root: Where to make it.
     """
     return _once("FSASD_FOLDER", lambda: _make_folder(Path(root)))
+
+
+def sweep_name() -> str | None:
+    """Return the name of the folder of the sweep that this is a job of."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).resolve().name
+
+
+def overrides_title() -> str | None:
+    """Return what the command line says, without where things are; at most 128 characters."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    named = [one for one in overrides if re.split(r"[.=]", one)[0] not in ("store", "logger")]
+    return " ".join(named)[:128] or None
 
 
 def grid(start: float, stop: float, step: float) -> list[float]:

@@ -23,6 +23,7 @@ from fsasd.data.metadata import require_known
 from fsasd.generation import checkpoint
 from fsasd.pipeline.execute import build, ready, simulated
 from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.loggers import check_loggers, logged
 from fsasd.pipeline.memo import Memo
 from fsasd.pipeline.objective import check_objective
 from fsasd.pipeline.plan import Lookup, plan, with_inputs
@@ -123,7 +124,9 @@ def run(
             print_plan(with_inputs(asked), lookup, {stage.name for stage in asked}, folder)
             remove_unused(folder)
         return None, True
-    with Presence(folder) as commands:
+    config = {**configure.resolved(cfg), "overrides": list(overrides)}
+    log_results = logged(experiment, folder, lookup.store.root, config)
+    with Presence(folder) as commands, log_results as results:
         if commands.first:
             _prepare(folder, stages)
         outcome = build(experiment, asked, lookup, commands, unreadable, runner, shard, noting())
@@ -137,6 +140,8 @@ def run(
         if memo and complete:
             memo.remember([*outcome.artifacts.values(), *simulated(experiment, lookup.store)])
         console(folder)
+        with doing("logging the results"):
+            results(cfg.objective)
         value = objective(cfg.objective, folder) if cfg.objective else None
         return value, complete
 
@@ -155,6 +160,7 @@ def _check(
         paper_table(number)
     networks = experiment.detector.to_prepare()
     trains_networks = any(not part.trained_by_fit for part in networks)
+    check_loggers(experiment)
     check_heeded(overrides, experiment.trains_generator, trains_networks)
 
 

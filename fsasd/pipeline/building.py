@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import pickle
-import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,7 +82,7 @@ class Builder:
         stage = step.stage
         assert step.wanted is not None
         inputs = self.lookup.inputs(stage, missing)
-        with end_of_logging(), doing(f"building {stage} in {self.lookup.places[stage]}"):
+        with doing(f"building {stage} in {self.lookup.places[stage]}"):
             path = self.lookup.store.build(
                 step.wanted,
                 lambda folder: stage.build(folder, inputs),
@@ -144,15 +142,3 @@ def _portable(error: Exception) -> Exception:
     except Exception:
         return RuntimeError(str(error) or type(error).__name__)
     return error
-
-
-@contextlib.contextmanager
-def end_of_logging() -> Iterator[None]:
-    """End the run of Weights & Biases that a stage has begun: the next stage has one of its own."""
-    failed = True
-    try:
-        yield
-        failed = False
-    finally:
-        if (wandb := sys.modules.get("wandb")) and wandb.run:
-            wandb.finish(exit_code=int(failed))

@@ -12,6 +12,7 @@ import pandas as pd
 from fsasd.pipeline import recordings
 from fsasd.pipeline.collect import collect
 from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.loggers import logged
 from fsasd.pipeline.plan import Lookup, Planner, chosen, plan, with_inputs
 from fsasd.pipeline.presence import Presence
 from fsasd.pipeline.run_folder import CAPTIONS, add_unscored
@@ -71,8 +72,17 @@ def execute(
     folder = Path(folder)
     store = store if isinstance(store, Store) else Store(store)
     asked, unreadable = ready(run, planners, stages, folder)
-    with Presence(folder) as commands:
-        return build(run, asked, Lookup(store), commands, unreadable, runner, Shard.parse(shard))
+    settings = {
+        "seed": run.seed,
+        "detector": run.detector_spec,
+        "trainer": run.trainer.settings,
+        "generator": run.generator.settings if run.generator else None,
+    }
+    with Presence(folder) as commands, logged(run, folder, store.root, settings) as results:
+        outcome = build(run, asked, Lookup(store), commands, unreadable, runner, Shard.parse(shard))
+        if outcome.collected:
+            results(None)
+        return outcome
 
 
 def ready(

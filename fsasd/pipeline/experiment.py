@@ -119,7 +119,7 @@ class Experiment:
         synthesis: What is synthesised.
         generator: Makes what generates; ``None`` to choose no setting.
         callbacks: Of fine-tuning, by name.
-        logger: Makes Lightning's logger; ``None`` for none.
+        loggers: Make Lightning's loggers, by name.
         false_alarm_rate: Share of normal clips to be called anomalous.
         seed: Of prompts and fine-tuning.
         keep_checkpoints: Whether optimizer states stay when a model is whole.
@@ -134,7 +134,7 @@ class Experiment:
     synthesis: Synthesis
     generator: Factory | None = None
     callbacks: Mapping[str, Factory] = field(default_factory=dict)
-    logger: Factory | None = None
+    loggers: Mapping[str, Factory] = field(default_factory=dict)
     false_alarm_rate: float = FALSE_ALARM_RATE
     seed: int = 0
     keep_checkpoints: bool = False

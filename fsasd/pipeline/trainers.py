@@ -1,4 +1,4 @@
-"""Lightning's trainer, callbacks and logger of a run, and what of them determines a result."""
+"""Lightning's trainer and callbacks of a run, and what of them determines a result."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import Any
 import lightning as L
 
 from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.loggers import training_loggers
 from fsasd.pipeline.preflight import check_accelerator
 from fsasd.runtime.progress import StepProgress
-
-LOG = "log"
-"""Folder of loggers in that of an artifact, and of a run."""
 
 RESULT = frozenset(
     {
@@ -126,7 +124,7 @@ def check_trainer(run: Experiment) -> None:
 
 def fitting_trainer(run: Experiment, folder: Path) -> L.Trainer:
     """Make the trainer of a fine-tuning, with callbacks and logger."""
-    options: dict[str, Any] = {"callbacks": callbacks(run), "logger": logger(run, folder)}
+    options: dict[str, Any] = {"callbacks": callbacks(run), "logger": training_loggers(run, folder)}
     interval = run.trainer.settings.get("val_check_interval")
     if isinstance(interval, int):
         # Lightning counts batches, of which a step may accumulate several.
@@ -138,11 +136,3 @@ def fitting_trainer(run: Experiment, folder: Path) -> L.Trainer:
 def callbacks(run: Experiment) -> list[L.Callback]:
     """Make the callbacks of a fine-tuning."""
     return [one() for one in run.callbacks.values()]
-
-
-def logger(run: Experiment, folder: Path) -> Any:
-    """Make Lightning's logger; without a folder of its own it writes into the stage's."""
-    if run.logger is None:
-        return False
-    place = {} if run.logger.settings.get("save_dir") else {"save_dir": str(folder)}
-    return run.logger(**place)

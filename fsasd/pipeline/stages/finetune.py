@@ -18,10 +18,11 @@ from fsasd.generation.cost import measured_flops, training_cost
 from fsasd.generation.fitting import CHECKPOINTS, MODEL, changes_result, finetune
 from fsasd.generation.training import TRAINING
 from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.loggers import LOG
 from fsasd.pipeline.preflight import check_continued, check_training, training_steps
 from fsasd.pipeline.run_folder import copy, note, point
 from fsasd.pipeline.stage import Estimate, Stage
-from fsasd.pipeline.trainers import LOG, check_trainer, fitting_trainer, training_settings
+from fsasd.pipeline.trainers import check_trainer, fitting_trainer, training_settings
 
 SPEED_ONLY = frozenset({"gradient_checkpointing", "compile_unet", "channels_last"})
 """Settings of generators that change how fast they are trained, and nothing in the result."""

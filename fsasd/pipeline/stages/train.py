@@ -17,10 +17,11 @@ from fsasd.detectors.saved import SHARED
 from fsasd.detectors.training import SET_BY_DETECTORS, batch_norm_groups
 from fsasd.generation.synthetic_clips import read_manifest
 from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.loggers import training_loggers
 from fsasd.pipeline.preflight import check_networks
 from fsasd.pipeline.run_folder import link
 from fsasd.pipeline.stage import Stage
-from fsasd.pipeline.trainers import check_trainer, logger, training_settings
+from fsasd.pipeline.trainers import check_trainer, training_settings
 from fsasd.settings.code import code_of
 from fsasd.settings.spec import spec_of
 
@@ -98,7 +99,8 @@ class Train(Stage):
         if isinstance(options.get("strategy"), ModelParallelStrategy):
             # What detectors train is small enough for each device to hold all of it.
             options["strategy"] = "ddp"
-        self.part.prepare(clips, folder, {**options, "logger": logger(run, folder)})
+        loggers = training_loggers(run, folder, prefix=type(self.part).__name__)
+        self.part.prepare(clips, folder, {**options, "logger": loggers})
 
 
 def normals(run: Experiment) -> Clips:

@@ -15,6 +15,7 @@ import yaml
 
 from fsasd.evaluation.metrics import OFFICIAL, without_domains
 from fsasd.report.headline import headline
+from fsasd.report.objective import DIRECTIONS, objective
 from fsasd.report.results import FAILED as FAILURES
 from fsasd.report.results import Results
 from fsasd.report.runs.finetuning import FINETUNED, finetuned
@@ -33,6 +34,7 @@ from fsasd.report.runs.status import (
 
 MEASURED = [
     "parameters", "training_seconds", "scoring_ms", "auc", *OFFICIAL, "official", "low", "high",
+    "objective",
     *FINETUNED,
 ]  # fmt: skip
 """Columns of ``jobs`` with what was measured."""
@@ -54,10 +56,10 @@ def jobs(*folders: Path) -> pd.DataFrame:
         ``scoring_ms`` of a clip; ``auc_source``,
         ``auc_target`` and ``pauc``, means over machines and sections, and ``auc`` of sections whose
         clips have no domain; the ``official`` score and the ends of its interval, ``low`` and
-        ``high``; of a run that fine-tuned, the columns of ``finetuning.FINETUNED``; ``failed``, the
-        sections that failed and why, which leave the scores of their job undefined; ``reason``, why
-        the job has no result at all. Both are empty where nothing failed. ``folder`` is
-        where it is. Fractions; NaN is what is not known.
+        ``high``; the ``objective`` of a search; of a run that fine-tuned, the columns of
+        ``finetuning.FINETUNED``; ``failed``, the sections that failed and why, which leave the
+        scores of their job undefined; ``reason``, why the job has no result at all. Both are empty
+        where nothing failed. ``folder`` is where it is. Fractions; NaN is what is not known.
 
     Raises:
         ValueError: There is no run below a folder.
@@ -103,8 +105,9 @@ def _rows(folder: Path, several: bool) -> list[dict[str, Any]]:
     for run in runs:
         sweep = next((s for path, s in sweeps.items() if path in run.parents), None)
         status = Status.read(run)
-        if sweep is not None and (status is None or status.sweep != sweep.started):
-            # Of an earlier sweep in this folder.
+        earlier = sweep is not None and (status is None or status.sweep != sweep.started)
+        if earlier and not (sweep and sweep.jobs is None):
+            # Of an earlier sweep in this folder; a search goes on with its jobs.
             continue
         name = str(run.relative_to(folder)) if run != folder else run.name
         row = _row(run, status.current() if status else None, detected)
@@ -139,8 +142,8 @@ def _row(run: Path, status: Status | None, detected: bool) -> dict[str, Any] | N
     if results.sections or len(results.failed):
         state = INCOMPLETE if len(results.failed) else row["state"]
         return row | {"state": state, "failed": _failures(results)} | _measured(results)
-    if learned := finetuned(run):
-        return row | learned
+    if finetuned(run):
+        return row | _measured(results)
     if status is not None:
         return row
     if detected:
@@ -205,6 +208,8 @@ def _configured(results: Results | None, name: str) -> str:
 def _measured(results: Results) -> dict[str, Any]:
     costs, metrics = results.costs, results.metrics
     measured: dict[str, Any] = dict(finetuned(results.folder))
+    if (name := results.config.get("objective")) in DIRECTIONS:
+        measured["objective"] = objective(name, results.folder)
     if not costs.empty:
         measured |= {
             "parameters": costs["parameters"].max(),

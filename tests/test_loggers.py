@@ -1,0 +1,133 @@
+"""Loggers: several at once, one run of Weights & Biases for each run of fsasd, results in all."""
+
+import json
+
+import pytest
+from hydra import compose, initialize_config_module
+from runs import Run
+
+from fsasd.cli import resolvers
+from fsasd.data.names import SectionId
+from fsasd.evaluation.metrics import SectionMetrics, metrics_table
+from fsasd.generation.training import Training
+from fsasd.pipeline.experiment import Factory
+from fsasd.pipeline.loggers import _identity, check_loggers, result_metrics, training_loggers
+
+TINY = ["experiment=tiny", "trainer.enable_progress_bar=false", "runner=serial"]
+
+
+def configure(*overrides):
+    resolvers.register()
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        return compose("config", [*TINY, *overrides])
+
+
+def wandb_content(folder):
+    """Everything that an offline run of Weights & Biases has recorded, by the kind of record."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    (path,) = folder.glob("*.wandb")
+    store, records = DataStore(), []
+    store.open_for_scan(str(path))
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        records.append(record)
+    return records
+
+
+@pytest.mark.parametrize("names", ["csv", "tensorboard", "[csv,tensorboard]"])
+def test_logs_go_where_they_are_asked_to(tmp_path, names):
+    some = names.strip("[]").split(",")
+    asked = [f"logger.{name}.save_dir={tmp_path}" for name in some]
+    run = Run(configure(f"store={tmp_path}", f"logger={names}", *asked), tmp_path).experiment
+    assert [one.save_dir for one in training_loggers(run, tmp_path / "x")] == [str(tmp_path)] * len(
+        some
+    )
+    # Without a folder of its own, a logger writes beside what is trained.
+    run = Run(configure(f"store={tmp_path}", f"logger={names}"), tmp_path).experiment
+    assert training_loggers(run, tmp_path / "x")[0].save_dir == str(tmp_path / "x")
+
+
+def test_none_is_no_logger(tmp_path):
+    run = Run(configure(f"store={tmp_path}", "logger=none"), tmp_path).experiment
+    assert training_loggers(run, tmp_path) is False
+
+
+def test_a_logger_without_its_package_is_refused_with_what_to_install(tmp_path, monkeypatch):
+    run = Run(configure(f"store={tmp_path}", "logger=tensorboard"), tmp_path).experiment
+    check_loggers(run)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"^logger=tensorboard .*install 'fsasd\[tensorboard\]'$"):
+        check_loggers(run)
+    run.loggers = {"own": Factory({"_target_": "my_package.Logger"})}
+    check_loggers(run)
+
+
+def test_the_run_of_an_interrupted_command_is_gone_on_with(tmp_path):
+    config = {"seed": 1, "force": []}
+
+    def interrupted():
+        with _identity(tmp_path, config) as identity:
+            known.append(identity)
+            raise KeyboardInterrupt
+
+    known = []
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    assert known[0] == known[1]
+    with _identity(tmp_path, {**config, "force": ["detect"]}) as identity:
+        assert identity == known[0]
+        # An equal command beside it has a run of its own, and so has another one.
+        with _identity(tmp_path, config) as beside, _identity(tmp_path, {"seed": 2}) as other:
+            assert len({identity, beside, other}) == 3
+    # That one has come to its end.
+    with _identity(tmp_path, config) as identity:
+        assert identity != known[0]
+
+
+def test_results_are_numbers_with_names(tmp_path):
+    assert result_metrics(tmp_path) == {}
+    Training(4, 0.25).write(tmp_path)
+    metrics = SectionMetrics(0.5, float("nan"), 0.75)
+    table = metrics_table({SectionId("fan", "00"): metrics}, (0.25, 0.75))
+    table.to_csv(tmp_path / "metrics.csv", index=False)
+    found = result_metrics(tmp_path, "val/loss")
+    assert (found["fan/00/auc_source"], found["fan/00/pauc"]) == (0.5, 0.75)
+    assert "fan/00/auc_target" not in found
+    assert (found["official/low"], found["official/high"]) == (0.25, 0.75)
+    assert (found["kept/step"], found["kept/val/loss"], found["objective"]) == (4, 0.25, 0.25)
+
+
+@pytest.mark.slow
+def test_a_run_has_one_run_in_wandb_and_its_results_in_every_log(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    asked = [f"store={tmp_path / 'store'}", "logger=[csv,tensorboard,wandb]", "seed=3",
+             f"logger.wandb.save_dir={tmp_path}", "objective=official"]  # fmt: skip
+    network = ["detector=stgram_mfn", "detector.width=0.125", "detector.seconds=0.5",
+               "detector.epochs=1", "detector.batch_size=8"]  # fmt: skip
+    Run(configure(*asked, *network), tmp_path / "run")()
+    # Two trainings, fine-tuning and the detector's network, are in one run.
+    (first,) = (tmp_path / "wandb").glob("offline-run-*")
+    records = wandb_content(first)
+    config = {
+        u.key: u.value_json for r in records for u in [*r.run.config.update, *r.config.update]
+    }
+    assert json.loads(config["seed"]) == 3
+    history = {i.key or "/".join(i.nested_key) for r in records for i in r.history.item}
+    assert {"val/loss", "table/metrics", "table/selection", "report"} <= history
+    summary = {
+        i.key or "/".join(i.nested_key): i.value_json for r in records for i in r.summary.update
+    }
+    assert float(summary["official"]) == float(summary["objective"])
+    assert any((first / "files" / "media" / "html").rglob("*.html"))
+    assert list((tmp_path / "run" / "log" / "version_0").glob("events.out.tfevents*"))
+    assert list((tmp_path / "run" / "log" / "finetune" / "version_0").glob("events.out.tfevents*"))
+    # What is served from the store is logged, too, in a run of its own.
+    Run(configure(*asked, *network), tmp_path / "again")()
+    (second,) = {*(tmp_path / "wandb").glob("offline-run-*")} - {first}
+    summary = {i.key for r in wandb_content(second) for i in r.summary.update}
+    assert {"official", "objective"} <= summary
