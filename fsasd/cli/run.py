@@ -124,7 +124,7 @@ def run(
             print_plan(with_inputs(asked), lookup, {stage.name for stage in asked}, folder)
             remove_unused(folder)
         return None, True
-    config = {**configure.resolved(cfg), "overrides": list(overrides)}
+    config = {**resolved(cfg), "overrides": list(overrides)}
     log_results = logged(experiment, folder, lookup.store.root, config)
     with Presence(folder) as commands, log_results as results:
         if commands.first:
