@@ -27,6 +27,9 @@ _EXTRAS = {
 _LAUNCHERS = ("joblib", "ray", "submitit")
 """Packages whose errors are of launchers: those of jobs are noted in their folders."""
 
+_NO_BEST = ("Record does not exist.", "No trials are completed yet.")
+"""What Optuna's storages raise where all trials have failed."""
+
 
 def print_in_one_line() -> None:
     """Let Hydra print in one line what it cannot compose; ``HYDRA_FULL_ERROR=1`` shows where."""
@@ -69,6 +72,11 @@ def _run(func: Callable[[], Any]) -> Any:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
         print(in_one_line(error), file=sys.stderr)
+        sys.exit(1)
+    except ValueError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") or str(error) not in _NO_BEST:
+            raise
+        print("the search has no best settings: no job has its objective", file=sys.stderr)
         sys.exit(1)
     except Exception as error:
         of_launcher = type(error).__module__.partition(".")[0] in _LAUNCHERS

@@ -34,7 +34,7 @@ from fsasd.report.runs.status import (
 
 MEASURED = [
     "parameters", "training_seconds", "scoring_ms", "auc", *OFFICIAL, "official", "low", "high",
-    "objective",
+    "objective_value",
     *FINETUNED,
 ]  # fmt: skip
 """Columns of ``jobs`` with what was measured."""
@@ -56,7 +56,7 @@ def jobs(*folders: Path) -> pd.DataFrame:
         ``scoring_ms`` of a clip; ``auc_source``,
         ``auc_target`` and ``pauc``, means over machines and sections, and ``auc`` of sections whose
         clips have no domain; the ``official`` score and the ends of its interval, ``low`` and
-        ``high``; the ``objective`` of a search; of a run that fine-tuned, the columns of
+        ``high``; the ``objective_value`` of a search; of a run that fine-tuned, the columns of
         ``finetuning.FINETUNED``; ``failed``, the sections that failed and why, which leave the
         scores of their job undefined; ``reason``, why the job has no result at all. Both are empty
         where nothing failed. ``folder`` is where it is. Fractions; NaN is what is not known.
@@ -209,7 +209,7 @@ def _measured(results: Results) -> dict[str, Any]:
     costs, metrics = results.costs, results.metrics
     measured: dict[str, Any] = dict(finetuned(results.folder))
     if (name := results.config.get("objective")) in DIRECTIONS:
-        measured["objective"] = objective(name, results.folder)
+        measured["objective_value"] = objective(name, results.folder)
     if not costs.empty:
         measured |= {
             "parameters": costs["parameters"].max(),
