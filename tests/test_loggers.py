@@ -121,17 +121,17 @@ def test_a_run_has_one_run_in_wandb_and_its_results_in_every_log(tmp_path, monke
         u.key: u.value_json for r in records for u in [*r.run.config.update, *r.config.update]
     }
     assert json.loads(config["seed"]) == 3
-    history = {i.key or "/".join(i.nested_key) for r in records for i in r.history.item}
+    history = {i.key or i.nested_key[0] for r in records for i in r.history.item}
     assert {"val/loss", "table/metrics", "table/selection", "report"} <= history
-    summary = {
-        i.key or "/".join(i.nested_key): i.value_json for r in records for i in r.summary.update
-    }
+    summary = {i.key or i.nested_key[0]: i.value_json for r in records for i in r.summary.update}
     assert float(summary["official"]) == float(summary["objective"])
     assert any((first / "files" / "media" / "html").rglob("*.html"))
     assert list((tmp_path / "run" / "log" / "version_0").glob("events.out.tfevents*"))
-    assert list((tmp_path / "run" / "log" / "finetune" / "version_0").glob("events.out.tfevents*"))
+    # Two loggers of one folder number their versions together.
+    assert list((tmp_path / "run" / "log" / "finetune").glob("version_*/events.out.tfevents*"))
+    assert list((tmp_path / "run" / "log" / "finetune").glob("version_*/metrics.csv"))
     # What is served from the store is logged, too, in a run of its own.
     Run(configure(*asked, *network), tmp_path / "again")()
     (second,) = {*(tmp_path / "wandb").glob("offline-run-*")} - {first}
-    summary = {i.key for r in wandb_content(second) for i in r.summary.update}
+    summary = {i.key or i.nested_key[0] for r in wandb_content(second) for i in r.summary.update}
     assert {"official", "objective"} <= summary
