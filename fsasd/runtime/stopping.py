@@ -86,7 +86,6 @@ class StopAfterStep(L.Callback):
         self._begin = time.monotonic()
         self._trains = False
         self._received: int | None = None
-        self._agreed: int | None = None
         self._before: dict[int, Any] = {}
         self._process = os.getpid()
 
@@ -121,22 +120,26 @@ class StopAfterStep(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        # The gradients of a step are not divided.
-        if (index + 1) % trainer.accumulate_grad_batches:
+        # The gradients of a step are not divided. Resumed from a checkpoint of an epoch's last batch,
+        # Lightning 2.6 counts the next epoch as that one: there, training ends with the epoch.
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        if (index + 1) % trainer.accumulate_grad_batches or progress.is_last_batch:
             return
+        if trainer.world_size == 1 or trainer.global_step % _STEPS_BETWEEN_CHECKS == 0:
+            self._stop_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch + 1 != trainer.max_epochs:
+            self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: L.Trainer) -> None:
         over = self._seconds is not None and time.monotonic() - self._begin >= self._seconds
         reason = self._received if self._received is not None else _TIME if over else None
-        if trainer.world_size == 1:
-            self._agreed = reason
-        elif trainer.global_step % _STEPS_BETWEEN_CHECKS == 0:
-            self._agreed = _agreed(trainer, reason)
-        if self._agreed is None or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            # Resumed at the end of an epoch, Lightning 2.6 counts the next one as that one.
+        reason = reason if trainer.world_size == 1 else _agreed(trainer, reason)
+        # After the last step, only the end is left to do.
+        if reason is None or (reason == _TIME and trainer.global_step == trainer.max_steps):
             return
-        if self._agreed == _TIME and trainer.global_step == trainer.max_steps:
-            # Only the end is left to do.
-            return
-        self._stop(trainer, self._agreed)
+        self._stop(trainer, reason)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
@@ -178,7 +181,7 @@ class StopAfterStep(L.Callback):
             raise error
         if ends:
             stop(reason)
-        self._received = self._agreed = None
+        self._received = None
 
     def _as_before(self, number: int) -> None:
         handler = self._before.get(number)
