@@ -83,14 +83,15 @@ def test_a_worker_has_its_share_of_the_cores_and_is_no_rank(runner, monkeypatch,
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     caplog.set_level("INFO", "fsasd.task")
     with runner.pool(9, shared) as pool:
-        results = dict(pool.run(state, {name: name for name in "abcd"}))
-    assert sorted(results) == [*"abcd"]
+        # More than joblib takes at once.
+        results = dict(pool.run(state, {name: name for name in "abcdefghi"}))
+    assert sorted(results) == [*"abcdefghi"]
     assert pool.cores == max(joblib.cpu_count() // 2, 1)
     for what, most, ranks, arguments, pid in results.values():
         assert (what, most, ranks, arguments) == ("shared", pool.cores, set(), sys.argv)
         assert pid != os.getpid()
     assert sorted(r.getMessage() for r in caplog.records if r.name == "fsasd.task") == [
-        f"{name} begins" for name in "abcd"
+        f"{name} begins" for name in "abcdefghi"
     ]
     wait_for_end({pid for *_, pid in results.values()})
 

@@ -76,7 +76,8 @@ class Pool(contextlib.AbstractContextManager["Pool"]):
         left = dict(tasks)
         while left:
             try:
-                for name, result in self._parallel(work, left):
+                # joblib takes the tasks of a copy, while others are done already.
+                for name, result in self._parallel(work, dict(left)):
                     del left[name]
                     yield name, result
             except self.killed as error:
