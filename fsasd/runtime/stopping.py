@@ -120,8 +120,8 @@ class StopAfterStep(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
-        # The gradients of a step are not divided. Where training is resumed from a checkpoint of an
-        # epoch's last batch, Lightning 2.6 counts the next epoch as that one: it ends with the epoch.
+        # The gradients of a step are not divided. From a checkpoint of an epoch's last batch,
+        # Lightning 2.6 would count the next epoch as that one: training ends with the epoch.
         progress = trainer.fit_loop.epoch_loop.batch_progress
         if (index + 1) % trainer.accumulate_grad_batches or progress.is_last_batch:
             return
