@@ -137,9 +137,9 @@ def test_workers_end_with_their_command(number, tmp_path):
 def test_how_many_workers_there_are(monkeypatch, caplog):
     monkeypatch.setattr(workers.joblib, "cpu_count", lambda only_physical_cores=False: 64)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert workers.default_workers() == 1
+    assert workers.default_workers(400) == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert workers.default_workers() == 64 // workers.CORES
+    assert [workers.default_workers(tasks) for tasks in (3, 14, 80, 400)] == [1, 1, 10, 16]
     monkeypatch.setattr(workers.joblib, "cpu_count", lambda only_physical_cores=False: 2)
     assert Joblib().pool(14, shared) is None
     assert Serial().pool(14, shared) is None

@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-CORES = 4
-"""Cores for each worker where nobody says how many there are to be (``benchmarks.sections``)."""
+CORES, TASKS = 4, 8
+"""Cores and tasks for each worker, at least, where nobody says how many there are to be: one takes
+as long to start as it takes to detect several sections (``benchmarks.sections``)."""
 
 
 class WorkerKilledError(RuntimeError):
@@ -217,7 +218,7 @@ class Joblib(Workers):
 
     Args:
         workers: How many at once, each with its share of the cores; by default one for each four
-            cores that the command may use, and none beside it where there is a GPU.
+            cores that the command may use and eight sections, and one where there is a GPU.
     """
 
     def __init__(self, workers: int | None = None) -> None:
@@ -254,7 +255,7 @@ def _number(workers: int | None, tasks: int) -> int:
 
     A job of a sweep has one whose launcher runs others beside it on this machine.
     """
-    number = min(default_workers() if workers is None else workers, tasks)
+    number = min(default_workers(tasks) if workers is None else workers, tasks)
     if number > 1 and (launcher := parallel_launcher()):
         log.info(
             "sections are built one after the other, since hydra/launcher=%s runs other jobs "
@@ -264,8 +265,8 @@ def _number(workers: int | None, tasks: int) -> int:
     return number
 
 
-def default_workers() -> int:
-    """Return how many workers this machine has room for: one where they would share a GPU."""
+def default_workers(tasks: int) -> int:
+    """Return how many workers tasks are worth; one where they would share a GPU."""
     if torch.cuda.is_available():
         return 1
-    return max(joblib.cpu_count(only_physical_cores=True) // CORES, 1)
+    return max(min(joblib.cpu_count(only_physical_cores=True) // CORES, tasks // TASKS), 1)
