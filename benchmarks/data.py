@@ -17,7 +17,7 @@ import soundfile
 
 from benchmarks.recordings import write_recordings
 from fsasd.data.captions import default_captions
-from fsasd.data.check import inspect
+from fsasd.data.check.inspection import inspect
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.manifest import read_manifest
 from fsasd.data.metadata import Clip

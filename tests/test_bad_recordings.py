@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_module
 from runs import Run
 
 from fsasd.cli.score import main as score
-from fsasd.data.check import check
+from fsasd.data.check.report import check
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.pipeline import recordings
 

@@ -14,7 +14,8 @@ from scipy import signal
 
 from fsasd.cli import check as check_command
 from fsasd.data.captions import Captions
-from fsasd.data.check import check, inspect
+from fsasd.data.check.inspection import inspect
+from fsasd.data.check.report import check
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import Clip, read_clips
 

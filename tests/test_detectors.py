@@ -28,7 +28,8 @@ from fsasd.detectors.gaussian_mixture import fit_gaussian_mixtures
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.outliers import Outliers
 from fsasd.detectors.representations import TimeStatistics, TimeWeighted
-from fsasd.detectors.twfr_gmm import TWFRGMM, time_weights, twfr
+from fsasd.detectors.time_weighting import time_weights, twfr
+from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.thresholds import held_out_scores
 from fsasd.testing import DetectorCase, detector_checks
 

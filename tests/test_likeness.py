@@ -8,7 +8,8 @@ import pytest
 import soundfile
 from scipy import signal
 
-from fsasd.data.check import find_in_recordings, inspect
+from fsasd.data.check.findings import find_in_recordings
+from fsasd.data.check.inspection import inspect
 from fsasd.data.check.likeness import Profile, save_profiles
 from fsasd.data.check.measures import BANDS, measure, require_full_scale
 from fsasd.data.metadata import read_clips

@@ -15,7 +15,7 @@ import yaml
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_name
 from fsasd.data.names import SectionId
-from fsasd.detection.section import DECISION, DECISION_FORMAT
+from fsasd.detection.decision import DECISION, DECISION_FORMAT
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.twfr_gmm import TWFRGMM

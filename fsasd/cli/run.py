@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from fsasd.cli import configure, resolvers
 from fsasd.cli.plain import plain, resolved
 from fsasd.cli.plan import print_plan
-from fsasd.data.check import check
+from fsasd.data.check.report import check
 from fsasd.data.metadata import require_known
 from fsasd.generation import checkpoint
 from fsasd.pipeline.execute import build, ready, simulated

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from fsasd.data.audio_files import READABLE, printable, recordings_below, warn_of_left_out
-from fsasd.data.check.findings import many, named
 from fsasd.data.check.likeness import Profile
 from fsasd.data.check.measures import measure, require_full_scale
+from fsasd.data.check.wording import many, named
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, AudioError, header, require_file
-from fsasd.detection.section import DECISION, read_decision
-from fsasd.detectors.base import Detector, load
+from fsasd.detection.decision import DECISION, read_decision
+from fsasd.detectors.scorers import Scorer, load_scorer
 from fsasd.evaluation.calibration import Calibration
 
 _BATCH = 64
@@ -41,13 +39,13 @@ class Model:
     """The saved detector of one section.
 
     Attributes:
-        detector: Fitted.
+        detector: Fitted, or what scores as it does.
         calibration: Its threshold and p-values.
         channel: Channel that it takes of recordings with several (see ``recording.read``).
         profile: Bandwidth, level and length of its training clips, if the run saved them.
     """
 
-    detector: Detector
+    detector: Scorer
     calibration: Calibration
     channel: int | str | None
     profile: Profile | None = None
@@ -68,10 +66,9 @@ class _MeasuringCache(FeatureCache):
         return waveform
 
     @property
-    def measures(self) -> pd.DataFrame:
-        """A row for each recording that was read."""
-        measures = pd.DataFrame(list(self._measures.values()))
-        return measures.assign(path=[printable(path) for path in self._measures])
+    def measures(self) -> list[dict[str, Any]]:
+        """Of each recording that was read."""
+        return [{**row, "path": printable(path)} for path, row in self._measures.items()]
 
 
 def read_model(folder: Path, trust: Sequence[str] = ()) -> Model:
@@ -90,7 +87,7 @@ def read_model(folder: Path, trust: Sequence[str] = ()) -> Model:
         names = ", ".join(path.name for path in sections)
         raise ValueError(f"{folder} holds detectors of several sections: name one of {names}")
     folder = sections[0] if sections else folder
-    detector = load(folder, trust)
+    detector = load_scorer(folder, trust)
     return Model(detector, *read_decision(folder / DECISION), profile=Profile.load(folder))
 
 
@@ -100,10 +97,9 @@ def print_rows(model: Model, paths: Sequence[Path], as_json: bool) -> int:
     if not as_json:
         rows.writeheader()
     failed = 0
-    measures = []
+    measures: list[dict[str, Any]] = []
     groups = [paths[i : i + _BATCH] for i in range(0, len(paths), _BATCH)]
-    bar = Console(stderr=True)
-    for group in track(groups, "scoring", console=bar, transient=True, disable=not bar.is_terminal):
+    for group in _tracked(groups):
         # A cache of all groups would fill the memory with features.
         cache = _MeasuringCache(model.channel)
         for path, score in _scored(model, group, cache):
@@ -117,10 +113,20 @@ def print_rows(model: Model, paths: Sequence[Path], as_json: bool) -> int:
                 else:
                     rows.writerow(row)
         sys.stdout.flush()
-        measures.append(cache.measures)
+        measures += cache.measures
     if model.profile:
-        _warn_of_differences(model.profile, pd.concat(measures))
+        _warn_of_differences(model.profile, measures)
     return failed
+
+
+def _tracked(groups: Sequence[Sequence[Path]]) -> Iterable[Sequence[Path]]:
+    """Show on a terminal how far scoring is, which one group is too few for."""
+    if len(groups) <= 1 or not sys.stderr.isatty():
+        return groups
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(groups, "scoring", console=Console(stderr=True), transient=True)
 
 
 def _row(calibration: Calibration, path: Path, score: float) -> dict[str, Any]:
@@ -133,10 +139,13 @@ def _row(calibration: Calibration, path: Path, score: float) -> dict[str, Any]:
     }
 
 
-def _warn_of_differences(profile: Profile, measures: pd.DataFrame) -> None:
+def _warn_of_differences(profile: Profile, measures: Sequence[Mapping[str, Any]]) -> None:
     """Warn of recordings that differ from the training clips in bandwidth, level or length."""
-    for difference in profile.differences(measures) if len(measures) else ():
-        which = measures.loc[difference.which, "path"].tolist()
+    if not measures:
+        return
+    columns = {name: [row[name] for row in measures] for name in measures[0]}
+    for difference in profile.differences(columns):
+        which = list(itertools.compress(columns["path"], difference.which))
         what = f"{len(which)} of {many(len(measures), 'recording')}: {difference.message}"
         print(f"WARNING {what} ({named(which)})", file=sys.stderr)
 

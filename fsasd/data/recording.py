@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
-from scipy import signal
 
 from fsasd.data import containers
 from fsasd.data.audio_files import printable
@@ -315,6 +314,9 @@ def _resample(waveform: np.ndarray, rate: int, path: Path) -> np.ndarray:
         log.info(
             "%s and others have %d Hz: resampling to %d Hz", printable(path), rate, SAMPLE_RATE
         )
+    # Most recordings have the rate that is wanted, and the import takes longer than to read one.
+    from scipy import signal
+
     divisor = math.gcd(rate, SAMPLE_RATE)
     up, down = SAMPLE_RATE // divisor, rate // divisor
     taps, delay = _low_pass(up, down)
@@ -330,6 +332,8 @@ def _low_pass(up: int, down: int) -> tuple[np.ndarray, int]:
     ``resample_poly`` seconds and hundreds of megabytes. It is a smooth curve: interpolated from
     fewer taps, it is the same to -100 dB.
     """
+    from scipy import signal
+
     band = max(up, down)
     fine = min(band, 4096)
     curve = signal.firwin(2 * _ZEROS * fine + 1, 1 / fine, window=("kaiser", 5.0))

@@ -20,8 +20,8 @@ from sklearn.base import clone
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips, FeatureCache, PooledOnce
 from fsasd.data.names import SectionId
+from fsasd.detection.decision import DECISION, DECISION_FORMAT, read_decision
 from fsasd.detectors.base import Detector, Params, require_finite
-from fsasd.detectors.saved import NotAModelError, read_json
 from fsasd.evaluation.calibration import FALSE_ALARM_RATE, Calibration
 from fsasd.evaluation.folds import recording_groups
 from fsasd.evaluation.metrics import SectionMetrics, section_metrics
@@ -39,12 +39,6 @@ from fsasd.selection.settings import title
 from fsasd.selection.significance import WIDE_GAP
 
 log = logging.getLogger(__name__)
-
-DECISION = "decision.json"
-"""Beside a saved detector: its calibration, and which channel of recordings it is given."""
-
-DECISION_FORMAT = 2
-"""Of that file, raised when what it holds changes."""
 
 MODEL = "model"
 """Folder of a saved detection that holds the detector and its decision."""
@@ -350,39 +344,6 @@ def require_clips(train: Clips, test: Clips) -> None:
             f"{name}: expected normal training clips and test clips, found {len(train)} and "
             f"{len(test)}"
         )
-
-
-def read_decision(path: Path) -> tuple[Calibration, int | str | None]:
-    """Read what a run left beside a saved detector.
-
-    Returns:
-        Its calibration, and which channel of recordings with several it is given.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        NotAModelError: It is damaged, or of another version of fsasd.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: it holds the threshold of the detector")
-    about = read_json(path)
-    if about.get("format") != DECISION_FORMAT:
-        raise NotAModelError(
-            path,
-            f"expected format {DECISION_FORMAT}, found {about.get('format', 'none')}: it was "
-            "written by another version of fsasd, or is no decision of it. Run the stage detect "
-            "anew",
-        )
-    expected = {"format", "channel", "threshold", "false_alarm_rate", "held_out", "odd"}
-    if set(about) != expected:
-        odd = ", ".join(sorted(set(about) ^ expected))
-        raise NotAModelError(path, f"expected the keys {', '.join(sorted(expected))}: see {odd}")
-    channel = about["channel"]
-    if channel is not None and (isinstance(channel, bool) or not isinstance(channel, (int, str))):
-        raise NotAModelError(path, f"expected a number or a name as 'channel', found {channel!r}")
-    try:
-        return Calibration.from_described(about), channel
-    except ValueError as error:
-        raise NotAModelError(path, error) from error
 
 
 def _score_ms(detector: Detector, test: Clips) -> float:

@@ -16,7 +16,8 @@ from sklearn.covariance import LedoitWolf
 
 from fsasd.detectors.bank import Bank, unit
 from fsasd.detectors.base import TooFewClipsError
-from fsasd.detectors.gaussian_mixture import component_log_density, fit_gaussian_mixtures
+from fsasd.detectors.densities import component_log_density
+from fsasd.detectors.gaussian_mixture import fit_gaussian_mixtures
 
 Arrays = dict[str, np.ndarray]
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fsasd.detectors.stacking import TooFewClipsError
+
 _CHUNK = 2**24
 """Distances held at a time."""
 
@@ -81,3 +83,71 @@ class Bank:
 
     def _offsets(self, points: np.ndarray) -> np.ndarray:
         return (points - self._centre).astype(np.float32)
+
+
+class Banks:
+    """The normal clips of a k-NN detector, in one bank or in one per domain.
+
+    Args:
+        points: (n, d) float64, those of one bank contiguous.
+        sizes: Number of points of each bank.
+        density: (n,) divisors of the distances to each point.
+        metric: ``euclidean``, or ``cosine``: of unit vectors.
+
+    >>> banks = Banks(np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([1, 1]), np.ones(2), "euclidean")
+    >>> banks.scores(np.array([[3.0, 3.0]]), k=1).tolist()
+    [1.0]
+    """
+
+    def __init__(
+        self, points: np.ndarray, sizes: np.ndarray, density: np.ndarray, metric: str
+    ) -> None:
+        self.sizes, self.metric = sizes, metric
+        units = density if metric == "cosine" else density**2
+        stops = np.cumsum(sizes)[:-1]
+        splits = zip(np.split(points, stops), np.split(units, stops), strict=True)
+        self._banks = [Bank(some, unit) for some, unit in splits]
+
+    def require(self, k: int) -> None:
+        """Raise if there is no k-th neighbour.
+
+        Raises:
+            TooFewClipsError: ``k`` is above the number of normal clips.
+            ValueError: ``k`` is less than 1.
+        """
+        require_k(k)
+        require_neighbours(k, self.sizes)
+
+    def normalised(self, points: np.ndarray) -> np.ndarray:
+        """Return points as those of the banks are."""
+        return normalised(points, self.metric)
+
+    def scores(self, points: np.ndarray, k: int) -> np.ndarray:
+        """Return the distances of (m, d) points to the k-th neighbour, in the nearest bank."""
+        # The k-th neighbour of each bank, by distances that are normalised by its local density.
+        squared = [bank.nearest(points, k)[:, -1] for bank in self._banks]
+        return distance(np.min(squared, axis=0), self.metric)
+
+
+def distance(squared: np.ndarray, metric: str) -> np.ndarray:
+    """Return distances, given squared Euclidean ones."""
+    # For unit vectors, 1 - cos is half of the squared distance.
+    return squared / 2 if metric == "cosine" else np.sqrt(squared)
+
+
+def normalised(points: np.ndarray, metric: str) -> np.ndarray:
+    """Return points whose Euclidean distances are those of the metric."""
+    return unit(points) if metric == "cosine" else points
+
+
+def require_k(k: int) -> None:
+    """Raise a ``ValueError`` if ``k`` is less than 1."""
+    if k < 1:
+        raise ValueError(f"k: expected 1 or more, found {k}")
+
+
+def require_neighbours(k: int, sizes: np.ndarray) -> None:
+    """Raise a ``TooFewClipsError`` if a bank has fewer than ``k`` points."""
+    if k > sizes.min():
+        where = "" if len(sizes) == 1 else " in each domain"
+        raise TooFewClipsError(f"k={k} neighbours need as many clips{where}, found {sizes.min()}")

@@ -13,13 +13,10 @@ from sklearn.base import BaseEstimator, clone
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips
 from fsasd.detectors.saved import ARRAYS, SETTINGS, NotAModelError, Saved, read
+from fsasd.detectors.stacking import TooFewClipsError as TooFewClipsError
 from fsasd.settings.objects import by_name, described, owner, rebuilt, replaced
 
 Params = Mapping[str, Any]
-
-
-class TooFewClipsError(ValueError):
-    """There are too few clips to fit a detector with its settings."""
 
 
 class Detector(BaseEstimator, abc.ABC):
@@ -236,7 +233,11 @@ def load(
         NotAModelError: A file is damaged, or names a class that is not trusted or not allowed.
     """
     folder = Path(folder)
-    saved = read(folder, _folders(shared))
+    return restored(read(folder, _folders(shared)), folder, trust)
+
+
+def restored(saved: Saved, folder: Path, trust: Iterable[str] = ()) -> Detector:
+    """Create the detector of what was read from a folder (see ``load``)."""
     tree: dict[str, Any] = {}
     for name, array in saved.arrays.items():
         *path, last = name.split("/")
@@ -277,18 +278,6 @@ def require_finite(scores: np.ndarray, clips: Clips) -> None:
             f"{printable(clips[first].path)}: expected a finite anomaly score, found "
             f"{values[~np.isfinite(values)][0]}{more}"
         )
-
-
-def stack(features: Iterable[np.ndarray]) -> np.ndarray:
-    """Return float64 (n, ...) of equally shaped features.
-
-    Raises:
-        TooFewClipsError: There are none.
-    """
-    rows = list(features)
-    if not rows:
-        raise TooFewClipsError("expected at least 1 clip, found 0")
-    return np.stack(rows).astype(np.float64)
 
 
 def _saved(value: Any, name: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:

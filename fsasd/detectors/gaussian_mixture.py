@@ -8,9 +8,8 @@ is summed only over clips whose responsibility is not negligible.
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -20,9 +19,9 @@ from scipy.linalg.lapack import dtrtri
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from fsasd.detectors.densities import Array, component_log_density, log_density, require_grid
 from fsasd.runtime.threads import one_blas_thread, thread_pool
 
-Array = NDArray[np.float64]
 Covariance = Literal["full", "shrunk"]
 
 CLIPS_PER_BIN = 2
@@ -36,8 +35,6 @@ spread several times as widely as with a shrunk covariance, and AUC is lost.
 _EMPTY = 10 * np.finfo(np.float64).eps
 # Responsibilities below this change no sum in float64, not even beside _EMPTY.
 _NEGLIGIBLE = math.exp(-80)
-# Columns of a triangular factor per product: with fewer, calls cost more than skipped zeros save.
-_BLOCK = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,33 +80,8 @@ class GaussianMixtures:
         return n_components * (n_bins**2 + n_bins + 1)
 
     def component_log_density(self, X: ArrayLike) -> Array:
-        """Log density of every clip under every component, without the mixture weights.
-
-        TWFR-GMM's anomaly score is ``-component_log_density(X).max(axis=-1)``.
-
-        Args:
-            X: (G, m, d), m clips for each grid point.
-
-        Returns:
-            (G, m, K), natural logarithm.
-
-        Raises:
-            ValueError: if the grid or the dimension is not the fitted one, or X is not finite.
-        """
+        """Return (G, m, K) of X (G, m, d): see ``densities.component_log_density``."""
         return component_log_density(self.means, self.precision_cholesky, X)
-
-
-def component_log_density(means: Array, precision_cholesky: Array, X: ArrayLike) -> Array:
-    """``GaussianMixtures.component_log_density`` of the two arrays that it depends on."""
-    X = _grid(X)
-    n_points, _, n_bins = means.shape
-    if (len(X), X.shape[2]) != (n_points, n_bins):
-        raise ValueError(
-            f"expected X of shape ({n_points}, clips, {n_bins}) as fitted, got {X.shape}"
-        )
-    with _threads() as threads:
-        densities = threads.map(_log_density, X, means, precision_cholesky)
-        return np.stack([density.T for density in densities])
 
 
 def suitable_covariance(labels: NDArray[np.integer], n_bins: int) -> Covariance:
@@ -172,7 +144,7 @@ def fit_gaussian_mixtures(
     >>> np.allclose(mixtures.means[:, 0], X.mean(axis=1))
     True
     """
-    X = _grid(X)
+    X = require_grid(X)
     if n_components < 1 or X.shape[1] < n_components:
         raise ValueError(
             f"expected 1 <= n_components <= clips, got n_components={n_components} "
@@ -211,7 +183,8 @@ def fit_gaussian_mixtures(
             ) from error
 
     fits: list[Future[_Fit]] = []
-    with _threads() as threads:
+    # Many small problems are faster with one BLAS thread each than one by one with all threads.
+    with one_blas_thread(), thread_pool("gmm") as threads:
         for point in range(len(X)):
             fits.append(threads.submit(fit, point))
     *arrays, _ = zip(*(future.result() for future in fits), strict=True)
@@ -247,7 +220,7 @@ def _expectation_maximisation(
     lower_bound = -math.inf
     for n_iter in range(1, max_iter + 1):
         previous = lower_bound
-        joint = _log_density(x, means, factors) + np.log(weights)[:, None]
+        joint = log_density(x, means, factors) + np.log(weights)[:, None]
         peak = joint.max(axis=0)
         responsibility = np.exp(joint - peak)
         total = responsibility.sum(axis=0)
@@ -301,45 +274,6 @@ def _shrink(covariance: Array, count: float) -> Array:
     spread = (count + 1) * (power - scale**2 / n_bins)
     amount = 1.0 if spread == 0 else min((power + scale**2) / spread, 1.0)
     return (1 - amount) * covariance + amount * scale * np.eye(n_bins)
-
-
-def _log_density(x: Array, means: Array, factors: Array) -> Array:
-    """(K, n) from x (n, d), means (K, d) and Cholesky factors of the precisions (K, d, d)."""
-    n_bins = x.shape[1]
-    density = np.empty((len(means), len(x)))
-    whitened = np.empty_like(x)
-    for k, (mean, factor) in enumerate(zip(means, factors, strict=True)):
-        # The factor is upper triangular: its columns up to stop are 0 below row stop.
-        for start in range(0, n_bins, _BLOCK):
-            stop = min(start + _BLOCK, n_bins)
-            columns = factor[:stop, start:stop]
-            np.matmul(x[:, :stop], columns, out=whitened[:, start:stop])
-        whitened -= mean @ factor
-        density[k] = -0.5 * np.einsum("nd,nd->n", whitened, whitened)
-        density[k] += np.log(factor.diagonal()).sum() - 0.5 * n_bins * math.log(2 * math.pi)
-    return density
-
-
-@contextmanager
-def _threads() -> Iterator[ThreadPoolExecutor]:
-    # Many small problems are faster with one BLAS thread each than one by one with all threads.
-    with one_blas_thread(), thread_pool("gmm") as threads:
-        yield threads
-
-
-def _grid(X: ArrayLike) -> Array:
-    X = np.asarray(X, dtype=np.float64)
-    if X.ndim != 3 or 0 in X.shape:
-        raise ValueError(f"expected a non-empty X of shape (grid, clips, bins), got {X.shape}")
-    # A sum is as good a test, and faster by far: any value that is not finite makes it so.
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = X.sum()
-    if not np.isfinite(total) and not (finite := np.isfinite(X).all(axis=2)).all():
-        point, clip = np.argwhere(~finite)[0]
-        raise ValueError(
-            f"X is not finite at grid point {point}, clip {clip} ({(~finite).sum()} such rows)"
-        )
-    return X
 
 
 def _starts(start: ArrayLike, shape: tuple[int, ...], n_components: int) -> NDArray[np.int64]:

@@ -9,10 +9,18 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
-from fsasd.detectors.bank import Bank, unit
+from fsasd.detectors.bank import (
+    Bank,
+    Banks,
+    distance,
+    normalised,
+    require_k,
+    require_neighbours,
+)
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.domains import Domains, banks, n_missing_target_clips, smote
 from fsasd.detectors.representations import TimeStatistics, count_parameters
+from fsasd.detectors.scorers import NeighbourScorer
 
 
 class KNN(Detector):
@@ -70,7 +78,7 @@ class KNN(Detector):
             raise ValueError(f"metric '{self.metric}': expected 'euclidean' or 'cosine'")
         if self.density < 0:
             raise ValueError(f"density: expected 0 or more, found {self.density}")
-        self._require_k()
+        require_k(self.k)
         points, bank = self._points(clips), banks(clips, self.domains)
         if count := n_missing_target_clips(clips.domains, self.smote):
             target = clips.domains == "target"
@@ -81,7 +89,7 @@ class KNN(Detector):
         order = np.argsort(bank, kind="stable")
         self.points_ = points[order]
         self.sizes_ = np.bincount(bank)
-        self._require_neighbours()
+        require_neighbours(self.k, self.sizes_)
         self.density_ = self._local_density()
         self._restored()
         return self
@@ -94,21 +102,12 @@ class KNN(Detector):
             ValueError: ``k`` was set to less than 1.
         """
         check_is_fitted(self)
-        self._require_k()
-        self._require_neighbours()
-        points = self._points(clips)
-        # The k-th neighbour of each bank, by distances that are normalised by its local density.
-        squared = [bank.nearest(points, self.k)[:, -1] for bank in self._banks]
-        return self._distance(np.min(squared, axis=0))
+        return NeighbourScorer(self.representation, self._banks, self.k).score(clips)
 
     def n_parameters(self) -> int:
         """Return the number of values in the bank, and of an encoder's parameters."""
         check_is_fitted(self)
         return self.points_.size + count_parameters(self.representation)
-
-    def _distance(self, squared: np.ndarray) -> np.ndarray:
-        # For unit vectors, 1 - cos is half of the squared distance.
-        return squared / 2 if self.metric == "cosine" else np.sqrt(squared)
 
     def _local_density(self) -> np.ndarray:
         if not self.density:
@@ -118,30 +117,16 @@ class KNN(Detector):
             raise TooFewClipsError("the density around a normal clip needs 2 clips, found 1")
         # The nearest is the clip itself, or a copy of it.
         squared = Bank(self.points_).nearest(self.points_, count + 1)[:, 1:]
-        density = self._distance(squared).mean(axis=1)
+        density = distance(squared, self.metric).mean(axis=1)
         # Copies of a clip have distance 0 to their neighbours.
         positive = density[density > 0]
         return np.maximum(density, positive.min() if positive.size else 1.0)
 
     def _restored(self) -> None:
-        units = self.density_ if self.metric == "cosine" else self.density_**2
-        stops = np.cumsum(self.sizes_)[:-1]
-        splits = zip(np.split(self.points_, stops), np.split(units, stops), strict=True)
-        self._banks = [Bank(points, unit) for points, unit in splits]
+        self._banks = Banks(self.points_, self.sizes_, self.density_, self.metric)
 
     def _points(self, clips: Clips) -> np.ndarray:
         return self._normalised(self.representation(clips))
 
     def _normalised(self, points: np.ndarray) -> np.ndarray:
-        return unit(points) if self.metric == "cosine" else points
-
-    def _require_k(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k: expected 1 or more, found {self.k}")
-
-    def _require_neighbours(self) -> None:
-        if self.k > self.sizes_.min():
-            where = "" if len(self.sizes_) == 1 else " in each domain"
-            raise TooFewClipsError(
-                f"k={self.k} neighbours need as many clips{where}, found {self.sizes_.min()}"
-            )
+        return normalised(points, self.metric)

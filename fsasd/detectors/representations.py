@@ -16,8 +16,8 @@ import numpy as np
 
 from fsasd.data.clips import Clips, FrontEnd
 from fsasd.data.log_mel import LogMel
-from fsasd.detectors.base import stack
-from fsasd.detectors.twfr_gmm import twfr
+from fsasd.detectors.stacking import stack
+from fsasd.detectors.time_weighting import twfr
 
 
 @dataclass(frozen=True)

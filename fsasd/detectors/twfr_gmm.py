@@ -6,9 +6,8 @@ sound detection" (ICASSP 2023), github.com/liuyoude/TWFR-GMM.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -26,55 +25,8 @@ from fsasd.detectors.gaussian_mixture import (
     suitable_covariance,
 )
 from fsasd.detectors.order import canonical_order
-
-
-def time_weights(r: float | Sequence[float], frames: int) -> np.ndarray:
-    """Return the (len(r), frames) weights r^(n-1) / sum_k r^(k-1) of frames in descending order.
-
-    0^0 is 1: r=0 is max pooling, r=1 average pooling, r>1 gives the quiet frames more weight.
-
-    >>> time_weights([0.0, 1.0], 4)
-    array([[1.  , 0.  , 0.  , 0.  ],
-           [0.25, 0.25, 0.25, 0.25]])
-    """
-    return _time_weights(tuple(np.atleast_1d(r).astype(float).tolist()), frames).copy()
-
-
-def twfr(log_mel: np.ndarray, r: float | Sequence[float]) -> np.ndarray:
-    """Return the (len(r), n_mels) representations sort(X) . w(r) of a (n_mels, frames) log-mel.
-
-    >>> twfr(np.array([[1.0, 3.0, 2.0]]), [0.0, 1.0])
-    array([[3.],
-           [2.]])
-    """
-    return _TimeWeighted(LogMel.twfr(), (tuple(np.atleast_1d(r).tolist()),)).pool(log_mel)
-
-
-@dataclass(frozen=True)
-class _TimeWeighted:
-    """Log-mels pooled by several time weights (``clips.Pooled``), of which frames are sorted once.
-
-    Args:
-        front_end: Waveform -> (n_mels, frames).
-        groups: Values of r; those of a group are one matrix product, on whose size last bits
-            depend.
-    """
-
-    front_end: LogMel
-    groups: tuple[tuple[float, ...], ...]
-
-    def pool(self, log_mel: np.ndarray) -> np.ndarray:
-        """Return the representations of all groups, one after the other: (r, n_mels)."""
-        descending = np.sort(log_mel, axis=1)[:, ::-1].astype(np.float64)
-        frames = log_mel.shape[1]
-        return np.concatenate([_time_weights(r, frames) @ descending.T for r in self.groups])
-
-
-@functools.lru_cache(maxsize=64)
-def _time_weights(r: tuple[float, ...], frames: int) -> np.ndarray:
-    powers = np.power(np.array(r)[:, None], np.arange(frames, dtype=np.float64))
-    return powers / powers.sum(axis=1, keepdims=True)
-
+from fsasd.detectors.scorers import MixtureScorer, mixture_scores
+from fsasd.detectors.time_weighting import TimeWeighting, at_points
 
 STEP = 0.05
 """Step along r from one mixture to the next, which starts from its responsibilities."""
@@ -139,7 +91,10 @@ class TWFRGMM(Detector):
 
     def score(self, clips: Clips) -> np.ndarray:
         """Return -max_k log N_k of each clip."""
-        return _scores(self.mixture, _of_points(self._pooled(clips, [self.r]), slice(-1, None)))[0]
+        mixture = self.mixture
+        return MixtureScorer(
+            self._representation([self.r]), mixture.means, mixture.precision_cholesky
+        ).score(clips)
 
     def resolved_params(self) -> dict[str, Any]:
         """Return the covariance that ``auto`` chose."""
@@ -175,21 +130,20 @@ class TWFRGMM(Detector):
             detector = clone(self).set_params(**others)
             r = [float(grid[i].get("r", self.r)) for i in members]
             mixtures = detector._mixtures(fit_clips, r)
-            pooled = detector._pooled(score_clips, r)
-            scores = _scores(mixtures, _of_points(pooled, slice(-len(r), None)))
+            pooled = score_clips.pooled(detector._representation(r))
+            scores = _scores(mixtures, at_points(pooled, slice(-len(r), None)))
             rows |= dict(zip(members, scores, strict=True))
         return np.stack([rows[i] for i in range(len(grid))])
 
-    def _pooled(self, clips: Clips, r: Sequence[float], to_fit: bool = False) -> list[np.ndarray]:
-        """Return the representations of each clip: those of the path along r first, of r last.
+    def _representation(self, r: Sequence[float], to_fit: bool = False) -> TimeWeighting:
+        """Return what represents each clip: by the path along r first, by r last.
 
         For one value of r there are both, so that a clip that is held out of one fold and fitted in
         the others is represented once. Of a grid, which is long, there is only what is asked for.
         """
         path, values = tuple(_path(r)[0]), tuple(map(float, r))
         groups = (path, values) if len(r) == 1 else (path if to_fit else values,)
-        representation = _TimeWeighted(LogMel.twfr(self.max_seconds), tuple(dict.fromkeys(groups)))
-        return clips.pooled(representation)
+        return TimeWeighting(LogMel.twfr(self.max_seconds), tuple(dict.fromkeys(groups)))
 
     def _mixtures(self, clips: Clips, r: Sequence[float]) -> GaussianMixtures:
         if min(r) < 0:
@@ -202,10 +156,10 @@ class TWFRGMM(Detector):
             )
         points, after = _path(r)
         mixed = with_mixed_target_clips(clips, self.smote, self.smote_neighbours, self.seed)
-        pooled = self._pooled(clips, r, to_fit=True)
-        pooled += self._pooled(mixed[len(clips) :], r, to_fit=True)
+        representation = self._representation(r, to_fit=True)
+        pooled = clips.pooled(representation) + mixed[len(clips) :].pooled(representation)
         order = canonical_order(np.stack([rows[0] for rows in pooled]))
-        represented = _of_points([pooled[clip] for clip in order], slice(len(points)))
+        represented = at_points([pooled[clip] for clip in order], slice(len(points)))
         start = KMeans(self.n_components, n_init=1, random_state=self.seed).fit(represented[0])
         covariance = self.covariance
         if covariance == "auto":
@@ -248,13 +202,8 @@ def _nearest_step(r: float) -> float:
     return round(1 + STEP * round((r - 1) / STEP), 10)
 
 
-def _of_points(pooled: Sequence[np.ndarray], points: slice) -> np.ndarray:
-    """Return (points, n, n_mels) of the representations of n clips."""
-    return np.stack([rows[points] for rows in pooled], axis=1) if pooled else np.empty((0, 0, 0))
-
-
 def _scores(mixtures: GaussianMixtures, representations: np.ndarray) -> np.ndarray:
-    return -mixtures.component_log_density(representations).max(axis=-1)
+    return mixture_scores(mixtures.means, mixtures.precision_cholesky, representations)
 
 
 def _group_by_r(grid: Sequence[Params]) -> list[tuple[dict[str, Any], list[int]]]:

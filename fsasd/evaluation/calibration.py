@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats.distributions import rv_frozen
 
+from fsasd.evaluation.gamma import Gamma
 from fsasd.evaluation.oddness import odd_scores
 from fsasd.evaluation.thresholds import fitted_gamma, gamma_threshold
 
@@ -38,6 +37,8 @@ class Calibration:
             probability.
         false_alarm_rate: Share of normal clips to be called anomalous, in (0, 1).
         threshold: A clip scored above it is called anomalous.
+        gamma: Distribution that tail probabilities come from; ``None`` with fewer than
+            ``MIN_FITTED`` normal clips, or where none fits.
 
     >>> scores = {f"{i}.wav": float(i) for i in range(9)}
     >>> calibration = Calibration.of(scores, ["source"] * 9, [None] * 9)
@@ -51,6 +52,7 @@ class Calibration:
     odd: tuple[str, ...]
     false_alarm_rate: float
     threshold: float
+    gamma: Gamma | None = None
 
     @classmethod
     def of(
@@ -73,7 +75,10 @@ class Calibration:
         """
         odd = odd_scores(list(held_out.values()), domains, states)
         names = tuple(name for name, is_odd in zip(held_out, odd, strict=True) if is_odd)
-        return cls(held_out, names, FALSE_ALARM_RATE, math.nan).at(false_alarm_rate)
+        calibration = cls(held_out, names, FALSE_ALARM_RATE, math.nan)
+        normal = calibration.normal
+        gamma = fitted_gamma(normal) if len(normal) >= MIN_FITTED else None
+        return replace(calibration, gamma=gamma).at(false_alarm_rate)
 
     def at(self, false_alarm_rate: float) -> Self:
         """Return the same with the threshold of another false-alarm rate.
@@ -115,9 +120,9 @@ class Calibration:
             raise ValueError(
                 f"scores: expected finite numbers, found {scores[~np.isfinite(scores)]}"
             )
-        if self._fitted is not None:
+        if self.gamma is not None:
             # A gamma distribution's tail soon has no float64 left.
-            return np.maximum(self._fitted.sf(scores), np.finfo(float).tiny)
+            return np.maximum(self.gamma.tail(scores), np.finfo(float).tiny)
         normal = np.sort(self.normal)
         as_high = len(normal) - np.searchsorted(normal, scores, side="left")
         return (1 + as_high) / (1 + len(normal))
@@ -149,6 +154,7 @@ class Calibration:
             "false_alarm_rate": self.false_alarm_rate,
             "held_out": dict(self.held_out),
             "odd": list(self.odd),
+            "gamma": None if self.gamma is None else self.gamma._asdict(),
         }
 
     @classmethod
@@ -171,11 +177,7 @@ class Calibration:
             raise ValueError(
                 f"expected 2 clips or more that are not odd, found {len(odd)} odd of {len(scores)}"
             )
-        return cls(scores, tuple(map(str, odd)), rate, threshold)
-
-    @cached_property
-    def _fitted(self) -> rv_frozen | None:
-        return fitted_gamma(self.normal) if len(self.normal) >= MIN_FITTED else None
+        return cls(scores, tuple(map(str, odd)), rate, threshold, _gamma(about.get("gamma")))
 
 
 def require_rate(false_alarm_rate: float) -> None:
@@ -190,6 +192,19 @@ def require_rate(false_alarm_rate: float) -> None:
             "false-alarm rate: expected the share of normal clips to be called anomalous, in "
             f"(0, 1), found {false_alarm_rate!r}"
         )
+
+
+def _gamma(about: Any) -> Gamma | None:
+    if about is None:
+        return None
+    if not isinstance(about, dict) or set(about) != set(Gamma._fields):
+        raise ValueError(
+            f"expected {', '.join(Gamma._fields)} or null as 'gamma', found {about!r:.60}"
+        )
+    gamma = Gamma(**{name: _number(about, name) for name in Gamma._fields})
+    if gamma.shape <= 0 or gamma.scale <= 0:
+        raise ValueError(f"expected a shape and a scale above 0 as 'gamma', found {about!r:.90}")
+    return gamma
 
 
 def _number(about: Mapping[str, Any], name: str) -> float:

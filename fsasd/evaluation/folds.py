@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 Split = tuple[NDArray[np.int_], NDArray[np.int_]]
@@ -25,6 +24,8 @@ def recording_groups(recordings: Iterable[str | float | None]) -> NDArray[np.int
     >>> recording_groups(["a", None, "a"]), recording_groups(["a", "b", None, None])
     (array([0, 1, 0]), None)
     """
+    import pandas as pd
+
     keys = [(row, None) if pd.isna(name) else (0, name) for row, name in enumerate(recordings)]
     numbers: dict[tuple[int, str | float | None], int] = {}
     groups = [numbers.setdefault(key, len(numbers)) for key in keys]

@@ -11,11 +11,9 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
-from scipy.stats.distributions import rv_frozen
-from sklearn.base import clone
 
 from fsasd.evaluation.folds import Split, split_folds
+from fsasd.evaluation.gamma import Gamma
 from fsasd.runtime.threads import one_blas_thread, thread_pool
 
 logger = logging.getLogger(__name__)
@@ -80,7 +78,9 @@ def gamma_threshold(scores: ArrayLike, quantile: float = 0.9, *, warn: bool = Tr
         raise ValueError(f"quantile: expected a fraction in (0, 1), found {quantile}")
     fitted = fitted_gamma(scores, quantile)
     if fitted is not None:
-        return float(fitted.ppf(quantile))
+        from scipy import stats
+
+        return float(stats.gamma.ppf(quantile, *fitted))
     empirical = float(np.quantile(scores, quantile))
     if warn and scores.min() < scores.max():
         logger.warning(
@@ -90,7 +90,7 @@ def gamma_threshold(scores: ArrayLike, quantile: float = 0.9, *, warn: bool = Tr
     return empirical
 
 
-def fitted_gamma(scores: ArrayLike, quantile: float = 0.9) -> rv_frozen | None:
+def fitted_gamma(scores: ArrayLike, quantile: float = 0.9) -> Gamma | None:
     """Gamma distribution of anomaly scores, by the official maximum-likelihood fit.
 
     Args:
@@ -104,7 +104,8 @@ def fitted_gamma(scores: ArrayLike, quantile: float = 0.9) -> rv_frozen | None:
         ValueError: Fewer than 2 scores, or a score that is not finite.
 
     >>> scores = np.random.default_rng(0).gamma(3.0, 2.0, size=2000)
-    >>> round(float(fitted_gamma(scores).mean()))
+    >>> fitted = fitted_gamma(scores)
+    >>> round(fitted.location + fitted.shape * fitted.scale)
     6
     """
     scores = np.asarray(scores, dtype=float)
@@ -114,13 +115,15 @@ def fitted_gamma(scores: ArrayLike, quantile: float = 0.9) -> rv_frozen | None:
         raise ValueError(f"scores: expected finite numbers, found {scores[~np.isfinite(scores)]}")
     if scores.min() == scores.max():
         return None
+    # Its import takes a second of a command that may only score.
+    from scipy import stats
+
     try:
         # Degenerate samples make scipy divide by 0 on its way; the result is judged afterwards.
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            shape, location, scale = stats.gamma.fit(scores)
-            fitted = stats.gamma(shape, loc=location, scale=scale)
-            threshold = float(fitted.ppf(quantile))
+            fitted = Gamma(*map(float, stats.gamma.fit(scores)))
+            threshold = float(stats.gamma.ppf(quantile, *fitted))
     except (stats.FitError, ValueError, ArithmeticError):
         return None
     return fitted if _plausible(scores, threshold, quantile) else None
@@ -164,6 +167,8 @@ def held_out_scores(
     >>> held_out_scores(FromMean(), np.array([0.0, 1.0, 5.0])).tolist()
     [3.0, 1.5, 4.5]
     """
+    from sklearn.base import clone
+
     if len(clips) < 2:
         raise ValueError(f"clips: expected at least 2 to hold some out, found {len(clips)}")
     if folds < 2:
@@ -193,6 +198,8 @@ def held_out_scores(
 
 
 def _plausible(scores: NDArray[np.float64], threshold: float, quantile: float) -> bool:
+    from scipy import stats
+
     mean, odds = scores.mean(), quantile / (1 - quantile)
     low, high = mean - scores.std() / np.sqrt(odds), mean + scores.std() * np.sqrt(odds)
     if not low <= threshold <= high:  # also when it is NaN

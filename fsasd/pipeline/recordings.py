@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsasd.data.check import find_in_recordings, inspect_once, log_findings
+from fsasd.data.check.findings import find_in_recordings, log_findings
+from fsasd.data.check.inspection import inspect_once
 from fsasd.data.clips import Clips
 from fsasd.data.datamodule import is_trainable
 from fsasd.pipeline.experiment import Experiment

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.names import SectionId
-from fsasd.detection.section import DECISION, read_decision
+from fsasd.detection.decision import DECISION, read_decision
 from fsasd.detectors.saved import NotAModelError
 from fsasd.evaluation.metrics import known_domains
 from fsasd.report import figures, listening

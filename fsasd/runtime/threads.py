@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import joblib
 from threadpoolctl import ThreadpoolController
 
 from fsasd.runtime.malloc import keep_small_blocks
@@ -15,6 +14,9 @@ from fsasd.runtime.malloc import keep_small_blocks
 
 def cores() -> int:
     """Return how many threads may compute at a time: in a worker of joblib, its share."""
+    # Its import would be a fifth of the time of commands that need no threads.
+    import joblib
+
     return joblib.cpu_count()
 
 

@@ -6,16 +6,45 @@ They run before anything is computed, and before an object is created from a fil
 from __future__ import annotations
 
 import inspect
+import math
 import pkgutil
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from sklearn.utils._param_validation import Interval, make_constraint
-
 from fsasd.settings.names import near
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Numbers of a type between two limits, as scikit-learn's, whose import takes a second.
+
+    Attributes:
+        type: ``Integral`` or ``Real``.
+        left: Lower limit.
+        right: Upper limit; infinity if ``None``.
+        closed: Which of the limits belong to it.
+
+    >>> 1.0 in Interval(Real, 0, 1, closed="left"), float("nan") in Interval(Real, 0, None, "left")
+    (False, False)
+    """
+
+    type: type
+    left: float
+    right: float | None
+    closed: Literal["left", "both", "neither"]
+
+    def __contains__(self, value: Any) -> bool:
+        if not isinstance(value, self.type):
+            return False
+        number: Any = value
+        right = math.inf if self.right is None else self.right
+        above = number > self.left if self.closed == "neither" else number >= self.left
+        return bool(above and (number <= right if self.closed == "both" else number < right))
+
 
 _WHOLE_NUMBERS = {
     "accumulate_grad_batches": 1, "at_most": 1, "bands": 1, "batch_size": 1, "blocks": 1,
@@ -172,6 +201,8 @@ def _check_by_sklearn(kind: Any, name: str, value: Any, where: str) -> None:
     wanted = getattr(kind, "_parameter_constraints", {}).get(name, "no_validation")
     if wanted == "no_validation":
         return
+    from sklearn.utils._param_validation import make_constraint
+
     constraints = [make_constraint(one) for one in wanted]
     if not any(constraint.is_satisfied_by(value) for constraint in constraints):
         words = [str(constraint) for constraint in constraints if not constraint.hidden]
@@ -191,7 +222,7 @@ def _fits(value: Any, option: Any) -> bool:
         # It is checked when the object is created from it.
         return option not in _WORDS
     if isinstance(option, Interval):
-        return not isinstance(value, bool) and option.is_satisfied_by(value)
+        return not isinstance(value, bool) and value in option
     if option in (None, types.NoneType):
         return value is None
     if get_origin(option) is Literal:

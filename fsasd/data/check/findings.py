@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,11 @@ from fsasd.data.audio_files import printable
 from fsasd.data.captions import default_captions
 from fsasd.data.check.likeness import Profile
 from fsasd.data.check.measures import SILENT
+from fsasd.data.check.wording import many, named
 from fsasd.data.recording import SAMPLE_RATE
 
 if TYPE_CHECKING:
     from fsasd.data.datamodule import FirstShotDataModule
-
-SHOWN = 3
-"""Files that a message names."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +62,6 @@ def log_findings(findings: Iterable[Finding], log: logging.Logger) -> None:
         level = logging.ERROR if finding.level == "error" else logging.WARNING
         names = named([Path(path).name for path in finding.paths])
         log.log(level, "%s: %s (%s)", finding.machine, finding.message, names)
-
-
-def many(number: int, noun: str) -> str:
-    """Write a count with its noun in singular or plural.
-
-    >>> many(1, "clip"), many(2, "clip")
-    ('1 clip', '2 clips')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def named(files: Sequence[str]) -> str:
-    """List the first files by name, and the number of the others.
-
-    >>> named(["a.wav", "b.wav", "c.wav", "d.wav"])
-    'a.wav, b.wav, c.wav and 1 more'
-    """
-    more = len(files) - SHOWN
-    return ", ".join(files[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _of_files(recordings: pd.DataFrame) -> Iterator[Finding]:

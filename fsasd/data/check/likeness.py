@@ -9,16 +9,18 @@ faults of real machines cause (docs/data.md).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from fsasd.data.check.measures import BANDS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PROFILE = "recordings.json"
 """File beside a saved detector: its training recordings' ``Profile``."""
@@ -84,6 +86,7 @@ class Profile:
     def of(cls, recordings: pd.DataFrame) -> Profile | None:
         """Summarise recordings that were decoded (see ``inspect``); ``None`` if none has a sound.
 
+        >>> import pandas as pd
         >>> silence = pd.DataFrame({"seconds": [1.0], "silent": True, "level": -160.0})
         >>> Profile.of(silence) is None
         True
@@ -122,19 +125,23 @@ class Profile:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: expected a profile of recordings: {error}") from error
 
-    def differences(self, recordings: pd.DataFrame) -> Iterator[Difference]:
+    def differences(
+        self, recordings: pd.DataFrame | Mapping[str, Sequence]
+    ) -> Iterator[Difference]:
         """Yield how recordings differ from the training clips.
 
         Args:
-            recordings: ``seconds`` and what ``measures.measure`` returns, a row each.
+            recordings: Columns: ``seconds`` and what ``measures.measure`` returns, a row each.
         """
-        silent = recordings["silent"].eq(True).to_numpy()
-        audible = recordings["level"].notna().to_numpy() & ~silent
-        seconds = recordings["seconds"].to_numpy(float)
+        silent = _true(recordings["silent"])
+        level = np.asarray(recordings["level"], dtype=float)
+        audible = ~np.isnan(level) & ~silent
+        seconds = np.asarray(recordings["seconds"], dtype=float)
+        bands = np.stack([np.asarray(recordings[band], dtype=float) for band in BANDS], axis=1)
         unlike = "unlike the training clips"
         unlike_rows = [
-            *self._bandwidth(recordings[list(BANDS)].to_numpy(float), audible),
-            *self._level(recordings["level"].to_numpy(float), audible),
+            *self._bandwidth(bands, audible),
+            *self._level(level, audible),
             ("length", "less than half as long as all training clips",
              seconds < self.seconds[0] / 2),
             ("length", "more than twice as long as all training clips",
@@ -143,7 +150,7 @@ class Profile:
         if self.silent < _RARE:
             unlike_rows.append(("silent", f"silent, {unlike}", silent))
         if self.clipped < _RARE:
-            clipped = recordings["clipped"].eq(True).to_numpy()
+            clipped = _true(recordings["clipped"])
             unlike_rows.append(("clipped", f"clipped, {unlike}", clipped))
         yield from (Difference(*difference) for difference in unlike_rows if difference[2].any())
 
@@ -214,6 +221,11 @@ def _cutoffs(differences: NDArray) -> NDArray[np.int_]:
         least = np.partition(differences[:, cutoff:], 1, axis=1)[:, 1]
         first[least - usual > BAND_DB] = cutoff
     return first
+
+
+def _true(values: pd.Series | Sequence) -> NDArray[np.bool_]:
+    # Of recordings that were not decoded it is not known.
+    return np.array([value is not None and value == True for value in values], dtype=bool)  # noqa: E712
 
 
 def _range(values: pd.Series) -> tuple[float, float]:

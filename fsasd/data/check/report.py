@@ -15,13 +15,12 @@ from rich.table import Table
 
 from fsasd.data.audio_files import printable
 from fsasd.data.check.findings import (
-    SHOWN,
     Finding,
     find_in_metadata,
     find_in_recordings,
-    many,
 )
 from fsasd.data.check.inspection import inspect
+from fsasd.data.check.wording import SHOWN, many
 from fsasd.data.metadata import MetadataError
 
 if TYPE_CHECKING:
