@@ -65,12 +65,12 @@ def generator():
 
 
 def trainer(folder, callbacks=(), **options):
-    settings = {"max_steps": 2, "val_check_interval": 1, **options}
-    return L.Trainer(
-        accelerator="cpu", devices=1, max_epochs=-1, check_val_every_n_epoch=None,
-        num_sanity_val_steps=0, logger=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=folder, callbacks=list(callbacks), **settings,
-    )  # fmt: skip
+    settings = {
+        "accelerator": "cpu", "devices": 1, "max_epochs": -1, "max_steps": 2,
+        "val_check_interval": 1, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0,
+        "logger": False, "enable_progress_bar": False, "enable_model_summary": False, **options,
+    }  # fmt: skip
+    return L.Trainer(default_root_dir=folder, callbacks=list(callbacks), **settings)
 
 
 def best(**options):

@@ -1,6 +1,7 @@
 """What AudioLDM hears, computed once: mels, moments, crops, the cache, shares of processes."""
 
 import errno
+import io
 import itertools
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fsasd.data import feature_file
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.draws import Draw
 from fsasd.data.log_mel import LogMel
@@ -213,11 +215,16 @@ def test_other_weights_have_other_latents(clips, vae):
 
 
 def test_a_full_disk_leaves_no_half_file_and_says_how_to_go_on(clips, vae, monkeypatch):
-    def full(file, array):
-        file.write(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+    class Full(io.FileIO):
+        def writelines(self, lines):
+            self.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    def opened(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Full(path, "w")
+
+    monkeypatch.setattr(feature_file, "_opened", opened)
     with pytest.raises(OSError, match=r"No space left.*data\.cache.*used again"):
         examples(clips, vae)
     files = {path.name for path in clips.cache.folder.rglob("*") if path.is_file()}

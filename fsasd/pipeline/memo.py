@@ -233,7 +233,8 @@ class Memo:
                 page.write_text(text, encoding="utf-8")
 
     def _is_stored(self, path: Path) -> bool:
-        return path.resolve().is_relative_to(self.store.root)
+        # Of a link that leads to itself, pathlib has no path.
+        return Path(os.path.realpath(path)).is_relative_to(self.store.root)
 
 
 class _Listener(logging.Handler):

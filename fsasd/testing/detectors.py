@@ -20,7 +20,7 @@ import joblib
 import numpy as np
 import soundfile
 import torch
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import ProcessPoolExecutor
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -453,14 +453,22 @@ def check_two_processes_agree(case: DetectorCase) -> None:
     folder = case.folder / "for another process"
     case.fitted.save(folder)
     arguments = clone(case.detector), list(case.train), list(case.test), case.train.cache.channel
-    # One process is used for all checks, as starting it takes most of the time.
-    executor = get_reusable_executor(max_workers=1, timeout=600)
+    executor = _other_process()
     # It may have been started before the module of this detector was importable.
     executor.submit(_import_from, list(sys.path)).result()
     trust = packages(described(case.fitted))
     fitted, loaded = executor.submit(_fit_and_load, *arguments, folder, trust).result()
     _assert_close(fitted, case.scores, "fitting in another process")
     _assert_close(loaded, case.scores, "loading in another process", 1e-6)
+
+
+@functools.cache
+def _other_process() -> ProcessPoolExecutor:
+    """Return one process for all checks, as starting it takes most of the time.
+
+    It is not loky's reusable one, which joblib takes for its own.
+    """
+    return ProcessPoolExecutor(max_workers=1, timeout=600)
 
 
 def _import_from(path: list[str]) -> None:
