@@ -7,13 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from fsasd.pipeline import memo as module
 from fsasd.pipeline.memo import Memo
 from fsasd.pipeline.presence import LOCK, Presence
-from fsasd.pipeline.run_folder import link, note, point
+from fsasd.pipeline.run_folder import UNREADABLE, link, note, point
+from fsasd.report.results import FAILED, Results
 from fsasd.store import verifying
 from fsasd.store.key import Description
 from fsasd.store.provenance import PROVENANCE
@@ -282,6 +284,92 @@ def test_an_equal_command_that_is_at_work_in_the_folder_is_not_disturbed(world):
     with Presence(memo.folder):
         assert not memo.recall()
     assert (memo.folder / "clips.csv").read_text() == "being written"
+
+
+def write(text, folder):
+    (folder / "arrays").write_text(text)
+
+
+def test_sections_with_equally_large_files_get_their_own(world, monkeypatch):
+    # Of files above this size the store compares the size alone.
+    monkeypatch.setattr(module, "HASHED", 1, raising=False)
+    memo, artifacts = world.memo("first"), []
+    for number in (0, 1):
+        wanted = Description("detect", 1, {"k": 1}, section=f"fan section 0{number}")
+        artifact = world.store.build(wanted, partial(write, f"model {number}"))
+        link(artifact, memo.folder, f"models/0{number}")
+        artifacts.append(artifact)
+    memo.remember(artifacts)
+    again = world.memo()
+    assert again.recall()
+    assert [(again.folder / "models" / f"0{n}" / "arrays").read_text() for n in (0, 1)] == [
+        "model 0",
+        "model 1",
+    ]
+
+
+def test_what_an_earlier_run_lacked_in_the_folder_is_no_longer_said(world):
+    world.run()
+    memo = world.memo()
+    for name in (FAILED, UNREADABLE):
+        (memo.folder / name).write_text("machine,section,stage,reason\nfan,00,detect,full\n")
+    assert memo.recall()
+    assert Results(memo.folder).failed.empty
+    assert not (memo.folder / UNREADABLE).exists()
+
+
+def test_a_folder_of_the_store_may_be_a_link_to_another_disk(world):
+    disk = world.root / "disk"
+    disk.mkdir()
+    world.store.root.mkdir()
+    (world.store.root / "detect").symlink_to(disk)
+    first = content(world.run())
+    memo = world.memo()
+    assert memo.recall()
+    assert (memo.folder / "model" / "arrays").read_text() == "arrays"
+    assert content(memo.folder).keys() == first.keys() - {"run.log"}
+
+
+def test_a_link_to_elsewhere_is_not_remembered(world, caplog):
+    memo = world.memo()
+    elsewhere = world.root / "elsewhere"
+    elsewhere.mkdir()
+    point(elsewhere, memo.folder, "model")
+    with caplog.at_level("INFO"):
+        memo.remember([world.build()])
+    assert f"not remembered: {elsewhere} is in no artifact that the run used" in caplog.text
+
+
+def cannot_be_listed(monkeypatch, folder, error):
+    """Let no one list a folder, not even those to whom permissions are nothing."""
+    scandir = os.scandir
+
+    def scan(path):
+        if str(path) == str(folder):
+            raise error
+        return scandir(path)
+
+    monkeypatch.setattr(module.os, "scandir", scan)
+
+
+def test_a_folder_of_the_data_that_may_not_be_listed_counts_by_itself(world, monkeypatch):
+    closed = world.data / "lost+found"
+    closed.mkdir()
+    cannot_be_listed(monkeypatch, closed, PermissionError(13, "Permission denied"))
+    world.run()
+    assert world.memo().recall()
+    closed.chmod(0o750)
+    assert not world.memo("other").recall()
+
+
+def test_data_that_cannot_be_read_are_not_remembered(world, monkeypatch, caplog):
+    gone = FileNotFoundError(2, "No such file or directory")
+    cannot_be_listed(monkeypatch, world.data / "fan", gone)
+    with caplog.at_level("INFO"):
+        world.run()
+        assert not world.memo().recall()
+    assert "the run is not remembered: [Errno 2] No such file or directory" in caplog.text
+    assert not (world.store.root / "memo").exists()
 
 
 ALL_REUSED = """

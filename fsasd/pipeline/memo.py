@@ -29,14 +29,15 @@ from typing import Any
 
 import fsasd
 from fsasd.pipeline.presence import Presence
-from fsasd.pipeline.run_folder import copy, left, point, unlink
+from fsasd.pipeline.run_folder import UNREADABLE, copy, left, point, unlink
 from fsasd.report.heading import PAGE, PAGES, Heading
+from fsasd.report.results import FAILED
 from fsasd.runtime.ranks import several
 from fsasd.settings.code import KEPT_APART, package_code
 from fsasd.settings.objects import packages
 from fsasd.settings.spec import weight_files
 from fsasd.store.key import Description
-from fsasd.store.provenance import HASHED, PROVENANCE, Provenance, versions
+from fsasd.store.provenance import PROVENANCE, Provenance, StoreError, versions
 from fsasd.store.store import Store
 from fsasd.store.verifying import damage_of
 
@@ -88,20 +89,26 @@ class Memo:
         self._experiment = others["choices"].get("experiment")
         self._warnings: list[list[str]] = []
         self._watched: Stats = {}
-        self._usable = _is_usable(settings) and not several()
+        self._named: Stats = {}
         self._description: Description | None = None
-        if self._usable:
+        """None where the run is not one that can be remembered."""
+        if not _is_usable(settings) or several():
+            return
+        try:
             self._named = _named_files(settings, store.root)
-            self._usable = _are_settled(self._named) and not _holds(self._named, folder)
-        if self._usable:
-            about = json.dumps({**settings, **others}, sort_keys=True, default=str)
-            spec = {
-                "settings": json.loads(about.replace(json.dumps(str(folder))[1:-1], _RUN)),
-                "code": _code(settings),
-                "versions": versions(),
-                "files": hashlib.sha256(json.dumps(self._named).encode()).hexdigest(),
-            }
-            self._description = Description("memo", _VERSION, spec)
+        except OSError as error:
+            log.info("the run is not remembered: %s", error)
+            return
+        if not _are_settled(self._named) or _holds(self._named, folder):
+            return
+        about = json.dumps({**settings, **others}, sort_keys=True, default=str)
+        spec = {
+            "settings": json.loads(about.replace(json.dumps(str(folder))[1:-1], _RUN)),
+            "code": _code(settings),
+            "versions": versions(),
+            "files": hashlib.sha256(json.dumps(self._named).encode()).hexdigest(),
+        }
+        self._description = Description("memo", _VERSION, spec)
 
     def recall(self) -> bool:
         """Leave in the run's folder what the run would, if that is known.
@@ -134,11 +141,12 @@ class Memo:
         Args:
             paths: Of recordings; those in the store are verified as artifacts.
         """
-        if not self._usable:
+        if self._description is None:
             return
         other = (str(path.absolute()) for path in paths if not self._is_stored(path))
         self._watched = stats(path for path in other if path not in self._named)
-        self._usable = _are_settled(self._watched)
+        if not _are_settled(self._watched):
+            self._description = None
 
     @contextlib.contextmanager
     def warnings(self) -> Iterator[None]:
@@ -160,7 +168,7 @@ class Memo:
         Args:
             artifacts: All that it used.
         """
-        if not self._usable or self._description is None:
+        if self._description is None:
             return
         used = list(dict.fromkeys(artifacts))
         try:
@@ -178,11 +186,11 @@ class Memo:
     def _write(self, memo: Path, used: list[Path]) -> None:
         sources = _sources(used)
         copies: dict[str, tuple[int, str]] = {}
-        links: dict[str, str] = {}
+        links: dict[str, tuple[int, str]] = {}
         for path in left(self.folder):
             name = path.relative_to(self.folder).as_posix()
             if path.is_symlink():
-                links[name] = str(path.resolve().relative_to(self.store.root))
+                links[name] = _part(path.resolve(), used)
                 continue
             if (source := sources.get(_content(path))) is not None:
                 copies[name] = source
@@ -204,9 +212,12 @@ class Memo:
         """Leave the files of a memo and of its artifacts in the run's folder."""
         self.store.use(self.folder, memo, *artifacts)
         unlink(self.folder)
+        # A run that is remembered lacks nothing; an earlier one in this folder may have.
+        for name in (FAILED, UNREADABLE):
+            (self.folder / name).unlink(missing_ok=True)
         try:
-            for name, target in about["links"].items():
-                point(self.store.root / target, self.folder, name)
+            for name, (artifact, part) in about["links"].items():
+                point(artifacts[artifact] / part, self.folder, name)
             # The list of what is to be taken away when a run is repeated there comes first.
             for source in sorted((memo / _FILES).rglob("*")):
                 if source.is_file():
@@ -328,7 +339,14 @@ def _is_file_name(text: str) -> bool:
 
 
 def _below(path: Path, store: Path) -> Stats:
-    """Return a file, or all files below a folder, those of the store excepted."""
+    """Return a file, or all files below a folder, those of the store excepted.
+
+    Of a folder that may not be listed (``lost+found``) it is the folder itself: were that to
+    change, its times would show it.
+
+    Raises:
+        OSError: A folder has gone meanwhile, or its disk cannot be read.
+    """
     if not path.is_dir():
         return stats([str(path)])
     files: Stats = {}
@@ -341,13 +359,18 @@ def _below(path: Path, store: Path) -> Stats:
         if (status.st_dev, status.st_ino) in seen or os.path.realpath(folder) == str(store):
             continue
         seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if entry.is_dir():
-                        waiting.append(entry.path)
-                    else:
-                        files[entry.path] = _stat(entry.stat())
+        try:
+            with os.scandir(folder) as listed:
+                entries = list(listed)
+        except PermissionError:
+            files[folder] = _stat(status)
+            continue
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.is_dir():
+                    waiting.append(entry.path)
+                else:
+                    files[entry.path] = _stat(entry.stat())
     return files
 
 
@@ -376,16 +399,23 @@ def _is_other(artifact: Path, identity: str) -> bool:
 def _sources(artifacts: list[Path]) -> dict[tuple[int, str], tuple[int, str]]:
     """Return the files of artifacts by their content: number of the artifact, and name in it."""
     return {
-        (file.size, file.sha256 if file.size <= HASHED else Path(name).name): (number, name)
+        (file.size, file.sha256): (number, name)
         for number, artifact in enumerate(artifacts)
         for name, file in Provenance.read(artifact / PROVENANCE).files.items()
     }
 
 
+def _part(path: Path, artifacts: list[Path]) -> tuple[int, str]:
+    """Return which artifact a path is in, by its number, and the name in it."""
+    for number, artifact in enumerate(artifacts):
+        # A folder of the store may be a link to another disk.
+        if path.is_relative_to(artifact.resolve()):
+            return number, path.relative_to(artifact.resolve()).as_posix()
+    raise StoreError(f"{path} is in no artifact that the run used")
+
+
 def _content(path: Path) -> tuple[int, str]:
-    """Return size and content of a file; in place of a large one's content its name, as in use."""
-    size = path.stat().st_size
-    if size > HASHED:
-        return size, path.name
+    """Return size and SHA-256 of a file: models of two sections may well be equally large."""
     with path.open("rb") as file:
-        return size, hashlib.file_digest(file, "sha256").hexdigest()
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+        return os.fstat(file.fileno()).st_size, content
