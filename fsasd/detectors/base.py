@@ -14,6 +14,7 @@ from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips
 from fsasd.detectors.saved import ARRAYS, SETTINGS, NotAModelError, Saved, read
 from fsasd.detectors.stacking import TooFewClipsError as TooFewClipsError
+from fsasd.detectors.stacking import stack as stack
 from fsasd.settings.objects import by_name, described, owner, rebuilt, replaced
 
 Params = Mapping[str, Any]
