@@ -1,6 +1,7 @@
 """Runs and sweeps compared, from the folders that they leave."""
 
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -100,6 +101,42 @@ def test_a_search_has_as_many_jobs_as_trials(tmp_path):
     assert table["overrides"].tolist()[1:] == ["detector.k=range(1,9)"] * 4
 
 
+def test_a_search_that_goes_on_has_repeated_the_jobs_in_which_it_was_killed(tmp_path):
+    write_sweep(tmp_path, None, n_jobs=1)
+    earlier = {"sweep": "2025-01-01T00:00:00+00:00", "overrides": ["k=1"]}
+    for number, state in enumerate(("done", "failed", "interrupted", "running")):
+        job = tmp_path / "earlier" / str(number)
+        write_run(job, [f"k={number}"])
+        write_status(job, number, state, **earlier)
+    # It was killed before the job had a state.
+    (tmp_path / "earlier" / "4" / ".hydra").mkdir(parents=True)
+    write_run(tmp_path / "now" / "0", ["k=2"])
+    write_status(tmp_path / "now" / "0")
+    table = jobs(tmp_path)
+    assert table.set_index("job")["state"].to_dict() == {
+        "earlier/0": "done", "earlier/1": "failed", "now/0": "done",
+    }  # fmt: skip
+    write_status(tmp_path / "earlier" / "1", 1, **earlier)
+    assert compare_runs(tmp_path).exit_code == 0
+    write_status(tmp_path / "now" / "0", 0, "interrupted")
+    assert compare_runs(tmp_path).exit_code == 1
+
+
+def test_runs_that_were_repeated_in_their_folder_are_read_again(tmp_path):
+    write_run(tmp_path / "a", ["k=1"], 3.0)
+    write_run(tmp_path / "b", ["k=2"], 1.0)
+    before = compare_runs(tmp_path, baseline="k=1")
+    assert before.differences["k=2"].value < 0
+    shutil.rmtree(tmp_path / "b")
+    write_run(tmp_path / "b", ["k=2"], 5.0)
+    after = compare_runs(tmp_path, baseline="k=1")
+    assert after.differences["k=2"].value > 0
+    scores = after.machines.set_index("setting")["official"]
+    table = after.table.set_index("k")["official"]
+    assert scores["k=2"] == pytest.approx(table["2"])
+    assert before.differences["k=2"].value < 0
+
+
 def test_a_failed_section_leaves_the_scores_of_its_job_and_setting_undefined(swept):
     folder, official = swept
     failed_section(folder / "10")
@@ -146,7 +183,7 @@ def test_settings_are_those_that_differ(tmp_path):
         overrides = [DATA, f"detector.k={k}", f"seed={number}", f"logger=x{number}"]
         write_run(tmp_path / str(number), [*overrides, f"hydra.job.chdir={number}"])
     groups = settings(jobs(tmp_path))
-    assert [(group.name, group.seeds) for group in groups] == [
+    assert [(group.name, list(group.jobs["seed"])) for group in groups] == [
         ("detector.k=1", ["0", "1"]),
         ("detector.k=2", ["2"]),
     ]

@@ -1,5 +1,6 @@
 """Searches with Optuna: refused before the first trial, killed and resumed."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from fsasd.cli import resolvers, search
+from fsasd.report.runs.status import RUNNING, Status
+from fsasd.store.provenance import StoreError
 
 optuna = pytest.importorskip("optuna")
 
@@ -45,16 +48,15 @@ def begin(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def refused(begin, caplog):
+def refused(begin, capsys):
     """Begin a search that is refused; return what it says."""
 
     def of(*overrides):
-        caplog.clear()
+        capsys.readouterr()
         with pytest.raises(SystemExit, match="1"):
             begin(*overrides)
-        (record,) = (r for r in caplog.records if r.levelname == "ERROR")
-        assert "\n" not in record.getMessage()
-        return record.getMessage()
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
 
     return of
 
@@ -101,6 +103,24 @@ def test_another_command_is_another_study(begin, refused):
     begin(*wider, "hydra.sweeper.study_name=wider")
 
 
+def test_what_a_missing_package_is_needed_for_is_said(refused, monkeypatch):
+    def check(*_):
+        raise ImportError("runner=ray: pip install 'fsasd[ray]'") from ImportError("No module ray")
+
+    monkeypatch.setattr(search, "_check_first_job", check)
+    assert refused(*ASKED) == "runner=ray: pip install 'fsasd[ray]'"
+
+
+def test_a_study_on_a_disk_without_locks_is_refused(tmp_path, monkeypatch):
+    # A file that stands for a lock would outlive a search that is killed.
+    def unsupported(*_):
+        raise OSError(errno.ENOTSUP, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with pytest.raises(StoreError, match="its disk has no file locks"):
+        search._lock(tmp_path / "study.db")
+
+
 def test_two_searches_at_work_on_one_study_are_refused(begin, refused):
     begin(*ASKED)
     code = (
@@ -144,26 +164,31 @@ def test_a_search_that_is_killed_goes_on(tmp_path):
     storage = f"sqlite:///{tmp_path / 'outputs' / 'search' / 'study.db'}"
     first = command(*asked, cwd=tmp_path)
     deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
+    # The second trial takes seconds, and is killed as soon as it runs.
+    while not any(
+        (status.number, status.state) == (1, RUNNING)
+        for path in tmp_path.glob("outputs/search/*/*/status.json")
+        if (status := Status.read(path.parent)) is not None
+    ):
         assert first.poll() is None, first.communicate()[0]
-        time.sleep(0.2)
-        if len(list(tmp_path.glob("outputs/search/*/*/report.html"))) == 1:
-            break
-    # The second trial has begun by the time that it is killed, or begins now.
-    time.sleep(1)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
-    numbers = [t.number for t in optuna.load_study(study_name="search", storage=storage).trials]
+    killed = optuna.load_study(study_name="search", storage=storage).trials
+    assert [trial.state.name for trial in killed] == ["COMPLETE", "RUNNING"]
     second = command(*asked, cwd=tmp_path)
     said, _ = second.communicate(timeout=600)
     assert second.returncode == 0, said
-    assert "of 3 trials are done" in said
+    assert "1 of 3 trials are done, 1 were interrupted and are repeated" in said
+    assert "no result" not in said
     trials = optuna.load_study(study_name="search", storage=storage).trials
     done = [t for t in trials if t.state == optuna.trial.TrialState.COMPLETE]
     assert len(done) == 3
-    assert len(trials) <= len(numbers) + 3
+    assert len(trials) == 4
+    assert trials[2].params == killed[1].params
     assert all(1 <= t.params["detector.k"] <= 3 for t in done)
     best = yaml.safe_load((tmp_path / "outputs/search/optimization_results.yaml").read_text())
     assert best["best_value"] == max(t.value for t in done)
     table = pd.read_csv(tmp_path / "outputs/search/sweep.csv")
-    assert len(table) >= 3
+    assert table["state"].tolist() == ["done"] * 3

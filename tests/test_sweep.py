@@ -11,6 +11,7 @@ import hydra
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_module
+from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import open_dict
@@ -266,6 +267,32 @@ def test_a_job_that_fails_is_noted_and_the_sweep_goes_on(tmp_path, ends, capfd):
     (end,) = ends
     end()
     assert capfd.readouterr() == ("", "")
+
+
+def notified(begins_or_ends, cfg):
+    """The callbacks of a sweep, called as Hydra does: it makes a warning of their errors."""
+    getattr(Callbacks(cfg), begins_or_ends)(config=cfg, config_name="config")
+
+
+def test_jobs_that_cannot_be_compared_are_an_error(tmp_path, ends, capfd):
+    cfg = configured(tmp_path, *SWEPT)
+    notified("on_multirun_start", cfg)
+    run_job(tmp_path, 0, ValueError(FAILED))
+    (tmp_path / "0" / "status.json").write_text("[]")
+    with pytest.raises(SystemExit) as ended:
+        notified("on_multirun_end", cfg)
+    assert ended.value.code == 1
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path / '0' / 'status.json'}: expected the state that fsasd wrote" in said
+
+
+def test_a_sweep_that_cannot_list_its_jobs_does_not_begin(tmp_path, ends, capfd):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        notified("on_multirun_start", configured(tmp_path / "file", *SWEPT))
+    assert ended.value.code == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert str(tmp_path / "file") in line
 
 
 def test_an_unexpected_error_is_whole_in_the_log_of_its_job(tmp_path, ends, capfd):

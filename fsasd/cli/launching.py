@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,9 +13,11 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from fsasd.cli.failures import ending_the_command
 from fsasd.runtime.devices import leased, visible_devices
 from fsasd.runtime.launchers import begin_job
 
+_GRID = "BasicSweeper"
 _ONE_BY_ONE = "BasicLauncher"
 _WITH_A_SHARE = "SlurmLauncher"
 """It asks for cores, memory and GPUs for each job, which has them for itself."""
@@ -28,17 +29,11 @@ class Refusals(Callback):
     """Refuses a sweep before its first job where its jobs are equal or cannot run as asked for."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print in one line what is wrong, and exit.
-
-        Hydra would make a warning of an exception.
-        """
-        try:
-            if _is_grid(config.hydra.sweeper):
+        """Print in one line what is wrong, and exit."""
+        with ending_the_command("the sweep was refused"):
+            if is_grid(config.hydra):
                 check_grid([*config.hydra.overrides.task])
             check_processes(config, config.hydra)
-        except ValueError as error:
-            print(error, file=sys.stderr)
-            sys.exit(1)
 
 
 @contextlib.contextmanager
@@ -72,6 +67,17 @@ def parallel(hydra_config: HydraConf) -> str:
     """
     alone = _kind(hydra_config) in (_ONE_BY_ONE, _WITH_A_SHARE)
     return "" if hydra_config.mode != RunMode.MULTIRUN or alone else _name(hydra_config)
+
+
+def is_grid(hydra_config: HydraConf) -> bool:
+    """Return whether the sweeper is Hydra's own, which runs every job whatever others return.
+
+    Another one optimises: it chooses the settings of a job, and counts failures itself.
+
+    Args:
+        hydra_config: Hydra's own part of the configuration.
+    """
+    return str(hydra_config.sweeper["_target_"]).rpartition(".")[2] == _GRID
 
 
 def check_grid(overrides: Sequence[str]) -> None:
@@ -155,10 +161,6 @@ def _count(devices: Any) -> int:
     if isinstance(devices, Sequence) and not isinstance(devices, str):
         return len(devices)
     return max(int(devices), 0) if str(devices).lstrip("-").isdecimal() else 0
-
-
-def _is_grid(sweeper: DictConfig) -> bool:
-    return str(sweeper["_target_"]).endswith(".BasicSweeper")
 
 
 def _kind(hydra_config: HydraConf) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,13 +16,15 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-log = logging.getLogger(__name__)
+from fsasd.cli.failures import ending_the_command
+from fsasd.cli.launching import is_grid
 
-_ALL_COMBINATIONS = "BasicSweeper"
-"""Hydra's own sweeper, which runs every job whatever the others return."""
+log = logging.getLogger(__name__)
 
 _OF_NO_MATTER = {"store", "logger", "search", "keep_checkpoints"}
 """Settings that may differ between the commands of one study."""
+
+_REFUSED = "the search was refused"
 
 _SQLITE = "sqlite:///"
 
@@ -38,33 +39,22 @@ class Search(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a search without trials."""
-        if config.hydra.runtime.choices.get("search"):
-            _refuse(ValueError("search=optuna chooses the settings of many jobs: add -m"))
+        with ending_the_command(_REFUSED):
+            if config.hydra.runtime.choices.get("search"):
+                raise ValueError("search=optuna chooses the settings of many jobs: add -m")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the objective, and prepare the study of Optuna."""
         sweeper = config.hydra.sweeper
-        if sweeper["_target_"].endswith(_ALL_COMBINATIONS):
+        if is_grid(config.hydra):
             return
-        try:
+        with ending_the_command(_REFUSED):
             choice = str(config.hydra.runtime.choices["hydra/sweeper"])
             objective = _objective(config.objective, choice)
             _check_first_job(config, objective)
             if "study_name" in sweeper:
                 _take_direction(sweeper, objective)
                 _prepare_study(config, objective)
-        except Exception as error:
-            # Hydra only warns of errors of callbacks.
-            _refuse(error)
-
-
-def _refuse(error: Exception) -> None:
-    from fsasd.runtime.errors import message
-
-    if os.environ.get("HYDRA_FULL_ERROR"):
-        log.exception("the search was refused")
-    log.error("%s", message(error.__cause__ if error.__cause__ is not None else error))
-    sys.exit(1)
 
 
 def _objective(name: str | None, sweeper: str) -> str:
@@ -207,9 +197,11 @@ _locks: list[Any] = []
 def _lock(path: Path) -> None:
     import filelock
 
-    lock = filelock.FileLock(f"{path}.lock")
+    from fsasd.store.locks import file_lock
+
+    lock = file_lock(f"{path}.lock", timeout=0)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire()
     except filelock.Timeout:
         raise ValueError(
             f"{path}: another search is at work on this study. For trials side by side, use one "

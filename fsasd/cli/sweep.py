@@ -21,7 +21,8 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from fsasd.cli import job_console
-from fsasd.cli.failures import is_expected, reason
+from fsasd.cli.failures import ending_the_command, is_expected, reason
+from fsasd.cli.launching import is_grid
 from fsasd.cli.resolvers import command_started
 from fsasd.report.runs.status import (
     DONE,
@@ -60,20 +61,22 @@ class Comparison(Callback):
         # Other ranks run the sweep, too, and end before rank 0 has detected.
         if rank() > 0:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep = _sweep(config)
-        sweep.write(folder)
-        _running.append(_RunningSweep(folder.resolve(), sweep))
-        atexit.register(_end)
+        with ending_the_command("the sweep could not begin"):
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep = _sweep(config)
+            sweep.write(folder)
+            _running.append(_RunningSweep(folder.resolve(), sweep))
+            atexit.register(_end)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Compare the jobs, and end with the exit code of what they lack.
 
         Raises:
-            SystemExit: Jobs failed, never ran, or lack something.
+            SystemExit: Jobs failed, never ran, or lack something, or they cannot be compared.
         """
-        if (code := _end()) > 0:
-            sys.exit(code)
+        with ending_the_command("the jobs could not be compared"):
+            if (code := _end()) > 0:
+                sys.exit(code)
 
     def on_job_start(
         self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any
@@ -97,7 +100,7 @@ class Comparison(Callback):
                 status = Status.read(folder)
                 assert status is not None
                 _ended(status, folder, job_return).write(folder)
-            if job_return.status == JobStatus.FAILED and _goes_on(config):
+            if job_return.status == JobStatus.FAILED and is_grid(config.hydra):
                 # Hydra would end the sweep with the first job that failed, and print it again.
                 job_return.status, job_return.return_value = JobStatus.COMPLETED, math.nan
         finally:
@@ -149,7 +152,7 @@ def _sweep(config: DictConfig) -> Sweep:
     """List the jobs of a sweep; of a search, only their number is known before they start."""
     overrides = list(config.hydra.overrides.task)
     jobs = None
-    if _goes_on(config):
+    if is_grid(config.hydra):
         params = OmegaConf.to_container(config.hydra.sweeper.params or OmegaConf.create({}))
         assert isinstance(params, dict)
         named = [f"{name!s}={value}" for name, value in params.items()]
@@ -158,11 +161,6 @@ def _sweep(config: DictConfig) -> Sweep:
         jobs = [list(job) for batch in batches for job in batch]
     n_jobs = len(jobs) if jobs is not None else int(config.hydra.sweeper.get("n_trials") or 0)
     return Sweep(command_started(), overrides, n_jobs, jobs)
-
-
-def _goes_on(config: DictConfig) -> bool:
-    """Whether it is Hydra's own sweeper; one that optimises counts failures itself."""
-    return str(config.hydra.sweeper._target_).rpartition(".")[2] == "BasicSweeper"
 
 
 def _ended(status: Status, folder: Path, job_return: JobReturn) -> Status:

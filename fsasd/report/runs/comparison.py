@@ -57,11 +57,6 @@ class RunComparison:
         """Whether a generator was fine-tuned in any run."""
         return any(map(is_finetuned, self.settings))
 
-    @property
-    def has_several_seeds(self) -> bool:
-        """Whether any setting has runs of several seeds."""
-        return any(len(setting.jobs) > 1 for setting in self.settings)
-
     @cached_property
     def differences(self) -> dict[str, Difference]:
         """Difference of each setting to the baseline, by name; none where there is no score."""

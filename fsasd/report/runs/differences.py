@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fsasd.data.names import SectionId
-from fsasd.evaluation.folds import recording_groups
-from fsasd.evaluation.metrics import Section, known_domains, official_score
+from fsasd.evaluation.metrics import Section, official_score
 from fsasd.evaluation.uncertainty import (
     OfficialResamples,
     official_resamples,
     percentile_interval,
 )
-from fsasd.report.results import ID, Results, rows_of
+from fsasd.report.results import rows_of
+from fsasd.report.runs.clips import LabelledClips
 from fsasd.report.runs.settings import Setting
 
 RESAMPLES = 1000
@@ -81,7 +79,7 @@ def differences(
     compared: dict[str, Difference] = {}
     for common, names in groups.items():
         # Settings on the same clips share the resamples, and the baseline's scores on them.
-        runs = [*_runs(baseline), *(run for name in names for run in _runs(pairs[name].setting))]
+        runs = [*baseline.clips, *(run for name in names for run in pairs[name].setting.clips)]
         sizes = [len(baseline.jobs), *(len(pairs[name].setting.jobs) for name in names)]
         means = _means([[run[key].section for key in common] for run in runs], sizes)
         for place, name in enumerate(names, 1):
@@ -102,8 +100,7 @@ def machine_scores(settings: Sequence[Setting]) -> pd.DataFrame:
     rows = []
     for setting in settings:
         scores: dict[str, list[float]] = {}
-        for folder in setting.jobs["folder"]:
-            metrics = _metrics(Path(folder))
+        for metrics in setting.metrics:
             for machine in metrics.loc[metrics["section"].notna(), "machine"].unique():
                 value = official_score(rows_of(metrics, machine)).value
                 scores.setdefault(machine, []).append(value)
@@ -146,17 +143,11 @@ def best_per_machine(settings: Sequence[Setting]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-@dataclass(frozen=True, eq=False)
-class _Clips:
-    files: list[str]
-    section: Section
-
-
 class _Pair:
     """Two settings, and the sections that all their runs have, with the same labelled clips."""
 
     def __init__(self, setting: Setting, baseline: Setting, machine: str | None) -> None:
-        runs = [*_runs(setting), *_runs(baseline)]
+        runs = [*setting.clips, *baseline.clips]
         named = dict.fromkeys(key for run in runs for key in run)
         keys = [key for key in named if machine in (None, key.machine)]
         self.setting = setting
@@ -184,35 +175,7 @@ def _means(systems: Sequence[Sequence[Section]], sizes: Sequence[int]) -> Offici
     )
 
 
-def _runs(setting: Setting) -> list[dict[SectionId, _Clips]]:
-    return [_clips(Path(folder)) for folder in setting.jobs["folder"]]
-
-
-@cache
-def _clips(folder: Path) -> dict[SectionId, _Clips]:
-    """Test clips of a run's sections whose labels are all known, in the order of their names."""
-    clips = Results(folder).clips
-    sections = {}
-    for key, rows in clips.groupby(ID, sort=False):
-        if rows["label"].isna().any():
-            continue
-        rows = rows.sort_values("file")
-        sections[SectionId(*map(str, key))] = _Clips(
-            rows["file"].tolist(),
-            Section(
-                rows["label"] == "anomaly", known_domains(rows["domain"]), rows["score"],
-                groups=recording_groups(rows.get("recording", ())),
-            ),
-        )  # fmt: skip
-    return sections
-
-
-@cache
-def _metrics(folder: Path) -> pd.DataFrame:
-    return Results(folder).metrics
-
-
-def _agree(one: _Clips | None, other: _Clips | None) -> bool:
+def _agree(one: LabelledClips | None, other: LabelledClips | None) -> bool:
     return (
         one is not None
         and other is not None

@@ -105,9 +105,7 @@ def _rows(folder: Path, several: bool) -> list[dict[str, Any]]:
     for run in runs:
         sweep = next((s for path, s in sweeps.items() if path in run.parents), None)
         status = Status.read(run)
-        earlier = sweep is not None and (status is None or status.sweep != sweep.started)
-        if earlier and not (sweep and sweep.jobs is None):
-            # Of an earlier sweep in this folder; a search goes on with its jobs.
+        if sweep is not None and not _counts(status, sweep):
             continue
         name = str(run.relative_to(folder)) if run != folder else run.name
         row = _row(run, status.current() if status else None, detected)
@@ -117,6 +115,17 @@ def _rows(folder: Path, several: bool) -> list[dict[str, Any]]:
         begun = jobs_of(path, sweep)
         rows += [_not_started(sweep, n) for n in range(sweep.n_jobs) if n not in begun]
     return rows
+
+
+def _counts(status: Status | None, sweep: Sweep) -> bool:
+    """Whether a job in the folder of a sweep is one of it, and not of an earlier sweep there.
+
+    A search goes on with the jobs of its earlier commands, but for those in which one was killed:
+    it has repeated them in jobs of its own.
+    """
+    if status is None or status.sweep == sweep.started:
+        return status is not None
+    return sweep.jobs is None and status.state not in (RUNNING, INTERRUPTED)
 
 
 def _row(run: Path, status: Status | None, detected: bool) -> dict[str, Any] | None:

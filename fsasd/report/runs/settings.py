@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
+from fsasd.data.names import SectionId
+from fsasd.report.results import Results
+from fsasd.report.runs.clips import LabelledClips, labelled_clips
 from fsasd.report.runs.jobs import settings_of
 
 SEED = "seed"
@@ -36,10 +40,15 @@ class Setting:
         """What distinguishes it, as on the command line: ``detector=knn detector.k=2``."""
         return " ".join(f"{name}={value}" for name, value in self.choices.items() if value) or "all"
 
-    @property
-    def seeds(self) -> list[str]:
-        """The seeds of its runs."""
-        return list(self.jobs[SEED]) if SEED in self.jobs else [""] * len(self.jobs)
+    @cached_property
+    def clips(self) -> list[dict[SectionId, LabelledClips]]:
+        """The labelled test clips of each run, by section, as they are when first asked for."""
+        return [labelled_clips(Results(folder)) for folder in self.jobs["folder"]]
+
+    @cached_property
+    def metrics(self) -> list[pd.DataFrame]:
+        """The metrics of each run, as they are when first asked for."""
+        return [Results(folder).metrics for folder in self.jobs["folder"]]
 
     def mean(self, column: str) -> float:
         """Mean over seeds; NaN if it is unknown of one.
@@ -68,7 +77,7 @@ def settings(jobs: pd.DataFrame) -> list[Setting]:
 
     >>> table = pd.DataFrame({"job": "0", "overrides": "", "data": "a", "k": ["1", "1", "2"],
     ...                       "seed": ["0", "1", "0"], "state": "done"})
-    >>> [(setting.name, setting.seeds) for setting in settings(table)]
+    >>> [(setting.name, list(setting.jobs["seed"])) for setting in settings(table)]
     [('k=1', ['0', '1']), ('k=2', ['0'])]
     """
     names = [n for n in _relevant(jobs) if n != SEED and len(jobs[n].unique()) > 1]
