@@ -25,6 +25,7 @@ from fsasd.generation.transforms import FaultTransforms
 from fsasd.pipeline.execute import METHOD, execute
 from fsasd.pipeline.experiment import Experiment, Factory, Synthesis
 from fsasd.pipeline.presence import Presence
+from fsasd.pipeline.runner import Outcome
 from fsasd.runtime.workers import Joblib
 from fsasd.selection.selector import Selector
 from fsasd.store.provenance import PROVENANCE, Provenance
@@ -192,6 +193,30 @@ def test_the_last_shard_has_the_tables_of_all(all_targets, tmp_path, caplog):
     machines = pd.read_csv(tmp_path / "2/clips.csv")["machine"].unique()
     assert sorted(machines) == ["bearing", "fan", "valve"]
     assert caplog.text.count(": building") == 3
+
+
+def test_of_shards_in_one_folder_the_last_has_the_tables_though_it_looked_too_early(
+    all_targets, tmp_path, monkeypatch
+):
+    all_targets.generator = None
+    write, outcomes = Outcome.write_failures, []
+
+    def shard(number):
+        outcomes.append(
+            execute(all_targets, tmp_path / "store", tmp_path / "run", shard=f"{number}/2")
+        )
+
+    def meanwhile(self, folder):
+        # The first shard has taken its last look; the other ends before it does.
+        monkeypatch.setattr(Outcome, "write_failures", write)
+        shard(2)
+        write(self, folder)
+
+    monkeypatch.setattr(Outcome, "write_failures", meanwhile)
+    shard(1)
+    assert [outcome.collected for outcome in outcomes] == [False, True]
+    machines = pd.read_csv(tmp_path / "run/clips.csv")["machine"].unique()
+    assert sorted(machines) == ["bearing", "fan", "valve"]
 
 
 def test_without_a_generator_the_default_setting_is_used(experiment, tmp_path):

@@ -33,6 +33,7 @@ def check(factory, tmp_path):
 
 
 REFERENCES = "synthesis.references=true"
+STEPS = ["trainer.max_steps=5"]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,8 @@ REFERENCES = "synthesis.references=true"
         ("synthetic/objective", ["generator=transforms"]),
         ("validation/objective", ["generator=transforms", REFERENCES]),
         ("val/loss", ["stages=[finetune]"]),
+        ("val/loss", [*STEPS, "trainer.val_check_interval=2"]),
+        ("val/loss", ["callbacks=none", *STEPS, "trainer.val_check_interval=5"]),
         # The model is found in the store.
         ("val/loss", ["stages=[detect]"]),
     ],
@@ -65,7 +68,14 @@ def test_a_run_that_will_have_its_objective_is_accepted(check, name, overrides):
         ("val/loss", ["stages=[train]"], "Add finetune to stages"),
         ("val/loss", ["data.val_share=0"], "data.val_share=0 keeps no clip back"),
         ("val/loss", ["+trainer.limit_val_batches=0"], "Leave limit_val_batches"),
-        ("val/loss", ["trainer.val_check_interval=9"], "trainer.max_steps=2 ends before the first"),
+        ("val/loss", ["+trainer.limit_val_batches=0.01"], "Leave limit_val_batches"),
+        ("val/loss", ["trainer.val_check_interval=9"], "ends after step 2, before the first"),
+        ("val/loss", ["callbacks=none", *STEPS, "trainer.val_check_interval=2"],
+         "5, are kept, and they are not validated. Set trainer.val_check_interval to a divisor"),
+        ("val/loss", ["callbacks.checkpoint.monitor=null", *STEPS, "trainer.val_check_interval=4"],
+         "last step, 5, are kept"),
+        ("val/loss", ["trainer.max_steps=-1", "trainer.max_epochs=1",
+                      "trainer.val_check_interval=99999"], "before the first validation"),
     ],
 )  # fmt: skip
 def test_a_run_without_its_objective_is_refused_with_what_to_set(check, name, overrides, problem):

@@ -2,6 +2,7 @@
 
 from importlib import resources
 
+import lightning as L
 import pytest
 import torch
 import yaml
@@ -16,7 +17,9 @@ from fsasd.pipeline.preflight import (
     check_continued,
     check_grid,
     check_training,
+    first_validation,
     training_steps,
+    validates_last,
 )
 from fsasd.selection.selector import Selector
 
@@ -198,6 +201,61 @@ def test_a_training_whose_best_checkpoint_will_be_known_is_taken(data, settings)
 def test_a_training_whose_best_checkpoint_would_not_be_known_is_refused(data, settings, message):
     with pytest.raises(ValueError, match=message):
         check_training({**SETTINGS, **settings}, ["val/loss"], data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "validated"),
+    [
+        ({}, True),
+        ({"max_steps": 5}, False),
+        ({"max_epochs": 1}, False),
+        ({"max_steps": 5, "accumulate_grad_batches": 2, "val_check_interval": 5}, True),
+        ({"check_val_every_n_epoch": 1, "val_check_interval": 1.0}, True),
+        ({"max_steps": 5, "check_val_every_n_epoch": 1, "val_check_interval": 1.0}, False),
+        # Batches are rounded down: one is validated after each.
+        ({"max_steps": 5, "check_val_every_n_epoch": 1, "val_check_interval": 0.5}, True),
+        ({"max_steps": 1, "check_val_every_n_epoch": 1, "val_check_interval": 0.5}, True),
+        ({"max_epochs": 1, "check_val_every_n_epoch": 2, "val_check_interval": 1.0}, False),
+    ],
+)
+def test_whether_the_last_step_is_validated_is_known_as_lightning_does_it(
+    data, settings, validated
+):
+    trainer = {**SETTINGS, **settings}
+    options = {"logger": False, "enable_checkpointing": False, "num_sanity_val_steps": 0}
+    options |= {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    accumulated = trainer.get("accumulate_grad_batches", 1)
+    made = dict(trainer)
+    if isinstance(made["val_check_interval"], int):
+        # As ``trainers.fitting_trainer`` does.
+        made["val_check_interval"] *= accumulated
+    model = Counting()
+    batches = len(data.split()[0]) // data.batch_size * accumulated
+    loader = torch.utils.data.DataLoader(torch.zeros(batches, 1))
+    fit = L.Trainer(**{**made, **options})
+    fit.fit(model, loader, torch.utils.data.DataLoader(torch.zeros(1, 1)))
+    assert fit.global_step == training_steps(trainer, data)
+    assert (fit.global_step in model.validated) == validated
+    assert validates_last(trainer, data) == validated
+    if model.validated:
+        assert first_validation(trainer, data) == model.validated[0]
+
+
+class Counting(L.LightningModule):
+    """Notes after which steps it is validated."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.validated = torch.nn.Linear(1, 1), []
+
+    def training_step(self, batch, _):
+        return self.weight(batch).sum()
+
+    def validation_step(self, batch, _):
+        self.validated.append(self.global_step)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
 
 
 def test_without_a_best_checkpoint_no_validation_is_needed(data):

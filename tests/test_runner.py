@@ -8,8 +8,9 @@ from runs import describe
 
 from fsasd.data.names import SectionId
 from fsasd.pipeline import runner
+from fsasd.pipeline.building import Builder, Chain, build_chain
 from fsasd.pipeline.plan import Lookup, chosen, plan, with_inputs
-from fsasd.pipeline.runner import Outcome, Runner
+from fsasd.pipeline.runner import Failure, Outcome, Runner
 from fsasd.pipeline.shard import Shard
 from fsasd.pipeline.stage import Stage, Value
 from fsasd.store.listing import lock_path
@@ -117,16 +118,36 @@ def test_a_section_that_fails_costs_no_other_its_result(store, tmp_path, caplog)
     assert set(read(outcome.artifacts[rule])[1]) == {"fan section 00", "valve section 00"}
     (failure,) = outcome.failures
     assert failure.section == PUMP
-    assert (failure.stage, failure.reason) == ("curve", "pump section 00: a damaged recording")
+    place = f"(while building curve of pump section 00 in {store.root}"
+    reason = f"pump section 00: a damaged recording {place}"
+    assert failure.stage == "curve"
+    assert failure.reason.startswith(reason)
     assert "curve of pump section 00 failed" in caplog.text
     outcome.write_failures(tmp_path)
-    text = (tmp_path / "failed.csv").read_text().splitlines()
-    assert text == [
-        "machine,section,stage,reason",
-        "pump,00,curve,pump section 00: a damaged recording",
-    ]
+    header, row = (tmp_path / "failed.csv").read_text().splitlines()
+    assert header == "machine,section,stage,reason"
+    assert row.startswith(f"pump,00,curve,{reason}")
     Outcome().write_failures(tmp_path)
     assert not (tmp_path / "failed.csv").exists()
+
+
+class UnportableError(Exception):
+    """Cannot be read by another process."""
+
+    def __init__(self, where, what):
+        super().__init__(f"{where}: {what}")
+
+
+def test_what_a_worker_says_of_a_failure_names_where_it_was(store):
+    (stage,) = stages = [Write("detect", 0, section=FAN)]
+
+    def fail(folder, inputs):
+        raise UnportableError("sda", "no space left")
+
+    stage.build = fail
+    built = build_chain(Builder(stages, Lookup(store)), Chain([0], {}, [], wait=True))
+    reason = Failure(FAN, "detect", built.error).reason
+    assert reason.startswith("sda: no space left (while building detect of fan section 00 in /")
 
 
 def test_nothing_is_chosen_where_all_sections_failed(store):
@@ -364,6 +385,24 @@ def test_shards_build_each_section_once_and_choose_when_all_are_there(store):
 def test_a_share_that_there_is_none_of_is_named(text):
     with pytest.raises(ValueError, match=f"shard={text}: expected i/n with i from 1 to n"):
         Shard.parse(text)
+
+
+def test_a_shard_that_looks_again_builds_what_depends_on_the_others(store):
+    def stages():
+        curves = [Write("curve", 1, section=section) for section in (FAN, PUMP, VALVE)]
+        rule = Write("rule", 0, {str(curve.section): curve for curve in curves}, tolerant=True)
+        return with_inputs(
+            [Write("detect", 0, {"setting": rule}, curve.section) for curve in curves]
+        )
+
+    names = {"curve", "rule", "detect"}
+    first, second = (Runner(Lookup(store), names, shard=Shard.parse(f"{i}/2")) for i in (1, 2))
+    assert {stage.name for stage in first.run(stages()).postponed} == {"curve", "rule", "detect"}
+    assert {stage.section for stage in second.run(stages()).postponed} == {FAN, VALVE}
+    outcome = first.look_again()
+    assert not outcome.postponed
+    assert set(outcome.of("detect")) == {FAN, PUMP, VALVE}
+    assert [stage.builds for stage in outcome.artifacts if stage.name == "detect"] == [1, 0, 1]
 
 
 def test_the_log_counts_what_is_reused(store, caplog):

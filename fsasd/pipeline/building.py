@@ -140,5 +140,5 @@ def _portable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        return RuntimeError(str(error) or type(error).__name__)
+        return RuntimeError(message(error))
     return error

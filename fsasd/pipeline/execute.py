@@ -155,14 +155,21 @@ def build(
             run.data.caption_table().to_csv(folder / CAPTIONS, index=False)
         use(folder, *simulated(run, lookup.store))
     wanted = {stage.name for stage in asked}
-    outcome = Runner(lookup, wanted, publish, runner, shard).run(with_inputs(asked))
+    builder = Runner(lookup, wanted, publish, runner, shard)
+    outcome = builder.run(with_inputs(asked))
     if rank() > 0:
         return outcome
     with doing(f"writing to {folder}"):
         outcome.write_failures(folder)
+    last = commands.is_last()
+    if last and outcome.postponed:
+        # Shards that ended after this one had looked have left the tables to it.
+        outcome = builder.look_again()
+        with doing(f"writing to {folder}"):
+            outcome.write_failures(folder)
     if outcome.postponed:
         log_postponed(outcome, shard)
-    elif not commands.is_last():
+    elif not last:
         log.info("other commands are at work in %s: the last of them writes the tables", folder)
     else:
         with doing(f"writing the results to {folder}"), collecting or nullcontext():

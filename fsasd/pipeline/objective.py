@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.plan import with_inputs
+from fsasd.pipeline.preflight import (
+    first_validation,
+    training_steps,
+    validated_batches,
+    validates_last,
+)
 from fsasd.pipeline.stage import Stage
 from fsasd.selection.choice import has_both_labels
 from fsasd.selection.validation import validation_clips
@@ -80,19 +88,34 @@ def _without_loss(run: Experiment, stages: Sequence[Stage]) -> str:
         return "nothing is fine-tuned. Add finetune to stages"
     if not len(run.data.split()[1]):
         return f"data.val_share={run.data.val_share:g} keeps no clip back for validation. Raise it"
-    return _without_validation(run.trainer.settings)
+    return _without_validation(run)
 
 
-def _without_validation(trainer: Mapping[str, object]) -> str:
-    if trainer.get("limit_val_batches") == 0 or trainer.get("fast_dev_run"):
-        return "nothing is validated. Leave limit_val_batches and fast_dev_run out"
-    steps, interval = trainer.get("max_steps"), trainer.get("val_check_interval")
-    if isinstance(steps, int) and isinstance(interval, int) and 0 < steps < interval:
+def _without_validation(run: Experiment) -> str:
+    trainer, data = run.trainer.settings, run.data
+    if not validated_batches(trainer, data):
+        return "nothing is validated. Leave limit_val_batches out"
+    steps = training_steps(trainer, data)
+    if first_validation(trainer, data) > steps:
         return (
-            f"trainer.max_steps={steps} ends before the first validation. Set "
+            f"the training ends after step {steps}, before the first validation. Set "
             f"trainer.val_check_interval to {steps} or less"
         )
+    if not _keeps_the_best(run) and not validates_last(trainer, data):
+        return (
+            f"the weights of the last step, {steps}, are kept, and they are not validated. Set "
+            f"trainer.val_check_interval to a divisor of {steps}, or keep the best checkpoint "
+            "(callbacks=default)"
+        )
     return ""
+
+
+def _keeps_the_best(run: Experiment) -> bool:
+    """Return whether the weights that are kept are those of a validation (``fit_best``)."""
+    for one in run.callbacks.values():
+        if isinstance(one.kind, type) and issubclass(one.kind, ModelCheckpoint):
+            return bool(one.arguments().get("monitor"))
+    return False
 
 
 def _planned(name: str, stages: Sequence[Stage]) -> list[Stage]:

@@ -243,13 +243,12 @@ def check_training(
             f"trainer.precision={precision}: expected 32-true, bf16-mixed or 16-mixed, since "
             "weights that are halved themselves learn nothing from small steps"
         )
-    accumulate = trainer.get("accumulate_grad_batches") or 1
-    process_batch(data.batch_size, processes(trainer), accumulate)
+    process_batch(data.batch_size, processes(trainer), _accumulated(trainer))
     steps = training_steps(trainer, data)
-    validated = _validated_batches(trainer, data)
+    validated = validated_batches(trainer, data)
     if not monitored:
         return
-    if (first := _first_validation(trainer, data)) > steps:
+    if (first := first_validation(trainer, data)) > steps:
         raise ValueError(
             f"trainer.val_check_interval={trainer.get('val_check_interval')}: the first validation "
             f"would be after step {first}, and training ends after {steps}: expected one before, "
@@ -327,34 +326,57 @@ def training_steps(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int
     return min(ends)
 
 
+def first_validation(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
+    """Return after which optimizer step the first validation is due."""
+    epochs = trainer.get("check_val_every_n_epoch", 1)
+    before = (epochs - 1) * _steps_per_epoch(trainer, data) if epochs else 0
+    return before + math.ceil(_interval(trainer, data) / _accumulated(trainer))
+
+
+def validates_last(trainer: Mapping[str, Any], data: FirstShotDataModule) -> bool:
+    """Return whether a validation is due after the last optimizer step."""
+    epochs = trainer.get("check_val_every_n_epoch", 1)
+    last = training_steps(trainer, data) - 1
+    epoch, step = divmod(last, _steps_per_epoch(trainer, data))
+    batches = _batches_per_epoch(trainer, data)
+    batch = min((step + 1) * _accumulated(trainer), batches)
+    if epochs is None:
+        batch += epoch * batches
+    elif (epoch + 1) % epochs:
+        return False
+    return batch % _interval(trainer, data) == 0
+
+
+def _interval(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
+    """Return after how many batches one is validated: an integer is steps, another a share."""
+    interval = trainer.get("val_check_interval")
+    if isinstance(interval, int):
+        return interval * _accumulated(trainer)
+    return max(1, int(_batches_per_epoch(trainer, data) * (interval or 1.0)))
+
+
+def _accumulated(trainer: Mapping[str, Any]) -> int:
+    return trainer.get("accumulate_grad_batches") or 1
+
+
 def _steps_per_epoch(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
-    accumulate = trainer.get("accumulate_grad_batches") or 1
-    batches = math.ceil(len(data.split()[0]) / data.batch_size) * accumulate
+    return math.ceil(_batches_per_epoch(trainer, data) / _accumulated(trainer))
+
+
+def _batches_per_epoch(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
+    batches = math.ceil(len(data.split()[0]) / data.batch_size) * _accumulated(trainer)
     limit = trainer.get("limit_train_batches")
     if not (limited := _limited(batches, limit)):
         raise ValueError(
             f"trainer.limit_train_batches={limit}: expected a batch at least of the {batches} of "
             "an epoch, since nothing would be trained"
         )
-    return math.ceil(limited / accumulate)
+    return limited
 
 
-def _first_validation(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
-    """Return after which optimizer step the first validation is due."""
-    interval = trainer.get("val_check_interval")
-    epochs = trainer.get("check_val_every_n_epoch", 1)
-    if epochs is None and isinstance(interval, int):
-        return interval
-    each = _steps_per_epoch(trainer, data)
-    within = interval if isinstance(interval, int) else math.ceil(each * (interval or 1.0))
-    return ((epochs or 1) - 1) * each + within
-
-
-def _validated_batches(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
+def validated_batches(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
     """Return how many batches are validated each time; those that there are may be none."""
-    size = process_batch(
-        data.batch_size, processes(trainer), trainer.get("accumulate_grad_batches") or 1
-    )
+    size = process_batch(data.batch_size, processes(trainer), _accumulated(trainer))
     clips = math.ceil(len(data.split()[1]) / processes(trainer))
     limit = trainer.get("limit_val_batches")
     return _limited(max(1, math.ceil(clips / size)), limit)

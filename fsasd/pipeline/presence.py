@@ -52,9 +52,10 @@ class Presence:
 
             self._file = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o664)
             self.first = self._lock(fcntl.LOCK_EX)
-            # One that is about to write its tables holds it alone.
+            # One that is about to write its tables holds it alone; after it this may be the first.
             while not self._lock(fcntl.LOCK_SH):
                 time.sleep(0.2)
+                self.first = self._lock(fcntl.LOCK_EX)
         return self
 
     def is_last(self) -> bool:

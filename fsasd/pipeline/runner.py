@@ -49,8 +49,8 @@ class Failure:
 
     @property
     def reason(self) -> str:
-        """The error in one line."""
-        return " ".join(str(self.error).split()) or type(self.error).__name__
+        """The error in one line, and what was being done."""
+        return " ".join(message(self.error).split())
 
 
 @dataclass
@@ -121,7 +121,7 @@ class Runner:
         self._postponed: set[Stage] = set()
         self._reused: collections.Counter[str] = collections.Counter()
         self._pool: Pool | None = None
-        self._decided = self._ended = False
+        self._ended = False
         # The n-th run of one rank is the n-th of the others.
         self._number, self._leads = next(_runs), itertools.count()
 
@@ -144,18 +144,26 @@ class Runner:
         if rank() > 0:
             self._follow()
             return self._outcome
-        sections = {stage.section for stage in stages if stage.section}
-        self._share = self.shard.of(sections)
+        self._sections = {stage.section for stage in stages if stage.section}
+        self._share = self.shard.of(self._sections)
         try:
-            with contextlib.ExitStack() as self._processes:
-                self._build()
+            self._build(stages)
         except Exception as error:
             self._lead(end=f"rank 0 failed: {message(error)}")
             raise
         self._lead(end="")
-        return self._sorted(sections)
+        return self._sorted()
 
-    def _sorted(self, sections: set[SectionId]) -> Outcome:
+    def look_again(self) -> Outcome:
+        """Return the artifacts once more after ``run``: others may have built some since.
+
+        What depends on these and is of this shard is built, but for what all ranks build together.
+        """
+        self._postponed = set()
+        self._build(self._outcome.postponed)
+        return self._sorted()
+
+    def _sorted(self) -> Outcome:
         """Return the outcome in the order of the stages, whichever was built first."""
         outcome = self._outcome
         outcome.artifacts = {
@@ -164,13 +172,18 @@ class Runner:
         order = {stage.section: number for stage, number in reversed(self._numbers.items())}
         outcome.failures.sort(key=lambda failure: order[failure.section])
         outcome.postponed = [stage for stage in self._stages if stage in self._postponed]
-        if outcome.failures and sections == {failure.section for failure in outcome.failures}:
+        if outcome.failures and self._sections == {one.section for one in outcome.failures}:
             raise outcome.failures[0].error
         return outcome
 
-    def _build(self) -> None:
-        """Settle all stages: find or build each, or know why it has no artifact."""
-        rest, wait = self._stages, False
+    def _build(self, stages: Sequence[Stage]) -> None:
+        """Settle stages: find or build each, or know why it has no artifact."""
+        self._pool, self._decided = None, False
+        with contextlib.ExitStack() as self._processes:
+            self._settle(stages)
+
+    def _settle(self, rest: Sequence[Stage]) -> None:
+        wait = False
         while rest:
             left = self._pass(rest, wait)
             # Where nothing else is left to build, that of another job is waited for.
@@ -228,10 +241,12 @@ class Runner:
         if step.path is not None:
             self._reuse(step)
             return None
-        if stage.name not in self.wanted and not self.lookup.is_frozen(stage):
+        if stage.name not in self.wanted:
             return None
         inputs = [needed for _, needed in stage.input_stages()]
         others = stage.section is not None and stage.section not in self._share
+        # The other ranks have left.
+        others |= stage.together and self._ended
         if others or any(needed in self._postponed for needed in inputs):
             self._postponed.add(stage)
             return None
