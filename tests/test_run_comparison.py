@@ -9,6 +9,7 @@ import pytest
 from run_folders import failed_section, write_finetuned, write_run, write_status, write_sweep
 from sklearn.metrics import roc_auc_score
 
+from fsasd.generation.training import Training
 from fsasd.report.runs.comparison import compare_runs
 from fsasd.report.runs.differences import differences, machine_scores
 from fsasd.report.runs.jobs import jobs, settings_of
@@ -189,6 +190,13 @@ def test_settings_are_those_that_differ(tmp_path):
     ]
 
 
+def test_how_it_was_computed_is_no_setting(tmp_path):
+    for number, how in enumerate(["runner=serial", "runner.workers=8 shard=1/2", "~logger"]):
+        write_run(tmp_path / str(number), [DATA, *how.split(), f"seed={number}"])
+    (only,) = settings(jobs(tmp_path))
+    assert list(only.jobs["seed"]) == ["0", "1", "2"]
+
+
 def difference(first, second):
     """Of two settings."""
     (gain,) = differences([first], second).values()
@@ -339,6 +347,16 @@ def test_fine_tunings_are_compared_by_their_losses(tmp_path):
     assert (first["best_step"], first["steps"], first["finetuning_seconds"]) == (5, 6, 15)
     assert first["model"] == "1" * 16, "that of the lowest loss"
     assert (second["val_loss"], second["best_step"], second["jobs"]) == (0.6, 2, 1)
+
+
+def test_a_fine_tuning_without_a_log_has_the_loss_of_its_weights(tmp_path):
+    write_finetuned(tmp_path / "0", tmp_path / "store", ["logger=none"], {2: 0.5})
+    shutil.rmtree(next((tmp_path / "store").glob("*/log")))
+    Training(40, 0.25).write(tmp_path / "0")
+    (row,) = compare_runs(tmp_path / "0").table.to_dict("records")
+    assert (row["val_loss"], row["best_step"]) == (0.25, 40)
+    assert math.isnan(row["val_loss_last"])
+    assert math.isnan(row["steps"])
 
 
 def test_a_baseline_is_one_of_the_settings(swept):

@@ -94,7 +94,7 @@ def test_processes_of_one_trial_would_choose_settings_of_their_own(refused):
 
 def test_another_command_is_another_study(begin, refused):
     begin(*ASKED)
-    begin(*ASKED, "store=elsewhere", "hydra.sweeper.n_trials=3")
+    begin(*ASKED, "store=elsewhere", "runner=serial", "hydra.sweeper.n_trials=3")
     assert "begun with seed: not set, now it is 1" in refused(*ASKED, "seed=1")
     wider = [one for one in ASKED if one != SPACE] + ["detector.k=range(1,9)"]
     said = refused(*wider)

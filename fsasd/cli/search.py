@@ -18,11 +18,9 @@ from omegaconf import DictConfig
 
 from fsasd.cli.failures import ending_the_command
 from fsasd.cli.launching import is_grid
+from fsasd.settings.no_result import changes_no_result
 
 log = logging.getLogger(__name__)
-
-_OF_NO_MATTER = {"store", "logger", "search", "keep_checkpoints"}
-"""Settings that may differ between the commands of one study."""
 
 _REFUSED = "the search was refused"
 
@@ -216,7 +214,7 @@ def _command(config: DictConfig, objective: str) -> dict[str, Any]:
     command: dict[str, Any] = {"objective": objective}
     for override in _overrides(config):
         name = override.get_key_element()
-        if name.lstrip("+").split(".")[0] not in _OF_NO_MATTER:
+        if not changes_no_result(name):
             command[name] = str(override.input_line).partition("=")[2]
     return command
 

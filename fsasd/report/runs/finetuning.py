@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
+from fsasd.generation.training import Training
 from fsasd.store.provenance import PROVENANCE
 
 FINETUNED = (
     "val_loss", "val_loss_last", "best_step", "steps", "finetuning_seconds", "model",
 )  # fmt: skip
-"""``val_loss``, the lowest, at optimizer step ``best_step``; ``val_loss_last``, at the end;
-``steps`` of training; its ``finetuning_seconds``; ``model``, the key of the artifact."""
+"""``val_loss``, of the weights that are kept, at optimizer step ``best_step``; ``val_loss_last``, at
+the end, and ``steps`` of training, which only a log has (``logger=csv``); its ``finetuning_seconds``; ``model``, the key of the artifact."""
 
 
 def finetuned(run: Path) -> dict[str, Any]:
@@ -28,7 +29,12 @@ def finetuned(run: Path) -> dict[str, Any]:
         return {}
     provenance = json.loads((artifact / PROVENANCE).read_text(encoding="utf-8"))
     measured = {"finetuning_seconds": provenance["seconds"], "model": provenance["key"]}
-    return measured | _losses(artifact / "log")
+    measured |= _losses(artifact / "log")
+    # Only logger=csv leaves the course of the losses.
+    kept = Training.read(run)
+    if kept is not None and kept.loss is not None:
+        measured |= {"val_loss": kept.loss, "best_step": kept.step}
+    return measured
 
 
 def _losses(log: Path) -> dict[str, Any]:

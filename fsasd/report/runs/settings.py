@@ -14,13 +14,9 @@ from fsasd.data.names import SectionId
 from fsasd.report.results import Results
 from fsasd.report.runs.clips import LabelledClips, labelled_clips
 from fsasd.report.runs.jobs import settings_of
+from fsasd.settings.no_result import changes_no_result
 
 SEED = "seed"
-_NO_RESULT = re.compile(
-    r"(hydra|logger|check)([./@].*)?|store|stages|force|plan|tables|keep_checkpoints"
-    r"|data\.(cache|num_workers)"
-)
-"""Overrides that change where, or how much, is computed, and no result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +110,7 @@ def distinct(jobs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _relevant(jobs: pd.DataFrame) -> list[str]:
-    return [name for name in settings_of(jobs) if not _NO_RESULT.fullmatch(name.lstrip("~"))]
+    return [name for name in settings_of(jobs) if not changes_no_result(name)]
 
 
 def _same_numbers(one: pd.Series, other: pd.Series) -> bool:
