@@ -10,7 +10,10 @@ import sys
 from functools import partial
 
 import pytest
+from hydra import compose, initialize_config_module
 
+from fsasd.cli.recall import memo_of
+from fsasd.cli.run import run
 from fsasd.pipeline import memo as module
 from fsasd.pipeline.memo import Memo
 from fsasd.pipeline.presence import LOCK, Presence
@@ -276,6 +279,36 @@ def test_what_is_collected_meanwhile_is_no_error(world, monkeypatch):
     assert not content(memo.folder)
 
 
+@pytest.mark.parametrize("gone", ["the memo", "an artifact"])
+def test_what_is_written_anew_meanwhile_is_no_error(world, monkeypatch, caplog, gone):
+    """Another process takes it away after it was found whole."""
+    world.run()
+    memo = world.memo()
+    kept = memo.store.find(memo._description)
+    assert kept is not None
+    (memo.folder / "clips.csv").write_text("of another run")
+    note(memo.folder, ["clips.csv"])
+    find, path = world.store.find, world.store.path(WANTED)
+
+    def found(wanted):
+        there = find(wanted)
+        shutil.rmtree(kept)
+        return there
+
+    def whole(artifact):
+        shutil.rmtree(path)
+
+    if gone == "the memo":
+        monkeypatch.setattr(world.store, "find", found)
+    else:
+        monkeypatch.setattr(module, "damage_of", whole)
+    with caplog.at_level("INFO"):
+        assert not memo.recall()
+    assert "what an equal run left has just gone" in caplog.text
+    # Nothing was begun.
+    assert (memo.folder / "clips.csv").read_text() == "of another run"
+
+
 def test_an_equal_command_that_is_at_work_in_the_folder_is_not_disturbed(world):
     world.run()
     memo = world.memo()
@@ -370,6 +403,26 @@ def test_data_that_cannot_be_read_are_not_remembered(world, monkeypatch, caplog)
         assert not world.memo().recall()
     assert "the run is not remembered: [Errno 2] No such file or directory" in caplog.text
     assert not (world.store.root / "memo").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("stages=null", "stages=None: expected a list"),
+        ("stages=1", "stages=1: expected a list"),
+        ("stages=[[detect]]", "is not among the stages"),
+        ("store=null", "store=None: expected a text"),
+        ("store=[a]", re.escape("store=['a']: expected a text")),
+        ("stages=${nothing}", "'nothing' not found"),
+        ("store=${nothing}", "'nothing' not found"),
+    ],
+)
+def test_a_setting_of_another_type_is_left_to_the_check_of_the_run(tmp_path, override, expected):
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        cfg = compose("config", [override])
+    assert memo_of(cfg, tmp_path) is None
+    with pytest.raises(ValueError, match=expected):
+        run(cfg, tmp_path)
 
 
 ALL_REUSED = """

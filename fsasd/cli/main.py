@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> float | None:
         from fsasd.report.console import console
 
         memo = memo_of(cfg, folder)
-        if memo.recall():
+        if memo is not None and memo.recall():
             console(folder)
             return None
         with launching.job(cfg, hydra_config):

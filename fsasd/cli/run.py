@@ -48,7 +48,7 @@ from fsasd.store.store import Store
 log = logging.getLogger(__name__)
 
 
-def run_command(cfg: DictConfig, folder: Path, memo: Memo) -> tuple[float | None, bool]:
+def run_command(cfg: DictConfig, folder: Path, memo: Memo | None) -> tuple[float | None, bool]:
     """Prepare this process, check what the command line adds to the configuration, and run.
 
     What is missing from the results is logged as an error.
@@ -56,7 +56,7 @@ def run_command(cfg: DictConfig, folder: Path, memo: Memo) -> tuple[float | None
     Args:
         cfg: The configuration, within a job of Hydra's.
         folder: The run's folder.
-        memo: Remembers what the run leaves.
+        memo: Remembers what the run leaves, if that is complete.
 
     Returns:
         What ``run`` does.

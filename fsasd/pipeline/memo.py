@@ -114,8 +114,17 @@ class Memo:
         """Leave in the run's folder what the run would, if that is known.
 
         Returns:
-            Whether it is. If not, nothing was changed.
+            Whether it is. If not, the run is to be made: an earlier one's results, which it would
+            take away itself, may be gone.
         """
+        try:
+            return self._recall()
+        except FileNotFoundError as error:
+            # Another process has collected it, or writes it anew.
+            log.info("what an equal run left has just gone: %s", error)
+            return False
+
+    def _recall(self) -> bool:
         if self._description is None or (memo := self.store.find(self._description)) is None:
             return False
         about = json.loads((memo / _ABOUT).read_text(encoding="utf-8"))
@@ -126,8 +135,9 @@ class Memo:
             return False
         with Presence(self.folder) as commands:
             # An equal command that is at work there would be disturbed.
-            if not commands.first or not self._place_all(memo, artifacts, about):
+            if not commands.first:
                 return False
+            self._place_all(memo, artifacts, about)
         log.info("all %d artifacts are in %s: reusing %s", len(artifacts), self.store.root, memo)
         if (page := self.folder / PAGE).is_file():
             log.info("report: %s", page)
@@ -208,8 +218,12 @@ class Memo:
         }
         (memo / _ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
 
-    def _place_all(self, memo: Path, artifacts: list[Path], about: Mapping[str, Any]) -> bool:
-        """Leave the files of a memo and of its artifacts in the run's folder."""
+    def _place_all(self, memo: Path, artifacts: list[Path], about: Mapping[str, Any]) -> None:
+        """Leave the files of a memo and of its artifacts in the run's folder.
+
+        Raises:
+            FileNotFoundError: One is not in the store any more.
+        """
         self.store.use(self.folder, memo, *artifacts)
         unlink(self.folder)
         # A run that is remembered lacks nothing; an earlier one in this folder may have.
@@ -225,11 +239,9 @@ class Memo:
             for name, (artifact, source) in about["copies"].items():
                 self._place(artifacts[artifact] / source, name)
         except FileNotFoundError:
-            # Another process has collected it from the store meanwhile.
             unlink(self.folder)
-            return False
+            raise
         self._date_pages(Heading(**about["heading"]))
-        return True
 
     def _place(self, source: Path, name: str) -> None:
         target = self.folder / name
