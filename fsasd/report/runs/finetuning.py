@@ -14,8 +14,9 @@ from fsasd.store.provenance import PROVENANCE
 FINETUNED = (
     "val_loss", "val_loss_last", "best_step", "steps", "finetuning_seconds", "model",
 )  # fmt: skip
-"""``val_loss``, of the weights that are kept, at optimizer step ``best_step``; ``val_loss_last``, at
-the end, and ``steps`` of training, which only a log has (``logger=csv``); its ``finetuning_seconds``; ``model``, the key of the artifact."""
+"""``val_loss``, of the weights that are kept, at optimizer step ``best_step``; ``val_loss_last``,
+at the end, and ``steps`` of training, both from the log of ``logger=csv``; ``finetuning_seconds``;
+``model``, the key of the artifact."""
 
 
 def finetuned(run: Path) -> dict[str, Any]:
