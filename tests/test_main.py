@@ -186,14 +186,14 @@ def test_any_microphone_of_two_can_be_learnt_from(stereo, tmp_path, channel):
     data = ["data=dcase", f"data.root={stereo}", f"data.channel={channel}"]
     # Synthetic clips are mono, whichever it is.
     other = ["generator=transforms"] if channel != "far" else []
-    run = Run(configure(*TINY, *data, *other, f"store={tmp_path / 'store'}"), tmp_path / "run")
+    run = Run(configure(*SCORED, *data, *other, f"store={tmp_path / 'store'}"), tmp_path / "run")
     assert 0 < run() < 1
     assert pd.read_csv(tmp_path / "run" / "selection.csv")["objective"].notna().all()
 
 
 def test_half_precision_makes_sounds_as_any(chain):
     root, store, _ = chain
-    run = Run(configure(*TINY, store, "trainer.precision=bf16-mixed"), root / "half")
+    run = Run(configure(*SCORED, store, "trainer.precision=bf16-mixed"), root / "half")
     assert 0 < run() < 1
 
 

@@ -73,6 +73,7 @@ def test_a_plugin_is_trained_and_synthesises_by_its_configuration(plugin):
             "experiment=tiny", "generator=none", f"store={plugin}/store",
             "generator._target_=my_package.murmur.Murmur", "+generator.checkpoint=null",
             "callbacks.monitor.samples_every_n_steps=2", "trainer.enable_progress_bar=false",
+            "objective=official",
         ])  # fmt: skip
     run = Run(cfg, plugin / "run")
     assert 0 <= run() <= 1
