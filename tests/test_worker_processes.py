@@ -5,9 +5,12 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client
 from pathlib import Path
 
 import joblib
@@ -18,6 +21,7 @@ import torch
 
 from fsasd.runtime import workers
 from fsasd.runtime.launchers import begin_job
+from fsasd.runtime.supervision import Supervisor
 from fsasd.runtime.workers import Joblib, Ray, Serial, WorkerKilledError
 
 SHARED = pickle.dumps("shared")
@@ -157,3 +161,31 @@ def test_ray_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"runner=ray needs .*pip install 'fsasd\[ray\]'"):
         Ray(2).pool(2, shared)
+
+
+def test_what_connects_and_says_nothing_holds_up_no_worker():
+    supervisor = Supervisor("127.0.0.1", 1, SHARED)
+    try:
+        silent = [socket.create_connection(supervisor.start.address, timeout=5) for _ in range(5)]
+        worker = Client(supervisor.start.address, authkey=supervisor.start.secret)
+        assert worker.poll(5)
+        assert worker.recv_bytes() == SHARED
+        worker.send(("begun", "fan section 00"))
+        worker.close()
+        begun = time.monotonic()
+        assert supervisor.unfinished() == {"fan section 00"}
+        assert time.monotonic() - begun < 4
+    finally:
+        for one in silent:
+            one.close()
+        supervisor.close()
+    assert not any(thread.is_alive() for thread in supervisor._threads)
+
+
+def test_of_what_connects_only_workers_get_what_is_shared():
+    supervisor = Supervisor("127.0.0.1", 1, SHARED)
+    try:
+        with pytest.raises(AuthenticationError):
+            Client(supervisor.start.address, authkey=b"another")
+    finally:
+        supervisor.close()

@@ -9,12 +9,20 @@ import os
 import pickle
 import secrets
 import signal
+import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import (
+    Client,
+    Connection,
+    Listener,
+    answer_challenge,
+    deliver_challenge,
+)
 from typing import Any
 
 import threadpoolctl
@@ -33,6 +41,10 @@ _THREADS = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS",
 )  # fmt: skip
+
+
+_BACKLOG = 1024
+"""Workers that may begin at once."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Supervisor:
 
     def __init__(self, host: str, cores: int, shared: bytes) -> None:
         secret = secrets.token_bytes(32)
-        self._listener = Listener((host, 0), authkey=secret)
+        self._listener = Listener((host, 0), backlog=_BACKLOG)
         loggers = logging.root.manager.loggerDict.items()
         levels = {k: v.level for k, v in loggers if isinstance(v, logging.Logger) and v.level}
         asked = os.environ.get("OMP_NUM_THREADS", "")
@@ -89,6 +101,7 @@ class Supervisor:
         self._tasks: dict[int, str] = {}
         self._connections: list[Connection] = []
         self._threads: list[threading.Thread] = []
+        self._workers: list[threading.Thread] = []
         self._closing = False
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
@@ -96,7 +109,7 @@ class Supervisor:
     def unfinished(self) -> set[str]:
         """Return the tasks of workers that ended amid them, and forget these."""
         # Those that were killed have nothing more to send.
-        self._join(5)
+        _join(self._workers, 5)
         return {self._tasks.pop(number) for number in [*self._tasks]}
 
     def close(self) -> None:
@@ -107,20 +120,21 @@ class Supervisor:
             Client(self.start.address, authkey=self.start.secret).close()
         self._accepting.join(5)
         self._listener.close()
-        self._join(5)
+        _join(self._workers, 5)
         for connection in self._connections:
-            connection.close()
-
-    def _join(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(deadline - time.monotonic(), 0))
+            # Closing it would not wake up the thread that waits for more.
+            with (
+                contextlib.suppress(OSError),
+                socket.socket(fileno=os.dup(connection.fileno())) as s,
+            ):
+                s.shutdown(socket.SHUT_RDWR)
+        _join(self._threads, 5)
 
     def _accept(self) -> None:
         while not self._closing:
             try:
                 connection = self._listener.accept()
-            except (OSError, EOFError, AuthenticationError):
+            except OSError:
                 continue
             number = len(self._threads)
             thread = threading.Thread(target=self._receive, args=(number, connection), daemon=True)
@@ -129,7 +143,12 @@ class Supervisor:
             thread.start()
 
     def _receive(self, number: int, connection: Connection) -> None:
-        with connection, contextlib.suppress(OSError, EOFError):
+        with connection, contextlib.suppress(OSError, EOFError, AuthenticationError):
+            # Here, since something else that connects and says nothing holds up no worker.
+            deliver_challenge(connection, self.start.secret)
+            answer_challenge(connection, self.start.secret)
+            # Before it can begin a task.
+            self._workers.append(threading.current_thread())
             connection.send_bytes(self._shared)
             while True:
                 kind, content = connection.recv()
@@ -140,6 +159,12 @@ class Supervisor:
                     self._tasks[number] = content
                 else:
                     self._tasks.pop(number, None)
+
+
+def _join(threads: Sequence[threading.Thread], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    for thread in [*threads]:
+        thread.join(max(deadline - time.monotonic(), 0))
 
 
 def supervised(start: Start, name: str, call: bytes) -> tuple[str, Any]:
