@@ -58,8 +58,9 @@ def test_jobs_share_folder_store_and_beginning(tmp_path, launcher):
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "slurm"])
 def test_each_job_of_a_sweep_may_be_of_two_processes(tmp_path, launcher):
+    # Lightning starts the second process by the name of the module.
     command = [
-        sys.executable, "-c", SCRIPT, "-m", "experiment=tiny", "stages=[finetune]",
+        sys.executable, "-m", "fsasd.cli.main", "-m", "experiment=tiny", "stages=[finetune]",
         "trainer=ddp_cpu", "seed=0,1", "store=store", "hydra.sweep.dir=sweep",
         "trainer.enable_progress_bar=false",
     ]  # fmt: skip
