@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import soundfile
@@ -28,6 +29,10 @@ from fsasd.data.metadata import read_clips
 from fsasd.data.simulate import write_factory
 from fsasd.generation import checkpoint
 from fsasd.settings.code import package_code
+
+# How long an example takes says nothing where several processes share the cores.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)

@@ -76,6 +76,8 @@ def too_often(few, many):
         f"{path}:{line} {name}": (few.get((path, line, name), 0), count)
         for (path, line, name), count in many.items()
         if "site-packages" not in path
+        # What jinja makes of a template is the library's, too.
+        and path != "<template>"
         and count > OFTEN * MANY / FEW * few.get((path, line, name), 0) + 8 * MANY
     }
 

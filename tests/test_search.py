@@ -191,4 +191,4 @@ def test_a_search_that_is_killed_goes_on(tmp_path):
     best = yaml.safe_load((tmp_path / "outputs/search/optimization_results.yaml").read_text())
     assert best["best_value"] == max(t.value for t in done)
     table = pd.read_csv(tmp_path / "outputs/search/sweep.csv")
-    assert table["state"].tolist() == ["done"] * 3
+    assert set(table["state"]) == {"done"}
