@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,17 @@ def forget_plugins():
         for name in written:
             del sys.modules[name]
         package_code.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def forget_logging():
+    """Undo what a test did to the root logger: Hydra sets its level and a handler for a job."""
+    root = logging.root
+    level, disabled, handlers = root.level, root.manager.disable, root.handlers.copy()
+    yield
+    root.setLevel(level)
+    root.manager.disable = disabled
+    root.handlers[:] = [one for one in root.handlers if one in handlers]
 
 
 @pytest.fixture(scope="session")
