@@ -27,6 +27,10 @@ class Clip:
             that recording (``content.content_hash``): a detector that was fitted on it has been
             fitted on the synthetic clip, too.
         synthetic: Synthesised by a generator: mono, whichever channel is taken of real recordings.
+        strength: Of a synthetic anomaly, the rung of its generator's ladder of strengths: those of
+            one value are about as strong.
+        donor: Of a synthetic clip with something of another machine's sound, that machine and
+            section (``str`` of a ``SectionId``).
         recording: Name of the recording that the clip was cut from, where several clips were cut
             from one: they are not independent of each other (see ``Clips.recordings``).
         type: Type of the machine, such as ``fan`` (see ``FirstShotDataModule.types``). Like
@@ -48,6 +52,8 @@ class Clip:
     raw_label: str = ""
     source: str | None = None
     synthetic: bool = False
+    strength: float | None = None
+    donor: str | None = None
     recording: str | None = None
     type: str | None = None
     site: str | None = None

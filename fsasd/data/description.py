@@ -11,7 +11,9 @@ from fsasd.data.clips import Clips
 from fsasd.data.content import content_hashes, digest
 from fsasd.data.metadata import Clip
 
-_FIELDS = [field.name for field in fields(Clip) if field.name not in ("path", "type", "site")]
+# The last two are of synthetic clips, which enter keys by what generates them.
+_WITHOUT = ("path", "type", "site", "strength", "donor")
+_FIELDS = [field.name for field in fields(Clip) if field.name not in _WITHOUT]
 
 
 def describe_clips(clips: Clips, without: Collection[str] = ()) -> dict[str, str]:

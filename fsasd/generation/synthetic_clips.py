@@ -86,6 +86,8 @@ def clips_of(rows: pd.DataFrame, recordings: str | Path) -> list[Clip]:
             raw_label=row["raw_label"],
             source=row["source_sha256"] if row["derived"] else None,
             synthetic=True,
+            strength=float(row["strength"]) if row["strength"] else None,
+            donor=row["donor"] or None,
         )
         for row in rows.to_dict("records")
     ]

@@ -104,11 +104,12 @@ def _check_prepare(case: GeneratorCase) -> None:
     # Captions may become more precise; all else of a prompt stays.
     for prompt, before in zip(case.prompts, case.given, strict=True):
         changed = prompt._replace(
-            caption=before.caption, derived=before.derived, fault=before.fault
-        )
+            caption=before.caption, derived=before.derived, fault=before.fault,
+            strength=before.strength, donor=before.donor,
+        )  # fmt: skip
         _require(
             changed == before,
-            "prepare changes only captions and names of faults",
+            "prepare changes only captions, names of faults, strengths and donors",
             f"{before} became {prompt}",
         )
         _require(

@@ -34,7 +34,7 @@ class Synthesise(Stage):
         finetuned: What made the generator, if it is one that is trained.
     """
 
-    name, version = "synthesise", 7
+    name, version = "synthesise", 8
 
     def __init__(
         self, experiment: Experiment, section: SectionId, clips: Clips, finetuned: Stage | None
@@ -111,7 +111,7 @@ class Judge(Stage):
         synthesised: The clips.
     """
 
-    name, version = "judge", 1
+    name, version = "judge", 2
 
     def __init__(self, experiment: Experiment, synthesised: Synthesise) -> None:
         super().__init__({"recordings": synthesised}, synthesised.section)
