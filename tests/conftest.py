@@ -3,6 +3,7 @@
 import csv
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,22 @@ def forget_logging():
     root.setLevel(level)
     root.manager.disable = disabled
     root.handlers[:] = [one for one in root.handlers if one in handlers]
+
+
+@pytest.fixture(autouse=True)
+def forget_commands():
+    """Forget the folder and the start of a command that a test began.
+
+    Commands of another test would inherit them: all of them would write into one folder.
+    """
+
+    def forget():
+        for name in ("FSASD_FOLDER", "FSASD_STARTED"):
+            os.environ.pop(name, None)
+
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture(scope="session")

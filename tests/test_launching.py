@@ -108,9 +108,6 @@ def test_of_slurm_as_many_tasks_are_expected_as_devices():
 )  # fmt: skip
 def test_a_sweep_is_refused_before_its_first_job(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
-    for name in ("FSASD_FOLDER", "FSASD_STARTED"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
     monkeypatch.setattr(sys, "argv", ["fsasd", "-m", "hydra.sweep.dir=sweep", *arguments])
     with pytest.raises(SystemExit) as ended:
         commands.run("fsasd")

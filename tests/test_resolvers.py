@@ -20,10 +20,7 @@ from fsasd.cli.paths import keep_paths
 @pytest.fixture
 def new_command(monkeypatch):
     """A process that has resolved nothing yet."""
-    for name in ("FSASD_FOLDER", "FSASD_STARTED", "SLURM_ARRAY_TASK_ID"):
-        # Set first, so that it is removed at the end what the test makes of it.
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
+    monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
     return monkeypatch
 
 

@@ -31,7 +31,6 @@ ASKED = ["data=factory_tiny", "generator=transforms", "synthesis.clips_per_label
 def begin(tmp_path, monkeypatch):
     """Begin a search, as Hydra does before its first trial; return its sweeper's settings."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("FSASD_FOLDER", raising=False)
     resolvers.register()
 
     def of(*overrides):
@@ -191,4 +190,6 @@ def test_a_search_that_is_killed_goes_on(tmp_path):
     best = yaml.safe_load((tmp_path / "outputs/search/optimization_results.yaml").read_text())
     assert best["best_value"] == max(t.value for t in done)
     table = pd.read_csv(tmp_path / "outputs/search/sweep.csv")
-    assert set(table["state"]) == {"done"}
+    files = sorted(tmp_path.glob("outputs/search/*/*/status.json"))
+    states = "\n".join(f"{path}: {path.read_text()}" for path in files)
+    assert table["state"].tolist() == ["done"] * 3, f"{table.to_string()}\n{states}"
