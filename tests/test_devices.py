@@ -17,6 +17,7 @@ LISTED = """GPU 0: NVIDIA A100 (UUID: GPU-aaaa-1)
   MIG 1g.10gb     Device  0: (UUID: MIG-bbbb-1)
   MIG 1g.10gb     Device  1: (UUID: MIG-bbbb-2)
 GPU 1: NVIDIA A100 (UUID: GPU-aaaa-2)
+GPU 2: NVIDIA A100 (UUID: GPU-cccc-3)
 """
 
 
@@ -53,7 +54,7 @@ def test_given_devices_are_taken_as_they_are_named(monkeypatch, given, names):
 
 def test_otherwise_all_of_the_machine_by_uuid(machine, monkeypatch):
     nvidia_smi(machine, monkeypatch, LISTED)
-    assert visible_devices() == ["MIG-bbbb-1", "MIG-bbbb-2", "GPU-aaaa-2"]
+    assert visible_devices() == ["MIG-bbbb-1", "MIG-bbbb-2", "GPU-aaaa-2", "GPU-cccc-3"]
 
 
 def test_a_machine_whose_driver_does_not_answer_has_none(machine, monkeypatch):
@@ -98,6 +99,42 @@ def test_parallel_jobs_never_share_a_device_and_workers_keep_theirs(machine):
         assert name == visible
         used.add(name)
     assert used == {"0", "MIG-GPU-a/1/0"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("1", "GPU-aaaa-2"), ("GPU-aaaa-2", "1"), ("2", "GPU-cc"), ("0", "MIG-bbbb-1"),
+     ("GPU-aaaa-1", "MIG-bbbb-1")],
+)  # fmt: skip
+def test_a_device_by_number_and_by_uuid_is_one(machine, monkeypatch, one, other):
+    nvidia_smi(machine, monkeypatch, LISTED)
+
+    class WaitsError(Exception):
+        pass
+
+    def pause(seconds):
+        raise WaitsError
+
+    monkeypatch.setattr(devices.time, "sleep", pause)
+    with leased([one]), leased(["MIG-bbbb-2", other]) as name:
+        # The second is leased.
+        assert name == "MIG-bbbb-2"
+        with pytest.raises(WaitsError), leased([other]):
+            pass
+    with leased([other]) as name:
+        assert name == os.environ[VISIBLE] == other
+
+
+def test_numbers_of_gpus_that_differ_do_not_say_which_are_meant(machine, monkeypatch):
+    nvidia_smi(machine, monkeypatch, LISTED.replace("GPU 1: NVIDIA A100", "GPU 1: NVIDIA T400"))
+    expected = r"VISIBLE_DEVICES=1: expected UUIDs .* differ \(NVIDIA A100, NVIDIA T400\)"
+    with pytest.raises(ValueError, match=expected), leased(["1"]):
+        pass
+    with leased(["GPU-aaaa-2"]) as name:
+        assert name == "GPU-aaaa-2"
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    with leased(["1"]) as name:
+        assert name == "1"
 
 
 def test_a_job_that_is_killed_leaves_its_device(machine, caplog):
