@@ -27,6 +27,12 @@ def test_transforms_keep_the_rules():
     check_generator(hydra.utils.instantiate(cfg.generator, _convert_="all"))
 
 
+def test_transfer_keeps_the_rules():
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        cfg = compose("config", ["generator=transfer"])
+    check_generator(hydra.utils.instantiate(cfg.generator, _convert_="all", _partial_=True))
+
+
 @pytest.mark.parametrize("scheduler", ["dpm++", "ddim"])
 def test_the_nano_model_keeps_the_rules(scheduler):
     sampler = Sampler(steps=2, scheduler=scheduler)
@@ -221,6 +227,16 @@ class Derived(Noise):
     derived = True
 
 
+class Anonymous(Noise):
+    """Does not say whose sound is in a clip."""
+
+    uses_references = True
+
+    def __init__(self, references):
+        super().__init__()
+        assert {clip.label for clip in references} == {"normal", "anomaly"}
+
+
 class Forgetful(Noise):
     def __init__(self):
         super().__init__()
@@ -249,6 +265,7 @@ BROKEN = [
     ),
     (Derived(), r"level of its source times prompt.gain': RMS 0\.\d+ instead of"),
     (InTraining(), "synthesise writes what generate returns': .* differs by 9"),
+    (Anonymous, "names the donor of each anomaly in its prompt': none in that of fan/anomaly_0000"),
     (breaking(prepare=lambda self, ps: list(ps)[::-1]), "prepare changes only captions"),
     (
         breaking(derived=True, prepare=lambda self, ps: list(ps)),

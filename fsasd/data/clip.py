@@ -27,8 +27,8 @@ class Clip:
             that recording (``content.content_hash``): a detector that was fitted on it has been
             fitted on the synthetic clip, too.
         synthetic: Synthesised by a generator: mono, whichever channel is taken of real recordings.
-        strength: Of a synthetic anomaly, the rung of its generator's ladder of strengths: those of
-            one value are about as strong.
+        strength: Of a synthetic clip, the rung of its generator's ladder of strengths: anomalies of
+            one value are about as strong. A normal clip has one where it was changed as strongly.
         donor: Of a synthetic clip with something of another machine's sound, that machine and
             section (``str`` of a ``SectionId``).
         recording: Name of the recording that the clip was cut from, where several clips were cut

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from fsasd.data.audio_files import path_of
 from fsasd.data.clips import Clips
+from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.prompts import Prompt
 
 
@@ -32,10 +35,15 @@ class Generator(L.LightningModule, abc.ABC):
             number of the pass as the data loader's index.
         derived: Whether its clips are derived from the audio of their source. Then the choice of
             settings scores them with fits that did not include the source.
+        uses_references: Whether it makes clips of what is known of reference machines. Then it must
+            take them as its constructor's argument ``references``: the clips, anomalies among them,
+            of all reference machines but the prompts' one, and those of its type where it is a
+            reference itself. The constructor raises if they do not suffice.
     """
 
     trained: ClassVar[bool] = True
     derived: ClassVar[bool] = False
+    uses_references: ClassVar[bool] = False
     validation_passes: ClassVar[int] = 1
 
     @abc.abstractmethod
@@ -69,3 +77,22 @@ class Generator(L.LightningModule, abc.ABC):
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Use the average of the weights, by which clips are generated, during a context."""
         return contextlib.nullcontext()
+
+
+def source_waveform(prompt: Prompt, channel: int | str | None = None) -> np.ndarray:
+    """Return the waveform that a derived clip is made of: its source, normalised.
+
+    Args:
+        prompt: Of the clip.
+        channel: What to take of recordings with several channels (see ``recording.read``).
+
+    Returns:
+        (samples,) float32, ``prompt.seconds`` at most, with ``prompt.gain``.
+
+    Raises:
+        ValueError: The prompt has no source.
+    """
+    if prompt.source is None:
+        raise ValueError(f"{prompt.wav}: expected a prompt with a source to derive a clip from")
+    waveform = read(path_of(prompt.source), channel=channel)
+    return waveform[: round(prompt.seconds * SAMPLE_RATE)] * np.float32(prompt.gain)

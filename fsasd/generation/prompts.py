@@ -46,8 +46,8 @@ class Prompt(NamedTuple):
         attributes: The source's attributes, a JSON object.
         raw_label: The source's attributes as written, also where they could not be split.
         fault: The fault of an anomalous clip, several joined by ``+``; empty where none is named.
-        strength: Of an anomalous clip, the rung of the generator's ladder of strengths, where it
-            has one: selection weights rungs, for each detector, by how hard they are to detect.
+        strength: The rung of the generator's ladder of strengths, where it has one: selection
+            weights the rungs of anomalous clips, for each detector, by how hard they are to detect.
         donor: The machine and section (``str`` of a ``SectionId``) whose sound is in the clip, too;
             empty where it is of its own machine alone.
     """

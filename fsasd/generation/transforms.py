@@ -8,10 +8,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from fsasd.data.audio_files import path_of
 from fsasd.data.names import require_known
-from fsasd.data.recording import SAMPLE_RATE, read
-from fsasd.generation.base import Generator
+from fsasd.generation.base import Generator, source_waveform
 from fsasd.generation.faults import FAULTS
 from fsasd.generation.prompts import Prompt
 
@@ -95,10 +93,7 @@ class FaultTransforms(Generator):
         return [torch.from_numpy(self._waveform(prompt)) for prompt in prompts]
 
     def _waveform(self, prompt: Prompt) -> np.ndarray:
-        if prompt.source is None:
-            raise ValueError(f"{prompt.wav}: expected a prompt with a source to add a fault to")
-        waveform = read(path_of(prompt.source), channel=self.channel)
-        waveform = waveform[: round(prompt.seconds * SAMPLE_RATE)] * np.float32(prompt.gain)
+        waveform = source_waveform(prompt, self.channel)
         if prompt.label == "normal":
             return waveform
         rng = np.random.default_rng([prompt.seed, 1])

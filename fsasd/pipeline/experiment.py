@@ -147,6 +147,11 @@ class Experiment:
         return self.generator is not None and getattr(self.generator.kind, "trained", True)
 
     @property
+    def uses_references(self) -> bool:
+        """Whether the generator makes clips of what is known of reference machines."""
+        return self.generator is not None and getattr(self.generator.kind, "uses_references", False)
+
+    @property
     def detector_spec(self) -> Any:
         """What the detector's results depend on, its networks' clips excepted."""
         return spec_of(self.detector, content_hash)
@@ -172,3 +177,15 @@ class Experiment:
             for section, clips in self.sections(role).items()
         }
         return {section: clips for section, clips in normals.items() if len(clips)}
+
+    def references_for(self, section: SectionId) -> Clips:
+        """Return the clips of reference machines that may be used to synthesise a section's.
+
+        None of the section's machine; where that is a reference itself, none of its type either,
+        as there is none for a target that is a new type of machine.
+        """
+        types, machine = self.data.types, section.machine
+        of_type = {m for m in types if types[m] == types[machine]}
+        excluded = of_type if machine in self.data.references else {machine}
+        references = self.data.trainable.where(role="reference")
+        return references.filter(lambda clip: clip.machine not in excluded)

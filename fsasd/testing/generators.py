@@ -62,7 +62,7 @@ class GeneratorCase:
 
 
 def check_generator(
-    generator: Generator,
+    generator: Generator | Callable[..., Generator],
     prompts: Sequence[Prompt] | None = None,
     *,
     reload: Callable[[Path], Generator] | None = None,
@@ -73,7 +73,8 @@ def check_generator(
     A copy of one that is trained is trained for two steps, saved and loaded again.
 
     Args:
-        generator: The generator, in the state in which it would generate.
+        generator: The generator, in the state in which it would generate; of one that uses
+            references its class, or what else makes it, which gets synthetic ``references``.
         prompts: Prompts before ``prepare``; by default of both labels, two machines and two
             lengths, with synthetic recordings.
         reload: For a trained generator: the folder of ``save`` -> the generator; by default its
@@ -83,12 +84,16 @@ def check_generator(
     Raises:
         AssertionError: A rule is broken; the message names it and the observed value.
 
+    >>> from fsasd.generation.transfer import AnomalyTransfer
+    >>> check_generator(AnomalyTransfer)
     >>> from fsasd.generation.transforms import FaultTransforms
     >>> check_generator(FaultTransforms({"leak": {"strength": [0.2, 0.5], "above": [2e3, 4e3]}}))
     """
-    generator.eval()
-    learner = copy.deepcopy(generator).train() if generator.trained else None
     with tempfile.TemporaryDirectory() as folder:
+        if not isinstance(generator, Generator):
+            generator = generator(references=_example_references(Path(folder)))
+        generator.eval()
+        learner = copy.deepcopy(generator).train() if generator.trained else None
         given = _example_prompts(Path(folder)) if prompts is None else prompts
         case = GeneratorCase(generator, given, decibel)
         for check in CHECKS:
@@ -116,6 +121,17 @@ def _check_prepare(case: GeneratorCase) -> None:
             prompt.derived == case.generator.derived,
             "prepare sets derived in each prompt, as the generator does",
             f"{prompt.derived} in a prompt, {case.generator.derived} of the generator",
+        )
+
+
+def _check_donors(case: GeneratorCase) -> None:
+    if not case.generator.uses_references:
+        return
+    for prompt in case.prompts:
+        _require(
+            prompt.label != "anomaly" or bool(prompt.donor),
+            "a generator that uses references names the donor of each anomaly in its prompt",
+            f"none in that of {prompt.wav}",
         )
 
 
@@ -298,6 +314,7 @@ def _train_two_steps(learner: Generator, folder: Path) -> Path:
 
 CHECKS = (
     _check_prepare,
+    _check_donors,
     _check_waveforms,
     _check_determinism,
     _check_independence_of_batches,
@@ -336,6 +353,16 @@ def _example_prompts(folder: Path) -> list[Prompt]:
         clips.append(_example_clip(folder, machine, number, seconds, label="normal"))
         captions.append(f"This is the normal sound of a {machine} with speed {number}.")
     return make_prompts(Clips(clips), captions, clips_per_label=1)
+
+
+def _example_references(folder: Path) -> Clips:
+    kinds = (("train", "normal"), ("test", "normal"), ("test", "anomaly"))
+    return Clips(
+        _example_clip(folder, machine, number, 0.7, role="reference", split=split, label=label)
+        for machine, base in (("pump", 10), ("slider", 20))
+        for place, (split, label) in enumerate(kinds, 1)
+        for number in range(base * place, base * place + 3)
+    )
 
 
 def _example_clip(folder: Path, machine: str, number: int, seconds: float, **known: str) -> Clip:

@@ -12,6 +12,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.description import describe_clips
 from fsasd.data.names import SectionId
 from fsasd.detectors.training import on_gpus, processes
+from fsasd.generation.base import Generator
 from fsasd.generation.encoder_space import RealClips
 from fsasd.generation.filters import Filters
 from fsasd.generation.judging import judge
@@ -63,11 +64,22 @@ class Synthesise(Stage):
             "batch_size": asked.batch_size,
             "clips": describe_clips(self.clips),
             "captions": self._captions(),
+            **({"references": describe_clips(self._references())} if run.uses_references else {}),
         }
 
     def check(self) -> None:
-        """Check the trainer, and that an anomalous clip can be asked for in words."""
+        """Check the trainer, the references, and that anomalous clips can be asked for in words."""
         check_trainer(self.experiment)
+        if self.experiment.uses_references:
+            try:
+                self._generator()
+            except ValueError as error:
+                raise ValueError(
+                    f"{self}: {error}. References are the machines of dev_data (data=dcase), or "
+                    "those that are not among data.targets; where the machine is one itself, those "
+                    "of its type are left out. Give some with anomalies, or use "
+                    "generator=transforms, which needs none"
+                ) from error
         check_wording(self.clips, self._captions(), self.experiment.synthesis.prompts())
 
     def build(self, folder: Path, inputs: Mapping[str, Any]) -> None:
@@ -75,7 +87,7 @@ class Synthesise(Stage):
         run, asked = self.experiment, self.experiment.synthesis
         assert run.generator is not None
         trained = {"checkpoint": str(inputs["finetune"] / "model")} if inputs else {}
-        generator = run.generator(**trained)
+        generator = self._generator(**trained)
         prompts = make_prompts(
             self.clips,
             self._captions(),
@@ -98,6 +110,19 @@ class Synthesise(Stage):
     def publish(self, artifact: Path, run: Path) -> None:
         """The recordings; their manifest is that of all sections (``collect``)."""
         link(artifact, run, "synthetic", without=[MANIFEST])
+
+    def _generator(self, **trained: str) -> Generator:
+        run = self.experiment
+        assert run.generator is not None
+        if not run.uses_references:
+            return run.generator(**trained)
+        # Called itself, so that what it raises is not wrapped.
+        arguments = {**run.generator.arguments(), **trained, "references": self._references()}
+        return run.generator.kind(**arguments)
+
+    def _references(self) -> Clips:
+        assert self.section is not None
+        return self.experiment.references_for(self.section)
 
     def _captions(self) -> list[str]:
         return [self.experiment.data.captions(clip) for clip in self.clips]
