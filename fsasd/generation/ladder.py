@@ -25,7 +25,7 @@ def in_turn(prompts: Sequence[Prompt], rungs: int, donors: int = 1) -> list[tupl
 
     >>> one = Prompt("0.wav", "fan", None, None, "anomaly", "A fan.", 1.0, 1.0, seed=0)
     >>> [rung for rung, _ in in_turn([one._replace(wav=f"{n}.wav") for n in range(6)], rungs=3)]
-    [2, 0, 1, 0, 1, 2]
+    [2, 0, 1, 1, 2, 0]
     """
     # Clips of a section and label, as keys in their order.
     clips: dict[tuple[str, str | None, str], dict[str, int]] = {}
