@@ -127,6 +127,58 @@ def test_values_are_drawn_evenly_on_a_scale_of_ratios(normals):
     assert np.mean(np.array(rates) < 10) == pytest.approx(0.5, abs=0.12)
 
 
+def strengths_in(caption):
+    return [float(s) for s in re.findall(r"\(strength ([\d.]+)\)", caption)]
+
+
+def test_strengths_of_a_clip_are_of_one_third_of_each_range(shipped, normals):
+    prompts = [p for p in prompts_of(shipped, normals, 300) if p.label == "anomaly"]
+    assert Counter(p.strength for p in prompts) == {1 / 3: 100, 2 / 3: 100, 1.0: 100}
+    for prompt in prompts:
+        strengths = strengths_in(prompt.caption)
+        for fault, strength in zip(prompt.fault.split("+"), strengths, strict=True):
+            low, high = np.log(shipped.common[fault]["strength"])
+            place = (np.log(strength) - low) / (high - low)
+            # Rounded to three digits.
+            assert prompt.strength - 1 / 3 - 0.01 <= place <= prompt.strength + 0.01
+    assert {len(strengths_in(p.caption)) for p in prompts} == {1, 2}
+    # Within a rung they are drawn, and other parameters are of all rungs alike.
+    weakest = [strengths_in(p.caption)[0] for p in prompts if p.strength == 1 / 3]
+    assert len(set(weakest)) > 50
+
+
+def test_rungs_differ_in_strength_only(normals):
+    ranges = {"modulation": {"strength": [0.01, 1.0], "rate": [1, 100]}}
+    prompts = [p for p in prompts_of(FaultTransforms(ranges), normals, 300) if p.label == "anomaly"]
+    for rung in (1 / 3, 2 / 3, 1.0):
+        captions = [p.caption for p in prompts if p.strength == rung]
+        rates = [float(r) for c in captions for r in re.findall(r"swinging ([\d.]+)", c)]
+        assert np.mean(np.array(rates) < 10) == pytest.approx(0.5, abs=0.15)
+
+
+def test_one_rung_is_the_whole_range(normals):
+    ranges = {"modulation": {"strength": [0.01, 1.0], "rate": [1, 100]}}
+    prompts = prompts_of(FaultTransforms(ranges, rungs=1), normals, 100)
+    assert {p.strength for p in prompts if p.label == "anomaly"} == {1.0}
+    assert {p.strength for p in prompts if p.label == "normal"} == {None}
+    strengths = np.array([s for p in prompts for s in strengths_in(p.caption)])
+    assert len(strengths) == 100
+    assert np.mean(strengths < 0.1) == pytest.approx(0.5, abs=0.15)
+    assert strengths.min() < 0.03 < 0.3 < strengths.max()
+
+
+def test_the_manifest_has_the_rungs(shipped, normals, tmp_path):
+    clips = written(shipped, normals, tmp_path, 9).where(label="anomaly")
+    rungs = Counter(clip.strength for clip in clips)
+    assert rungs == {1 / 3: 3, 2 / 3: 3, 1.0: 3}
+
+
+def test_an_anomaly_without_a_rung_is_named(shipped, normals):
+    prompt = prompts_of(shipped, normals, 1)[1]._replace(strength=None)
+    with pytest.raises(ValueError, match=r"anomaly_0000\.wav: expected a prompt with a strength"):
+        shipped.generate([prompt])
+
+
 def test_a_machine_can_have_other_faults(normals, factory_clips):
     changed = {
         "fan": {"leak": None, **SWING},
@@ -207,3 +259,5 @@ def test_faults_that_cannot_be_put_in_are_named(faults, machines, error, message
 def test_at_least_one_fault_goes_into_an_anomalous_clip():
     with pytest.raises(ValueError, match="expected 1 fault in a clip or more, found 0"):
         FaultTransforms(LEAK, at_most=0)
+    with pytest.raises(ValueError, match="rungs: expected 1 part of a range or more, found 0"):
+        FaultTransforms(LEAK, rungs=0)

@@ -11,6 +11,7 @@ import torch
 from fsasd.data.names import require_known
 from fsasd.generation.base import Generator, source_waveform
 from fsasd.generation.faults import FAULTS
+from fsasd.generation.ladder import in_turn
 from fsasd.generation.prompts import Prompt
 
 Ranges = Mapping[str, Sequence[float]]
@@ -27,7 +28,8 @@ class FaultTransforms(Generator):
 
     A clip gets one fault or several, drawn alike among those of its machine; each parameter is
     drawn log-uniformly from its range, since rates, frequencies and levels are compared by their
-    ratios. What was drawn is added to the clip's caption, and is its prompt's ``fault``.
+    ratios; strengths from one part of their range, the clip's rung. What was drawn is added to the
+    clip's caption, and is its prompt's ``fault``.
 
     The clips are as close to the machine as possible, and no more varied; whether its faults are
     like these depends on the ranges. Captions are not read.
@@ -37,6 +39,9 @@ class FaultTransforms(Generator):
             for one that is left out.
         machines: Machine to changes of the common faults.
         at_most: So many faults in a clip.
+        rungs: Equal parts, by ratio, of the range of each fault's strength. They come up in turn; a
+            clip's faults are all of one, whose place is the prompt's ``strength``: 1 / rungs, 2 /
+            rungs ... 1.
         channel: What to take of recordings with several channels (see ``recording.read``).
 
     Raises:
@@ -47,7 +52,7 @@ class FaultTransforms(Generator):
     >>> generator = FaultTransforms({"modulation": {"strength": [0.2, 0.8], "rate": [2, 20]}})
     >>> prompt = Prompt("a.wav", "fan", None, None, "anomaly", "A fan.", 1.0, 1.0, seed=0)
     >>> generator.prepare([prompt])[0].caption
-    'A fan, with its level swinging 3.72 times per second (strength 0.484).'
+    'A fan, with its level swinging 3.72 times per second (strength 0.676).'
     """
 
     trained: ClassVar[bool] = False
@@ -58,11 +63,14 @@ class FaultTransforms(Generator):
         faults: Mapping[str, Ranges | None],
         machines: Mapping[str, Mapping[str, Ranges | None]] | None = None,
         at_most: int = 1,
+        rungs: int = 3,
         channel: int | str | None = None,
     ) -> None:
         super().__init__()
         if at_most < 1:
             raise ValueError(f"at_most: expected 1 fault in a clip or more, found {at_most}")
+        if rungs < 1:
+            raise ValueError(f"rungs: expected 1 part of a range or more, found {rungs}")
         self.common = self._changed({}, faults)
         if not self.common:
             raise ValueError("expected faults to add to clips, found none")
@@ -73,22 +81,24 @@ class FaultTransforms(Generator):
         if without := [machine for machine, kinds in self.by_machine.items() if not kinds]:
             raise ValueError(f"{', '.join(without)}: every fault was removed, none is left")
         self.at_most = at_most
+        self.rungs = rungs
         self.channel = channel
 
     def prepare(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Name the faults of each anomalous clip in its prompt and its caption."""
+        """Name the rung and the faults of each anomalous clip in its prompt and its caption."""
+        turns = in_turn(prompts, self.rungs)
         return [
-            prompt._replace(caption=self._described(prompt), fault="+".join(self._drawn(prompt)))
+            self._with_faults(prompt._replace(strength=(rung + 1) / self.rungs))
             if prompt.label == "anomaly"
             else prompt
-            for prompt in super().prepare(prompts)
+            for prompt, (rung, _) in zip(super().prepare(prompts), turns, strict=True)
         ]
 
     def generate(self, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
         """Return each prompt's source, with faults where it asks for an anomaly.
 
         Raises:
-            ValueError: A prompt has no source.
+            ValueError: A prompt has no source, or an anomalous one was not prepared.
         """
         return [torch.from_numpy(self._waveform(prompt)) for prompt in prompts]
 
@@ -101,7 +111,13 @@ class FaultTransforms(Generator):
             waveform = FAULTS[kind].apply(waveform, rng, **values)
         return waveform
 
+    def _with_faults(self, prompt: Prompt) -> Prompt:
+        return prompt._replace(caption=self._described(prompt), fault="+".join(self._drawn(prompt)))
+
     def _drawn(self, prompt: Prompt) -> dict[str, dict[str, float]]:
+        if prompt.strength is None:
+            raise ValueError(f"{prompt.wav}: expected a prompt with a strength, as of 'prepare'")
+        rung = prompt.strength - 1 / self.rungs, prompt.strength
         rng = np.random.default_rng([prompt.seed, 0])
         possible = self.by_machine.get(prompt.machine, self.common)
         count = rng.integers(1, min(self.at_most, len(possible)) + 1)
@@ -109,8 +125,9 @@ class FaultTransforms(Generator):
         # Rounded as in the caption, which says exactly what was applied.
         return {
             str(kind): {
-                name: float(f"{np.exp(rng.uniform(*np.log(limits))):.3g}")
+                name: float(f"{np.exp(rng.uniform(*_part(limits, *shares))):.3g}")
                 for name, limits in possible[kind].items()
+                for shares in [rung if name == "strength" else (0.0, 1.0)]
             }
             for kind in kinds
         }
@@ -134,6 +151,12 @@ class FaultTransforms(Generator):
             else:
                 ranges_by_fault[kind] = _checked(kind, ranges)
         return ranges_by_fault
+
+
+def _part(limits: tuple[float, float], low: float, high: float) -> tuple[float, float]:
+    """Return the logarithms of the limits of a part of a range, which is given by two shares."""
+    lowest, highest = np.log(limits)
+    return lowest + low * (highest - lowest), lowest + high * (highest - lowest)
 
 
 def _checked(kind: str, ranges: Ranges) -> Limits:
