@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from fsasd.data.clips import Clips, FeatureCache
+from fsasd.data.content import content_hash
 from fsasd.data.metadata import Clip, read_clips
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.twfr_gmm import TWFRGMM
@@ -75,7 +76,7 @@ def _faulty(normal: Clips, generator: FaultTransforms, folder: Path) -> Clips:
 def _areas(normal: Clips, faulty: dict[str, Clips]) -> dict[tuple[str, float], float]:
     areas: dict[tuple[str, float], list[float]] = {(kind, r): [] for kind in faulty for r in R}
     for fit, held in ((normal[::2], normal[1::2]), (normal[1::2], normal[::2])):
-        known = {clip.path for clip in held}
+        known = {content_hash(clip.path) for clip in held}
         for r in R:
             detector = TWFRGMM(r=r).fit(fit)
             usual = detector.score(held)
