@@ -200,7 +200,7 @@ def test_references_are_all_but_the_machine_itself_and_its_type(plant):
     run = plant("synthesis.references=true")
     assert machines(run, "bearing") == ({"fan", "valve"}, {"reference"})
     assert machines(run, "fan") == ({"valve"}, {"reference"})
-    alike = plant("+data.types={fan: mover, valve: mover, bearing: mover}")
+    alike = plant("data.types={fan: mover, valve: mover, bearing: mover}")
     assert machines(alike, "bearing") == ({"fan", "valve"}, {"reference"})
     assert machines(alike, "fan") == (set(), set())
     held_out = plant("data.hold_out=[{machine: fan}]")
@@ -229,7 +229,7 @@ def test_a_run_without_donors_ends_before_its_first_stage(plant):
         ValueError, match=r"synthesise of bearing section 00: .* found no clip of a"
     ):
         stage.check()
-    run = plant("synthesis.references=true", "+data.types={fan: mover, valve: mover}")
+    run = plant("synthesis.references=true", "data.types={fan: mover, valve: mover}")
     of_fan = next(s for s in run.stages("synthesise") if s.section.machine == "fan")
     with pytest.raises(ValueError, match=r"fan section 00: .* those of its type are left out"):
         of_fan.check()
