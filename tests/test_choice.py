@@ -17,6 +17,7 @@ from fsasd.detectors.knn import KNN
 from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.thuee import THUEE
 from fsasd.detectors.twfr_gmm import TWFRGMM
+from fsasd.generation.gap import Gap
 from fsasd.selection.choice import Evidence, choose, in_hindsight, measure
 from fsasd.selection.crossfit import calibrated, crossfit
 from fsasd.selection.selector import Selector
@@ -43,8 +44,16 @@ def recited(label, scores, **known):
                   for i, (a, b) in enumerate(np.asarray(scores).T)])  # fmt: skip
 
 
-def choice(detector, selector, train, synthetic):
-    return choose(measure(detector, selector, train, synthetic), selector)
+NO_GAP = Gap(auc=0.5, low=0.4, high=0.6, synthetic=40, real=40)
+
+
+def choice(detector, selector, train, synthetic, gap=None):
+    return choose(measure(detector, selector, train, synthetic, gap=gap), selector)
+
+
+def recited_choice(selector, train, synthetic, gap=NO_GAP, default=0):
+    """Recited clips have no recordings, and so no gap of their own."""
+    return choice(Recited(default), selector, train, synthetic, gap)
 
 
 def both(normal, anomaly):
@@ -146,35 +155,42 @@ def drawn(*shifts, count=40, scales=(1, 1), seed=0):
     return np.stack(rows).round(6)
 
 
-def test_synthetic_normals_like_real_ones_leave_no_gap():
-    train, synthetic = recited("normal", drawn(0, 0)), both(drawn(0, 0), drawn(1, 1))
-    gap = choice(Recited(), WHICH, train, synthetic).gap
-    assert gap.low < 0.5 < gap.high
-    assert not gap.exceeds(0.75)
-    assert (gap.synthetic, gap.real) == (40, 40)
+def test_the_gap_is_that_of_the_recordings_whatever_the_detector(noises):
+    fresh = noises[1::2]
+    synthetic = Clips([*copies(fresh, named=False), *copies(fresh, "anomaly", named=False)])
+    gaps = [
+        choice(detector, Selector({"k": [1, 2]}), noises[::2], synthetic).gap
+        for detector in (KNN(), KNN(k=2))
+    ]
+    assert gaps[0] == gaps[1]
+    assert gaps[0].low < 0.5 < gaps[0].high
+    assert (gaps[0].synthetic, gaps[0].real) == (40, 40)
 
 
-@pytest.mark.parametrize("shift", [-3, 3])
-def test_synthetic_normals_that_sound_otherwise_are_a_wide_gap(shift):
-    """By the detector's default setting alone, in which they do."""
-    train, synthetic = recited("normal", drawn(0, 0)), both(drawn(0, shift), drawn(0, 0))
-    gaps = [choice(Recited(which), WHICH, train, synthetic).gap for which in (0, 1)]
-    assert [gap.exceeds(0.75) for gap in gaps] == [False, True]
-    assert gaps[1].auc == pytest.approx(stats.norm.cdf(shift / 2**0.5), abs=0.01)
+def test_a_gap_that_was_measured_is_not_measured_again(noises):
+    selection = choice(KNN(), Selector({"k": [1, 2]}), noises, copies(noises, named=False)[:2])
+    assert selection.gap is None
+    both_labels = Clips([*copies(noises, named=False), *copies(noises, "anomaly", named=False)])
+    assert choice(KNN(), Selector({"k": [1, 2]}), noises, both_labels, NO_GAP).gap is NO_GAP
+    without = choice(KNN(), Selector({"k": [1, 2]}, max_gap=None), noises, both_labels)
+    assert without.gap is None
 
 
-@pytest.mark.parametrize("shift", [-3, 0, 3])
+@pytest.mark.parametrize(("low", "high"), [(0.8, 0.9), (0.1, 0.2), (0.7, 0.9), (0.2, 0.3)])
 @pytest.mark.parametrize("max_gap", [0.75, None])
-def test_clips_of_another_sound_choose_nothing(shift, max_gap):
-    """Setting 1 separates the anomalies; the default setting, 0, reacts to the generator."""
-    train, synthetic = recited("normal", drawn(0, 0)), both(drawn(shift, 0), drawn(shift, 3))
+def test_clips_of_another_sound_choose_nothing(low, high, max_gap):
+    """Setting 1 separates the anomalies; only a gap that is surely wide says they are not ours."""
+    train, synthetic = recited("normal", drawn(0, 0)), both(drawn(0, 0), drawn(0, 3))
+    gap = Gap((low + high) / 2, low, high, 40, 40, words="4.0 dB quieter above 5 kHz")
     selector = Selector({"which": [0, 1]}, "auc", max_gap=max_gap)
-    selection = choice(Recited(0), selector, train, synthetic)
+    selection = recited_choice(selector, train, synthetic, gap)
     assert selection.argmax == {"which": 1}
-    if shift and max_gap:
+    if max_gap and (low > 0.75 or high < 0.25):
         assert selection.setting == {"which": 0}
         assert selection.abstain_reason.startswith(
-            "synthetic normal clips alone are distinguished from real ones"
+            f"synthetic normal clips alone are distinguished from real ones: AUC {gap.auc:.2f} "
+            f"(95 % interval {low:.2f} to {high:.2f}; 0.5: not distinguished; 4.0 dB quieter above "
+            "5 kHz), surely beyond 0.75"
         )
     else:
         assert (selection.setting, selection.abstain_reason) == ({"which": 1}, "")
@@ -183,7 +199,8 @@ def test_clips_of_another_sound_choose_nothing(shift, max_gap):
 def test_the_papers_rule_knows_no_gap():
     train, synthetic = recited("normal", drawn(0, 0)), both(drawn(3, 0), drawn(3, 3))
     selector = Selector({"which": [0, 1]}, "auc", abstain=False)
-    assert choice(Recited(0), selector, train, synthetic).setting == {"which": 1}
+    wide = Gap(1.0, 1.0, 1.0, 40, 40)
+    assert recited_choice(selector, train, synthetic, wide).setting == {"which": 1}
 
 
 def test_thirteen_clips_are_the_fewest_that_can_establish_a_wide_gap():
@@ -202,8 +219,7 @@ def test_a_gap_of_too_few_clips_chooses_nothing(real, synthetic, enough):
     """Without a gap in either setting; setting 1 separates the anomalies, which are enough."""
     train = recited("normal", drawn(0, 0, count=real))
     generated = both(drawn(0, 0, count=synthetic), drawn(0, 3))
-    selection = choice(Recited(0), WHICH, train, generated)
-    assert not selection.gap.exceeds(WIDE_GAP)
+    selection = recited_choice(WHICH, train, generated)
     assert selection.argmax == {"which": 1}
     if enough:
         assert (selection.setting, selection.abstain_reason) == ({"which": 1}, "")
@@ -217,16 +233,15 @@ def test_a_gap_of_too_few_clips_chooses_nothing(real, synthetic, enough):
 
 def test_a_gap_of_few_clips_is_not_called_sure():
     """All on one side, so does every resample: the interval has no width, and means nothing."""
-    train = recited("normal", drawn(0, 0, count=4))
-    selection = choice(Recited(0), WHICH, train, both(drawn(8, 0), drawn(8, 3)))
-    assert (selection.gap.low, selection.gap.high) == (1, 1)
+    train, wide = recited("normal", drawn(0, 0, count=4)), Gap(1.0, 1.0, 1.0, 40, 4)
+    selection = recited_choice(WHICH, train, both(drawn(8, 0), drawn(8, 3)), wide)
     assert selection.abstain_reason.startswith("too few independent normal clips to measure")
 
 
 @pytest.mark.parametrize("options", [{"abstain": False}, {"calibrate": True}, {"max_gap": None}])
 def test_without_a_limit_of_the_gap_few_clips_are_enough(options):
     train, generated = recited("normal", drawn(0, 0, count=5)), both(drawn(0, 0), drawn(0, 3))
-    selection = choice(Recited(0), Selector({"which": [0, 1]}, **options), train, generated)
+    selection = recited_choice(Selector({"which": [0, 1]}, **options), train, generated)
     assert selection.setting == {"which": 1}
 
 
@@ -235,26 +250,19 @@ def test_synthetic_clips_of_few_recordings_are_few_clips(sources, chosen, monkey
     def names(paths, folder):
         return [path.name for path in paths]
 
-    monkeypatch.setattr("fsasd.selection.crossfit.content_hashes", names)
+    monkeypatch.setattr("fsasd.generation.sources.content_hashes", names)
     train = recited("normal", drawn(0, 0))
     normal = recited("normal", drawn(0, 0))
     normal = [replace(c, source=train[i % sources].path.name) for i, c in enumerate(normal)]
     generated = Clips([*normal, *recited("anomaly", drawn(0, 3))])
-    selection = choice(Recited(0), WHICH, train, generated)
+    selection = recited_choice(WHICH, train, generated)
     assert selection.setting == {"which": chosen}
-
-
-def test_real_normals_of_the_gap_are_held_out(noises):
-    """Else every synthetic clip would be farther off than a training clip is from itself."""
-    fresh = noises[1::2]
-    synthetic = Clips([*copies(fresh, named=False), *copies(fresh, "anomaly", named=False)])
-    gap = choice(KNN(), Selector({"k": [1, 2]}), noises[::2], synthetic).gap
-    assert gap.low < 0.5 < gap.high
 
 
 def calibrated_or_not(train, synthetic, default=1):
     selectors = [Selector({"which": [0, 1]}, "auc", calibrate=c) for c in (False, True)]
-    return [choice(Recited(default), s, train, synthetic) for s in selectors]
+    wide = Gap(1.0, 1.0, 1.0, 40, 40)
+    return [recited_choice(s, train, synthetic, wide, default) for s in selectors]
 
 
 def test_calibrated_clips_choose_whatever_the_gap_was():
@@ -309,7 +317,7 @@ def test_copies_of_a_clip_are_held_out_together(train):
 def test_clips_of_few_recordings_are_few_real_clips(recordings, chosen):
     clips = recited("normal", drawn(0, 0))
     train = Clips([replace(c, recording=str(i % recordings)) for i, c in enumerate(clips)])
-    selection = choice(Recited(0), WHICH, train, both(drawn(0, 0), drawn(0, 3)))
+    selection = recited_choice(WHICH, train, both(drawn(0, 0), drawn(0, 3)))
     assert selection.setting == {"which": chosen}
     if not chosen:
         assert f"{recordings} real and 40 synthetic" in selection.abstain_reason
@@ -320,7 +328,9 @@ def test_test_clips_of_one_recording_are_resampled_together():
     few = Clips([replace(clip, recording=str(i // 8)) for i, clip in enumerate(test)])
     curves = []
     for clips in (test, few):
-        evidence = measure(Recited(0), WHICH, test[:40], both(drawn(0, 0), drawn(0, 3)), clips)
+        evidence = measure(
+            Recited(0), WHICH, test[:40], both(drawn(0, 0), drawn(0, 3)), clips, NO_GAP
+        )
         curves.append(in_hindsight(evidence, choose(evidence, WHICH), WHICH, clips).real)
     groups = np.arange(len(test)) // 8
     expected = WHICH.curve(
@@ -389,7 +399,7 @@ def test_five_clips_are_enough_where_every_setting_can_be_fitted(train, test_cli
 def test_one_clip_to_learn_from_leaves_the_gap_unknown(train, test_clips):
     selector = Selector({"representation__pool_by": ["mean", "max"]})
     selection = choice(KNN(), selector, train[:1], test_clips)
-    assert selection.gap is None
+    assert np.isnan(selection.gap.auc)
     assert "1 real and" in selection.abstain_reason
     sourced = Clips(
         [replace(clip, source=content_hash(train[0].path)) for clip in test_clips], train.cache
@@ -467,8 +477,8 @@ def test_evidence_that_was_measured_for_another_selector_is_refused(train, test_
 def test_evidence_of_another_format_is_refused(train, test_clips, tmp_path):
     measure(KNN(), GRID, train, test_clips).save(tmp_path)
     path = tmp_path / "evidence.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 0'))
-    with pytest.raises(ValueError, match=r"evidence.json: expected format 1, found 0"):
+    path.write_text(path.read_text().replace('"format": 2', '"format": 0'))
+    with pytest.raises(ValueError, match=r"evidence.json: expected format 2, found 0"):
         Evidence.load(tmp_path)
 
 
@@ -482,4 +492,4 @@ def test_labels_of_other_clips_than_were_measured_are_refused(train, test_clips)
 def test_a_synthetic_clip_whose_score_is_no_number_is_named():
     train, synthetic = recited("normal", drawn(0, 0)), both(drawn(0, 0), [[np.nan], [0.0]])
     with pytest.raises(ValueError, match=r"nan_0.0_0.wav: expected a finite anomaly score"):
-        measure(Recited(), WHICH, train, synthetic)
+        measure(Recited(), WHICH, train, synthetic, gap=NO_GAP)

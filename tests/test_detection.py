@@ -389,7 +389,6 @@ def test_every_result_has_its_file(written):
         "real_curve.csv",
         "settings.csv",
         "setting_scores.csv",
-        "gap.csv",
         "metrics.csv",
         "costs.csv",
     }
@@ -509,8 +508,6 @@ def test_the_selection_is_written_with_what_was_chosen(written, result):
     real = pd.read_csv(written / "real_curve.csv")
     assert real.loc[real["oracle"], "objective"].item() == real["objective"].max()
     assert len(pd.read_csv(written / "settings.csv")) == 5
-    gap = pd.read_csv(written / "gap.csv").iloc[0]
-    assert (gap["machine"], gap["synthetic"], gap["real"]) == ("bearing", 4, 16)
 
 
 def test_the_scores_of_the_compared_settings_are_written(written, result, test_clips):
@@ -630,7 +627,7 @@ def test_without_labels_scores_are_written_and_no_metrics(
     assert evaluate([other]) is None
     write(tmp_path, [other])
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        *("clips.csv", "costs.csv", "gap.csv", "scores", "selection.csv")
+        *("clips.csv", "costs.csv", "scores", "selection.csv")
     ]
     # Whoever has the labels can evaluate them.
     judged = submission.evaluate(tmp_path / "scores", factory / "ground_truth", bootstrap=0)

@@ -9,6 +9,7 @@ from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.encoder_space import RealClips
+from fsasd.generation.gap import read_gap
 from fsasd.generation.judging import judge
 from fsasd.generation.prompts import make_prompts, with_candidates
 from fsasd.generation.synthesis import SynthesisFolder
@@ -50,7 +51,7 @@ def test_a_judgement_is_written_apart_from_the_recordings(synthesised, real, tmp
     manifest = judge(synthesised, tmp_path / "judged", real)
     assert contents(synthesised) == before
     assert sorted(path.name for path in (tmp_path / "judged").iterdir()) == [
-        *("manifest.csv", "quality.csv")
+        *("differences.csv", "gap.csv", "manifest.csv", "quality.csv")
     ]
     pd.testing.assert_frame_equal(read_table(tmp_path / "judged"), manifest)
     clips = read_manifest(tmp_path / "judged", synthesised)
@@ -77,6 +78,16 @@ def test_quality_is_that_of_the_clips_that_are_kept(synthesised, real, tmp_path)
     ]
 
 
+def test_the_gap_is_that_of_the_normal_clips_that_are_kept(synthesised, real, tmp_path):
+    judge(synthesised, tmp_path / "judged", real)
+    gap = read_gap(tmp_path / "judged")
+    assert (gap.synthetic, gap.real) == (2, 4)
+    assert 0 <= gap.auc <= 1
+    judge(synthesised, tmp_path / "none", real, reject_all)
+    assert np.isnan(read_gap(tmp_path / "none").auc)
+    assert read_gap(tmp_path / "none").words == ""
+
+
 def reject_all(manifest, folder, real):
     return manifest.assign(kept=False, reason="not today")
 
@@ -91,7 +102,7 @@ def test_a_judgement_can_be_repeated_with_other_filters(synthesised, real, tmp_p
     judge(synthesised, tmp_path / "one", real)
     judge(synthesised, tmp_path / "two", real, reject_all)
     judge(synthesised, tmp_path / "two", real)
-    for name in ("manifest.csv", "quality.csv"):
+    for name in ("manifest.csv", "quality.csv", "gap.csv", "differences.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 

@@ -600,7 +600,8 @@ def test_an_open_dot_is_the_highest_where_it_is_not_chosen():
 @pytest.mark.parametrize(("low", "wide"), [(0.9, True), (0.6, False)])
 def test_a_wide_gap_has_a_warning(run, undrawn, low, wide):
     gap = {"machine": "pump", "section": "00", "auc": 0.95, "low": low, "high": 0.99}
-    pd.DataFrame([gap]).to_csv(run / "gap.csv", index=False)
+    (run / "synthetic").mkdir(exist_ok=True)
+    pd.DataFrame([gap]).to_csv(run / "synthetic/gap.csv", index=False)
     assert ("Synthetic normal clips are not like real ones" in _page(run).text) == wide
 
 

@@ -271,7 +271,7 @@ def test_the_summary_says_what_was_chosen_and_what_it_was_worth(validated, tmp_p
     assert mean["spearman"] == pytest.approx(table["spearman"][:2].mean())
     files = {path.name for path in (tmp_path / "validation").iterdir()}
     assert files == {
-        "comparison.csv", "gap.csv", "real_curve.csv", "selection.csv", "setting_scores.csv",
+        "comparison.csv", "real_curve.csv", "selection.csv", "setting_scores.csv",
         "settings.csv",
     }  # fmt: skip
 

@@ -320,9 +320,8 @@ def warn_of_gap(name: object, selection: Selection) -> None:
     gap, reason = selection.gap, selection.abstain_reason
     if gap and gap.exceeds(WIDE_GAP) and not reason:
         log.warning(
-            "%s: synthetic normal clips are distinguished from real ones: AUC %.2f (95 %% interval "
-            "%.2f to %.2f; 0.5: not distinguished). What is chosen on them may not hold for real "
-            "clips", name, gap.auc, gap.low, gap.high,
+            "%s: synthetic normal clips are distinguished from real ones: %s. What is chosen on "
+            "them may not hold for real clips", name, gap,
         )  # fmt: skip
 
 

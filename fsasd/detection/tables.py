@@ -87,7 +87,7 @@ def write_selections(
 ) -> None:
     """Write what was chosen, for each machine and section.
 
-    ``selection.csv`` and ``gap.csv``; with labels of the test clips also ``real_curve.csv``,
+    ``selection.csv``; with labels of the test clips also ``real_curve.csv``,
     ``settings.csv`` and ``setting_scores.csv``.
     """
     tables: dict[str, list[pd.DataFrame]] = {}
@@ -95,8 +95,6 @@ def write_selections(
         parts: dict[str, pd.DataFrame] = {}
         if selection is not None:
             parts["selection"] = selection.curve
-            if selection.gap is not None:
-                parts["gap"] = pd.DataFrame([asdict(selection.gap)])
         if hindsight is not None:
             parts["real_curve"] = _marked(hindsight.real)
             parts["settings"] = hindsight.settings

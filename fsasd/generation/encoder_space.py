@@ -36,11 +36,12 @@ def embed(clips: Clips, front_end: FrontEnd | Pooled = ENCODER) -> np.ndarray:
     if isinstance(front_end, Pooled):
         rows = clips.pooled(front_end)
     else:
-        rows = [_over_time(features) for features in clips.features(front_end)]
+        rows = [over_time(features) for features in clips.features(front_end)]
     return np.stack(rows).astype(np.float64)
 
 
-def _over_time(features: np.ndarray) -> np.ndarray:
+def over_time(features: np.ndarray) -> np.ndarray:
+    """Return mean and standard deviation over time, (2 dim,), of (dim, frames); (dim,) as it is."""
     if features.ndim == 1:
         return features
     return np.concatenate([features.mean(axis=-1), features.std(axis=-1)])

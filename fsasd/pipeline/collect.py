@@ -16,6 +16,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.names import SectionId
 from fsasd.detection.section import SectionResult, load_scores, log_selection, warn_of_gap
 from fsasd.detection.tables import write, write_validation
+from fsasd.generation.gap import DIFFERENCES, GAP
 from fsasd.generation.quality import QUALITY
 from fsasd.generation.synthetic_clips import MANIFEST, read_table, write_table
 from fsasd.pipeline.experiment import Experiment
@@ -117,7 +118,7 @@ def collect_validation(run: Experiment, curves: Mapping[SectionId, Path], folder
 
 
 def collect_synthetic(outcome: Outcome, folder: Path) -> None:
-    """Join the manifests and qualities of all sections in ``synthetic/``; warn of those without."""
+    """Join the tables of all sections in ``synthetic/``; warn of sections without clips."""
     judged = outcome.of("judge")
     if not judged:
         return
@@ -135,10 +136,11 @@ def collect_synthetic(outcome: Outcome, folder: Path) -> None:
     synthetic.mkdir(exist_ok=True)
     note(folder, [synthetic.name])
     write_table(pd.concat(manifests.values(), ignore_index=True), synthetic)
-    quality = [pd.read_csv(path / QUALITY) for path in judged.values()]
-    # A table without rows has no types of its own to add.
-    quality = [table for table in quality if len(table)] or quality[:1]
-    pd.concat(quality, ignore_index=True).to_csv(synthetic / QUALITY, index=False)
+    for name in (QUALITY, GAP, DIFFERENCES):
+        # As text, digit by digit; a section is a name.
+        tables = [pd.read_csv(path / name, dtype=str, keep_default_na=False)
+                  for path in judged.values()]  # fmt: skip
+        pd.concat(tables, ignore_index=True).to_csv(synthetic / name, index=False)
 
 
 def training_seconds(outcome: Outcome) -> float:

@@ -25,7 +25,7 @@ ID = list(SectionId._fields)
 """Columns that name the section of a row."""
 
 _TEXT = (*ID, "domain", "label", "recording", "caption", "raw_label", "reason", "abstain_reason",
-         "wav", "setting", "stage")  # fmt: skip
+         "wav", "setting", "stage", "words")  # fmt: skip
 _TABLES_OF_SETTINGS = ("selection.csv", "real_curve.csv", "settings.csv")
 
 
@@ -55,7 +55,6 @@ class Results:
         self.real_curve = self._table("real_curve.csv")
         self.settings = self._table("settings.csv")
         self.setting_scores = self._table("setting_scores.csv")
-        self.gap = self._table("gap.csv")
         self.validation = self._table("validation.csv")
         paths = {n: self.folder / f"table{n}.csv" for n in range(2, 7)}
         self.tables = {
@@ -66,6 +65,8 @@ class Results:
         self.captions = self._table("captions.csv")
         self.manifest = self._table("synthetic/manifest.csv")
         self.quality = self._table("synthetic/quality.csv")
+        self.gap = self._table("synthetic/gap.csv")
+        self.differences = self._table("synthetic/differences.csv")
 
     @cached_property
     def config(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,16 +22,18 @@ from fsasd.data.clips import Clips
 from fsasd.detectors.base import Detector, TooFewClipsError, require_finite
 from fsasd.evaluation.folds import recording_groups
 from fsasd.evaluation.metrics import known_domains
-from fsasd.selection.crossfit import NO_SOURCE, calibrated, crossfit, source_rows
+from fsasd.generation.gap import Gap, measure_gap
+from fsasd.generation.sources import source_groups
+from fsasd.selection.crossfit import calibrated, crossfit
 from fsasd.selection.selector import Curve, Selection, Selector
 from fsasd.selection.settings import PARAMETER, Candidates, row_of, title
-from fsasd.selection.significance import DomainGap, domain_gap, n_independent, unlike_real_clips
+from fsasd.selection.significance import n_independent, unlike_real_clips
 from fsasd.settings.objects import described, rebuilt
 
 EVIDENCE = "evidence.json"
 SCORES = "evidence.safetensors"
 
-FORMAT = 1
+FORMAT = 2
 """Of these files, raised when what they hold changes."""
 
 Domains = list[str | None]
@@ -65,11 +67,9 @@ class Evidence:
         synthetic: Synthetic clips of both labels, a row for each candidate. Cross-fitted if any is
             made of a training clip or the selector calibrates, else scored by fits on all
             training clips.
-        train: Real normal training clips, held out. A row for each candidate where the synthetic
-            clips are cross-fitted, else the default's alone, for the gap; no row where that was
-            not measured.
-        normals: (k,) synthetic normals by the same fits as ``train``, default setting; without the
-            gap, none.
+        train: Real normal training clips, held out: a row for each candidate where the synthetic
+            clips are cross-fitted, else none.
+        gap: Between synthetic and real normals; ``None`` where it was not measured.
         test: (candidates, t) of test clips; ``None`` where they were not given, or a setting could
             not be fitted.
     """
@@ -79,7 +79,7 @@ class Evidence:
     abstain_reason: str = ""
     synthetic: ScoredClips | None = None
     train: ScoredClips | None = None
-    normals: NDArray[np.float64] | None = None
+    gap: Gap | None = None
     test: NDArray[np.float64] | None = None
 
     def save(self, folder: Path) -> None:
@@ -91,11 +91,8 @@ class Evidence:
         folder.mkdir(parents=True, exist_ok=True)
         clips = {"synthetic": self.synthetic, "train": self.train}
         arrays = {name: some.scores for name, some in clips.items() if some is not None}
-        arrays |= {
-            name: array
-            for name, array in (("normals", self.normals), ("test", self.test))
-            if array is not None
-        }
+        if self.test is not None:
+            arrays["test"] = self.test
         about = {
             "format": FORMAT,
             "measured": self.measured,
@@ -112,6 +109,7 @@ class Evidence:
                 for name, some in clips.items()
                 if some is not None
             },
+            "gap": None if self.gap is None else asdict(self.gap),
         }
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / SCORES)
         (folder / EVIDENCE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -152,7 +150,7 @@ class Evidence:
             about["abstain_reason"],
             clips.get("synthetic"),
             clips.get("train"),
-            arrays.get("normals"),
+            None if about["gap"] is None else Gap(**about["gap"]),
             arrays.get("test"),
         )
 
@@ -180,6 +178,7 @@ def measure(
     train: Clips,
     synthetic: Clips,
     test: Clips | None = None,
+    gap: Gap | None = None,
 ) -> Evidence:
     """Score clips with every candidate setting: all that the choice of a setting depends on.
 
@@ -191,6 +190,8 @@ def measure(
             setting needs more clips than ``train`` has, there is nothing to choose on, and
             ``Evidence.abstain_reason`` says so.
         test: Real test clips, to judge the choice in hindsight; their labels are not looked at.
+        gap: Between the synthetic and real normals; measured here without, if the selector has a
+            limit of it.
 
     Raises:
         ValueError: A score is not finite, or a synthetic clip was made of a recording that is not
@@ -199,7 +200,7 @@ def measure(
     candidates, wanted = selector.candidates(detector), selector.measured()
     settings = candidates.settings
     test = train[[]] if test is None else test
-    groups = _groups(train, synthetic)
+    groups = source_groups(train, synthetic)
     crossfitted = selector.calibrate or any(clip.source for clip in synthetic)
     try:
         # Fitted once for both sets.
@@ -211,30 +212,25 @@ def measure(
         evidence = Evidence(candidates, wanted, test=scores[:, -len(test) :] if test else None)
         if reason := _lacks_a_label(synthetic):
             return replace(evidence, abstain_reason=reason)
-        labels = synthetic.labels
-        normal = np.flatnonzero(labels == 0)
-        held_out, normals = np.empty((0, len(train))), None
+        held_out = np.empty((0, len(train)))
         if crossfitted:
             held_out, scores = crossfit(detector, settings, train, synthetic)
-            normals = scores[candidates.default, normal]
-        elif selector.max_gap is not None and len(train) > 1:
-            default = [settings[candidates.default]]
-            held_out, of_normals = crossfit(detector, default, train, synthetic[normal])
-            normals = of_normals[0]
     except TooFewClipsError as error:
         reason = f"a setting cannot be fitted: {error}"
         return Evidence(candidates, wanted, abstain_reason=reason)
     require_finite(held_out, train)
     require_finite(scores[:, : len(synthetic)], synthetic)
+    if gap is None and selector.max_gap is not None:
+        gap, _ = measure_gap(train, synthetic.where(label="normal"))
     return replace(
         evidence,
         synthetic=ScoredClips(
-            scores[:, : len(synthetic)], labels, _domains(synthetic), groups[len(train) :]
+            scores[:, : len(synthetic)], synthetic.labels, _domains(synthetic), groups[len(train) :]
         ),
         train=ScoredClips(
             held_out, np.zeros(len(train), dtype=int), _domains(train), groups[: len(train)]
         ),
-        normals=normals,
+        gap=gap,
     )
 
 
@@ -254,7 +250,7 @@ def choose(evidence: Evidence, selector: Selector) -> Selection:
         return selector.keep_default(candidates, evidence.abstain_reason)
     scores, labels, groups = synthetic.scores, synthetic.labels, synthetic.groups
     domains = synthetic.domains
-    gap = _gap(evidence)
+    gap = evidence.gap
     reason = ""
     if selector.abstain and not selector.calibrate and selector.max_gap is not None:
         independent = n_independent(train.groups), n_independent(groups[labels == 0])
@@ -325,31 +321,6 @@ def _lacks_a_label(synthetic: Clips) -> str:
         f"no synthetic clips of both labels to choose on: {labels.count(0)} normal and "
         f"{labels.count(1)} anomalous (see synthetic/manifest.csv for why not)"
     )
-
-
-def _gap(evidence: Evidence) -> DomainGap | None:
-    train, synthetic, candidates = evidence.train, evidence.synthetic, evidence.candidates
-    if train is None or synthetic is None or evidence.normals is None:
-        return None
-    row = candidates.default if len(train.scores) == len(candidates.settings) else 0
-    groups = synthetic.groups[synthetic.labels == 0]
-    return domain_gap(train.scores[row], evidence.normals, train.groups, groups)
-
-
-def _groups(train: Clips, synthetic: Clips) -> NDArray[np.int_]:
-    """(train + synthetic,) Numbers of the recordings that clips were cut from, or made of.
-
-    In the order of the recordings' names, wherever they lie: in which order they are resampled
-    depends on it.
-    """
-    sources = source_rows(train, synthetic)
-    names = [clip.path.name for clip in [*train, *synthetic]]
-    first = np.arange(len(names))
-    if (groups := recording_groups(train.recordings)) is not None:
-        first[: len(train)] = np.unique(groups, return_index=True)[1][groups]
-    first[len(train) :] = np.where(sources == NO_SOURCE, first[len(train) :], first[sources])
-    order = sorted(range(len(names)), key=lambda i: (names[i], i))
-    return np.argsort(order)[first]
 
 
 def _domains(clips: Clips) -> Domains:

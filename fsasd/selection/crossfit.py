@@ -7,16 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips, PooledOnce
-from fsasd.data.content import content_hashes
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.evaluation.folds import recording_groups, split_folds
+from fsasd.generation.sources import NO_SOURCE, source_rows
 
 FOLDS = 5
-
-NO_SOURCE = -1
-"""Row of the source of a synthetic clip that is made of no recording."""
 
 
 def crossfit(
@@ -67,32 +63,6 @@ def crossfit(
         scores = detector.score_path(settings, train[rest], train[fold] + synthetic[members])
         held_out[:, fold], scored[:, members] = scores[:, : len(fold)], scores[:, len(fold) :]
     return held_out, scored
-
-
-def source_rows(train: Clips, synthetic: Clips) -> NDArray[np.int_]:
-    """(n,) Row in ``train`` of the recording that each synthetic clip was made of.
-
-    ``NO_SOURCE`` for one that was made of none.
-
-    Raises:
-        ValueError: A synthetic clip was made of a recording that is not in ``train``.
-    """
-    rows = np.full(len(synthetic), NO_SOURCE)
-    if all(clip.source is None for clip in synthetic):
-        return rows
-    contents = content_hashes((clip.path for clip in train), train.cache.folder)
-    row_of = {content: row for row, content in enumerate(contents)}
-    for number, clip in enumerate(synthetic):
-        if clip.source is None:
-            continue
-        if clip.source not in row_of:
-            raise ValueError(
-                f"synthetic clip {printable(clip.path)}: expected its source among the "
-                f"{len(train)} normal training clips, found none with the content (SHA-256) "
-                f"{clip.source or 'unknown'}: synthesise anew from these clips"
-            )
-        rows[number] = row_of[clip.source]
-    return rows
 
 
 def calibrated(

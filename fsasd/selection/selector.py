@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.uncertainty import Areas, resample, resampled_areas
+from fsasd.generation.gap import Gap
 from fsasd.selection.settings import Candidates, Grid, combinations, settings_frame
 from fsasd.selection.significance import (
     NEGLIGIBLE,
     WIDE_GAP,
-    DomainGap,
     critical_value,
     insignificant_gain,
     n_independent,
@@ -81,7 +81,7 @@ class Selection:
     gain: float
     critical_value: float
     resampled: NDArray[np.float64]
-    gap: DomainGap | None = None
+    gap: Gap | None = None
 
 
 class Selector:
@@ -100,8 +100,8 @@ class Selector:
             too few clips, or where ``max_gap`` asks for it; false is the paper's rule.
         max_gap: AUC of synthetic against real normals beyond which (or below 1 minus which)
             nothing is chosen on them, nor where there are too few to establish it
-            (``significance.MIN_CLIPS_FOR_GAP``), unless they are calibrated; with ``None``, the
-            gap is not measured where that would take fits of its own.
+            (``significance.MIN_CLIPS_FOR_GAP``), unless they are calibrated; ``None`` for no
+            limit.
         calibrate: Remove the gap between synthetic and real normals first (see
             ``crossfit.calibrated``).
         level: Of the intervals and of the critical value.

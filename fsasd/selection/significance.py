@@ -10,12 +10,10 @@ cases, where this does in 4 % (``python -m benchmarks.abstention``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
+from fsasd.generation.gap import Gap
 from fsasd.selection.settings import Setting, title
 
 MIN_CLIPS = 5
@@ -35,65 +33,6 @@ does not see that: of clips that all lie on one side every resample does, too.
 
 NEGLIGIBLE = 1e-9
 """AUCs of n clips move in steps of 1 / n^2: values that differ by less are equal."""
-
-
-@dataclass(frozen=True)
-class DomainGap:
-    """How far synthetic normal clips are from real ones, before any anomaly comes into it.
-
-    Attributes:
-        auc: Of synthetic normals (as if they were the anomalies) against held-out real normals, by
-            the detector at its default setting. 0.5: the detector cannot distinguish them; near 1
-            they sound anomalous to it; near 0 they are more normal than real clips.
-        low: Lower end of its interval.
-        high: Upper end.
-        synthetic: Number of synthetic normal clips.
-        real: Number of real normal clips.
-    """
-
-    auc: float
-    low: float
-    high: float
-    synthetic: int
-    real: int
-
-    def exceeds(self, limit: float) -> bool:
-        """Return whether the whole interval is above the limit, or below 1 minus the limit.
-
-        >>> DomainGap(auc=0.9, low=0.8, high=0.95, synthetic=64, real=100).exceeds(0.75)
-        True
-        """
-        return self.low > limit or self.high < 1 - limit
-
-
-def domain_gap(
-    real: NDArray[np.float64],
-    synthetic: NDArray[np.float64],
-    real_groups: NDArray[np.int_],
-    synthetic_groups: NDArray[np.int_],
-) -> DomainGap:
-    """Measure how far synthetic normal clips are from real ones.
-
-    Args:
-        real: (n,) held-out scores of real normal clips.
-        synthetic: (m,) scores of synthetic normal clips, by the same fits.
-        real_groups: (n,) equal for clips of one recording, which are resampled together.
-        synthetic_groups: (m,) equal for clips that were made of one recording.
-
-    >>> gap = domain_gap(np.arange(4.0), np.arange(4.0) + 8, np.arange(4), np.arange(4))
-    >>> gap.auc, gap.low
-    (1.0, 1.0)
-    """
-    if n_independent(real_groups) == len(real):
-        real_groups = np.arange(len(real))
-    # In an order of their own each: which group is drawn when decides the resamples.
-    drawn_as = [real_groups.astype(str), np.char.zfill(synthetic_groups.astype(str), 9)]
-    labels = np.repeat([0, 1], [len(real), len(synthetic)])
-    scores = np.concatenate([real, synthetic])[None]
-    counts = resample(labels, n=200, groups=np.concatenate(drawn_as))
-    auc = resampled_areas(labels, None, scores).auc[0, 0]
-    interval = percentile_interval(resampled_areas(labels, None, scores, counts).auc[0])
-    return DomainGap(float(auc), interval.low, interval.high, len(synthetic), len(real))
 
 
 def n_independent(groups: ArrayLike) -> int:
@@ -173,7 +112,7 @@ def insignificant_gain(
     return ""
 
 
-def unlike_real_clips(gap: DomainGap | None, independent: tuple[int, int], limit: float) -> str:
+def unlike_real_clips(gap: Gap | None, independent: tuple[int, int], limit: float) -> str:
     """Return why synthetic clips are not to be chosen on, being unlike real ones; empty if not so.
 
     Args:
@@ -190,8 +129,7 @@ def unlike_real_clips(gap: DomainGap | None, independent: tuple[int, int], limit
     if gap is None or not gap.exceeds(limit):
         return ""
     return (
-        f"synthetic normal clips alone are distinguished from real ones: AUC {gap.auc:.2f} (95 % "
-        f"interval {gap.low:.2f} to {gap.high:.2f}; 0.5: not distinguished), surely beyond "
+        f"synthetic normal clips alone are distinguished from real ones: {gap}, surely beyond "
         f"{limit:.2f} or below {1 - limit:.2f}, so that they would choose for other sounds than "
         "the machine's"
     )

@@ -10,6 +10,7 @@ from typing import Any
 from fsasd.data.clips import Clips
 from fsasd.data.description import describe_clips
 from fsasd.data.names import SectionId
+from fsasd.generation.gap import read_gap
 from fsasd.generation.synthetic_clips import read_manifest
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.preflight import check_grid
@@ -31,7 +32,7 @@ class Curve(Stage):
         inputs: ``synthesise`` and ``judge`` of the section, and the detector's trainings.
     """
 
-    name, version = "curve", 1
+    name, version = "curve", 2
 
     def __init__(
         self,
@@ -68,9 +69,9 @@ class Curve(Stage):
         run = self.experiment
         synthetic = read_manifest(inputs["judge"], recordings=inputs["synthesise"])
         detector = prepared(run, inputs)
-        evidence = measure(
-            detector, run.selector, self.train, Clips(synthetic, run.data.cache), self.test
-        )
+        clips = Clips(synthetic, run.data.cache)
+        gap = read_gap(inputs["judge"])
+        evidence = measure(detector, run.selector, self.train, clips, self.test, gap)
         evidence.save(folder)
 
 

@@ -129,14 +129,14 @@ class Synthesise(Stage):
 
 
 class Judge(Stage):
-    """Which synthetic clips of a section are kept, and why not: ``manifest.csv``, ``quality.csv``.
+    """Which synthetic clips of a section are kept, and how they differ from real ones (``judge``).
 
     Args:
         experiment: What is planned for.
         synthesised: The clips.
     """
 
-    name, version = "judge", 2
+    name, version = "judge", 3
 
     def __init__(self, experiment: Experiment, synthesised: Synthesise) -> None:
         super().__init__({"recordings": synthesised}, synthesised.section)
@@ -159,7 +159,7 @@ class Judge(Stage):
             filters.check(self._real(), [self.section])
 
     def build(self, folder: Path, inputs: Mapping[str, Any]) -> None:
-        """Apply the filters, measure the quality."""
+        """Apply the filters, measure the quality and the gap."""
         asked = self.experiment.synthesis
         encoders = {name: one() for name, one in asked.encoders.items()}
         judge(inputs["recordings"], folder, self._real(), asked.filters(), encoders)
