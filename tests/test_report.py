@@ -599,10 +599,19 @@ def test_an_open_dot_is_the_highest_where_it_is_not_chosen():
 
 @pytest.mark.parametrize(("low", "wide"), [(0.9, True), (0.6, False)])
 def test_a_wide_gap_has_a_warning(run, undrawn, low, wide):
-    gap = {"machine": "pump", "section": "00", "auc": 0.95, "low": low, "high": 0.99}
+    gap = {
+        "machine": "pump",
+        "section": "00",
+        "auc": 0.95,
+        "low": low,
+        "high": 0.99,
+        "words": "4.2 dB quieter above 5.1 kHz" if wide else "",
+    }
     (run / "synthetic").mkdir(exist_ok=True)
     pd.DataFrame([gap]).to_csv(run / "synthetic/gap.csv", index=False)
-    assert ("Synthetic normal clips are not like real ones" in _page(run).text) == wide
+    text = _page(run).text
+    assert ("Synthetic normal clips are not like real ones" in text) == wide
+    assert ("4.2 dB quieter above 5.1 kHz" in text) == wide
 
 
 @pytest.fixture
