@@ -99,6 +99,7 @@ class Supervisor:
         )
         self._shared = shared
         self._tasks: dict[int, str] = {}
+        self._ended: list[int] = []
         self._connections: list[Connection] = []
         self._threads: list[threading.Thread] = []
         self._workers: list[threading.Thread] = []
@@ -106,11 +107,17 @@ class Supervisor:
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
-    def unfinished(self) -> set[str]:
-        """Return the tasks of workers that ended amid them, and forget these."""
+    def unfinished(self) -> list[str]:
+        """Return the tasks of workers that ended amid them, and forget these.
+
+        They are in the order in which their workers ended.
+        """
         # Those that were killed have nothing more to send.
         _join(self._workers, 5)
-        return {self._tasks.pop(number) for number in [*self._tasks]}
+        ended, self._ended = self._ended, []
+        # Of a machine that is gone, the end of its workers shows minutes later.
+        numbers = dict.fromkeys([*ended, *self._tasks])
+        return [self._tasks.pop(number) for number in numbers if number in self._tasks]
 
     def close(self) -> None:
         """Handle what is left of messages; workers that are still there end at once."""
@@ -159,6 +166,7 @@ class Supervisor:
                     self._tasks[number] = content
                 else:
                     self._tasks.pop(number, None)
+        self._ended.append(number)
 
 
 def _join(threads: Sequence[threading.Thread], seconds: float) -> None:

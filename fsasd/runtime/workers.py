@@ -54,6 +54,10 @@ class Pool(contextlib.AbstractContextManager["Pool"]):
     killed: tuple[type[Exception], ...]
     """What the backend raises where a worker is gone."""
 
+    suspects: int | None = None
+    """How many of the tasks that were cut may have cost a worker, the first that ended before the
+    others: all of them where the backend ends all workers with it."""
+
     def __init__(self, workers: int, shared: bytes, host: str = "127.0.0.1") -> None:
         self.workers = workers
         self.cores = max(joblib.cpu_count() // workers, 1)
@@ -83,8 +87,9 @@ class Pool(contextlib.AbstractContextManager["Pool"]):
                     yield name, result
             except self.killed as error:
                 log.debug("workers: %s", error)
+                cut = [name for name in self._supervisor.unfinished() if name in left]
                 # One that was killed before it had begun anything leaves the first in question.
-                names = (self._supervisor.unfinished() & {*left}) or [*left][:1]
+                names = cut[: self.suspects] or [*left][:1]
                 suspects = {name: left.pop(name) for name in sorted(names)}
                 log.error(
                     "a worker process was killed, as happens where memory is short; built again, "
@@ -162,12 +167,17 @@ class _Loky(Pool):
 class _Ray(Pool):
     # Its backend has all results when the last one is there.
     backend, return_as = "ray", "list"
+    # The others are ended only after the one that was killed.
+    suspects = 1
 
     def __init__(self, workers: int, shared: bytes, address: str | None) -> None:
         ray = _ray()
-        if not ray.is_initialized():
-            local = {"num_cpus": workers} if address is None else {}
-            ray.init(address=address, log_to_driver=False, **local)
+        self._cluster: Any = None
+        if not ray.is_initialized() and address is not None:
+            ray.init(address=address, log_to_driver=False)
+        elif not ray.is_initialized():
+            ray.init(address="local", num_cpus=workers, log_to_driver=False)
+            self._cluster = ray
         importlib.import_module("ray.util.joblib").register_ray()
         errors = ray.exceptions
         self.killed = (
@@ -177,6 +187,10 @@ class _Ray(Pool):
             errors.NodeDiedError,
         )
         super().__init__(workers, shared, ray.util.get_node_ip_address())
+
+    def _end(self, kill: bool) -> None:
+        if self._cluster is not None:
+            self._cluster.shutdown()
 
 
 def _ray() -> Any:
@@ -237,7 +251,8 @@ class Ray(Workers):
 
     Args:
         workers: How many at once; each takes one of the cluster's CPUs.
-        address: Of the cluster; by default one is started on this machine.
+        address: Of the cluster; by default one is started on this machine, and ended with the
+            workers.
     """
 
     def __init__(self, workers: int | None = None, address: str | None = None) -> None:
