@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from fsasd.generation.training import Training
 from fsasd.report.runs.comparison import compare_runs
+from fsasd.report.runs.console import formatted
 from fsasd.report.runs.differences import differences, machine_scores
 from fsasd.report.runs.jobs import jobs, settings_of
 from fsasd.report.runs.settings import distinct, settings
@@ -162,6 +163,46 @@ def test_means_and_deviations_are_over_seeds(swept):
         first, second = (official[row["detector"], seed] for seed in (0, 1))
         assert row["official"] == pytest.approx((first + second) / 2)
         assert row["official_std"] == pytest.approx(abs(first - second) / math.sqrt(2))
+
+
+def write_trial(folder, k, official_shift, objective, name="synthetic/objective"):
+    write_run(folder, [f"detector.k={k}"], official_shift)
+    (folder / ".hydra" / "config.yaml").write_text(f"objective: {name}\n")
+    table = pd.DataFrame({"machine": "pump", "section": "00", "param.k": [k, 9],
+                          "objective": [objective, 0.99], "chosen": [True, False]})  # fmt: skip
+    table.to_csv(folder / "selection.csv", index=False)
+
+
+def test_the_trials_of_a_search_are_ranked_by_what_it_optimised(tmp_path):
+    # The official score, of test labels, would say otherwise.
+    write_trial(tmp_path / "0", 1, 5.0, 0.6)
+    write_trial(tmp_path / "1", 2, 1.0, 0.8)
+    write_trial(tmp_path / "2", 3, 3.0, 0.7)
+    comparison = compare_runs(tmp_path)
+    assert comparison.objective == "synthetic/objective"
+    assert comparison.order == "the best by synthetic/objective first"
+    table = comparison.table
+    assert table["objective_value"].tolist() == [0.8, 0.7, 0.6]
+    assert table["detector.k"].tolist() == ["2", "3", "1"]
+    assert not table["official"].is_monotonic_decreasing
+    assert formatted(comparison)["Objective"].tolist() == ["80.0", "70.0", "60.0"]
+    assert comparison.baseline is comparison.settings[0]
+    # Runs with different objectives are not comparable by them.
+    write_trial(tmp_path / "3", 4, 2.0, 0.5, "official")
+    mixed = compare_runs(tmp_path)
+    assert (mixed.objective, mixed.order) == (None, "the best first")
+    assert mixed.table["detector.k"].tolist() == ["1", "3", "4", "2"]
+    assert "Objective" not in formatted(mixed)
+
+
+def test_a_loss_that_is_optimised_is_lowest_first(tmp_path):
+    for k, loss in ((1, 0.3), (2, 0.2)):
+        write_finetuned(tmp_path / str(k), tmp_path / f"store{k}", [f"k={k}"], {10: loss})
+        (tmp_path / str(k) / ".hydra" / "config.yaml").write_text("objective: val/loss\n")
+        Training(10, loss).write(tmp_path / str(k))
+    comparison = compare_runs(tmp_path / "1", tmp_path / "2")
+    assert comparison.order == "the best by val/loss first"
+    assert comparison.table["k"].tolist() == ["2", "1"]
 
 
 def test_a_run_that_repeats_another_counts_once(tmp_path):

@@ -194,7 +194,8 @@ def _result(folder: Path) -> str:
 def compare(folder: Path) -> int:
     """Print the jobs of a sweep, the best first, and write ``sweep.csv``; list those that failed.
 
-    Jobs that differ only in their seed are one row.
+    Jobs that differ only in their seed are one row. The trials of a search are ranked by their
+    objective.
 
     Args:
         folder: The sweep's folder.
@@ -208,7 +209,7 @@ def compare(folder: Path) -> int:
     comparison = compare_runs(folder)
     if comparison.is_scored or comparison.is_finetuned:
         comparison.jobs.to_csv(folder / TABLE, index=False)
-        print_comparison(comparison, "The sweep, the best first")
+        print_comparison(comparison, f"The sweep, {comparison.order}")
         print(f"{'sweep:':<16} {folder / TABLE}")
     sys.stdout.flush()
     print_missing(comparison)

@@ -14,6 +14,8 @@ import pandas as pd
 
 from fsasd.evaluation.metrics import OFFICIAL
 from fsasd.report.formatting import count
+from fsasd.report.objective import DIRECTIONS
+from fsasd.report.results import Results
 from fsasd.report.runs.differences import (
     Difference,
     best_per_machine,
@@ -27,7 +29,7 @@ from fsasd.report.runs.status import INCOMPLETE, STATES
 MEANS = [name for name in MEASURED if name != "model"]
 """Columns of the table of settings that are means over seeds."""
 
-DEVIATIONS = ["official", "auc", *OFFICIAL, "val_loss", "val_loss_last"]
+DEVIATIONS = ["official", "auc", *OFFICIAL, "objective_value", "val_loss", "val_loss_last"]
 """Those that have a standard deviation over seeds, too: ``<name>_std``."""
 
 
@@ -40,12 +42,20 @@ class RunComparison:
         settings: The settings of those that have one, the best first.
         baseline: The setting with which the others are compared; ``None`` if nothing was scored.
         notes: What was left out, and why, a sentence each.
+        objective: What all of them were to optimise, as the trials of a search, by which settings
+            are ranked then; ``None`` where that is the official score.
     """
 
     jobs: pd.DataFrame
     settings: Sequence[Setting]
     baseline: Setting | None
     notes: Sequence[str]
+    objective: str | None = None
+
+    @property
+    def order(self) -> str:
+        """How settings are ranked, in words."""
+        return f"the best by {self.objective} first" if self.objective else "the best first"
 
     @property
     def is_scored(self) -> bool:
@@ -156,22 +166,30 @@ def compare_runs(*folders: Path, baseline: str | None = None) -> RunComparison:
     """
     table = jobs(*folders)
     done, notes = distinct(table[table["reason"] == ""].copy())
-    ranked = sorted(settings(done), key=_rank)
+    objective = _common_objective(done)
+    ranked = sorted(settings(done), key=lambda setting: _rank(setting, objective))
     chosen = find(ranked, baseline) if baseline is not None else None
     if chosen is None and ranked and not math.isnan(ranked[0].mean("official")):
         chosen = ranked[0]
-    comparison = RunComparison(table, ranked, chosen, notes)
+    comparison = RunComparison(table, ranked, chosen, notes, objective)
     notes += _left_out(comparison)
     return comparison
 
 
-def _rank(setting: Setting) -> tuple[float, float]:
-    """The highest official score comes first, then the lowest validation loss."""
-    official, loss = setting.mean("official"), setting.mean("val_loss")
-    return (
-        math.inf if math.isnan(official) else -official,
-        math.inf if math.isnan(loss) else loss,
-    )
+def _common_objective(jobs: pd.DataFrame) -> str | None:
+    """Return the objective that all runs have, unless it is the official score."""
+    names = {Results(folder).config.get("objective") for folder in jobs["folder"]}
+    (name,) = names if len(names) == 1 else (None,)
+    return name if name in DIRECTIONS and name != "official" else None
+
+
+def _rank(setting: Setting, objective: str | None) -> tuple[float, ...]:
+    """The best objective comes first, then the highest official score, the lowest loss."""
+    values = [-setting.mean("official"), setting.mean("val_loss")]
+    if objective is not None:
+        sign = 1 if DIRECTIONS[objective] == "minimize" else -1
+        values.insert(0, sign * setting.mean("objective_value"))
+    return tuple(math.inf if math.isnan(value) else value for value in values)
 
 
 def is_scored(setting: Setting) -> bool:

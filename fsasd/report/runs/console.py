@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fsasd.report.console import terminal, titled
 from fsasd.report.formatting import UNDEFINED, decimal, duration, interval, percent, points, span
+from fsasd.report.objective import DIRECTIONS
 from fsasd.report.results import metric_titles
 from fsasd.report.runs.comparison import RunComparison, is_finetuned, is_scored
 from fsasd.report.runs.settings import Setting
@@ -48,6 +49,8 @@ def formatted(comparison: RunComparison) -> pd.DataFrame:
         comparison: The runs.
     """
     areas = metric_titles(comparison.table, decided=False)
+    objective = comparison.objective
+    is_loss = objective is not None and DIRECTIONS[objective] == "minimize"
     rows = []
     for cells, setting, row in _rows(comparison, is_scored):
         cells |= {
@@ -55,6 +58,9 @@ def formatted(comparison: RunComparison) -> pd.DataFrame:
             "Training": _number(row["training_seconds"], "{:.1f} s"),
             "Scoring": _number(row["scoring_ms"], "{:.1f} ms"),
         }
+        if objective is not None:
+            value, deviation = row["objective_value"], row["objective_value_std"]
+            cells["Objective"] = with_deviation(value, deviation, decimal if is_loss else percent)
         cells |= {title: percent(row[name]) for name, title in areas.items()}
         cells["Official score, %"] = with_deviation(row["official"], row["official_std"])
         cells["95 % interval"] = span(row["low"], row["high"])
