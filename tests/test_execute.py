@@ -24,8 +24,8 @@ from fsasd.generation.prompts import WordReplacement
 from fsasd.generation.transforms import FaultTransforms
 from fsasd.pipeline.execute import METHOD, execute
 from fsasd.pipeline.experiment import Experiment, Factory, Synthesis
+from fsasd.pipeline.outcome import Outcome
 from fsasd.pipeline.presence import Presence
-from fsasd.pipeline.runner import Outcome
 from fsasd.runtime.workers import Joblib
 from fsasd.selection.selector import Selector
 from fsasd.store.provenance import PROVENANCE, Provenance

@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_module
 from fsasd.cli.recall import memo_of
 from fsasd.cli.run import run
 from fsasd.pipeline import memo as module
+from fsasd.pipeline import named_files
 from fsasd.pipeline.memo import Memo
 from fsasd.pipeline.presence import LOCK, Presence
 from fsasd.pipeline.run_folder import UNREADABLE, link, note, point
@@ -31,7 +32,7 @@ PAGE = "<title>{name} · fsasd</title><h1>{name}</h1><dt>Date</dt><dd>{date}</dd
 @pytest.fixture(autouse=True)
 def _settled(monkeypatch):
     """Files of a test are younger than those of a data set."""
-    monkeypatch.setattr(module, "_SETTLED", 0)
+    monkeypatch.setattr(named_files, "_SETTLED", 0)
 
 
 class World:
@@ -229,7 +230,7 @@ def test_the_code_counts(world, monkeypatch, tmp_path):
 
 
 def test_a_file_that_has_just_changed_may_change_unseen(world, monkeypatch):
-    monkeypatch.setattr(module, "_SETTLED", 2_000_000_000)
+    monkeypatch.setattr(named_files, "_SETTLED", 2_000_000_000)
     world.run()
     assert not world.memo().recall()
     assert not (world.store.root / "memo").exists()

@@ -17,10 +17,8 @@ from fsasd.pipeline.preflight import (
     check_continued,
     check_grid,
     check_training,
-    first_validation,
-    training_steps,
-    validates_last,
 )
+from fsasd.pipeline.training_length import first_validation, training_steps, validates_last
 from fsasd.selection.selector import Selector
 
 KNOWN = ["stages", "detector", "data", "callbacks", "trainer", "hydra/launcher"]

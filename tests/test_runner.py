@@ -9,8 +9,9 @@ from runs import describe
 from fsasd.data.names import SectionId
 from fsasd.pipeline import runner
 from fsasd.pipeline.building import Builder, Chain, build_chain
+from fsasd.pipeline.outcome import Failure, Outcome
 from fsasd.pipeline.plan import Lookup, chosen, plan, with_inputs
-from fsasd.pipeline.runner import Failure, Outcome, Runner
+from fsasd.pipeline.runner import Runner
 from fsasd.pipeline.shard import Shard
 from fsasd.pipeline.stage import Stage, Value
 from fsasd.store.listing import lock_path

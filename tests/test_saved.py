@@ -127,7 +127,7 @@ def test_a_pipeline_reads_no_pickles(factory_clips, tmp_path):
     ("change", "message"),
     [
         (lambda about: about.pop("format") and None, "expected format 2, found none"),
-        (lambda about: about.update(format=99), "expected format 2, found 99: it was saved by"),
+        (lambda about: about.update(format=99), "expected format 2, found 99: it was written by"),
         (lambda about: about.pop("class") and None, "expected a text as 'class', found nothing"),
         (lambda about: about.update({"class": 3}), "expected a text as 'class', found 3"),
         (lambda about: about.update(params=[1]), r"expected an object as 'params', found \[1\]"),
@@ -136,7 +136,7 @@ def test_a_pipeline_reads_no_pickles(factory_clips, tmp_path):
         (lambda about: about.update(arrays=["points_"]), r"expected the arrays points_ that"),
         (lambda about: about.update(arrays=[1, 2]), r"expected the arrays 1, 2 that"),
         (lambda about: about.pop("networks") and None, "an object as 'networks', found nothing"),
-        (lambda about: about.update(format=1), "expected format 2, found 1: it was saved by"),
+        (lambda about: about.update(format=1), "expected format 2, found 1: it was written by"),
         (lambda about: [about], "expected a JSON object, found list"),
         (lambda about: about["params"]["model"], "expected format 2, found none"),
         (

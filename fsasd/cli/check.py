@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-from fsasd import __version__
+from fsasd.cli.arguments import command_parser
 
 
 def main() -> None:
     """Translate the options into overrides and run ``fsasd stages=[check]``."""
-    parser = argparse.ArgumentParser(
+    parser = command_parser(
         "fsasd-check",
-        description="Report what a data set holds and the problems in it. Exit code 1: errors.",
+        "Report what a data set holds and the problems in it. Exit code 1: errors.",
         epilog="All other arguments are overrides of fsasd (see fsasd --help), for instance "
         "data=dcase2023 data.root=path data.channel=near captions=dcase.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "--data", help="a folder of recordings, a manifest, or an edition such as dcase2023"
     )

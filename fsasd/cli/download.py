@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 
-from fsasd import __version__
+from fsasd.cli.arguments import command_parser
 from fsasd.data.download.catalogue import ZENODO, Archive, archives, editions
 from fsasd.data.names import MetadataError
 
@@ -62,13 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fsasd-download",
-        description="Download an edition of DCASE Task 2 from Zenodo, verified, into folders that "
+    parser = command_parser(
+        "fsasd-download",
+        "Download an edition of DCASE Task 2 from Zenodo, verified, into folders that "
         "fsasd reads (data=EDITION data.root=DIR). Existing files are not downloaded again; "
         "interrupted downloads are resumed.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("edition", nargs="?", metavar="EDITION", help=f"{', '.join(editions())}")
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder for the data set")
     parser.add_argument(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsasd import __version__
+from fsasd.cli.arguments import command_parser
 
 if TYPE_CHECKING:
     from fsasd.data.ground_truth import Key
@@ -24,11 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 after an evaluation; 2 when arguments or files are wrong, with every problem on
         stderr.
     """
-    parser = argparse.ArgumentParser(
-        prog="fsasd-evaluate",
-        description="Compute the official DCASE Task 2 metrics of a folder of score files.",
+    parser = command_parser(
+        "fsasd-evaluate",
+        "Compute the official DCASE Task 2 metrics of a folder of score files.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "--scores",
         type=Path,

@@ -58,7 +58,7 @@ def print_plan(
     unknown = int(to_build["hours"].isna().sum())
     line = f"{len(to_build)} of {len(table)} artifacts to build"
     if len(to_build) > unknown:
-        line += f": about {duration(hours)} and {size(1e9 * gigabytes)}"
+        line += f": about {rough_time(hours)} and {size(1e9 * gigabytes)}"
         line += f", and {unknown} of which nothing is known yet" if unknown else ""
     out.print(line, soft_wrap=True)
     if len(shared) < len(table):
@@ -67,10 +67,10 @@ def print_plan(
     return table
 
 
-def duration(hours: float) -> str:
-    """Write a time in the unit that suits it.
+def rough_time(hours: float) -> str:
+    """Write an estimated time in the unit that suits it.
 
-    >>> duration(0), duration(0.004), duration(0.4), duration(12.3), duration(float("nan"))
+    >>> rough_time(0), rough_time(0.004), rough_time(0.4), rough_time(12.3), rough_time(math.nan)
     ('< 1 s', '14 s', '24 min', '12.3 h', '')
     """
     if math.isnan(hours):
@@ -167,5 +167,5 @@ def _printed(rows: pd.DataFrame) -> Table:
         table.add_column(head, justify="right")
     for row in rows.to_dict("records"):
         texts = (row[name] for name in ("stage", "section", "action", "why"))
-        table.add_row(*texts, duration(row["hours"]), size(1e9 * row["gigabytes"]))
+        table.add_row(*texts, rough_time(row["hours"]), size(1e9 * row["gigabytes"]))
     return table

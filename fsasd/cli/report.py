@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fsasd import __version__
+from fsasd.cli.arguments import command_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{names}: expected runs with the stage finetune or detect, found no result of "
                 f"them ({comparison.states})"
             )
-        print_comparison(comparison, "Settings, the best first", machines=True)
+        print_comparison(comparison, f"Settings, {comparison.order}", machines=True)
         if arguments.output is not None:
             from fsasd.report.runs.files import write_comparison
 
@@ -45,13 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fsasd-report",
-        description="Compare runs and sweeps: mean and standard deviation over seeds, differences "
+    parser = command_parser(
+        "fsasd-report",
+        "Compare runs and sweeps: mean and standard deviation over seeds, differences "
         "between settings on the same test clips with 95 % intervals, the best setting of each "
         "machine; of fine-tunings losses, steps and time.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "folders",
         nargs="+",

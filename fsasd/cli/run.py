@@ -26,11 +26,11 @@ from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.loggers import check_loggers, logged
 from fsasd.pipeline.memo import Memo
 from fsasd.pipeline.objective import check_objective
+from fsasd.pipeline.outcome import Outcome
 from fsasd.pipeline.plan import Lookup, plan, with_inputs
 from fsasd.pipeline.preflight import SECTIONS, check_added, check_config, check_heeded
 from fsasd.pipeline.presence import Presence
 from fsasd.pipeline.run_folder import UNREADABLE, remove_unused, unlink
-from fsasd.pipeline.runner import Outcome
 from fsasd.pipeline.shard import Shard
 from fsasd.pipeline.stage import Stage
 from fsasd.report.console import console

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fsasd import __version__
+from fsasd.cli.arguments import command_parser
 from fsasd.data.audio_files import READABLE
 
 
@@ -19,13 +18,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 when every recording was scored; 1 when some could not be, which are on stderr;
         2 when there is no such model or no recording.
     """
-    parser = argparse.ArgumentParser(
-        prog="fsasd-score",
-        description="Score recordings with a saved detector and decide which are anomalous: a CSV "
+    parser = command_parser(
+        "fsasd-score",
+        "Score recordings with a saved detector and decide which are anomalous: a CSV "
         "row (file, score, threshold, decision, p_value) for each, on standard output. The p-value "
         "is the probability that a normal clip has this score or a higher one.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument(
         "--model", type=Path, required=True, metavar="DIR",
         help="models/<machine>/ of a run's folder, or models/<machine>/section_<nn>/",

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fsasd import __version__
+from fsasd.cli.arguments import command_parser
 from fsasd.report.formatting import size
 from fsasd.store.collecting import collect, forget_runs, garbage
 from fsasd.store.key import Description
@@ -48,12 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fsasd-store",
-        description="The store of artifacts that stages of all runs share. An ARTIFACT is a key, "
+    parser = command_parser(
+        "fsasd-store",
+        "The store of artifacts that stages of all runs share. An ARTIFACT is a key, "
         "the beginning of one, or a path.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     store: dict[str, Any] = {
         "type": Path,
         "metavar": "DIR",

@@ -26,14 +26,7 @@ def read_decision(path: Path) -> tuple[Calibration, int | str | None]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: it holds the threshold of the detector")
-    about = read_json(path)
-    if about.get("format") != DECISION_FORMAT:
-        raise NotAModelError(
-            path,
-            f"expected format {DECISION_FORMAT}, found {about.get('format', 'none')}: it was "
-            "written by another version of fsasd, or is no decision of it. Run the stage detect "
-            "anew",
-        )
+    about = read_json(path, DECISION_FORMAT, again="Run the stage detect anew")
     expected = {"format", "channel", "threshold", "false_alarm_rate", "held_out", "odd", "gamma"}
     if set(about) != expected:
         odd = ", ".join(sorted(set(about) ^ expected))

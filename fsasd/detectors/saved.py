@@ -171,13 +171,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no saved detector ({SETTINGS})")
-    about = read_json(path)
-    if about.get("format") != FORMAT:
-        raise NotAModelError(
-            path,
-            f"expected format {FORMAT}, found {about.get('format', 'none')}: it was saved by "
-            "another version of fsasd, or is no saved detector. Fit it anew",
-        )
+    about = read_json(path, FORMAT, again="Fit it anew")
     types = {"class": str, "params": dict, "detectors": dict, "arrays": list, "networks": dict}
     for key, kind in types.items():
         if not isinstance(about.get(key), kind):
@@ -210,12 +204,17 @@ def _find_network(folder: Path, reference: str, shared: Sequence[Path]) -> Path:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+def read_json(path: Path, version: int, again: str) -> dict[str, Any]:
+    """Read a JSON object whose ``format`` is the version of its file.
+
+    Args:
+        path: Of the file.
+        version: That is expected.
+        again: What to do about a file of another one, in a sentence.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        NotAModelError: It holds something else.
+        NotAModelError: It holds something else, or is of another version.
     """
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
@@ -223,6 +222,12 @@ def read_json(path: Path) -> dict[str, Any]:
         raise NotAModelError(path, f"expected JSON ({error})") from error
     if not isinstance(about, dict):
         raise NotAModelError(path, f"expected a JSON object, found {type(about).__name__}")
+    if about.get("format") != version:
+        raise NotAModelError(
+            path,
+            f"expected format {version}, found {about.get('format', 'none')}: it was written by "
+            f"another version of fsasd, or is no file of a saved detector. {again}",
+        )
     return about
 
 

@@ -20,8 +20,8 @@ from fsasd.generation.gap import DIFFERENCES, GAP
 from fsasd.generation.quality import QUALITY
 from fsasd.generation.synthetic_clips import MANIFEST, read_table, write_table
 from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.outcome import Outcome
 from fsasd.pipeline.run_folder import note
-from fsasd.pipeline.runner import Outcome
 from fsasd.pipeline.stages.curve import evidence_of
 from fsasd.pipeline.stages.detect import test_clips
 from fsasd.selection.choice import Hindsight, choose, in_hindsight

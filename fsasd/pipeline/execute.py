@@ -13,10 +13,11 @@ from fsasd.pipeline import recordings
 from fsasd.pipeline.collect import collect
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.loggers import logged
+from fsasd.pipeline.outcome import Outcome
 from fsasd.pipeline.plan import Lookup, Planner, chosen, plan, with_inputs
 from fsasd.pipeline.presence import Presence
 from fsasd.pipeline.run_folder import CAPTIONS, add_unscored
-from fsasd.pipeline.runner import Outcome, Runner
+from fsasd.pipeline.runner import Runner
 from fsasd.pipeline.shard import Shard
 from fsasd.pipeline.stage import Stage
 from fsasd.pipeline.stages import detect, finetune, pretrain, synthesise, train

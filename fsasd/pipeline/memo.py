@@ -21,21 +21,20 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import fsasd
+from fsasd.pipeline.named_files import Stats, are_settled, holds, named_files, stats
 from fsasd.pipeline.presence import Presence
-from fsasd.pipeline.run_folder import UNREADABLE, copy, left, point, unlink
+from fsasd.pipeline.run_folder import UNREADABLE, copy, point, result_files, unlink
 from fsasd.report.heading import PAGE, PAGES, Heading
 from fsasd.report.results import FAILED
-from fsasd.runtime.ranks import several
+from fsasd.runtime.ranks import has_other_ranks
 from fsasd.settings.code import KEPT_APART, package_code
 from fsasd.settings.objects import packages
-from fsasd.settings.spec import weight_files
 from fsasd.store.key import Description
 from fsasd.store.provenance import PROVENANCE, Provenance, StoreError, versions
 from fsasd.store.store import Store
@@ -54,20 +53,11 @@ _BUILDING = frozenset({"synthesise", "judge", "curve", "rule", "detect"})
 _NOT_REMEMBERED = ("plan", "force", "frozen", "objective", "shard")
 """Settings with which a run is more, or less, than what its artifacts say."""
 
-_SETTLED = 2_000_000_000
-"""Nanoseconds after which a further change of a file shows in its times, on any disk."""
-
-_PATHLESS = frozenset({"store", "cache"})
-"""Settings that say where results are kept, not what is read."""
-
 _FREE = frozenset({"data", "pipeline"})
 """Settings whose classes decide themselves what they read: only fsasd's are known to."""
 
 _LOGGERS = frozenset({"lightning.pytorch.loggers.CSVLogger"})
 """Loggers that write into the folder of a stage, where one is built, and nowhere else."""
-
-Stats = dict[str, list[int]]
-"""Path to size, nanoseconds of the last change of content and of anything, inode."""
 
 
 class Memo:
@@ -92,14 +82,14 @@ class Memo:
         self._named: Stats = {}
         self._description: Description | None = None
         """None where the run is not one that can be remembered."""
-        if not _is_usable(settings) or several():
+        if not _is_usable(settings) or has_other_ranks():
             return
         try:
-            self._named = _named_files(settings, store.root)
+            self._named = named_files(settings, store.root)
         except OSError as error:
             log.info("the run is not remembered: %s", error)
             return
-        if not _are_settled(self._named) or _holds(self._named, folder):
+        if not are_settled(self._named) or holds(self._named, folder):
             return
         about = json.dumps({**settings, **others}, sort_keys=True, default=str)
         spec = {
@@ -155,7 +145,7 @@ class Memo:
             return
         other = (str(path.absolute()) for path in paths if not self._is_stored(path))
         self._watched = stats(path for path in other if path not in self._named)
-        if not _are_settled(self._watched):
+        if not are_settled(self._watched):
             self._description = None
 
     @contextlib.contextmanager
@@ -197,7 +187,7 @@ class Memo:
         sources = _sources(used)
         copies: dict[str, tuple[int, str]] = {}
         links: dict[str, tuple[int, str]] = {}
-        for path in left(self.folder):
+        for path in result_files(self.folder):
             name = path.relative_to(self.folder).as_posix()
             if path.is_symlink():
                 links[name] = _part(path.resolve(), used)
@@ -269,23 +259,6 @@ class _Listener(logging.Handler):
         self.messages.append([record.name, record.getMessage()])
 
 
-def stats(paths: Iterable[str]) -> Stats:
-    """Return what shows that a file has changed; of one that is not there, nothing.
-
-    >>> list(stats([__file__, "no such file"])) == [__file__]
-    True
-    """
-    files: Stats = {}
-    for path in paths:
-        with contextlib.suppress(OSError, ValueError):
-            files[path] = _stat(Path(path).stat())
-    return files
-
-
-def _stat(status: os.stat_result) -> list[int]:
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
 def _is_usable(settings: Mapping[str, Any]) -> bool:
     """Return whether equal settings leave equal results."""
     stages = set(settings["stages"])
@@ -316,85 +289,6 @@ def _code(settings: Mapping[str, Any]) -> dict[str, str]:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
     return {**code, "fsasd": digest.hexdigest()}
-
-
-def _named_files(settings: Mapping[str, Any], store: Path) -> Stats:
-    """Return the files that settings name: all below those of the data, weights elsewhere."""
-    files: Stats = {}
-    for text in _texts(settings.get("data")):
-        if _is_file_name(text):
-            files |= _below(Path(text).absolute(), store)
-    others = {name: value for name, value in settings.items() if name != "data"}
-    for text in _texts(others):
-        files |= stats(str(path.absolute()) for path in weight_files(text))
-    return dict(sorted(files.items()))
-
-
-def _texts(settings: Any) -> Iterator[str]:
-    if isinstance(settings, str):
-        yield settings
-    elif isinstance(settings, Mapping):
-        for name, value in settings.items():
-            if name not in _PATHLESS:
-                yield from _texts(value)
-    elif isinstance(settings, (list, tuple)):
-        for value in settings:
-            yield from _texts(value)
-
-
-def _is_file_name(text: str) -> bool:
-    try:
-        return bool(text) and Path(text).exists()
-    except (OSError, ValueError):
-        # A sentence, for instance, may be too long for a name.
-        return False
-
-
-def _below(path: Path, store: Path) -> Stats:
-    """Return a file, or all files below a folder, those of the store excepted.
-
-    Of a folder that may not be listed (``lost+found``) it is the folder itself: were that to
-    change, its times would show it.
-
-    Raises:
-        OSError: A folder has gone meanwhile, or its disk cannot be read.
-    """
-    if not path.is_dir():
-        return stats([str(path)])
-    files: Stats = {}
-    seen: set[tuple[int, int]] = set()
-    waiting = [str(path)]
-    while waiting:
-        folder = waiting.pop()
-        status = Path(folder).stat()
-        # A link may lead back to a folder above it.
-        if (status.st_dev, status.st_ino) in seen or os.path.realpath(folder) == str(store):
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        try:
-            with os.scandir(folder) as listed:
-                entries = list(listed)
-        except PermissionError:
-            files[folder] = _stat(status)
-            continue
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                if entry.is_dir():
-                    waiting.append(entry.path)
-                else:
-                    files[entry.path] = _stat(entry.stat())
-    return files
-
-
-def _are_settled(files: Stats) -> bool:
-    """Return whether a change of a file after this moment will show in its times."""
-    limit = time.time_ns() - _SETTLED
-    return all(max(changed, altered) < limit for _, changed, altered, _ in files.values())
-
-
-def _holds(files: Stats, folder: Path) -> bool:
-    """Return whether the run's own folder is among the data: no two runs are equal there."""
-    return any(Path(path).is_relative_to(folder.absolute()) for path in files)
 
 
 def _identity(artifact: Path) -> str:

@@ -9,13 +9,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.plan import with_inputs
-from fsasd.pipeline.preflight import (
+from fsasd.pipeline.stage import Stage
+from fsasd.pipeline.training_length import (
     first_validation,
     training_steps,
     validated_batches,
     validates_last,
 )
-from fsasd.pipeline.stage import Stage
 from fsasd.selection.choice import has_both_labels
 from fsasd.selection.validation import validation_clips
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,12 @@ from fsasd.data.draws import process_batch
 from fsasd.detectors.base import Detector
 from fsasd.detectors.shares import require_whole_shares
 from fsasd.detectors.training import SET_BY_DETECTORS, processes
+from fsasd.pipeline.training_length import (
+    accumulated,
+    first_validation,
+    training_steps,
+    validated_batches,
+)
 from fsasd.selection.selector import Selector
 from fsasd.selection.settings import title
 from fsasd.settings.names import near
@@ -243,7 +248,7 @@ def check_training(
             f"trainer.precision={precision}: expected 32-true, bf16-mixed or 16-mixed, since "
             "weights that are halved themselves learn nothing from small steps"
         )
-    process_batch(data.batch_size, processes(trainer), _accumulated(trainer))
+    process_batch(data.batch_size, processes(trainer), accumulated(trainer))
     steps = training_steps(trainer, data)
     validated = validated_batches(trainer, data)
     if not monitored:
@@ -302,91 +307,6 @@ def check_continued(
             f"continue_from={continue_from} needs keep_checkpoints=true: the training of so many "
             "steps is continued from its checkpoints"
         )
-
-
-def training_steps(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
-    """Return the optimizer steps of a generator's training, by ``max_steps`` and ``max_epochs``.
-
-    Args:
-        trainer: Settings of ``lightning.Trainer``.
-        data: What is trained on.
-
-    Raises:
-        ValueError: The training has no end, or no batch.
-    """
-    steps, epochs = trainer.get("max_steps") or -1, trainer.get("max_epochs") or -1
-    ends = [steps] if steps > 0 else []
-    if epochs > 0:
-        ends.append(epochs * _steps_per_epoch(trainer, data))
-    if not ends:
-        raise ValueError(
-            f"trainer.max_steps={steps}, trainer.max_epochs={epochs}: expected a number for one of "
-            "them, since training needs an end: the learning rate falls to 0 at the last step"
-        )
-    return min(ends)
-
-
-def first_validation(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
-    """Return after which optimizer step the first validation is due."""
-    epochs = trainer.get("check_val_every_n_epoch", 1)
-    before = (epochs - 1) * _steps_per_epoch(trainer, data) if epochs else 0
-    return before + math.ceil(_interval(trainer, data) / _accumulated(trainer))
-
-
-def validates_last(trainer: Mapping[str, Any], data: FirstShotDataModule) -> bool:
-    """Return whether a validation is due after the last optimizer step."""
-    epochs = trainer.get("check_val_every_n_epoch", 1)
-    last = training_steps(trainer, data) - 1
-    epoch, step = divmod(last, _steps_per_epoch(trainer, data))
-    batches = _batches_per_epoch(trainer, data)
-    batch = min((step + 1) * _accumulated(trainer), batches)
-    if epochs is None:
-        batch += epoch * batches
-    elif (epoch + 1) % epochs:
-        return False
-    return batch % _interval(trainer, data) == 0
-
-
-def _interval(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
-    """Return after how many batches one is validated: an integer is steps, another a share."""
-    interval = trainer.get("val_check_interval")
-    if isinstance(interval, int):
-        return interval * _accumulated(trainer)
-    return max(1, int(_batches_per_epoch(trainer, data) * (interval or 1.0)))
-
-
-def _accumulated(trainer: Mapping[str, Any]) -> int:
-    return trainer.get("accumulate_grad_batches") or 1
-
-
-def _steps_per_epoch(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
-    return math.ceil(_batches_per_epoch(trainer, data) / _accumulated(trainer))
-
-
-def _batches_per_epoch(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
-    batches = math.ceil(len(data.split()[0]) / data.batch_size) * _accumulated(trainer)
-    limit = trainer.get("limit_train_batches")
-    if not (limited := _limited(batches, limit)):
-        raise ValueError(
-            f"trainer.limit_train_batches={limit}: expected a batch at least of the {batches} of "
-            "an epoch, since nothing would be trained"
-        )
-    return limited
-
-
-def validated_batches(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:
-    """Return how many batches are validated each time; those that there are may be none."""
-    size = process_batch(data.batch_size, processes(trainer), _accumulated(trainer))
-    clips = math.ceil(len(data.split()[1]) / processes(trainer))
-    limit = trainer.get("limit_val_batches")
-    return _limited(max(1, math.ceil(clips / size)), limit)
-
-
-def _limited(batches: int, limit: float | None) -> int:
-    """Return how many batches Lightning takes: an integer is their number, another their share."""
-    if limit is None:
-        return batches
-    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
 def _is_interpolated(name: str, config: Any) -> bool:

@@ -98,7 +98,7 @@ def unlink(run: Path) -> None:
         _remove_empty(path.parent, run)
 
 
-def left(run: Path) -> list[Path]:
+def result_files(run: Path) -> list[Path]:
     """Return the files and links that a run has left in its folder.
 
     Its log, its configuration and what links lead to are not among them.

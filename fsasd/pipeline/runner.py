@@ -8,17 +8,14 @@ import itertools
 import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-
-import pandas as pd
 
 from fsasd.data.names import SectionId
 from fsasd.pipeline.building import Builder, Built, Chain, build_chain, log_failure
+from fsasd.pipeline.outcome import Failure, Outcome
 from fsasd.pipeline.plan import Lookup, Step
 from fsasd.pipeline.shard import Shard
 from fsasd.pipeline.stage import Stage
-from fsasd.report.results import FAILED
 from fsasd.runtime.errors import message
 from fsasd.runtime.joint import BusyError
 from fsasd.runtime.ranks import RankError, broadcast, rank, receive
@@ -31,60 +28,6 @@ _runs = itertools.count()
 
 class AbsentError(FileNotFoundError):
     """An artifact is not in the store, and its stage is not among those that may be built."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A section that has no result.
-
-    Attributes:
-        section: Machine and section.
-        stage: Name of the stage that failed.
-        error: What it raised.
-    """
-
-    section: SectionId
-    stage: str
-    error: Exception
-
-    @property
-    def reason(self) -> str:
-        """The error in one line, and what was being done."""
-        return " ".join(message(self.error).split())
-
-
-@dataclass
-class Outcome:
-    """What a run has built or found.
-
-    Attributes:
-        artifacts: Stage to the folder of its artifact.
-        failures: One for each section that failed.
-        postponed: Stages of other shards that are not built yet, and what needs them.
-        collected: Whether the run's folder has all results.
-    """
-
-    artifacts: dict[Stage, Path] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
-    postponed: list[Stage] = field(default_factory=list)
-    collected: bool = False
-
-    def of(self, name: str) -> dict[SectionId, Path]:
-        """Return the artifacts of a stage, by section."""
-        return {
-            stage.section: path
-            for stage, path in self.artifacts.items()
-            if stage.name == name and stage.section is not None
-        }
-
-    def write_failures(self, folder: Path) -> None:
-        """Write ``failed.csv``, or take away that of an earlier run in this folder."""
-        path = folder / FAILED
-        path.unlink(missing_ok=True)
-        if self.failures:
-            rows = [(*f.section, f.stage, f.reason) for f in self.failures]
-            columns = ["machine", "section", "stage", "reason"]
-            pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
 
 
 class Runner:

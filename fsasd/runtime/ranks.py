@@ -56,8 +56,8 @@ def rank() -> int:
     return max(int(os.environ.get(name) or 0) for name in names)
 
 
-def several() -> bool:
-    """Return whether this process is, or may be, one of several ranks of the command."""
+def has_other_ranks() -> bool:
+    """Return whether this process is, or may be, one of several ranks of its command."""
     return rank() > 0 or (_cluster() is not None and not _is_alone())
 
 

@@ -19,10 +19,11 @@ from fsasd.generation.fitting import CHECKPOINTS, MODEL, changes_result, finetun
 from fsasd.generation.training import TRAINING
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.loggers import LOG
-from fsasd.pipeline.preflight import check_continued, check_training, training_steps
+from fsasd.pipeline.preflight import check_continued, check_training
 from fsasd.pipeline.run_folder import copy, note, point
 from fsasd.pipeline.stage import Estimate, Stage
 from fsasd.pipeline.trainers import check_trainer, fitting_trainer, training_settings
+from fsasd.pipeline.training_length import training_steps
 
 SPEED_ONLY = frozenset({"gradient_checkpointing", "compile_unet", "channels_last"})
 """Settings of generators that change how fast they are trained, and nothing in the result."""
