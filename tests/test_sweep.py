@@ -18,7 +18,7 @@ from omegaconf import open_dict
 from run_folders import failed_section, write_finetuned, write_run, write_status, write_sweep
 
 from fsasd.cli import job_console, sweep
-from fsasd.cli.sweep import Comparison, compare, note_interruption
+from fsasd.cli.sweep import Comparison, _result, compare, note_interruption
 from fsasd.cli.sweep_progress import SweepProgress
 from fsasd.report.runs.status import Status, Sweep, job_folders
 
@@ -163,6 +163,25 @@ def test_where_there_is_no_terminal_each_job_that_ended_is_a_line(swept):
         f"detector=lof seed=0: done in 0 s, official {100 * official[2]:.1f} %",
         f"detector=lof seed=1: failed: {FAILED}",
     ]
+
+
+def test_the_jobs_of_a_search_show_what_it_optimises_and_where_they_are(tmp_path):
+    write_sweep(tmp_path, None, n_jobs=2)
+    job = tmp_path / "2026-01-01_00-00-00" / "0"
+    official = write_run(job, ["detector.k=1"])
+    table = pd.DataFrame({"machine": ["pump"], "section": "00", "param.k": 1,
+                          "objective": 0.625, "chosen": True})  # fmt: skip
+    table.to_csv(job / "selection.csv", index=False)
+    result = _result(job, "synthetic/objective")
+    write_status(job, overrides=["detector.k=1"], result=result)
+    shown = io.StringIO()
+    progress = SweepProgress(tmp_path, Sweep.read(tmp_path), shown, interval=0.01)
+    progress.start()
+    progress.stop()
+    where, job_line = lines_of(shown.getvalue())
+    assert where == f"2 jobs; what each prints is in run.log of its folder below {tmp_path}"
+    assert job_line == "[1/2] detector.k=1: done in 0 s, synthetic/objective 62.5 %"
+    assert _result(job, None) == f"official {100 * official:.1f} %"
 
 
 class Terminal(io.StringIO):

@@ -99,7 +99,7 @@ class Comparison(Callback):
                 folder = Path(config.hydra.runtime.output_dir)
                 status = Status.read(folder)
                 assert status is not None
-                _ended(status, folder, job_return).write(folder)
+                _ended(status, folder, job_return, config.get("objective")).write(folder)
             if job_return.status == JobStatus.FAILED and is_grid(config.hydra):
                 # Hydra would end the sweep with the first job that failed, and print it again.
                 job_return.status, job_return.return_value = JobStatus.COMPLETED, math.nan
@@ -163,7 +163,7 @@ def _sweep(config: DictConfig) -> Sweep:
     return Sweep(command_started(), overrides, n_jobs, jobs)
 
 
-def _ended(status: Status, folder: Path, job_return: JobReturn) -> Status:
+def _ended(status: Status, folder: Path, job_return: JobReturn, objective: str | None) -> Status:
     if job_return.status == JobStatus.FAILED:
         error = job_return._return_value
         shown = None if is_expected(error) and not os.environ.get("HYDRA_FULL_ERROR") else error
@@ -174,16 +174,21 @@ def _ended(status: Status, folder: Path, job_return: JobReturn) -> Status:
 
     missing = [name for name in (SECTIONS, UNREADABLE) if (folder / name).is_file()]
     if missing:
-        return status.ending(INCOMPLETE, f"see {' and '.join(missing)}", _result(folder))
-    return status.ending(DONE, result=_result(folder))
+        return status.ending(INCOMPLETE, f"see {' and '.join(missing)}", _result(folder, objective))
+    return status.ending(DONE, result=_result(folder, objective))
 
 
-def _result(folder: Path) -> str:
+def _result(folder: Path, optimised: str | None) -> str:
+    """Return in words what a job is ranked by: the objective, official score or loss."""
     from fsasd.report.formatting import decimal, percent
     from fsasd.report.headline import headline
+    from fsasd.report.objective import DIRECTIONS, objective
     from fsasd.report.results import Results
     from fsasd.report.runs.finetuning import finetuned
 
+    if optimised and not math.isnan(value := objective(optimised, folder)):
+        is_loss = DIRECTIONS[optimised] == "minimize"
+        return f"{optimised} {decimal(value) if is_loss else f'{percent(value)} %'}"
     official = headline(Results(folder))
     if official is not None and not math.isnan(official.score):
         return f"official {percent(official.score)} %"

@@ -125,6 +125,9 @@ class SweepProgress:
 
     def _where(self) -> str:
         jobs = count(self.sweep.n_jobs, "job")
+        if self.sweep.jobs is None:
+            # Each command that goes on with a search has a folder for its jobs.
+            return f"{jobs}; what each prints is in run.log of its folder below {self.folder}"
         return f"{jobs}; what each prints is in {self.folder / '<job>' / 'run.log'}"
 
     def _table(self) -> Group:
