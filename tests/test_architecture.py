@@ -160,7 +160,7 @@ def test_the_graph_is_that_of_this_package():
     assert {"fsasd.cli.main", "fsasd.data.simulate", "fsasd.detectors.twfr_gmm"} <= set(found)
     seen = {name for name, _ in imports("fsasd.cli.run", found["fsasd.cli.run"], set(found))}
     assert {
-        "fsasd.pipeline.runner",
+        "fsasd.pipeline.outcome",
         "fsasd.store.store",
         "fsasd.generation.checkpoint",
         "hydra.core.hydra_config",
