@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.signal import butter, hilbert, sosfiltfilt
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import read_clips
 from fsasd.data.simulate import (
+    HALLS,
     MACHINES,
     MICROPHONES,
     ROOM,
@@ -19,7 +21,9 @@ from fsasd.data.simulate import (
     SKF_6205,
     Bearing,
     Defect,
+    Hall,
     Operation,
+    Session,
     band,
     draw_defect,
     harmonics,
@@ -29,6 +33,7 @@ from fsasd.data.simulate import (
 
 RATE = 16000
 FAN = {"spd": "1200", "load": "1", "mic": "1"}
+VALVE = {"pat": "00", "volt": "24", "mic": "1"}
 FAULTS = [(name, fault) for name, machine in MACHINES.items() for fault in machine.faults]
 
 
@@ -381,6 +386,84 @@ def test_a_blocked_valve_whistles_while_it_is_open():
     assert peak(extra, 500, 8000) == pytest.approx(2100, rel=0.05)
 
 
+@pytest.mark.parametrize(("machine", "fault"), having("double_blow", "debris", "arcing"))
+def test_a_fault_that_comes_and_goes_leaves_most_of_a_clip_as_it_was(machine, fault):
+    extra = dry(machine, fault, 1.0, **point(machine)) - dry(machine, **point(machine))
+    frames = np.sort((extra**2).reshape(-1, 320).sum(axis=1))
+    assert frames[-frames.size // 5 :].sum() / frames.sum() > 0.7
+    assert frames[-1] > 100 * (np.median(frames) + 1e-9) or np.median(frames) == 0
+
+
+def test_a_ram_with_play_strikes_again_within_120_milliseconds():
+    attributes = {"spm": "60", "load": "1"}
+    blows = np.flatnonzero(np.abs(np.diff(dry("press", **attributes))) > 2)
+    extra = dry("press", "double_blow", 1.0, **attributes) - dry("press", **attributes)
+    again = np.flatnonzero(np.abs(extra) > 0.5 * np.abs(extra).max())[0]
+    before = blows[blows < again]
+    late = (again - before[np.diff(before, prepend=-RATE) > RATE / 4][-1]) / RATE
+    assert 0.05 < late < 0.13
+
+
+@pytest.mark.parametrize("machine", [name for name in MACHINES if MACHINES[name].strokes])
+def test_a_machine_that_works_in_strokes_rests_between_them(machine):
+    period, share = MACHINES[machine].strokes
+    sound = dry(machine, seconds=5 * period, **point(machine))
+    assert np.mean(sound == 0) == pytest.approx(1 - share, abs=0.1)
+
+
+# The halls around machines, and the sessions in which they are recorded.
+
+
+def hall_noise(hall, seconds=4.0, seed=0, target=False):
+    return hall.sound(Operation({}, np.random.default_rng(seed), seconds), target=target)
+
+
+def test_every_machine_stands_in_a_hall():
+    assert {machine.hall for machine in MACHINES.values()} == set(HALLS)
+
+
+def test_the_plant_is_louder_than_the_workshop_and_that_than_the_laboratory():
+    median = {
+        name: np.median([hall_noise(hall, 1.0, seed).std() for seed in range(5)])
+        for name, hall in HALLS.items()
+    }
+    assert median["plant"] > 1.5 * median["workshop"]
+    assert median["workshop"] > 1.5 * median["laboratory"] / 2
+
+
+@pytest.mark.parametrize("event", ["hammering", "vehicles", "voices"])
+def test_events_make_the_noise_of_a_hall_unsteady(event):
+    def unsteadiness(hall):
+        frames = [hall_noise(hall, seed=s).reshape(-1, 1600).std(axis=1) for s in range(4)]
+        return np.mean([frame.max() / np.median(frame) for frame in frames])
+
+    quiet = Hall(level=1.0, hum=0.0)
+    assert unsteadiness(replace(quiet, **{event: 1.0})) > 1.2 * unsteadiness(quiet)
+
+
+def test_a_session_sets_the_level_the_background_and_the_microphones_place():
+    def made(**session):
+        rng = np.random.default_rng(0)
+        return simulate("valve", VALVE, "normal", rng, 1.0, session=Session(**session))
+
+    usual = made()
+    np.testing.assert_allclose(made(gain=-6.0), usual * 10 ** (-6 / 20), rtol=1e-4, atol=1e-6)
+    assert made(background=6.0).std() > 1.3 * usual.std()
+    moved = made(moved=(0.1, 0.1, 0.0))
+    assert 0.5 < np.corrcoef(moved, usual)[0, 1] < 0.999
+
+
+def test_clips_of_a_session_have_its_level(tmp_path):
+    """The spread of levels within sessions of five clips is below that of all clips."""
+    counts = {"train_clips": 40, "target_domain_clips": 0, "test_clips": 1, "seconds": 0.5}
+    root = write_factory(tmp_path / "factory", references=["turbine"], targets=[], **counts)
+    paths = sorted((root / "dev_data/turbine/train").iterdir())
+    level = pd.Series([20 * np.log10(soundfile.read(path)[0].std()) for path in paths])
+    state = [path.name.split("_spd_")[1] for path in paths]
+    sessions = (level - level.groupby(state).transform("mean")).to_numpy().reshape(-1, 5)
+    assert sessions.mean(axis=1).std() > 1.3 * sessions.std(axis=1).mean() / 5**0.5
+
+
 # What holds for every fault.
 
 
@@ -405,13 +488,14 @@ def test_a_fault_grows_with_its_severity_from_the_normal_sound(machine, fault):
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_faults_are_hard_to_hear_at_severity_a_tenth_and_easy_at_one(machine):
-    """In the mean log-mel, over its spread among normal clips, in the noisier domain."""
+    """In log-mel's mean or maximum over time, over its spread among normal clips, in the target."""
     attributes = MACHINES[machine].operating_point("target", 1)
 
     def heard(condition, seed=0):
         rng = np.random.default_rng(seed)
         clip = simulate(machine, attributes, condition, rng, 2.0, domain="target")
-        return LogMel.twfr()(clip).mean(axis=1)
+        mel = LogMel.twfr()(clip)
+        return np.concatenate([mel.mean(axis=1), mel.max(axis=1)])
 
     normal = np.array([heard("normal", seed) for seed in range(8)])
     for fault in MACHINES[machine].faults:
@@ -421,7 +505,7 @@ def test_faults_are_hard_to_hear_at_severity_a_tenth_and_easy_at_one(machine):
         ]
         mild, half, grave = np.quantile(change, 0.9, axis=1)
         assert mild < half < grave, fault
-        assert mild < 0.3, fault
+        assert mild < 0.5, fault
         assert change[-1].max() > 1, fault
 
 
@@ -460,7 +544,7 @@ def test_clips_of_both_domains_and_labels_stay_within_full_scale(machine):
 
 
 def test_there_are_machines_and_faults_enough():
-    assert len(MACHINES) >= 10
+    assert len(MACHINES) >= 20
     assert len({fault for _, fault in FAULTS}) >= 8
     shared = {fault for _, fault in FAULTS if len(having(fault)) > 1}
     assert len(shared) >= 8
@@ -721,7 +805,7 @@ def test_an_existing_folder_is_left_alone(tmp_path):
             {"targets": ["bering"]},
             r"no simulated machine 'bering', known are fan.*mean 'bearing'\?",
         ),
-        ({"targets": ["xyz"]}, r"no simulated machine 'xyz', known are .*hoist$"),
+        ({"targets": ["xyz"]}, r"no simulated machine 'xyz', known are .*turbine$"),
         ({"references": ["fan"], "targets": ["fan"]}, r"fan is named twice.*references \['fan'\]"),
         ({"references": [], "targets": []}, r"at least one machine"),
         ({"seed": -1}, r"seed must not be negative, got -1"),

@@ -8,7 +8,7 @@ tell it from a real data set.
 
 A clip is made in the order in which sound travels::
 
-    parts of a machine (operating point, fault) -> room -> (+ factory noise) -> microphone -> level
+    parts of a machine (operating point, fault) -> room -> (+ noise of hall) -> microphone -> level
 
 Faults belong to parts, not to machines: an outer race is struck in the same way in a pump and in
 a gearbox, at the rate that its bearing's geometry and its shaft's speed give.
@@ -20,16 +20,27 @@ strings, as they stand in the file names.
 """
 
 from fsasd.data.simulate.factory import FACTORY_VERSION, write_factory
-from fsasd.data.simulate.machines import MACHINES, Machine
+from fsasd.data.simulate.halls import HALLS, Hall
+from fsasd.data.simulate.machine import Machine
+from fsasd.data.simulate.machines import MACHINES
 from fsasd.data.simulate.operation import Motion, Operation
 from fsasd.data.simulate.physics import band, harmonics, ring, strikes
-from fsasd.data.simulate.recording import DOMAINS, LABELS, Defect, draw_defect, simulate
+from fsasd.data.simulate.recording import (
+    DOMAINS,
+    LABELS,
+    Defect,
+    Session,
+    draw_defect,
+    draw_session,
+    simulate,
+)
 from fsasd.data.simulate.room import MICROPHONES, ROOM, Microphone, Room
 from fsasd.data.simulate.rotating import SKF_6203, SKF_6205, SKF_6206, Bearing
 
 __all__ = [
     "DOMAINS",
     "FACTORY_VERSION",
+    "HALLS",
     "LABELS",
     "MACHINES",
     "MICROPHONES",
@@ -39,13 +50,16 @@ __all__ = [
     "SKF_6206",
     "Bearing",
     "Defect",
+    "Hall",
     "Machine",
     "Microphone",
     "Motion",
     "Operation",
     "Room",
+    "Session",
     "band",
     "draw_defect",
+    "draw_session",
     "harmonics",
     "ring",
     "simulate",

@@ -186,7 +186,7 @@ class Solenoid:
                 for bounce in range(1, 7):
                     at = instant + late + 0.03 * (1 - 0.75**bounce) / 0.25
                     chatter = strikes(cycle - at / period, run.defect.rng, spread=0.5)
-                    sound += 3.5 * rattle * 0.85**bounce * run.ring(chatter, 3300, 0.006)
+                    sound += 6 * rattle * 0.85**bounce * run.ring(chatter, 3300, 0.006)
         if amount := run.amount("blockage"):
             whistle = run.defect.turns(2100 * run.defect.drift(0.01, rate=10.0))
             jet = harmonics(whistle, [1, 0.5]) + run.defect.noise(2000, 7000)

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from fsasd.data.simulate.machines import MACHINES, Domain
+from fsasd.data.simulate.halls import HALLS
+from fsasd.data.simulate.machine import Domain
+from fsasd.data.simulate.machines import MACHINES
 from fsasd.data.simulate.recording import (
     DOMAINS,
     LABELS,
@@ -19,12 +21,13 @@ from fsasd.data.simulate.recording import (
     Label,
     check_seconds,
     draw_defect,
+    draw_session,
     require_machine,
     simulate,
 )
 from fsasd.data.simulate.room import MACHINE_AT, MICROPHONES, ROOM
 
-FACTORY_VERSION = 2
+FACTORY_VERSION = 3
 """To be raised when the same seed would give other bytes."""
 
 
@@ -56,6 +59,11 @@ class _Clip:
     def key(self) -> str:
         return f"{self.machine}/{self.split}/{self.domain}/{self.label}/{self.index}"
 
+    @property
+    def session(self) -> str:
+        """Which session it was recorded in: five clips of each label, of one split and domain."""
+        return f"{self.machine}/{self.split}/{self.domain}/session/{self.index // 5}"
+
     @cached_property
     def defect(self) -> Defect | None:
         if self.label == "normal":
@@ -72,7 +80,11 @@ class _Clip:
     def write(self, path: Path, seconds: float) -> None:
         rng = _generator(self.seed, self.key)
         condition: Label | Defect = self.defect or "normal"
-        clip = simulate(self.machine, self.attributes, condition, rng, seconds, domain=self.domain)
+        session = draw_session(_generator(self.seed, self.session))
+        clip = simulate(
+            self.machine, self.attributes, condition, rng, seconds,
+            domain=self.domain, session=session,
+        )  # fmt: skip
         soundfile.write(path, clip, 16000, subtype="PCM_16")
 
 
@@ -236,12 +248,15 @@ def _parameters(seed: int, machines: Sequence[str]) -> str:
         "simulation": True,
         "version": FACTORY_VERSION,
         "seed": seed,
+        "halls": {name: asdict(hall) for name, hall in HALLS.items()},
         "room": asdict(ROOM) | {"machine_at": MACHINE_AT},
         "microphones": {name: asdict(microphone) for name, microphone in MICROPHONES.items()},
         "machines": {
             name: {
                 "parts": MACHINES[name].parameters(),
                 "faults": MACHINES[name].faults,
+                "hall": MACHINES[name].hall,
+                "strokes": MACHINES[name].strokes,
                 "operating_points": {
                     "source": MACHINES[name].source,
                     "target": MACHINES[name].target,

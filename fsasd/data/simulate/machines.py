@@ -1,15 +1,13 @@
-"""The machines: their parts, how they move, where they run and what goes wrong with them."""
+"""The machines of the factory: their parts, faults, halls and operating points."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from collections.abc import Mapping
 
 import numpy as np
 
 from fsasd.data.simulate.contact import GrindingWheel, Rollers, Slideway, Solenoid
 from fsasd.data.simulate.flow import Impeller, Pipe, Piston
-from fsasd.data.simulate.operation import Motion, Operation
-from fsasd.data.simulate.physics import Array
+from fsasd.data.simulate.impact import Casing, Contacts, Ram
+from fsasd.data.simulate.machine import Machine, hover, stroke
 from fsasd.data.simulate.rotating import (
     SKF_6203,
     SKF_6206,
@@ -18,130 +16,15 @@ from fsasd.data.simulate.rotating import (
     InductionMotor,
     RollingBearing,
     Rotor,
-    slipping,
 )
-
-Domain = Literal["source", "target"]
-
-
-class Part(Protocol):
-    """What a machine is made of; see `rotating`."""
-
-    faults: ClassVar[Mapping[str, str]]
-
-    def orders(self, attributes: Mapping[str, str]) -> dict[str, float]:
-        """Frequencies of the part in multiples of the main shaft's."""
-
-    def sound(self, run: Operation, motion: Motion) -> Array:
-        """Sound of the part, shape ``(samples,)``."""
-
-
-def _turn(run: Operation, rate: float, rated: float) -> Motion:
-    slip = slipping(run)
-    turns = run.turns(rate * (1 - 0.1 * slip))
-    load = float(run.attributes.get("load", 1))
-    return Motion(turns, rate, speed=rate / rated, load=load, slip=slip)
-
-
-def _stroke(run: Operation, rate: float, rated: float) -> Motion:
-    """Back and forth: standing still at either end, starting and stopping softly."""
-    motion = _turn(run, rate, rated)
-    moving = np.clip(6 * np.abs(np.sin(2 * np.pi * motion.turns)) - 0.6, 0, 1)
-    return Motion(motion.turns, rate, motion.speed, motion.load, moving)
-
-
-def _hover(run: Operation, rate: float, rated: float) -> Motion:
-    """A flight controller never leaves its rotors at one speed."""
-    turns = run.turns(rate * run.drift(0.012, rate=6.0))
-    return Motion(turns, rate, speed=rate / rated, load=run.number("load"))
-
-
-_UNLIKE = 1.5  # dB by which a part is louder in one normal recording than in another
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A machine type of the factory.
-
-    Attributes:
-        parts: what makes its sound.
-        faults: what can go wrong, each a fault of one of its parts.
-        rate: frequency of its main shaft in Hz at an operating point.
-        rated: the same at the point for which the parts' levels are given.
-        source: attribute key to its values in the source domain.
-        target: the same keys with the values of the target domain.
-        move: makes the motion of a clip.
-    """
-
-    parts: tuple[Part, ...]
-    faults: tuple[str, ...]
-    rate: Callable[[Mapping[str, str]], float]
-    rated: float
-    source: Mapping[str, tuple[str, ...]]
-    target: Mapping[str, tuple[str, ...]]
-    move: Callable[[Operation, float, float], Motion] = _turn
-
-    def sound(self, run: Operation) -> Array:
-        """The dry sound, shape ``(samples,)``: no room, no microphone, no other noise."""
-        motion = self.move(run, self.rate(run.attributes), self.rated)
-        total = np.zeros(run.samples)
-        for part in self.parts:
-            total += 10 ** (run.rng.normal(0, _UNLIKE) / 20) * part.sound(run, motion)
-        return total
-
-    def rates(self, attributes: Mapping[str, str]) -> dict[str, float]:
-        """Characteristic frequencies of its parts in Hz.
-
-        Example:
-            >>> rates = MACHINES["fan"].rates({"spd": "1200"})
-            >>> rates["shaft"], rates["blade_pass"]
-            (20.0, 140.0)
-        """
-        rate = self.rate(attributes)
-        return {
-            name: order * rate
-            for part in self.parts
-            for name, order in part.orders(attributes).items()
-        }
-
-    def fault_rate(self, fault: str, attributes: Mapping[str, str]) -> float | None:
-        """Frequency in Hz at which a fault shows; ``None`` for one that shows at no frequency.
-
-        Example:
-            >>> round(MACHINES["bearing"].fault_rate("outer_race", {"spd": "1200", "load": "1"}), 1)
-            71.7
-            >>> MACHINES["pump"].fault_rate("leak", {"spd": "1800"}) is None
-            True
-        """
-        (name,) = (part.faults[fault] for part in self.parts if fault in part.faults)
-        return self.rates(attributes)[name] if name else None
-
-    def parameters(self) -> list[dict[str, Any]]:
-        """The physical parameters of its parts, as they can be written to a file.
-
-        Example:
-            >>> MACHINES["fan"].parameters()[0]
-            {'part': 'Rotor', 'level': 0.1, 'ratio': 1.0, 'resonance': 1700}
-        """
-        return [{"part": type(part).__name__} | asdict(part) for part in self.parts]  # type: ignore[call-overload]
-
-    def operating_point(self, domain: Domain, index: int) -> dict[str, str]:
-        """Attributes of clip ``index``, cycling through all combinations, the first key fastest.
-
-        Example:
-            >>> [MACHINES["fan"].operating_point("source", index)["spd"] for index in range(4)]
-            ['1200', '1500', '1800', '1200']
-        """
-        values = self.source if domain == "source" else self.target
-        point = {}
-        for key, choices in values.items():
-            index, choice = divmod(index, len(choices))
-            point[key] = choices[choice]
-        return point
 
 
 def _rpm(attributes: Mapping[str, str]) -> float:
     return float(attributes["spd"]) / 60
+
+
+def _spm(attributes: Mapping[str, str]) -> float:
+    return float(attributes["spm"]) / 60
 
 
 _PATTERNS = {  # period in s, then the instants of opening, closing, opening, ...
@@ -159,6 +42,7 @@ MACHINES: Mapping[str, Machine] = {
         rated=25.0,
         source={"spd": ("1200", "1500", "1800"), "load": ("1", "2"), "mic": ("1",)},
         target={"spd": ("1350", "1800"), "load": ("2",), "mic": ("2",)},
+        hall="workshop",
     ),
     "pump": Machine(
         parts=(
@@ -166,12 +50,14 @@ MACHINES: Mapping[str, Machine] = {
             Impeller(blades=5, flow=0.35, low=300, high=2500, exponent=1.5),
             RollingBearing(SKF_6206, resonance=3600),
             Pipe(spits=1.5, level=0.35),
+            Casing(),
         ),
-        faults=("cavitation", "leak", "misalignment", "outer_race"),
+        faults=("cavitation", "leak", "debris", "misalignment", "outer_race"),
         rate=_rpm,
         rated=30.0,
         source={"spd": ("1500", "1800", "2400"), "load": ("1", "2"), "mic": ("1",)},
         target={"spd": ("1800", "2100"), "load": ("2",), "mic": ("2",)},
+        hall="plant",
     ),
     "gearbox": Machine(
         parts=(
@@ -186,12 +72,13 @@ MACHINES: Mapping[str, Machine] = {
         target={"volt": ("2.2", "3.0"), "load": ("1", "3"), "mic": ("2",)},
     ),
     "valve": Machine(
-        parts=(Solenoid(_PATTERNS), Pipe(velocity=150, hole=0.008, level=0.1)),
+        parts=(Solenoid(_PATTERNS), Pipe(velocity=150, hole=0.008, level=0.3)),
         faults=("rattle", "leak", "blockage"),
         rate=lambda attributes: 1 / _PATTERNS[attributes["pat"]][0],
         rated=1.0,
         source={"pat": ("00", "01", "02"), "volt": ("24",), "mic": ("1", "2")},
         target={"pat": ("00", "03"), "volt": ("18",), "mic": ("3",)},
+        hall="plant",
     ),
     "conveyor": Machine(
         parts=(
@@ -204,6 +91,7 @@ MACHINES: Mapping[str, Machine] = {
         rated=0.8 / (np.pi * 0.06),
         source={"spd": ("0.5", "0.8", "1.2"), "load": ("1", "2"), "mic": ("1",)},
         target={"spd": ("0.8", "1.0"), "load": ("3",), "mic": ("2",)},
+        hall="workshop",
     ),
     "bearing": Machine(
         parts=(
@@ -224,7 +112,8 @@ MACHINES: Mapping[str, Machine] = {
         rated=1 / (0.8 / 0.45 + 0.3),
         source={"vel": ("300", "450", "600"), "load": ("1", "4"), "mic": ("1",)},
         target={"vel": ("380", "600"), "load": ("2",), "mic": ("3",)},
-        move=_stroke,
+        move=stroke,
+        hall="workshop",
     ),
     "motor": Machine(
         parts=(
@@ -251,6 +140,7 @@ MACHINES: Mapping[str, Machine] = {
         rated=50.0,
         source={"spd": ("2400", "3000", "3600"), "load": ("1", "2"), "mic": ("1",)},
         target={"spd": ("2700", "3000"), "load": ("3",), "mic": ("3",)},
+        hall="workshop",
     ),
     "drone": Machine(
         parts=(
@@ -264,7 +154,7 @@ MACHINES: Mapping[str, Machine] = {
         rated=100.0,
         source={"spd": ("4800", "6000", "7200"), "load": ("1", "2"), "mic": ("1",)},
         target={"spd": ("5400", "6600"), "load": ("2",), "mic": ("3",)},
-        move=_hover,
+        move=hover,
     ),
     "compressor": Machine(
         parts=(
@@ -278,6 +168,7 @@ MACHINES: Mapping[str, Machine] = {
         rated=12.0,
         source={"spd": ("600", "720", "900"), "load": ("1", "2"), "mic": ("1",)},
         target={"spd": ("660", "840"), "load": ("3",), "mic": ("2",)},
+        hall="workshop",
     ),
     "hoist": Machine(
         parts=(
@@ -291,5 +182,149 @@ MACHINES: Mapping[str, Machine] = {
         rated=20.0,
         source={"spd": ("900", "1200"), "load": ("1", "2"), "teeth": ("19", "23"), "mic": ("1",)},
         target={"spd": ("1050",), "load": ("1", "2"), "teeth": ("21", "23"), "mic": ("2",)},
+        hall="plant",
+    ),
+    "press": Machine(
+        parts=(Ram(), InductionMotor(level=0.15), Pipe(velocity=180, hole=0.008, level=0.25)),
+        faults=("double_blow", "leak"),
+        rate=_spm,
+        rated=1.0,
+        source={"spm": ("48", "60", "72"), "load": ("1", "2"), "mic": ("1",)},
+        target={"spm": ("54", "66"), "load": ("2",), "mic": ("2",)},
+        hall="plant",
+    ),
+    "riveter": Machine(
+        parts=(
+            Ram(resonance=1400, blow=2.5, drive=0.3),
+            Pipe(velocity=220, hole=0.007, level=0.3),
+            Contacts(),
+        ),
+        faults=("double_blow", "arcing", "leak"),
+        rate=_spm,
+        rated=6.0,
+        source={"spm": ("300", "360", "420"), "load": ("1",), "mic": ("1", "2")},
+        target={"spm": ("330", "390"), "load": ("2",), "mic": ("3",)},
+        hall="workshop",
+        strokes=(1.8, 0.5),
+    ),
+    "contactor": Machine(
+        parts=(Solenoid(_PATTERNS, opening=3100, closing=2200, flow=0.02), Contacts(level=6.0)),
+        faults=("rattle", "arcing"),
+        rate=lambda attributes: 1 / _PATTERNS[attributes["pat"]][0],
+        rated=1.0,
+        source={"pat": ("00", "02", "03"), "volt": ("24",), "mic": ("1",)},
+        target={"pat": ("01", "03"), "volt": ("20",), "mic": ("2",)},
+        hall="plant",
+    ),
+    "welder": Machine(
+        parts=(InductionMotor(level=0.6), Impeller(blades=9, tone=0.2, flow=0.5), Contacts(6.0)),
+        faults=("arcing", "chipped_blade", "broken_bar"),
+        rate=_rpm,
+        rated=25.0,
+        source={"spd": ("1200", "1500"), "load": ("1", "2"), "mic": ("1",)},
+        target={"spd": ("1350",), "load": ("2", "3"), "mic": ("2",)},
+        hall="workshop",
+        strokes=(1.6, 0.55),
+    ),
+    "robot": Machine(
+        parts=(
+            GearPair(teeth=23, wheel=91, level=0.5, resonance=2000),
+            InductionMotor(bars=18, level=0.25, carrier=4600),
+            RollingBearing(SKF_6203, resonance=3300),
+            Contacts(),
+        ),
+        faults=("broken_tooth", "tooth_wear", "inner_race", "arcing"),
+        rate=_rpm,
+        rated=25.0,
+        source={"spd": ("1000", "1300", "1600"), "load": ("1", "2"), "mic": ("1",)},
+        target={"spd": ("1150", "1600"), "load": ("2",), "mic": ("3",)},
+        hall="laboratory",
+        strokes=(1.4, 0.6),
+    ),
+    "vacuum": Machine(
+        parts=(
+            Impeller(blades=9, tone=0.4, flow=0.8, low=300, high=5000),
+            InductionMotor(pole_pairs=1, bars=20, level=0.2, carrier=5600),
+            Casing(resonance=3000, level=16),
+        ),
+        faults=("debris", "chipped_blade", "blockage"),
+        rate=_rpm,
+        rated=60.0,
+        source={"spd": ("3000", "3600", "4200"), "load": ("1", "2"), "mic": ("1",)},
+        target={"spd": ("3300", "3900"), "load": ("2",), "mic": ("2",)},
+        hall="plant",
+    ),
+    "mixer": Machine(
+        parts=(
+            Rotor(level=0.2, resonance=500),
+            GearPair(teeth=21, wheel=57, level=0.35, resonance=1700),
+            Impeller(blades=3, tone=0.3, flow=0.4, low=100, high=1500),
+            Casing(resonance=1500, level=16),
+        ),
+        faults=("debris", "tooth_wear", "imbalance", "looseness"),
+        rate=_rpm,
+        rated=10.0,
+        source={"spd": ("480", "600", "720"), "load": ("1", "2"), "mic": ("1",)},
+        target={"spd": ("540", "660"), "load": ("3",), "mic": ("2",)},
+        hall="plant",
+    ),
+    "doser": Machine(
+        parts=(
+            Piston(pulse=0.3, valves=1.5, intake=0.3),
+            Pipe(velocity=60, hole=0.004, level=0.9, spits=1.5),
+            Casing(resonance=2900),
+        ),
+        faults=("knock", "leak", "debris"),
+        rate=_spm,
+        rated=3.0,
+        source={"spm": ("120", "180", "240"), "load": ("1", "2"), "mic": ("1",)},
+        target={"spm": ("150", "210"), "load": ("2",), "mic": ("3",)},
+        hall="plant",
+        strokes=(2.0, 0.6),
+    ),
+    "shutter": Machine(
+        parts=(Slideway(stroke=0.9, pause=0.6, lead=0.02, balls=6, judder=210),),
+        faults=("flat_spot", "stick_slip"),
+        rate=lambda attributes: 1 / (1.8 / (float(attributes["vel"]) / 1000) + 0.6),
+        rated=1 / (1.8 / 0.9 + 0.6),
+        source={"vel": ("800", "900", "1000"), "load": ("1", "3"), "mic": ("1",)},
+        target={"vel": ("850", "1000"), "load": ("2",), "mic": ("2",)},
+        move=stroke,
+        hall="plant",
+    ),
+    "plotter": Machine(
+        parts=(Slideway(stroke=0.15, pause=0.2, lead=0.006, balls=10, judder=480), Contacts(6.0)),
+        faults=("stick_slip", "dry_friction", "arcing"),
+        rate=lambda attributes: 1 / (0.3 / (float(attributes["vel"]) / 1000) + 0.2),
+        rated=1 / (0.3 / 0.25 + 0.2),
+        source={"vel": ("200", "250", "300"), "load": ("1",), "mic": ("1", "2")},
+        target={"vel": ("225", "300"), "load": ("1",), "mic": ("3",)},
+        move=stroke,
+    ),
+    "blower": Machine(
+        parts=(
+            Impeller(blades=11, tone=0.4, flow=0.7, low=100, high=1800),
+            Rotor(level=0.15, resonance=800),
+            Belt(length=1.9, pulley=0.2, squeal=980),
+        ),
+        faults=("blockage", "imbalance", "belt_slip"),
+        rate=_rpm,
+        rated=20.0,
+        source={"spd": ("900", "1200", "1500"), "load": ("1", "2"), "mic": ("1",)},
+        target={"spd": ("1050", "1350"), "load": ("2",), "mic": ("2",)},
+        hall="workshop",
+    ),
+    "turbine": Machine(
+        parts=(
+            Impeller(blades=13, tone=0.4, flow=0.6, low=500, high=6000),
+            Rotor(level=0.1, resonance=1500),
+            RollingBearing(SKF_6206, resonance=4300, rolling=0.2),
+        ),
+        faults=("chipped_blade", "imbalance", "outer_race", "dry_friction"),
+        rate=_rpm,
+        rated=80.0,
+        source={"spd": ("4200", "4800", "5400"), "load": ("1", "2"), "mic": ("1",)},
+        target={"spd": ("4500", "5100"), "load": ("1",), "mic": ("2",)},
+        hall="workshop",
     ),
 }

@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from fsasd.data.simulate.machines import MACHINES, Domain, Machine
+from fsasd.data.simulate.halls import HALLS
+from fsasd.data.simulate.machine import Domain, Machine
+from fsasd.data.simulate.machines import MACHINES
 from fsasd.data.simulate.operation import Operation
-from fsasd.data.simulate.physics import Array, harmonics
 from fsasd.data.simulate.room import MICROPHONES
 
 Label = Literal["normal", "anomaly"]
@@ -48,32 +49,30 @@ def draw_defect(machine: str, rng: np.random.Generator) -> Defect:
 
 
 @dataclass(frozen=True)
-class _Surroundings:
-    """Noise of the factory in one domain: ventilation, hum, blows from afar."""
+class Session:
+    """Somebody came, put up the microphone, and recorded some clips in a row.
 
-    level: float  # RMS; a machine has about 1 at a distance of one metre
-    slope: float
-    hum: float
-    clanks: float
+    Attributes:
+        moved: the microphone's distance from its usual position in metres, along each axis.
+        gain: of the recorder in dB.
+        background: of the hall in dB.
+    """
 
-    def sound(self, run: Operation) -> Array:
-        clanks = run.chance(self.clanks)
-        modes = np.zeros(run.samples)
-        if clanks.any():
-            for _ in range(3):
-                modes += run.ring(clanks, run.rng.uniform(500, 5000), run.rng.uniform(0.01, 0.05))
-        ventilation = run.drift(0.1) * run.noise(
-            50, 6000, slope=self.slope + run.rng.normal(0, 0.7)
-        )
-        hum = harmonics(run.turns(100.0, jitter=0.0005), [1, 0.5, 0.3, 0.2])
-        level = self.level * 10 ** (run.rng.normal(0, 2.5) / 20)
-        return level * (ventilation + self.hum * hum + 4 * modes)
+    moved: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    gain: float = 0.0
+    background: float = 0.0
 
 
-_SURROUNDINGS = {
-    "source": _Surroundings(level=0.15, slope=-4.0, hum=0.3, clanks=0.15),
-    "target": _Surroundings(level=0.22, slope=-3.0, hum=0.6, clanks=0.3),
-}
+def draw_session(rng: np.random.Generator) -> Session:
+    """A session: the microphone within about 10 cm, its gain 1.5 dB, the hall 2 dB (deviations).
+
+    Example:
+        >>> session = draw_session(np.random.default_rng(0))
+        >>> max(map(abs, session.moved)) < 0.3, abs(session.gain) < 6
+        (True, True)
+    """
+    x, y, z = np.clip(rng.normal(0, 0.07, 3), -0.25, 0.25).tolist()
+    return Session((x, y, z), float(rng.normal(0, 1.5)), float(rng.normal(0, 2.0)))
 
 
 def simulate(
@@ -85,6 +84,7 @@ def simulate(
     *,
     sample_rate: int = 16000,
     domain: Domain = "source",
+    session: Session = Session(),
 ) -> npt.NDArray[np.float32]:
     """One recording of a simulated machine.
 
@@ -100,6 +100,7 @@ def simulate(
         seconds: duration, at least 0.5.
         sample_rate: in Hz, at least 16000.
         domain: ``"source"`` or ``"target"``.
+        session: in which it is recorded.
 
     Returns:
         The clip, shape ``(samples,)``, full scale 1.
@@ -128,9 +129,11 @@ def simulate(
     defect = _defect(machine, condition, rng)
     run = Operation(attributes, rng, seconds, sample_rate, defect.fault, defect.severity)
     dry = run.drift(0.05) * model.sound(run)
-    ambience = _SURROUNDINGS[domain].sound(run)
-    level = 0.05 * 10 ** (rng.normal(0, 1.5) / 20)
-    clip = level * MICROPHONES[attributes["mic"]].record(dry, ambience, sample_rate)
+    ambience = HALLS[model.hall].sound(run, target=domain == "target")
+    ambience *= 10 ** ((session.background + rng.normal(0, 1.0)) / 20)
+    level = 0.03 * 10 ** ((session.gain + rng.normal(0, 0.5)) / 20)
+    microphone = MICROPHONES[attributes["mic"]].moved(session.moved)
+    clip = level * microphone.record(dry, ambience, sample_rate)
     return np.clip(clip, -1, 1).astype(np.float32)
 
 

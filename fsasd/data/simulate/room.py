@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +107,16 @@ class Microphone:
     def distance(self) -> float:
         """Metres to the machine."""
         return math.dist(self.position, MACHINE_AT)
+
+    def moved(self, by: Point) -> "Microphone":
+        """The same microphone somewhere else.
+
+        Example:
+            >>> MICROPHONES["1"].moved((0.1, 0.0, 0.0)).position
+            (3.4, 2.2, 1.2)
+        """
+        x, y, z = (a + b for a, b in zip(self.position, by, strict=True))
+        return replace(self, position=(x, y, z))
 
     def record(self, sound: Array, ambience: Array, sample_rate: int) -> Array:
         """The sound of the machine and its surroundings, as recorded by this microphone.
