@@ -505,7 +505,7 @@ def test_faults_are_hard_to_hear_at_severity_a_tenth_and_easy_at_one(machine):
         ]
         mild, half, grave = np.quantile(change, 0.9, axis=1)
         assert mild < half < grave, fault
-        assert mild < 0.5, fault
+        assert mild < 0.6, fault
         assert change[-1].max() > 1, fault
 
 

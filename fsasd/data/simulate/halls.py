@@ -85,8 +85,8 @@ class Hall:
 
 
 HALLS: Mapping[str, Hall] = {
-    "laboratory": Hall(level=0.2, hammering=0.1),
-    "workshop": Hall(level=0.35, hammering=0.3, voices=0.25, vehicles=0.03),
+    "laboratory": Hall(level=0.1, hammering=0.1),
+    "workshop": Hall(level=0.3, hammering=0.3, voices=0.25, vehicles=0.03),
     "plant": Hall(level=0.9, slope=-3.0, vehicles=0.01),
 }
 """Name to what sounds there. Most machines have an RMS of 0.4 to 0.8: well above the noise of the

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from scipy.signal import lfilter
 
 from fsasd.data.simulate.operation import Motion, Operation
 from fsasd.data.simulate.physics import Array, strikes
@@ -44,9 +45,9 @@ class Ram:
         sound += self.blow * motion.load**0.5 * self._struck(run, strikes(motion.turns, run.rng))
         if amount := run.amount("double_blow"):
             late = run.defect.rng.uniform(0.06, 0.12) * motion.rate
-            again = strikes(motion.turns - late, run.defect.rng, spread=1.0)
+            again = strikes(motion.turns - late, run.defect.rng, spread=0.7)
             struck = self._struck(run, again) + run.ring(again, 3.7 * self.resonance, 0.012)
-            sound += 1.8 * self.blow * amount * struck
+            sound += 1.2 * self.blow * amount * struck
         return sound
 
     def _struck(self, run: Operation, blow: Array) -> Array:
@@ -65,7 +66,7 @@ class Casing:
     """
 
     resonance: float = 2400.0
-    level: float = 16.0
+    level: float = 12.0
 
     faults: ClassVar[Mapping[str, str]] = {"debris": ""}
 
@@ -78,7 +79,7 @@ class Casing:
         amount = run.amount("debris")
         if not amount:
             return np.zeros(run.samples)
-        blows = _at_least_one(run.defect, 0.6)
+        blows = _at_times(run.defect, motion, 0.5)
         struck = run.ring(blows, self.resonance, 0.008) + run.ring(
             blows, 1.7 * self.resonance, 0.004
         )
@@ -95,7 +96,7 @@ class Contacts:
         level: RMS of the crackle at severity 1.
     """
 
-    level: float = 8.0
+    level: float = 6.0
 
     faults: ClassVar[Mapping[str, str]] = {"arcing": ""}
 
@@ -109,11 +110,15 @@ class Contacts:
         if not amount:
             return np.zeros(run.samples)
         crackle = run.defect.noise(1500, 7500) * np.abs(run.defect.drift(0.8, rate=300.0))
-        return self.level * amount * run.defect.episodes(0.5, 0.03) * crackle
+        fall = np.exp(-1 / (0.03 * run.sample_rate))
+        discharge = lfilter([1.0], [1.0, -fall], _at_times(run.defect, motion, 0.25))
+        return self.level * amount * discharge * crackle
 
 
-def _at_least_one(run: Operation, rate: float) -> Array:
-    """Blows at random instants, of which a clip has one at least."""
-    blows = run.chance(rate, spread=0.6)
-    blows[run.rng.integers(run.samples)] += 1.0
-    return blows
+def _at_times(run: Operation, motion: Motion, rate: float) -> Array:
+    """Impulses at random instants at which the machine moves, one in a clip at least."""
+    moving = np.flatnonzero(np.broadcast_to(motion.moving, run.samples) > 0.5)
+    hits = run.rng.choice(moving, size=1 + run.rng.poisson(rate * run.seconds))
+    train = np.zeros(run.samples)
+    train[hits] = run.rng.lognormal(0.0, 0.5, hits.size)
+    return train

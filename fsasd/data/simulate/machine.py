@@ -1,7 +1,7 @@
 """What a machine is: parts that move together in a hall, its operating points and its faults."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -85,10 +85,12 @@ class Machine:
     def sound(self, run: Operation) -> Array:
         """The dry sound, shape ``(samples,)``: no room, no microphone, no other noise."""
         motion = self.move(run, self.rate(run.attributes), self.rated)
+        working = _working(run, *self.strokes) if self.strokes else 1.0
+        motion = replace(motion, moving=working * motion.moving)
         total = np.zeros(run.samples)
         for part in self.parts:
             total += 10 ** (run.rng.normal(0, _UNLIKE) / 20) * part.sound(run, motion)
-        return total * _working(run, *self.strokes) if self.strokes else total
+        return working * total
 
     def rates(self, attributes: Mapping[str, str]) -> dict[str, float]:
         """Characteristic frequencies of its parts in Hz.

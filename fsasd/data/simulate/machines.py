@@ -208,7 +208,7 @@ MACHINES: Mapping[str, Machine] = {
         strokes=(1.8, 0.5),
     ),
     "contactor": Machine(
-        parts=(Solenoid(_PATTERNS, opening=3100, closing=2200, flow=0.02), Contacts(level=6.0)),
+        parts=(Solenoid(_PATTERNS, opening=3100, closing=2200, flow=0.02), Contacts()),
         faults=("rattle", "arcing"),
         rate=lambda attributes: 1 / _PATTERNS[attributes["pat"]][0],
         rated=1.0,
@@ -217,7 +217,7 @@ MACHINES: Mapping[str, Machine] = {
         hall="plant",
     ),
     "welder": Machine(
-        parts=(InductionMotor(level=0.6), Impeller(blades=9, tone=0.2, flow=0.5), Contacts(6.0)),
+        parts=(InductionMotor(level=0.6), Impeller(blades=9, tone=0.2, flow=0.5), Contacts()),
         faults=("arcing", "chipped_blade", "broken_bar"),
         rate=_rpm,
         rated=25.0,
@@ -245,7 +245,7 @@ MACHINES: Mapping[str, Machine] = {
         parts=(
             Impeller(blades=9, tone=0.4, flow=0.8, low=300, high=5000),
             InductionMotor(pole_pairs=1, bars=20, level=0.2, carrier=5600),
-            Casing(resonance=3000, level=16),
+            Casing(resonance=3000, level=12),
         ),
         faults=("debris", "chipped_blade", "blockage"),
         rate=_rpm,
@@ -259,7 +259,7 @@ MACHINES: Mapping[str, Machine] = {
             Rotor(level=0.2, resonance=500),
             GearPair(teeth=21, wheel=57, level=0.35, resonance=1700),
             Impeller(blades=3, tone=0.3, flow=0.4, low=100, high=1500),
-            Casing(resonance=1500, level=16),
+            Casing(resonance=1500, level=12),
         ),
         faults=("debris", "tooth_wear", "imbalance", "looseness"),
         rate=_rpm,
@@ -293,7 +293,7 @@ MACHINES: Mapping[str, Machine] = {
         hall="plant",
     ),
     "plotter": Machine(
-        parts=(Slideway(stroke=0.15, pause=0.2, lead=0.006, balls=10, judder=480), Contacts(6.0)),
+        parts=(Slideway(stroke=0.15, pause=0.2, lead=0.006, balls=10, judder=480), Contacts()),
         faults=("stick_slip", "dry_friction", "arcing"),
         rate=lambda attributes: 1 / (0.3 / (float(attributes["vel"]) / 1000) + 0.2),
         rated=1 / (0.3 / 0.25 + 0.2),
