@@ -990,3 +990,21 @@ def test_a_page_of_many_machines_stays_small():
     audio = page.PER_PAGE * scenes * 3 * seconds * 16_000 * 2 * 4 / 3
     # A machine's figures and tables take 0.2 MB.
     assert audio + page.PER_PAGE * 0.2e6 < 20e6
+
+
+def test_bands_that_differ_are_marked_beside_their_words(run, undrawn):
+    rows = [
+        {"machine": "pump", "section": "00", "aspect": aspect, "low_hz": 500.0 * band,
+         "high_hz": 500.0 * (band + 1), "sure": band > 13,
+         **{f"{kind}{end}": -50.0 + shift
+            for kind in ("real", "synthetic")
+            for end, shift in (("", 0), ("_low", -3), ("_high", 3))}}
+        for aspect in ("level", "unsteadiness")
+        for band in [0, *range(16)]
+    ]  # fmt: skip
+    axes = figures.spectra(pd.DataFrame(rows)).axes
+    assert [len(axis.patches) for axis in axes] == [2, 2]
+    assert [len(axis.lines) for axis in axes] == [2, 2]
+    (run / "synthetic").mkdir(exist_ok=True)
+    pd.DataFrame(rows).to_csv(run / "synthetic/differences.csv", index=False)
+    assert "Bands that surely differ are marked" in _page(run).text

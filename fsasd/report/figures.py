@@ -137,6 +137,41 @@ def selection_curve(curve: pd.DataFrame, real: pd.DataFrame) -> Figure:
     return figure
 
 
+def spectra(differences: pd.DataFrame) -> Figure:
+    """Draw level and range over time of synthetic normal clips and real ones, by frequency.
+
+    Lines are medians over clips; between their 10 % and 90 % quantiles it is shaded. Bands that
+    differ surely are marked below.
+
+    Args:
+        differences: ``synthetic/differences.csv`` of one machine and section.
+    """
+    titles = {"level": "Level, dB", "unsteadiness": "Range over time, dB"}
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(3.8, 3.5), layout="constrained")
+        axes = figure.subplots(2, sharex=True)
+        for axis, (aspect, title) in zip(axes, titles.items(), strict=True):
+            bands = differences[differences["aspect"] == aspect][1:]
+            edges = np.append(bands["low_hz"], bands["high_hz"].iloc[-1])
+            # Bands of equal width, as they are in mels.
+            place = np.arange(len(bands) + 1)
+            for kind, colour in (("real", MUTED), ("synthetic", SYNTHETIC)):
+                columns = [f"{kind}{end}" for end in ("_low", "", "_high")]
+                # The last step ends where the last band does.
+                low, middle, high = bands[columns].to_numpy()[[*place[:-1], -1]].T
+                axis.fill_between(place, low, high, step="post", color=colour, alpha=0.2,
+                                  linewidth=0)  # fmt: skip
+                axis.step(place, middle, where="post", color=colour, label=kind)
+            for band in np.flatnonzero(bands["sure"]):
+                axis.axvspan(band + 0.08, band + 0.92, ymax=0.04, color=ANOMALY, linewidth=0)
+            axis.set_title(title)
+            shown = place[:: len(bands) // 4]
+            axis.set_xticks(shown, [f"{edges[i] / 1000:.2g}" for i in shown])
+        axes[-1].set_xlabel("frequency, kHz (marked: bands that differ surely)")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    return figure
+
+
 def roc(clips: pd.DataFrame) -> Figure:
     """Draw the ROC curve of each domain's normal clips against all anomalous ones, as in DCASE.
 

@@ -81,6 +81,7 @@ class SectionPart:
     is_chosen: bool
     abstain_reason: str
     gap: dict | None
+    spectra: Markup | None
     best: float
     curve: Markup | None
     top: pd.DataFrame | None
@@ -325,6 +326,7 @@ def _section(results: Results, section: SectionId) -> SectionPart:
     name = "-".join(section)
     path = not curve.empty and is_path(curve)
     gap = results.rows("gap", *section)
+    differences = results.rows("differences", *section)
     no_roc = _no_roc(clips)
     cost = results.rows("costs", *section)
     model = results.folder / "models" / section.machine / f"section_{section.section}"
@@ -334,6 +336,9 @@ def _section(results: Results, section: SectionId) -> SectionPart:
         is_chosen=not curve.empty,
         abstain_reason=results.abstain_reason(section),
         gap=None if gap.empty else gap.fillna({"words": ""}).iloc[0].to_dict(),
+        spectra=None
+        if differences.empty
+        else _svg(figures.spectra(differences), f"spectra-{name}"),
         best=math.nan if curve.empty else float(curve["objective"].max()),
         curve=_svg(figures.selection_curve(curve, real), f"curve-{name}") if path else None,
         top=None if path or curve.empty else top_settings(curve, real),
