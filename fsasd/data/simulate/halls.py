@@ -90,4 +90,4 @@ HALLS: Mapping[str, Hall] = {
     "plant": Hall(level=0.9, slope=-3.0, vehicles=0.01),
 }
 """Name to what sounds there. Most machines have an RMS of 0.4 to 0.8: well above the noise of the
-laboratory, and a few dB below that of the plant."""
+laboratory, about that of the plant."""
