@@ -341,6 +341,39 @@ def test_test_clips_of_one_recording_are_resampled_together():
     assert not np.array_equal(curves[0].resampled, curves[1].resampled)
 
 
+# Pairs of synthetic clips with the same noise
+
+
+def paired(clips, count=40):
+    return Clips([replace(clip, pair=i % count) for i, clip in enumerate(clips)], clips.cache)
+
+
+def test_clips_of_a_pair_are_one_group_and_have_less_noise():
+    rng, train = np.random.default_rng(0), recited("normal", drawn(0, 0))
+    noise = rng.normal(size=(2, 40))
+    clips = both(noise, noise + 0.5)
+    curves = []
+    for synthetic in (clips, paired(clips)):
+        evidence = measure(Recited(0), WHICH, train, synthetic)
+        curves.append(choose(evidence, WHICH).curve)
+        groups = evidence.synthetic.groups
+        together = (groups[:40, None] == groups[40:]).sum()
+        assert together == (0 if synthetic is clips else 40)
+        assert not set(groups) & set(evidence.train.groups)
+    widths = [(table["high"] - table["low"]).to_numpy() for table in curves]
+    np.testing.assert_array_equal(curves[0]["objective"], curves[1]["objective"])
+    assert (widths[1] < 0.7 * widths[0]).all()
+
+
+def test_derived_clips_are_grouped_by_their_source_whatever_their_pair(train):
+    clips = [replace(clip, pair=i) for i, clip in enumerate(copies(train, named=True))]
+    anomalies = [replace(clip, label="anomaly", pair=i // 2) for i, clip in enumerate(clips)]
+    synthetic = Clips([*clips, *anomalies], train.cache)
+    evidence = measure(KNN(), Selector({"k": [1, 2]}), train, synthetic)
+    groups = evidence.synthetic.groups
+    np.testing.assert_array_equal(groups, np.tile(evidence.train.groups, 2))
+
+
 # Too few clips
 
 

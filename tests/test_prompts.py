@@ -29,7 +29,7 @@ from fsasd.generation.prompts import (
 )
 
 GOLDEN = [
-    ("bearing/normal_0000.wav", 2222715974, "target_train_normal_0001_spd_2100_load_1_mic_2.wav"),
+    ("bearing/normal_0000.wav", 3798950444, "target_train_normal_0001_spd_2100_load_1_mic_2.wav"),
     ("bearing/anomaly_0005.wav", 2449033473, "source_train_normal_0000_spd_1200_load_1_mic_1.wav"),
 ]
 NORMAL = "This is the normal sound of a fan."
@@ -67,10 +67,22 @@ def test_another_seed_makes_other_noise(normals):
     assert not seeds[0] & seeds[1]
 
 
-def test_names_and_seeds_of_prompts_are_distinct(normals):
+def test_names_of_prompts_and_noise_of_pairs_are_distinct(normals):
     prompts = prompts_of(normals)
     assert len({prompt.wav for prompt in prompts}) == len(prompts)
-    assert len({prompt.seed for prompt in prompts}) == len(prompts)
+    assert len({prompt.seed for prompt in prompts}) == len(prompts) / 2
+
+
+def test_a_pair_is_of_one_source_and_has_one_noise(normals):
+    pairs = {}
+    for prompt in with_candidates(prompts_of(normals), 2):
+        noises = pairs.setdefault((prompt.machine, prompt.section, prompt.pair), {})
+        noises.setdefault(prompt.label, []).append((prompt.source_sha256, prompt.seed))
+    assert len(pairs) == 3 * 6
+    assert sorted({pair for _, _, pair in pairs}) == list(range(6))
+    for noises in pairs.values():
+        assert noises["normal"] == noises["anomaly"]
+        assert len(set(noises["normal"])) == 2
 
 
 def test_a_machines_prompts_do_not_depend_on_the_other_machines(normals):
@@ -84,14 +96,15 @@ def test_a_sections_prompts_do_not_depend_on_the_other_sections(normals):
     both = Clips(named, bearing.cache)
     together = prompts_of(both)
     assert Counter(p.section for p in together) == {"00": 12, "01": 12}
-    assert len({prompt.wav for prompt in together}) == len({p.seed for p in together}) == 24
+    assert len({prompt.wav for prompt in together}) == 24
+    assert len({prompt.seed for prompt in together}) == 12
     for section in ("00", "01"):
         alone = prompts_of(both.where(section=section))
         assert alone == [prompt for prompt in together if prompt.section == section]
 
 
 def test_section_00_is_named_and_drawn_as_the_machine_alone_was(normals):
-    """Values of before there were prompts of each section."""
+    """Values of before there were prompts of each section; a pair's noise was the anomaly's."""
     first, *_, last = prompts_of(normals.where(machine="bearing"))
     assert (first.wav, first.seed, first.source.partition("_00_")[2]) == GOLDEN[0]
     assert (last.wav, last.seed, last.source.partition("_00_")[2]) == GOLDEN[1]
@@ -119,7 +132,7 @@ def test_an_anomalous_prompt_differs_from_its_normal_one_in_a_word(normals):
     for normal, anomaly in zip(prompts[::2], prompts[1::2], strict=True):
         words = zip(normal.caption.split(), anomaly.caption.split(), strict=True)
         assert [pair for pair in words if len(set(pair)) > 1] == [("normal", "anomaly")]
-        same = {"wav": "", "label": "", "caption": "", "seed": 0}
+        same = {"wav": "", "label": "", "caption": ""}
         assert normal._replace(**same) == anomaly._replace(**same)
         assert (normal.label, anomaly.label) == ("normal", "anomaly")
 
@@ -364,7 +377,8 @@ def test_candidates_differ_in_name_and_noise_only(normals):
     prompts = prompts_of(normals, 2)
     result = with_candidates(prompts, 3)
     assert result[::3] == prompts
-    assert len({p.seed for p in result}) == len({p.wav for p in result}) == 3 * len(prompts)
+    assert len({p.wav for p in result}) == 3 * len(prompts)
+    assert len({p.seed for p in result}) == 3 * len(prompts) / 2
     for prompt, *others in zip(result[::3], result[1::3], result[2::3], strict=True):
         for other in others:
             assert other._replace(wav="", seed=0) == prompt._replace(wav="", seed=0)

@@ -79,7 +79,8 @@ def test_the_manifest_has_a_row_for_each_prompt_in_their_order(tmp_path):
     assert list(manifest.columns) == [
         *("wav", "machine", "section", "domain", "label", "caption"),
         *("seconds", "gain", "seed", "source", "source_sha256", "negative", "derived"),
-        *("attributes", "raw_label", "fault", "strength", "donor", "sha256", "kept", "reason"),
+        *("attributes", "raw_label", "fault", "strength", "donor", "pair"),
+        *("sha256", "kept", "reason"),
     ]
     assert manifest["wav"].tolist() == [one.wav for one in PROMPTS]
     assert manifest["caption"].tolist() == [one.caption for one in PROMPTS]

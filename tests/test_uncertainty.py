@@ -80,6 +80,45 @@ def test_clips_of_one_source_are_drawn_together():
     assert together == pytest.approx(2**0.5 * alone, rel=0.1)
 
 
+def test_both_clips_of_a_pair_are_drawn_together():
+    labels, pairs = np.tile([0, 1], 20), np.repeat(np.arange(20), 2)
+    counts = resample(labels, n=50, groups=pairs)
+    np.testing.assert_array_equal(counts[:, ::2], counts[:, 1::2])
+    # What they have in common cancels: the two means of a resample differ by a constant.
+    values = np.random.default_rng(0).normal(size=20).repeat(2) + labels
+    differences = counts[:, labels == 1] @ values[labels == 1] - (
+        counts[:, labels == 0] @ values[labels == 0]
+    )
+    np.testing.assert_allclose(differences, 20)
+
+
+def test_strata_that_share_some_groups_are_drawn_as_alone_and_alike():
+    """Two normals lost their anomaly, one anomaly its normal."""
+    labels = np.repeat([0, 1], [10, 9])
+    groups = np.r_[np.arange(10), np.arange(2, 11)]
+    counts = resample(labels, n=4000, groups=groups)
+    normal, anomalous = counts[:, :10], counts[:, 10:]
+    assert (normal.sum(axis=1) == 10).all()
+    assert (anomalous.sum(axis=1) == 9).all()
+    for drawn in (normal, anomalous):
+        n = drawn.shape[1]
+        np.testing.assert_allclose(drawn.mean(axis=0), 1, atol=0.06)
+        np.testing.assert_allclose(drawn.var(axis=0), 1 - 1 / n, rtol=0.15)
+    alike = [np.corrcoef(normal[:, i + 2], anomalous[:, i])[0, 1] for i in range(8)]
+    assert min(alike) > 0.8
+
+
+def test_groups_of_one_stratum_are_drawn_as_they_were():
+    """Values of before groups could be in several strata."""
+    rng, labels = np.random.default_rng(5), np.repeat([0, 1], [4, 3])
+    counts = resample(labels, n=3, seed=5, groups=[0, 0, 1, 2, 3, 4, 4])
+    for members, units in ((slice(0, 4), [0, 0, 1, 2]), (slice(4, 7), [0, 1, 1])):
+        size = max(units) + 1
+        picks = rng.integers(size, size=(3, size))
+        once = np.stack([np.bincount(row, minlength=size) for row in picks])
+        np.testing.assert_array_equal(counts[:, members], once[:, units])
+
+
 def test_resamples_keep_each_stratums_size():
     section = Section(
         [0, 0, 0, 1, 1, 0], ["source"] * 3 + ["source", "target", "target"], np.arange(6.0)

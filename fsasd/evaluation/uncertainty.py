@@ -12,7 +12,7 @@ N (N - 1) where (N - 1) / N is due, and so is too small by a factor of about N -
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -238,8 +238,9 @@ def resample(
         strata: One or several arrays (clips,): clips with the same values in all are a stratum.
         n: Resamples.
         seed: Seed, or a generator to draw from.
-        groups: (clips,) equal for clips of one recording: in a stratum they are drawn together or
-            not at all, since they are not independent.
+        groups: (clips,) equal for clips of one recording or pair, which are not independent: they
+            are drawn together or not at all. In several strata, too, if these have the same
+            groups; as nearly as their sizes allow, if they have some in common.
 
     Returns:
         (n, clips), how often each resample holds each clip.
@@ -251,15 +252,17 @@ def resample(
     rng = np.random.default_rng(seed)
     keys = [np.unique(np.asarray(values), return_inverse=True)[1] for values in strata]
     _, stratum = np.unique(np.stack(keys), axis=1, return_inverse=True)
+    given = np.arange(len(stratum)) if groups is None else np.asarray(groups)
+    _, group = np.unique(given, return_inverse=True)
+    holds = np.zeros((stratum.max() + 1, group.max() + 1), dtype=bool)
+    holds[stratum, group] = True
     counts = np.zeros((n, len(stratum)), dtype=int)
-    for number in range(stratum.max() + 1):
-        members = np.flatnonzero(stratum == number)
-        of_member = np.arange(len(members)) if groups is None else np.asarray(groups)[members]
-        units, unit_of = np.unique(of_member, return_inverse=True)
-        size = len(units)
-        picks = rng.integers(size, size=(n, size)) + size * np.arange(n)[:, None]
-        drawn = np.bincount(picks.ravel(), minlength=n * size).reshape(n, size)
-        counts[:, members] = drawn[:, unit_of]
+    for strata_in_common in _sharing_groups(holds):
+        units = np.flatnonzero(holds[strata_in_common].any(axis=0))
+        drawn = _draw_groups(holds[strata_in_common][:, units], n, rng)
+        for number, of_stratum in zip(strata_in_common, drawn, strict=True):
+            members = np.flatnonzero(stratum == number)
+            counts[:, members] = of_stratum[:, np.searchsorted(units, group[members])]
     return counts
 
 
@@ -337,6 +340,36 @@ def _check(sections: Sequence[Section], n: int, level: float) -> None:
 def _draws(section: Section, n: int, rng: np.random.Generator) -> NDArray[np.int_]:
     strata = [section.labels] if section.domains is None else [section.labels, section.domains]
     return resample(*strata, n=n, seed=rng, groups=section.groups)
+
+
+def _sharing_groups(holds: NDArray[np.bool_]) -> Iterator[list[int]]:
+    """Divide strata (rows) by the groups (columns) that they share, also through others."""
+    left = list(range(len(holds)))
+    while left:
+        sharing = [left.pop(0)]
+        for stratum in sharing:
+            more = [other for other in left if (holds[stratum] & holds[other]).any()]
+            sharing += more
+            left = [other for other in left if other not in more]
+        yield sharing
+
+
+def _draw_groups(
+    holds: NDArray[np.bool_], n: int, rng: np.random.Generator
+) -> list[NDArray[np.int_]]:
+    """Draw as many groups as a stratum holds, with replacement; how often each, (n, groups)."""
+    # All strata take from the same picks, each the first of its groups.
+    size, wanted = holds.shape[1], holds.sum(axis=1)
+    picks = rng.integers(size, size=(n, size))
+    while any(own[picks].sum(axis=1).min() < k for own, k in zip(holds, wanted, strict=True)):
+        picks = np.hstack([picks, rng.integers(size, size=(n, size))])
+    places = picks + size * np.arange(n)[:, None]
+    drawn = []
+    for own, k in zip(holds, wanted, strict=True):
+        inside = own[picks]
+        first = places[inside & (inside.cumsum(axis=1) <= k)]
+        drawn.append(np.bincount(first, minlength=n * size).reshape(n, size))
+    return drawn
 
 
 def _cells(section: Section, counts: NDArray[np.int_]) -> NDArray[np.float64]:

@@ -38,7 +38,7 @@ class Prompt(NamedTuple):
         caption: Text that generation is conditioned on.
         seconds: Length to generate.
         gain: Gain by which its source was normalised (see ``latents.normalise``).
-        seed: Of its noise.
+        seed: Of its noise, which the two clips of a pair have in common.
         source: The real recording whose caption, level and length it has.
         source_sha256: SHA-256 of that file.
         negative: Negative prompt, from which guidance leads away; may be empty.
@@ -50,6 +50,7 @@ class Prompt(NamedTuple):
             weights the rungs of anomalous clips, for each detector, by how hard they are to detect.
         donor: The machine and section (``str`` of a ``SectionId``) whose sound is in the clip, too;
             empty where it is of its own machine alone.
+        pair: Number of the pair in its section: a normal and an anomalous clip of one source.
     """
 
     wav: str
@@ -70,6 +71,7 @@ class Prompt(NamedTuple):
     fault: str = ""
     strength: float | None = None
     donor: str = ""
+    pair: int | None = None
 
 
 class Wording(NamedTuple):
@@ -233,8 +235,8 @@ def make_prompts(
     """Make as many normal as anomalous prompts for each section, from its normal captions.
 
     An anomalous prompt differs from its normal one, of the same real clip, in nothing but the
-    wording (METHOD, step 3), the noise and the name. The prompts of a section do not depend on
-    which other sections and machines there are.
+    wording (METHOD, step 3) and the name: what differs between the two clips is not the noise's.
+    The prompts of a section do not depend on which other sections and machines there are.
 
     Args:
         clips: Real normal training clips of the sections to synthesise.
@@ -269,18 +271,18 @@ def make_prompts(
             rng = np.random.default_rng([seed, _number(f"{prefix}/{n}")])
             words["anomaly"] = wording(clips[i], captions[i], rng)
             normal = _normal_prompt(clips, i, captions[i], max_seconds)
-            for label, asked in words.items():
-                name = f"{prefix}/{label}_{n:04d}.wav"
-                prompts.append(
-                    normal._replace(
-                        wav=name,
-                        label=label,
-                        caption=asked.caption,
-                        seed=_number(f"{seed}/{name}"),
-                        negative=asked.negative,
-                        fault=asked.fault,
-                    )
+            # The anomaly's, as it was when each had its own: transforms put the same faults in.
+            noise = _number(f"{seed}/{prefix}/anomaly_{n:04d}.wav")
+            prompts += [
+                normal._replace(
+                    wav=f"{prefix}/{label}_{n:04d}.wav",
+                    label=label,
+                    seed=noise,
+                    pair=n,
+                    **asked._asdict(),
                 )
+                for label, asked in words.items()
+            ]
     return prompts
 
 

@@ -43,8 +43,8 @@ def source_rows(train: Clips, synthetic: Clips) -> NDArray[np.int_]:
 def source_groups(train: Clips, synthetic: Clips) -> NDArray[np.int_]:
     """(train + synthetic,) Numbers of the recordings that clips were cut from, or made of.
 
-    In the order of the recordings' names, wherever they lie: in which order they are resampled
-    depends on it.
+    Synthetic clips that were made of none are grouped by pair. In the order of the names, wherever
+    the recordings lie: in which order they are resampled depends on it.
 
     Raises:
         ValueError: A synthetic clip was made of a recording that is not in ``train``.
@@ -54,6 +54,10 @@ def source_groups(train: Clips, synthetic: Clips) -> NDArray[np.int_]:
     first = np.arange(len(names))
     if (groups := recording_groups(train.recordings)) is not None:
         first[: len(train)] = np.unique(groups, return_index=True)[1][groups]
+    one_of_pair: dict[int, int] = {}
+    for number, clip in enumerate(synthetic, start=len(train)):
+        if clip.pair is not None:
+            first[number] = one_of_pair.setdefault(clip.pair, number)
     first[len(train) :] = np.where(sources == NO_SOURCE, first[len(train) :], first[sources])
     order = sorted(range(len(names)), key=lambda i: (names[i], i))
     return np.argsort(order)[first]
