@@ -106,9 +106,9 @@ def test_a_clip_does_not_depend_on_its_batch(with_vocoder):
     with_vocoder.sampler = Sampler(steps=3)
     prompts = [prompt(1), prompt(2), prompt(3, seconds=0.32)]
     for wanted, waveform in zip(prompts, with_vocoder.generate(prompts), strict=True):
-        torch.testing.assert_close(
-            with_vocoder.generate([wanted])[0], waveform, atol=1e-6, rtol=1e-4
-        )
+        # An untrained vocoder whispers: compared are shares of its loudest sample.
+        (alone,), loudest = with_vocoder.generate([wanted]), waveform.abs().max()
+        torch.testing.assert_close(alone / loudest, waveform / loudest, atol=1e-4, rtol=0)
 
 
 def test_through_griffin_lim_a_clip_of_another_batch_sounds_the_same():

@@ -18,6 +18,7 @@ from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation import clap
 from fsasd.generation.adaptation import Full
 from fsasd.generation.checkpoint.card import model_card
+from fsasd.generation.editing import source_latent, with_strengths
 from fsasd.generation.finetuning import FineTuned
 from fsasd.generation.finite import TrainingError
 from fsasd.generation.latents import LatentExamples, VaeMoments
@@ -67,7 +68,7 @@ class AudioLDM(FineTuned):
             third more time.
         compile_unet: ``torch.compile`` it for training; on CUDA only.
         channels_last: Memory layout of the UNet; on CUDA only.
-        sampler: How latents are drawn.
+        sampler: How latents are drawn; with a strength below 1, clips are edits of real ones.
     """
 
     def __init__(
@@ -179,16 +180,27 @@ class AudioLDM(FineTuned):
 
     # Synthesis.
 
+    @property
+    def derived(self) -> bool:  # type: ignore[override]
+        """Whether clips are edits of real ones (``Sampler.strength``)."""
+        return self.sampler.derived
+
+    def prepare(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """Give the prompts of edits their strengths."""
+        prepared = super().prepare(prompts)
+        return with_strengths(prepared, self.sampler.strengths) if self.derived else prepared
+
     @torch.no_grad()
     def generate(self, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
         """Return one waveform (samples,) per prompt, at the level of the normalised training clips.
 
-        Prompts of one length are drawn together. The weights are those in place: see
+        Prompts of one length and strength are drawn together. The weights are those in place: see
         ``averaged_weights``. A negative prompt takes the place of the empty caption that guidance
         leads away from.
 
         Raises:
-            ValueError: There is a negative prompt, but no guidance through which it could act.
+            ValueError: There is a negative prompt, but no guidance through which it could act, or
+                a prompt of an edit lacks its strength or its source.
             TrainingError: The weights are divided among processes, of which all had to take part.
         """
         if self.sharded:
@@ -200,8 +212,10 @@ class AudioLDM(FineTuned):
         for module in self.components.frozen():
             module.to(self.device)
         waveforms: dict[str, torch.Tensor] = {}
-        for seconds in sorted({prompt.seconds for prompt in prompts}):
-            group = [prompt for prompt in prompts if prompt.seconds == seconds]
+        groups: dict[tuple[float, float], list[Prompt]] = {}
+        for prompt in prompts:
+            groups.setdefault((prompt.seconds, self._strength(prompt)), []).append(prompt)
+        for _, group in sorted(groups.items()):
             # Not in the threads, of which only one at a time could use the tokenizer.
             with one_thread():
                 embeddings = self.embed([prompt.caption for prompt in group]).to(self.device)
@@ -259,6 +273,7 @@ class AudioLDM(FineTuned):
         prompts, vae = [prompt for prompt, _, _ in given], self.components.vae
         samples = round(prompts[0].seconds * SAMPLE_RATE)
         frames = math.ceil(samples / self._latent_samples)
+        strength = self._strength(prompts[0])
         latents = self.sampler(
             self.denoise,
             self.components.scheduler,
@@ -266,12 +281,28 @@ class AudioLDM(FineTuned):
             torch.stack([negative for _, _, negative in given]),
             (self.unet.config.in_channels, frames, LATENT_BINS),
             [prompt.seed for prompt in prompts],
+            None if strength == 1 else self._sources(prompts, frames),
+            strength,
         )
         # Half precision is for the UNet: in a waveform its rounding is audible.
         with torch.autocast(self.device.type, enabled=False):
             mel = vae.decode(latents.float() / vae.config.scaling_factor).sample
             # HiFi-GAN gives back 32 samples more than frames * hop.
             return list(self.components.vocoder(mel[:, 0])[:, :samples].cpu())
+
+    def _sources(self, prompts: Sequence[Prompt], frames: int) -> torch.Tensor:
+        vae, samples = self.components.vae, frames * self._latent_samples
+        with torch.autocast(self.device.type, enabled=False):
+            return torch.stack(
+                [source_latent(one, vae, samples, self.sampler.channel) for one in prompts]
+            )
+
+    def _strength(self, prompt: Prompt) -> float:
+        if not self.derived:
+            return 1.0
+        if prompt.strength is None:
+            raise ValueError(f"{prompt.wav}: expected an edit's strength: call 'prepare' first")
+        return prompt.strength
 
     def _embed_empty_caption(self) -> torch.Tensor:
         with one_thread():

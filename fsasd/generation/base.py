@@ -33,8 +33,9 @@ class Generator(L.LightningModule, abc.ABC):
             from its configuration alone, and the stage ``finetune`` is skipped.
         validation_passes: Passes of a validation over the clips; ``validation_step`` gets the
             number of the pass as the data loader's index.
-        derived: Whether its clips are derived from the audio of their source. Then the choice of
-            settings scores them with fits that did not include the source.
+        derived: Whether its clips are derived from the audio of their source: of the class, or of
+            one generator with its settings. Then the choice of settings scores them with fits that
+            did not include the source.
         uses_references: Whether it makes clips of what is known of reference machines. Then it must
             take them as its constructor's argument ``references``: the clips, anomalies among them,
             of all reference machines but the prompts' one, and those of its type where it is a
@@ -42,7 +43,7 @@ class Generator(L.LightningModule, abc.ABC):
     """
 
     trained: ClassVar[bool] = True
-    derived: ClassVar[bool] = False
+    derived: bool = False
     uses_references: ClassVar[bool] = False
     validation_passes: ClassVar[int] = 1
 

@@ -102,23 +102,30 @@ class VaeMoments:
         windows = f"windows of {WINDOW}, {OVERLAP} in common"
         return f"VaeMoments({self._weights}, {self.seconds}, {AUDIOLDM_MEL}, {windows})"
 
-    @torch.no_grad()
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """Return (2 * channels, frames, bins) float16 of a (samples,) waveform."""
         short = round((self.seconds or 0) * SAMPLE_RATE) - len(waveform)
         if short > 0:
             waveform = np.pad(waveform, (0, short), mode="wrap")
-        mel = torch.from_numpy(normalised_mel(waveform))[None, None]
-        step = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        frames = mel.shape[2] // step * step
-        moments = []
-        for begin, end in windows(frames):
-            piece = mel[:, :, begin:end].to(self.vae.device, self.vae.dtype)
-            encoded = self.vae.encode(piece).latent_dist.parameters[0]
-            first = OVERLAP // 2 // step if begin else 0
-            last = encoded.shape[1] - (OVERLAP // 2 // step if end < frames else 0)
-            moments.append(encoded[:, first:last].to("cpu", torch.float16))
-        return torch.cat(moments, dim=1).numpy()
+        return encode(self.vae, normalised_mel(waveform)).to("cpu", torch.float16).numpy()
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, mel: np.ndarray) -> torch.Tensor:
+    """Return (2 * channels, frames, bins) moments of the posterior of a (frames, 64) log-mel.
+
+    More than 10.24 s are encoded in windows (see ``VaeMoments``).
+    """
+    batch = torch.from_numpy(mel)[None, None].to(vae.device, vae.dtype)
+    step = 2 ** (len(vae.config.block_out_channels) - 1)
+    frames = len(mel) // step * step
+    moments = []
+    for begin, end in windows(frames):
+        encoded = vae.encode(batch[:, :, begin:end]).latent_dist.parameters[0]
+        first = OVERLAP // 2 // step if begin else 0
+        last = encoded.shape[1] - (OVERLAP // 2 // step if end < frames else 0)
+        moments.append(encoded[:, first:last])
+    return torch.cat(moments, dim=1)
 
 
 def windows(frames: int) -> list[tuple[int, int]]:

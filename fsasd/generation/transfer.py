@@ -52,7 +52,7 @@ class AnomalyTransfer(Generator):
     """
 
     trained: ClassVar[bool] = False
-    derived: ClassVar[bool] = True
+    derived = True
     uses_references: ClassVar[bool] = True
 
     def __init__(

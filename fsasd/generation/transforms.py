@@ -56,7 +56,7 @@ class FaultTransforms(Generator):
     """
 
     trained: ClassVar[bool] = False
-    derived: ClassVar[bool] = True
+    derived = True
 
     def __init__(
         self,

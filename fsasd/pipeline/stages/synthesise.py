@@ -95,8 +95,8 @@ class Synthesise(Stage):
             run.seed,
             asked.prompts(),
             asked.per_caption,
-            # Clips that are made of their source's audio are as long as it.
-            None if generator.derived else asked.max_seconds,
+            # Transformed recordings are as long as they were; a model has the length it learnt.
+            None if generator.derived and not generator.trained else asked.max_seconds,
         )
         synthesise(
             generator,
