@@ -357,7 +357,7 @@ def test_any_audioldm_edits_by_its_sampler(tmp_path):
 def test_a_run_edits_its_target(tmp_path):
     cfg = composed(
         f"store={tmp_path}/store", "generator=audioldm_nano_fast", "generator/sampler=edit",
-        "generator.sampler.steps=6", "synthesis.max_seconds=0.64", "~callbacks.evaluation",
+        "generator.sampler.steps=6", "synthesis.max_seconds=0.64",
         "stages=[finetune,synthesise]", "trainer.enable_progress_bar=false",
     )  # fmt: skip
     Run(cfg, tmp_path / "run")()

@@ -203,7 +203,7 @@ def level_of_the_batch(self, prompts):
 
 
 def sorted_by_name(self, prompts):
-    return Noise.generate(self, sorted(prompts, key=lambda prompt: prompt.wav))
+    return Noise.generate(self, sorted(prompts, key=lambda prompt: prompt.wav, reverse=True))
 
 
 class Counted(Noise):
