@@ -352,10 +352,10 @@ def test_clips_of_a_pair_are_one_group_and_have_less_noise():
     rng, train = np.random.default_rng(0), recited("normal", drawn(0, 0))
     noise = rng.normal(size=(2, 40))
     clips = both(noise, noise + 0.5)
-    curves = []
+    curves, selector = [], Selector({"which": [0, 1]}, max_gap=None)
     for synthetic in (clips, paired(clips)):
-        evidence = measure(Recited(0), WHICH, train, synthetic)
-        curves.append(choose(evidence, WHICH).curve)
+        evidence = measure(Recited(0), selector, train, synthetic)
+        curves.append(choose(evidence, selector).curve)
         groups = evidence.synthetic.groups
         together = (groups[:40, None] == groups[40:]).sum()
         assert together == (0 if synthetic is clips else 40)
