@@ -361,12 +361,12 @@ def _draw_groups(
     # All strata take from the same picks, each the first of its groups.
     size, wanted = holds.shape[1], holds.sum(axis=1)
     picks = rng.integers(size, size=(n, size))
-    while any(own[picks].sum(axis=1).min() < k for own, k in zip(holds, wanted, strict=True)):
+    while any(held[picks].sum(axis=1).min() < k for held, k in zip(holds, wanted, strict=True)):
         picks = np.hstack([picks, rng.integers(size, size=(n, size))])
     places = picks + size * np.arange(n)[:, None]
     drawn = []
-    for own, k in zip(holds, wanted, strict=True):
-        inside = own[picks]
+    for held, k in zip(holds, wanted, strict=True):
+        inside = held[picks]
         first = places[inside & (inside.cumsum(axis=1) <= k)]
         drawn.append(np.bincount(first, minlength=n * size).reshape(n, size))
     return drawn
