@@ -510,8 +510,8 @@ def test_evidence_that_was_measured_for_another_selector_is_refused(train, test_
 def test_evidence_of_another_format_is_refused(train, test_clips, tmp_path):
     measure(KNN(), GRID, train, test_clips).save(tmp_path)
     path = tmp_path / "evidence.json"
-    path.write_text(path.read_text().replace('"format": 2', '"format": 0'))
-    with pytest.raises(ValueError, match=r"evidence.json: expected format 2, found 0"):
+    path.write_text(path.read_text().replace('"format": 3', '"format": 0'))
+    with pytest.raises(ValueError, match=r"evidence.json: expected format 3, found 0"):
         Evidence.load(tmp_path)
 
 

@@ -306,6 +306,8 @@ def log_selection(name: object, selection: Selection) -> None:
     warn_of_gap(name, selection)
     if reason:
         log.info("%s: keeps %s, since %s", name, setting, reason)
+    elif selection.contributions:
+        log.info("%s: chose %s", name, setting)
     else:
         log.info("%s: synthetic clips chose %s", name, setting)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -17,10 +18,15 @@ from fsasd.evaluation.metrics import Section, SectionMetrics, metrics_table
 from fsasd.evaluation.submission import write_decisions, write_scores
 from fsasd.evaluation.uncertainty import bootstrap_official
 from fsasd.selection.choice import Hindsight, evaluated_domains
-from fsasd.selection.selector import Curve, Selection
+from fsasd.selection.evidence import Curve
+from fsasd.selection.selector import Selection
+from fsasd.selection.settings import title
 from fsasd.selection.validation import ValidatedSection, compare, summarise
 
 log = logging.getLogger(__name__)
+
+ALL = "all"
+"""Source in ``sources.csv`` that stands for all of them together."""
 
 
 def evaluate(results: Sequence[SectionResult], resamples: int = 1000) -> pd.DataFrame | None:
@@ -87,14 +93,16 @@ def write_selections(
 ) -> None:
     """Write what was chosen, for each machine and section.
 
-    ``selection.csv``; with labels of the test clips also ``real_curve.csv``,
-    ``settings.csv`` and ``setting_scores.csv``.
+    ``selection.csv``; where several sources chose, ``sources.csv``; with labels of the test clips
+    also ``real_curve.csv``, ``settings.csv`` and ``setting_scores.csv``.
     """
     tables: dict[str, list[pd.DataFrame]] = {}
     for section, selection, hindsight in selections:
         parts: dict[str, pd.DataFrame] = {}
         if selection is not None:
             parts["selection"] = selection.curve
+            if selection.contributions:
+                parts["sources"] = source_table(selection)
         if hindsight is not None:
             parts["real_curve"] = _marked(hindsight.real)
             parts["settings"] = hindsight.settings
@@ -124,6 +132,33 @@ def write_validation(
     compared = compare(scores, objective)
     compared.to_csv(inner / "comparison.csv", index=False)
     summarise(validated, compared).to_csv(folder / "validation.csv", index=False)
+
+
+def source_table(selection: Selection) -> pd.DataFrame:
+    """Return a section's rows of ``sources.csv``: what each source contributed to the choice.
+
+    ``weight`` of the source, the ``gain`` that it expects of the chosen setting, times its weight;
+    the ``best`` setting for it alone; ``origins``, the reference machines that it is from with
+    their shares; ``reason``, why it says nothing. The row of the source ``all`` has the expected
+    gain, corrected by how far such expectations were off on reference machines, and its interval.
+    """
+    rows: list[dict[str, object]] = [
+        {
+            "source": name,
+            "weight": one.weight,
+            "gain": one.gain,
+            "low": None,
+            "high": None,
+            "best": one.best,
+            "origins": json.dumps({key: round(share, 4) for key, share in one.origins.items()}),
+            "reason": one.reason,
+        }
+        for name, one in selection.contributions.items()
+    ]
+    total = {"source": ALL, "best": title(selection.setting)}
+    if selection.expectation is not None:
+        total |= asdict(selection.expectation)
+    return pd.DataFrame([*rows, total])
 
 
 def clip_table(result: SectionResult) -> pd.DataFrame:

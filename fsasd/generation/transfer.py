@@ -65,7 +65,7 @@ class AnomalyTransfer(Generator):
         self.strengths = [float(strength) for strength in strengths]
         if not self.strengths or min(self.strengths) <= 0:
             raise ValueError(f"strengths: expected positive numbers, found {list(strengths)}")
-        sections = {section: Donor.of(clips) for section, clips in references.sections.items()}
+        sections = _donors(references)
         self.donors = {
             str(section): donor for section, donor in sections.items() if donor.suffices()
         }
@@ -75,6 +75,11 @@ class AnomalyTransfer(Generator):
                 f"one for training, to transfer anomalies from, found {_described(sections)}"
             )
         self.channel = channel
+
+    @classmethod
+    def has_donors(cls, references: Clips) -> bool:
+        """Return whether anomalies can be transferred from clips of reference machines."""
+        return any(donor.suffices() for donor in _donors(references).values())
 
     def prepare(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Give each clip its donor and its strength, and say so in its caption."""
@@ -169,6 +174,10 @@ class Donor:
     @cached_property
     def _attributes(self) -> list[dict[str, str]]:
         return self.usual.groups(lambda clip: dict(clip.attributes))
+
+
+def _donors(references: Clips) -> dict[SectionId, Donor]:
+    return {section: Donor.of(clips) for section, clips in references.sections.items()}
 
 
 _LEVELS = BandQuantiles()

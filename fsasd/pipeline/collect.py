@@ -24,7 +24,8 @@ from fsasd.pipeline.outcome import Outcome
 from fsasd.pipeline.run_folder import note
 from fsasd.pipeline.stages.curve import evidence_of
 from fsasd.pipeline.stages.detect import test_clips
-from fsasd.selection.choice import Hindsight, choose, in_hindsight
+from fsasd.pipeline.stages.rule import selections
+from fsasd.selection.choice import Hindsight, in_hindsight
 from fsasd.selection.selector import Selection
 from fsasd.selection.validation import ValidatedSection, validation_clips
 from fsasd.store.atomic import replace_folder
@@ -51,17 +52,19 @@ def collect(run: Experiment, outcome: Outcome, folder: Path) -> None:
     tables.mkdir()
     collect_synthetic(outcome, folder)
     results, curves = [], outcome.of("curve")
+    chosen = selections(run, curves)
     for section, path in outcome.of("detect").items():
         test = test_clips(run.data, section)
         selection = hindsight = None
         if section in curves:
-            selection, hindsight = judge_choice(run, curves[section], test)
+            selection = chosen[section]
+            hindsight = judge_choice(run, curves[section], selection, test)
             # What is chosen, and why the default setting is kept, the console prints.
             warn_of_gap(section, selection)
         results.append(SectionResult(load_scores(path), test, selection, hindsight))
     if results:
         write(tables, results, training_seconds(outcome))
-    collect_validation(run, curves, tables)
+    collect_validation(run, curves, chosen, tables)
     note(folder, [path.name for path in tables.iterdir()])
     for path in tables.iterdir():
         if path.is_dir():
@@ -71,17 +74,20 @@ def collect(run: Experiment, outcome: Outcome, folder: Path) -> None:
     tables.rmdir()
 
 
-def judge_choice(run: Experiment, curve: Path, test: Clips) -> tuple[Selection, Hindsight | None]:
-    """Return what was chosen on a section's curve, and what it was worth on labelled clips."""
+def judge_choice(
+    run: Experiment, curve: Path, selection: Selection, test: Clips
+) -> Hindsight | None:
+    """Return what the choice of a section's setting was worth on labelled clips, if there are."""
     evidence = evidence_of(run, curve)
-    selection = choose(evidence, run.selector)
-    hindsight = None
-    if evidence.test is not None:
-        hindsight = in_hindsight(evidence, selection, run.selector, test)
-    return selection, hindsight
+    return None if evidence.test is None else in_hindsight(evidence, selection, run.selector, test)
 
 
-def collect_validation(run: Experiment, curves: Mapping[SectionId, Path], folder: Path) -> None:
+def collect_validation(
+    run: Experiment,
+    curves: Mapping[SectionId, Path],
+    chosen: Mapping[SectionId, Selection],
+    folder: Path,
+) -> None:
     """Write what the choice was worth on reference machines, if clips were synthesised of any.
 
     A generator that was trained on anomalies of a machine of the same type knows more of it than of
@@ -89,8 +95,7 @@ def collect_validation(run: Experiment, curves: Mapping[SectionId, Path], folder
     """
     if not curves:
         return
-    kinds = run.data.captioned.where(label="anomaly").kinds
-    trained_on = {run.data.types[kind.machine] for kind in kinds}
+    trained_on = run.trained_on_anomalies()
     validated = {}
     references = run.sections("reference") if run.synthesis.references else {}
     for section, clips in references.items():
@@ -102,7 +107,8 @@ def collect_validation(run: Experiment, curves: Mapping[SectionId, Path], folder
             )  # fmt: skip
         if section not in curves or usable is None:
             continue
-        selection, hindsight = judge_choice(run, curves[section], usable[1])
+        selection = chosen[section]
+        hindsight = judge_choice(run, curves[section], selection, usable[1])
         if hindsight is None:
             log.warning("%s: not validated, since %s", section, selection.abstain_reason)
             continue

@@ -140,11 +140,18 @@ class Experiment:
     keep_checkpoints: bool = False
     continue_from: int | None = None
     pretrain: Mapping[str, int] = field(default_factory=dict)
+    # Machines that are left out to the clips of the others: the same for all targets.
+    _references: dict[frozenset[str], Clips] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def trains_generator(self) -> bool:
         """Whether the generator is one that is fine-tuned."""
         return self.generator is not None and getattr(self.generator.kind, "trained", True)
+
+    def trained_on_anomalies(self) -> set[str]:
+        """Return the types of machines whose anomalies are among the generator's training clips."""
+        kinds = self.data.captioned.where(label="anomaly").kinds
+        return {self.data.types[kind.machine] for kind in kinds}
 
     @property
     def uses_references(self) -> bool:
@@ -187,5 +194,8 @@ class Experiment:
         types, machine = self.data.types, section.machine
         of_type = {m for m in types if types[m] == types[machine]}
         excluded = of_type if machine in self.data.references else {machine}
-        references = self.data.trainable.where(role="reference")
-        return references.filter(lambda clip: clip.machine not in excluded)
+        key = frozenset(excluded & {*self.data.references})
+        if key not in self._references:
+            references = self.data.trainable.where(role="reference")
+            self._references[key] = references.filter(lambda clip: clip.machine not in key)
+        return self._references[key]

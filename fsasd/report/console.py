@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fsasd.report.comparison import SETTING_TITLES, compare_settings
+from fsasd.report.evidence import explanation
 from fsasd.report.formatting import UNDEFINED, interval, percent, points, signed
 from fsasd.report.headline import Headline, headline
 from fsasd.report.results import Results, metric_titles, rows_of
@@ -61,6 +62,9 @@ def console(folder: Path) -> None:
     if abstained and len(reasons) > LISTED:
         text = f"{len(abstained):,} of {len(reasons):,} sections keep the default setting"
         out.print(Text(f"{text}: see the column abstain_reason of selection.csv.", style="dim"))
+    for section in results.sections if len(reasons) <= LISTED else ():
+        if text := explanation(results.rows("sources", *section)):
+            out.print(Text(f"{section}: {text}.", style="dim"), soft_wrap=True)
     if not results.settings.empty:
         out.print(_settings(compare_settings(results.settings, results.setting_scores)))
     if not results.validation.empty:

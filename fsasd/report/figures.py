@@ -34,6 +34,10 @@ PALETTE = {
 
 INK, MUTED, LINE, PAPER, SOURCE, TARGET, ANOMALY, SYNTHETIC = (c for c, _ in PALETTE.values())
 _DOMAIN_STYLES = {"source": (SOURCE, "-"), "target": (TARGET, (0, (5, 1.5)))}
+_SOURCE_STYLES = (
+    (SOURCE, "-"), (TARGET, (0, (5, 1.5))), (ANOMALY, (0, (1, 1.2))), (MUTED, (0, (4, 1, 1, 1))),
+    (INK, (0, (2, 2))),
+)  # fmt: skip
 RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 8.5,
@@ -169,6 +173,56 @@ def spectra(differences: pd.DataFrame) -> Figure:
             axis.set_xticks(shown, [f"{edges[i] / 1000:.2g}" for i in shown])
         axes[-1].set_xlabel("frequency, kHz (marked: bands that differ surely)")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    return figure
+
+
+EXPECTED = "expected"
+"""Column of ``selection.csv`` with the combined gain; ``expected.<source>`` are the sources'."""
+
+
+def expected_gains(curve: pd.DataFrame, real: pd.DataFrame) -> Figure:
+    """Draw the gain over the default setting that sources expect, against the grid's one parameter.
+
+    Shaded: the standard error of the combined gain. A dot is the setting that is used.
+
+    Args:
+        curve: ``selection.csv`` of one machine and section, with expected gains.
+        real: ``real_curve.csv`` of the same, drawn below and paler, or empty.
+    """
+    (name,) = parameters(curve)
+    shown, values = name.removeprefix(PARAMETER), curve.sort_values(name)
+    chosen = curve[curve["chosen"]].iloc[0]
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(3.8, 3.5), layout="constrained")
+        ratios = [1.5] if real.empty else [1.5, 1]
+        axes = figure.subplots(len(ratios), sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+        expected, error = 100 * values[EXPECTED], 100 * values["expected_error"]
+        axes[0].fill_between(values[name], expected - error, expected + error, color=SYNTHETIC,
+                             alpha=0.15, linewidth=0)  # fmt: skip
+        sources = [column for column in curve if str(column).startswith(f"{EXPECTED}.")]
+        spoken = [column for column in sources if curve[column].abs().max() > 0]
+        for column, (colour, dashes) in zip(spoken, _SOURCE_STYLES, strict=False):
+            axes[0].plot(values[name], 100 * values[column], color=colour, linestyle=dashes,
+                         linewidth=1, label=str(column).removeprefix(f"{EXPECTED}."))  # fmt: skip
+        axes[0].plot(values[name], expected, color=SYNTHETIC, label="combined")
+        axes[0].plot(chosen[name], 100 * chosen[EXPECTED], "o", color=SYNTHETIC, zorder=5)
+        axes[0].set_title("Expected gain", fontweight="bold")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        if not real.empty:
+            known = real.sort_values(name)
+            usual = curve.loc[curve["default"], name].iloc[0]
+            gains = known["objective"] - real["objective"][(real[name] - usual).abs().idxmin()]
+            axes[1].plot(known[name], 100 * gains, color=MUTED)
+            axes[1].set_title("Real gain (needs labels of the test clips)", color=MUTED)
+        for axis in axes:
+            axis.axvline(chosen[name], color=SYNTHETIC, linewidth=1, zorder=0)
+            axis.axhline(0, color=LINE, linewidth=0.8, zorder=0)
+            axis.set_ylabel("points")
+        # A source that expects the worst of far settings leaves the others room.
+        reach = max(2.0, 1.5 * float((expected + error).max()))
+        low, high = axes[0].get_ylim()
+        axes[0].set_ylim(max(low, -2.5 * reach), max(high, reach))
+        axes[-1].set_xlabel(shown)
     return figure
 
 

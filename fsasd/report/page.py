@@ -31,6 +31,8 @@ from fsasd.report.comparison import (
     distinct_settings,
     top_settings,
 )
+from fsasd.report.evidence import explanation
+from fsasd.report.figures import EXPECTED
 from fsasd.report.formatting import count, decimal, interval, percent, points, signed
 from fsasd.report.heading import PAGE, PAGES, Heading
 from fsasd.report.headline import headline
@@ -57,6 +59,7 @@ _FILES = {
     "real_curve.csv": "metrics of each setting on the real test clips",
     "settings.csv": "baselines, the setting that is used and the oracle’s",
     "setting_scores.csv": "scores of every test clip with these settings",
+    "sources.csv": "what each source of evidence contributed to the choice of a setting",
     "costs.csv": "parameters of each detector, seconds to fit it, milliseconds to score a clip",
     "validation.csv": "leave-one-machine-out validation on the reference machines",
     "validation": "curves and scores of the reference machines",
@@ -80,6 +83,7 @@ class SectionPart:
     setting: str
     is_chosen: bool
     abstain_reason: str
+    explanation: str
     gap: dict | None
     spectra: Markup | None
     best: float
@@ -335,12 +339,13 @@ def _section(results: Results, section: SectionId) -> SectionPart:
         setting=results.setting(section),
         is_chosen=not curve.empty,
         abstain_reason=results.abstain_reason(section),
+        explanation=explanation(results.rows("sources", *section)),
         gap=None if gap.empty else gap.fillna({"words": ""}).iloc[0].to_dict(),
         spectra=None
         if differences.empty
         else _svg(figures.spectra(differences), f"spectra-{name}"),
         best=math.nan if curve.empty else float(curve["objective"].max()),
-        curve=_svg(figures.selection_curve(curve, real), f"curve-{name}") if path else None,
+        curve=_curve(curve, real, f"curve-{name}") if path else None,
         top=None if path or curve.empty else top_settings(curve, real),
         divided=known_domains(clips["domain"]) is not None,
         areas=metric_titles(settings, decided=False),
@@ -355,6 +360,11 @@ def _section(results: Results, section: SectionId) -> SectionPart:
         alarms=int(clips["decision"].sum()),
         cost=None if cost.empty else cost.iloc[0].to_dict(),
     )
+
+
+def _curve(curve: pd.DataFrame, real: pd.DataFrame, name: str) -> Markup:
+    draw = figures.expected_gains if EXPECTED in curve else figures.selection_curve
+    return _svg(draw(curve, real), name)
 
 
 def _odd_clips(decision: Path) -> str:
@@ -382,10 +392,10 @@ def _validation(results: Results) -> ValidationPart:
     curves = {}
     for section in map(SectionId._make, results.validation[ID].to_numpy()):
         curve = references.rows("selection", *section)
-        if not curve.empty and is_path(curve) and curve["objective"].notna().any():
+        known = EXPECTED in curve or (not curve.empty and curve["objective"].notna().any())
+        if known and is_path(curve):
             real = references.rows("real_curve", *section)
-            drawing = figures.selection_curve(curve, real)
-            curves[str(section)] = _svg(drawing, f"reference-{'-'.join(section)}")
+            curves[str(section)] = _curve(curve, real, f"reference-{'-'.join(section)}")
     abstained = results.validation.dropna(subset=["abstain_reason"])
     names = abstained["machine"] + " section " + abstained["section"]
     return ValidationPart(

@@ -25,7 +25,7 @@ ID = list(SectionId._fields)
 """Columns that name the section of a row."""
 
 _TEXT = (*ID, "domain", "label", "recording", "caption", "raw_label", "reason", "abstain_reason",
-         "wav", "setting", "stage", "words")  # fmt: skip
+         "wav", "setting", "stage", "words", "source", "best", "origins")  # fmt: skip
 _TABLES_OF_SETTINGS = ("selection.csv", "real_curve.csv", "settings.csv")
 
 
@@ -55,6 +55,7 @@ class Results:
         self.real_curve = self._table("real_curve.csv")
         self.settings = self._table("settings.csv")
         self.setting_scores = self._table("setting_scores.csv")
+        self.sources = self._table("sources.csv")
         self.validation = self._table("validation.csv")
         paths = {n: self.folder / f"table{n}.csv" for n in range(2, 7)}
         self.tables = {

@@ -6,16 +6,12 @@ measures what the choice was worth, where the labels of the test clips are known
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips
@@ -25,134 +21,10 @@ from fsasd.evaluation.metrics import known_domains
 from fsasd.generation.gap import Gap, measure_gap
 from fsasd.generation.sources import source_groups
 from fsasd.selection.crossfit import calibrated, crossfit
-from fsasd.selection.selector import Curve, Selection, Selector
+from fsasd.selection.evidence import Curve, Domains, Evidence, ScoredClips
+from fsasd.selection.selector import Selection, Selector
 from fsasd.selection.settings import PARAMETER, Candidates, row_of, title
 from fsasd.selection.significance import n_independent, unlike_real_clips
-from fsasd.settings.objects import described, rebuilt
-
-EVIDENCE = "evidence.json"
-SCORES = "evidence.safetensors"
-
-FORMAT = 2
-"""Of these files, raised when what they hold changes."""
-
-Domains = list[str | None]
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredClips:
-    """Clips as settings scored them, and what the rule needs to know of them.
-
-    Attributes:
-        scores: (settings, n).
-        labels: (n,) 1 for anomaly.
-        domains: (n,) as far as they are known.
-        groups: (n,) equal for clips of one recording.
-    """
-
-    scores: NDArray[np.float64]
-    labels: NDArray[np.int_]
-    domains: Domains
-    groups: NDArray[np.int_]
-
-
-@dataclass(frozen=True, eq=False)
-class Evidence:
-    """Scores of every candidate setting on clips of one section.
-
-    Attributes:
-        candidates: The settings.
-        measured: What the selector asked for (``Selector.measured``).
-        abstain_reason: Why nothing could be tried, if so; then there is no ``synthetic``.
-        synthetic: Synthetic clips of both labels, a row for each candidate. Cross-fitted if any is
-            made of a training clip or the selector calibrates, else scored by fits on all
-            training clips.
-        train: Real normal training clips, held out: a row for each candidate where the synthetic
-            clips are cross-fitted, else none.
-        gap: Between synthetic and real normals; ``None`` where it was not measured.
-        test: (candidates, t) of test clips; ``None`` where they were not given, or a setting could
-            not be fitted.
-    """
-
-    candidates: Candidates
-    measured: Mapping[str, Any]
-    abstain_reason: str = ""
-    synthetic: ScoredClips | None = None
-    train: ScoredClips | None = None
-    gap: Gap | None = None
-    test: NDArray[np.float64] | None = None
-
-    def save(self, folder: Path) -> None:
-        """Write ``evidence.json`` and ``evidence.safetensors``; ``load`` gives the same bits.
-
-        Raises:
-            TypeError: A value of a setting can be neither JSON nor made again from JSON.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        clips = {"synthetic": self.synthetic, "train": self.train}
-        arrays = {name: some.scores for name, some in clips.items() if some is not None}
-        if self.test is not None:
-            arrays["test"] = self.test
-        about = {
-            "format": FORMAT,
-            "measured": self.measured,
-            "abstain_reason": self.abstain_reason,
-            "settings": described(self.candidates.settings, "settings"),
-            "n_grid": self.candidates.n_grid,
-            "params": described(self.candidates.params, "params"),
-            "clips": {
-                name: {
-                    "labels": some.labels.tolist(),
-                    "domains": some.domains,
-                    "groups": some.groups.tolist(),
-                }
-                for name, some in clips.items()
-                if some is not None
-            },
-            "gap": None if self.gap is None else asdict(self.gap),
-        }
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / SCORES)
-        (folder / EVIDENCE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, folder: Path, trust: Iterable[str] = ()) -> Self:
-        """Read what ``save`` wrote.
-
-        Args:
-            folder: Holds the two files.
-            trust: Packages whose classes values of settings may have, beside those of fsasd and
-                scikit-learn.
-
-        Raises:
-            ValueError: They are of another format.
-        """
-        about = json.loads((folder / EVIDENCE).read_text(encoding="utf-8"))
-        if about.get("format") != FORMAT:
-            raise ValueError(
-                f"{folder / EVIDENCE}: expected format {FORMAT}, found {about.get('format')}: it "
-                "was written by another version of fsasd"
-            )
-        arrays = load_file(folder / SCORES)
-        clips = {
-            name: ScoredClips(
-                arrays[name],
-                np.array(known["labels"], dtype=int),
-                known["domains"],
-                np.array(known["groups"], dtype=int),
-            )
-            for name, known in about["clips"].items()
-        }
-        trust = tuple(trust)
-        settings, params = rebuilt(about["settings"], trust), rebuilt(about["params"], trust)
-        return cls(
-            Candidates(settings, about["n_grid"], params),
-            about["measured"],
-            about["abstain_reason"],
-            clips.get("synthetic"),
-            clips.get("train"),
-            None if about["gap"] is None else Gap(**about["gap"]),
-            arrays.get("test"),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,12 +96,10 @@ def measure(
         gap, _ = measure_gap(train, synthetic.where(label="normal"))
     return replace(
         evidence,
-        synthetic=ScoredClips(
-            scores[:, : len(synthetic)], synthetic.labels, _domains(synthetic), groups[len(train) :]
+        synthetic=_scored(
+            scores[:, : len(synthetic)], synthetic.labels, synthetic, groups[len(train) :]
         ),
-        train=ScoredClips(
-            held_out, np.zeros(len(train), dtype=int), _domains(train), groups[: len(train)]
-        ),
+        train=_scored(held_out, np.zeros(len(train), dtype=int), train, groups[: len(train)]),
         gap=gap,
     )
 
@@ -248,22 +118,38 @@ def choose(evidence: Evidence, selector: Selector) -> Selection:
     candidates, synthetic, train = evidence.candidates, evidence.synthetic, evidence.train
     if synthetic is None or train is None:
         return selector.keep_default(candidates, evidence.abstain_reason)
-    scores, labels, groups = synthetic.scores, synthetic.labels, synthetic.groups
-    domains = synthetic.domains
-    gap = evidence.gap
-    reason = ""
-    if selector.abstain and not selector.calibrate and selector.max_gap is not None:
-        independent = n_independent(train.groups), n_independent(groups[labels == 0])
-        reason = unlike_real_clips(gap, independent, selector.max_gap)
-    if selector.calibrate:
-        anomalous = np.flatnonzero(labels == 1)
-        scores, labels = calibrated(train.scores, scores, labels)
-        domains = [*train.domains, *(domains[row] for row in anomalous)]
-        groups = np.concatenate([train.groups, groups[anomalous]])
+    reason = unlike_reason(evidence, selector)
+    clips = _calibrated(train, synthetic) if selector.calibrate else synthetic
     selection = selector.select(
-        candidates, labels, scores, known_domains(domains), groups=groups, abstain_reason=reason
+        candidates, clips.labels, clips.scores, known_domains(clips.domains),
+        groups=clips.groups, weights=selector.rung_weights(clips), abstain_reason=reason,
+    )  # fmt: skip
+    return replace(selection, gap=evidence.gap)
+
+
+def unlike_reason(evidence: Evidence, selector: Selector) -> str:
+    """Return why synthetic clips are too unlike real ones to choose on; empty if they are not."""
+    synthetic, train = evidence.synthetic, evidence.train
+    if not selector.abstain or selector.calibrate or selector.max_gap is None:
+        return ""
+    if synthetic is None or train is None:
+        return evidence.abstain_reason
+    normals = synthetic.groups[synthetic.labels == 0]
+    independent = n_independent(train.groups), n_independent(normals)
+    return unlike_real_clips(evidence.gap, independent, selector.max_gap)
+
+
+def _calibrated(train: ScoredClips, synthetic: ScoredClips) -> ScoredClips:
+    anomalous = np.flatnonzero(synthetic.labels == 1)
+    scores, labels = calibrated(train.scores, synthetic.scores, synthetic.labels)
+    return ScoredClips(
+        scores,
+        labels,
+        [*train.domains, *(synthetic.domains[row] for row in anomalous)],
+        np.concatenate([train.groups, synthetic.groups[anomalous]]),
+        np.concatenate([train.strengths, synthetic.strengths[anomalous]]),
+        [*train.donors, *(synthetic.donors[row] for row in anomalous)],
     )
-    return replace(selection, gap=gap)
 
 
 def in_hindsight(
@@ -286,20 +172,42 @@ def in_hindsight(
     """
     if evidence.test is None:
         return None
-    if evidence.test.shape[1] != len(test):
-        raise ValueError(
-            f"evidence: expected scores of {len(test)} test clips, found {evidence.test.shape[1]}"
-        )
     candidates = evidence.candidates
-    domains = evaluated_domains(test)
-    groups = recording_groups(clip.recording for clip in test)
-    real = selector.curve(test.labels, evidence.test, domains, groups=groups, candidates=candidates)
+    real = real_curve(evidence, selector, test)
+    assert real is not None
     rows = _compared(selector, selection, candidates, real)
     default = next(name for name, row in rows.items() if row == candidates.default)
     return Hindsight(
         real,
         _settings_table(rows, candidates, real, default, selection.abstain_reason),
         _score_table(rows, default, test, evidence.test),
+    )
+
+
+def real_curve(evidence: Evidence, selector: Selector, test: Clips) -> Curve | None:
+    """Return what each setting achieves on labelled test clips.
+
+    Args:
+        evidence: Measured with these test clips.
+        selector: The objective.
+        test: The test clips, with their labels.
+
+    Returns:
+        ``None`` where the evidence has no scores of test clips.
+
+    Raises:
+        ValueError: The clips are others than those that were measured.
+    """
+    if evidence.test is None:
+        return None
+    if evidence.test.shape[1] != len(test):
+        raise ValueError(
+            f"evidence: expected scores of {len(test)} test clips, found {evidence.test.shape[1]}"
+        )
+    domains = evaluated_domains(test)
+    groups = recording_groups(clip.recording for clip in test)
+    return selector.curve(
+        test.labels, evidence.test, domains, groups=groups, candidates=evidence.candidates
     )
 
 
@@ -321,6 +229,14 @@ def _lacks_a_label(synthetic: Clips) -> str:
         f"no synthetic clips of both labels to choose on: {labels.count(0)} normal and "
         f"{labels.count(1)} anomalous (see synthetic/manifest.csv for why not)"
     )
+
+
+def _scored(
+    scores: NDArray[np.float64], labels: NDArray[np.int_], clips: Clips, groups: NDArray[np.int_]
+) -> ScoredClips:
+    strengths = np.array(clips.groups(lambda clip: clip.strength), dtype=float)
+    donors = clips.groups(lambda clip: clip.donor or "")
+    return ScoredClips(scores, labels, _domains(clips), groups, strengths, donors)
 
 
 def _domains(clips: Clips) -> Domains:

@@ -7,16 +7,20 @@ its default setting unless the gain is significant (``significance.py``).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from fsasd.detectors.base import Detector
+from fsasd.evaluation.metrics import known_domains
 from fsasd.evaluation.uncertainty import Areas, resample, resampled_areas
 from fsasd.generation.gap import Gap
+from fsasd.selection.combination import Combination
+from fsasd.selection.evidence import Curve, ScoredClips
+from fsasd.selection.ladder import rung_weights
 from fsasd.selection.settings import Candidates, Grid, combinations, settings_frame
 from fsasd.selection.significance import (
     NEGLIGIBLE,
@@ -27,6 +31,9 @@ from fsasd.selection.significance import (
 )
 from fsasd.settings.objects import described
 
+if TYPE_CHECKING:
+    from fsasd.selection.sources.base import Source
+
 OBJECTIVES: dict[str, Callable[[Areas], NDArray[np.float64]]] = {
     "mean": lambda areas: (areas.auc + areas.pauc) / 2,
     "auc": lambda areas: areas.auc,
@@ -35,23 +42,52 @@ OBJECTIVES: dict[str, Callable[[Areas], NDArray[np.float64]]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """What each setting achieves on labelled clips.
+NUMBERS = ("auc", "pauc", "auc_source", "auc_target", "objective", "low", "high", "picked")
+"""Columns of a curve's table with what was measured."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the chosen setting is expected to gain over the default on real anomalies.
 
     Attributes:
-        settings: Those that were tried.
-        table: One row per setting: its parameters (``param.<name>``), ``auc``, ``pauc``,
-            ``auc_source``, ``auc_target``, ``objective``, the 95 % interval of that (``low``,
-            ``high``), and ``picked``, the share of resamples in which it is the best.
-        resampled: (settings, resamples) objectives.
-        best: Row of the best setting; of equals, that nearest the detector's default.
+        gain: As combined, corrected by how far such expectations were off on reference machines;
+            NaN where there are too few of these, or the default is chosen.
+        low: Lower end of its prediction interval.
+        high: Upper end.
     """
 
-    settings: list[dict[str, Any]]
-    table: pd.DataFrame
-    resampled: NDArray[np.float64]
-    best: int
+    gain: float
+    low: float
+    high: float
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the whole interval is above 0.
+
+        >>> Expectation(0.05, 0.01, 0.09).is_sure, Expectation(0.05, np.nan, np.nan).is_sure
+        (True, False)
+        """
+        return self.low > 0
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What a source contributed to the choice of a section's setting.
+
+    Attributes:
+        weight: Of the source in the sum; learnt.
+        gain: What it expects of the chosen setting, times its weight.
+        best: The setting that it alone would choose; empty where it says nothing.
+        origins: Reference machine and section to its share in it.
+        reason: Why it says nothing; empty where it does.
+    """
+
+    weight: float
+    gain: float
+    best: str
+    origins: Mapping[str, float]
+    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +108,8 @@ class Selection:
             the selector's level.
         resampled: As in ``Curve``; empty where nothing could be tried.
         gap: Between synthetic and real normal clips; ``None`` where it was not measured.
+        expectation: What the setting is expected to gain, where several sources chose.
+        contributions: Source to what it contributed, where several chose.
     """
 
     curve: pd.DataFrame
@@ -82,6 +120,8 @@ class Selection:
     critical_value: float
     resampled: NDArray[np.float64]
     gap: Gap | None = None
+    expectation: Expectation | None = None
+    contributions: Mapping[str, Contribution] = field(default_factory=dict)
 
 
 class Selector:
@@ -107,6 +147,11 @@ class Selector:
         level: Of the intervals and of the critical value.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
+        ladder: Weight synthetic anomalies by their strength (``ladder.rung_weights``), where their
+            generator makes several.
+        sources: Name to a source of evidence beside or instead of the synthetic clips
+            (``selection.sources``); without any, the choice is by these alone.
+        combination: How the sources' estimates are combined.
 
     Raises:
         ValueError: The objective is not known, or ``max_gap`` is no limit.
@@ -128,6 +173,9 @@ class Selector:
         level: float = 0.95,
         resamples: int = 200,
         seed: int = 0,
+        ladder: bool = True,
+        sources: Mapping[str, Source | None] | None = None,
+        combination: Combination | None = None,
     ) -> None:
         if objective not in OBJECTIVES:
             raise ValueError(f"objective '{objective}': expected one of {', '.join(OBJECTIVES)}")
@@ -152,6 +200,9 @@ class Selector:
         self.level = level
         self.resamples = resamples
         self.seed = seed
+        self.ladder = ladder
+        self.sources = {name: one for name, one in (sources or {}).items() if one is not None}
+        self.combination = combination or Combination()
 
     def measured(self) -> dict[str, Any]:
         """Return what determines the scores that ``choice.measure`` takes: JSON.
@@ -171,8 +222,14 @@ class Selector:
         >>> Selector({"k": [1, 2]}).rule()["objective"]
         'mean'
         """
-        names = ("objective", "abstain", "max_gap", "calibrate", "level", "resamples", "seed")
-        return {name: getattr(self, name) for name in names}
+        names = (
+            "objective", "abstain", "max_gap", "calibrate", "level", "resamples", "seed", "ladder",
+        )  # fmt: skip
+        rule = {name: getattr(self, name) for name in names}
+        if self.sources:
+            rule["sources"] = {name: one.described() for name, one in self.sources.items()}
+            rule["combination"] = self.combination.described()
+        return rule
 
     def settings(self) -> list[dict[str, Any]]:
         """Return every combination of the grid's values."""
@@ -202,6 +259,7 @@ class Selector:
         domains: ArrayLike | None = None,
         *,
         groups: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
         candidates: Candidates | None = None,
     ) -> Curve:
         """Evaluate every setting.
@@ -211,18 +269,17 @@ class Selector:
             scores: (settings, n).
             domains: (n,) ``source`` or ``target``; none by default.
             groups: (n,) equal for clips of one recording (see ``uncertainty.resample``).
+            weights: (n,) of the clips; all alike by default.
             candidates: The settings; of equals that nearest the default is the best. By default
                 they are the grid's, and the first of equals is the best.
         """
         labels = np.asarray(labels)
         settings = self.settings() if candidates is None else candidates.settings
-        # A domain that is evaluated by itself must not run out of clips.
-        divided = self.objective == "official" and domains is not None
-        strata = (labels, np.asarray(domains)) if divided else (labels,)
-        drawn = resample(*strata, n=self.resamples, seed=self.seed, groups=groups)
         objective_of = OBJECTIVES[self.objective]
-        once = resampled_areas(labels, domains, scores)
+        weights = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=float)
+        once = resampled_areas(labels, domains, scores, weights[None])
         objective = objective_of(once)[:, 0]
+        drawn = self._drawn(labels, domains, groups) * weights
         resampled = objective_of(resampled_areas(labels, domains, scores, drawn))
         tails = [(1 - self.level) / 2, (1 + self.level) / 2]
         low, high = np.quantile(resampled, tails, axis=1)
@@ -243,6 +300,62 @@ class Selector:
         best = int(_best(objective[tried, None], distance[tried])[0])
         return Curve(settings, table, resampled, best)
 
+    def objectives(
+        self,
+        clips: ScoredClips,
+        *,
+        groups: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
+        resampled: bool = True,
+    ) -> NDArray[np.float64]:
+        """Return the objective of every setting on scored clips.
+
+        Args:
+            clips: Of both labels.
+            groups: (n,) equal for clips that are resampled together.
+            weights: (n,) of the clips; those of their rungs come to them (``rung_weights``).
+            resampled: Whether there are columns of resamples.
+
+        Returns:
+            (settings, 1 + resamples): as observed, then on each resample.
+        """
+        domains = known_domains(clips.domains)
+        weights = np.ones(len(clips.labels)) if weights is None else np.asarray(weights)
+        weights = weights * self.rung_weights(clips, weights)
+        counts = weights[None]
+        if resampled:
+            drawn = self._drawn(clips.labels, domains, groups)
+            counts = np.vstack([counts, drawn * weights])
+        areas = resampled_areas(clips.labels, domains, clips.scores, counts)
+        return OBJECTIVES[self.objective](areas)
+
+    def rung_weights(
+        self, clips: ScoredClips, weights: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """Return the weights of clips by their strength (``ladder.rung_weights``).
+
+        Args:
+            clips: Of both labels.
+            weights: (n,) that they have beside these.
+        """
+        weights = np.ones(len(clips.labels)) if weights is None else weights
+        if not self.ladder:
+            return np.ones(len(weights))
+
+        def auc_of(of_rung: NDArray[np.float64]) -> NDArray[np.float64]:
+            counts = (of_rung * weights)[None]
+            return resampled_areas(clips.labels, None, clips.scores, counts).auc[:, 0]
+
+        return rung_weights(clips.strengths, clips.labels, auc_of)
+
+    def _drawn(
+        self, labels: NDArray, domains: ArrayLike | None, groups: ArrayLike | None
+    ) -> NDArray[np.int_]:
+        # A domain that is evaluated by itself must not run out of clips.
+        divided = self.objective == "official" and domains is not None
+        strata = (labels, np.asarray(domains)) if divided else (labels,)
+        return resample(*strata, n=self.resamples, seed=self.seed, groups=groups)
+
     def select(
         self,
         candidates: Candidates,
@@ -251,6 +364,7 @@ class Selector:
         domains: ArrayLike | None = None,
         *,
         groups: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
         abstain_reason: str = "",
     ) -> Selection:
         """Choose a setting; of equals, that nearest the detector's default.
@@ -261,9 +375,12 @@ class Selector:
             scores: (candidates, n) of detectors fitted on real normal clips.
             domains: (n,) of the synthetic clips; none by default.
             groups: (n,) equal for clips of one recording; none by default.
+            weights: (n,) of the clips; all alike by default.
             abstain_reason: Why nothing is to be chosen on these clips, if so.
         """
-        curve = self.curve(labels, scores, domains, groups=groups, candidates=candidates)
+        curve = self.curve(
+            labels, scores, domains, groups=groups, weights=weights, candidates=candidates
+        )
         default, best = candidates.default, curve.best
         gains = curve.table["objective"].to_numpy() - curve.table["objective"][default]
         resampled = curve.resampled - curve.resampled[default]
@@ -291,8 +408,7 @@ class Selector:
     def keep_default(self, candidates: Candidates, reason: str) -> Selection:
         """Keep the detector's default setting, since nothing could be tried."""
         default = candidates.settings[candidates.default]
-        numbers = ["auc", "pauc", "auc_source", "auc_target", "objective", "low", "high", "picked"]
-        table = settings_frame([default]).assign(**dict.fromkeys(numbers, np.nan))
+        table = settings_frame([default]).assign(**dict.fromkeys(NUMBERS, np.nan))
         table = table.assign(default=True, argmax=True, chosen=True, abstain_reason=reason)
         return Selection(table, default, default, reason, np.nan, np.nan, np.empty((1, 0)))
 
@@ -301,3 +417,13 @@ def _best(objective: NDArray[np.float64], distance: NDArray) -> NDArray[np.int_]
     """Row of the highest objective in each column; of equals, that of the least distance."""
     equal = objective >= objective.max(axis=0) - NEGLIGIBLE
     return np.argmin(np.where(equal, distance[:, None], np.inf), axis=0)
+
+
+def best_of(objective: NDArray[np.float64], candidates: Candidates) -> int:
+    """Return the row of the highest objective; of equals that nearest the default setting.
+
+    Args:
+        objective: (n,) of the first of the candidates.
+        candidates: The settings.
+    """
+    return int(_best(objective[:, None], candidates.distances()[: len(objective)])[0])

@@ -31,7 +31,8 @@ from fsasd.evaluation.folds import recording_groups
 from fsasd.evaluation.metrics import known_domains
 from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
 from fsasd.selection.choice import Hindsight, choose, has_both_labels, in_hindsight, measure
-from fsasd.selection.selector import OBJECTIVES, Curve, Selection, Selector
+from fsasd.selection.evidence import Curve
+from fsasd.selection.selector import OBJECTIVES, Selection, Selector
 from fsasd.selection.settings import title
 
 SECTION = list(SectionId._fields)

@@ -1,4 +1,4 @@
-"""Conformance checks of detectors and generators, for the tests of fsasd and of plug-ins."""
+"""Conformance checks of detectors, generators and sources of evidence, for plug-ins, too."""
 
 from fsasd.testing.detectors import (
     ConformanceError,
@@ -7,11 +7,13 @@ from fsasd.testing.detectors import (
     detector_checks,
 )
 from fsasd.testing.generators import check_generator
+from fsasd.testing.sources import check_source
 
 __all__ = [
     "ConformanceError",
     "DetectorCase",
     "check_detector",
     "check_generator",
+    "check_source",
     "detector_checks",
 ]

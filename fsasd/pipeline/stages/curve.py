@@ -16,23 +16,32 @@ from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.preflight import check_grid
 from fsasd.pipeline.stage import Stage
 from fsasd.pipeline.stages.train import prepared, trainings
-from fsasd.selection.choice import Evidence, has_both_labels, measure
+from fsasd.selection.cases import MOST, in_turns
+from fsasd.selection.choice import has_both_labels, measure
+from fsasd.selection.evidence import Evidence
+from fsasd.selection.profile import Profile
 from fsasd.selection.validation import validation_clips
 from fsasd.settings.code import code_of
+
+TRANSFER = "transfer"
 
 
 class Curve(Stage):
     """The evidence for a section's setting: scores of all candidates (``selection.Evidence``).
+
+    Where other sources than synthetic clips are asked, also the profile of its normal sounds, and
+    in ``transfer/`` the scores of clips with transferred anomalies.
 
     Args:
         experiment: What is planned for.
         section: The section.
         train: Its normal training clips.
         test: Test clips to say in hindsight what the choice was worth, if their labels are known.
-        inputs: ``synthesise`` and ``judge`` of the section, and the detector's trainings.
+        inputs: ``synthesise`` and ``judge`` of the section, if clips are synthesised of it,
+            ``transfer`` likewise, and the detector's trainings.
     """
 
-    name, version = "curve", 2
+    name, version = "curve", 3
 
     def __init__(
         self,
@@ -55,6 +64,7 @@ class Curve(Stage):
             "selection": {**run.selector.measured(), "code": code_of(type(run.selector))},
             "train": describe_clips(self.train),
             "test": describe_clips(self.test, without=["label"]) if self.test else None,
+            "profile": bool(run.selector.sources),
         }
 
     def check(self) -> None:
@@ -66,13 +76,17 @@ class Curve(Stage):
 
     def build(self, folder: Path, inputs: Mapping[str, Any]) -> None:
         """Fit and score with every setting."""
-        run = self.experiment
-        synthetic = read_manifest(inputs["judge"], recordings=inputs["synthesise"])
-        detector = prepared(run, inputs)
-        clips = Clips(synthetic, run.data.cache)
-        gap = read_gap(inputs["judge"])
-        evidence = measure(detector, run.selector, self.train, clips, self.test, gap)
-        evidence.save(folder)
+        run, detector = self.experiment, prepared(self.experiment, inputs)
+        synthetic, gap = Clips([], run.data.cache), None
+        if "judge" in inputs:
+            kept = read_manifest(inputs["judge"], recordings=inputs["synthesise"])
+            synthetic, gap = Clips(kept, run.data.cache), read_gap(inputs["judge"])
+        measure(detector, run.selector, self.train, synthetic, self.test, gap).save(folder)
+        if run.selector.sources:
+            Profile.of(self.train).save(folder)
+        if "transfer" in inputs:
+            transferred = Clips(read_manifest(inputs["transfer"]), run.data.cache)
+            measure(detector, run.selector, self.train, transferred).save(folder / TRANSFER)
 
 
 # Once for all sections; a sweep makes an experiment for each job, of which none is to be kept.
@@ -88,23 +102,44 @@ def evidence_of(run: Experiment, artifact: Path) -> Evidence:
 
 def plan(run: Experiment, earlier: Mapping[str, Sequence[Stage]]) -> list[Curve]:
     """Plan the curves of target machines, and of reference machines to validate the choice on."""
-    if not run.selector.grids:
+    if not run.selector.grids or run.generator is None:
         return []
+    several = bool(run.selector.sources)
     inputs: dict[SectionId, dict[str, Stage]] = {
         stage.section: {"synthesise": dict(stage.input_stages())["recordings"], "judge": stage}
         for stage in earlier.get("judge", ())
         if stage.section
     }
-    clips: dict[SectionId, tuple[Clips, Clips | None]] = {}
-    for section, some in run.sections("target").items():
-        test = some.where(split="test")
-        train = some.where(split="train", label="normal")
-        clips[section] = train, test if has_both_labels(test) else None
-    for section, some in run.sections("reference").items():
-        if usable := validation_clips(some):
-            clips[section] = usable
+    clips = tried_sections(run)
+    for stage in earlier.get("transfer", ()):
+        if stage.section:
+            inputs.setdefault(stage.section, {})["transfer"] = stage
     return [
-        Curve(run, section, *clips[section], {**inputs[section], **trainings(earlier)})
+        Curve(run, section, *clips[section], {**inputs.get(section, {}), **trainings(earlier)})
         for section in clips
-        if section in inputs
+        if len(clips[section][0]) and (several or section in inputs)
     ]
+
+
+def tried_sections(run: Experiment) -> dict[SectionId, tuple[Clips, Clips | None]]:
+    """Return the sections on which settings are tried: training clips, and labelled test clips.
+
+    Those of targets, and of reference machines that the choice is validated on, or that sources of
+    evidence and their combination learn from (``cases.MOST`` of these at most).
+    """
+    sections: dict[SectionId, tuple[Clips, Clips | None]] = {}
+    for section, clips in run.sections("target").items():
+        test = clips.where(split="test")
+        train = clips.where(split="train", label="normal")
+        if len(train):
+            sections[section] = train, test if has_both_labels(test) else None
+    references = {
+        section: usable
+        for section, clips in run.sections("reference").items()
+        if (usable := validation_clips(clips))
+    }
+    if not run.synthesis.references:
+        kept = MOST if run.selector.sources else 0
+        order = in_turns([(section, run.data.types[section.machine]) for section in references])
+        references = {section: references[section] for section in order[:kept]}
+    return {**sections, **references}

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fsasd.data.clips import Clips
+from fsasd.data.content import digest
 from fsasd.data.names import SectionId
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.stage import Stage
-from fsasd.pipeline.stages.curve import Curve, evidence_of
-from fsasd.selection.choice import choose
+from fsasd.pipeline.stages.curve import TRANSFER, Curve, evidence_of
+from fsasd.selection.cases import choose_all
+from fsasd.selection.choice import real_curve, unlike_reason
+from fsasd.selection.profile import Profile
+from fsasd.selection.selector import Selection
+from fsasd.selection.sources.base import Case
+from fsasd.selection.validation import validation_clips
 from fsasd.settings.code import code_of
 from fsasd.settings.objects import described
 from fsasd.store.atomic import write_text
-
-log = logging.getLogger(__name__)
 
 SETTINGS = "settings.json"
 
@@ -42,19 +46,85 @@ class Rule(Stage):
 
     def spec(self) -> Mapping[str, Any]:
         """What the selector decides by."""
-        selector = self.experiment.selector
-        return {"selection": {**selector.rule(), "code": code_of(type(selector))}}
+        run, selector = self.experiment, self.experiment.selector
+        spec: dict[str, Any] = {"selection": {**selector.rule(), "code": code_of(type(selector))}}
+        if selector.sources:
+            spec["selection"]["source_code"] = code_of(list(selector.sources.values()))
+            sections = [stage.section for _, stage in self.input_stages() if stage.section]
+            spec["machines"] = {str(one): _known_of(run, one) for one in sections}
+        return spec
 
     def publish(self, artifact: Path, run: Path) -> None:
         """Nothing: what was chosen is in the tables of all sections (``collect``)."""
 
     def build(self, folder: Path, inputs: Mapping[str, Any]) -> None:
         """Choose."""
-        settings = {}
-        for section, path in inputs.items():
-            selection = choose(evidence_of(self.experiment, path), self.experiment.selector)
-            settings[section] = described(selection.setting, "setting")
+        curves = {
+            stage.section: inputs[name]
+            for name, stage in self.input_stages()
+            if stage.section and name in inputs
+        }
+        settings = {
+            str(section): described(selection.setting, "setting")
+            for section, selection in selections(self.experiment, curves).items()
+        }
         write_text(folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
+
+
+def selections(run: Experiment, curves: Mapping[SectionId, Path]) -> dict[SectionId, Selection]:
+    """Choose the setting of every section of a target, and of a reference to be validated.
+
+    Args:
+        run: The experiment.
+        curves: The artifact of ``Curve`` of every section that has one.
+    """
+    roles = ["target", *(["reference"] if run.synthesis.references else [])]
+    wanted = {section for role in roles for section in run.sections(role)}
+    return choose_all(cases(run, curves), run.selector, wanted)
+
+
+def cases(run: Experiment, curves: Mapping[SectionId, Path]) -> list[Case]:
+    """Return what is known of every section: read from the artifacts of ``Curve``."""
+    several = bool(run.selector.sources)
+    trained_on = run.trained_on_anomalies() if run.trains_generator else set()
+    known = []
+    for section, path in curves.items():
+        evidence, test = evidence_of(run, path), _labelled(run, section)
+        kind = run.data.types[section.machine]
+        known.append(
+            Case(
+                section,
+                kind,
+                run.data.sites.get(section.machine),
+                evidence,
+                evidence_of(run, path / TRANSFER) if (path / TRANSFER).is_dir() else None,
+                Profile.load(path) if several else None,
+                unlike_reason(evidence, run.selector),
+                real_curve(evidence, run.selector, test) if test else None,
+                strict=kind not in trained_on,
+            )
+        )
+    return known
+
+
+def _labelled(run: Experiment, section: SectionId) -> Clips | None:
+    """Test clips of a reference machine, if their labels may be looked at to choose a setting."""
+    clips = run.data.clips.sections[section]
+    if not run.selector.sources or clips[0].role != "reference":
+        return None
+    usable = validation_clips(clips)
+    return usable[1] if usable else None
+
+
+def _known_of(run: Experiment, section: SectionId) -> dict[str, Any]:
+    """What the rule knows of a section beside its curve."""
+    machine, test = section.machine, _labelled(run, section)
+    labels = test.groups(lambda clip: clip.label) if test else []
+    return {
+        "type": run.data.types[machine],
+        "site": run.data.sites.get(machine),
+        "labels": digest(map(str, labels))[:16] if labels else None,
+    }
 
 
 def setting_of(section: SectionId) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from fsasd.generation.judging import judge
 from fsasd.generation.prompts import check_wording, make_prompts, with_candidates
 from fsasd.generation.synthesis import synthesise
 from fsasd.generation.synthetic_clips import MANIFEST
-from fsasd.pipeline.experiment import Experiment
+from fsasd.generation.transfer import AnomalyTransfer
+from fsasd.pipeline.experiment import Experiment, Factory
 from fsasd.pipeline.run_folder import link
 from fsasd.pipeline.stage import Stage
+from fsasd.pipeline.stages.curve import tried_sections
 from fsasd.pipeline.trainers import check_trainer, trainer
+from fsasd.selection.sources.transfer import Transfer
 
 
 class Synthesise(Stage):
@@ -128,6 +132,17 @@ class Synthesise(Stage):
         return [self.experiment.data.captions(clip) for clip in self.clips]
 
 
+class TransferAnomalies(Synthesise):
+    """Clips of a section with transferred anomalies, as a source of evidence for its setting."""
+
+    name, version = "transfer", 1
+
+    def publish(self, artifact: Path, run: Path) -> None:
+        """The recordings and their manifest."""
+        assert self.section is not None
+        link(artifact, run, f"transferred/{self.section.machine}_section_{self.section.section}")
+
+
 class Judge(Stage):
     """Which synthetic clips of a section are kept, and how they differ from real ones (``judge``).
 
@@ -180,7 +195,31 @@ def plan(run: Experiment, earlier: Mapping[str, Sequence[Stage]]) -> list[Stage]
     generated = [
         Synthesise(run, section, clips, finetuned) for section, clips in run.synthesised().items()
     ]
-    return [*generated, *(Judge(run, one) for one in generated)]
+    judged = [Judge(run, one) for one in generated]
+    return [*generated, *judged, *transfers(run)]
+
+
+def transfers(run: Experiment) -> list[TransferAnomalies]:
+    """Plan the clips that the source ``Transfer`` asks for, if it is among the selector's.
+
+    They are made for targets, and for references on which the combination of sources is learnt.
+    """
+    source = next((s for s in run.selector.sources.values() if isinstance(s, Transfer)), None)
+    if source is None or run.generator is None or not run.selector.grids:
+        return []
+    transferring = replace(
+        run,
+        generator=Factory.of(
+            AnomalyTransfer, strengths=source.strengths, channel=run.data.cache.channel
+        ),
+        synthesis=replace(run.synthesis, clips_per_label=source.clips_per_label, candidates=1),
+    )
+    donors = functools.cache(AnomalyTransfer.has_donors)
+    return [
+        TransferAnomalies(transferring, section, train, None)
+        for section, (train, _) in tried_sections(run).items()
+        if donors(transferring.references_for(section))
+    ]
 
 
 def real_clips(run: Experiment, section: SectionId) -> RealClips:
