@@ -1,6 +1,7 @@
 """The method from Python, without a configuration."""
 
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -28,6 +29,11 @@ from fsasd.pipeline.outcome import Outcome
 from fsasd.pipeline.presence import Presence
 from fsasd.runtime.workers import Joblib
 from fsasd.selection.selector import Selector
+from fsasd.selection.sources.normals import Normals
+from fsasd.selection.sources.prior import Prior
+from fsasd.selection.sources.references import References
+from fsasd.selection.sources.synthetic import Synthetic
+from fsasd.selection.sources.transfer import Transfer
 from fsasd.store.provenance import PROVENANCE, Provenance
 
 FAULTS = {"leak": {"strength": [0.2, 0.5], "above": [2e3, 4e3]}}
@@ -83,6 +89,70 @@ def test_results_of_a_section_appear_before_those_of_all(experiment, tmp_path, m
     assert (tmp_path / "run/models/bearing/section_00/detector.json").is_file()
     (scores,) = (tmp_path / "run/scores").glob("anomaly_score_bearing_section_00_test*.csv")
     assert len(scores.read_text().splitlines()) == 16
+
+
+@pytest.fixture
+def several_sources(experiment):
+    """The experiment with a choice on several sources of evidence."""
+    experiment.selector = Selector(
+        {"k": [1, 2, 4]},
+        resamples=20,
+        sources={
+            "synthetic": Synthetic(),
+            "references": References(),
+            "transfer": Transfer(clips_per_label=6, strengths=[1.0]),
+            "normals": Normals(),
+            "prior": Prior({"k": {"any": 2}}),
+        },
+    )
+    return experiment
+
+
+def test_a_choice_on_several_sources_says_what_each_contributed(several_sources, tmp_path):
+    outcome = execute(several_sources, tmp_path / "store", tmp_path / "run")
+    curves = {section.machine for section in outcome.of("curve")}
+    assert curves == {"bearing", "fan", "valve"}
+    assert {section.machine for section in outcome.of("transfer")} == curves
+    sources = pd.read_csv(tmp_path / "run/sources.csv").set_index("source")
+    assert sources.index.tolist() == [
+        "synthetic",
+        "references",
+        "transfer",
+        "normals",
+        "prior",
+        "all",
+    ]
+    assert "4 types of reference machines" in sources["reason"]["normals"]
+    origins = json.loads(sources["origins"]["references"])
+    assert origins == {"fan section 00": 0.5, "valve section 00": 0.5}
+    chosen = pd.read_csv(tmp_path / "run/selection.csv").query("chosen")
+    assert sources["best"]["all"] == f"k={chosen['param.k'].item()}"
+    total = chosen["expected"].item()
+    assert total == pytest.approx(sources["gain"].drop("all").sum())
+    assert (tmp_path / "run/transferred/bearing_section_00/manifest.csv").is_file()
+
+
+def test_a_choice_depends_on_what_is_known_of_the_references(several_sources, tmp_path):
+    first = execute(several_sources, tmp_path / "store", tmp_path / "run")
+    again = execute(several_sources, tmp_path / "store", tmp_path / "again")
+    assert {*first.artifacts.values()} == {*again.artifacts.values()}
+    clips = [
+        dataclasses.replace(clip, label={"normal": "anomaly", "anomaly": "normal"}[clip.label])
+        if (clip.machine, clip.split) == ("fan", "test")
+        else clip
+        for clip in several_sources.data.clips
+    ]
+    several_sources.data = FirstShotDataModule(clips)
+    other = execute(several_sources, tmp_path / "store", tmp_path / "other")
+    before, after = (
+        [path for stage, path in outcome.artifacts.items() if stage.name == "rule"]
+        for outcome in (first, other)
+    )
+    assert before != after
+    # Scores do not depend on labels.
+    fan = SectionId("fan", "00")
+    assert first.of("synthesise") == other.of("synthesise")
+    assert first.of("transfer")[fan] == other.of("transfer")[fan]
 
 
 def test_simulated_recordings_are_kept_as_long_as_the_run_that_used_them(experiment, tmp_path):

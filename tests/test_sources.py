@@ -1,8 +1,13 @@
 """Sources of evidence: what each expects, of what, and when it says nothing."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_module
 
+from fsasd.cli import configure, resolvers
 from fsasd.data.names import SectionId
 from fsasd.selection.evidence import Curve, Evidence, ScoredClips
 from fsasd.selection.ladder import rung_weights
@@ -15,7 +20,9 @@ from fsasd.selection.sources.prior import Prior
 from fsasd.selection.sources.references import References
 from fsasd.selection.sources.synthetic import Synthetic
 from fsasd.selection.sources.transfer import Transfer
-from fsasd.testing import check_source
+from fsasd.testing import ConformanceError, check_source
+
+SHIPPED = Path(__file__).parents[1] / "conf" / "selection" / "sources"
 
 R = [0.0, 0.5, 1.0]
 CANDIDATES = Candidates([{"r": r} for r in R], 3, {"r": 1.0})
@@ -76,6 +83,39 @@ REFERENCES = [PUMP, FAN, VALVE, MOTOR]
 )  # fmt: skip
 def test_every_source_keeps_the_rules(source):
     check_source(source)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in SHIPPED.glob("*.yaml")))
+def test_every_source_that_ships_keeps_the_rules(name):
+    resolvers.register()
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        cfg = compose("config", ["selection=combined", f"selection/sources=[{name}]"])
+    selector = configure.experiment(cfg).selector
+    assert list(selector.sources) == [name]
+    check_source(selector.sources[name])
+
+
+def test_a_source_that_breaks_a_rule_is_named():
+    class Peeking(References):
+        def estimate(self, case, references, selector, *, error=True):
+            said = super().estimate(case, references, selector)
+            peeked = 0.0 if case.real is None else 1.0
+            return replace(said, gains=said.gains * peeked)
+
+    class Unsorted(References):
+        def estimate(self, case, references, selector, *, error=True):
+            return super().estimate(case, references[:1], selector)
+
+    class Generous(References):
+        def estimate(self, case, references, selector, *, error=True):
+            said = super().estimate(case, references, selector)
+            return replace(said, gains=said.gains + 0.1)
+
+    for kind, rule in ((Peeking, "does not look at the section's real curve"),
+                       (Unsorted, "the order of the reference machines does not matter"),
+                       (Generous, "the default setting gains nothing over itself")):  # fmt: skip
+        with pytest.raises(ConformanceError, match=rule):
+            check_source(kind())
 
 
 def test_references_expect_the_mean_of_their_gains():

@@ -152,9 +152,7 @@ def compare(
         about = {"machine": machine, "section": section}
         about |= {key: part[key].iloc[0] for key in ("type", "site") if key in part}
         tables.append(_rows(about, names, values, level))
-    means = {
-        key: _over_sections([values[key] for values in sections], types) for key in sections[0]
-    }
+    means = {key: over_types([values[key] for values in sections], types) for key in sections[0]}
     with np.errstate(divide="ignore", invalid="ignore"):
         possible = means["gain"][oracle]
         means["closed"] = np.where(possible > 0, means["gain"] / possible, np.nan)
@@ -221,7 +219,7 @@ def summarise(
         )
     known = [row for row, values in enumerate(correlations) if not np.isnan(values[:, 0]).any()]
     types = [section.type or key for key, section in validated.items()]
-    means = _over_sections([correlations[row] for row in known], [types[row] for row in known])
+    means = over_types([correlations[row] for row in known], [types[row] for row in known])
     rows.append({**_named(means, level)})
     table = pd.DataFrame([*validated, (MEAN, "")], columns=SECTION)
     return table.join(pd.DataFrame(rows)).join(used, on=SECTION)
@@ -261,7 +259,7 @@ def _type(part: pd.DataFrame) -> Hashable:
     return tuple(part.iloc[0][SECTION]) if pd.isna(known) else known
 
 
-def _over_sections(values: Sequence[NDArray], types: Sequence[Hashable]) -> NDArray:
+def over_types(values: Sequence[NDArray], types: Sequence[Hashable]) -> NDArray:
     """Mean over sections: as observed, then over resampled types with resampled clips.
 
     Args:
