@@ -523,7 +523,7 @@ def test_console_prints_the_score_the_settings_and_the_paths(run, data, capsys, 
     assert f"score: {100 * score:.1f} % over 2 machines, 95 % interval 61.0 to 87.0 %" in out
     assert "none of 6 values undefined" in out
     assert "r=0 60.0 −10.0 —" in lines
-    assert "used 70.0 chosen on synthetic clips, or default" in lines
+    assert "used 70.0 chosen, or the default" in lines
     assert "oracle 80.0 +10.0 — best objective on the test labels" in lines
     assert f"report: {path}" in lines
 
@@ -636,7 +636,7 @@ def test_validation_on_reference_machines_is_shown(validated, capsys, undrawn):
     parsed = _page(validated)
     assert "Leave-one-machine-out validation" in parsed.text
     assert (
-        "On 2 reference machines, choosing on synthetic clips helped: +1.0 points of the objective "
+        "On 2 reference machines, the choice of settings helped: +1.0 points of the objective "
         "against the default setting (95 % interval +1.0 to +1.0). That is 1 % of the gain of the "
         "oracle"
     ) in parsed.text
@@ -668,7 +668,7 @@ def test_the_verdict_on_reference_machines_has_four_outcomes():
     row = {"machine": "mean", "gain": -0.02, "gain_low": -0.04, "closed": np.nan}
     table = pd.DataFrame([{"machine": "fan"}, {**row, "gain_high": -0.01}])
     table["abstain_reason"] = None
-    assert "On 1 reference machine, choosing on synthetic clips did harm: −2.0" in (
+    assert "On 1 reference machine, the choice of settings did harm: −2.0" in (
         page.validation_verdict(table)
     )
     table = pd.DataFrame([{"machine": "fan"}, {**row, "gain_high": 0.01}])

@@ -32,7 +32,7 @@ _OUTPUTS = {
     "model": "generator",
 }
 _NOTES = {
-    "synthetic": "chosen on synthetic clips, or default",
+    "synthetic": "chosen, or the default",
     "argmax": "on synthetic clips, the paper's rule",
     "oracle": "best objective on the test labels",
 }

@@ -214,7 +214,7 @@ def verdict(comparison: pd.DataFrame) -> str:
 
 
 def validation_verdict(validation: pd.DataFrame) -> str:
-    """Describe in a sentence what choosing on synthetic clips gained on the reference machines.
+    """Describe in a sentence what the choice of settings gained on the reference machines.
 
     Args:
         validation: ``Results.validation``.
@@ -225,11 +225,11 @@ def validation_verdict(validation: pd.DataFrame) -> str:
     if machines["abstain_reason"].notna().all():
         outcome = "the default setting was kept everywhere"
     elif low > 0:
-        outcome = "choosing on synthetic clips helped"
+        outcome = "the choice of settings helped"
     elif high < 0:
-        outcome = "choosing on synthetic clips did harm"
+        outcome = "the choice of settings did harm"
     else:
-        outcome = "choosing on synthetic clips made no significant difference"
+        outcome = "the choice of settings made no significant difference"
     closed = "" if math.isnan(mean["closed"]) else (
         f" That is {percent(mean['closed'], 0)} % of the gain of the oracle, the best setting on "
         "the test labels."

@@ -155,7 +155,7 @@ class Results:
         return Results(self.folder / "validation")
 
     def abstain_reason(self, section: SectionId) -> str:
-        """Return why no setting was chosen on synthetic clips; empty where one was."""
+        """Return why no setting was chosen; empty where one was."""
         if "abstain_reason" not in self.selection:
             return ""
         reasons = self.rows("selection", *section)["abstain_reason"].dropna()
