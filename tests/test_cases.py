@@ -28,7 +28,7 @@ class Fixed(Source):
         self.error = error
         self._asked = []
 
-    def estimate(self, case, references, selector, *, error=True):
+    def estimate(self, case, references, selector):
         self._asked.append((case.section.machine, sorted(r.section.machine for r in references)))
         return Estimate(np.array(self.gains, float), np.array(self.error, float))
 

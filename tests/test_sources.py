@@ -97,17 +97,17 @@ def test_every_source_that_ships_keeps_the_rules(name):
 
 def test_a_source_that_breaks_a_rule_is_named():
     class Peeking(References):
-        def estimate(self, case, references, selector, *, error=True):
+        def estimate(self, case, references, selector):
             said = super().estimate(case, references, selector)
             peeked = 0.0 if case.real is None else 1.0
             return replace(said, gains=said.gains * peeked)
 
     class Unsorted(References):
-        def estimate(self, case, references, selector, *, error=True):
+        def estimate(self, case, references, selector):
             return super().estimate(case, references[:1], selector)
 
     class Generous(References):
-        def estimate(self, case, references, selector, *, error=True):
+        def estimate(self, case, references, selector):
             said = super().estimate(case, references, selector)
             return replace(said, gains=said.gains + 0.1)
 

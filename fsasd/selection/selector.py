@@ -306,7 +306,6 @@ class Selector:
         *,
         groups: ArrayLike | None = None,
         weights: ArrayLike | None = None,
-        resampled: bool = True,
     ) -> NDArray[np.float64]:
         """Return the objective of every setting on scored clips.
 
@@ -314,7 +313,6 @@ class Selector:
             clips: Of both labels.
             groups: (n,) equal for clips that are resampled together.
             weights: (n,) of the clips; those of their rungs come to them (``rung_weights``).
-            resampled: Whether there are columns of resamples.
 
         Returns:
             (settings, 1 + resamples): as observed, then on each resample.
@@ -322,10 +320,8 @@ class Selector:
         domains = known_domains(clips.domains)
         weights = np.ones(len(clips.labels)) if weights is None else np.asarray(weights)
         weights = weights * self.rung_weights(clips, weights)
-        counts = weights[None]
-        if resampled:
-            drawn = self._drawn(clips.labels, domains, groups)
-            counts = np.vstack([counts, drawn * weights])
+        drawn = self._drawn(clips.labels, domains, groups)
+        counts = np.vstack([weights, drawn * weights])
         areas = resampled_areas(clips.labels, domains, clips.scores, counts)
         return OBJECTIVES[self.objective](areas)
 

@@ -24,7 +24,6 @@ class Objectives(Protocol):
         *,
         groups: ArrayLike | None = None,
         weights: ArrayLike | None = None,
-        resampled: bool = True,
     ) -> NDArray[np.float64]:
         """Return (settings, 1 + resamples) objectives: as observed, then on each resample."""
 
@@ -98,6 +97,23 @@ class Estimate:
     reason: str = ""
 
     @classmethod
+    def of(
+        cls,
+        objectives: NDArray[np.float64],
+        default: int,
+        origins: Mapping[str, float] | None = None,
+    ) -> Self:
+        """Return the gains of ``Objectives.objectives``, with their bootstrap error.
+
+        Args:
+            objectives: (settings, 1 + resamples).
+            default: Row of the default setting.
+            origins: As in ``Estimate``.
+        """
+        gains = objectives - objectives[default]
+        return cls(gains[:, 0], gains[:, 1:].std(axis=1), origins or {})
+
+    @classmethod
     def nothing(cls, case: Case, reason: str) -> Self:
         """Return the estimate of a source that has nothing to say."""
         zero = np.zeros(len(case.synthetic.candidates.settings))
@@ -116,16 +132,13 @@ class Source(abc.ABC):
     alone: ClassVar[bool] = True
 
     @abc.abstractmethod
-    def estimate(
-        self, case: Case, references: Sequence[Case], selector: Objectives, *, error: bool = True
-    ) -> Estimate:
+    def estimate(self, case: Case, references: Sequence[Case], selector: Objectives) -> Estimate:
         """Estimate what every setting gains on the anomalies of a machine that has none yet.
 
         Args:
             case: The section; its ``real`` curve must not be looked at.
             references: Sections of other machines, each with its ``real`` curve, that may be used.
             selector: Measures settings by the objective.
-            error: Whether ``Estimate.error`` is asked for; otherwise it may be zero.
         """
 
     def described(self) -> dict[str, Any]:

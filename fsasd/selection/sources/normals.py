@@ -25,9 +25,7 @@ class Normals(Source):
     def __init__(self, ridge: float = 1.0) -> None:
         self.ridge = ridge
 
-    def estimate(
-        self, case: Case, references: Sequence[Case], selector: Objectives, *, error: bool = True
-    ) -> Estimate:
+    def estimate(self, case: Case, references: Sequence[Case], selector: Objectives) -> Estimate:
         """Return where the line is for this section; the error is that of the line there."""
         types = [one.type for one in references]
         if len(set(types)) < FEWEST:

@@ -54,9 +54,7 @@ class Prior(Source):
                     f"found {values}"
                 )
 
-    def estimate(
-        self, case: Case, references: Sequence[Case], selector: Objectives, *, error: bool = True
-    ) -> Estimate:
+    def estimate(self, case: Case, references: Sequence[Case], selector: Objectives) -> Estimate:
         """Return the gains by the distance from the best value; they have no error."""
         candidates = case.synthetic.candidates
         known = [parameter for parameter in self.best if parameter in candidates.params]

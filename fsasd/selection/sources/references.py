@@ -24,9 +24,7 @@ class References(Source):
         self.scale = scale
         self.smooth = smooth
 
-    def estimate(
-        self, case: Case, references: Sequence[Case], selector: Objectives, *, error: bool = True
-    ) -> Estimate:
+    def estimate(self, case: Case, references: Sequence[Case], selector: Objectives) -> Estimate:
         """Average their gains; the error is that of the mean over machines."""
         if not references:
             return Estimate.nothing(case, "there is no reference machine with labelled test clips")

@@ -32,9 +32,7 @@ class Transfer(Source):
         self.strengths = [*strengths]
         self.clips_per_label = clips_per_label
 
-    def estimate(
-        self, case: Case, references: Sequence[Case], selector: Objectives, *, error: bool = True
-    ) -> Estimate:
+    def estimate(self, case: Case, references: Sequence[Case], selector: Objectives) -> Estimate:
         """Return the gains on these clips; the error is over resampled reference machines."""
         evidence = case.transfer
         if evidence is None or evidence.synthetic is None:
@@ -54,10 +52,6 @@ class Transfer(Source):
         weights = ((each @ per_label) * of_donor).sum(axis=0)
         if not (per_label @ weights > 0).all():
             return Estimate.nothing(case, "transferred clips of both labels are needed")
-        objectives = selector.objectives(
-            clips, weights=weights, groups=of_donor.argmax(axis=0), resampled=error
-        )
-        gains = objectives - objectives[evidence.candidates.default]
+        objectives = selector.objectives(clips, weights=weights, groups=of_donor.argmax(axis=0))
         origins = {name: float(share) for name, share in zip(donors, shares, strict=True)}
-        spread = gains[:, 1:].std(axis=1) if error else np.zeros(len(gains))
-        return Estimate(gains[:, 0], spread, origins)
+        return Estimate.of(objectives, evidence.candidates.default, origins)
