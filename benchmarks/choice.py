@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,12 +110,13 @@ def main() -> None:
 
 def evidence(options: argparse.Namespace) -> tuple[list[Case], Selector]:
     """Build the curves of all machines, and return what is known of each."""
-    machines = [
-        machine
+    normals = Counter(
+        clip.machine
         for root in options.roots
-        for machine in sorted({clip.machine for clip in read_clips(root)})
-        if _normals(root, machine) >= options.fewest
-    ]
+        for clip in read_clips(root)
+        if (clip.split, clip.label) == ("train", "normal")
+    )
+    machines = [name for name, count in normals.items() if count >= options.fewest]
     roots = ",".join(str(root.resolve()) for root in options.roots)
     resolvers.register()
     overrides = [
@@ -184,11 +186,6 @@ def _labelled(run: Experiment, case: Case) -> Case:
 def _measured_for(case: Case, selector: Selector) -> Case:
     evidence = replace(case.synthetic, measured=selector.measured())
     return replace(case, synthetic=evidence)
-
-
-def _normals(root: Path, machine: str) -> int:
-    clips = [clip for clip in read_clips(root) if clip.machine == machine]
-    return sum(clip.split == "train" and clip.label == "normal" for clip in clips)
 
 
 def _mapping(pairs: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fsasd.data.names import SectionId
-from fsasd.selection.cases import choose_all, in_turns
+from fsasd.selection.cases import choose_all, first_of_each_type
 from fsasd.selection.combination import Combination, LeftOut, predicted_interval
 from fsasd.selection.evidence import Curve, Evidence, ScoredClips
 from fsasd.selection.profile import Profile
@@ -178,4 +178,4 @@ def test_an_interval_needs_four_types():
 
 
 def test_the_first_of_each_type_come_first():
-    assert in_turns([("a", 1), ("b", 1), ("c", 2), ("d", 1)]) == ["a", "c", "b", "d"]
+    assert first_of_each_type([("a", 1), ("b", 1), ("c", 2), ("d", 1)]) == ["a", "c", "b", "d"]

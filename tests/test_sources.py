@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_module
 from fsasd.cli import configure, resolvers
 from fsasd.data.names import SectionId
 from fsasd.selection.evidence import Curve, Evidence, ScoredClips
-from fsasd.selection.ladder import rung_weights
 from fsasd.selection.profile import Profile
+from fsasd.selection.rungs import rung_weights
 from fsasd.selection.selector import Selector
 from fsasd.selection.settings import Candidates, settings_frame
 from fsasd.selection.sources.base import Case, alike

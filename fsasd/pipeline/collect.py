@@ -113,7 +113,7 @@ def collect_validation(
             log.warning("%s: not validated, since %s", section, selection.abstain_reason)
             continue
         log_selection(f"reference {section}", selection)
-        strict = not run.trains_generator or run.data.types[section.machine] not in trained_on
+        strict = run.data.types[section.machine] not in trained_on
         of_machine = {
             "type": run.data.types[section.machine],
             "site": run.data.sites.get(section.machine),

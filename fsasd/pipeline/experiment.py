@@ -149,7 +149,9 @@ class Experiment:
         return self.generator is not None and getattr(self.generator.kind, "trained", True)
 
     def trained_on_anomalies(self) -> set[str]:
-        """Return the types of machines whose anomalies are among the generator's training clips."""
+        """Return the types of machines whose anomalies the generator is trained on, if it is."""
+        if not self.trains_generator:
+            return set()
         kinds = self.data.captioned.where(label="anomaly").kinds
         return {self.data.types[kind.machine] for kind in kinds}
 

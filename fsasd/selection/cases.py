@@ -73,7 +73,7 @@ class _Choice:
         references = self._others(case, self.references)
         estimates = self._estimate(case, references)
         # Of very many, some: of each type as long as there are so few.
-        taught = in_turns((one, one.type) for one in references)[:MOST]
+        taught = first_of_each_type((one, one.type) for one in references)[:MOST]
         pool = references if len(self.references) <= MOST else self.references
         each = [self._left_out(one, self._others(one, pool)) for one in taught]
         weights = self.selector.combination.learn(
@@ -179,10 +179,10 @@ class _Combined:
     best: int
 
 
-def in_turns(typed: Iterable[tuple[T, Hashable]]) -> list[T]:
+def first_of_each_type(typed: Iterable[tuple[T, Hashable]]) -> list[T]:
     """Order things so that the first of each type come first, then the second of each.
 
-    >>> in_turns([("a1", "a"), ("a2", "a"), ("b1", "b")])
+    >>> first_of_each_type([("a1", "a"), ("a2", "a"), ("b1", "b")])
     ['a1', 'b1', 'a2']
     """
     seen: Counter[Hashable] = Counter()

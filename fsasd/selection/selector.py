@@ -20,7 +20,7 @@ from fsasd.evaluation.uncertainty import Areas, resample, resampled_areas
 from fsasd.generation.gap import Gap
 from fsasd.selection.combination import Combination
 from fsasd.selection.evidence import Curve, ScoredClips
-from fsasd.selection.ladder import rung_weights
+from fsasd.selection.rungs import rung_weights
 from fsasd.selection.settings import Candidates, Grid, combinations, settings_frame
 from fsasd.selection.significance import (
     NEGLIGIBLE,
@@ -147,7 +147,7 @@ class Selector:
         level: Of the intervals and of the critical value.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
-        ladder: Weight synthetic anomalies by their strength (``ladder.rung_weights``), where their
+        ladder: Weight synthetic anomalies by their strength (``rungs.rung_weights``), where their
             generator makes several.
         sources: Name to a source of evidence beside or instead of the synthetic clips
             (``selection.sources``); without any, the choice is by these alone.
@@ -328,7 +328,7 @@ class Selector:
     def rung_weights(
         self, clips: ScoredClips, weights: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
-        """Return the weights of clips by their strength (``ladder.rung_weights``).
+        """Return the weights of clips by their strength (``rungs.rung_weights``).
 
         Args:
             clips: Of both labels.

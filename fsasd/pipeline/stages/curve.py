@@ -16,7 +16,7 @@ from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.preflight import check_grid
 from fsasd.pipeline.stage import Stage
 from fsasd.pipeline.stages.train import prepared, trainings
-from fsasd.selection.cases import MOST, in_turns
+from fsasd.selection.cases import MOST, first_of_each_type
 from fsasd.selection.choice import has_both_labels, measure
 from fsasd.selection.evidence import Evidence
 from fsasd.selection.profile import Profile
@@ -140,6 +140,8 @@ def tried_sections(run: Experiment) -> dict[SectionId, tuple[Clips, Clips | None
     }
     if not run.synthesis.references:
         kept = MOST if run.selector.sources else 0
-        order = in_turns([(section, run.data.types[section.machine]) for section in references])
+        order = first_of_each_type(
+            [(section, run.data.types[section.machine]) for section in references]
+        )
         references = {section: references[section] for section in order[:kept]}
     return {**sections, **references}

@@ -86,7 +86,7 @@ def selections(run: Experiment, curves: Mapping[SectionId, Path]) -> dict[Sectio
 def cases(run: Experiment, curves: Mapping[SectionId, Path]) -> list[Case]:
     """Return what is known of every section: read from the artifacts of ``Curve``."""
     several = bool(run.selector.sources)
-    trained_on = run.trained_on_anomalies() if run.trains_generator else set()
+    trained_on = run.trained_on_anomalies()
     known = []
     for section, path in curves.items():
         evidence, test = evidence_of(run, path), _labelled(run, section)

@@ -13,7 +13,7 @@ class Transfer(Source):
     """The curve on clips of the section with transferred anomalies (``generation.transfer``).
 
     Clips count by how alike the machine that they have the anomaly of is, and by how much
-    differences between settings show at their strength (``ladder.rung_weights``).
+    differences between settings show at their strength (``rungs.rung_weights``).
 
     Args:
         scale: dB of distance between normal sounds by which a reference machine's weight falls to
