@@ -1,6 +1,8 @@
 """Imports point one way, and names say what a module does."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -222,3 +224,13 @@ def test_the_wheel_holds_every_package():
     folders = {path.parent.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("__init__.py")}
     expected = {".".join(folder.parts) for folder in folders} | {"fsasd.conf"}
     assert set(project["tool"]["setuptools"]["packages"]) == expected
+
+
+def test_what_a_run_prints_loads_no_torch():
+    """A run that is all in the store takes a second, not ten."""
+    heavy = ("torch", "sklearn", "scipy", "lightning", "diffusers", "transformers")
+    code = (
+        f"import sys, fsasd.report.console;print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -21,12 +21,10 @@ from fsasd.selection.choice import Hindsight, evaluated_domains
 from fsasd.selection.evidence import Curve
 from fsasd.selection.selector import Selection
 from fsasd.selection.settings import title
+from fsasd.selection.sources import ALL
 from fsasd.selection.validation import ValidatedSection, compare, summarise
 
 log = logging.getLogger(__name__)
-
-ALL = "all"
-"""Source in ``sources.csv`` that stands for all of them together."""
 
 
 def evaluate(results: Sequence[SectionResult], resamples: int = 1000) -> pd.DataFrame | None:

@@ -6,8 +6,8 @@ import json
 
 import pandas as pd
 
-from fsasd.detection.tables import ALL
 from fsasd.report.formatting import interval, points
+from fsasd.selection.sources import ALL
 
 NAMED = 3
 """Reference machines of a source that are named, those of the largest shares."""
