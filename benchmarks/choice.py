@@ -62,6 +62,7 @@ RULES = {
     "synthetic clips, the paper's rule": Rule(
         settings={"abstain": False, "max_gap": None, "ladder": False}
     ),
+    "synthetic alone": Rule(["synthetic"]),
     "references alone": Rule(["references"]),
     "transfer alone": Rule(["transfer"]),
     "normals alone": Rule(["normals"]),

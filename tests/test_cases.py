@@ -38,7 +38,7 @@ def clips(shifts, n=40):
     noise = np.random.default_rng(0).standard_normal(len(labels))
     scores = noise + labels * np.array(shifts, float)[:, None]
     return ScoredClips(scores, labels, [None] * len(labels), np.arange(len(labels)),
-                       np.full(len(labels), np.nan), [""] * len(labels))  # fmt: skip
+                       np.full(len(labels), np.nan), *[[""] * len(labels)] * 2)  # fmt: skip
 
 
 def case(machine, real=None, synthetic=None, **known):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fsasd.selection.mixture import fault_shares
+from fsasd.selection.mixture import fault_shares, mixture_weights, weights_of_fault
 
 MACHINES, FAULTS, SETTINGS = 6, 4, 17
 TYPES = ["fan", "fan", "pump", "slider", "valve", "valve"]
@@ -67,23 +67,34 @@ def test_a_fault_that_prefers_other_settings_gets_nothing(faults):
     assert fitted[0] > 0.9
 
 
-def test_machines_of_the_type_that_is_left_out_change_nothing(faults):
+def test_machines_of_one_type_count_as_one(faults):
     real = mixed(faults, [0.5, 0.5, 0, 0])
-    other_fans, other_faults = real.copy(), faults.copy()
-    other_fans[:2] = 1 - other_fans[:2]
-    other_faults[:2] = other_faults[:2, ::-1]
-    before = fault_shares(faults, real, TYPES, left_out="fan")
-    np.testing.assert_array_equal(
-        fault_shares(other_faults, other_fans, TYPES, left_out="fan"), before
-    )
-    assert not np.allclose(fault_shares(other_faults, other_fans, TYPES), before)
+    # Three fans more, that are the first one again, do not outweigh the other types.
+    again = [0, 0, 0, *range(MACHINES)]
+    types = [TYPES[row] for row in again]
+    single = [0, *range(2, MACHINES)]
+    many = fault_shares(faults[[0, *single]], real[[0, *single]], ["fan", *np.take(TYPES, single)])
+    once = fault_shares(faults[single], real[single], list(np.take(TYPES, single)))
+    np.testing.assert_allclose(many, once, atol=1e-9)
+    assert not np.allclose(fault_shares(faults[again], real[again], range(9)),
+                           fault_shares(faults[again], real[again], types))  # fmt: skip
 
 
-def test_without_evidence_shares_are_equal(faults):
-    real = mixed(faults, [1, 0, 0, 0])
-    assert fault_shares(faults, real, ["fan"] * MACHINES, left_out="fan").tolist() == [0.25] * 4
+def test_without_machines_shares_are_equal():
+    empty = np.empty((0, FAULTS, SETTINGS)), np.empty((0, SETTINGS))
+    assert fault_shares(*empty, []).tolist() == [0.25] * FAULTS
     # Of one fault and its opposite: nothing is like them.
-    assert fault_shares(faults[:, :1], 1 - faults[:, 0], TYPES, ridge=0).tolist() == [1.0]
+    assert fault_shares([[[0, 1]]], [[1, 0]], ["fan"], ridge=0).tolist() == [1.0]
+
+
+def test_weights_give_each_fault_its_share_of_the_auc(faults):
+    clips = ["a", "a", "a", "b", "a+b", "", ""]
+    weights = mixture_weights({"a": 0.3, "b": 0.7}, clips)
+    assert weights[-2:].tolist() == [1, 1]
+    assert weights[:5].sum() == pytest.approx(5)
+    of_a = weights_of_fault("a", clips) / weights_of_fault("a", clips).sum()
+    of_b = weights_of_fault("b", clips) / weights_of_fault("b", clips).sum()
+    np.testing.assert_allclose(weights[:5] / 5, (0.3 * of_a + 0.7 * of_b)[:5])
 
 
 @pytest.mark.parametrize(

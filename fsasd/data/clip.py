@@ -31,6 +31,7 @@ class Clip:
             one value are about as strong. A normal clip has one where it was changed as strongly.
         donor: Of a synthetic clip with something of another machine's sound, that machine and
             section (``str`` of a ``SectionId``).
+        fault: Of a synthetic anomaly, what kind it is, several joined by ``+``.
         pair: Of a synthetic clip, the number of its pair in the section: a normal and an anomalous
             clip with the same noise, which are not independent of each other.
         recording: Name of the recording that the clip was cut from, where several clips were cut
@@ -56,6 +57,7 @@ class Clip:
     synthetic: bool = False
     strength: float | None = None
     donor: str | None = None
+    fault: str | None = None
     pair: int | None = None
     recording: str | None = None
     type: str | None = None

@@ -11,8 +11,8 @@ from fsasd.data.clips import Clips
 from fsasd.data.content import content_hashes, digest
 from fsasd.data.metadata import Clip
 
-# The last three are of synthetic clips, which enter keys by what generates them.
-_WITHOUT = ("path", "type", "site", "strength", "donor", "pair")
+# The last four are of synthetic clips, which enter keys by what generates them.
+_WITHOUT = ("path", "type", "site", "strength", "donor", "fault", "pair")
 _FIELDS = [field.name for field in fields(Clip) if field.name not in _WITHOUT]
 
 

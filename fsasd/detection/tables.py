@@ -137,8 +137,9 @@ def source_table(selection: Selection) -> pd.DataFrame:
 
     ``weight`` of the source, the ``gain`` that it expects of the chosen setting, times its weight;
     the ``best`` setting for it alone; ``origins``, the reference machines that it is from with
-    their shares; ``reason``, why it says nothing. The row of the source ``all`` has the expected
-    gain, corrected by how far such expectations were off on reference machines, and its interval.
+    their shares; ``details``, what else it is from; ``reason``, why it says nothing. The row of the
+    source ``all`` has the expected gain, corrected by how far such expectations were off on
+    reference machines, and its interval.
     """
     rows: list[dict[str, object]] = [
         {
@@ -149,6 +150,7 @@ def source_table(selection: Selection) -> pd.DataFrame:
             "high": None,
             "best": one.best,
             "origins": json.dumps({key: round(share, 4) for key, share in one.origins.items()}),
+            "details": one.details,
             "reason": one.reason,
         }
         for name, one in selection.contributions.items()

@@ -88,6 +88,7 @@ def clips_of(rows: pd.DataFrame, recordings: str | Path) -> list[Clip]:
             synthetic=True,
             strength=float(row["strength"]) if row["strength"] else None,
             donor=row["donor"] or None,
+            fault=row["fault"] or None,
             pair=int(row["pair"]) if row["pair"] else None,
         )
         for row in rows.to_dict("records")

@@ -23,7 +23,8 @@ def explanation(sources: pd.DataFrame) -> str:
     ...     "source": ["references", "synthetic", "all"], "weight": [0.5, 0.1, None],
     ...     "gain": [0.02, 0.0, 0.03], "low": [None, None, -0.01], "high": [None, None, 0.07],
     ...     "best": ["r=0.9", "", "r=0.93"], "reason": ["", "too few clips", ""],
-    ...     "origins": ['{"pump section 00": 0.7, "fan section 00": 0.3}', "{}", ""]}))
+    ...     "origins": ['{"pump section 00": 0.7, "fan section 00": 0.3}', "{}", ""],
+    ...     "details": ["", "", ""]}))
     ... # doctest: +NORMALIZE_WHITESPACE
     'r=0.93 is expected to gain +3.0 points over the default (95 % interval −1.0 to +7.0, not
     sure): references +2.0 (weight 0.50; pump 0.70, fan 0.30; alone r=0.9). Nothing from synthetic:
@@ -32,7 +33,9 @@ def explanation(sources: pd.DataFrame) -> str:
     if sources.empty:
         return ""
     (total,) = sources[sources["source"] == ALL].to_dict("records")
-    rows = sources[sources["source"] != ALL].fillna({"reason": "", "best": "", "origins": "{}"})
+    rows = sources[sources["source"] != ALL].fillna(
+        {"reason": "", "best": "", "origins": "{}", "details": ""}
+    )
     speaking = rows[rows["reason"] == ""].sort_values("gain", ascending=False, kind="stable")
     contributions = "; ".join(_contribution(row) for row in speaking.to_dict("records"))
     without = rows[rows["reason"] != ""].to_dict("records")
@@ -57,5 +60,6 @@ def _contribution(row: dict) -> str:
         f"{name.removesuffix(' section 00')} {share:.2f}" for name, share in shares[:NAMED]
     )
     more = f" and {len(shares) - NAMED} more" if len(shares) > NAMED else ""
-    details = [f"weight {row['weight']:.2f}", *([named + more] if named else [])]
-    return f"{row['source']} {points(row['gain'])} ({'; '.join(details)}; alone {row['best']})"
+    weight, alone = f"weight {row['weight']:.2f}", f"alone {row['best']}"
+    details = "; ".join(filter(None, [weight, named + more, row["details"], alone]))
+    return f"{row['source']} {points(row['gain'])} ({details})"

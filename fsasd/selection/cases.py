@@ -202,6 +202,7 @@ def _contribution(
         weight * float(estimate.gains[chosen]),
         "" if estimate.reason else title(candidates.settings[alone]),
         estimate.origins,
+        estimate.details,
         estimate.reason,
     )
 

@@ -149,6 +149,7 @@ def _calibrated(train: ScoredClips, synthetic: ScoredClips) -> ScoredClips:
         np.concatenate([train.groups, synthetic.groups[anomalous]]),
         np.concatenate([train.strengths, synthetic.strengths[anomalous]]),
         [*train.donors, *(synthetic.donors[row] for row in anomalous)],
+        [*train.faults, *(synthetic.faults[row] for row in anomalous)],
     )
 
 
@@ -236,7 +237,8 @@ def _scored(
 ) -> ScoredClips:
     strengths = np.array(clips.groups(lambda clip: clip.strength), dtype=float)
     donors = clips.groups(lambda clip: clip.donor or "")
-    return ScoredClips(scores, labels, _domains(clips), groups, strengths, donors)
+    faults = clips.groups(lambda clip: clip.fault or "")
+    return ScoredClips(scores, labels, _domains(clips), groups, strengths, donors, faults)
 
 
 def _domains(clips: Clips) -> Domains:

@@ -20,7 +20,7 @@ from fsasd.settings.objects import described, rebuilt
 EVIDENCE = "evidence.json"
 SCORES = "evidence.safetensors"
 
-FORMAT = 3
+FORMAT = 4
 """Of these files, raised when what they hold changes."""
 
 Domains = list[str | None]
@@ -37,6 +37,7 @@ class ScoredClips:
         groups: (n,) equal for clips of one recording.
         strengths: (n,) rung of a generator's ladder of strengths; NaN without one.
         donors: (n,) machine and section whose anomaly a clip has (``Clip.donor``); empty if none.
+        faults: (n,) kind of anomaly, several joined by ``+`` (``Clip.fault``); empty if none.
     """
 
     scores: NDArray[np.float64]
@@ -45,6 +46,7 @@ class ScoredClips:
     groups: NDArray[np.int_]
     strengths: NDArray[np.float64]
     donors: list[str]
+    faults: list[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,7 @@ class Evidence:
                     "groups": some.groups.tolist(),
                     "strengths": [None if np.isnan(s) else s for s in some.strengths.tolist()],
                     "donors": some.donors,
+                    "faults": some.faults,
                 }
                 for name, some in clips.items()
                 if some is not None
@@ -134,6 +137,7 @@ class Evidence:
                 np.array(known["groups"], dtype=int),
                 np.array(known["strengths"], dtype=float),
                 known["donors"],
+                known["faults"],
             )
             for name, known in about["clips"].items()
         }

@@ -7,18 +7,56 @@ where these are known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 
+SEPARATOR = "+"
+"""Between the faults of a clip that has several."""
+
+
+def faults_of(clip: str) -> list[str]:
+    """Return the faults of a clip.
+
+    >>> faults_of("leak+impacts"), faults_of("")
+    (['leak', 'impacts'], [])
+    """
+    return clip.split(SEPARATOR) if clip else []
+
+
+def weights_of_fault(fault: str, clips: Sequence[str]) -> NDArray[np.float64]:
+    """Return (n,) how much of each clip is of a fault: clips with several are divided among them.
+
+    >>> weights_of_fault("leak", ["leak", "leak+impacts", "impacts", ""]).tolist()
+    [1.0, 0.5, 0.0, 0.0]
+    """
+    each = [faults_of(clip) for clip in clips]
+    return np.array([one.count(fault) / max(len(one), 1) for one in each])
+
+
+def mixture_weights(shares: Mapping[str, float], clips: Sequence[str]) -> NDArray[np.float64]:
+    """Return (n,) weights of clips that give each fault its share, however many clips it has.
+
+    Clips without a fault have the weight 1; the others have the mean 1.
+
+    >>> shares = {"leak": 0.75, "impacts": 0.25}
+    >>> mixture_weights(shares, ["leak", "impacts", "impacts", ""]).tolist()
+    [2.25, 0.375, 0.375, 1.0]
+    """
+    named = np.array([bool(clip) for clip in clips])
+    weights = np.zeros(len(clips))
+    for fault, share in shares.items():
+        of_fault = weights_of_fault(fault, clips)
+        weights += share * of_fault / of_fault.sum()
+    return np.where(named, weights * named.sum(), 1.0)
+
 
 def fault_shares(
     of_faults: ArrayLike,
     of_anomalies: ArrayLike,
-    types: Sequence[str],
-    left_out: str | None = None,
+    types: Sequence[Hashable],
     ridge: float = 1.0,
 ) -> NDArray[np.float64]:
     """Return the shares of faults whose mixture has the curves of real anomalies.
@@ -30,14 +68,13 @@ def fault_shares(
     Args:
         of_faults: (machines, faults, settings) objective on each fault's synthetic clips.
         of_anomalies: (machines, settings) the same on real anomalies.
-        types: Type of each machine.
-        left_out: Machines of this type are not used: that of the machine the shares are for.
+        types: Type of each machine; those of one type count as one.
         ridge: Pull towards equal shares: at 1, as strong as the evidence of all machines together
             if faults' curves were uncorrelated. 0 is none.
 
     Returns:
-        (faults,) shares of 0 or more, of sum 1; equal ones where no machine is left, or no fault is
-        like the anomalies.
+        (faults,) shares of 0 or more, of sum 1; equal ones where there is no machine, or no fault
+        is like the anomalies.
 
     Raises:
         ValueError: Shapes do not fit, values are not finite, or ``ridge`` is negative.
@@ -46,8 +83,6 @@ def fault_shares(
     >>> shares = fault_shares([[impacts, leak]], [[0.8, 0.7, 0.6]], ["pump"], ridge=0.01)
     >>> [round(float(share), 2) for share in shares]
     [0.75, 0.25]
-    >>> fault_shares([[impacts, leak]], [[0.8, 0.7, 0.6]], ["pump"], left_out="pump").tolist()
-    [0.5, 0.5]
     """
     faults, anomalies = np.asarray(of_faults, float), np.asarray(of_anomalies, float)
     if faults.ndim != 3 or anomalies.shape != (faults.shape[0], faults.shape[2]):
@@ -62,12 +97,13 @@ def fault_shares(
     if not ridge >= 0:
         raise ValueError(f"ridge: expected 0 or more, found {ridge}")
     equal = np.full(faults.shape[1], 1 / faults.shape[1])
-    used = np.array([one != left_out for one in types], dtype=bool)
-    columns = _shape(faults[used]).swapaxes(1, 2).reshape(-1, len(equal))
+    counts = np.array([[types.count(one)] for one in types], dtype=float).reshape(-1, 1)
+    columns = (_shape(faults) / np.sqrt(counts)[..., None]).swapaxes(1, 2).reshape(-1, len(equal))
     # In proportion to the curves, so that it does not depend on their scale or number.
     pull = np.sqrt(ridge * np.square(columns).sum() / len(equal))
     rows = np.concatenate([columns, pull * np.eye(len(equal))])
-    shares, _ = nnls(rows, np.concatenate([_shape(anomalies[used]).ravel(), pull * equal]))
+    values = np.concatenate([(_shape(anomalies) / np.sqrt(counts)).ravel(), pull * equal])
+    shares, _ = nnls(rows, values)
     return shares / shares.sum() if shares.any() else equal
 
 

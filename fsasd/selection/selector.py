@@ -80,6 +80,7 @@ class Contribution:
         gain: What it expects of the chosen setting, times its weight.
         best: The setting that it alone would choose; empty where it says nothing.
         origins: Reference machine and section to its share in it.
+        details: What else there is to say of it.
         reason: Why it says nothing; empty where it does.
     """
 
@@ -87,6 +88,7 @@ class Contribution:
     gain: float
     best: str
     origins: Mapping[str, float]
+    details: str
     reason: str
 
 
@@ -306,6 +308,7 @@ class Selector:
         *,
         groups: ArrayLike | None = None,
         weights: ArrayLike | None = None,
+        resampled: bool = True,
     ) -> NDArray[np.float64]:
         """Return the objective of every setting on scored clips.
 
@@ -313,15 +316,18 @@ class Selector:
             clips: Of both labels.
             groups: (n,) equal for clips that are resampled together.
             weights: (n,) of the clips; those of their rungs come to them (``rung_weights``).
+            resampled: Whether on resamples, too.
 
         Returns:
-            (settings, 1 + resamples): as observed, then on each resample.
+            (settings, 1 + resamples): as observed, then on each resample; or (settings, 1).
         """
         domains = known_domains(clips.domains)
         weights = np.ones(len(clips.labels)) if weights is None else np.asarray(weights)
         weights = weights * self.rung_weights(clips, weights)
-        drawn = self._drawn(clips.labels, domains, groups)
-        counts = np.vstack([weights, drawn * weights])
+        counts = weights[None]
+        if resampled:
+            drawn = self._drawn(clips.labels, domains, groups)
+            counts = np.vstack([counts, drawn * weights])
         areas = resampled_areas(clips.labels, domains, clips.scores, counts)
         return OBJECTIVES[self.objective](areas)
 
@@ -342,7 +348,9 @@ class Selector:
             counts = (of_rung * weights)[None]
             return resampled_areas(clips.labels, None, clips.scores, counts).auc[:, 0]
 
-        return rung_weights(clips.strengths, clips.labels, auc_of)
+        # A rung none of whose clips count is none.
+        strengths = np.where(weights > 0, clips.strengths, np.nan)
+        return rung_weights(strengths, clips.labels, auc_of)
 
     def _drawn(
         self, labels: NDArray, domains: ArrayLike | None, groups: ArrayLike | None

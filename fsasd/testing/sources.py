@@ -128,5 +128,11 @@ def _clips(rng: np.random.Generator, donors: Sequence[str], each: int = 6) -> Sc
     strengths = np.where(labels == 1, rng.integers(1, 4, len(labels)) / 3, np.nan)
     names = np.repeat(list(donors), 2 * each).tolist()
     return ScoredClips(
-        scores, labels, [None] * len(labels), np.arange(len(labels)), strengths, names
+        scores,
+        labels,
+        [None] * len(labels),
+        np.arange(len(labels)),
+        strengths,
+        names,
+        np.where(labels == 1, np.resize(["impacts", "leak"], len(labels)), "").tolist(),
     )

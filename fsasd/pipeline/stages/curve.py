@@ -41,7 +41,7 @@ class Curve(Stage):
             ``transfer`` likewise, and the detector's trainings.
     """
 
-    name, version = "curve", 3
+    name, version = "curve", 4
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from fsasd.selection.evidence import Curve, Evidence, ScoredClips
 from fsasd.selection.profile import Profile
 
 
-class Objectives(Protocol):
+class Objectives(Hashable, Protocol):
     """What measures settings on scored clips: a ``Selector``."""
 
     def objectives(
@@ -24,6 +24,7 @@ class Objectives(Protocol):
         *,
         groups: ArrayLike | None = None,
         weights: ArrayLike | None = None,
+        resampled: bool = True,
     ) -> NDArray[np.float64]:
         """Return (settings, 1 + resamples) objectives: as observed, then on each resample."""
 
@@ -88,12 +89,14 @@ class Estimate:
             (clips, or reference machines) would lead.
         origins: Reference machine and section (``str`` of a ``SectionId``) to its share in it;
             empty where it is from the section alone.
+        details: What else there is to say of it, in words.
         reason: Why the source says nothing; empty where it does. Then the gains are 0.
     """
 
     gains: NDArray[np.float64]
     error: NDArray[np.float64]
     origins: Mapping[str, float] = field(default_factory=dict)
+    details: str = ""
     reason: str = ""
 
     @classmethod
@@ -102,6 +105,7 @@ class Estimate:
         objectives: NDArray[np.float64],
         default: int,
         origins: Mapping[str, float] | None = None,
+        details: str = "",
     ) -> Self:
         """Return the gains of ``Objectives.objectives``, with their bootstrap error.
 
@@ -109,9 +113,10 @@ class Estimate:
             objectives: (settings, 1 + resamples).
             default: Row of the default setting.
             origins: As in ``Estimate``.
+            details: As in ``Estimate``.
         """
         gains = objectives - objectives[default]
-        return cls(gains[:, 0], gains[:, 1:].std(axis=1), origins or {})
+        return cls(gains[:, 0], gains[:, 1:].std(axis=1), origins or {}, details)
 
     @classmethod
     def nothing(cls, case: Case, reason: str) -> Self:
