@@ -9,6 +9,8 @@ clips within them.
         --types NoisyValve=valve NoisyPump=pump NoisySlider=slider \
         --sites NoisyValve=a NoisyPump=a NoisySlider=a valve=b pump=b slider=b fan=b
 
+    python -m benchmarks.choice --factory --seeds 0 1 2
+
 Machines with fewer than ``--fewest`` normal training clips are left out.
 """
 
@@ -34,14 +36,18 @@ from fsasd.pipeline.stages.rule import cases
 from fsasd.report.formatting import points
 from fsasd.selection.cases import choose_all
 from fsasd.selection.choice import real_curve
-from fsasd.selection.combination import Combination
-from fsasd.selection.selector import Selection, Selector
+from fsasd.selection.selector import Expectation, Selection, Selector
 from fsasd.selection.settings import row_of, title
 from fsasd.selection.sources.base import Case
 from fsasd.selection.validation import over_types, validation_clips
 from fsasd.store.store import Store
 
 ALL = "[synthetic,references,transfer,normals,prior]"
+
+FIRST_FACTORY = 300
+"""Seed of the factory of the first seed."""
+
+DEFAULT = "synthetic, references, prior: the default"
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ RULES = {
     "transfer alone": Rule(["transfer"]),
     "normals alone": Rule(["normals"]),
     "references, prior": Rule(["references", "prior"]),
-    "synthetic, references, prior: the default": Rule(["synthetic", "references", "prior"]),
+    DEFAULT: Rule(["synthetic", "references", "prior"]),
     "all sources": Rule(["synthetic", "references", "transfer", "normals", "prior"]),
 }
 
@@ -75,59 +81,121 @@ RULES = {
 def main() -> None:
     """Print a table of the rules, and what the default chose for each machine."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("roots", nargs="+", type=Path, help="in the layout of DCASE Task 2")
+    parser.add_argument("roots", nargs="*", type=Path, help="in the layout of DCASE Task 2")
+    parser.add_argument("--factory", action="store_true", help="data=factory_large instead")
     parser.add_argument("--types", nargs="*", default=[], help="MACHINE=TYPE")
     parser.add_argument("--sites", nargs="*", default=[], help="MACHINE=SITE")
     parser.add_argument("--fewest", type=int, default=10)
     parser.add_argument("--detector", default="twfr_gmm")
     parser.add_argument("--generator", default="transforms")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out", type=Path, default=Path("outputs/choice"))
     parser.add_argument("--set", nargs="*", default=[], help="of fsasd's configuration")
     options = parser.parse_args()
+    if options.factory == bool(options.roots):
+        parser.error("expected folders of recordings, or --factory")
     logging.disable(logging.INFO)
-    known, selector = evidence(options)
-    combination = selector.combination
-    for without_site in (True, False):
-        left_out = "type and site" if without_site else "type"
-        print(f"\nleft out: {left_out}; {len(known)} machines, detector={options.detector}, "
-              f"generator={options.generator}, seed {options.seed}\n")  # fmt: skip
-        print("| setting | gain over the default, points | machines better, worse | worst |")
-        print("|---|---|---|---|")
-        for baseline in selector.baselines:
-            rows = [row_of(baseline, case.real.settings) for case in known]
-            print(line(title(baseline), known, rows), flush=True)
+    worlds = [evidence(options, seed) for seed in options.seeds]
+    print(f"{len(worlds[0].known)} machines, detector={options.detector}, "
+          f"generator={options.generator}, seeds {', '.join(map(str, options.seeds))}")  # fmt: skip
+    sites = any(case.site for world in worlds for case in world.known)
+    for without_site in (True, False) if sites else (True,):
+        print(f"\nleft out: {'type and site' if sites and without_site else 'type'}\n")
+        print("| setting | gain over the default, points | better, worse | worst | sure, worst |")
+        print("|---|---|---|---|---|")
+        for row, baseline in enumerate(worlds[0].selector.baselines):
+            print(line(title(baseline), worlds, [world.baseline(row) for world in worlds]))
         for name, rule in RULES.items():
-            chosen = choices(known, selector, rule, combination, without_site)
-            print(line(name, known, chosen), flush=True)
-        print(line("oracle", known, [case.real.best for case in known]), flush=True)
-    default = RULES["synthetic, references, prior: the default"]
-    print("\n| machine | chosen | gain | best | its gain |\n|---|---|---|---|---|")
-    for case, row in zip(known, choices(known, selector, default, combination, True), strict=True):
-        best, settings = case.real.best, case.real.settings
-        print(f"| {case.section.machine} | {title(settings[row])} | {points(case.gains[row])} "
-              f"| {title(settings[best])} | {points(case.gains[best])} |")  # fmt: skip
+            print(line(name, worlds, [world.choices(rule, without_site) for world in worlds]),
+                  flush=True)  # fmt: skip
+        print(line("oracle", worlds, [world.oracle() for world in worlds]))
+    print("\n| seed | machine | chosen | expected | gain | best | its gain |")
+    print("|---|---|---|---|---|---|---|")
+    for seed, world in zip(options.seeds, worlds, strict=True):
+        for case, choice in zip(world.known, world.choices(RULES[DEFAULT], True), strict=True):
+            best, settings = case.real.best, case.real.settings
+            print(f"| {seed} | {case.section.machine} | {title(settings[choice.row])} "
+                  f"| {choice.expected} | {points(case.gains[choice.row])} "
+                  f"| {title(settings[best])} | {points(case.gains[best])} |")  # fmt: skip
 
 
-def evidence(options: argparse.Namespace) -> tuple[list[Case], Selector]:
+@dataclass(frozen=True)
+class Choice:
+    """The setting of one machine.
+
+    Attributes:
+        row: Among the settings.
+        expectation: What it is expected to gain, if that was asked.
+    """
+
+    row: int
+    expectation: Expectation | None = None
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the interval of the expected gain is above 0."""
+        return self.expectation is not None and self.expectation.is_sure
+
+    @property
+    def expected(self) -> str:
+        """The expected gain with its interval."""
+        one = self.expectation
+        if one is None or np.isnan(one.gain):
+            return ""
+        return f"{points(one.gain)} ({points(one.low)} to {points(one.high)})"
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """What is known of all machines with one seed.
+
+    Attributes:
+        known: The machines, each with the curve of its real anomalies.
+        selector: Of the default rule.
+    """
+
+    known: Sequence[Case]
+    selector: Selector
+
+    def baseline(self, row: int) -> list[Choice]:
+        """One setting for all."""
+        setting = self.selector.baselines[row]
+        return [Choice(row_of(setting, case.real.settings)) for case in self.known]
+
+    def oracle(self) -> list[Choice]:
+        """The best setting in hindsight."""
+        return [Choice(case.real.best) for case in self.known]
+
+    def choices(self, rule: Rule, without_site: bool) -> list[Choice]:
+        """What a rule chooses for each machine."""
+        arguments = {
+            "grid": self.selector.grids,
+            "sources": {name: self.selector.sources[name] for name in rule.sources},
+            "combination": self.selector.combination,
+            **(rule.settings or {}),
+        }
+        other = Selector(**arguments)
+        # What was measured is the same, but for what the gap is asked for.
+        some = [_measured_for(case, other) for case in self.known]
+        chosen: Mapping[object, Selection] = choose_all(some, other, leave_site_out=without_site)
+        choices = []
+        for case in self.known:
+            selection = chosen[case.section]
+            row = row_of(selection.setting, case.real.settings)
+            assert row is not None
+            choices.append(Choice(row, selection.expectation))
+        return choices
+
+
+def evidence(options: argparse.Namespace, seed: int) -> World:
     """Build the curves of all machines, and return what is known of each."""
-    normals = Counter(
-        clip.machine
-        for root in options.roots
-        for clip in read_clips(root)
-        if (clip.split, clip.label) == ("train", "normal")
-    )
-    machines = [name for name, count in normals.items() if count >= options.fewest]
-    roots = ",".join(str(root.resolve()) for root in options.roots)
-    resolvers.register()
     overrides = [
         "selection=combined", f"selection/sources={ALL}", f"generator={options.generator}",
-        f"detector={options.detector}", f"seed={options.seed}", "synthesis.references=true",
-        "data=dcase", f"data.root=[{roots}]", f"data.machines=[{','.join(machines)}]",
-        f"data.targets=[{machines[0]}]", f"data.references=[{','.join(machines[1:])}]",
-        f"data.types={_mapping(options.types)}", f"data.sites={_mapping(options.sites)}",
+        f"detector={options.detector}", f"seed={seed}", "synthesis.references=true",
+        *(_factory(seed) if options.factory else _recordings(options)),
         f"store={options.out / 'store'}", "trainer.enable_progress_bar=false", *options.set,
     ]  # fmt: skip
+    resolvers.register()
     with initialize_config_module("fsasd.conf", version_base="1.3"):
         cfg = compose("config", overrides)
     run = configure.experiment(cfg)
@@ -136,44 +204,48 @@ def evidence(options: argparse.Namespace) -> tuple[list[Case], Selector]:
     )
     with Presence(options.out) as commands:
         outcome = build(run, asked, Lookup(Store(cfg.store)), commands, unreadable)
-    return [_labelled(run, case) for case in cases(run, outcome.of("curve"))], run.selector
+    known = [_labelled(run, case) for case in cases(run, outcome.of("curve"))]
+    return World(known, run.selector)
 
 
-def choices(
-    known: Sequence[Case],
-    selector: Selector,
-    rule: Rule,
-    combination: Combination,
-    without_site: bool,
-) -> list[int]:
-    """Return the row of the setting that a rule chooses for each machine."""
-    sources = {name: selector.sources[name] for name in rule.sources}
-    arguments = {
-        "grid": selector.grids, "baselines": selector.baselines, "sources": sources,
-        "combination": combination, **(rule.settings or {}),
-    }  # fmt: skip
-    other = Selector(**arguments)
-    # What was measured is the same, but for what the gap is asked for.
-    some = [_measured_for(case, other) for case in known]
-    chosen: Mapping[object, Selection] = choose_all(some, other, leave_site_out=without_site)
-    rows = [row_of(chosen[case.section].setting, case.real.settings) for case in known]
-    assert None not in rows
-    return rows
+def _factory(seed: int) -> list[str]:
+    # No factory that its halls and faults were set by, nor that of the demo.
+    return ["data=factory_large", f"data.factory.seed={FIRST_FACTORY + seed}"]
 
 
-def line(name: str, known: Sequence[Case], rows: Sequence[int]) -> str:
+def _recordings(options: argparse.Namespace) -> list[str]:
+    normals = Counter(
+        clip.machine
+        for root in options.roots
+        for clip in read_clips(root)
+        if (clip.split, clip.label) == ("train", "normal")
+    )
+    machines = [name for name, count in normals.items() if count >= options.fewest]
+    roots = ",".join(str(root.resolve()) for root in options.roots)
+    return [
+        "data=dcase", f"data.root=[{roots}]", f"data.machines=[{','.join(machines)}]",
+        f"data.targets=[{machines[0]}]", f"data.references=[{','.join(machines[1:])}]",
+        f"data.types={_mapping(options.types)}", f"data.sites={_mapping(options.sites)}",
+    ]  # fmt: skip
+
+
+def line(name: str, worlds: Sequence[World], chosen: Sequence[Sequence[Choice]]) -> str:
     """Return a rule's row: its mean gain with an interval over types, and what it did to whom."""
-    values = []
-    for case, row in zip(known, rows, strict=True):
-        default = case.synthetic.candidates.default
-        resampled = case.real.resampled[row] - case.real.resampled[default]
-        values.append(np.concatenate([[case.gains[row]], resampled])[None])
-    mean = over_types(values, [case.type for case in known])[0]
+    values, types, sure = [], [], []
+    for world, choices in zip(worlds, chosen, strict=True):
+        for case, choice in zip(world.known, choices, strict=True):
+            default = case.synthetic.candidates.default
+            resampled = case.real.resampled[choice.row] - case.real.resampled[default]
+            values.append(np.concatenate([[case.gains[choice.row]], resampled])[None])
+            types.append(case.type)
+            sure += [values[-1][0, 0]] if choice.is_sure else []
+    mean = over_types(values, types)[0]
     low, high = np.quantile(mean[1:], [0.025, 0.975])
     gains = np.array([one[0, 0] for one in values])
+    worst_sure = f"{len(sure)}, {points(min(sure))}" if sure else "0"
     return (
         f"| {name} | {points(mean[0])} ({points(low)} to {points(high)}) "
-        f"| {(gains > 0).sum()}, {(gains < 0).sum()} | {points(gains.min())} |"
+        f"| {(gains > 0).sum()}, {(gains < 0).sum()} | {points(gains.min())} | {worst_sure} |"
     )
 
 
