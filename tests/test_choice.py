@@ -18,8 +18,9 @@ from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.thuee import THUEE
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.generation.gap import Gap
-from fsasd.selection.choice import Evidence, choose, in_hindsight, measure
+from fsasd.selection.choice import choose, in_hindsight, measure
 from fsasd.selection.crossfit import calibrated, crossfit
+from fsasd.selection.evidence import FORMAT, Evidence
 from fsasd.selection.selector import Selector
 from fsasd.selection.significance import MIN_CLIPS_FOR_GAP, WIDE_GAP
 
@@ -510,8 +511,8 @@ def test_evidence_that_was_measured_for_another_selector_is_refused(train, test_
 def test_evidence_of_another_format_is_refused(train, test_clips, tmp_path):
     measure(KNN(), GRID, train, test_clips).save(tmp_path)
     path = tmp_path / "evidence.json"
-    path.write_text(path.read_text().replace('"format": 3', '"format": 0'))
-    with pytest.raises(ValueError, match=r"evidence.json: expected format 3, found 0"):
+    path.write_text(path.read_text().replace(f'"format": {FORMAT}', '"format": 0'))
+    with pytest.raises(ValueError, match=rf"evidence.json: expected format {FORMAT}, found 0"):
         Evidence.load(tmp_path)
 
 
