@@ -12,14 +12,13 @@ from scipy import stats
 from fsasd.data.clips import Clips
 from fsasd.data.content import content_hash
 from fsasd.data.metadata import Clip
-from fsasd.detectors.base import Detector, TooFewClipsError
+from fsasd.detectors.base import Detector
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.thuee import THUEE
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.generation.gap import Gap
 from fsasd.selection.choice import choose, in_hindsight, measure
-from fsasd.selection.crossfit import calibrated, crossfit
 from fsasd.selection.evidence import FORMAT, Evidence
 from fsasd.selection.selector import Selector
 from fsasd.selection.significance import MIN_CLIPS_FOR_GAP, WIDE_GAP
@@ -92,34 +91,11 @@ def copies(clips, label="normal", *, named):
 # Clips that are derived from training clips
 
 
-def test_every_clip_is_scored_by_a_fit_without_it(train):
-    held_out, generated = crossfit(KNN(), [{"k": 1}, {"k": 2}], train, copies(train, named=True))
-    assert held_out.shape == (2, len(train))
-    assert (held_out > 0.1).all()
-    np.testing.assert_allclose(generated, held_out)
-    # A nearest neighbour that knows the clip finds itself.
-    np.testing.assert_allclose(KNN().fit(train).score(train), 0, atol=1e-5)
-
-
-def test_a_copy_that_does_not_name_its_source_is_fitted_on_by_most_folds(train):
-    _, generated = crossfit(KNN(), [{"k": 1}], train, copies(train, named=False))
-    assert 0 < np.mean(generated > 0.1) < 0.5
-
-
 def test_a_source_that_is_no_training_clip_is_an_error_that_names_it(train, test_clips):
     unknown = Clips([replace(test_clips[0], source="ab12")], train.cache)
     message = f"{test_clips[0].path}: expected its source among the 16 .* found none with .* ab12"
     with pytest.raises(ValueError, match=message):
-        crossfit(KNN(), [{}], train, unknown)
-    with pytest.raises(ValueError, match=message):
         measure(KNN(), Selector({"k": [1, 2]}), train, unknown)
-
-
-def test_cross_fitting_keeps_to_few_clips(train):
-    held_out, _ = crossfit(KNN(), [{}], train[:3], train[[]])
-    assert held_out.shape == (1, 3)
-    with pytest.raises(TooFewClipsError, match="cross-fitting needs 2 clips at least, found 1"):
-        crossfit(KNN(), [{}], train[:1], train[[]])
 
 
 @pytest.fixture(scope="module")
@@ -296,22 +272,7 @@ def test_without_a_gap_calibration_changes_nothing():
     np.testing.assert_allclose(plain.curve["auc"], calibrated_.curve["auc"], atol=1e-9)
 
 
-def test_calibration_does_not_depend_on_the_scale():
-    rng = np.random.default_rng(0)
-    held_out, generated = rng.normal(size=(3, 10)), rng.normal(size=(3, 8)) + 5
-    labels = np.repeat([0, 1], 4)
-    scores, relabelled = calibrated(held_out, generated, labels)
-    scaled, _ = calibrated(2 * held_out - 7, 2 * generated - 7, labels)
-    np.testing.assert_allclose(scaled, 2 * scores - 7)
-    assert relabelled.tolist() == [0] * 10 + [1] * 4
-
-
 # Clips that were cut from one recording
-
-
-def test_copies_of_a_clip_are_held_out_together(train):
-    held_out, _ = crossfit(KNN(), [{}], Clips([*train, *train], train.cache), train[[]])
-    assert (held_out > 0.1).all()
 
 
 @pytest.mark.parametrize(("recordings", "chosen"), [(13, 1), (12, 0)])

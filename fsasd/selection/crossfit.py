@@ -33,7 +33,7 @@ def crossfit(
         train: Real normal clips: divided into folds, each scored by a fit on the others. Clips of
             one recording are in one fold.
         synthetic: Clips that are not fitted on. One that was made of a training clip belongs to
-            that clip's fold; the rest are dealt out in turn.
+            that clip's fold; the rest are dealt out in turn, the two clips of a pair together.
         folds: At most so many; one clip per fold where there are fewer.
         seed: Of the shuffle.
 
@@ -54,8 +54,9 @@ def crossfit(
     for number, (_, fold) in enumerate(splits):
         fold_of[fold] = number
     sources = source_rows(train, synthetic)
-    in_turn = np.arange(len(synthetic)) % len(splits)
-    place = np.where(sources == NO_SOURCE, in_turn, fold_of[sources])
+    pairs = recording_groups(clip.pair for clip in synthetic)
+    in_turn = np.arange(len(synthetic)) if pairs is None else pairs
+    place = np.where(sources == NO_SOURCE, in_turn % len(splits), fold_of[sources])
     held_out = np.empty((len(settings), len(train)))
     scored = np.empty((len(settings), len(synthetic)))
     for number, (rest, fold) in enumerate(splits):
