@@ -80,8 +80,23 @@ class Generator(L.LightningModule, abc.ABC):
         return contextlib.nullcontext()
 
 
+def read_source(prompt: Prompt, channel: int | str | None = None) -> np.ndarray:
+    """Read the recording that a derived clip is made of, as (samples,) float32.
+
+    Args:
+        prompt: Of the clip.
+        channel: What to take of recordings with several channels (see ``recording.read``).
+
+    Raises:
+        ValueError: The prompt has no source.
+    """
+    if prompt.source is None:
+        raise ValueError(f"{prompt.wav}: expected a prompt with a source to derive a clip from")
+    return read(path_of(prompt.source), channel=channel)
+
+
 def source_waveform(prompt: Prompt, channel: int | str | None = None) -> np.ndarray:
-    """Return the waveform that a derived clip is made of: its source, normalised.
+    """Return the waveform that a derived clip begins with: its source, normalised.
 
     Args:
         prompt: Of the clip.
@@ -93,7 +108,5 @@ def source_waveform(prompt: Prompt, channel: int | str | None = None) -> np.ndar
     Raises:
         ValueError: The prompt has no source.
     """
-    if prompt.source is None:
-        raise ValueError(f"{prompt.wav}: expected a prompt with a source to derive a clip from")
-    waveform = read(path_of(prompt.source), channel=channel)
+    waveform = read_source(prompt, channel)
     return waveform[: round(prompt.seconds * SAMPLE_RATE)] * np.float32(prompt.gain)

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from fsasd.data.audio_files import path_of
-from fsasd.data.recording import read
+from fsasd.generation.base import read_source
 from fsasd.generation.ladder import in_turn
 from fsasd.generation.latents import AUDIOLDM_MEL, encode, normalise
 from fsasd.generation.prompts import Prompt
@@ -52,9 +51,7 @@ def source_latent(
     Raises:
         ValueError: The prompt has no source.
     """
-    if prompt.source is None:
-        raise ValueError(f"{prompt.wav}: expected a prompt with a source to edit, found none")
-    waveform, _ = normalise(read(path_of(prompt.source), channel=channel))
+    waveform, _ = normalise(read_source(prompt, channel))
     if len(waveform) < samples:
         waveform = np.pad(waveform, (0, samples - len(waveform)), mode="wrap")
     mean, _ = encode(vae, AUDIOLDM_MEL(waveform[:samples]).T).chunk(2)
