@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -422,13 +423,14 @@ def test_every_machine_stands_in_a_hall():
     assert {machine.hall for machine in MACHINES.values()} == set(HALLS)
 
 
-def test_the_plant_is_louder_than_the_workshop_and_that_than_the_laboratory():
+def test_the_plant_is_twice_as_loud_as_the_workshop_and_that_as_the_laboratory():
+    """By 6 dB; of twenty other draws of five seeds the closest are 2.7 and 3.0 times as loud."""
     median = {
         name: np.median([hall_noise(hall, 1.0, seed).std() for seed in range(5)])
         for name, hall in HALLS.items()
     }
-    assert median["plant"] > 1.5 * median["workshop"]
-    assert median["workshop"] > 1.5 * median["laboratory"] / 2
+    assert median["plant"] > 2 * median["workshop"]
+    assert median["workshop"] > 2 * median["laboratory"]
 
 
 @pytest.mark.parametrize("event", ["hammering", "vehicles", "voices"])
@@ -488,7 +490,12 @@ def test_a_fault_grows_with_its_severity_from_the_normal_sound(machine, fault):
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_faults_are_hard_to_hear_at_severity_a_tenth_and_easy_at_one(machine):
-    """In log-mel's mean or maximum over time, over its spread among normal clips, in the target."""
+    """In log-mel's mean or maximum over time, over its spread among normal clips, in the target.
+
+    In nine of ten bands a mild fault changes a clip by less than half of what two normal clips
+    differ by: a quarter at most, of four seeds. At severity 0.4, faults of a quarter of the
+    machines exceed the half.
+    """
     attributes = MACHINES[machine].operating_point("target", 1)
 
     def heard(condition, seed=0):
@@ -498,14 +505,17 @@ def test_faults_are_hard_to_hear_at_severity_a_tenth_and_easy_at_one(machine):
         return np.concatenate([mel.mean(axis=1), mel.max(axis=1)])
 
     normal = np.array([heard("normal", seed) for seed in range(8)])
+    spread = normal.std(axis=0)
+    pairs = [np.abs(one - other) / spread for one, other in combinations(normal, 2)]
+    apart = np.median(np.quantile(pairs, 0.9, axis=1))
     for fault in MACHINES[machine].faults:
         change = [
-            np.abs(heard(Defect(fault, severity)) - normal[0]) / normal.std(axis=0)
+            np.abs(heard(Defect(fault, severity)) - normal[0]) / spread
             for severity in (0.1, 0.4, 1.0)
         ]
         mild, half, grave = np.quantile(change, 0.9, axis=1)
         assert mild < half < grave, fault
-        assert mild < 0.6, fault
+        assert mild < apart / 2, fault
         assert change[-1].max() > 1, fault
 
 
