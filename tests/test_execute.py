@@ -155,6 +155,30 @@ def test_a_choice_depends_on_what_is_known_of_the_references(several_sources, tm
     assert first.of("transfer")[fan] == other.of("transfer")[fan]
 
 
+def test_validation_says_what_leaving_the_site_out_costs(experiment, tmp_path):
+    """With the site, a choice is that of machines whose sites nobody knows."""
+    experiment.synthesis = dataclasses.replace(experiment.synthesis, references=True)
+    experiment.selector = Selector(
+        {"k": [1, 2, 4]}, resamples=20, sources={"references": References()}
+    )
+    execute(experiment, tmp_path / "store", tmp_path / "unknown")
+    sites = {"fan": "mill", "valve": "mill"}
+    experiment.data = FirstShotDataModule(experiment.data.clips, sites=sites)
+    execute(experiment, tmp_path / "store", tmp_path / "known")
+    without, table = (
+        pd.read_csv(tmp_path / name / "validation.csv") for name in ("unknown", "known")
+    )
+    assert "gain_with_site" not in without
+    assert table["machine"].tolist() == without["machine"].tolist() == ["fan", "valve", "mean"]
+    # Of two machines of one site, none is left to learn from.
+    assert table["abstain_reason"][:2].str.startswith("there is no evidence").all()
+    assert without["abstain_reason"].isna().all()
+    assert table["chosen_with_site"].tolist() == without["chosen"].tolist()
+    assert table["gain_with_site"].tolist() == pytest.approx(without["gain"].tolist())
+    # The intervals are of the same draws of clips; the types are known to both.
+    assert table["gain_with_site_low"].tolist() == pytest.approx(without["gain_low"].tolist())
+
+
 def test_simulated_recordings_are_kept_as_long_as_the_run_that_used_them(experiment, tmp_path):
     recordings = {"references": ["fan"], "targets": ["pump"], "seconds": 0.5, "train_clips": 4,
                   "target_domain_clips": 1, "test_clips": 2}  # fmt: skip

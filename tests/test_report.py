@@ -28,6 +28,7 @@ from fsasd.report.headline import headline
 from fsasd.report.objective import objective
 from fsasd.report.page import write_report
 from fsasd.report.results import Results, is_path, mark_submission
+from fsasd.report.validation import verdict_of_choices
 
 MACHINES = ("bearing", "pump")
 GRID = np.linspace(0, 1.1, 12).round(2)
@@ -652,6 +653,27 @@ def test_validation_on_reference_machines_is_shown(validated, capsys, undrawn):
     assert "mean +1.0 +1.0 to +1.0 +1.0 +0.25" in lines
 
 
+def test_gains_with_the_site_are_shown_where_it_was_left_out(validated, capsys, undrawn):
+    words = "With its type alone left out, the mean gain is +2.0 points"
+    assert "its site" not in _page(validated).text
+    console(validated)
+    assert words not in capsys.readouterr().out
+    _edit(
+        validated / "validation.csv",
+        lambda rows: rows.assign(chosen_with_site="r=0.7", gain_with_site=0.02,
+                                 gain_with_site_low=-0.03, gain_with_site_high=0.04),
+    )  # fmt: skip
+    text = _page(validated).text
+    assert f"{words} (95 % interval −3.0 to +4.0)" in text
+    assert "Setting with its site Gain with its site 95 % interval Regret" in text
+    assert (
+        "bearing generator trained on its anomalies 00 r=0.9 r=0.5 +1.0 +1.0 to +1.0 r=0.7" in text
+    )
+    assert text.count("r=0.7 +2.0 −3.0 to +4.0") == 2
+    console(validated)
+    assert words in capsys.readouterr().out
+
+
 def test_abstentions_on_reference_machines_are_shown_with_their_reasons(validated, undrawn):
     _edit(
         validated / "validation.csv",
@@ -669,14 +691,14 @@ def test_the_verdict_on_reference_machines_has_four_outcomes():
     table = pd.DataFrame([{"machine": "fan"}, {**row, "gain_high": -0.01}])
     table["abstain_reason"] = None
     assert "On 1 reference machine, the choice of settings did harm: −2.0" in (
-        page.validation_verdict(table)
+        verdict_of_choices(table)
     )
     table = pd.DataFrame([{"machine": "fan"}, {**row, "gain_high": 0.01}])
     table["abstain_reason"] = None
-    assert "made no significant difference" in page.validation_verdict(table)
-    assert "oracle" not in page.validation_verdict(table)
+    assert "made no significant difference" in verdict_of_choices(table)
+    assert "oracle" not in verdict_of_choices(table)
     table["abstain_reason"] = ["too few clips", None]
-    assert "the default setting was kept everywhere" in page.validation_verdict(table)
+    assert "the default setting was kept everywhere" in verdict_of_choices(table)
 
 
 def test_curves_without_objectives_are_not_drawn(validated, undrawn):

@@ -276,6 +276,38 @@ def test_the_summary_says_what_was_chosen_and_what_it_was_worth(validated, tmp_p
     }  # fmt: skip
 
 
+def test_choices_with_the_site_are_columns_and_no_machines(validated, tmp_path):
+    """Of a machine, and in the mean: here each gets the oracle's setting."""
+    known = {
+        key: replace(section, with_site=_in_hindsight(section))
+        for key, section in validated.items()
+    }
+    write_validation(tmp_path / "both", known)
+    write_validation(tmp_path / "one", validated)
+    both, one = (pd.read_csv(tmp_path / name / "validation.csv") for name in ("both", "one"))
+    columns = [f"{name}_with_site{end}" for name, end in
+               [("chosen", ""), *[("gain", end) for end in ("", "_low", "_high")]]]  # fmt: skip
+    assert [name for name in both if name not in one] == columns
+    pd.testing.assert_frame_equal(both[one.columns], one)
+    assert both["chosen_with_site"].tolist()[:2] == both["oracle"].tolist()[:2]
+    np.testing.assert_allclose(both["gain_with_site"], both["gain"] + both["regret"])
+    assert (both["gain_with_site_low"] <= both["gain_with_site"]).all()
+    compared = pd.read_csv(tmp_path / "both/validation/comparison.csv")
+    assert (compared["setting"] == "with_site").sum() == 3
+
+
+def _in_hindsight(section):
+    """The section, had the oracle chosen."""
+    hindsight, oracle = section.hindsight, section.hindsight.real
+    scores = hindsight.scores[hindsight.scores["setting"] != "synthetic"]
+    used = scores[scores["setting"] == "oracle"].assign(setting="synthetic")
+    return replace(
+        section,
+        selection=replace(section.selection, setting=oracle.settings[oracle.best]),
+        hindsight=replace(hindsight, scores=pd.concat([scores, used])),
+    )
+
+
 def test_a_machine_without_synthetic_clips_is_listed_with_its_reason(fan, selector, tmp_path):
     section = validate(TWFRGMM(), selector, fan, fan[[]], strict=True)
     write_validation(tmp_path, {FAN: section})

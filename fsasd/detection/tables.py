@@ -122,10 +122,7 @@ def write_validation(
     inner = folder / "validation"
     write_selections(inner, ((key, v.selection, v.hindsight) for key, v in validated.items()))
     scores = pd.concat(
-        [
-            _titled(key, v.hindsight.scores).assign(type=v.type, site=v.site)
-            for key, v in validated.items()
-        ]
+        [_titled(key, v.scores).assign(type=v.type, site=v.site) for key, v in validated.items()]
     )
     compared = compare(scores, objective)
     compared.to_csv(inner / "comparison.csv", index=False)

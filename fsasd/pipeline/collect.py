@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -24,9 +25,11 @@ from fsasd.pipeline.outcome import Outcome
 from fsasd.pipeline.run_folder import note
 from fsasd.pipeline.stages.curve import evidence_of
 from fsasd.pipeline.stages.detect import test_clips
-from fsasd.pipeline.stages.rule import selections
+from fsasd.pipeline.stages.rule import cases, selections
+from fsasd.selection.cases import choose_all
 from fsasd.selection.choice import Hindsight, in_hindsight
 from fsasd.selection.selector import Selection
+from fsasd.selection.sources.base import Case
 from fsasd.selection.validation import ValidatedSection, validation_clips
 from fsasd.store.atomic import replace_folder
 from fsasd.store.provenance import PROVENANCE, Provenance
@@ -52,7 +55,8 @@ def collect(run: Experiment, outcome: Outcome, folder: Path) -> None:
     tables.mkdir()
     collect_synthetic(outcome, folder)
     results, curves = [], outcome.of("curve")
-    chosen = selections(run, curves)
+    known = cases(run, curves)
+    chosen = selections(run, known)
     for section, path in outcome.of("detect").items():
         test = test_clips(run.data, section)
         selection = hindsight = None
@@ -64,7 +68,7 @@ def collect(run: Experiment, outcome: Outcome, folder: Path) -> None:
         results.append(SectionResult(load_scores(path), test, selection, hindsight))
     if results:
         write(tables, results, training_seconds(outcome))
-    collect_validation(run, curves, chosen, tables)
+    collect_validation(run, curves, known, chosen, tables)
     note(folder, [path.name for path in tables.iterdir()])
     for path in tables.iterdir():
         if path.is_dir():
@@ -85,19 +89,25 @@ def judge_choice(
 def collect_validation(
     run: Experiment,
     curves: Mapping[SectionId, Path],
+    known: Sequence[Case],
     chosen: Mapping[SectionId, Selection],
     folder: Path,
 ) -> None:
     """Write what the choice was worth on reference machines, if clips were synthesised of any.
 
     A generator that was trained on anomalies of a machine of the same type knows more of it than of
-    a target: only where it was not is the validation ``strict``.
+    a target: only where it was not is the validation ``strict``. Where several sources choose and
+    sites are known, it is also written what a choice was worth that had machines of the same site
+    among its references.
     """
     if not curves:
         return
     trained_on = run.trained_on_anomalies()
     validated = {}
     references = run.sections("reference") if run.synthesis.references else {}
+    with_site = {}
+    if run.selector.sources and any(section.machine in run.data.sites for section in references):
+        with_site = choose_all(known, run.selector, references, leave_site_out=False)
     for section, clips in references.items():
         usable = validation_clips(clips)
         if usable is None:
@@ -114,11 +124,13 @@ def collect_validation(
             continue
         log_selection(f"reference {section}", selection)
         strict = run.data.types[section.machine] not in trained_on
-        of_machine = {
-            "type": run.data.types[section.machine],
-            "site": run.data.sites.get(section.machine),
-        }
-        validated[section] = ValidatedSection(selection, hindsight, strict, **of_machine)
+        kind, site = run.data.types[section.machine], run.data.sites.get(section.machine)
+        one = ValidatedSection(selection, hindsight, strict, kind, site)
+        if other := with_site.get(section):
+            worth = judge_choice(run, curves[section], other, usable[1])
+            assert worth is not None
+            one = replace(one, with_site=replace(one, selection=other, hindsight=worth))
+        validated[section] = one
     if validated:
         write_validation(folder, validated, run.selector.objective)
 

@@ -16,6 +16,7 @@ from fsasd.report.formatting import UNDEFINED, interval, percent, points, signed
 from fsasd.report.headline import Headline, headline
 from fsasd.report.results import Results, metric_titles, rows_of
 from fsasd.report.tables import readable
+from fsasd.report.validation import gain_with_site
 
 LISTED = 100
 """Sections that are listed one by one; of more, the means."""
@@ -69,6 +70,8 @@ def console(folder: Path) -> None:
         out.print(_settings(compare_settings(results.settings, results.setting_scores)))
     if not results.validation.empty:
         out.print(_validation(results.validation))
+        if text := gain_with_site(results.validation):
+            out.print(text, soft_wrap=True)
     for number, table in results.tables.items():
         out.print(_paper(number, table))
     for row in results.failed.itertuples():

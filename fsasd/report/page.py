@@ -45,6 +45,7 @@ from fsasd.report.results import (
     setting_titles,
 )
 from fsasd.report.tables import readable
+from fsasd.report.validation import gain_with_site, verdict_of_choices
 from fsasd.selection.significance import WIDE_GAP
 
 PER_PAGE = 25
@@ -213,34 +214,6 @@ def verdict(comparison: pd.DataFrame) -> str:
     return f"With the setting that was used, the official score is {score} %: {'; '.join(against)}."
 
 
-def validation_verdict(validation: pd.DataFrame) -> str:
-    """Describe in a sentence what the choice of settings gained on the reference machines.
-
-    Args:
-        validation: ``Results.validation``.
-    """
-    mean = validation[validation["machine"] == "mean"].iloc[0]
-    machines = validation[validation["machine"] != "mean"]
-    low, high = mean["gain_low"], mean["gain_high"]
-    if machines["abstain_reason"].notna().all():
-        outcome = "the default setting was kept everywhere"
-    elif low > 0:
-        outcome = "the choice of settings helped"
-    elif high < 0:
-        outcome = "the choice of settings did harm"
-    else:
-        outcome = "the choice of settings made no significant difference"
-    closed = "" if math.isnan(mean["closed"]) else (
-        f" That is {percent(mean['closed'], 0)} % of the gain of the oracle, the best setting on "
-        "the test labels."
-    )  # fmt: skip
-    return (
-        f"On {count(len(machines), 'reference machine')}, {outcome}: {points(mean['gain'])} points "
-        f"of the objective against the default setting (95 % interval {interval(low, high)})."
-        f"{closed}"
-    )
-
-
 def _environment() -> Environment:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -399,7 +372,8 @@ def _validation(results: Results) -> ValidationPart:
     abstained = results.validation.dropna(subset=["abstain_reason"])
     names = abstained["machine"] + " section " + abstained["section"]
     return ValidationPart(
-        results.validation, validation_verdict(results.validation),
+        results.validation,
+        f"{verdict_of_choices(results.validation)} {gain_with_site(results.validation)}".strip(),
         dict(zip(names, abstained["abstain_reason"], strict=True)), curves,
         _svg(figures.settings_dots(references.settings), "references"),
     )  # fmt: skip

@@ -1,7 +1,9 @@
-"""Leave-one-machine-out validation: what choices on synthetic clips are worth, with intervals.
+"""Leave-one-machine-out validation: what choices of settings are worth, with intervals.
 
-Each reference machine is in turn treated as a target: its setting is chosen on its synthetic clips
-alone, and its real anomalies then say what the choice was worth. They play no part in the choice.
+Each reference machine is in turn treated as a target: its setting is chosen on its synthetic clips,
+and on other machines where several sources choose, and its real anomalies then say what the choice
+was worth. They play no part in the choice, nor do machines of its type and of its site; what is
+gained if those of its site do is said beside it (``WITH_SITE``).
 The generator may have been trained on them: then such a machine is easier than a target will be
 (``strict`` is false). To withhold them from it, too, hold them out:
 ``data.hold_out=[{machine: fan, label: anomaly}]``, one training per machine.
@@ -38,6 +40,9 @@ from fsasd.selection.settings import title
 SECTION = list(SectionId._fields)
 MEAN = "mean"
 
+WITH_SITE = "with_site"
+"""Name of the setting that was chosen with machines of the same site among the references."""
+
 Values = dict[str, NDArray[np.float64]]
 """Metric to (settings, 1 + resamples): as observed, then on each resample."""
 
@@ -52,6 +57,8 @@ class ValidatedSection:
         strict: The generator was not trained on the machine's anomalies.
         type: Of the machine, as far as it is known.
         site: Of the machine, as far as it is known.
+        with_site: The same, chosen with machines of the same site among the references; ``None``
+            where these were not left out.
     """
 
     selection: Selection
@@ -59,6 +66,17 @@ class ValidatedSection:
     strict: bool
     type: str | None = None
     site: str | None = None
+    with_site: ValidatedSection | None = None
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """Scores of the test clips with all settings that are compared (see ``Hindsight``)."""
+        scores = self.hindsight.scores
+        if self.with_site is None:
+            return scores
+        others = self.with_site.hindsight.scores
+        used = others[others["setting"] == "synthetic"]
+        return pd.concat([scores, used.assign(setting=WITH_SITE)], ignore_index=True)
 
 
 def validation_clips(clips: Clips) -> tuple[Clips, Clips] | None:
@@ -191,14 +209,16 @@ def summarise(
 
     Args:
         validated: The sections.
-        compared: What ``compare`` returns of them.
+        compared: What ``compare`` returns of their ``scores``.
         level: Of the intervals.
 
     Returns:
-        One row per machine and section, then their ``mean``.
+        One row per machine and section, then their ``mean``. Of choices that had machines of the
+        same site among the references ``chosen_with_site`` and ``gain_with_site``.
     """
-    used = compared[compared["setting"] == "synthetic"].set_index(SECTION)
-    used = used.drop(columns=["setting", "type", "site"], errors="ignore")
+    used = _of_setting("synthetic", compared)
+    with_site = _of_setting(WITH_SITE, compared)[["gain", "gain_low", "gain_high"]]
+    with_site.columns = [f"gain_{WITH_SITE}{end}" for end in ("", "_low", "_high")]
     rows: list[dict[str, object]] = []
     correlations = []
     for section in validated.values():
@@ -217,12 +237,20 @@ def summarise(
                 **_named(correlations[-1], level),
             }
         )
+        if section.with_site:
+            rows[-1][f"chosen_{WITH_SITE}"] = title(section.with_site.selection.setting)
     known = [row for row, values in enumerate(correlations) if not np.isnan(values[:, 0]).any()]
     types = [section.type or key for key, section in validated.items()]
     means = over_types([correlations[row] for row in known], [types[row] for row in known])
     rows.append({**_named(means, level)})
     table = pd.DataFrame([*validated, (MEAN, "")], columns=SECTION)
-    return table.join(pd.DataFrame(rows)).join(used, on=SECTION)
+    table = table.join(pd.DataFrame(rows)).join(used, on=SECTION)
+    return table.join(with_site, on=SECTION) if len(with_site) else table
+
+
+def _of_setting(name: str, compared: pd.DataFrame) -> pd.DataFrame:
+    rows = compared[compared["setting"] == name].set_index(SECTION)
+    return rows.drop(columns=["setting", "type", "site"], errors="ignore")
 
 
 def _metrics(

@@ -64,27 +64,33 @@ class Rule(Stage):
             for name, stage in self.input_stages()
             if stage.section and name in inputs
         }
+        chosen = selections(self.experiment, cases(self.experiment, curves))
         settings = {
             str(section): described(selection.setting, "setting")
-            for section, selection in selections(self.experiment, curves).items()
+            for section, selection in chosen.items()
         }
         write_text(folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
 
 
-def selections(run: Experiment, curves: Mapping[SectionId, Path]) -> dict[SectionId, Selection]:
+def selections(run: Experiment, known: Sequence[Case]) -> dict[SectionId, Selection]:
     """Choose the setting of every section of a target, and of a reference to be validated.
+
+    Args:
+        run: The experiment.
+        known: What is known of every section (``cases``).
+    """
+    roles = ["target", *(["reference"] if run.synthesis.references else [])]
+    wanted = {section for role in roles for section in run.sections(role)}
+    return choose_all(known, run.selector, wanted)
+
+
+def cases(run: Experiment, curves: Mapping[SectionId, Path]) -> list[Case]:
+    """Return what is known of every section.
 
     Args:
         run: The experiment.
         curves: The artifact of ``Curve`` of every section that has one.
     """
-    roles = ["target", *(["reference"] if run.synthesis.references else [])]
-    wanted = {section for role in roles for section in run.sections(role)}
-    return choose_all(cases(run, curves), run.selector, wanted)
-
-
-def cases(run: Experiment, curves: Mapping[SectionId, Path]) -> list[Case]:
-    """Return what is known of every section: read from the artifacts of ``Curve``."""
     several = bool(run.selector.sources)
     trained_on = run.trained_on_anomalies()
     known = []
