@@ -8,6 +8,7 @@ MODULES = (
     "data",
     "features",
     "simulate",
+    "gap",
     "selection",
     "detection",
     "sections",
