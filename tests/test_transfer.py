@@ -12,6 +12,7 @@ from runs import Run
 
 from fsasd.data.captions import caption
 from fsasd.data.clips import Clips
+from fsasd.data.description import describe_clips
 from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId
 from fsasd.data.recording import SAMPLE_RATE
@@ -221,6 +222,20 @@ def test_labels_of_references_are_in_the_key(plant):
     assert run.keys("synthesise") != [key]
     (transforms,) = plant("generator=transforms").stages("synthesise")
     assert "references" not in transforms.spec()
+
+
+def test_references_that_targets_share_are_described_once(plant, monkeypatch):
+    described = []
+
+    def count(clips, without=()):
+        described.append({clip.machine for clip in clips})
+        return describe_clips(clips, without)
+
+    monkeypatch.setattr("fsasd.pipeline.stages.synthesise.describe_clips", count)
+    run = plant("data.targets=[bearing,valve]", "data.references=[fan]")
+    specs = [stage.spec() for stage in run.stages("synthesise")]
+    assert specs[0]["references"] == specs[1]["references"]
+    assert sorted(map(sorted, described)) == [["bearing"], ["fan"], ["valve"]]
 
 
 def test_a_run_without_donors_ends_before_its_first_stage(plant):

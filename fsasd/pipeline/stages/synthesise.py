@@ -68,7 +68,7 @@ class Synthesise(Stage):
             "batch_size": asked.batch_size,
             "clips": describe_clips(self.clips),
             "captions": self._captions(),
-            **({"references": describe_clips(self._references())} if run.uses_references else {}),
+            **({"references": _described(self._references())} if run.uses_references else {}),
         }
 
     def check(self) -> None:
@@ -232,6 +232,12 @@ def real_clips(run: Experiment, section: SectionId) -> RealClips:
         return _captioned(clips, run.data.captions)
     of_section = clips.sections.get(section, clips[:0])
     return RealClips(of_section, [run.data.captions(clip) for clip in of_section])
+
+
+# Targets have the same references, and reference machines of a type.
+@functools.lru_cache(maxsize=32)
+def _described(references: Clips) -> dict[str, str]:
+    return describe_clips(references)
 
 
 # All sections share them; a sweep has an experiment for each job, of which none is to be kept.
