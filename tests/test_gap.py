@@ -81,7 +81,8 @@ def test_tables_have_the_kept_normal_clips_of_each_section(noises, tmp_path):
         {
             "wav": [clip.path.name for clip in clips],
             "machine": "fan", "section": "", "domain": "", "attributes": "{}", "raw_label": "",
-            "strength": "", "donor": "", "pair": "", "source_sha256": "", "derived": False,
+            "fault": "", "strength": "", "donor": "", "pair": "", "source_sha256": "",
+            "derived": False,
             "label": ["anomaly"] * 2 + ["normal"] * 10,
             "kept": [True] * 10 + [False] * 2,
         }
