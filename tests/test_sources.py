@@ -253,6 +253,10 @@ def test_faults_count_as_they_resemble_the_real_anomalies_of_references():
     # No shares from machines that the generator was trained on, nor from those without the faults.
     trained = [replace(one, strict=False) for one in impacts]
     others = [replace(one, synthetic=evidence(scored([2, 1, 0.5]))) for one in (PUMP, VALVE)]
+    strict = [replace(FAN, synthetic=evidence(scored([2, 1, 0.5])))]
+    unnamed = Synthetic().estimate(case("new", synthetic=scored([2, 1, 0.5])), strict, SELECTOR)
+    assert unnamed.gains[0] > 0
+    assert unnamed.details == ""
     for references in (trained, others, [], [PUMP]):
         said = Synthetic().estimate(target, references, SELECTOR)
         assert (said.gains == plain.gains).all()

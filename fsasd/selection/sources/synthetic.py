@@ -37,8 +37,7 @@ class Synthetic(Source):
             return Estimate.nothing(case, case.unlike)
         clips = evidence.synthetic
         shares = _shares(clips, references, selector) if self.fit_faults else {}
-        weights = mixture_weights(shares, clips.faults) if shares else None
-        objectives = selector.objectives(clips, groups=clips.groups, weights=weights)
+        objectives = _objectives(clips, tuple(shares.items()), selector)
         largest = [f"{name} {share:.2f}" for name, share in list(shares.items())[:NAMED]]
         details = f"mostly {', '.join(largest)}" if shares else ""
         return Estimate.of(objectives, evidence.candidates.default, details=details)
@@ -49,6 +48,8 @@ def _shares(
 ) -> dict[str, float]:
     """Shares of the clips' faults, the largest first; empty where nothing can be fitted."""
     kinds = tuple(sorted({fault for clip in clips.faults for fault in faults_of(clip)}))
+    if len(kinds) < 2:
+        return {}
     curves, real, types = [], [], []
     for one in references:
         theirs = one.synthetic.synthetic
@@ -58,10 +59,19 @@ def _shares(
             curves.append(_curves(theirs, kinds, selector))
             real.append(one.gains)
             types.append(one.type)
-    if len(kinds) < 2 or not curves:
+    if not curves:
         return {}
     shares = fault_shares(curves, real, types).tolist()
     return dict(sorted(zip(kinds, shares, strict=True), key=lambda item: -item[1]))
+
+
+# A section is asked once for each set of references, and mostly has the same shares.
+@functools.lru_cache(maxsize=256)
+def _objectives(
+    clips: ScoredClips, shares: tuple[tuple[str, float], ...], selector: Objectives
+) -> NDArray[np.float64]:
+    weights = mixture_weights(dict(shares), clips.faults) if shares else None
+    return selector.objectives(clips, groups=clips.groups, weights=weights)
 
 
 # A reference machine is asked for each section that something is chosen for.
