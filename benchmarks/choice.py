@@ -36,7 +36,8 @@ from fsasd.pipeline.stages.rule import cases
 from fsasd.report.formatting import points
 from fsasd.selection.cases import choose_all
 from fsasd.selection.choice import real_curve
-from fsasd.selection.selector import Expectation, Selection, Selector
+from fsasd.selection.selection import Expectation, Selection
+from fsasd.selection.selector import Selector
 from fsasd.selection.settings import row_of, title
 from fsasd.selection.sources.base import Case
 from fsasd.selection.validation import over_types, validation_clips

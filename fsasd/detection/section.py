@@ -34,7 +34,8 @@ from fsasd.selection.choice import (
     in_hindsight,
     measure,
 )
-from fsasd.selection.selector import Selection, Selector
+from fsasd.selection.selection import Selection
+from fsasd.selection.selector import Selector
 from fsasd.selection.settings import title
 from fsasd.selection.significance import WIDE_GAP
 

@@ -19,7 +19,7 @@ from fsasd.evaluation.submission import write_decisions, write_scores
 from fsasd.evaluation.uncertainty import bootstrap_official
 from fsasd.selection.choice import Hindsight, evaluated_domains
 from fsasd.selection.evidence import Curve
-from fsasd.selection.selector import Selection
+from fsasd.selection.selection import Selection
 from fsasd.selection.settings import title
 from fsasd.selection.sources import ALL
 from fsasd.selection.validation import ValidatedSection, compare, summarise

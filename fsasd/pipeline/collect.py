@@ -28,7 +28,7 @@ from fsasd.pipeline.stages.detect import test_clips
 from fsasd.pipeline.stages.rule import cases, selections
 from fsasd.selection.cases import choose_all
 from fsasd.selection.choice import Hindsight, in_hindsight
-from fsasd.selection.selector import Selection
+from fsasd.selection.selection import Selection
 from fsasd.selection.sources.base import Case
 from fsasd.selection.validation import ValidatedSection, validation_clips
 from fsasd.store.atomic import replace_folder

@@ -14,14 +14,8 @@ from numpy.typing import NDArray
 from fsasd.data.names import SectionId
 from fsasd.selection.choice import choose
 from fsasd.selection.combination import LeftOut, predicted_interval
-from fsasd.selection.selector import (
-    NUMBERS,
-    Contribution,
-    Expectation,
-    Selection,
-    Selector,
-    best_of,
-)
+from fsasd.selection.selection import Contribution, Expectation, Selection
+from fsasd.selection.selector import NUMBERS, Selector, best_of
 from fsasd.selection.settings import Candidates, settings_frame, title
 from fsasd.selection.sources.base import Case, Estimate
 

@@ -22,7 +22,8 @@ from fsasd.generation.gap import Gap, measure_gap
 from fsasd.generation.sources import source_groups
 from fsasd.selection.crossfit import calibrated, crossfit
 from fsasd.selection.evidence import Curve, Domains, Evidence, ScoredClips
-from fsasd.selection.selector import Selection, Selector
+from fsasd.selection.selection import Selection
+from fsasd.selection.selector import Selector
 from fsasd.selection.settings import PARAMETER, Candidates, row_of, title
 from fsasd.selection.significance import n_independent, unlike_real_clips
 

@@ -34,7 +34,8 @@ from fsasd.evaluation.metrics import known_domains
 from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
 from fsasd.selection.choice import Hindsight, choose, has_both_labels, in_hindsight, measure
 from fsasd.selection.evidence import Curve
-from fsasd.selection.selector import OBJECTIVES, Selection, Selector
+from fsasd.selection.selection import Selection
+from fsasd.selection.selector import OBJECTIVES, Selector
 from fsasd.selection.settings import title
 
 SECTION = list(SectionId._fields)

@@ -17,7 +17,7 @@ from fsasd.pipeline.stages.curve import TRANSFER, Curve, evidence_of
 from fsasd.selection.cases import choose_all
 from fsasd.selection.choice import real_curve, unlike_reason
 from fsasd.selection.profile import Profile
-from fsasd.selection.selector import Selection
+from fsasd.selection.selection import Selection
 from fsasd.selection.sources.base import Case
 from fsasd.selection.validation import validation_clips
 from fsasd.settings.code import code_of
