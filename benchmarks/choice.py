@@ -36,6 +36,7 @@ from fsasd.pipeline.stages.rule import cases
 from fsasd.report.formatting import points
 from fsasd.selection.cases import choose_all
 from fsasd.selection.choice import real_curve
+from fsasd.selection.combination import Combination
 from fsasd.selection.selection import Expectation, Selection
 from fsasd.selection.selector import Selector
 from fsasd.selection.settings import row_of, title
@@ -58,10 +59,12 @@ class Rule:
     Attributes:
         sources: Of ``ALL``; none for synthetic clips alone, by the rule of ``selection=synthetic``.
         settings: Of the selector.
+        sure: Of the combination.
     """
 
     sources: Sequence[str] = ()
     settings: Mapping[str, object] | None = None
+    sure: bool = False
 
 
 RULES = {
@@ -74,7 +77,7 @@ RULES = {
     "transfer alone": Rule(["transfer"]),
     "normals alone": Rule(["normals"]),
     "references, prior": Rule(["references", "prior"]),
-    DEFAULT: Rule(["synthetic", "references", "prior"]),
+    DEFAULT: Rule(["synthetic", "references", "prior"], sure=True),
     "all sources": Rule(["synthetic", "references", "transfer", "normals", "prior"]),
 }
 
@@ -172,7 +175,9 @@ class World:
         arguments = {
             "grid": self.selector.grids,
             "sources": {name: self.selector.sources[name] for name in rule.sources},
-            "combination": self.selector.combination,
+            "combination": Combination(
+                **{**self.selector.combination.described(), "sure": rule.sure}
+            ),
             **(rule.settings or {}),
         }
         other = Selector(**arguments)

@@ -132,6 +132,31 @@ def test_an_expectation_is_corrected_by_how_far_others_were_off():
     assert not chosen.expectation.is_sure
 
 
+def test_what_is_not_sure_is_chosen_only_where_something_is_known_beforehand():
+    # Alike, and so sure; far apart, and so not.
+    alike = [case(kind, [0.8, 0.6, 0.6]) for kind in KINDS]
+    apart = [case(kind, [0.5 + 0.15 * i, 0.6, 0.6]) for i, kind in enumerate(KINDS)]
+    only, both = {"references": References()}, {"references": References()}
+    both["prior"] = Prior({"r": {"any": 0.0}})
+    of_others = {"references": References(), "prior": Prior({"k": {"any": 0.0}})}
+    sure = Combination({}, caution=0.0, trust=None, sure=True)
+
+    def chosen(references, sources, combination=sure):
+        return choose([case("new"), *references], sources=sources, combination=combination)["new"]
+
+    assert chosen(alike, only).setting == {"r": 0.0}
+    assert chosen(apart, both).setting == {"r": 0.0}
+    assert chosen(apart, only, plain()).setting == {"r": 0.0}
+    for sources in (only, of_others):
+        kept = chosen(apart, sources)
+        assert kept.setting == {"r": 1.0}
+        assert kept.abstain_reason == "nothing is known of r=0 beforehand, and its gain is not sure"
+    # Of two types nothing is sure; where the default is best, nothing is abstained from.
+    assert "its gain is not sure" in chosen(alike[:2], only).abstain_reason
+    worse = [case(kind, [0.5, 0.6, 0.6]) for kind in KINDS]
+    assert chosen(worse, only).abstain_reason == ""
+
+
 def test_a_prior_alone_is_no_evidence():
     prior = Prior({"r": {"any": 0.0}})
     sources = {"synthetic": Synthetic(), "prior": prior}

@@ -134,7 +134,10 @@ class _Choice:
             expectation = Expectation(
                 *predicted_interval(float(combined.gains[best]), misses, types, self.selector.level)
             )
-        reason = self._abstain_reason(estimates)
+        reason = self._no_evidence(estimates)
+        if best != default and not reason and self._unsure(estimates, expectation):
+            setting = title(candidates.settings[best])
+            reason = f"nothing is known of {setting} beforehand, and its gain is not sure"
         chosen = default if reason else best
         contributions = {
             name: _contribution(weights[name], one, candidates, chosen)
@@ -157,13 +160,18 @@ class _Choice:
             contributions=contributions,
         )
 
-    def _abstain_reason(self, estimates: Mapping[str, Estimate]) -> str:
+    def _no_evidence(self, estimates: Mapping[str, Estimate]) -> str:
         """Why nothing is chosen; empty where there is evidence."""
         silent = [f"{name}: {one.reason}" for name, one in estimates.items() if one.reason]
         sources = self.selector.sources
         if not any(sources[name].alone and not one.reason for name, one in estimates.items()):
             return f"there is no evidence ({'; '.join(silent)})"
         return ""
+
+    def _unsure(self, estimates: Mapping[str, Estimate], expectation: Expectation) -> bool:
+        sources = self.selector.sources
+        known = any(not sources[name].alone and not one.reason for name, one in estimates.items())
+        return self.selector.combination.sure and not known and not expectation.is_sure
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,6 +38,8 @@ class Combination:
             that are expected to be alike, the one that is known better is chosen.
         trust: Reference machines that ``weights`` count as much as, when weights are learnt;
             ``null`` learns none.
+        sure: Choose only what surely gains (the whole interval of the expected gain is above 0),
+            where no source knows of the settings beforehand (``Source.alone``).
     """
 
     def __init__(
@@ -45,10 +47,12 @@ class Combination:
         weights: Mapping[str, float] | None = None,
         caution: float = 0.5,
         trust: float | None = 20.0,
+        sure: bool = False,
     ) -> None:
         self.weights = dict(weights or {})
         self.caution = caution
         self.trust = trust
+        self.sure = sure
 
     def described(self) -> dict[str, Any]:
         """Return what the combination depends on: plain values (JSON)."""
