@@ -1,4 +1,4 @@
-"""Does the nano model follow its captions, also those that it never heard?
+"""Does the nano model follow its captions, also those that it was not trained on?
 
 Clips are generated from captions of simulated machines, and each is assigned to the nearest of all
 combinations of machine, operating state and label: smallest Euclidean distance between the clip's
@@ -6,9 +6,9 @@ mean log-mel and the mean over simulated recordings of a combination. The same a
 simulated recordings themselves says what can be reached at best: severities vary, and some faults
 hardly show in a mean spectrum. Three groups of captions:
 
-- heard: of reference machines, as trained on;
-- states never heard: those that ``conf/experiment/pretrain_nano.yaml`` holds out, both labels;
-- targets: of machines of which normal clips were heard and no anomaly, as in the first-shot task.
+- trained on: of reference machines;
+- held-out states: those that ``conf/experiment/pretrain_nano.yaml`` holds out, both labels;
+- targets: of machines of which it was trained on normal clips alone, as in the first-shot task.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def main() -> None:
     references, targets = factory.references, factory.targets
     everything = list(_combinations([*references, *targets]))
     new = [c for c in everything if any(_matches(c, rule) for rule in held_out)]
-    heard = [c for c in everything if c[0] in references and c not in new]
+    known = [c for c in everything if c[0] in references and c not in new]
     groups = {
-        "heard": [c for name in references for c in [h for h in heard if h[0] == name][:2]],
-        "states never heard": new,
+        "trained on": [c for name in references for c in [k for k in known if k[0] == name][:2]],
+        "held-out states": new,
         "targets": [c for c in everything if c[0] in targets],
     }
     centres = np.stack([_recordings(c, args.real, seed=1).mean(axis=0) for c in everything])

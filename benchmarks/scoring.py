@@ -37,7 +37,7 @@ def main() -> None:
 
 def _twfr_gmm(clips: list[Clip]) -> None:
     detector = TWFRGMM().fit(Clips(clips))
-    front_end = _from_audio(lambda heard: list(heard.features(LogMel.twfr())), clips)
+    front_end = _from_audio(lambda scored: list(scored.features(LogMel.twfr())), clips)
     whole = _from_audio(detector.score, clips)
     print(
         f"TWFR-GMM: front end {1e3 * front_end:.2f} ms a clip, with the score "
@@ -50,12 +50,12 @@ def _knn(clips: list[Clip]) -> None:
     for setting in ({}, {"metric": "cosine"}, {"density": 4}):
         detector = KNN(**setting).fit(Clips(clips))
         _fill(detector)
-        heard = Clips(clips)
-        front_end = seconds(detector._points, heard) / SCORED
+        scored = Clips(clips)
+        front_end = seconds(detector._points, scored) / SCORED
         # The features are in memory now.
-        pooling = seconds(detector._points, heard) / SCORED
-        together = seconds(detector.score, heard) / SCORED - pooling
-        alone = np.median([_beyond(detector, heard[[i]]) for i in range(SCORED)])
+        pooling = seconds(detector._points, scored) / SCORED
+        together = seconds(detector.score, scored) / SCORED - pooling
+        alone = np.median([_beyond(detector, scored[[i]]) for i in range(SCORED)])
         print(
             f"k-NN, {setting or 'euclidean'}: front end {1e3 * front_end:.1f} ms a clip; beyond it "
             f"{1e3 * together:.1f} ms of {SCORED} clips together, {1e3 * alone:.1f} ms of one",
@@ -67,8 +67,8 @@ def _from_audio(call, clips: list[Clip]) -> float:
     # Of the processor, a clip: others that use the machine do not count. Nothing is at hand.
     taken = []
     for _ in range(ROUNDS):
-        heard, started = Clips(clips), time.process_time()
-        call(heard)
+        scored, started = Clips(clips), time.process_time()
+        call(scored)
         taken.append(time.process_time() - started)
     return min(taken) / len(clips)
 
