@@ -75,9 +75,9 @@ def report(
     train(model, folder / type(detector).__name__, 1, where)
     loading, stepping = (profiler.recorded_durations[n][1 : steps + 1] for n in (LOADING, STEPPING))
     seconds = sum(loading) + sum(stepping)
-    trained_on = steps * detector.batch_size
+    drawn = steps * detector.batch_size
     print(
-        f"{type(detector).__name__:>10}: {trained_on / seconds:7.1f} clips/s of {detector.seconds:g} s "
+        f"{type(detector).__name__:>10}: {drawn / seconds:7.1f} clips/s of {detector.seconds:g} s "
         f"in batches of {detector.batch_size}, loading {sum(loading) / seconds:.1%} of the time",
         flush=True,
     )
