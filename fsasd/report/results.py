@@ -25,7 +25,7 @@ ID = list(SectionId._fields)
 """Columns that name the section of a row."""
 
 _TEXT = (*ID, "domain", "label", "recording", "caption", "raw_label", "reason", "abstain_reason",
-         "wav", "setting", "stage", "words", "source", "best", "origins")  # fmt: skip
+         "wav", "setting", "stage", "words", "source", "best", "origins", "details")  # fmt: skip
 _TABLES_OF_SETTINGS = ("selection.csv", "real_curve.csv", "settings.csv")
 
 
