@@ -24,14 +24,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from hydra import compose, initialize_config_module
 
-from fsasd.cli import configure, resolvers
+from benchmarks.stages import build_stages
 from fsasd.data.metadata import read_clips
-from fsasd.pipeline.execute import build, ready
 from fsasd.pipeline.experiment import Experiment
-from fsasd.pipeline.plan import Lookup
-from fsasd.pipeline.presence import Presence
 from fsasd.pipeline.stages.rule import cases
 from fsasd.report.formatting import points
 from fsasd.selection.cases import choose_all
@@ -42,7 +38,6 @@ from fsasd.selection.selector import Selector
 from fsasd.selection.settings import row_of, title
 from fsasd.selection.sources.base import Case
 from fsasd.selection.validation import over_types, validation_clips
-from fsasd.store.store import Store
 
 ALL = "[synthetic,references,transfer,normals,prior]"
 
@@ -199,17 +194,11 @@ def evidence(options: argparse.Namespace, seed: int) -> World:
         "selection=combined", f"selection/sources={ALL}", f"generator={options.generator}",
         f"detector={options.detector}", f"seed={seed}", "synthesis.references=true",
         *(_factory(seed) if options.factory else _recordings(options)),
-        f"store={options.out / 'store'}", "trainer.enable_progress_bar=false", *options.set,
+        *options.set,
     ]  # fmt: skip
-    resolvers.register()
-    with initialize_config_module("fsasd.conf", version_base="1.3"):
-        cfg = compose("config", overrides)
-    run = configure.experiment(cfg)
-    asked, unreadable = ready(
-        run, configure.planners(cfg), ["finetune", "synthesise", "train", "curve"], options.out
+    run, outcome = build_stages(
+        overrides, ["finetune", "synthesise", "train", "curve"], options.out
     )
-    with Presence(options.out) as commands:
-        outcome = build(run, asked, Lookup(Store(cfg.store)), commands, unreadable)
     known = [_labelled(run, case) for case in cases(run, outcome.of("curve"))]
     return World(known, run.selector)
 

@@ -14,14 +14,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hydra import compose, initialize_config_module
-
+from benchmarks.stages import build_stages
 from benchmarks.timing import seconds_and_work
-from fsasd.cli import configure, resolvers
-from fsasd.pipeline.execute import build, ready
-from fsasd.pipeline.plan import Lookup
-from fsasd.pipeline.presence import Presence
-from fsasd.store.store import Store
+from fsasd.data.simulate import write_factory
 
 CHOICES = {
     "synthetic clips alone": "synthetic",
@@ -35,33 +30,30 @@ REFERENCES = ("fan", "gearbox", "valve", "slider", "motor", "grinder")
 def main() -> None:
     """Print the processor time of each choice, and how many times that of the first it is."""
     logging.disable(logging.WARNING)
-    resolvers.register()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        root = write_factory(
+            folder / "factory", references=REFERENCES, targets=["bearing", "pump"], seconds=4.0
+        )
         before = folder / "before"
-        _choose("bearing", CHOICES["all five sources"], before)
+        _choose(root, "bearing", CHOICES["all five sources"], before)
         first = None
         for title, selection in CHOICES.items():
-            store = folder / selection.replace("/", "-")
-            shutil.copytree(before, store)
-            _, work = seconds_and_work(_choose, "pump", selection, store)
+            copy = folder / selection.replace("/", "-")
+            shutil.copytree(before, copy)
+            _, work = seconds_and_work(_choose, root, "pump", selection, copy)
             first = first or work
             print(f"{title:30} {work:6.1f} s = {work / first:.2f} x", flush=True)
 
 
-def _choose(target: str, selection: str, store: Path) -> None:
+def _choose(root: Path, target: str, selection: str, folder: Path) -> None:
     references = ",".join(REFERENCES)
     overrides = [
-        f"data.factory.references=[{references}]", "data.factory.targets=[bearing,pump]",
-        f"data.machines=[{target},{references}]", "generator=transforms",
-        f"store={store}", "trainer.enable_progress_bar=false", *f"selection={selection}".split(),
+        "data=dcase", f"data.root={root}", f"data.machines=[{target},{references}]",
+        f"data.targets=[{target}]", f"data.references=[{references}]", "generator=transforms",
+        *f"selection={selection}".split(),
     ]  # fmt: skip
-    with initialize_config_module("fsasd.conf", version_base="1.3"):
-        cfg = compose("config", overrides)
-    run = configure.experiment(cfg)
-    asked, unreadable = ready(run, configure.planners(cfg), ["synthesise", "detect"], store / "run")
-    with Presence(store / "run") as commands:
-        build(run, asked, Lookup(Store(cfg.store)), commands, unreadable)
+    build_stages(overrides, ["synthesise", "curve", "rule"], folder)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_choice import copies
 
 from fsasd.data.clips import Clips
-from fsasd.data.content import content_hash
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import Detector, TooFewClipsError
 from fsasd.detectors.knn import KNN
@@ -22,13 +22,6 @@ def fan(factory_clips):
 @pytest.fixture(scope="module")
 def train(fan):
     return fan.where(split="train", label="normal")
-
-
-def copies(clips, *, named):
-    return Clips(
-        [replace(clip, source=content_hash(clip.path) if named else None) for clip in clips],
-        clips.cache,
-    )
 
 
 def test_every_clip_is_scored_by_a_fit_without_it(train):
