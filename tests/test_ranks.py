@@ -133,7 +133,41 @@ def end_while_the_other_waits(number):
 def test_a_rank_that_ends_says_so_to_all():
     codes, results = run(end_while_the_other_waits)
     assert codes[1] == 1
-    assert results == [(0, "rank 1: the disk is full")]
+    assert results == [(0, ("rank 1: the disk is full", 1))]
+
+
+def end_by_a_signal_while_the_other_waits(number):
+    if number == 0:
+        broadcast("ready", "yes")
+        while not failure():
+            time.sleep(0.05)
+        seen = failure()
+        ranks.leave()
+        return seen, failure()
+    receive("ready")
+    return ranks.leave_and_end_others("ended by SIGTERM", 143)
+
+
+def test_a_signal_to_one_rank_ends_the_others_as_by_that_signal_except_those_that_leave():
+    _, results = run(end_by_a_signal_while_the_other_waits)
+    assert sorted(results) == [(0, (("rank 1: ended by SIGTERM", 143), None)), (1, None)]
+
+
+def leave_together(number):
+    if number == 0:
+        broadcast("ready", "yes")
+        while not add("left by agreement", 0):
+            time.sleep(0.05)
+        return failure()
+    receive("ready")
+    ranks.leave()
+    ranks.leave_and_end_others("ended by SIGTERM", 143)
+    return add("left by agreement", 1)
+
+
+def test_ranks_that_leave_together_do_not_end_one_another():
+    _, results = run(leave_together)
+    assert sorted(results) == [(0, None), (1, 1)]
 
 
 def read_late(number):

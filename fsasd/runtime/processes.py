@@ -12,7 +12,7 @@ import warnings
 import diffusers
 import transformers
 
-from fsasd.runtime.ranks import failure, rank
+from fsasd.runtime.ranks import Failure, failure, rank
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +46,12 @@ def end_with_other_ranks() -> None:
     parent = os.getppid()
 
     def watch() -> None:
-        while not (reason := failure()):
+        while not (failed := failure()):
             if rank() > 0 and os.getppid() != parent:
-                reason = "the process that started it is gone"
+                failed = Failure("the process that started it is gone")
                 break
             time.sleep(2)
-        log.error("rank %d ends: %s", rank(), reason)
-        os._exit(1)
+        log.error("rank %d ends: %s", rank(), failed.reason)
+        os._exit(failed.code)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -26,7 +26,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     import torch.distributed as dist
@@ -80,8 +80,8 @@ def receive(name: str) -> str:
     """
     pause = 0.01
     while not _exists(name):
-        if reason := failure():
-            raise RankError(reason)
+        if failed := failure():
+            raise RankError(failed.reason)
         time.sleep(pause)
         pause = min(2 * pause, 1.0)
     with _asking():
@@ -115,32 +115,57 @@ def end_all(reason: str) -> NoReturn:
     """End this process, and let the others end for this reason (see ``failure``)."""
     log.error("rank %d: %s: ending all ranks", rank(), reason)
     with contextlib.suppress(RankError):
-        broadcast(_ENDED, f"rank {rank()}: {reason}")
+        _end_others(reason, code=1)
     os._exit(1)
 
 
-def leave(reason: str) -> None:
-    """Let the other ranks end for a reason, while this process ends by itself."""
+def leave() -> None:
+    """Let this process end by itself, however the other ranks end."""
     global _leaves
     _leaves = True
-    if _shared is not None:
+
+
+def leave_and_end_others(reason: str, code: int) -> None:
+    """Let this process end by itself, and the other ranks for this reason (see ``failure``).
+
+    Where all ranks leave, each of them ends by itself.
+
+    Args:
+        reason: Why.
+        code: With which the others exit.
+    """
+    if _shared is not None and not _leaves:
         with contextlib.suppress(RankError):
-            broadcast(_ENDED, f"rank {rank()}: {reason}")
+            _end_others(reason, code)
+    leave()
 
 
-def failure() -> str:
-    """Return why this process cannot go on with the other ranks; empty if it can."""
+class Failure(NamedTuple):
+    """Why a process cannot go on with the other ranks, and the exit code that says so."""
+
+    reason: str
+    code: int = 1
+
+
+def failure() -> Failure | None:
+    """Return why this process cannot go on with the other ranks; ``None`` if it can."""
     if (store := _shared) is None or _leaves:
-        return ""
+        return None
     try:
         with _asking():
-            return store.get(_ENDED).decode() if store.check([_ENDED]) else ""
+            ended = store.get(_ENDED).decode() if store.check([_ENDED]) else ""
     except RankError as error:
-        return str(error)
+        return Failure(str(error))
+    code, _, reason = ended.partition(" ")
+    return Failure(reason, int(code)) if ended else None
 
 
 class RankError(RuntimeError):
     """Another rank has failed, or is gone."""
+
+
+def _end_others(reason: str, code: int) -> None:
+    broadcast(_ENDED, f"{code} rank {rank()}: {reason}")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-from fsasd.runtime.ranks import leave, rank
+from fsasd.runtime.ranks import leave_and_end_others, rank
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def end_interrupted(error: KeyboardInterrupt, store: str) -> NoReturn:
     name = str(error) or "Ctrl-C"
     if rank() == 0:
         log.error("ended by %s: the same command goes on from what %s holds", name, store)
-    leave(f"ended by {name}")
+    leave_and_end_others(f"ended by {name}", exit_code(error))
     sys.exit(exit_code(error))
 
 

@@ -18,7 +18,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Timer
 
-from fsasd.runtime.ranks import rank
+from fsasd.runtime.ranks import leave, rank
 from fsasd.runtime.signals import ENDING, REQUEUE, stop
 
 log = logging.getLogger(__name__)
@@ -177,6 +177,11 @@ class StopAfterStep(L.Callback):
             except BaseException as raised:
                 error = raised
         ends = trainer.strategy.broadcast(error is not None)
+        if ends:
+            # All end by themselves, some later than others: neither fsasd nor Lightning, which
+            # watches the processes that it started, is to end those for the sake of the others.
+            leave()
+            getattr(trainer.strategy.launcher, "procs", []).clear()
         if error is not None:
             raise error
         if ends:
