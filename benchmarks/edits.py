@@ -19,8 +19,8 @@ from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import read_clips
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.prompts import MAX_SECONDS, make_prompts
-from fsasd.generation.sampling import Sampler
 
 _LOG_MEL = LogMel.twfr()
 

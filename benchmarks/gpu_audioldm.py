@@ -19,10 +19,10 @@ from diffusers.pipelines.deprecated.audioldm.pipeline_audioldm import AudioLDMPi
 
 from benchmarks.audioldm import prompt
 from benchmarks.training import TrainingStep, half_precision, seconds_per_call
-from fsasd.generation.adaptation import Full, Lora
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.checkpoint import build_hifigan
-from fsasd.generation.sampling import Sampler
+from fsasd.generation.audioldm.checkpoint import build_hifigan
+from fsasd.generation.diffusion.adaptation import Full, Lora
+from fsasd.generation.diffusion.sampling import Sampler
 
 RESULTS = Path(__file__).parent / "results"
 AIMS = {"clips/s": 300, "share of the matrix rate": 0.30, "cached": 2.0, "generation": 10.0}

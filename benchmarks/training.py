@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from fsasd.data.draws import Draw
-from fsasd.generation.audioldm import LATENT_BINS, AudioLDM
-from fsasd.generation.cost import training_cost
-from fsasd.generation.denoising import StepRandomness
-from fsasd.generation.latents import Batch
-from fsasd.generation.optimizing import build_optimizer
+from fsasd.generation.audioldm.model import LATENT_BINS, AudioLDM
+from fsasd.generation.diffusion.cost import training_cost
+from fsasd.generation.diffusion.denoising import StepRandomness
+from fsasd.generation.diffusion.latents import Batch
+from fsasd.generation.diffusion.optimizing import build_optimizer
 
 CAPTION = (
     "This is the normal sound of a toy car with model B2 and speed 31V, recorded by a microphone "

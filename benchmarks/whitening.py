@@ -24,11 +24,10 @@ from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.draws import Draw
 from fsasd.data.metadata import read_clips
 from fsasd.data.simulate import write_factory
-from fsasd.generation import checkpoint, clap
-from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.latents import Example, LatentExamples
-from fsasd.generation.nano import draw_clips
-from fsasd.generation.validation_loss import fixed_noise
+from fsasd.generation.audioldm import AudioLDM, checkpoint, clap
+from fsasd.generation.audioldm.nano import draw_clips
+from fsasd.generation.diffusion.latents import Example, LatentExamples
+from fsasd.generation.diffusion.validation_loss import fixed_noise
 
 TIMESTEPS = torch.arange(150, 1000, 50)
 

@@ -29,7 +29,7 @@ from transformers import (
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import read_clips
 from fsasd.data.simulate import write_factory
-from fsasd.generation import checkpoint
+from fsasd.generation.audioldm import checkpoint
 from fsasd.settings.code import package_code
 
 # How long an example takes says nothing where several processes share the cores.

@@ -8,8 +8,8 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 
-from fsasd.generation import checkpoint
-from fsasd.generation.adaptation import (
+from fsasd.generation.audioldm import checkpoint
+from fsasd.generation.diffusion.adaptation import (
     ATTENTION,
     EVERYWHERE,
     Full,

@@ -164,7 +164,7 @@ def test_the_graph_is_that_of_this_package():
     assert {
         "fsasd.pipeline.outcome",
         "fsasd.store.store",
-        "fsasd.generation.checkpoint",
+        "fsasd.generation.audioldm.checkpoint",
         "hydra.core.hydra_config",
     } <= seen
 

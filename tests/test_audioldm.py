@@ -18,15 +18,14 @@ from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.draws import Draw
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import read_clips
-from fsasd.generation import checkpoint
-from fsasd.generation.adaptation import Lora, SelectedComponents
-from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.averaging import WeightAverage
-from fsasd.generation.finite import LossWatch, TrainingError
-from fsasd.generation.optimizing import optimizer_steps, warn_if_too_short
+from fsasd.generation.audioldm import AudioLDM, checkpoint
+from fsasd.generation.diffusion.adaptation import Lora, SelectedComponents
+from fsasd.generation.diffusion.averaging import WeightAverage
+from fsasd.generation.diffusion.finite import LossWatch, TrainingError
+from fsasd.generation.diffusion.optimizing import optimizer_steps, warn_if_too_short
+from fsasd.generation.diffusion.sampling import Sampler
+from fsasd.generation.diffusion.validation_loss import GroupLosses, fixed_noise, fixed_timesteps
 from fsasd.generation.prompts import Prompt
-from fsasd.generation.sampling import Sampler
-from fsasd.generation.validation_loss import GroupLosses, fixed_noise, fixed_timesteps
 
 CAPTIONS = ["This is the normal sound of a fan.", "This is the anomaly sound of a fan."]
 
@@ -447,7 +446,7 @@ def eight_heads(tmp_path):
 def test_the_heads_that_denoise_better_are_chosen_and_logged(data, tmp_path, eight_heads, caplog):
     model = AudioLDM(eight_heads, crop_seconds=0.64)
     assert checkpoint.heads_of(model.unet) == (8, 8, 8)
-    with caplog.at_level(logging.INFO, "fsasd.generation.checkpoint"):
+    with caplog.at_level(logging.INFO, "fsasd.generation.audioldm.checkpoint"):
         run = trainer(tmp_path, max_steps=1, enable_checkpointing=False)
         run.fit(model, data)
     assert checkpoint.heads_of(model.unet) == (1, 2, 3)

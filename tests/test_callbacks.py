@@ -16,7 +16,7 @@ from fsasd.data.metadata import read_clips
 from fsasd.detection.callback import DetectorEvaluation, _means
 from fsasd.detectors.knn import KNN
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.sampling import Sampler
+from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.selection.selector import Selector
 
 

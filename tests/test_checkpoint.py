@@ -12,9 +12,16 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import RobertaTokenizer
 
-from fsasd.generation import checkpoint
-from fsasd.generation.checkpoint import CheckpointError, build, heads_of, load, original, save
-from fsasd.generation.checkpoint.components import build_hifigan
+from fsasd.generation.audioldm import checkpoint
+from fsasd.generation.audioldm.checkpoint import (
+    CheckpointError,
+    build,
+    heads_of,
+    load,
+    original,
+    save,
+)
+from fsasd.generation.audioldm.checkpoint.components import build_hifigan
 
 MILLIONS = {"s": 185.0, "m": 416.0, "l": 739.1}
 

@@ -13,7 +13,7 @@ from torchaudio.functional import resample
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.generation import checkpoint, clap
+from fsasd.generation.audioldm import checkpoint, clap
 
 CAPTIONS = ["This is the normal sound of a fan.", "This is the anomaly sound of a fan."]
 
@@ -68,7 +68,7 @@ def test_long_captions_are_counted_cut_off_and_one_is_named(parts, caplog, limit
     # A tokenizer without a limit would let the text encoder look for positions it has not.
     parts.tokenizer.model_max_length = limit
     long = ["a pump " * 90, "a very long fan " * 90]
-    with caplog.at_level(logging.WARNING, "fsasd.generation.clap"):
+    with caplog.at_level(logging.WARNING, "fsasd.generation.audioldm.clap"):
         result = clap.embed_captions(parts.text_encoder, parts.tokenizer, ["a fan", *long])
     assert torch.isfinite(result).all()
     readable = min(limit, 128)
@@ -83,7 +83,7 @@ def test_long_captions_are_counted_cut_off_and_one_is_named(parts, caplog, limit
 
 def test_captions_that_are_too_close_are_warned_of(parts, random_encoder, caplog):
     result = clap.embed_captions(random_encoder, parts.tokenizer, CAPTIONS)
-    with caplog.at_level(logging.WARNING, "fsasd.generation.clap"):
+    with caplog.at_level(logging.WARNING, "fsasd.generation.audioldm.clap"):
         clap.report_closeness(clap.closeness(CAPTIONS, result))
     assert "1 pairs of captions have a cosine above 0.98" in caplog.text
     assert "generator.whiten_captions=true" in caplog.text

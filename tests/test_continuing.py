@@ -6,8 +6,8 @@ from test_fitting import best, data, generator, trainer, weight  # noqa: F401
 
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.continuing import take_checkpoints
+from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.fitting import CHECKPOINTS, finetune
-from fsasd.generation.sampling import Sampler
 from fsasd.runtime.resuming import read_checkpoint
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsasd.data.draws import Draw
-from fsasd.generation.checkpoint import build_scheduler
-from fsasd.generation.denoising import (
+from fsasd.generation.audioldm.checkpoint import build_scheduler
+from fsasd.generation.diffusion.denoising import (
     StepRandomness,
     choose_condition,
     denoising_loss,

@@ -16,12 +16,12 @@ from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.audioldm.checkpoint import build_scheduler
 from fsasd.generation.base import Generator
-from fsasd.generation.checkpoint import build_scheduler
-from fsasd.generation.editing import source_latent, with_strengths
-from fsasd.generation.latents import AUDIOLDM_MEL, encode, normalise
+from fsasd.generation.diffusion.editing import source_latent, with_strengths
+from fsasd.generation.diffusion.latents import AUDIOLDM_MEL, encode, normalise
+from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.prompts import make_prompts
-from fsasd.generation.sampling import Sampler
 from fsasd.generation.synthetic_clips import read_manifest
 from fsasd.testing import check_generator
 

@@ -25,8 +25,8 @@ from fsasd.detectors.embedding import (
 from fsasd.detectors.heads import Softmax
 from fsasd.detectors.shares import Share
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.prompts import make_prompts
-from fsasd.generation.sampling import Sampler
 from fsasd.generation.synthesis import SynthesisFolder
 from fsasd.generation.synthetic_clips import read_manifest
 from fsasd.generation.transforms import FaultTransforms

@@ -13,9 +13,9 @@ from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.detection.callback import DetectorEvaluation
 from fsasd.generation import fitting
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.diffusion.monitor import CostReport, TrainingMonitor
+from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.fitting import changes_result, finetune
-from fsasd.generation.monitor import CostReport, TrainingMonitor
-from fsasd.generation.sampling import Sampler
 from fsasd.generation.training import Training
 from fsasd.runtime.progress import StepProgress
 from fsasd.runtime.signals import Stopped

@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks import gpu_audioldm
 from benchmarks.training import seconds_per_call
-from fsasd.generation import checkpoint
-from fsasd.generation.adaptation import Full, Lora
-from fsasd.generation.cost import training_cost
+from fsasd.generation.audioldm import checkpoint
+from fsasd.generation.diffusion.adaptation import Full, Lora
+from fsasd.generation.diffusion.cost import training_cost
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from fsasd.generation import checkpoint
-from fsasd.generation.checkpoint import CheckpointError
+from fsasd.generation.audioldm import checkpoint
+from fsasd.generation.audioldm.checkpoint import CheckpointError
 from fsasd.runtime import hub
 
 

@@ -17,8 +17,9 @@ from fsasd.data.draws import Draw
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, read
-from fsasd.generation import checkpoint
-from fsasd.generation.latents import (
+from fsasd.generation.audioldm import checkpoint
+from fsasd.generation.audioldm.vocoder import GriffinLim
+from fsasd.generation.diffusion.latents import (
     LatentExamples,
     VaeMoments,
     fill_cache,
@@ -26,7 +27,6 @@ from fsasd.generation.latents import (
     normalised_mel,
     windows,
 )
-from fsasd.generation.vocoder import GriffinLim
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_long_recordings_are_encoded_in_windows(vae, monkeypatch):
     result = VaeMoments(vae, None)(sound)
     assert lengths == [1024, 1024, 1024, 120]
     with monkeypatch.context() as patch:
-        patch.setattr("fsasd.generation.latents.WINDOW", 4000)
+        patch.setattr("fsasd.generation.diffusion.latents.WINDOW", 4000)
         whole = VaeMoments(vae, None)(sound)
     assert lengths[4:] == [3000]
     assert result.shape == whole.shape == (8, 750, 16)

@@ -30,8 +30,8 @@ from fsasd.data.captions import Captions
 from fsasd.data.metadata import read_clips
 from fsasd.detectors.cmae import CMAE
 from fsasd.evaluation.submission import evaluate
-from fsasd.generation import checkpoint as checkpoints
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.audioldm import checkpoint as checkpoints
 from fsasd.generation.prompts import Wording
 from fsasd.generation.synthesis import SynthesisFolder
 from fsasd.generation.synthetic_clips import read_table

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
-from fsasd.generation import checkpoint, monitor
-from fsasd.generation.adaptation import Full, Lora, SelectedComponents
-from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.cost import memory_reductions, training_cost
-from fsasd.generation.monitor import CostReport, TrainingMonitor
-from fsasd.generation.sampling import Sampler
+from fsasd.generation.audioldm import AudioLDM, checkpoint
+from fsasd.generation.diffusion import monitor
+from fsasd.generation.diffusion.adaptation import Full, Lora, SelectedComponents
+from fsasd.generation.diffusion.cost import memory_reductions, training_cost
+from fsasd.generation.diffusion.monitor import CostReport, TrainingMonitor
+from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.runtime.memory import memory_advice
 
 
@@ -82,7 +82,7 @@ def test_counted_flops_are_those_of_its_largest_layer():
 
 def test_the_cost_is_logged_before_training_and_the_hours_once_measured(data, tmp_path, caplog):
     report = CostReport(steps=3)
-    with caplog.at_level(logging.INFO, "fsasd.generation.monitor"):
+    with caplog.at_level(logging.INFO, "fsasd.generation.diffusion.monitor"):
         fit(tmp_path, data, [report], steps=8, accumulate_grad_batches=2)
     counted, measured = (r.getMessage() for r in caplog.records if r.name.endswith("monitor"))
     assert "2.6 of 2.6 million parameters are trained" in counted

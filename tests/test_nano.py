@@ -7,8 +7,8 @@ import torch
 from fsasd.data.captions import anomalous, default_captions
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import read_clips
-from fsasd.generation import checkpoint, nano
-from fsasd.generation.clap import embed_captions
+from fsasd.generation.audioldm import checkpoint, nano
+from fsasd.generation.audioldm.clap import embed_captions
 
 CLIPS = nano.draw_clips(default_captions(), 400)
 CORPUS = [default_captions()(clip) for clip in CLIPS]

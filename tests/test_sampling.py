@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from fsasd.data.log_mel import LogMel
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.audioldm.checkpoint import build_hifigan, build_scheduler
 from fsasd.generation.batches import batches
-from fsasd.generation.checkpoint import build_hifigan, build_scheduler
+from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.prompts import Prompt
-from fsasd.generation.sampling import Sampler
 from fsasd.generation.threads import map_in_chunks
 
 

@@ -14,8 +14,8 @@ from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.cleaning import Cleaning
+from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.prompts import Prompt, make_prompts
-from fsasd.generation.sampling import Sampler
 from fsasd.generation.synthesis import SynthesisFolder, _end_of_rows, synthesise
 from fsasd.generation.synthetic_clips import (
     COLUMNS,

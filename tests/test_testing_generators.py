@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.base import Generator
-from fsasd.generation.sampling import Sampler
+from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.settings.code import package_code
 from fsasd.testing import check_generator
 

@@ -12,9 +12,9 @@ from fsasd.data.metadata import read_clips
 from fsasd.detection.callback import DetectorEvaluation
 from fsasd.detectors.knn import KNN
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.diffusion.sampling import Sampler
+from fsasd.generation.diffusion.sharding import FullySharded
 from fsasd.generation.prompts import make_prompts
-from fsasd.generation.sampling import Sampler
-from fsasd.generation.sharding import FullySharded
 from fsasd.generation.synthesis import synthesise
 from fsasd.selection.selector import Selector
 

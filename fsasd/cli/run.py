@@ -20,7 +20,7 @@ from fsasd.cli.plain import plain, resolved
 from fsasd.cli.plan import print_plan
 from fsasd.data.check.report import check
 from fsasd.data.metadata import require_known
-from fsasd.generation import checkpoint
+from fsasd.generation.audioldm import checkpoint
 from fsasd.pipeline.execute import build, ready, simulated
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.loggers import check_loggers, logged

@@ -26,10 +26,10 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.trainer.states import TrainerFn
 
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.generation import checkpoint as checkpoints
+from fsasd.generation.audioldm import checkpoint as checkpoints
+from fsasd.generation.audioldm.nano import pretrain_components
 from fsasd.generation.base import Generator
-from fsasd.generation.cost import memory_reductions
-from fsasd.generation.nano import pretrain_components
+from fsasd.generation.diffusion.cost import memory_reductions
 from fsasd.generation.training import Training
 from fsasd.runtime.memory import memory_advice
 from fsasd.runtime.ranks import rank

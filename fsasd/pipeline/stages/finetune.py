@@ -14,7 +14,7 @@ from fsasd.data.draws import process_batch
 from fsasd.detectors.training import on_gpus, processes
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.continuing import take_checkpoints
-from fsasd.generation.cost import measured_flops, training_cost
+from fsasd.generation.diffusion.cost import measured_flops, training_cost
 from fsasd.generation.fitting import CHECKPOINTS, MODEL, changes_result, finetune
 from fsasd.generation.training import TRAINING
 from fsasd.pipeline.experiment import Experiment

@@ -10,7 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from fsasd.generation.adaptation import Full
+from fsasd.generation.diffusion.adaptation import Full
 
 GIB = 2**30
 
@@ -68,7 +68,7 @@ def training_cost(
         half_precision: Whether activations take two bytes a number rather than four.
         moment_bytes: Of the optimizer, per trained parameter: 8 for AdamW, 2 for its 8-bit form.
 
-    >>> from fsasd.generation.checkpoint import SIZES, build_unet
+    >>> from fsasd.generation.audioldm.checkpoint import SIZES, build_unet
     >>> cost = training_cost(build_unet(SIZES["nano"]), Full(), batch_size=16, frames=64)
     >>> cost.trained == cost.total, round(cost.flops / 1e9)
     (True, 34)

@@ -20,10 +20,10 @@ from safetensors import safe_open
 from torch import nn
 from transformers import ClapTextModelWithProjection, RobertaTokenizer, SpeechT5HifiGan
 
-from fsasd.generation.checkpoint import original
-from fsasd.generation.checkpoint.components import NANO, CheckpointError, Components, build
-from fsasd.generation.checkpoint.weight_mismatches import WeightMismatches
-from fsasd.generation.vocoder import GriffinLim
+from fsasd.generation.audioldm.checkpoint import original
+from fsasd.generation.audioldm.checkpoint.components import NANO, CheckpointError, Components, build
+from fsasd.generation.audioldm.checkpoint.weight_mismatches import WeightMismatches
+from fsasd.generation.audioldm.vocoder import GriffinLim
 from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 
 # Older transformers saved this buffer; it is the numbers 0, 1, 2, ...

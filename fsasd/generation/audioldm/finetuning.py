@@ -15,22 +15,26 @@ from lightning.pytorch.trainer.states import TrainerFn
 from transformers import get_cosine_schedule_with_warmup
 
 from fsasd.data.draws import Draw
-from fsasd.generation import checkpoint as checkpoints
-from fsasd.generation.adaptation import Full
-from fsasd.generation.averaging import RestoreWeights, WeightAverage
+from fsasd.generation.audioldm import checkpoint as checkpoints
 from fsasd.generation.base import Generator
-from fsasd.generation.denoising import (
+from fsasd.generation.diffusion.adaptation import Full
+from fsasd.generation.diffusion.averaging import RestoreWeights, WeightAverage
+from fsasd.generation.diffusion.denoising import (
     StepRandomness,
     choose_condition,
     denoising_loss,
     min_snr_weight,
     sample_posterior,
 )
-from fsasd.generation.finite import LossWatch, stop_training
-from fsasd.generation.latents import Batch, LatentExamples
-from fsasd.generation.optimizing import build_optimizer, optimizer_steps, warn_if_too_short
-from fsasd.generation.sharding import gather, shard, shard_like
-from fsasd.generation.validation_loss import GroupLosses, fixed_noise, fixed_timesteps
+from fsasd.generation.diffusion.finite import LossWatch, stop_training
+from fsasd.generation.diffusion.latents import Batch, LatentExamples
+from fsasd.generation.diffusion.optimizing import (
+    build_optimizer,
+    optimizer_steps,
+    warn_if_too_short,
+)
+from fsasd.generation.diffusion.sharding import gather, shard, shard_like
+from fsasd.generation.diffusion.validation_loss import GroupLosses, fixed_noise, fixed_timesteps
 
 log = logging.getLogger(__name__)
 

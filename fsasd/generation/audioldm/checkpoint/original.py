@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import ClapTextConfig, ClapTextModelWithProjection, RobertaTokenizer
 
-from fsasd.generation.checkpoint.components import (
+from fsasd.generation.audioldm.checkpoint.components import (
     CheckpointError,
     Components,
     Size,
@@ -28,7 +28,7 @@ from fsasd.generation.checkpoint.components import (
     build_unet,
     build_vae,
 )
-from fsasd.generation.checkpoint.weight_mismatches import WeightMismatches
+from fsasd.generation.audioldm.checkpoint.weight_mismatches import WeightMismatches
 
 log = logging.getLogger(__name__)
 

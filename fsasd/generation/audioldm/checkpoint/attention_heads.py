@@ -14,7 +14,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
-from fsasd.generation.checkpoint.components import SIZES, CheckpointError
+from fsasd.generation.audioldm.checkpoint.components import SIZES, CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def heads_of(unet: UNet2DConditionModel) -> tuple[int, ...]:
     """Return the heads per level that a UNet computes with.
 
-    >>> from fsasd.generation.checkpoint.components import build_unet
+    >>> from fsasd.generation.audioldm.checkpoint.components import build_unet
     >>> heads_of(build_unet(SIZES["nano"]))
     (1, 2, 3)
     """

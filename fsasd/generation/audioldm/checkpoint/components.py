@@ -16,9 +16,9 @@ from transformers import (
     SpeechT5HifiGanConfig,
 )
 
-from fsasd.generation.vocoder import GriffinLim
+from fsasd.generation.audioldm.vocoder import GriffinLim
 
-NANO = resources.files("fsasd.generation") / "weights" / "nano"
+NANO = resources.files("fsasd.generation.audioldm") / "weights" / "nano"
 """The pre-trained nano model that ships with the package (``fsasd experiment=pretrain_nano``)."""
 
 

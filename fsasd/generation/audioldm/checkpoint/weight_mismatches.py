@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 import torch
 
-from fsasd.generation.checkpoint.components import CheckpointError
+from fsasd.generation.audioldm.checkpoint.components import CheckpointError
 
 Shapes = tuple[Sequence[int], Sequence[int]]
 

@@ -14,18 +14,18 @@ from transformers import ClapTextModelWithProjection, RobertaTokenizer
 
 from fsasd.data.clips import Clips
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.generation import checkpoint as checkpoints
-from fsasd.generation import clap
-from fsasd.generation.adaptation import Full
-from fsasd.generation.checkpoint.card import model_card
-from fsasd.generation.editing import source_latent, with_strengths
-from fsasd.generation.finetuning import FineTuned
-from fsasd.generation.finite import TrainingError
-from fsasd.generation.latents import LatentExamples, VaeMoments
+from fsasd.generation.audioldm import checkpoint as checkpoints
+from fsasd.generation.audioldm import clap
+from fsasd.generation.audioldm.checkpoint.card import model_card
+from fsasd.generation.audioldm.finetuning import FineTuned
+from fsasd.generation.audioldm.vocoder import GriffinLim
+from fsasd.generation.diffusion.adaptation import Full
+from fsasd.generation.diffusion.editing import source_latent, with_strengths
+from fsasd.generation.diffusion.finite import TrainingError
+from fsasd.generation.diffusion.latents import LatentExamples, VaeMoments
+from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.prompts import Prompt
-from fsasd.generation.sampling import Sampler
 from fsasd.generation.threads import map_in_chunks, one_thread
-from fsasd.generation.vocoder import GriffinLim
 
 MEL_HOP = 160
 LATENT_BINS = 16

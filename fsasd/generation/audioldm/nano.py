@@ -24,10 +24,10 @@ from transformers import ClapTextModelWithProjection, RobertaTokenizer
 from fsasd.data.captions import Captions
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
-from fsasd.generation import checkpoint as checkpoints
-from fsasd.generation.checkpoint import Components
-from fsasd.generation.latents import normalised_mel
-from fsasd.generation.vocoder import GriffinLim
+from fsasd.generation.audioldm import checkpoint as checkpoints
+from fsasd.generation.audioldm.checkpoint import Components
+from fsasd.generation.audioldm.vocoder import GriffinLim
+from fsasd.generation.diffusion.latents import normalised_mel
 from fsasd.runtime.resuming import fit
 
 _VALUES = (

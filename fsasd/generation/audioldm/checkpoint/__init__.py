@@ -1,13 +1,13 @@
 """Components of AudioLDM: built, loaded from folder, hub or the original's file, and saved."""
 
-from fsasd.generation.checkpoint.attention_heads import (
+from fsasd.generation.audioldm.checkpoint.attention_heads import (
     heads_of,
     keep_better_heads,
     original_heads,
     require_original_heads,
     set_heads,
 )
-from fsasd.generation.checkpoint.components import (
+from fsasd.generation.audioldm.checkpoint.components import (
     NANO,
     SIZES,
     CheckpointError,
@@ -20,7 +20,7 @@ from fsasd.generation.checkpoint.components import (
     build_unet,
     build_vae,
 )
-from fsasd.generation.checkpoint.folder import count_parameters, files, load, save
+from fsasd.generation.audioldm.checkpoint.folder import count_parameters, files, load, save
 
 __all__ = [
     "NANO",

@@ -14,8 +14,8 @@ import torch
 from diffusers import AutoencoderKL
 
 from fsasd.generation.base import read_source
+from fsasd.generation.diffusion.latents import AUDIOLDM_MEL, encode, normalise
 from fsasd.generation.ladder import in_turn
-from fsasd.generation.latents import AUDIOLDM_MEL, encode, normalise
 from fsasd.generation.prompts import Prompt
 
 

@@ -20,7 +20,7 @@ from matplotlib import image
 from fsasd.data.log_mel import LogMel
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.cost import GIB, training_cost
+from fsasd.generation.diffusion.cost import GIB, training_cost
 from fsasd.generation.prompts import MAX_SECONDS, Prompt, make_prompts
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class CostReport(L.Callback):
     def __init__(self, steps: int = 10) -> None:
         self.steps = steps
         self.cost: Any = None
-        """``generation.cost.Cost`` of a step, once fitting has begun."""
+        """``diffusion.cost.Cost`` of a step, once fitting has begun."""
         self.hours: float | None = None
         """Of the whole run, once measured."""
 

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler
 from torch.nn import functional as F
 
 from fsasd.data.draws import Draw
-from fsasd.generation.sampling import Denoiser
+from fsasd.generation.diffusion.sampling import Denoiser
 
 
 @dataclass(frozen=True)
