@@ -2,8 +2,8 @@
 
 Per strength: real normal clips of a machine are edited with their caption, and with the anomalous
 one from the same noise (``generator/sampler=edit``). Distances are RMS differences of log-mels in
-dB: of their means over time, and frame by frame. A strength near 0 is the round trip through VAE
-and vocoder; beside it stands the distance between two real clips.
+dB: of their means over time, and frame by frame. Beside them stand the distance between two real
+clips, and that between a clip and its round trip through VAE and vocoder, which edits do not have.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from fsasd.data.captions import caption
 from fsasd.data.clips import Clips, FeatureCache
@@ -19,8 +20,9 @@ from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import read_clips
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.diffusion.editing import source_latent
 from fsasd.generation.diffusion.sampling import Sampler
-from fsasd.generation.prompts import MAX_SECONDS, make_prompts
+from fsasd.generation.prompts import MAX_SECONDS, Prompt, make_prompts
 
 _LOG_MEL = LogMel.twfr()
 
@@ -32,7 +34,7 @@ def main() -> None:
     parser.add_argument("--machine", default="fan")
     parser.add_argument("--clips", type=int, default=8, help="normal training clips")
     parser.add_argument("--checkpoint", default="nano", help="as of generator=audioldm_nano")
-    parser.add_argument("--strengths", type=float, nargs="*", default=[1e-3, 0.2, 0.4, 0.7, 1.0])
+    parser.add_argument("--strengths", type=float, nargs="*", default=[0.2, 0.4, 0.7, 1.0])
     args = parser.parse_args()
     clips = Clips(read_clips(args.root, [args.machine]), FeatureCache())
     normal = clips.where(split="train", label="normal")[: args.clips]
@@ -45,6 +47,7 @@ def main() -> None:
     ]
     print(f"{args.machine}: {len(normal)} clips; dB of mean log-mels (frame by frame)")
     print(f"two real clips: {_distances(real, [*real[1:], real[0]])}")
+    print(f"round trip, real: {_distances(_round_trips(model, prompts[::2]), real)}")
     print(f"{'strength':>9}  {'normal, real':>14}  {'anomaly, real':>14}  {'of a pair':>14}")
     for strength in args.strengths:
         model.sampler = Sampler(strength=strength)
@@ -54,6 +57,19 @@ def main() -> None:
         edits = mels[::2], mels[1::2]
         row = [_distances(edits[0], real), _distances(edits[1], real), _distances(*edits)]
         print(f"{strength:9g}  " + "  ".join(f"{text:>14}" for text in row), flush=True)
+
+
+def _round_trips(model: AudioLDM, prompts: list[Prompt]) -> list[np.ndarray]:
+    vae, vocoder = model.components.vae, model.components.vocoder
+    mels = []
+    for prompt in prompts:
+        samples = round(prompt.seconds * SAMPLE_RATE)
+        with torch.no_grad():
+            latent = source_latent(prompt, vae, samples)
+            mel = vae.decode(latent[None] / vae.config.scaling_factor).sample
+            waveform = vocoder(mel[:, 0])[0, :samples].numpy()
+        mels.append(_LOG_MEL(waveform / prompt.gain))
+    return mels
 
 
 def _distances(some: list[np.ndarray], others: list[np.ndarray]) -> str:

@@ -4,16 +4,8 @@ import numpy as np
 import pytest
 
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.generation.transplant import (
-    BANDS,
-    BandQuantiles,
-    Difference,
-    band_levels,
-    difference,
-    rms,
-    spectra,
-    transplant,
-)
+from fsasd.generation.spectra import BANDS, band_levels, spectra
+from fsasd.generation.transplant import BandQuantiles, Difference, difference, rms, transplant
 
 SAMPLES = 4 * SAMPLE_RATE
 

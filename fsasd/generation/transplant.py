@@ -1,10 +1,10 @@
 """The difference between two recordings of a machine, and its transplant into a third recording.
 
-Spectra are of 32 ms every 16 ms, their power in 40 bands. Levels of two recordings are
-compared by rank: the loudest frame of a band with the loudest, the quietest with the quietest,
-whenever they are, since no two recordings of a machine run in step. Where the one is above the
-other at its rank, its own sound is kept in that proportion (a Wiener filter); where it is below, it
-is so many decibels of loss. Arrays have frames first.
+Levels in bands (``spectra``) of two recordings are compared by rank: the loudest frame of a band
+with the loudest, the quietest with the quietest, whenever they are, since no two recordings of a
+machine run in step. Where the one is above the other at its rank, its own sound is kept in that
+proportion (a Wiener filter); where it is below, it is so many decibels of loss. Arrays have frames
+first.
 """
 
 from __future__ import annotations
@@ -12,29 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
-from scipy import fft
 
 from fsasd.generation.cleaning import fit_length
-
-N_FFT, HOP = 512, 256
-
-# A band is one bin at least; wider ones are the same ratio of frequencies wide.
-_EDGES = np.unique(np.geomspace(1, N_FFT // 2 + 1, 54).round().astype(int))
-_EDGES[0] = 0
-_WIDTHS = np.diff(_EDGES)
-
-BANDS = len(_WIDTHS)
-"""Number of bands, from 0 to 8 kHz."""
-
-_WINDOW = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
-"""The root of a Hann window, before and after: frames that were changed join without a step."""
-
-# Of a bin in the mean of its band, so that white noise of an RMS of 1 has a power of 1 in each.
-_SHARES = (1 / (_WIDTHS * np.sum(_WINDOW**2))).astype(np.float32)
-
-QUIET = 1e-5
-"""Amplitude, -100 dB of full scale, about that of 16 bits' rounding: nothing below is a level."""
+from fsasd.generation.spectra import QUIET, band_levels, filtered, spectra
 
 
 @dataclass(frozen=True)
@@ -45,7 +25,7 @@ class BandQuantiles:
         ranks: Number of quantiles.
 
     >>> tone = np.sin(2 * np.pi * 1000 / 16_000 * np.arange(16_000))
-    >>> BandQuantiles(ranks=8)(tone).shape == (8, BANDS)
+    >>> BandQuantiles(ranks=8)(tone).shape == (8, 40)
     True
     """
 
@@ -89,7 +69,7 @@ def difference(recording: np.ndarray, usual: np.ndarray) -> Difference:
     share = np.empty_like(gap)
     # Of the power at this rank, what exceeds the usual one's.
     np.put_along_axis(share, order, 1 - 10 ** (-gap.clip(0) / 10), axis=0)
-    added = _waveform(spectrum * _of_bins(share), len(recording))
+    added = filtered(spectrum, share, len(recording))
     return Difference(added / max(rms(usual), QUIET), gap.clip(max=0))
 
 
@@ -117,40 +97,15 @@ def transplant(
     gain = np.empty(order.shape, np.float32)
     loss = strength * _at_ranks(change.loss, len(order))
     np.put_along_axis(gain, order, 10 ** (loss / 20), axis=0)
-    lessened = _waveform(spectrum * _of_bins(gain), len(waveform))
+    lessened = filtered(spectrum, gain, len(waveform))
     start = rng.integers(max(len(change.added) - len(waveform), 0) + 1)
     added = fit_length(change.added[start : start + len(waveform)], len(waveform))
     return (lessened + strength * rms(waveform) * added).astype(np.float32)
 
 
-def spectra(waveform: np.ndarray) -> np.ndarray:
-    """Return (frames, bins) the spectra of a waveform; half a window of zeros is on either side."""
-    frames = -(-len(waveform) // HOP) + 1
-    padded = np.zeros((frames + 1) * HOP, np.float32)
-    padded[HOP : HOP + len(waveform)] = waveform
-    return fft.rfft(sliding_window_view(padded, N_FFT)[::HOP] * _WINDOW, axis=1)
-
-
-def band_levels(spectrum: np.ndarray) -> np.ndarray:
-    """Return (frames, bands) the mean power in each band, in dB of white noise at full scale."""
-    power = np.square(spectrum.real) + np.square(spectrum.imag)
-    of_bands = np.add.reduceat(power, _EDGES[:-1], axis=1) * _SHARES
-    return 10 * np.log10(np.maximum(of_bands, QUIET**2))
-
-
 def rms(waveform: np.ndarray) -> float:
     """Return the root of the mean power of a waveform."""
     return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))
-
-
-def _waveform(spectrum: np.ndarray, samples: int) -> np.ndarray:
-    frames = fft.irfft(spectrum, N_FFT, axis=1) * _WINDOW
-    # Each sample is in the second half of one frame and in the first half of the next.
-    return (frames[:-1, HOP:] + frames[1:, :HOP]).ravel()[:samples]
-
-
-def _of_bins(of_bands: np.ndarray) -> np.ndarray:
-    return np.repeat(of_bands, _WIDTHS, axis=1)
 
 
 def _at_ranks(ordered: np.ndarray, count: int) -> np.ndarray:

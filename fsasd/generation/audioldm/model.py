@@ -20,7 +20,12 @@ from fsasd.generation.audioldm.checkpoint.card import model_card
 from fsasd.generation.audioldm.finetuning import FineTuned
 from fsasd.generation.audioldm.vocoder import GriffinLim
 from fsasd.generation.diffusion.adaptation import Full
-from fsasd.generation.diffusion.editing import source_latent, with_strengths
+from fsasd.generation.diffusion.editing import (
+    edited_recording,
+    put_into,
+    source_latent,
+    with_strengths,
+)
 from fsasd.generation.diffusion.finite import TrainingError
 from fsasd.generation.diffusion.latents import LatentExamples, VaeMoments
 from fsasd.generation.diffusion.sampling import Sampler
@@ -270,10 +275,11 @@ class AudioLDM(FineTuned):
     def _draw(
         self, given: Sequence[tuple[Prompt, torch.Tensor, torch.Tensor]]
     ) -> list[torch.Tensor]:
-        prompts, vae = [prompt for prompt, _, _ in given], self.components.vae
+        prompts = [prompt for prompt, _, _ in given]
         samples = round(prompts[0].seconds * SAMPLE_RATE)
         frames = math.ceil(samples / self._latent_samples)
         strength = self._strength(prompts[0])
+        sources = None if strength == 1 else self._sources(prompts, frames)
         latents = self.sampler(
             self.denoise,
             self.components.scheduler,
@@ -281,14 +287,28 @@ class AudioLDM(FineTuned):
             torch.stack([negative for _, _, negative in given]),
             (self.unet.config.in_channels, frames, LATENT_BINS),
             [prompt.seed for prompt in prompts],
-            None if strength == 1 else self._sources(prompts, frames),
+            sources,
             strength,
         )
+        waveforms = self._decode(latents, samples)
+        if sources is None:
+            return list(waveforms)
+        triples = zip(prompts, waveforms, self._decode(sources, samples), strict=True)
+        return [self._put_into_source(prompt, *pair) for prompt, *pair in triples]
+
+    def _decode(self, latents: torch.Tensor, samples: int) -> torch.Tensor:
+        vae = self.components.vae
         # Half precision is for the UNet: in a waveform its rounding is audible.
         with torch.autocast(self.device.type, enabled=False):
             mel = vae.decode(latents.float() / vae.config.scaling_factor).sample
             # HiFi-GAN gives back 32 samples more than frames * hop.
-            return list(self.components.vocoder(mel[:, 0])[:, :samples].cpu())
+            return self.components.vocoder(mel[:, 0])[:, :samples].cpu()
+
+    def _put_into_source(
+        self, prompt: Prompt, edit: torch.Tensor, round_trip: torch.Tensor
+    ) -> torch.Tensor:
+        recording = edited_recording(prompt, len(edit), self.sampler.channel)
+        return torch.from_numpy(put_into(recording, edit.numpy(), round_trip.numpy()))
 
     def _sources(self, prompts: Sequence[Prompt], frames: int) -> torch.Tensor:
         vae, samples = self.components.vae, frames * self._latent_samples

@@ -3,6 +3,10 @@
 What the caption does not change is the clip's: with the normal caption and with the anomalous one,
 from the same clip and the same noise, two clips differ in the anomaly and little else. The noise is
 added to the clip's latent (SDEdit, Meng et al., 2022); how much is the strength.
+
+A model's round trip from waveform to latent and back changes a clip, too, and a detector hears that
+before it hears an anomaly. So an edit is put into the recording itself: what is amplified, when and
+by how much, is how the edit differs from its recording's own round trip.
 """
 
 from __future__ import annotations
@@ -12,11 +16,20 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from scipy.ndimage import gaussian_filter
 
 from fsasd.generation.base import read_source
 from fsasd.generation.diffusion.latents import AUDIOLDM_MEL, encode, normalise
 from fsasd.generation.ladder import in_turn
 from fsasd.generation.prompts import Prompt
+from fsasd.generation.spectra import band_levels, filtered, spectra
+
+_SPREAD = (1.5, 1.0)
+"""Standard deviations, in frames and in bands, of the window over which gains are averaged: they
+are not to follow the random phases of a vocoder."""
+
+_MOST = 30.0
+"""Of a gain, in dB: what a recording lacks cannot be amplified out of its noise."""
 
 
 def with_strengths(prompts: Sequence[Prompt], ladder: Sequence[float]) -> list[Prompt]:
@@ -44,8 +57,24 @@ def source_latent(
     Args:
         prompt: Its source is read.
         vae: The frozen VAE.
-        samples: So many are encoded from the start, a whole number of latent frames; a shorter
-            source is repeated. The level is that of the whole recording.
+        samples: So many are encoded (see ``edited_recording``), a whole number of latent frames.
+        channel: What to take of recordings with several channels (see ``recording.read``).
+
+    Raises:
+        ValueError: The prompt has no source.
+    """
+    waveform = edited_recording(prompt, samples, channel)
+    mean, _ = encode(vae, AUDIOLDM_MEL(waveform).T).chunk(2)
+    return mean.float() * vae.config.scaling_factor
+
+
+def edited_recording(prompt: Prompt, samples: int, channel: int | str | None = None) -> np.ndarray:
+    """Return the (samples,) waveform that is edited: a prompt's source, with a peak of 0.5.
+
+    Args:
+        prompt: Its source is read.
+        samples: So many are taken from the start; a shorter source is repeated. The level is that
+            of the whole recording.
         channel: What to take of recordings with several channels (see ``recording.read``).
 
     Raises:
@@ -54,5 +83,32 @@ def source_latent(
     waveform, _ = normalise(read_source(prompt, channel))
     if len(waveform) < samples:
         waveform = np.pad(waveform, (0, samples - len(waveform)), mode="wrap")
-    mean, _ = encode(vae, AUDIOLDM_MEL(waveform[:samples]).T).chunk(2)
-    return mean.float() * vae.config.scaling_factor
+    return waveform[:samples]
+
+
+def put_into(recording: np.ndarray, edit: np.ndarray, round_trip: np.ndarray) -> np.ndarray:
+    """Return a recording with what an edit of it changed, and nothing else.
+
+    Each band is amplified, frame by frame, by the level of the edit over that of the round trip, by
+    30 dB at most.
+
+    Args:
+        recording: (samples,) What was edited.
+        edit: (samples,) The edit, as the model gives it back.
+        round_trip: (samples,) The recording, as the model gives it back unchanged.
+
+    Returns:
+        (samples,) float32
+
+    >>> noise = np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    >>> dull = np.convolve(noise, [0.5, 0.5], mode="same")
+    >>> bool(np.allclose(put_into(noise, dull, dull), noise, atol=1e-5))
+    True
+    >>> louder = put_into(noise, 2 * dull, dull)
+    >>> bool(np.allclose(louder, 2 * noise, atol=1e-4))
+    True
+    """
+    change = band_levels(spectra(edit)) - band_levels(spectra(round_trip))
+    decibels = gaussian_filter(change, _SPREAD, mode="nearest").clip(-_MOST, _MOST)
+    spectrum = spectra(recording)
+    return filtered(spectrum, 10 ** (decibels / 20), len(recording)).astype(np.float32)
