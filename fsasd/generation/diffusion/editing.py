@@ -5,7 +5,7 @@ from the same clip and the same noise, two clips differ in the anomaly and littl
 added to the clip's latent (SDEdit, Meng et al., 2022); how much is the strength.
 
 A model's round trip from waveform to latent and back changes a clip, too, and a detector finds that
-before it hears an anomaly. So an edit is put into the recording itself: what is amplified, when and
+before it finds an anomaly. So an edit is put into the recording itself: what is amplified, when and
 by how much, is how the edit differs from its recording's own round trip.
 """
 
