@@ -27,7 +27,7 @@ from fsasd.data.captions import default_captions
 from fsasd.data.metadata import Clip
 from fsasd.data.simulate import MACHINES, simulate
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.diffusion.latents import normalised_mel
+from fsasd.generation.audioldm.mel import normalised_mel
 from fsasd.generation.prompts import Prompt
 
 Combination = tuple[str, tuple[tuple[str, str], ...], str]

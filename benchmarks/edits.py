@@ -65,7 +65,7 @@ def _round_trips(model: AudioLDM, prompts: list[Prompt]) -> list[np.ndarray]:
     for prompt in prompts:
         samples = round(prompt.seconds * SAMPLE_RATE)
         with torch.no_grad():
-            latent = source_latent(prompt, vae, samples)
+            latent = source_latent(prompt, model.model, samples)
             mel = vae.decode(latent[None] / vae.config.scaling_factor).sample
             waveform = vocoder(mel[:, 0])[0, :samples].numpy()
         mels.append(_LOG_MEL(waveform / prompt.gain))

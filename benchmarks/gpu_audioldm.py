@@ -90,7 +90,7 @@ def build(size: str, training: str, mode: str, device: torch.device) -> AudioLDM
     module = AudioLDM(
         f"random:{size}",
         train={"full": Full, "lora": Lora}[training](),
-        compile_unet=mode == "compile",
+        compile_network=mode == "compile",
         channels_last=mode == "compile",
         attention_heads="checkpoint",
     )

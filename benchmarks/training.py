@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from fsasd.data.draws import Draw
-from fsasd.generation.audioldm.model import LATENT_BINS, AudioLDM
+from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.audioldm.model import LATENT_BINS
 from fsasd.generation.diffusion.cost import training_cost
-from fsasd.generation.diffusion.denoising import StepRandomness
 from fsasd.generation.diffusion.latents import Batch
+from fsasd.generation.diffusion.objective import StepRandomness
 from fsasd.generation.diffusion.optimizing import build_optimizer
 
 CAPTION = (
@@ -39,7 +40,7 @@ class TrainingStep:
             module.optimizer_name, module.trained_weights(), 1e-5, 1e-2
         )
         self.frames = module.example_frames
-        channels = module.unet.config.in_channels
+        channels = module.network.config.in_channels
         shape = (self.batch_size, 2 * channels, self.frames, LATENT_BINS)
         self.moments = torch.randn(shape, device=module.device)
         self.embedding = module.embed([CAPTION] * self.batch_size).to(module.device)
@@ -65,10 +66,10 @@ class TrainingStep:
             frames=torch.full((self.batch_size,), self.frames, device=module.device),
             draws=draws,
         )
-        channels = module.unet.config.in_channels
+        channels = module.network.config.in_channels
         shape = (channels, self.frames, LATENT_BINS)
         randomness = StepRandomness.draw(draws, shape, 1000, module.device)
-        condition = module._condition(batch, randomness.uniform)
+        condition = module.chosen_condition(batch, randomness.uniform)
         loss = module.loss(
             batch, randomness.timesteps, randomness.noise, randomness.posterior, condition
         )
@@ -84,7 +85,9 @@ class TrainingStep:
     def flops(self) -> float:
         """Of the UNet, forward and backward."""
         module = self.module
-        cost = training_cost(module.unet, module.adaptation, self.batch_size, self.frames)
+        cost = training_cost(
+            module.model, module.unconditional, module.adaptation, self.batch_size, self.frames
+        )
         return cost.flops
 
 

@@ -130,7 +130,7 @@ def denoise(model: AudioLDM, example: Example, caption: str) -> float:
     batch = LatentExamples.collate([example] * n)
     noise = fixed_noise(range(n), model._latent_shape(batch))
     embeddings = model.embed([caption]).expand(n, -1)
-    return float(model.loss(batch, TIMESTEPS, noise, embeddings=embeddings).mean())
+    return float(model.loss(batch, TIMESTEPS, noise, condition=embeddings).mean())
 
 
 if __name__ == "__main__":

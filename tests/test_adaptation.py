@@ -102,7 +102,9 @@ def test_parts_are_chosen_by_name():
 
 
 def test_a_name_that_no_weight_has():
-    with pytest.raises(ValueError, match=r"no weight of the UNet is named 'atention\*'.*conv_in"):
+    with pytest.raises(
+        ValueError, match=r"no weight of the network is named 'atention\*'.*conv_in"
+    ):
         SelectedComponents(["class_embedding*", "atention*"]).apply(unet())
 
 

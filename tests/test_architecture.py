@@ -1,6 +1,7 @@
 """Imports point one way, and names say what a module does."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -116,6 +117,43 @@ def cycle(package: Path) -> list[str]:
     return []
 
 
+AUDIOLDM = "fsasd.generation.audioldm"
+
+WORDS_OF_ONE_FAMILY = re.compile(r"(?<!nu)mel\b|clap\b|unet|16_?,?000|audioldm\b", re.IGNORECASE)
+"""What a module of all latent diffusion models does not know. Docstrings may name AudioLDM as where
+a number is from."""
+
+
+def family_violations(package: Path) -> list[str]:
+    """A sentence for each import of AudioLDM by a module that any family of models uses."""
+    found = modules(package)
+    general = {
+        name: path
+        for name, path in found.items()
+        if name.startswith(f"{package.name}.generation.") and not name.startswith(AUDIOLDM)
+    }
+    return [
+        f"{path.relative_to(package.parent)}:{line} imports {imported}"
+        for name, path in general.items()
+        for imported, line in imports(name, path, set(found))
+        if imported.startswith(AUDIOLDM)
+    ]
+
+
+def family_words(path: Path) -> list[str]:
+    """Words of one family in the code of a module: names and texts, without docstrings."""
+    tree = ast.parse(path.read_text("utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    for node in ast.walk(tree):
+        if isinstance(node, documented):
+            node.body = [n for n in node.body if not _is_text(n)] or [ast.Pass()]
+    return [f"{path.name}: {word}" for word in WORDS_OF_ONE_FAMILY.findall(ast.unparse(tree))]
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
 def report(problems: list[str]) -> str:
     return "\n" + "\n".join(problems)
 
@@ -138,6 +176,17 @@ def test_only_the_entry_point_sees_the_configuration_framework():
 def test_every_name_says_what_the_module_does():
     names = vague_names(PACKAGE)
     assert not names, f"named after nothing: {', '.join(names)}"
+
+
+def test_only_audioldm_knows_audioldm():
+    problems = family_violations(PACKAGE)
+    assert not problems, report(problems)
+
+
+def test_diffusion_has_no_words_of_one_family():
+    paths = (PACKAGE / "generation" / "diffusion").glob("*.py")
+    problems = [problem for path in paths for problem in family_words(path)]
+    assert not problems, report(problems)
 
 
 # The tests above would also pass if they saw nothing.
@@ -208,6 +257,23 @@ def test_a_framework_outside_the_entry_point_is_named(planted):
     )
     (problem,) = framework_violations(package)
     assert problem == "fsasd/store.py:1 imports hydra.core, which only fsasd.cli may"
+
+
+def test_an_import_of_one_family_is_named(planted):
+    package = planted(
+        generation__prompts="from fsasd.generation.audioldm.mel import encode",
+        generation__audioldm__mel="",
+        generation__audioldm__clap="from fsasd.generation.audioldm import mel",
+    )
+    assert family_violations(package) == [
+        "fsasd/generation/prompts.py:1 imports fsasd.generation.audioldm.mel"
+    ]
+
+
+def test_a_word_of_one_family_is_named(tmp_path):
+    path = tmp_path / "rates.py"
+    path.write_text('"""Of AudioLDM."""\ndef f(x):\n    """CLAP"""\n    unet = 16_000\n')
+    assert family_words(path) == ["rates.py: unet", "rates.py: 16000"]
 
 
 def test_a_vague_name_is_named(planted):

@@ -59,7 +59,7 @@ def test_training_lowers_the_loss(data, tmp_path):
     model = nano(learning_rate=2e-3)
     # From scratch: fine-tuned weights have little left to gain in a few steps.
     torch.manual_seed(0)
-    model.unet.load_state_dict(checkpoint.build("nano").unet.state_dict())
+    model.network.load_state_dict(checkpoint.build("nano").unet.state_dict())
     data.clips = Clips([c for c in data.clips if c.machine == "fan"])
     batch = examples(model, data)
     before = loss_of(model, batch)
@@ -85,14 +85,14 @@ def loss_of(model, batch):
 def test_only_the_unet_is_trained_and_saved(data, tmp_path):
     model = nano(learning_rate=1e-3)
     frozen = [p.clone() for module in model.components.frozen() for p in module.parameters()]
-    unet = [p.clone() for p in model.unet.parameters()]
+    unet = [p.clone() for p in model.network.parameters()]
     run = trainer(tmp_path)
     run.fit(model, data)
     after = [p for module in model.components.frozen() for p in module.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(frozen, after, strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(unet, model.unet.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(unet, model.network.parameters(), strict=True))
     saved = torch.load(run.checkpoint_callback.best_model_path, weights_only=True)["state_dict"]
-    assert {key.split(".")[0] for key in saved} == {"unet"}
+    assert {key.split(".")[0] for key in saved} == {"network"}
 
 
 class StopAt(L.Callback):
@@ -117,7 +117,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(data, tmp_path):
     assert fit(resumed, tmp_path / "last.ckpt").global_step == 4
     assert resumed.ema.optimization_step == 4
     # From the pre-trained weights, two steps of this size would not get as far as four.
-    moved = distance(resumed.ema.shadow_params, nano().unet.parameters())
+    moved = distance(resumed.ema.shadow_params, nano().network.parameters())
     assert distance(resumed.ema.shadow_params, average) < moved
 
 
@@ -128,11 +128,11 @@ def distance(one, other):
 def test_the_average_follows_the_weights_and_gives_them_back(data):
     model = nano(ema_decay=0.5)
     model.begin_training()
-    weight = next(model.unet.parameters()).detach()
+    weight = next(model.network.parameters()).detach()
     with torch.no_grad():
         for value in (1.0, 3.0):
             weight.fill_(value)
-            model.ema.step(model.unet.parameters())
+            model.ema.step(model.network.parameters())
     with model.averaged_weights():
         assert weight.unique().numel() == 1
         assert 1.0 < float(weight.flatten()[0]) < 3.0
@@ -142,15 +142,15 @@ def test_the_average_follows_the_weights_and_gives_them_back(data):
 def test_saved_weights_are_the_averaged_ones(tmp_path):
     model = nano(ema_decay=0.5)
     model.begin_training()
-    weight = next(model.unet.parameters()).detach()
+    weight = next(model.network.parameters()).detach()
     with torch.no_grad():
-        model.ema.step(model.unet.parameters())
+        model.ema.step(model.network.parameters())
         before = weight.clone()
         weight.add_(1.0)
-        model.ema.step(model.unet.parameters())
+        model.ema.step(model.network.parameters())
     model.save(tmp_path / "model")
     loaded = AudioLDM(str(tmp_path / "model"))
-    moved = next(loaded.unet.parameters()).detach() - before
+    moved = next(loaded.network.parameters()).detach() - before
     assert 0 < float(moved.mean()) < 1
 
 
@@ -175,7 +175,7 @@ def test_without_its_caption_an_example_is_unconditional(data):
     batch = examples(model, data, 4)
     timesteps, noise = torch.full((4,), 500), torch.zeros(4, 4, 16, 16)
     everything = model.unconditional.expand(4, -1)
-    dropped = model.loss(batch, timesteps, noise, embeddings=everything)
+    dropped = model.loss(batch, timesteps, noise, condition=everything)
     assert not torch.allclose(model.loss(batch, timesteps, noise), dropped)
 
 
@@ -236,7 +236,7 @@ def test_batches_that_are_accumulated_are_one_batch(data, tmp_path):
     assert len(curve) == 3
     means = [sum(halves[i : i + 2]) / 2 for i in range(0, 6, 2)]
     assert curve == pytest.approx(means, rel=1e-5)
-    for one, other in zip(whole.unet.parameters(), parts.unet.parameters(), strict=True):
+    for one, other in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-3)
 
 
@@ -269,7 +269,7 @@ def test_a_resumed_run_ends_where_one_without_a_stop_does(data, tmp_path, optimi
     assert moments == {torch.float32 if optimizer == "adamw" else torch.uint8}
     fit(first, with_={"callbacks": [StopAt(2)]}).save_checkpoint(tmp_path / "last.ckpt")
     fit(second, ckpt_path=tmp_path / "last.ckpt")
-    for one, other in zip(whole.unet.parameters(), second.unet.parameters(), strict=True):
+    for one, other in zip(whole.network.parameters(), second.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
     for one, other in zip(whole.ema.shadow_params, second.ema.shadow_params, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
@@ -445,11 +445,11 @@ def eight_heads(tmp_path):
 
 def test_the_heads_that_denoise_better_are_chosen_and_logged(data, tmp_path, eight_heads, caplog):
     model = AudioLDM(eight_heads, crop_seconds=0.64)
-    assert checkpoint.heads_of(model.unet) == (8, 8, 8)
+    assert checkpoint.heads_of(model.network) == (8, 8, 8)
     with caplog.at_level(logging.INFO, "fsasd.generation.audioldm.checkpoint"):
         run = trainer(tmp_path, max_steps=1, enable_checkpointing=False)
         run.fit(model, data)
-    assert checkpoint.heads_of(model.unet) == (1, 2, 3)
+    assert checkpoint.heads_of(model.network) == (1, 2, 3)
     (message,) = [r.getMessage() for r in caplog.records if "attention heads per level" in r.msg]
     assert message.count("denoising loss") == 1
     assert "the checkpoint says (8, 8, 8)" in message
@@ -460,8 +460,8 @@ def test_the_heads_that_denoise_better_are_chosen_and_logged(data, tmp_path, eig
 
 def test_heads_can_be_configured(eight_heads):
     original = AudioLDM(eight_heads, attention_heads="original")
-    assert checkpoint.heads_of(original.unet) == (1, 2, 3)
-    assert checkpoint.heads_of(AudioLDM(eight_heads, attention_heads="checkpoint").unet)[0] == 8
+    assert checkpoint.heads_of(original.network) == (1, 2, 3)
+    assert checkpoint.heads_of(AudioLDM(eight_heads, attention_heads="checkpoint").network)[0] == 8
 
 
 def test_a_model_without_an_original_has_no_original_heads(tmp_path):
@@ -491,7 +491,7 @@ def test_adapters_are_all_that_a_checkpoint_holds_and_go_on_from_it(data, tmp_pa
     trainer(tmp_path, max_steps=4, enable_checkpointing=False).fit(
         second, data, ckpt_path=tmp_path / "last.ckpt", weights_only=True
     )
-    for one, other in zip(whole.unet.parameters(), second.unet.parameters(), strict=True):
+    for one, other in zip(whole.network.parameters(), second.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
@@ -504,16 +504,16 @@ def test_adapters_are_saved_merged_and_alone(data, tmp_path):
     model.save(tmp_path / "model")
     assert [path.name for path in (tmp_path / "model" / "lora").iterdir()] == [Lora.WEIGHTS]
     merged = AudioLDM(str(tmp_path / "model"), crop_seconds=0.64)
-    assert not any("lora" in name for name in merged.unet.state_dict())
+    assert not any("lora" in name for name in merged.network.state_dict())
     torch.testing.assert_close(loss_of(merged, batch), wanted, atol=1e-6, rtol=1e-5)
     assert not torch.allclose(loss_of(nano(), batch), wanted, rtol=1e-4)
 
 
 def test_only_the_components_that_are_named_are_trained(data, tmp_path):
     model = nano(learning_rate=1e-2, train=SelectedComponents(["class_embedding.*"]))
-    before = {name: p.detach().clone() for name, p in model.unet.named_parameters()}
+    before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
     trainer(tmp_path, max_steps=2, enable_checkpointing=False).fit(model, data)
-    moved = {n for n, p in model.unet.named_parameters() if not torch.equal(p, before[n])}
+    moved = {n for n, p in model.network.named_parameters() if not torch.equal(p, before[n])}
     assert moved == {"class_embedding.weight", "class_embedding.bias"}
 
 
@@ -521,8 +521,8 @@ def test_less_memory_by_gradient_checkpointing_and_the_same_step(data, tmp_path)
     plain, frugal = nano(learning_rate=1e-3), nano(learning_rate=1e-3, gradient_checkpointing=True)
     for model in (plain, frugal):
         trainer(tmp_path, max_steps=1, enable_checkpointing=False).fit(model, data)
-    assert frugal.unet.is_gradient_checkpointing
-    for one, other in zip(plain.unet.parameters(), frugal.unet.parameters(), strict=True):
+    assert frugal.network.is_gradient_checkpointing
+    for one, other in zip(plain.network.parameters(), frugal.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
@@ -534,7 +534,7 @@ def test_half_precision_trains(data, tmp_path):
     run.fit(model, data)
     assert not getattr(run.optimizers[0], "_step_supports_amp_scaling", False)
     assert float(run.callback_metrics["val/loss"]) < 2
-    assert next(model.unet.parameters()).dtype == torch.float32
+    assert next(model.network.parameters()).dtype == torch.float32
 
 
 def test_whole_clips_can_be_trained_on(data, tmp_path):
@@ -590,18 +590,18 @@ def test_the_loss_can_be_weighted_and_its_noise_shifted(data, tmp_path):
 
 def test_compiling_leaves_the_names_of_the_weights(monkeypatch):
     """`torch.compile(unet)` would put `_orig_mod.` before each, and the checkpoint load nowhere."""
-    model = nano(compile_unet=True, channels_last=True)
-    names = list(model.unet.state_dict())
+    model = nano(compile_network=True, channels_last=True)
+    names = list(model.network.state_dict())
     monkeypatch.setattr(AudioLDM, "device", torch.device("cuda"))
     model.attention_heads = "checkpoint"
     model.begin_training()
     model.ema.to = lambda *_: None
     model.on_fit_start()
-    assert model.unet._compiled_call_impl is not None
-    assert list(model.unet.state_dict()) == names
-    weight = model.unet.conv_in.weight
+    assert model.network._compiled_call_impl is not None
+    assert list(model.network.state_dict()) == names
+    weight = model.network.conv_in.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
-    assert model.ema.shadow_params[0].stride() == next(model.unet.parameters()).stride()
+    assert model.ema.shadow_params[0].stride() == next(model.network.parameters()).stride()
 
 
 # What goes wrong
@@ -746,7 +746,7 @@ def test_a_fine_tuned_model_loads_in_the_pipeline_of_diffusers(data, tmp_path):
     index = json.loads((tmp_path / "model" / "model_index.json").read_text())
     assert index["vocoder"] == ["transformers", "SpeechT5HifiGan"]
     with model.averaged_weights():
-        state = model.unet.state_dict()
+        state = model.network.state_dict()
     averaged = load_file(tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors")
     assert state.keys() == averaged.keys() == pipeline.unet.state_dict().keys()
     assert all(torch.equal(averaged[key], w) for key, w in pipeline.unet.state_dict().items())

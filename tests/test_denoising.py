@@ -2,17 +2,19 @@
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fsasd.data.draws import Draw
 from fsasd.generation.audioldm.checkpoint import build_scheduler
-from fsasd.generation.diffusion.denoising import (
+from fsasd.generation.audioldm.model import sample_posterior
+from fsasd.generation.audioldm.recordings import choose_condition
+from fsasd.generation.diffusion.objective import (
+    Objective,
     StepRandomness,
-    choose_condition,
     denoising_loss,
-    min_snr_weight,
-    sample_posterior,
+    drop_condition,
 )
 
 TIMESTEPS = torch.tensor([10, 300, 600, 990])
@@ -34,28 +36,65 @@ def perfect(scheduler, latents, noise):
 def test_a_perfect_prediction_has_no_loss(latents, prediction):
     scheduler, noise = build_scheduler(prediction), torch.randn(4, *SHAPE)
     right = perfect(scheduler, latents, noise)
-    result = denoising_loss(lambda *_: right, scheduler, latents, None, TIMESTEPS, noise)
+    objective = Objective(scheduler)
+    result = denoising_loss(lambda *_: right, objective, latents, None, TIMESTEPS, noise)
     assert float(result.max()) < 1e-9
-    off = denoising_loss(lambda *_: right + 0.1, scheduler, latents, None, TIMESTEPS, noise)
+    off = denoising_loss(lambda *_: right + 0.1, objective, latents, None, TIMESTEPS, noise)
     torch.testing.assert_close(off, torch.full((4,), 0.01))
 
 
+def test_a_perfect_flow_has_no_loss_and_leads_from_noise_to_the_latents(latents):
+    objective, noise = Objective(FlowMatchEulerDiscreteScheduler()), torch.randn(4, *SHAPE)
+
+    def perfect(noisy, times, _):
+        # From its own point, along the whole of the straight line to the latents.
+        share = (times / 1000).view(-1, 1, 1, 1)
+        torch.testing.assert_close(noisy - share * (noise - latents), latents)
+        return noise - latents
+
+    result = denoising_loss(perfect, objective, latents, None, TIMESTEPS, noise)
+    assert float(result.max()) < 1e-9
+
+
+def test_latents_of_any_shape_have_a_loss():
+    """One of waveforms has no bins."""
+    latents = torch.randn(4, 8, 16, generator=torch.Generator().manual_seed(0))
+    noise = torch.zeros_like(latents)
+    objective = Objective(FlowMatchEulerDiscreteScheduler())
+    frames = torch.tensor([16, 8, 4, 1])
+    result = denoising_loss(
+        lambda noisy, *_: noisy * 0, objective, latents, None, TIMESTEPS, noise, frames
+    )
+    expected = [float(one[:, :n].square().mean()) for one, n in zip(latents, frames, strict=True)]
+    assert result.tolist() == pytest.approx(expected)
+
+
+def test_a_target_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match=r"DDIMScheduler: expected .* found 'sample'"):
+        Objective(DDIMScheduler(prediction_type="sample"))
+
+
+def test_flow_matching_has_no_weights_by_noise():
+    with pytest.raises(ValueError, match=r"min_snr is for diffusion"):
+        Objective(FlowMatchEulerDiscreteScheduler()).min_snr_weight(TIMESTEPS, 5.0)
+
+
 def test_what_is_beyond_a_clips_end_does_not_count(latents):
-    scheduler, noise = build_scheduler(), torch.randn(4, *SHAPE)
+    objective, noise = Objective(build_scheduler()), torch.randn(4, *SHAPE)
     frames = torch.tensor([16, 8, 4, 1])
     wrong = noise.clone()
     for i, valid in enumerate(frames):
         wrong[i, :, valid:] += 100
         wrong[i, :, :valid] += 0.1
-    result = denoising_loss(lambda *_: wrong, scheduler, latents, None, TIMESTEPS, noise, frames)
+    result = denoising_loss(lambda *_: wrong, objective, latents, None, TIMESTEPS, noise, frames)
     torch.testing.assert_close(result, torch.full((4,), 0.01))
 
 
 def test_whole_clips_count_as_without_a_mask(latents):
-    scheduler, noise = build_scheduler(), torch.randn(4, *SHAPE)
+    objective, noise = Objective(build_scheduler()), torch.randn(4, *SHAPE)
     whole = torch.full((4,), 16)
     guess = torch.randn(4, *SHAPE)
-    args = (lambda *_: guess, scheduler, latents, None, TIMESTEPS, noise)
+    args = (lambda *_: guess, objective, latents, None, TIMESTEPS, noise)
     torch.testing.assert_close(denoising_loss(*args, whole), denoising_loss(*args))
 
 
@@ -65,7 +104,7 @@ def test_the_weight_bounds_what_small_noise_counts(prediction):
     scheduler, timesteps = build_scheduler(prediction), torch.arange(1000)
     alpha = scheduler.alphas_cumprod
     snr = alpha / (1 - alpha)
-    result = min_snr_weight(scheduler, timesteps, 5.0)
+    result = Objective(scheduler).min_snr_weight(timesteps, 5.0)
     per_latent = {"epsilon": snr, "v_prediction": snr + 1}[prediction]
     torch.testing.assert_close(result * per_latent, snr.clamp(max=5.0))
 
@@ -88,6 +127,14 @@ def test_conditions_are_dropped_and_exchanged_per_example():
     assert result[:, 0].tolist() == [9, 0, 1, 9]
     result = choose_condition(captions, None, nothing, uniform, 0.2, 0.31)
     assert result[:, 0].tolist() == [9, 0, 0, 9]
+
+
+def test_conditions_of_several_tensors_are_dropped_as_one():
+    condition = {"text": torch.zeros(3, 2, 5), "seconds": torch.zeros(3, 4)}
+    empty = {"text": torch.ones(2, 5), "seconds": torch.full((4,), 2.0)}
+    result = drop_condition(condition, empty, torch.tensor([0.1, 0.3, 0.19]), 0.2)
+    assert result["text"][:, 0, 0].tolist() == [1, 0, 1]
+    assert result["seconds"][:, 0].tolist() == [2, 0, 2]
 
 
 def test_the_mix_is_that_of_the_authors():

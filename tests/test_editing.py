@@ -17,10 +17,11 @@ from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.audioldm.checkpoint import build_scheduler
+from fsasd.generation.audioldm.mel import AUDIOLDM_MEL, encode
 from fsasd.generation.base import Generator
 from fsasd.generation.diffusion.editing import put_into, source_latent, with_strengths
-from fsasd.generation.diffusion.latents import AUDIOLDM_MEL, encode, normalise
 from fsasd.generation.diffusion.sampling import Sampler
+from fsasd.generation.level import normalise
 from fsasd.generation.prompts import make_prompts
 from fsasd.generation.spectra import band_levels, spectra
 from fsasd.generation.synthetic_clips import read_manifest
@@ -279,7 +280,7 @@ def test_a_long_source_is_cut_and_keeps_its_level(normal):
     (waveform,) = edits.generate(edits.prepare([prompt]))
     assert len(waveform) == round(0.64 * SAMPLE_RATE)
     vae = edits.components.vae
-    latent = source_latent(prompt, vae, 10_240)
+    latent = source_latent(prompt, edits.model, 10_240)
     # Its loudest part is not in the cut, and still decides its level.
     source, gain = normalise(soundfile.read(prompt.source, dtype="float32")[0])
     assert gain == pytest.approx(prompt.gain)
@@ -289,8 +290,8 @@ def test_a_long_source_is_cut_and_keeps_its_level(normal):
 
 
 def test_a_source_that_is_too_short_is_repeated(normal):
-    prompt, vae = prompts_of(normal)[0], model().components.vae
-    latent = source_latent(prompt, vae, 2 * 12_800)
+    prompt = prompts_of(normal)[0]
+    latent = source_latent(prompt, model().model, 2 * 12_800)
     assert latent.shape == (4, 40, 16)
     # Away from the seam, its latent comes twice.
     torch.testing.assert_close(latent[:, 5:15], latent[:, 25:35], atol=0.15, rtol=0)

@@ -78,7 +78,7 @@ def best(**options):
 
 
 def weight(model):
-    return next(model.unet.parameters()).detach().clone()
+    return next(model.network.parameters()).detach().clone()
 
 
 def test_fine_tuning_leaves_the_model_alone(data, tmp_path):

@@ -18,20 +18,21 @@ from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.audioldm import checkpoint
+from fsasd.generation.audioldm.mel import normalised_mel, windows
+from fsasd.generation.audioldm.model import AudioLDMModel
 from fsasd.generation.audioldm.vocoder import GriffinLim
-from fsasd.generation.diffusion.latents import (
-    LatentExamples,
-    VaeMoments,
-    fill_cache,
-    normalise,
-    normalised_mel,
-    windows,
-)
+from fsasd.generation.diffusion.latents import LatentExamples, LatentFrontEnd, fill_cache
+from fsasd.generation.level import normalise
 
 
 @pytest.fixture(scope="module")
-def vae():
-    return checkpoint.load("nano").vae
+def nano():
+    return AudioLDMModel(checkpoint.load("nano"))
+
+
+@pytest.fixture(scope="module")
+def vae(nano):
+    return nano.components.vae
 
 
 @pytest.fixture
@@ -44,10 +45,10 @@ def clips(make_wav, tmp_path):
     return Clips(result, FeatureCache(tmp_path / "cache"))
 
 
-def examples(clips, vae, seconds=0.64, frames=16, **options):
+def examples(clips, nano, seconds=0.64, frames=16, **options):
     options = {"random_crop": True, **options}
     return LatentExamples(
-        clips, ["a fan"] * len(clips), {"a fan": torch.ones(3)}, VaeMoments(vae, seconds),
+        clips, ["a fan"] * len(clips), {"a fan": torch.ones(3)}, LatentFrontEnd(nano, seconds),
         frames=frames, **options,
     )  # fmt: skip
 
@@ -55,26 +56,26 @@ def examples(clips, vae, seconds=0.64, frames=16, **options):
 # What is heard
 
 
-def test_short_clips_are_repeated_and_never_padded_with_silence(vae):
+def test_short_clips_are_repeated_and_never_padded_with_silence(nano):
     sound = np.sin(np.arange(8000) * 0.3).astype(np.float32)
-    moments = VaeMoments(vae, 2.56)(sound)
+    moments = LatentFrontEnd(nano, 2.56)(sound)
     assert moments.shape == (8, 64, 16)
     # 131 kB for ten seconds of the real models' 16 channels.
     assert moments.dtype == np.float16
-    whole = VaeMoments(vae, 0.1)(np.tile(sound, 6)[:40960])
+    whole = LatentFrontEnd(nano, 0.1)(np.tile(sound, 6)[:40960])
     np.testing.assert_allclose(moments, whole, atol=1e-2)
 
 
-def test_long_recordings_are_encoded_in_windows(vae, monkeypatch):
+def test_long_recordings_are_encoded_in_windows(vae, monkeypatch, nano):
     """What a window does not know, the VAE normalises away: of a steady sound all is the same."""
     sound = np.random.default_rng(0).uniform(-1, 1, 16_000 * 30).astype(np.float32)
     lengths, encode = [], vae.encode
     monkeypatch.setattr(vae, "encode", lambda x: lengths.append(x.shape[2]) or encode(x))
-    result = VaeMoments(vae, None)(sound)
+    result = LatentFrontEnd(nano, None)(sound)
     assert lengths == [1024, 1024, 1024, 120]
     with monkeypatch.context() as patch:
-        patch.setattr("fsasd.generation.diffusion.latents.WINDOW", 4000)
-        whole = VaeMoments(vae, None)(sound)
+        patch.setattr("fsasd.generation.audioldm.mel.WINDOW", 4000)
+        whole = LatentFrontEnd(nano, None)(sound)
     assert lengths[4:] == [3000]
     assert result.shape == whole.shape == (8, 750, 16)
     means = result[:4].astype(float), whole[:4].astype(float)
@@ -90,10 +91,10 @@ def test_windows_cover_all_frames(frames):
         assert (end - begin, after > end) == (64, True)
 
 
-def test_crops_come_from_all_of_a_long_recording(vae, make_wav, tmp_path):
+def test_crops_come_from_all_of_a_long_recording(make_wav, tmp_path, nano):
     clip = Clip(make_wav("long.wav", seconds=40), "fan", label="normal")
-    long = examples(Clips([clip], FeatureCache(tmp_path / "cache")), vae, random_crop=True)
-    whole = long.clips.cache.get(long.moments, clip).astype(np.float32)
+    long = examples(Clips([clip], FeatureCache(tmp_path / "cache")), nano, random_crop=True)
+    whole = long.clips.cache.get(long.front_end, clip).astype(np.float32)
     starts = []
     for seed in range(40):
         crop = long[Draw(0, seed)]["moments"].numpy()
@@ -131,9 +132,9 @@ def test_decoded_latents_sound_like_the_clip(factory, vae):
 # Crops
 
 
-def test_a_draws_seed_decides_its_crop(clips, vae):
-    data = examples(clips, vae)
-    moments = torch.from_numpy(clips.cache.get(data.moments, clips[2])).float()
+def test_a_draws_seed_decides_its_crop(clips, nano):
+    data = examples(clips, nano)
+    moments = torch.from_numpy(clips.cache.get(data.front_end, clips[2])).float()
     assert moments.shape == (8, 50, 16)
     starts = set()
     for seed in range(40):
@@ -144,14 +145,14 @@ def test_a_draws_seed_decides_its_crop(clips, vae):
     assert len(starts) > 15
 
 
-def test_validation_crops_the_middle(clips, vae):
-    data = examples(clips, vae, random_crop=False)
-    moments = torch.from_numpy(clips.cache.get(data.moments, clips[2])).float()
+def test_validation_crops_the_middle(clips, nano):
+    data = examples(clips, nano, random_crop=False)
+    moments = torch.from_numpy(clips.cache.get(data.front_end, clips[2])).float()
     assert torch.equal(data[Draw(2, 9)]["moments"], moments[:, 17:33])
 
 
-def test_whole_clips_are_repeated_to_one_length_that_is_known(clips, vae):
-    data = examples(clips, vae, seconds=None, frames=None)
+def test_whole_clips_are_repeated_to_one_length_that_is_known(clips, nano):
+    data = examples(clips, nano, seconds=None, frames=None)
     batch = data.collate([data[Draw(i, i)] for i in range(3)])
     assert batch["frames"].tolist() == [12, 25, 50]
     assert batch["moments"].shape == (3, 8, 50, 16)
@@ -164,8 +165,8 @@ def test_whole_clips_are_repeated_to_one_length_that_is_known(clips, vae):
 # The cache
 
 
-def test_moments_are_read_when_they_are_normalised_and_not_kept(clips, vae, monkeypatch):
-    data = examples(clips, vae)
+def test_moments_are_read_when_they_are_normalised_and_not_kept(clips, monkeypatch, nano):
+    data = examples(clips, nano)
     kept = [value for value in vars(data).values() if isinstance(value, (torch.Tensor, list))]
     assert not any(isinstance(item, torch.Tensor) for value in kept for item in value)
     before, get = data[Draw(2, 0)]["moments"], clips.cache.get
@@ -173,48 +174,45 @@ def test_moments_are_read_when_they_are_normalised_and_not_kept(clips, vae, monk
     torch.testing.assert_close(data[Draw(2, 0)]["moments"], before + 1, atol=0.02, rtol=0)
 
 
-def test_what_is_there_is_not_computed_again(clips, vae):
-    moments = VaeMoments(vae, 0.64)
-    calls = []
-    moments.vae = type(
-        "Vae", (), {"config": vae.config, "device": vae.device, "dtype": vae.dtype}
-    )()
-    moments.vae.encode = lambda mel: calls.append(1) or vae.encode(mel)
+def test_what_is_there_is_not_computed_again(clips, nano, monkeypatch):
+    moments = LatentFrontEnd(nano, 0.64)
+    calls, encode = [], nano.encode
+    monkeypatch.setattr(nano, "encode", lambda sound: calls.append(1) or encode(sound))
     fill_cache(clips[:2], moments, "moments")
     fill_cache(clips, moments, "moments")
     assert len(calls) == 3
 
 
-def test_processes_each_compute_their_share(clips, vae):
-    moments = VaeMoments(vae, 0.64)
+def test_processes_each_compute_their_share(clips, nano):
+    moments = LatentFrontEnd(nano, 0.64)
     fill_cache(clips, moments, "moments", share=(1, 2))
     assert [clips.cache.holds(moments, clip) for clip in clips] == [False, True, False]
     fill_cache(clips, moments, "moments", share=(0, 2))
     assert all(clips.cache.holds(moments, clip) for clip in clips)
 
 
-def test_without_a_folder_to_share_each_process_computes_all(clips, vae):
-    alone, moments = Clips(clips, FeatureCache()), VaeMoments(vae, 0.64)
+def test_without_a_folder_to_share_each_process_computes_all(clips, nano):
+    alone, moments = Clips(clips, FeatureCache()), LatentFrontEnd(nano, 0.64)
     fill_cache(alone, moments, "moments", share=(1, 2))
     assert all(alone.cache.holds(moments, clip) for clip in alone)
 
 
-def test_a_recording_that_is_altered_while_training_is_noticed(clips, vae):
-    data = examples(clips, vae)
+def test_a_recording_that_is_altered_while_training_is_noticed(clips, nano):
+    data = examples(clips, nano)
     soundfile.write(clips[1].path, 0.5 * clips.cache.read(clips[1]), SAMPLE_RATE)
     with pytest.raises(RuntimeError, match="recording was altered, or the cache emptied"):
         data[Draw(1, 0)]
 
 
-def test_other_weights_have_other_latents(clips, vae):
-    examples(clips, vae)
-    other = checkpoint.build("nano").vae
-    assert not clips.cache.holds(VaeMoments(other, 0.64), clips[0])
-    assert not clips.cache.holds(VaeMoments(vae, 1.28), clips[0])
-    assert clips.cache.holds(VaeMoments(vae, 0.64), clips[0])
+def test_other_weights_have_other_latents(clips, nano):
+    examples(clips, nano)
+    other = AudioLDMModel(checkpoint.build("nano"))
+    assert not clips.cache.holds(LatentFrontEnd(other, 0.64), clips[0])
+    assert not clips.cache.holds(LatentFrontEnd(nano, 1.28), clips[0])
+    assert clips.cache.holds(LatentFrontEnd(nano, 0.64), clips[0])
 
 
-def test_a_full_disk_leaves_no_half_file_and_says_how_to_go_on(clips, vae, monkeypatch):
+def test_a_full_disk_leaves_no_half_file_and_says_how_to_go_on(clips, monkeypatch, nano):
     class Full(io.FileIO):
         def writelines(self, lines):
             self.write(b"half")
@@ -226,14 +224,14 @@ def test_a_full_disk_leaves_no_half_file_and_says_how_to_go_on(clips, vae, monke
 
     monkeypatch.setattr(feature_file, "_opened", opened)
     with pytest.raises(OSError, match=r"No space left.*data\.cache.*used again"):
-        examples(clips, vae)
+        examples(clips, nano)
     files = {path.name for path in clips.cache.folder.rglob("*") if path.is_file()}
     assert all(name.startswith("content.txt") for name in files)
 
 
-def test_cached_latents_and_those_computed_anew_give_the_same_loss(clips, vae):
+def test_cached_latents_and_those_computed_anew_give_the_same_loss(clips, vae, nano):
     """What a step costs 2.3 times less, and must not change."""
-    data = examples(clips, vae, seconds=0.64, random_crop=False)
+    data = examples(clips, nano, seconds=0.64, random_crop=False)
     cached = data[Draw(0, 0)]["moments"]
     with torch.no_grad():
         mel = normalised_mel(np.pad(clips.cache.read(clips[0]), (0, 2240), mode="wrap"))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
 from fsasd.generation.audioldm import AudioLDM, checkpoint
+from fsasd.generation.audioldm.model import AudioLDMModel
 from fsasd.generation.diffusion import monitor
 from fsasd.generation.diffusion.adaptation import Full, Lora, SelectedComponents
 from fsasd.generation.diffusion.cost import memory_reductions, training_cost
@@ -46,28 +47,28 @@ def fit(folder, data, callbacks, logger=False, steps=4, **options):
 def test_flops_are_those_of_the_published_sizes():
     """A forward pass of 10.24 s: 103 GFLOP (S); training three times as many."""
     with torch.device("meta"):
-        unet = checkpoint.build("s").unet
-    cost = training_cost(unet, Full(), batch_size=1, frames=256)
+        size_s = AudioLDMModel(checkpoint.build("s")), torch.zeros(512)
+    cost = training_cost(*size_s, Full(), batch_size=1, frames=256)
     assert cost.flops / 1e9 == pytest.approx(3 * 103.4, rel=0.01)
     assert cost.trained / 1e6 == pytest.approx(185.0, abs=0.1)
     # Weights, gradients, two moments and the average: 20 bytes a parameter.
     assert cost.state / cost.trained == 20
-    assert training_cost(unet, Full(), batch_size=2, frames=256).flops == 2 * cost.flops
+    assert training_cost(*size_s, Full(), batch_size=2, frames=256).flops == 2 * cost.flops
 
 
 def test_what_costs_less():
-    unet = checkpoint.build("nano").unet
-    plain = training_cost(unet, Full(), 4, 16)
-    lora = training_cost(unet, Lora(rank=4), 4, 16)
-    frugal = training_cost(unet, Full(), 4, 16, gradient_checkpointing=True)
-    half = training_cost(unet, Full(), 4, 16, half_precision=True, moment_bytes=2)
+    nano = AudioLDMModel(checkpoint.build("nano")), torch.zeros(64)
+    plain = training_cost(*nano, Full(), 4, 16)
+    lora = training_cost(*nano, Lora(rank=4), 4, 16)
+    frugal = training_cost(*nano, Full(), 4, 16, gradient_checkpointing=True)
+    half = training_cost(*nano, Full(), 4, 16, half_precision=True, moment_bytes=2)
     assert lora.trained < 0.1 * plain.trained
     assert lora.state < 0.4 * plain.state
     assert frugal.activations < 0.5 * plain.activations
     assert frugal.flops > 1.2 * plain.flops
     assert half.activations == plain.activations // 2
     assert plain.state - half.state == 6 * plain.trained
-    assert training_cost(unet, SelectedComponents(["conv_out.*"]), 4, 16).flops < 0.8 * plain.flops
+    assert training_cost(*nano, SelectedComponents(["conv_out.*"]), 4, 16).flops < 0.8 * plain.flops
     assert re.search(r"2\.6 of 2\.6 million parameters.*TFLOP.*GiB", str(plain))
 
 
@@ -143,7 +144,7 @@ def test_sounds_are_cut_off_where_a_file_would(data, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(monitor, "log_samples", lambda *result: given.append(result))
     sounds(tmp_path, data, CSVLogger(tmp_path))
-    ((_, _, waveforms, _),) = given
+    ((_, _, waveforms, _, _),) = given
     assert [list(waveform) for waveform in waveforms] == [[-1, 0.5, 1]] * 2
 
 
@@ -185,6 +186,6 @@ def test_training_goes_on_as_if_nobody_had_listened(data, tmp_path):
     silent = fit(tmp_path, data, [], steps=4)
     logger = CSVLogger(tmp_path, name="", version="log")
     watched = fit(tmp_path, data, [TrainingMonitor(2), CostReport(1)], logger, steps=4)
-    assert watched.unet.training
-    for one, other in zip(silent.unet.parameters(), watched.unet.parameters(), strict=True):
+    assert watched.network.training
+    for one, other in zip(silent.network.parameters(), watched.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)

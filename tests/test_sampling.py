@@ -194,5 +194,5 @@ def test_the_papers_preset_is_a_choice_of_the_sampler():
 
 
 def test_unknown_scheduler():
-    with pytest.raises(ValueError, match="'dpm\\+\\+' or 'ddim', found 'euler'"):
-        Sampler(scheduler="euler")
+    with pytest.raises(ValueError, match="'dpm\\+\\+', 'ddim' or 'euler', found 'heun'"):
+        Sampler(scheduler="heun")

@@ -37,7 +37,7 @@ class Curve(L.Callback):
         if trainer.is_global_zero:
             metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
             (self.folder / "losses.json").write_text(json.dumps([self.losses, metrics]))
-            weights = {name: p.detach() for name, p in module.unet.named_parameters()}
+            weights = {name: p.detach() for name, p in module.network.named_parameters()}
             torch.save([weights, module.ema.shadow_params], self.folder / "weights.pt")
 
 

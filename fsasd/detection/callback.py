@@ -150,7 +150,7 @@ class DetectorEvaluation(L.Callback):
             waveforms = generator.generate(prompts)
         synthesis = SynthesisFolder(folder)
         for prompt, waveform in zip(prompts, waveforms, strict=True):
-            synthesis.write(prompt, waveform.numpy())
+            synthesis.write(prompt, waveform.numpy(), generator.sampling_rate)
         manifest = mark_duplicates(synthesis.close(prompts))
         return Clips(clips_of(manifest[manifest["kept"]], folder))
 

@@ -31,6 +31,7 @@ class Generator(L.LightningModule, abc.ABC):
         trained: Whether it is fine-tuned before it generates. One that is must take the folder that
             ``save`` wrote as its constructor's argument ``checkpoint``; one that is not is built
             from its configuration alone, and the stage ``finetune`` is skipped.
+        sampling_rate: Of its waveforms, in Hz; the writer resamples them to that of recordings.
         validation_passes: Passes of a validation over the clips; ``validation_step`` gets the
             number of the pass as the data loader's index.
         derived: Whether its clips are derived from the audio of their source: of the class, or of
@@ -43,6 +44,7 @@ class Generator(L.LightningModule, abc.ABC):
     """
 
     trained: ClassVar[bool] = True
+    sampling_rate: int = SAMPLE_RATE
     derived: bool = False
     uses_references: ClassVar[bool] = False
     validation_passes: ClassVar[int] = 1

@@ -1,4 +1,4 @@
-"""Fitting a generator: fine-tuning and pre-training, resumable, on any number of ranks."""
+"""Fitting a generator, resumable, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import (
     Checkpoint,
     DeviceStatsMonitor,
@@ -26,8 +25,6 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.trainer.states import TrainerFn
 
 from fsasd.data.datamodule import FirstShotDataModule
-from fsasd.generation.audioldm import checkpoint as checkpoints
-from fsasd.generation.audioldm.nano import pretrain_components
 from fsasd.generation.base import Generator
 from fsasd.generation.diffusion.cost import memory_reductions
 from fsasd.generation.training import Training
@@ -99,47 +96,7 @@ def finetune(
             "'anomaly' sounds like, so its anomalous clips will differ from its normal ones "
             "by chance. generator=transforms needs none"
         )
-    _fit_and_save(generator, data, trainer, Path(folder), generator.save, keep_checkpoints)
-
-
-def pretrain(
-    build: Callable[[Path], Generator],
-    data: FirstShotDataModule,
-    trainer: L.Trainer,
-    folder: str | Path,
-    text_steps: int,
-    vae_steps: int,
-    *,
-    keep_checkpoints: bool = False,
-) -> None:
-    """Train the nano model from random weights, and save it in ``folder/model``.
-
-    Args:
-        build: Folder of the components, whose UNet is random -> the generator.
-        data: What it is trained on.
-        trainer: How the UNet is trained (see ``finetune``).
-        folder: Gets the model.
-        text_steps: Of the text encoder's training (see ``nano.pretrain_components``).
-        vae_steps: Of the VAE's training.
-        keep_checkpoints: See ``finetune``.
-
-    Raises:
-        KeyboardInterrupt: Training was interrupted; a checkpoint was written.
-    """
-    start = Path(folder) / "start"
-    if not (start / "model_index.json").is_file():
-        options = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
-        components = pretrain_components(
-            data.captions, data.captioned, text_steps, vae_steps, options
-        )
-        checkpoints.save(components, start)
-    generator = build(start)
-
-    def save(path: Path) -> None:
-        # Half precision halves the package; a forward pass in float32 does not notice.
-        generator.save(path, torch.float16)  # type: ignore[call-arg]
-
-    _fit_and_save(generator, data, trainer, Path(folder), save, keep_checkpoints)
+    fit_and_save(generator, data, trainer, Path(folder), generator.save, keep_checkpoints)
 
 
 def fit_best(
@@ -235,7 +192,7 @@ class _LastCheckpoint(Checkpoint):
             self._step, self.last_model_path = trainer.global_step, str(self.path)
 
 
-def _fit_and_save(
+def fit_and_save(
     generator: Generator,
     data: FirstShotDataModule,
     trainer: L.Trainer,
@@ -243,6 +200,16 @@ def _fit_and_save(
     save: Callable[[Path], object],
     keep_checkpoints: bool,
 ) -> None:
+    """Fit a generator, and save it in ``folder/model`` (see ``finetune``).
+
+    Args:
+        generator: Is trained in place.
+        data: What it is trained on.
+        trainer: How to train.
+        folder: Gets the model.
+        save: Writes the generator into a folder.
+        keep_checkpoints: Leave them there.
+    """
     model = folder / MODEL
     # A call that was killed once its model was saved has only checkpoints to remove.
     if not model.is_dir():

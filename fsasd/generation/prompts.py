@@ -18,7 +18,7 @@ from fsasd.data.content import content_hash
 from fsasd.data.metadata import Clip, MetadataError
 from fsasd.data.names import SectionId
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.generation.diffusion.latents import normalise
+from fsasd.generation.level import normalise
 
 PER_CAPTION = ("proportional", "balanced")
 

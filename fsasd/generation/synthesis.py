@@ -23,6 +23,7 @@ from fsasd.generation.base import Generator
 from fsasd.generation.batches import batches
 from fsasd.generation.cleaning import Cleaning
 from fsasd.generation.prompts import Prompt
+from fsasd.generation.rates import resample
 from fsasd.generation.synthetic_clips import COLUMNS, MANIFEST, with_booleans, write_table
 from fsasd.runtime.memory import memory_advice
 from fsasd.runtime.ranks import rank
@@ -130,16 +131,18 @@ class SynthesisFolder:
         finished = self._finished()
         return [prompt for prompt in prompts if prompt.wav not in finished]
 
-    def write(self, prompt: Prompt, waveform: np.ndarray) -> None:
+    def write(self, prompt: Prompt, waveform: np.ndarray, rate: int = SAMPLE_RATE) -> None:
         """Write one clip (16-bit wav), cleaned and at the level of its source.
 
         Args:
             prompt: What it was generated for.
             waveform: (samples,) as the generator returned it.
+            rate: Of the waveform, in Hz.
 
         Raises:
             OSError: It could not be written; the clip is not finished then.
         """
+        waveform = resample(waveform, rate, SAMPLE_RATE)
         waveform, reason = self.cleaning(
             waveform / prompt.gain, prompt.seconds, derived=prompt.derived
         )
@@ -227,7 +230,7 @@ class _Writer(BasePredictionWriter):
         """Write the clips of a batch."""
         folder = SynthesisFolder(self.folder, trainer.global_rank, self.cleaning)
         for prompt, waveform in zip(batch, prediction, strict=True):
-            folder.write(prompt, waveform.numpy())
+            folder.write(prompt, waveform.numpy(), pl_module.sampling_rate)  # type: ignore[arg-type]
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the manifest once every rank is done."""

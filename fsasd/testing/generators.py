@@ -22,6 +22,7 @@ from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.base import Generator
 from fsasd.generation.prompts import Prompt, make_prompts
+from fsasd.generation.rates import resample
 from fsasd.generation.synthesis import synthesise
 from fsasd.generation.synthetic_clips import read_table
 
@@ -48,13 +49,18 @@ class GeneratorCase:
         self.waveforms = generator.generate(list(self.prompts))
 
     def generate(self, prompts: Sequence[Prompt]) -> list[np.ndarray]:
-        """Return the clips of prompts as arrays."""
-        return [waveform.numpy() for waveform in self.generator.generate(list(prompts))]
+        """Return the clips of prompts as arrays, at the rate of recordings."""
+        return self.at_common_rate(self.generator.generate(list(prompts)))
+
+    def at_common_rate(self, waveforms: Sequence[torch.Tensor]) -> list[np.ndarray]:
+        """Return waveforms of the generator as arrays, at the rate of recordings."""
+        rate = self.generator.sampling_rate
+        return [resample(waveform.numpy(), rate, SAMPLE_RATE) for waveform in waveforms]
 
     @property
     def clips(self) -> list[np.ndarray]:
-        """The clips generated first."""
-        return [waveform.numpy() for waveform in self.waveforms]
+        """The clips generated first, at the rate of recordings."""
+        return self.at_common_rate(self.waveforms)
 
     def distance(self, one: np.ndarray, other: np.ndarray) -> float:
         """Return the RMS difference of two clips' log-mels in dB."""
@@ -136,7 +142,7 @@ def _check_donors(case: GeneratorCase) -> None:
 
 
 def _check_waveforms(case: GeneratorCase) -> None:
-    waveforms = case.waveforms
+    waveforms, rate = case.waveforms, case.generator.sampling_rate
     _require(
         len(waveforms) == len(case.prompts),
         "generate returns one waveform per prompt",
@@ -153,9 +159,9 @@ def _check_waveforms(case: GeneratorCase) -> None:
         )
         # A prompt's length is rounded to hundredths of a second.
         _require(
-            abs(len(waveform) - prompt.seconds * SAMPLE_RATE) <= 0.005 * SAMPLE_RATE + 1,
+            abs(len(waveform) - prompt.seconds * rate) <= 0.005 * rate + 1,
             "a waveform lasts prompt.seconds",
-            f"{len(waveform) / SAMPLE_RATE:.3f} s for {prompt.seconds} s",
+            f"{len(waveform) / rate:.3f} s for {prompt.seconds} s",
         )
         _require(
             bool(torch.isfinite(waveform).all()),
@@ -168,7 +174,7 @@ def _check_determinism(case: GeneratorCase) -> None:
     before = torch.get_rng_state()
     torch.manual_seed(12345)
     state, given = torch.get_rng_state(), list(case.prompts)
-    again = [waveform.numpy() for waveform in case.generator.generate(given)]
+    again = case.at_common_rate(case.generator.generate(given))
     undisturbed = torch.equal(state, torch.get_rng_state())
     torch.set_rng_state(before)
     rule = "generate has no side effects"
@@ -250,11 +256,11 @@ def _check_saving(
     case: GeneratorCase, generator: Generator, reload: Callable[[Path], Generator]
 ) -> None:
     with generator.averaged_weights():
-        before = [waveform.numpy() for waveform in generator.generate(list(case.prompts))]
+        before = case.at_common_rate(generator.generate(list(case.prompts)))
     with tempfile.TemporaryDirectory() as folder:
         generator.save(Path(folder) / "model")
         again = reload(Path(folder) / "model").eval()
-        after = [waveform.numpy() for waveform in again.generate(list(case.prompts))]
+        after = case.at_common_rate(again.generate(list(case.prompts)))
     _require_equal(case, before, after, "a saved generator generates the same clips")
 
 

@@ -3,6 +3,6 @@
 ``AudioLDM`` is the generator.
 """
 
-from fsasd.generation.audioldm.model import AudioLDM
+from fsasd.generation.audioldm.generator import AudioLDM
 
 __all__ = ["AudioLDM"]

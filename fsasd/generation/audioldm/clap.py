@@ -31,7 +31,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.content import content_hash
 from fsasd.data.encoder_inputs import encoder_inputs
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.generation.diffusion.latents import PEAK, normalise
+from fsasd.generation.level import PEAK, normalise
 from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 from fsasd.settings.spec import spec_of
 

@@ -26,8 +26,8 @@ from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.generation.audioldm import checkpoint as checkpoints
 from fsasd.generation.audioldm.checkpoint import Components
+from fsasd.generation.audioldm.mel import normalised_mel
 from fsasd.generation.audioldm.vocoder import GriffinLim
-from fsasd.generation.diffusion.latents import normalised_mel
 from fsasd.runtime.resuming import fit
 
 _VALUES = (

@@ -1,4 +1,4 @@
-"""Which weights of the UNet are fine-tuned: all, low-rank adapters, or components by name."""
+"""Which weights of a network are fine-tuned: all, low-rank adapters, or components by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from diffusers.utils import logging
 from peft import LoraConfig
 
@@ -22,19 +22,19 @@ EVERYWHERE = (
 
 
 class Full:
-    """Every weight of the UNet."""
+    """Every weight of the network."""
 
     learning_rate = 3e-5
 
-    def apply(self, unet: UNet2DConditionModel) -> None:
+    def apply(self, network: ModelMixin) -> None:
         """Select the weights that are trained."""
-        unet.requires_grad_(True)
+        network.requires_grad_(True)
 
-    def merged(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
-        """Return a UNet without adapters that computes the same."""
-        return unet
+    def merged(self, network: ModelMixin) -> ModelMixin:
+        """Return a network without adapters that computes the same."""
+        return network
 
-    def save_separately(self, unet: UNet2DConditionModel, folder: Path) -> None:
+    def save_separately(self, network: ModelMixin, folder: Path) -> None:
         """Write the trained weights separately, where they can be loaded without the rest."""
 
 
@@ -48,20 +48,20 @@ class SelectedComponents(Full):
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
 
-    def apply(self, unet: UNet2DConditionModel) -> None:
+    def apply(self, network: ModelMixin) -> None:
         """Select the weights that are trained.
 
         Raises:
             ValueError: A pattern matches nothing.
         """
-        known = [name for name, _ in unet.named_parameters()]
+        known = [name for name, _ in network.named_parameters()]
         for pattern in self.names:
             if not any(fnmatchcase(name, pattern) for name in known):
                 blocks = sorted({name.split(".")[0] for name in known})
                 raise ValueError(
-                    f"no weight of the UNet is named '{pattern}': there are {', '.join(blocks)}"
+                    f"no weight of the network is named '{pattern}': there are {', '.join(blocks)}"
                 )
-        for name, parameter in unet.named_parameters():
+        for name, parameter in network.named_parameters():
             parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in self.names))
 
 
@@ -94,35 +94,35 @@ class Lora(Full):
         self.learning_rate = learning_rate
         self.layers = list(presets[layers] if isinstance(layers, str) else layers)
 
-    def apply(self, unet: UNet2DConditionModel) -> None:
+    def apply(self, network: ModelMixin) -> None:
         """Add adapters, whose output is 0 at first, and freeze all else."""
-        unet.requires_grad_(False)
+        network.requires_grad_(False)
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=self.layers)
         # Initialised alike in all processes.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            unet.add_adapter(config)
+            network.add_adapter(config)
 
-    def merged(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
-        """Return a UNet without adapters that computes the same."""
-        one = copy.deepcopy(unet)
+    def merged(self, network: ModelMixin) -> ModelMixin:
+        """Return a network without adapters that computes the same."""
+        one = copy.deepcopy(network)
         one.fuse_lora()
         one.unload_lora()
         return one
 
-    def save_separately(self, unet: UNet2DConditionModel, folder: Path) -> None:
+    def save_separately(self, network: ModelMixin, folder: Path) -> None:
         """Write the adapters, for ``load_adapters`` and diffusers' ``load_lora_adapter``."""
         # It would warn of a list of modules that is empty here.
         level = logging.get_verbosity()
         logging.set_verbosity_error()
         try:
-            unet.save_lora_adapter(folder / "lora", safe_serialization=True)
+            network.save_lora_adapter(folder / "lora", safe_serialization=True)
         finally:
             logging.set_verbosity(level)
 
 
-def load_adapters(unet: UNet2DConditionModel, folder: str | Path) -> None:
-    """Load saved adapters into the UNet that they were trained on.
+def load_adapters(network: ModelMixin, folder: str | Path) -> None:
+    """Load saved adapters into the network that they were trained on.
 
     Raises:
         FileNotFoundError: The folder holds none.
@@ -132,4 +132,4 @@ def load_adapters(unet: UNet2DConditionModel, folder: str | Path) -> None:
         raise FileNotFoundError(f"{folder} holds no adapters ({Lora.WEIGHTS})")
     # Without the file's name diffusers looks for another; given the weights themselves, it would
     # forget their scale.
-    unet.load_lora_adapter(folder, prefix=None, weight_name=Lora.WEIGHTS)
+    network.load_lora_adapter(folder, prefix=None, weight_name=Lora.WEIGHTS)

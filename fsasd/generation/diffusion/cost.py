@@ -1,4 +1,4 @@
-"""Cost of a training step, counted on a copy of the UNet on the meta device."""
+"""Cost of a training step, counted on a copy of the network on the meta device."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fsasd.generation.diffusion.adaptation import Full
+from fsasd.generation.diffusion.model import Condition, Model, map_condition
 
 GIB = 2**30
 
@@ -21,7 +21,7 @@ class Cost:
 
     Attributes:
         trained: Parameters that are trained.
-        total: Parameters of the UNet, adapters included.
+        total: Parameters of the network, adapters included.
         flops: Floating-point operations, forward and backward, of a step.
         state: Bytes of weights, gradients, moments of the optimizer, and the weights' average.
         activations: Bytes that the forward pass keeps for the backward pass.
@@ -48,7 +48,8 @@ class Cost:
 
 
 def training_cost(
-    unet: UNet2DConditionModel,
+    model: Model,
+    unconditional: Condition,
     train: Full,
     batch_size: int,
     frames: int,
@@ -60,7 +61,8 @@ def training_cost(
     """Count what a training step costs, without computing one.
 
     Args:
-        unet: With or without adapters; only its configuration is read.
+        model: Only the configuration of its network is read, with or without adapters.
+        unconditional: Condition of one clip.
         train: Which of its weights are trained.
         batch_size: On one device.
         frames: Of a latent.
@@ -68,19 +70,23 @@ def training_cost(
         half_precision: Whether activations take two bytes a number rather than four.
         moment_bytes: Of the optimizer, per trained parameter: 8 for AdamW, 2 for its 8-bit form.
 
-    >>> from fsasd.generation.audioldm.checkpoint import SIZES, build_unet
-    >>> cost = training_cost(build_unet(SIZES["nano"]), Full(), batch_size=16, frames=64)
+    >>> from fsasd.generation.audioldm import AudioLDM
+    >>> nano = AudioLDM("random:nano")
+    >>> cost = training_cost(nano.model, nano.unconditional, Full(), batch_size=16, frames=64)
     >>> cost.trained == cost.total, round(cost.flops / 1e9)
     (True, 34)
     """
     with torch.device("meta"):
-        copy = UNet2DConditionModel.from_config(unet.config).train()
+        copy = type(model.network).from_config(model.network.config).train()
         train.apply(copy)
         if gradient_checkpointing:
             copy.enable_gradient_checkpointing()
-        latents = torch.zeros(batch_size, unet.config.in_channels, frames, 16)
+        latents = torch.zeros(batch_size, *model.latent_shape(frames))
         timesteps = torch.zeros(batch_size)
-        embeddings = torch.zeros(batch_size, unet.config.projection_class_embeddings_input_dim)
+    condition = map_condition(
+        lambda one: torch.zeros((batch_size, *one.shape), dtype=one.dtype, device="meta"),
+        unconditional,
+    )
     weights = {p.untyped_storage()._cdata for p in copy.parameters()}
     kept: dict[int, int] = {}
 
@@ -92,9 +98,9 @@ def training_cost(
 
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            output = copy(latents, timesteps, encoder_hidden_states=None, class_labels=embeddings)
+            output = model.predict(copy, latents, timesteps, condition)
         activations = sum(kept.values())
-        output.sample.sum().backward()
+        output.sum().backward()
     total = sum(p.numel() for p in copy.parameters())
     trained = sum(p.numel() for p in copy.parameters() if p.requires_grad)
     return Cost(

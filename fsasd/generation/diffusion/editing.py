@@ -11,17 +11,20 @@ by how much, is how the edit differs from its recording's own round trip.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from scipy.ndimage import gaussian_filter
 
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.base import read_source
-from fsasd.generation.diffusion.latents import AUDIOLDM_MEL, encode, normalise
+from fsasd.generation.diffusion.model import Model
 from fsasd.generation.ladder import in_turn
+from fsasd.generation.level import normalise
 from fsasd.generation.prompts import Prompt
+from fsasd.generation.rates import resample
 from fsasd.generation.spectra import band_levels, filtered, spectra
 
 _SPREAD = (1.5, 1.0)
@@ -50,22 +53,24 @@ def with_strengths(prompts: Sequence[Prompt], ladder: Sequence[float]) -> list[P
 
 
 def source_latent(
-    prompt: Prompt, vae: AutoencoderKL, samples: int, channel: int | str | None = None
+    prompt: Prompt, model: Model, samples: int, channel: int | str | None = None
 ) -> torch.Tensor:
-    """Return the (channels, frames, bins) latent of a prompt's source, scaled as the UNet's are.
+    """Return the (channels, frames, ...) latent of a prompt's source, as the network gets it.
 
     Args:
         prompt: Its source is read.
-        vae: The frozen VAE.
-        samples: So many are encoded (see ``edited_recording``), a whole number of latent frames.
+        model: Its encoder is frozen.
+        samples: So many, at the model's rate, are encoded (see ``edited_recording``), a whole
+            number of latent frames.
         channel: What to take of recordings with several channels (see ``recording.read``).
 
     Raises:
         ValueError: The prompt has no source.
     """
-    waveform = edited_recording(prompt, samples, channel)
-    mean, _ = encode(vae, AUDIOLDM_MEL(waveform).T).chunk(2)
-    return mean.float() * vae.config.scaling_factor
+    recorded = math.ceil(samples * SAMPLE_RATE / model.sampling_rate)
+    waveform = edited_recording(prompt, recorded, channel)
+    waveform = resample(waveform, SAMPLE_RATE, model.sampling_rate)[:samples]
+    return model.latent(model.encode(waveform)[None].float())[0]
 
 
 def edited_recording(prompt: Prompt, samples: int, channel: int | str | None = None) -> np.ndarray:

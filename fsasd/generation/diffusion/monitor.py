@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning as L
-import matplotlib as mpl
-import numpy as np
-import soundfile
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from matplotlib import image
 
-from fsasd.data.log_mel import LogMel
-from fsasd.data.recording import SAMPLE_RATE
-from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.diffusion.cost import GIB, training_cost
+from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion
 from fsasd.generation.prompts import MAX_SECONDS, Prompt, make_prompts
+from fsasd.generation.samples import log_samples
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +35,12 @@ class CostReport(L.Callback):
         """Of the whole run, once measured."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.is_global_zero or not isinstance(pl_module, AudioLDM):
+        if not trainer.is_global_zero or not isinstance(pl_module, LatentDiffusion):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self.cost = training_cost(
-            pl_module.unet,
+            pl_module.model,
+            pl_module.unconditional,
             pl_module.adaptation,
             data.process_batch_size,
             pl_module.example_frames,
@@ -184,7 +176,7 @@ class TrainingMonitor(L.Callback):
         waveforms = [waveform.clamp(-1, 1).numpy() for waveform in generated]
         pl_module.train()
         for logger in trainer.loggers:
-            log_samples(logger, prompts, waveforms, trainer.global_step)
+            log_samples(logger, prompts, waveforms, pl_module.sampling_rate, trainer.global_step)
 
     def _prompts(self, data: Any) -> list[Prompt]:
         clips = data.captioned.where(label="normal")
@@ -202,54 +194,6 @@ class TrainingMonitor(L.Callback):
 
     def _restart(self) -> None:
         self._begin, self._clips = time.monotonic(), 0
-
-
-def log_samples(
-    logger: Any, prompts: Sequence[Prompt], waveforms: Sequence[np.ndarray], step: int
-) -> None:
-    """Log samples, their spectrograms and captions."""
-    pictures = [spectrogram(waveform) for waveform in waveforms]
-    captions = [prompt.caption for prompt in prompts]
-    if isinstance(logger, WandbLogger):
-        rates = [SAMPLE_RATE] * len(captions)
-        logger.log_audio(
-            "samples", list(waveforms), step, sample_rate=rates, caption=list(captions)
-        )
-        logger.log_image("spectrograms", pictures, step, caption=captions)
-    elif isinstance(logger, TensorBoardLogger):
-        for prompt, waveform, picture in zip(prompts, waveforms, pictures, strict=True):
-            name = f"samples/{prompt.wav.removesuffix('.wav')}"
-            sound = torch.from_numpy(waveform)[None]
-            logger.experiment.add_audio(name, sound, step, SAMPLE_RATE)
-            logger.experiment.add_image(name, picture, step, dataformats="HWC")
-            logger.experiment.add_text(name, prompt.caption, step)
-    elif logger.log_dir:
-        _write_samples(Path(logger.log_dir) / "samples" / f"{step:06d}", prompts, waveforms)
-
-
-def spectrogram(waveform: np.ndarray) -> np.ndarray:
-    """Return an image (64, frames, 3) of a waveform's log-mel, high frequencies on top.
-
-    >>> spectrogram(np.sin(np.arange(16_000) / 5).astype(np.float32)).shape
-    (64, 100, 3)
-    """
-    mel = LogMel.audioldm()(waveform.astype(np.float32))[::-1]
-    scaled = (mel - mel.min()) / max(float(np.ptp(mel)), 1e-6)
-    return (mpl.colormaps["magma"](scaled)[..., :3] * 255).astype(np.uint8)
-
-
-def _write_samples(
-    folder: Path, prompts: Sequence[Prompt], waveforms: Sequence[np.ndarray]
-) -> None:
-    for prompt, waveform in zip(prompts, waveforms, strict=True):
-        path = folder / prompt.wav
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, waveform, SAMPLE_RATE, subtype="PCM_16")
-        image.imsave(path.with_suffix(".png"), spectrogram(waveform))
-    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["wav", "caption"])
-        writer.writerows([prompt.wav, prompt.caption] for prompt in prompts)
 
 
 def _duration(seconds: float) -> str:

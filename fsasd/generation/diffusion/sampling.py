@@ -1,4 +1,4 @@
-"""The sampler: noise and caption embeddings -> latents."""
+"""The sampler: noise and conditions -> latents."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 
-Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""(latents, timestep, embeddings) -> prediction of the scheduler's type, mostly the noise."""
+from fsasd.generation.diffusion.model import Condition, even_levels, map_condition, tensor_of
+
+Denoiser = Callable[[torch.Tensor, torch.Tensor, Condition], torch.Tensor]
+"""(latents, timestep, condition) -> prediction of the scheduler's type, mostly the noise."""
 
 
 @dataclass(frozen=True)
@@ -18,16 +24,18 @@ class Sampler:
     """A sampler of latents.
 
     Args:
-        steps: Evaluations of the UNet per clip, each twice where there is guidance.
+        steps: Evaluations of the network per clip, each twice where there is guidance.
         guidance: Classifier-free guidance (Ho and Salimans, 2022); 1 is none.
         scheduler: ``dpm++`` is DPM-Solver++ 2M (Lu et al., 2022) on the noise levels of Karras et
             al. (2022): with the schedule's own levels, 20 steps lose low-variance detail.
-            ``ddim`` (Song et al., 2021) with 200 steps and ``eta`` 1 is AudioLDM's own.
+            ``ddim`` (Song et al., 2021) with 200 steps and ``eta`` 1 is AudioLDM's own. ``euler``
+            is for models of flow matching, and for these alone.
         eta: Share of fresh noise in each DDIM step.
         strength: Share of the noise schedule that is passed through, above 0. With 1 a clip is
             made of noise alone; with less it is an edit of a real one, to which the noise of the
             first step at or below that share is added (SDEdit, Meng et al., 2022), and only the
-            steps from there on are taken. Several are a ladder (``editing.with_strengths``).
+            steps from there on are taken; of flow matching, all steps are, from that share of
+            noise on. Several are a ladder (``editing.with_strengths``).
         channel: What to take of real clips with several channels (see ``recording.read``).
 
     >>> Sampler(steps=0)
@@ -38,7 +46,7 @@ class Sampler:
 
     steps: int = 25
     guidance: float = 2.5
-    scheduler: Literal["dpm++", "ddim"] = "dpm++"
+    scheduler: Literal["dpm++", "ddim", "euler"] = "dpm++"
     eta: float = 1.0
     strength: float | Sequence[float] = 1.0
     channel: int | str | None = None
@@ -46,8 +54,10 @@ class Sampler:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"sampler needs at least 1 step, found {self.steps}")
-        if self.scheduler not in ("dpm++", "ddim"):
-            raise ValueError(f"scheduler must be 'dpm++' or 'ddim', found '{self.scheduler}'")
+        if self.scheduler not in ("dpm++", "ddim", "euler"):
+            raise ValueError(
+                f"scheduler must be 'dpm++', 'ddim' or 'euler', found '{self.scheduler}'"
+            )
         if not self.strengths or not all(0 < strength <= 1 for strength in self.strengths):
             raise ValueError(
                 "sampler.strength: expected a number above 0 and at most 1, or several, found "
@@ -69,58 +79,76 @@ class Sampler:
     def __call__(
         self,
         denoise: Denoiser,
-        noise_schedule: DDIMScheduler,
-        embeddings: torch.Tensor,
-        unconditional: torch.Tensor,
-        shape: tuple[int, int, int],
+        noise_schedule: Any,
+        condition: Condition,
+        unconditional: Condition,
+        shape: tuple[int, ...],
         seeds: Sequence[int],
         sources: torch.Tensor | None = None,
         strength: float = 1.0,
+        levels: Callable[[int, float], list[float]] = even_levels,
     ) -> torch.Tensor:
-        """Draw one latent per embedding.
+        """Draw one latent per clip.
 
         Args:
-            denoise: The UNet.
+            denoise: The network.
             noise_schedule: The schedule it was trained with.
-            embeddings: (batch, dim) of the captions.
-            unconditional: (dim,) or (batch, dim), what guidance leads away from.
-            shape: (channels, frames, bins) of a latent.
+            condition: (batch, ...) of the captions.
+            unconditional: Of the batch, or of one clip; what guidance leads away from.
+            shape: (channels, frames, ...) of a latent.
             seeds: One per clip: its noise does not depend on the rest of the batch.
-            sources: (batch, channels, frames, bins) of the real clips, for edits.
+            sources: (batch, channels, frames, ...) of the real clips, for edits.
             strength: Of the edits.
+            levels: ``Model.levels``, for flow matching.
 
         Returns:
-            (batch, channels, frames, bins)
+            (batch, channels, frames, ...)
         """
-        device, dtype = embeddings.device, embeddings.dtype
+        device, dtype = tensor_of(condition).device, tensor_of(condition).dtype
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         latents = torch.stack([torch.randn(shape, generator=g) for g in generators])
+        latents = latents.to(device, dtype)
+        sources = None if sources is None else sources.to(device, dtype)
         scheduler = self._scheduler(noise_schedule)
-        scheduler.set_timesteps(self.steps, device=device)
-        latents = latents.to(device, dtype) * scheduler.init_noise_sigma
-        timesteps = scheduler.timesteps
-        if sources is not None:
-            # A latent at timestep t has been through t + 1 steps of noise.
-            limit = strength * noise_schedule.config.num_train_timesteps
-            begin = int((timesteps + 1 > limit).sum())
-            timesteps = timesteps[begin:]
-            latents = _noised(scheduler, sources.to(device, dtype), latents, begin)
-        extra: dict[str, Any] = (
-            {"eta": self.eta, "generator": generators} if self.scheduler == "ddim" else {}
-        )
+        if self.scheduler == "euler":
+            shares = levels(self.steps, strength)
+            scheduler.set_timesteps(sigmas=shares, device=device)
+            timesteps = scheduler.timesteps
+            if sources is not None:
+                latents = (1 - strength) * sources + strength * latents
+        else:
+            scheduler.set_timesteps(self.steps, device=device)
+            latents, timesteps = _start(scheduler, sources, latents, strength)
+        # DPM-Solver++ adds no noise of its own.
+        extra: dict[str, Any] = {} if self.scheduler == "dpm++" else {"generator": generators}
+        if self.scheduler == "ddim":
+            extra["eta"] = self.eta
         guided = self.guidance != 1.0
         if guided:
-            embeddings = torch.cat([unconditional.expand_as(embeddings), embeddings])
+            condition = map_condition(
+                lambda without, within: torch.cat([without.expand_as(within), within]),
+                unconditional,
+                condition,
+            )
         for t in timesteps:
-            inputs = scheduler.scale_model_input(torch.cat([latents] * (1 + guided)), t)
-            noise = denoise(inputs, t, embeddings)
+            inputs = torch.cat([latents] * (1 + guided))
+            noise = denoise(inputs, t, condition)
             if guided:
                 without, within = noise.chunk(2)
                 noise = without + self.guidance * (within - without)
             latents = scheduler.step(noise, t, latents, **extra).prev_sample
         return latents
 
-    def _scheduler(self, schedule: DDIMScheduler) -> DDIMScheduler | DPMSolverMultistepScheduler:
+    def _scheduler(self, schedule: Any) -> Any:
+        flow = isinstance(schedule, FlowMatchEulerDiscreteScheduler)
+        if flow != (self.scheduler == "euler"):
+            kind, wanted = ("flow matching", "flow") if flow else ("diffusion", "dpm")
+            raise ValueError(
+                f"sampler.scheduler: '{self.scheduler}' is not for a model of {kind}: choose "
+                f"generator/sampler={wanted}"
+            )
+        if flow:
+            return FlowMatchEulerDiscreteScheduler.from_config(schedule.config)
         if self.scheduler == "ddim":
             return DDIMScheduler.from_config(schedule.config)
         return DPMSolverMultistepScheduler.from_config(
@@ -128,16 +156,24 @@ class Sampler:
         )
 
 
-def _noised(
+def _start(
     scheduler: DDIMScheduler | DPMSolverMultistepScheduler,
-    sources: torch.Tensor,
+    sources: torch.Tensor | None,
     noise: torch.Tensor,
-    begin: int,
-) -> torch.Tensor:
-    """Add the noise of a step to latents; none where no step is left to remove it."""
-    if begin == len(scheduler.timesteps):
-        return sources
+    strength: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the latents that diffusion begins with, and the timesteps that are left."""
+    noise = noise * scheduler.init_noise_sigma
+    timesteps = scheduler.timesteps
+    if sources is None:
+        return noise, timesteps
+    # A latent at timestep t has been through t + 1 steps of noise.
+    limit = strength * scheduler.config.num_train_timesteps
+    begin = int((timesteps + 1 > limit).sum())
+    # None is added where no step is left to remove it.
+    if begin == len(timesteps):
+        return sources, timesteps[begin:]
     if isinstance(scheduler, DPMSolverMultistepScheduler):
         # Two steps may be rounded to one timestep: it counts them by index.
         scheduler.set_begin_index(begin)
-    return scheduler.add_noise(sources, noise, scheduler.timesteps[begin : begin + 1])
+    return scheduler.add_noise(sources, noise, timesteps[begin : begin + 1]), timesteps[begin:]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -24,12 +25,28 @@ class FullySharded(ModelParallelStrategy):
         super().setup_environment()
 
 
-def shard(unet: UNet2DConditionModel, mesh: DeviceMesh) -> None:
-    """Shard a UNet's weights, to be gathered for one level at a time."""
-    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+def shard(network: nn.Module, mesh: DeviceMesh) -> None:
+    """Shard a network's weights, to be gathered for one block at a time."""
+    for block in blocks(network):
         fully_shard(block, mesh=mesh)
     # Sharded again after each pass: between passes the weights are swapped with their average.
-    fully_shard(unet, mesh=mesh, reshard_after_forward=True)
+    fully_shard(network, mesh=mesh, reshard_after_forward=True)
+
+
+def blocks(network: nn.Module) -> Iterator[nn.Module]:
+    """Return the blocks of a network: members of its lists, and what has lists of its own.
+
+    >>> network = nn.Module()
+    >>> network.layers = nn.ModuleList([nn.Linear(1, 2), nn.Linear(2, 1)])
+    >>> network.head = nn.Linear(1, 1)
+    >>> len(list(blocks(network)))
+    2
+    """
+    for child in network.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        elif any(isinstance(module, nn.ModuleList) for module in child.modules()):
+            yield child
 
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,8 +10,8 @@ import torch
 from fsasd.data.clips import Clips
 
 
-def fixed_noise(indices: Sequence[int], shape: tuple[int, int, int]) -> torch.Tensor:
-    """Return (n, channels, frames, bins) of noise, which depends on the clip's index alone."""
+def fixed_noise(indices: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
+    """Return (n, channels, frames, ...) of noise, which depends on the clip's index alone."""
     return torch.stack(
         [torch.randn(shape, generator=torch.Generator().manual_seed(i)) for i in indices]
     )

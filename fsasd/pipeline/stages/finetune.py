@@ -12,9 +12,9 @@ from fsasd.data.content import digest
 from fsasd.data.description import describe_clips
 from fsasd.data.draws import process_batch
 from fsasd.detectors.training import on_gpus, processes
-from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.continuing import take_checkpoints
 from fsasd.generation.diffusion.cost import measured_flops, training_cost
+from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion
 from fsasd.generation.fitting import CHECKPOINTS, MODEL, changes_result, finetune
 from fsasd.generation.training import TRAINING
 from fsasd.pipeline.experiment import Experiment
@@ -25,7 +25,7 @@ from fsasd.pipeline.stage import Estimate, Stage
 from fsasd.pipeline.trainers import check_trainer, fitting_trainer, training_settings
 from fsasd.pipeline.training_length import training_steps
 
-SPEED_ONLY = frozenset({"gradient_checkpointing", "compile_unet", "channels_last"})
+SPEED_ONLY = frozenset({"gradient_checkpointing", "compile_network", "channels_last"})
 """Settings of generators that change how fast they are trained, and nothing in the result."""
 
 EFFICIENCY = 0.5
@@ -88,17 +88,18 @@ class Finetune(Stage):
             self.earlier.check()
 
     def estimate(self) -> Estimate | None:
-        """Return what training AudioLDM will take: the operations of its steps, here."""
+        """Return what training will take: the operations of its steps, at this machine's speed."""
         run = self.experiment
         assert run.generator is not None
         generator = run.generator()
-        if not isinstance(generator, AudioLDM):
+        if not isinstance(generator, LatentDiffusion):
             return None
         settings = run.trainer.settings
         accumulated = settings.get("accumulate_grad_batches") or 1
         half_precision = str(settings.get("precision", "")).startswith(("bf16", "16"))
         cost = training_cost(
-            generator.unet,
+            generator.model,
+            generator.unconditional,
             generator.adaptation,
             process_batch(run.data.batch_size, processes(settings), accumulated),
             generator.example_frames,

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fsasd.generation.fitting import MODEL, pretrain
+from fsasd.generation.audioldm.pretraining import pretrain
+from fsasd.generation.fitting import MODEL
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.run_folder import link
 from fsasd.pipeline.stage import Stage

@@ -1,4 +1,4 @@
-"""Fine-tuning of a generator's UNet: the training half of the LightningModule."""
+"""Fine-tuning of a latent diffusion model: the training half of the LightningModule."""
 
 from __future__ import annotations
 
@@ -10,24 +10,21 @@ from typing import Any, ClassVar
 
 import lightning as L
 import torch
-from diffusers import UNet2DConditionModel
 from lightning.pytorch.trainer.states import TrainerFn
 from transformers import get_cosine_schedule_with_warmup
 
-from fsasd.data.draws import Draw
-from fsasd.generation.audioldm import checkpoint as checkpoints
 from fsasd.generation.base import Generator
 from fsasd.generation.diffusion.adaptation import Full
 from fsasd.generation.diffusion.averaging import RestoreWeights, WeightAverage
-from fsasd.generation.diffusion.denoising import (
-    StepRandomness,
-    choose_condition,
-    denoising_loss,
-    min_snr_weight,
-    sample_posterior,
-)
 from fsasd.generation.diffusion.finite import LossWatch, stop_training
-from fsasd.generation.diffusion.latents import Batch, LatentExamples
+from fsasd.generation.diffusion.latents import Batch
+from fsasd.generation.diffusion.model import Condition, Model, map_condition
+from fsasd.generation.diffusion.objective import (
+    Objective,
+    StepRandomness,
+    denoising_loss,
+    drop_condition,
+)
 from fsasd.generation.diffusion.optimizing import (
     build_optimizer,
     optimizer_steps,
@@ -39,31 +36,31 @@ from fsasd.generation.diffusion.validation_loss import GroupLosses, fixed_noise,
 log = logging.getLogger(__name__)
 
 
-class FineTuned(Generator):
-    """A generator whose UNet is trained to denoise latents; ``AudioLDM`` adds the settings.
+class FineTuning(Generator):
+    """A generator whose network is trained on latents; ``LatentDiffusion`` adds the settings.
 
-    Only the UNet is trained and saved in checkpoints, and of it only what ``adaptation`` selects.
+    Only the network is trained and saved in checkpoints, and of it only what ``adaptation``
+    selects.
     """
 
     # With the weights, then with their average.
     validation_passes: ClassVar[int] = 2
 
-    components: checkpoints.Components
-    unet: UNet2DConditionModel
-    unconditional: torch.Tensor
+    model: Model
+    network: Any
+    objective: Objective
+    unconditional: Condition
     adaptation: Full
-    attention_heads: str
     learning_rate: float
     warmup_steps: int
     weight_decay: float
     optimizer_name: str
     condition_dropout: float
-    audio_share: float
     ema_decay: float
     min_snr: float | None
     noise_offset: float
     gradient_checkpointing: bool
-    compile_unet: bool
+    compile_network: bool
     channels_last: bool
 
     def __init__(self) -> None:
@@ -76,12 +73,13 @@ class FineTuned(Generator):
         self._watch = LossWatch()
 
     def denoise(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor
+        self, latents: torch.Tensor, timesteps: torch.Tensor, condition: Condition
     ) -> torch.Tensor:
-        """Return the UNet's prediction for latents (batch, channels, frames, bins)."""
+        """Return the network's prediction for latents (batch, channels, frames, ...)."""
         # Compiled for the shape of training only: every other shape would compile again.
-        unet = self.unet if self.training or not self.compile_unet else self.unet.forward
-        return unet(latents, timesteps, encoder_hidden_states=None, class_labels=embeddings).sample
+        as_compiled = self.training or not self.compile_network
+        network = self.network if as_compiled else self.network.forward
+        return self.model.predict(network, latents, timesteps, condition)
 
     def loss(
         self,
@@ -89,7 +87,7 @@ class FineTuned(Generator):
         timesteps: torch.Tensor,
         noise: torch.Tensor,
         posterior_noise: torch.Tensor | None = None,
-        embeddings: torch.Tensor | None = None,
+        condition: Condition | None = None,
     ) -> torch.Tensor:
         """Return the (batch,) mean squared errors of the prediction (see ``denoising_loss``).
 
@@ -97,15 +95,14 @@ class FineTuned(Generator):
             batch: Examples.
             timesteps: (batch,) of the 1000 of the schedule.
             noise: Added to the latents.
-            posterior_noise: Of the VAE's posterior; its mean is used without.
-            embeddings: (batch, dim) of the condition; the captions' by default.
+            posterior_noise: Of the encoder's distribution; its mean is used without.
+            condition: Of the batch; the captions' by default.
         """
-        latents = sample_posterior(batch["moments"], posterior_noise)
         return denoising_loss(
             self.denoise,
-            self.components.scheduler,
-            latents * self.components.vae.config.scaling_factor,
-            batch["embedding"] if embeddings is None else embeddings,
+            self.objective,
+            self.model.latent(batch["moments"], posterior_noise),
+            batch["embedding"] if condition is None else condition,
             timesteps,
             noise,
             batch["frames"],
@@ -113,21 +110,19 @@ class FineTuned(Generator):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         randomness = StepRandomness.draw(
-            batch["draws"], self._latent_shape(batch), self._n_timesteps, self.device
+            batch["draws"], self._latent_shape(batch), self.objective.n_timesteps, self.device
         )
         losses = self.loss(
             batch,
             randomness.timesteps,
             randomness.noise + self.noise_offset * randomness.offset,
             randomness.posterior,
-            self._condition(batch, randomness.uniform),
+            self.chosen_condition(batch, randomness.uniform),
         )
         self._watch.add(losses.mean(), batch["draws"], self.trainer)
         self.log("train/loss", self._mean_over_ranks(losses), prog_bar=True)
         if self.min_snr is not None:
-            losses = losses * min_snr_weight(
-                self.components.scheduler, randomness.timesteps, self.min_snr
-            )
+            losses = losses * self.objective.min_snr_weight(randomness.timesteps, self.min_snr)
         return losses.mean()
 
     def on_validation_start(self) -> None:
@@ -140,7 +135,7 @@ class FineTuned(Generator):
             self._average.swap(self.trained_weights())
         indices = [draw.clip for draw in batch["draws"]]
         noise = fixed_noise(indices, self._latent_shape(batch)).to(batch["moments"])
-        timesteps = fixed_timesteps(indices, self._n_timesteps).to(self.device)
+        timesteps = fixed_timesteps(indices, self.objective.n_timesteps).to(self.device)
         kind = "val" if dataloader_idx else "val_raw"
         self._split.add(kind, indices, self.loss(batch, timesteps, noise))
 
@@ -168,16 +163,16 @@ class FineTuned(Generator):
         """Select the weights to train, shard them where asked to, and start their average."""
         if self.ema is not None:
             return
-        self.adaptation.apply(self.unet)
+        self.adaptation.apply(self.network)
         if self.gradient_checkpointing:
-            self.unet.enable_gradient_checkpointing()
+            self.network.enable_gradient_checkpointing()
         if self.device_mesh is not None:
-            shard(self.unet, self.device_mesh["data_parallel"])
+            shard(self.network, self.device_mesh["data_parallel"])
             self.sharded = True
             # What is frozen is not in the checkpoints, and so far Lightning asks for all.
             self.strict_loading = False
         if self.channels_last and self._where.type == "cuda":
-            self.unet.to(memory_format=torch.channels_last)
+            self.network.to(memory_format=torch.channels_last)
         # Sharded tensors cannot be copied many at once.
         self.ema = WeightAverage(
             self.trained_weights(), decay=self.ema_decay, foreach=not self.sharded
@@ -188,19 +183,17 @@ class FineTuned(Generator):
 
     def on_fit_start(self) -> None:
         self._average.to(self.device)
-        if self.attention_heads == "auto":
-            self._choose_heads(self.trainer.datamodule.train_set)  # type: ignore[attr-defined]
         if self.device.type != "cuda":
-            if self.compile_unet or self.channels_last:
-                log.info("compile_unet and channels_last are for CUDA, and not used on a CPU")
+            if self.compile_network or self.channels_last:
+                log.info("compile_network and channels_last are for CUDA, and not used on a CPU")
             return
-        if self.compile_unet:
+        if self.compile_network:
             # In place: the weights keep their names.
-            self.unet.compile()
+            self.network.compile()
 
     def trained_weights(self) -> list[torch.nn.Parameter]:
         """Return the weights that are trained."""
-        return [parameter for parameter in self.unet.parameters() if parameter.requires_grad]
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     @property
     def examples_per_step(self) -> int:
@@ -241,13 +234,12 @@ class FineTuned(Generator):
         state = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
         weights, average = self._average.separate(self.trained_weights())
         if self._average.swapped:
-            names = [n for n, p in self.unet.named_parameters() if p.requires_grad]
+            names = [n for n, p in self.network.named_parameters() if p.requires_grad]
             placed = zip(names, map(gather, weights), strict=True)
-            state |= {f"unet.{n}": weight for n, weight in placed if f"unet.{n}" in state}
+            state |= {f"network.{n}": weight for n, weight in placed if f"network.{n}" in state}
         checkpoint["state_dict"] = state
         about = self._average.state_dict()
         checkpoint["ema"] = {**about, "shadow_params": [*map(gather, average)]}
-        checkpoint["attention_heads"] = checkpoints.heads_of(self.unet)
         numbers = self.trainer.callback_metrics.items()
         checkpoint["metrics"] = {name: float(number) for name, number in numbers}
 
@@ -259,41 +251,35 @@ class FineTuned(Generator):
         shadows = zip(average["shadow_params"], self.trained_weights(), strict=True)
         placed = [shard_like(shadow, weight) for shadow, weight in shadows]
         self._average.load_state_dict({**average, "shadow_params": placed})
-        checkpoints.set_heads(self.unet, checkpoint["attention_heads"])
-        self.attention_heads = "checkpoint"
         self.metrics = {"step": checkpoint["global_step"], **checkpoint["metrics"]}
 
     def on_fit_end(self) -> None:
         """Gather sharded weights on every process."""
         if not self.sharded:
             return
-        state = {name: gather(weight) for name, weight in self.unet.state_dict().items()}
+        state = {name: gather(weight) for name, weight in self.network.state_dict().items()}
         self._average.shadow_params = [*map(gather, self._average.shadow_params)]
-        self.unet = type(self.components.unet).from_config(self.unet.config)
-        self.adaptation.apply(self.unet)
-        self.unet.load_state_dict(state)
+        self.network = type(self.network).from_config(self.network.config)
+        self.adaptation.apply(self.network)
+        self.network.load_state_dict(state)
         self.sharded = False
 
-    @torch.no_grad()
-    def _choose_heads(self, examples: LatentExamples) -> None:
-        # Clips are sorted by machine: eight spread over all of them.
-        indices = range(0, len(examples), -(-len(examples) // 8))
-        batch = examples.collate([examples[Draw(i, i)] for i in indices])
-        batch = self.transfer_batch_to_device(batch, self.device, 0)
-        noise = fixed_noise(indices, self._latent_shape(batch)).to(batch["moments"])
-        timesteps = fixed_timesteps(indices, self._n_timesteps).to(self.device)
-        checkpoints.keep_better_heads(
-            self.unet, lambda: float(self.loss(batch, timesteps, noise).mean())
-        )
-        # On all ranks alike, whatever their last bits.
-        chosen = self.trainer.strategy.broadcast(checkpoints.heads_of(self.unet))
-        checkpoints.set_heads(self.unet, chosen)
+    def chosen_condition(self, batch: Batch, uniform: torch.Tensor) -> Condition:
+        """Return the condition of each example of a training step.
 
-    def _condition(self, batch: Batch, uniform: torch.Tensor) -> torch.Tensor:
-        return choose_condition(
-            batch["embedding"], batch.get("audio"), self.unconditional, uniform,
-            self.condition_dropout, self.audio_share,
+        Args:
+            batch: Examples.
+            uniform: (batch, 2) of ``StepRandomness``.
+        """
+        return drop_condition(
+            batch["embedding"], self.unconditional_on(self.device), uniform[:, 0],
+            self.condition_dropout,
         )  # fmt: skip
+
+    def unconditional_on(self, device: torch.device) -> Condition:
+        """Return the condition of an empty caption on a device, and keep it there."""
+        self.unconditional = map_condition(lambda tensor: tensor.to(device), self.unconditional)
+        return self.unconditional
 
     def _mean_over_ranks(self, losses: torch.Tensor) -> torch.Tensor:
         mean = losses.detach().mean()
@@ -305,8 +291,8 @@ class FineTuned(Generator):
 
     def _frozen_weights(self) -> dict[str, torch.Tensor]:
         return {
-            f"unet.{name}": parameter.detach()
-            for name, parameter in self.unet.named_parameters()
+            f"network.{name}": parameter.detach()
+            for name, parameter in self.network.named_parameters()
             if not parameter.requires_grad
         }
 
@@ -325,11 +311,5 @@ class FineTuned(Generator):
             raise RuntimeError("the weights' average exists from the start of fitting on")
         return self.ema
 
-    @staticmethod
-    def _latent_shape(batch: Batch) -> tuple[int, int, int]:
-        channels, frames, bins = batch["moments"].shape[1:]
-        return channels // 2, frames, bins
-
-    @property
-    def _n_timesteps(self) -> int:
-        return self.components.scheduler.config.num_train_timesteps
+    def _latent_shape(self, batch: Batch) -> tuple[int, ...]:
+        return tuple(self.model.latent(batch["moments"][:1]).shape[1:])
