@@ -98,6 +98,7 @@ def main() -> None:
     print(f"{len(worlds[0].known)} machines, detector={options.detector}, "
           f"generator={options.generator}, seeds {', '.join(map(str, options.seeds))}")  # fmt: skip
     sites = any(case.site for world in worlds for case in world.known)
+    chosen: dict[tuple[str, bool], list[list[Choice]]] = {}
     for without_site in (True, False) if sites else (True,):
         print(f"\nleft out: {'type and site' if sites and without_site else 'type'}\n")
         print("| setting | gain over the default, points | better, worse | worst | sure, worst |")
@@ -105,13 +106,13 @@ def main() -> None:
         for row, baseline in enumerate(worlds[0].selector.baselines):
             print(line(title(baseline), worlds, [world.baseline(row) for world in worlds]))
         for name, rule in RULES.items():
-            print(line(name, worlds, [world.choices(rule, without_site) for world in worlds]),
-                  flush=True)  # fmt: skip
+            chosen[name, without_site] = [world.choices(rule, without_site) for world in worlds]
+            print(line(name, worlds, chosen[name, without_site]), flush=True)
         print(line("oracle", worlds, [world.oracle() for world in worlds]))
     print("\n| seed | machine | chosen | expected | gain | best | its gain |")
     print("|---|---|---|---|---|---|---|")
-    for seed, world in zip(options.seeds, worlds, strict=True):
-        for case, choice in zip(world.known, world.choices(RULES[DEFAULT], True), strict=True):
+    for seed, world, choices in zip(options.seeds, worlds, chosen[DEFAULT, True], strict=True):
+        for case, choice in zip(world.known, choices, strict=True):
             best, settings = case.real.best, case.real.settings
             print(f"| {seed} | {case.section.machine} | {title(settings[choice.row])} "
                   f"| {choice.expected} | {points(case.gains[choice.row])} "
