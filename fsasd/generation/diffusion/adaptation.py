@@ -9,10 +9,17 @@ from pathlib import Path
 
 import torch
 from diffusers import ModelMixin
+from diffusers.loaders import PeftAdapterMixin
 from diffusers.utils import logging
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import save_file
+from torch import nn
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+JOINED = ("to_qkv", "to_kv", "to_out")
+"""Layers of attention as some transformers have them."""
+
 EVERYWHERE = (
     *ATTENTION,
     *("proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
@@ -86,7 +93,7 @@ class Lora(Full):
     ) -> None:
         if rank < 1:
             raise ValueError(f"LoRA needs a rank of at least 1, found {rank}")
-        presets = {"attention": ATTENTION, "all": EVERYWHERE}
+        presets = {"attention": (*ATTENTION, *JOINED), "all": (*EVERYWHERE, *JOINED)}
         if isinstance(layers, str) and layers not in presets:
             raise ValueError(f"LoRA layers: expected attention, all or a list, found '{layers}'")
         self.rank = rank
@@ -97,21 +104,44 @@ class Lora(Full):
     def apply(self, network: ModelMixin) -> None:
         """Add adapters, whose output is 0 at first, and freeze all else."""
         network.requires_grad_(False)
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=self.layers)
+        config = LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, target_modules=self._layers_of(network)
+        )
         # Initialised alike in all processes.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network.add_adapter(config)
+            if isinstance(network, PeftAdapterMixin):
+                network.add_adapter(config)
+            else:
+                inject_adapter_in_model(config, network)
+                # As diffusers keeps it, and peft looks for it.
+                network.peft_config = {"default": config}
 
     def merged(self, network: ModelMixin) -> ModelMixin:
         """Return a network without adapters that computes the same."""
+        if not _adapted(network):
+            return network
         one = copy.deepcopy(network)
-        one.fuse_lora()
-        one.unload_lora()
+        if isinstance(network, PeftAdapterMixin):
+            one.fuse_lora()
+            one.unload_lora()
+            return one
+        for name in _adapted(one):
+            layer = one.get_submodule(name)
+            layer.merge()
+            one.set_submodule(name, layer.get_base_layer())
         return one
 
     def save_separately(self, network: ModelMixin, folder: Path) -> None:
         """Write the adapters, for ``load_adapters`` and diffusers' ``load_lora_adapter``."""
+        if not _adapted(network):
+            return
+        if not isinstance(network, PeftAdapterMixin):
+            (folder / "lora").mkdir(parents=True, exist_ok=True)
+            weights = get_peft_model_state_dict(network)
+            save_file(weights, folder / "lora" / self.WEIGHTS, {"format": "pt"})
+            network.peft_config["default"].save_pretrained(folder / "lora")
+            return
         # It would warn of a list of modules that is empty here.
         level = logging.get_verbosity()
         logging.set_verbosity_error()
@@ -119,6 +149,23 @@ class Lora(Full):
             network.save_lora_adapter(folder / "lora", safe_serialization=True)
         finally:
             logging.set_verbosity(level)
+
+    def _layers_of(self, network: ModelMixin) -> list[str]:
+        """Return the names, of those asked for, that a layer of the network has."""
+        kinds = (nn.Linear, nn.Conv1d, nn.Conv2d)
+        names = [f".{name}" for name, m in network.named_modules() if isinstance(m, kinds)]
+        layers = [end for end in self.layers if any(n.endswith(f".{end}") for n in names)]
+        if not layers:
+            raise ValueError(
+                f"LoRA layers: {type(network).__name__} has none that is called "
+                f"{', '.join(self.layers)}: give names of its own in generator.train.layers"
+            )
+        return layers
+
+
+def _adapted(network: ModelMixin) -> list[str]:
+    """Return the names of layers that have adapters; before training there are none."""
+    return [name for name, m in network.named_modules() if isinstance(m, BaseTunerLayer)]
 
 
 def load_adapters(network: ModelMixin, folder: str | Path) -> None:

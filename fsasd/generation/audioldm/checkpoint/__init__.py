@@ -10,7 +10,6 @@ from fsasd.generation.audioldm.checkpoint.attention_heads import (
 from fsasd.generation.audioldm.checkpoint.components import (
     NANO,
     SIZES,
-    CheckpointError,
     Components,
     Size,
     build,
@@ -21,6 +20,7 @@ from fsasd.generation.audioldm.checkpoint.components import (
     build_vae,
 )
 from fsasd.generation.audioldm.checkpoint.folder import count_parameters, files, load, save
+from fsasd.generation.diffusion.weight_mismatches import CheckpointError
 
 __all__ = [
     "NANO",

@@ -17,13 +17,10 @@ from transformers import (
 )
 
 from fsasd.generation.audioldm.vocoder import GriffinLim
+from fsasd.generation.diffusion.weight_mismatches import CheckpointError
 
 NANO = resources.files("fsasd.generation.audioldm") / "weights" / "nano"
 """The pre-trained nano model that ships with the package (``fsasd experiment=pretrain_nano``)."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be loaded; the message lists what is missing."""
 
 
 @dataclass

@@ -22,8 +22,8 @@ from transformers import ClapTextModelWithProjection, RobertaTokenizer, SpeechT5
 
 from fsasd.generation.audioldm.checkpoint import original
 from fsasd.generation.audioldm.checkpoint.components import NANO, CheckpointError, Components, build
-from fsasd.generation.audioldm.checkpoint.weight_mismatches import WeightMismatches
 from fsasd.generation.audioldm.vocoder import GriffinLim
+from fsasd.generation.diffusion.weight_mismatches import WeightMismatches
 from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 
 # Older transformers saved this buffer; it is the numbers 0, 1, 2, ...

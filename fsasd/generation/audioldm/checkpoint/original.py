@@ -28,7 +28,7 @@ from fsasd.generation.audioldm.checkpoint.components import (
     build_unet,
     build_vae,
 )
-from fsasd.generation.audioldm.checkpoint.weight_mismatches import WeightMismatches
+from fsasd.generation.diffusion.weight_mismatches import WeightMismatches
 
 log = logging.getLogger(__name__)
 

@@ -8,16 +8,18 @@ from fnmatch import fnmatchcase
 
 import torch
 
-from fsasd.generation.audioldm.checkpoint.components import CheckpointError
-
 Shapes = tuple[Sequence[int], Sequence[int]]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be loaded; the message lists what is missing."""
 
 
 @dataclass
 class WeightMismatches:
     """Weights of a checkpoint that do not match the model they are loaded into.
 
-    The original AudioLDM silently drops what does not match, and starts from random weights there.
+    Left alone, libraries drop what does not match, and start from random weights there.
 
     >>> mismatches = WeightMismatches()
     >>> mismatches.compare("unet", {"a": torch.zeros(2), "c": torch.zeros(1)},
@@ -63,13 +65,14 @@ class WeightMismatches:
             },
         )
 
-    def check(self, source: str, allow: Sequence[str] = ()) -> None:
+    def check(self, source: str, allow: Sequence[str] = (), model: str = "the model") -> None:
         """Raise an error unless every mismatch is allowed by name.
 
         Args:
             source: Of the weights, for the message.
             allow: Names that may be missing, superfluous or of another shape; ``*`` stands for
                 anything.
+            model: Name of what the weights are to fit, for the message.
 
         Raises:
             CheckpointError: Lists everything else.
@@ -91,6 +94,6 @@ class WeightMismatches:
         ]
         if problems:
             raise CheckpointError(
-                f"{source}: the weights do not fit AudioLDM: {'; '.join(problems)}. What may be so "
+                f"{source}: the weights do not fit {model}: {'; '.join(problems)}. What may be so "
                 "can be allowed by name: generator.allow=[...]"
             )

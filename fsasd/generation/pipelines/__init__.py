@@ -1,0 +1,1 @@
+"""Latent diffusion models in the folders of diffusers' pipelines, one family per file."""

@@ -1,0 +1,62 @@
+"""A latent diffusion model whose components are those of a pipeline of diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import logging
+from torch import nn
+
+from fsasd.generation.diffusion.model import Model, fingerprint
+from fsasd.generation.pipelines.folder import load_pipeline
+
+
+class PipelineModel(Model):
+    """A model that is loaded from, and saved in, the folder of its pipeline.
+
+    Args:
+        source: The folder, or its id on the Hugging Face hub.
+        allow: Names of weights that may be missing, superfluous or of another shape.
+
+    Attributes:
+        kind: The pipeline's class.
+        network_name: Component that is trained.
+        pipeline: With all components.
+    """
+
+    kind: ClassVar[type[DiffusionPipeline]]
+    network_name: ClassVar[str]
+
+    def __init__(self, source: str, allow: Sequence[str] = ()) -> None:
+        self.pipeline: Any = load_pipeline(source, self.kind, allow)
+        self.network = self.pipeline.components[self.network_name]
+        self.scheduler = self.pipeline.scheduler
+        for module in self.frozen():
+            module.requires_grad_(False)
+
+    def frozen(self) -> Sequence[nn.Module]:
+        components = self.pipeline.components.items()
+        modules = [(name, one) for name, one in components if isinstance(one, nn.Module)]
+        return [module for name, module in modules if name != self.network_name]
+
+    def save(self, network: Any, folder: Path) -> None:
+        components = {**self.pipeline.components, self.network_name: network}
+        level = logging.get_verbosity()
+        # It would warn of what only a network with adapters has.
+        logging.set_verbosity_error()
+        try:
+            self.kind(**components).save_pretrained(folder)
+        finally:
+            logging.set_verbosity(level)
+
+    def fingerprint(self) -> str:
+        return f"{type(self).__name__}, {fingerprint(self.pipeline.vae)}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the frozen components are."""
+        return next(self.pipeline.vae.parameters()).device

@@ -1,0 +1,90 @@
+"""Stable Audio 3 (arXiv:2605.17991): rectified flow on latents of a waveform at 44.1 kHz."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableAudio3Pipeline
+from diffusers.pipelines.stable_audio_3.pipeline_stable_audio_3 import logsnr_sigma_schedule
+
+from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion
+from fsasd.generation.diffusion.model import Condition
+from fsasd.generation.pipelines.model import PipelineModel
+
+LOG_SNR = (-6.2, 2.0)
+"""Of the pipeline's noise levels, from the most noise to the least."""
+
+
+CHUNK = 16
+"""Captions that the text encoder gets at a time."""
+
+
+class StableAudio3Model(PipelineModel):
+    """A transformer on latents of the waveform, conditioned on a text and a duration.
+
+    Its condition is ``text`` (batch, 257, dim), the last token of which is the duration; ``mask``
+    (batch, 257), 0 beyond the text; ``seconds`` (batch, dim). A clip has one channel: it is
+    encoded as that of both channels, and what is decoded is their mean.
+    """
+
+    kind, network_name = StableAudio3Pipeline, "transformer"
+
+    def __init__(self, source: str, allow: Sequence[str] = ()) -> None:
+        super().__init__(source, allow)
+        self.sampling_rate = self.pipeline.vae.config.sampling_rate
+        self.hop = self.pipeline.vae.downsampling_ratio
+        # Weight normalisation has computed weights with a gradient, which could not be copied.
+        self.decode(self.encode(np.zeros(self.hop, np.float32))[None])
+
+    @torch.no_grad()
+    def encode(self, waveform: np.ndarray) -> torch.Tensor:
+        vae = self.pipeline.vae
+        samples = len(waveform) // self.hop * self.hop
+        sound = torch.from_numpy(waveform[:samples]).to(vae.device, vae.dtype)
+        return vae.encode(sound.expand(1, vae.config.audio_channels, -1)).latents[0]
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.pipeline.vae.decode(latents).sample.mean(1)
+
+    @torch.no_grad()
+    def condition(self, captions: Sequence[str], seconds: float) -> Condition:
+        pipeline, device = self.pipeline, self.device
+        chunks = [list(captions[i : i + CHUNK]) for i in range(0, len(captions), CHUNK)]
+        encoded = [pipeline.encode_prompt(chunk, device, 1) for chunk in chunks]
+        text, mask = (torch.cat(tensors) for tensors in zip(*encoded, strict=True))
+        duration = pipeline.encode_duration(seconds, device, 1, len(captions))
+        text, mask = pipeline.prepare_cross_attention(text, mask, duration)
+        return {"text": text.cpu(), "mask": mask.cpu(), "seconds": duration.cpu()}
+
+    def predict(
+        self,
+        network: Callable[..., Any],
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        condition: Condition,
+    ) -> torch.Tensor:
+        assert isinstance(condition, dict)
+        return network(
+            latents,
+            timesteps.expand(len(latents)),
+            encoder_hidden_states=condition["text"],
+            global_hidden_states=condition["seconds"],
+            encoder_attention_mask=condition["mask"],
+        ).sample
+
+    def latent_shape(self, frames: int) -> tuple[int, ...]:
+        return self.pipeline.vae.config.latent_dim, frames
+
+    def levels(self, steps: int, start: float) -> list[float]:
+        return logsnr_sigma_schedule(steps, *LOG_SNR, sigma_max=start)
+
+
+class StableAudio3(LatentDiffusion):
+    """Stable Audio 3 as a LightningModule: its transformer is fine-tuned on captioned clips."""
+
+    def load_model(self, checkpoint: str, allow: Sequence[str]) -> StableAudio3Model:
+        """Load a folder in the layout of ``StableAudio3Pipeline``, or a hub id."""
+        return StableAudio3Model(checkpoint, allow)
