@@ -4,13 +4,33 @@ import string
 
 import torch
 from diffusers import (
+    AudioLDM2Pipeline,
     AutoencoderSAME,
     FlowMatchEulerDiscreteScheduler,
     StableAudio3DiTModel,
     StableAudio3Pipeline,
 )
+from diffusers.pipelines.audioldm2 import (
+    AudioLDM2ProjectionModel,
+    AudioLDM2UNet2DConditionModel,
+)
 from diffusers.pipelines.stable_audio_3 import StableAudio3DurationEmbedder
-from transformers import GemmaTokenizer, T5GemmaConfig, T5GemmaEncoderModel, T5GemmaModuleConfig
+from transformers import (
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    GemmaTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    T5Config,
+    T5EncoderModel,
+    T5GemmaConfig,
+    T5GemmaEncoderModel,
+    T5GemmaModuleConfig,
+    T5Tokenizer,
+)
+
+from fsasd.generation.audioldm import checkpoint
 
 
 def stable_audio3(folder, **scheduler):
@@ -45,6 +65,52 @@ def stable_audio3(folder, **scheduler):
         )  # fmt: skip
         sharpen(pipeline.vae)
         sharpen(pipeline.transformer)
+    pipeline.save_pretrained(folder)
+    return str(folder)
+
+
+def audioldm2(folder):
+    """Write one with the nano model's VAE, latents of 4 x (samples / 640) x 16, at 16 kHz."""
+    nano = checkpoint.load("nano")
+    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    audio = {"depths": [1, 1], "num_attention_heads": [1, 1], "num_hidden_layers": 2}
+    audio |= {"patch_size": 2, "patch_stride": 2, "window_size": 4, "spec_size": 64}
+    clap = ClapConfig(
+        text_config={"vocab_size": 1000, "max_position_embeddings": 130, **text},
+        audio_config={"hidden_size": 64, **audio},
+        projection_dim=32,
+    )
+    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    words += [(letter, -3.0) for letter in string.ascii_letters + string.digits + ".,"]
+    size = {"d_model": 32, "d_ff": 37, "d_kv": 8, "num_heads": 2, "num_layers": 1}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        language_model = GPT2LMHeadModel(
+            GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=100, n_positions=300)
+        )
+        language_model.config.max_new_tokens = 8
+        vocoder = checkpoint.build_hifigan(64)
+        # Untrained, it would be all but silent.
+        vocoder.conv_post.weight.data *= 1e7
+        pipeline = AudioLDM2Pipeline(
+            vae=nano.vae,
+            text_encoder=ClapModel(clap),
+            text_encoder_2=T5EncoderModel(T5Config(vocab_size=len(words), **size)),
+            projection_model=AudioLDM2ProjectionModel(32, 32, 16),
+            language_model=language_model,
+            tokenizer=nano.tokenizer,
+            tokenizer_2=T5Tokenizer(vocab=words, extra_ids=0, model_max_length=200),
+            feature_extractor=ClapFeatureExtractor(feature_size=64),
+            unet=AudioLDM2UNet2DConditionModel(
+                in_channels=4, out_channels=4, sample_size=32, block_out_channels=(8, 16),
+                layers_per_block=1, norm_num_groups=8, attention_head_dim=2,
+                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+                cross_attention_dim=((None, 16, 32), (None, 16, 32)),
+            ),
+            scheduler=checkpoint.build_scheduler(),
+            vocoder=vocoder,
+        )  # fmt: skip
     pipeline.save_pretrained(folder)
     return str(folder)
 

@@ -1,0 +1,96 @@
+"""AudioLDM 2 (Liu et al., 2024): CLAP, Flan-T5 and GPT-2 in front of a UNet on log-mels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AudioLDM2Pipeline
+from torch.nn import functional as F
+
+from fsasd.generation.audioldm.mel import AUDIOLDM_MEL, OVERLAP, WINDOW, encode
+from fsasd.generation.audioldm.model import sample_posterior
+from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion
+from fsasd.generation.diffusion.model import Condition
+from fsasd.generation.pipelines.model import PipelineModel
+
+TEXT_TOKENS = 128
+"""Of Flan-T5 that the UNet gets; shorter captions are padded, and masked, longer ones are cut."""
+
+
+class AudioLDM2Model(PipelineModel):
+    """A UNet with two cross-attentions, on latents of AudioLDM's log-mel.
+
+    Its condition is ``generated`` (batch, 8, dim), what GPT-2 goes on with after the embeddings of
+    CLAP and Flan-T5; ``text`` (batch, 128, dim) and its ``mask``, of Flan-T5.
+    """
+
+    kind, network_name = AudioLDM2Pipeline, "unet"
+
+    def __init__(self, source: str, allow: Sequence[str] = ()) -> None:
+        super().__init__(source, allow)
+        vocoder = self.pipeline.vocoder.config
+        self.sampling_rate = vocoder.sampling_rate
+        self.hop = int(np.prod(vocoder.upsample_rates)) * self.pipeline.vae_scale_factor
+
+    def encode(self, waveform: np.ndarray) -> torch.Tensor:
+        return encode(self.pipeline.vae, AUDIOLDM_MEL(waveform).T)
+
+    def latent(self, encoded: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        return sample_posterior(encoded, noise) * self.pipeline.vae.config.scaling_factor
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        vae = self.pipeline.vae
+        return self.pipeline.vocoder(vae.decode(latents / vae.config.scaling_factor).sample[:, 0])
+
+    @torch.no_grad()
+    def condition(self, captions: Sequence[str], seconds: float) -> Condition:
+        # One by one: GPT-2 counts the padding of a batch.
+        texts, masks, generated = zip(
+            *(self.pipeline.encode_prompt([one], self.device, 1, False) for one in captions),
+            strict=True,
+        )
+        return {
+            "generated": torch.cat(generated).cpu(),
+            "text": torch.cat([F.pad(one, (0, 0, 0, _missing(one))) for one in texts]).cpu(),
+            "mask": torch.cat([F.pad(one, (0, _missing(one))) for one in masks]).cpu(),
+        }
+
+    def predict(
+        self,
+        network: Callable[..., Any],
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        condition: Condition,
+    ) -> torch.Tensor:
+        assert isinstance(condition, dict)
+        return network(
+            latents,
+            timesteps,
+            encoder_hidden_states=condition["generated"],
+            encoder_hidden_states_1=condition["text"],
+            encoder_attention_mask_1=condition["mask"],
+        ).sample
+
+    def latent_shape(self, frames: int) -> tuple[int, ...]:
+        bins = self.pipeline.vocoder.config.model_in_dim // self.pipeline.vae_scale_factor
+        return self.pipeline.unet.config.in_channels, frames, bins
+
+    def fingerprint(self) -> str:
+        windows = f"windows of {WINDOW}, {OVERLAP} in common"
+        return f"{super().fingerprint()}, {AUDIOLDM_MEL}, {windows}"
+
+
+class AudioLDM2(LatentDiffusion):
+    """AudioLDM 2 as a LightningModule: its UNet is fine-tuned on captioned clips."""
+
+    def load_model(self, checkpoint: str, allow: Sequence[str]) -> AudioLDM2Model:
+        """Load a folder in the layout of ``AudioLDM2Pipeline``, or a hub id."""
+        return AudioLDM2Model(checkpoint, allow)
+
+
+def _missing(tensor: torch.Tensor) -> int:
+    """Return the tokens that are missing up to the limit; below 0, those beyond it."""
+    return TEXT_TOKENS - tensor.shape[1]
