@@ -38,8 +38,8 @@ def main() -> None:
         before = folder / "before"
         _choose(root, "bearing", CHOICES["all five sources"], before)
         first = None
-        for title, selection in CHOICES.items():
-            copy = folder / selection.replace("/", "-")
+        for number, (title, selection) in enumerate(CHOICES.items()):
+            copy = folder / str(number)
             shutil.copytree(before, copy)
             _, work = seconds_and_work(_choose, root, "pump", selection, copy)
             first = first or work
