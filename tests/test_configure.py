@@ -40,6 +40,13 @@ def test_nothing_is_made_of_groups_that_are_not_chosen(experiment):
     assert not run.trains_generator
 
 
+@pytest.mark.parametrize(
+    "overrides", [["generator/train=none"], ["generator=pipeline", "generator.checkpoint=x"]]
+)
+def test_a_generator_that_is_not_trained_is_chosen_so(experiment, overrides):
+    assert not experiment(*overrides).trains_generator
+
+
 def test_settings_of_a_callback_that_is_not_chosen_make_none(experiment):
     run = experiment("callbacks=none", "++callbacks.monitor.samples=1")
     assert "monitor" not in run.callbacks

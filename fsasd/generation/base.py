@@ -28,7 +28,8 @@ class Generator(L.LightningModule, abc.ABC):
     trained has a training step, and implements ``examples`` and ``save``, too.
 
     Attributes:
-        trained: Whether it is fine-tuned before it generates. One that is must take the folder that
+        trained: Whether it is fine-tuned before it generates: of the class, or of one generator
+            whose ``train`` is ``Untrained``. One that is must take the folder that
             ``save`` wrote as its constructor's argument ``checkpoint``; one that is not is built
             from its configuration alone, and the stage ``finetune`` is skipped.
         sampling_rate: Of its waveforms, in Hz; the writer resamples them to that of recordings.
@@ -43,7 +44,7 @@ class Generator(L.LightningModule, abc.ABC):
             reference itself. The constructor raises if they do not suffice.
     """
 
-    trained: ClassVar[bool] = True
+    trained: bool = True
     sampling_rate: int = SAMPLE_RATE
     derived: bool = False
     uses_references: ClassVar[bool] = False

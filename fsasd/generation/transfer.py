@@ -51,7 +51,7 @@ class AnomalyTransfer(Generator):
             positive.
     """
 
-    trained: ClassVar[bool] = False
+    trained = False
     derived = True
     uses_references: ClassVar[bool] = True
 

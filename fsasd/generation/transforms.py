@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -55,7 +54,7 @@ class FaultTransforms(Generator):
     'A fan, with its level swinging 3.72 times per second (strength 0.676).'
     """
 
-    trained: ClassVar[bool] = False
+    trained = False
     derived = True
 
     def __init__(

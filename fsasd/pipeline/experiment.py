@@ -14,6 +14,7 @@ from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.names import SectionId
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.calibration import FALSE_ALARM_RATE
+from fsasd.generation.diffusion.adaptation import Untrained
 from fsasd.selection.selector import Selector
 from fsasd.settings.code import code_of
 from fsasd.settings.spec import spec_of
@@ -107,6 +108,10 @@ class Synthesis:
     candidates: int = 1
 
 
+UNTRAINED = f"{Untrained.__module__}.{Untrained.__qualname__}"
+"""What a configuration calls the choice to train nothing."""
+
+
 @dataclass(eq=False)
 class Experiment:
     """Everything that stages are planned from.
@@ -146,7 +151,12 @@ class Experiment:
     @property
     def trains_generator(self) -> bool:
         """Whether the generator is one that is fine-tuned."""
-        return self.generator is not None and getattr(self.generator.kind, "trained", True)
+        if self.generator is None or not getattr(self.generator.kind, "trained", True):
+            return False
+        train = self.generator.settings.get("train")
+        if isinstance(train, Mapping):
+            return train.get("_target_") != UNTRAINED
+        return not isinstance(train, Untrained)
 
     def trained_on_anomalies(self) -> set[str]:
         """Return the types of machines whose anomalies the generator is trained on, if it is."""

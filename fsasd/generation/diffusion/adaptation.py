@@ -45,6 +45,18 @@ class Full:
         """Write the trained weights separately, where they can be loaded without the rest."""
 
 
+class Untrained(Full):
+    """None: clips are generated as the checkpoint does, and the fine-tuning is skipped."""
+
+    def apply(self, network: ModelMixin) -> None:
+        """Refuse to be trained.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("generator/train=none trains nothing: choose full, lora or components")
+
+
 class SelectedComponents(Full):
     """The weights whose names match, e.g. ``class_embedding*``, ``*.attentions.*``.
 

@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from fsasd.data.clips import Clips
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.generation.diffusion.adaptation import Full
+from fsasd.generation.diffusion.adaptation import Full, Untrained
 from fsasd.generation.diffusion.editing import (
     edited_recording,
     put_into,
@@ -101,6 +101,7 @@ class LatentDiffusion(FineTuning):
             shortest = self.model.hop / self.sampling_rate
             raise ValueError(f"crop_seconds must be {shortest:.2g} or more, found {crop_seconds}")
         self.adaptation = train or Full()
+        self.trained = not isinstance(self.adaptation, Untrained)
         self.learning_rate = (
             self.adaptation.learning_rate if learning_rate is None else learning_rate
         )
