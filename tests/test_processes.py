@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import small_pipelines
 import torch
 import two_processes
 
@@ -21,14 +22,14 @@ SCRIPT = Path(two_processes.__file__)
 pytestmark = pytest.mark.slow
 
 
-def run(root, folder, devices, strategy):
+def run(root, folder, devices, strategy, *checkpoint):
     if devices == 1:
         # Without Python's start and all imports, which take longer than the run.
         threads = torch.get_num_threads()
-        two_processes.main(root, folder, devices, strategy)
+        two_processes.main(root, folder, devices, strategy, *checkpoint)
         torch.set_num_threads(threads)
         return
-    arguments = (root, folder, devices, strategy)
+    arguments = (root, folder, devices, strategy, *checkpoint)
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True,
         check=False, timeout=500,
@@ -139,6 +140,24 @@ def test_weights_that_are_divided_learn_the_same(runs, factory, tmp_path):
         torch.testing.assert_close(two[name], weight, atol=1e-4, rtol=1e-2, msg=name)
     for a, b in zip(average_one, average_two, strict=True):
         torch.testing.assert_close(b, a, atol=1e-4, rtol=1e-2)
+
+
+@pytest.mark.parametrize("family", ["audioldm2", "stable_audio3"])
+def test_other_families_learn_the_same_on_two_processes(family, factory, tmp_path):
+    checkpoint = getattr(small_pipelines, family)(tmp_path / family)
+    losses, weights = {}, {}
+    for strategy, devices in (("auto", 1), ("ddp", 2), ("fsdp", 2)):
+        folder = tmp_path / strategy
+        folder.mkdir()
+        run(factory, folder, devices, strategy, checkpoint)
+        losses[strategy] = json.loads((folder / "losses.json").read_text())[0]
+        weights[strategy] = torch.load(folder / "weights.pt")[0]
+    for strategy in ("ddp", "fsdp"):
+        assert losses[strategy] == pytest.approx(losses["auto"], rel=1e-3)
+        for name, weight in weights["auto"].items():
+            torch.testing.assert_close(
+                weights[strategy][name], weight, atol=1e-3, rtol=1e-2, msg=name
+            )
 
 
 # Killed ranks

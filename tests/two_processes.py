@@ -12,8 +12,10 @@ from fsasd.data.metadata import read_clips
 from fsasd.detection.callback import DetectorEvaluation
 from fsasd.detectors.knn import KNN
 from fsasd.generation.audioldm import AudioLDM
+from fsasd.generation.audioldm2 import AudioLDM2
 from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.diffusion.sharding import FullySharded
+from fsasd.generation.pipelines.stable_audio3 import StableAudio3
 from fsasd.generation.prompts import make_prompts
 from fsasd.generation.synthesis import synthesise
 from fsasd.selection.selector import Selector
@@ -53,8 +55,13 @@ class Halt(L.Callback):
             trainer.should_stop = True
 
 
-def tuned():
-    return AudioLDM(crop_seconds=0.64, learning_rate=1e-3, warmup_steps=1, sampler=Sampler(steps=2))
+def tuned(checkpoint="nano"):
+    options = {"crop_seconds": 0.64, "learning_rate": 1e-3, "warmup_steps": 1}
+    # Pipelines of the other families are in folders of their names (small_pipelines).
+    families = {"audioldm2": AudioLDM2, "stable_audio3": StableAudio3}
+    if family := families.get(Path(checkpoint).name):
+        return family(checkpoint, **options)
+    return AudioLDM(**options, sampler=Sampler(steps=2))
 
 
 class Judge(DetectorEvaluation):
@@ -81,7 +88,7 @@ def trainer(folder, devices, strategy, **options):
     )  # fmt: skip
 
 
-def main(root: Path, folder: Path, devices: int, strategy: str) -> None:
+def main(root: Path, folder: Path, devices: int, strategy: str, checkpoint: str = "nano") -> None:
     # Both know how many threads an idle machine of two cores would give them.
     torch.set_num_threads(2 // devices)
     data = FirstShotDataModule(
@@ -96,9 +103,12 @@ def main(root: Path, folder: Path, devices: int, strategy: str) -> None:
             # Also interrupted and resumed.
             half, halt = folder / "half.ckpt", Halt(2)
             first = trainer(folder, devices, FullySharded(), callbacks=[curve, halt])
-            first.fit(tuned(), data)
+            first.fit(tuned(checkpoint), data)
             second = trainer(folder, devices, FullySharded(), callbacks=[curve])
-            second.fit(tuned(), data, ckpt_path=half, weights_only=True)
+            second.fit(tuned(checkpoint), data, ckpt_path=half, weights_only=True)
+            return
+        if checkpoint != "nano":
+            trainer(folder, devices, strategy, callbacks=[curve]).fit(tuned(checkpoint), data)
             return
         callbacks = [curve, Judge(folder)]
         trainer(folder, devices, strategy, callbacks=callbacks).fit(tuned(), data)
@@ -112,4 +122,4 @@ def main(root: Path, folder: Path, devices: int, strategy: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

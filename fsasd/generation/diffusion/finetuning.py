@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 from contextlib import AbstractContextManager
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import lightning as L
@@ -163,7 +164,7 @@ class FineTuning(Generator):
         """Select the weights to train, shard them where asked to, and start their average."""
         if self.ema is not None:
             return
-        self.adaptation.apply(self.network)
+        self._select_weights()
         if self.gradient_checkpointing:
             self.network.enable_gradient_checkpointing()
         if self.device_mesh is not None:
@@ -260,9 +261,16 @@ class FineTuning(Generator):
         state = {name: gather(weight) for name, weight in self.network.state_dict().items()}
         self._average.shadow_params = [*map(gather, self._average.shadow_params)]
         self.network = type(self.network).from_config(self.network.config)
-        self.adaptation.apply(self.network)
+        self._select_weights()
         self.network.load_state_dict(state)
         self.sharded = False
+
+    def _select_weights(self) -> None:
+        self.adaptation.apply(self.network)
+        # Of weights without a gradient, DDP would wait for one.
+        for name, weight in self.network.named_parameters():
+            if any(fnmatchcase(name, pattern) for pattern in self.model.unused):
+                weight.requires_grad_(False)
 
     def chosen_condition(self, batch: Batch, uniform: torch.Tensor) -> Condition:
         """Return the condition of each example of a training step.

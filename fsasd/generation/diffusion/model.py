@@ -26,12 +26,14 @@ class Model(abc.ABC):
         scheduler: Of diffusers, with the noise schedule that the network was trained with.
         sampling_rate: Of waveforms, in Hz.
         hop: Samples of a latent frame.
+        unused: Patterns of the network's weights that ``predict`` does not use; never trained.
     """
 
     network: Any
     scheduler: Any
     sampling_rate: int
     hop: int
+    unused: Sequence[str] = ()
 
     @abc.abstractmethod
     def frozen(self) -> Sequence[nn.Module]:

@@ -31,6 +31,8 @@ class StableAudio3Model(PipelineModel):
     """
 
     kind, network_name = StableAudio3Pipeline, "transformer"
+    # For inpainting.
+    unused = ("*.to_local_embed.*",)
 
     def __init__(self, source: str, allow: Sequence[str] = ()) -> None:
         super().__init__(source, allow)
