@@ -237,14 +237,15 @@ are in percent, means over seeds; ± is the spread over seeds, in brackets is th
 interval over machines and clips. The official score is a harmonic mean: a single AUC of 0, as eight
 test clips may give, makes it 0.
 
-Rows of detectors with networks, but for those of autoencoder and flow, were measured before log-mels
-were computed in NumPy and k-means had points in canonical order (its centres are references of fkie
-and statex); the command measures them again. With 4 to 92 clips TWFR-GMM's covariance is shrunk,
-except in twfr_gmm_paper and guan_heu_system2.""",
+Rows of detectors with networks, but for those of autoencoder and flow, were measured before
+log-mels were computed in NumPy and k-means had points in canonical order (its centres are
+references of fkie and statex); the command measures them again. With 4 to 92 clips TWFR-GMM's
+covariance is shrunk, except in twfr_gmm_paper and guan_heu_system2.""",
     "factory": """\
 A simulation: it shows how detectors differ, not how good they are. The columns are those above.
-With 60 training clips, 10 of them of the target domain, a shrunk covariance costs TWFR-GMM 3 points
-of AUC in the target domain and gains as many in the source domain (twfr_gmm_paper has the full one).
+With 60 training clips, 10 of them of the target domain, a shrunk covariance costs TWFR-GMM 3
+points of AUC in the target domain and gains as many in the source domain (twfr_gmm_paper has the
+full one).
 
 ```sh
 python -m benchmarks.detectors --factory
