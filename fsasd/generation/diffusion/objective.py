@@ -110,6 +110,7 @@ class Objective:
     Raises:
         ValueError: The scheduler is trained with another target.
 
+    >>> from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
     >>> Objective(DDIMScheduler()).kind, Objective(FlowMatchEulerDiscreteScheduler()).kind
     ('noise', 'flow')
     """
@@ -166,6 +167,7 @@ class Objective:
         Raises:
             ValueError: The model is one of flow matching, which has no such weights.
 
+        >>> from diffusers import DDIMScheduler
         >>> schedule = DDIMScheduler(beta_start=0.0015, beta_end=0.0195,
         ...                          beta_schedule="scaled_linear")
         >>> Objective(schedule).min_snr_weight(torch.tensor([0, 999]), 5.0)
