@@ -113,7 +113,7 @@ def wait_for_the_dead(number):
 
 
 def test_whoever_waits_for_a_rank_that_was_killed_has_an_error():
-    codes, results = run(wait_for_the_dead)
+    codes, results = run(wait_for_the_dead, seconds=180)
     assert codes == [9, 0]
     ((number, error),) = results
     assert number == 1
