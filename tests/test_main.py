@@ -534,8 +534,14 @@ def test_the_false_alarm_rate_is_in_the_key_of_what_it_decides(chain):
 
 def test_how_long_the_parts_of_a_model_are_trained_is_in_its_key(chain):
     root, store, _ = chain
+    one = [
+        "data=factory_tiny",
+        "data.factory.references=[fan]",
+        "data.factory.targets=[pump]",
+        "data.hold_out=[]",
+    ]
     keys = [
-        Run(configure("experiment=pretrain_nano", store, *more), root / "x").keys("pretrain")
+        Run(configure("experiment=pretrain_nano", store, *one, *more), root / "x").keys("pretrain")
         for more in ([], ["pretrain.text_steps=5"], ["pretrain.vae_steps=5"])
     ]
     assert keys[0] != keys[1] != keys[2] != keys[0]
