@@ -61,6 +61,32 @@ def load_pipeline(
     return pipeline
 
 
+def load_module(kind: Any, source: str, name: str, mismatches: WeightMismatches) -> Any:
+    """Load a module in float32, and record which of its weights do not fit.
+
+    Args:
+        kind: Its class, of diffusers or transformers.
+        source: The folder or hub id that has it.
+        name: Of the folder in there, and of the component in ``mismatches``.
+        mismatches: What is missing, unexpected or of another shape is added to it.
+    """
+    module, loading = kind.from_pretrained(
+        source,
+        subfolder=name,
+        dtype=torch.float32,
+        output_loading_info=True,
+        # Without it the libraries stop at the first; the error lists all.
+        ignore_mismatched_sizes=True,
+    )
+    mismatches.add(
+        name,
+        loading.get("missing_keys", ()),
+        loading.get("unexpected_keys", ()),
+        {key: (is_, wanted) for key, is_, wanted in loading.get("mismatched_keys", ())},
+    )
+    return module.eval()
+
+
 def not_loaded(
     source: str, why: str | BaseException, option: str = "generator.checkpoint"
 ) -> CheckpointError:
@@ -89,21 +115,7 @@ def _component(source: str, name: str, kind: Any, mismatches: WeightMismatches) 
         if "Tokenizer" in kind.__name__ and len(component) <= 5:
             raise CheckpointError(f"{Path(source) / name}: expected a tokenizer, found no words")
         return component
-    module, loading = kind.from_pretrained(
-        source,
-        subfolder=name,
-        dtype=torch.float32,
-        output_loading_info=True,
-        # Without it the libraries stop at the first; the error lists all.
-        ignore_mismatched_sizes=True,
-    )
-    mismatches.add(
-        name,
-        loading.get("missing_keys", ()),
-        loading.get("unexpected_keys", ()),
-        {key: (is_, wanted) for key, is_, wanted in loading.get("mismatched_keys", ())},
-    )
-    return module.eval()
+    return load_module(kind, source, name, mismatches)
 
 
 def _class_of(source: str, library: str, name: str) -> Any:

@@ -24,6 +24,7 @@ from fsasd.generation.audioldm.checkpoint import original
 from fsasd.generation.audioldm.checkpoint.components import NANO, CheckpointError, Components, build
 from fsasd.generation.audioldm.vocoder import GriffinLim
 from fsasd.generation.diffusion.weight_mismatches import WeightMismatches
+from fsasd.generation.pipelines.folder import load_module, not_loaded
 from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 
 # Older transformers saved this buffer; it is the numbers 0, 1, 2, ...
@@ -71,9 +72,9 @@ def load(
     mismatches = WeightMismatches()
     try:
         components = Components(
-            unet=_load_module(UNet2DConditionModel, folder, "unet", mismatches),
-            vae=_load_module(AutoencoderKL, folder, "vae", mismatches),
-            text_encoder=_load_module(
+            unet=load_module(UNet2DConditionModel, folder, "unet", mismatches),
+            vae=load_module(AutoencoderKL, folder, "vae", mismatches),
+            text_encoder=load_module(
                 ClapTextModelWithProjection, folder, "text_encoder", mismatches
             ),
             tokenizer=_load_tokenizer(folder),
@@ -81,7 +82,7 @@ def load(
             scheduler=DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
         )
     except UNREADABLE as error:
-        raise _not_loaded(folder, error) from error
+        raise not_loaded(folder, error) from error
     mismatches.check(folder, [*_HARMLESS, *allow])
     return components
 
@@ -141,24 +142,6 @@ def _forget_origin(config: Path) -> None:
         config.write_text(json.dumps(known, indent=2) + "\n")
 
 
-def _load_module(kind: Any, folder: str, name: str, mismatches: WeightMismatches) -> Any:
-    module, loading = kind.from_pretrained(
-        folder,
-        subfolder=name,
-        dtype=torch.float32,
-        output_loading_info=True,
-        # Without it the libraries stop at the first; the error lists all.
-        ignore_mismatched_sizes=True,
-    )
-    mismatches.add(
-        name,
-        loading.get("missing_keys", ()),
-        loading.get("unexpected_keys", ()),
-        {key: (is_, wanted) for key, is_, wanted in loading.get("mismatched_keys", ())},
-    )
-    return module.eval()
-
-
 def _load_tokenizer(source: str | Path, option: str = "generator.checkpoint") -> RobertaTokenizer:
     folder = Path(source)
     if (folder / "tokenizer").is_dir():
@@ -169,10 +152,10 @@ def _load_tokenizer(source: str | Path, option: str = "generator.checkpoint") ->
     try:
         tokenizer = RobertaTokenizer.from_pretrained(source, **inner)
     except OSError as error:
-        raise _not_loaded(f"tokenizer {source}", error, option) from error
+        raise not_loaded(f"tokenizer {source}", error, option) from error
     # Where it does not find its files, transformers 5 makes one of the five special tokens.
     if len(tokenizer) <= 5:
-        raise _not_loaded(
+        raise not_loaded(
             f"tokenizer {source}",
             "it has no words: no vocab.json, merges.txt, tokenizer.json",
             option,
@@ -184,20 +167,7 @@ def _load_vocoder(folder: str, mismatches: WeightMismatches) -> SpeechT5HifiGan 
     config = Path(folder) / "vocoder" / GriffinLim.CONFIG
     if config.is_file():
         return GriffinLim.from_pretrained(config.parent).eval()
-    return _load_module(SpeechT5HifiGan, folder, "vocoder", mismatches)
-
-
-def _not_loaded(
-    source: str, why: str | BaseException, option: str = "generator.checkpoint"
-) -> CheckpointError:
-    # The last error of a hub that is out of reach says only that a file is missing.
-    while isinstance(why, BaseException) and (cause := why.__cause__ or why.__context__):
-        why = cause
-    return CheckpointError(
-        f"{source}: could not be loaded ({why}). Without a way to the hub, copy its folder to "
-        f"this machine and give its path as {option}; "
-        "HF_HUB_OFFLINE=1 uses what was downloaded before"
-    )
+    return load_module(SpeechT5HifiGan, folder, "vocoder", mismatches)
 
 
 def _require_components(folder: Path) -> None:
