@@ -418,9 +418,9 @@ def test_every_network_trains_in_half_precision(name, all_train, train, test_cli
     if name == "cmae":
         detector = CMAE(frames=32, dim=16, depth=2, heads=2, epochs=1, class_epochs=1, batch_size=8)
     elif name in SMALL:
-        # Half a second leaves a last map of one frame, and of such maps oneDNN's bfloat16
-        # convolutions, on a CPU, have gradients that are not a number now and then.
-        detector = clone(SMALL[name]).set_params(seconds=1.0)
+        # Up to a second, a last convolution halves maps of two frames, and oneDNN's bfloat16
+        # kernels, on a CPU, then read what was never written: NaN now and then.
+        detector = clone(SMALL[name]).set_params(seconds=2.0)
     else:
         for part in tiny(name):
             part.save_pretrained(tmp_path / "encoder")
