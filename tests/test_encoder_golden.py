@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import _tiny
 from transformers import AutoConfig, ClapAudioModel
 
-from fsasd.detectors.encoders import Encoder
-from fsasd.detectors.pretrained import TrainableEncoder
-from conftest import _tiny
+from fsasd.detectors.encoders import Encoder, TrainableEncoder
 
 GOLDEN = Path(__file__).with_name("encoder_golden.json")
 KEPT = 12
@@ -30,8 +29,8 @@ FROZEN = {
     **{f"{kind} long": (kind, {}, 40_000) for kind in ("ast", "clap", "hubert")},
     **{f"{kind} short": (kind, {}, 3000) for kind in ("ast", "clap", "hubert")},
     "ast without bands": ("ast", {"bands": False}, 20_000),
-    "ast spread": ("ast", {"spread": True}, 20_000),
-    "wavlm spread": ("wavlm", {"spread": True}, 20_000),
+    "ast spread": ("ast", {"pool": "mean+std"}, 20_000),
+    "wavlm spread": ("wavlm", {"pool": "mean+std"}, 20_000),
 }
 TUNED = {
     f"{kind} {pool} of layer {layer}": (kind, pool, layer)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fsasd.detectors.encoders import ExportedEncoder
-from fsasd.detectors.exported import load_program
+from fsasd.detectors.encoders.programs import load_program
 
 
 class Planted:

@@ -1,0 +1,244 @@
+"""Frozen encoders as front ends: waveform -> pooled states of their layers, which are cached."""
+
+from __future__ import annotations
+
+import abc
+import functools
+import threading
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torchaudio.functional import resample
+
+from fsasd.data.content import content_hash, content_hashes, digest
+from fsasd.data.recording import SAMPLE_RATE
+from fsasd.detectors.encoders.exported import Exported
+from fsasd.detectors.encoders.loaded import LoadedEncoder
+from fsasd.detectors.encoders.loading import load
+from fsasd.detectors.encoders.pooling import pool, require_statistics
+from fsasd.detectors.representations import Representation
+from fsasd.settings.spec import spec_of
+
+_LEAST = 0.1
+"""Shortest input of a convolutional encoder, seconds."""
+
+_TOGETHER = 4
+"""Pieces of clips that are encoded at a time: of each all layers are in memory."""
+
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class FrozenEncoder(abc.ABC):
+    """A front end: waveform -> (layers, dim), each layer's states pooled over time.
+
+    A clip longer than the encoder's input is divided into pieces that overlap just enough to cover
+    it, whose states are pooled together; a shorter one is repeated: nothing is cropped at random or
+    padded. Tokens of the whole clip are left out.
+
+    Args:
+        pool: Statistics over time (see ``pooling.pool``).
+        bands: Pool the states of different frequency bands apart, of encoders that have them,
+            instead of averaging the bands first.
+        power: Of the generalised mean (``gem``).
+        device: Of the encoder; by default a GPU if there is one.
+
+    Raises:
+        ValueError: A statistic is not known.
+    """
+
+    pool: str = field(default="mean", kw_only=True)
+    bands: bool = field(default=True, kw_only=True)
+    power: float = field(default=3.0, kw_only=True)
+    device: str = field(default="auto", kw_only=True, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        require_statistics(self.pool)
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """Return (layers, dim) float32 of a (samples,) waveform at 16 kHz."""
+        return self.batch(waveform[None])[0]
+
+    def batch(self, waveforms: np.ndarray) -> np.ndarray:
+        """Return (batch, layers, dim) float32 of (batch, samples) waveforms at 16 kHz."""
+        model = self.model
+        samples = torch.from_numpy(np.ascontiguousarray(waveforms, dtype=np.float32))
+        samples = samples.to(self._where())
+        with torch.inference_mode():
+            if model.rate != SAMPLE_RATE:
+                samples = resample(samples, SAMPLE_RATE, model.rate)
+            pieces = _pieces(samples, model.rate, model.window)
+            count = pieces.shape[1]
+            # All pieces of a clip are in one batch, however many.
+            clips = pieces.split(max(1, _TOGETHER // count))
+            pooled = torch.cat([self._pooled(model, some) for some in clips])
+        return pooled.cpu().numpy()
+
+    def n_parameters(self) -> int:
+        """Return the number of the encoder's parameters."""
+        return sum(p.numel() for p in self.model.network.parameters())
+
+    @property
+    @abc.abstractmethod
+    def model(self) -> LoadedEncoder:
+        """The loaded encoder, cached."""
+
+    @abc.abstractmethod
+    def _files(self) -> list[Path]:
+        """Return the files of its weights on this machine."""
+
+    def __repr__(self) -> str:
+        # The key of the feature cache: other weights in the same place are another front end.
+        values = [(f.name, getattr(self, f.name)) for f in fields(self) if f.repr]
+        settings = ", ".join(f"{name}={spec_of(value, content_hash)!r}" for name, value in values)
+        weights = digest(content_hashes(self._files()))
+        return f"{type(self).__name__}({settings}, weights={weights[:12]})"
+
+    def _pooled(self, model: LoadedEncoder, pieces: torch.Tensor) -> torch.Tensor:
+        """Return (batch, layers, dim) of pieces (batch, count, samples)."""
+        count = pieces.shape[1]
+        layers = []
+        for start in range(0, count, _TOGETHER):
+            some = pieces[:, start : start + _TOGETHER]
+            states = model.features(some.flatten(0, 1))
+            layers.append([self._grid(model, layer.float(), some.shape[1]) for layer in states])
+        grids = [torch.cat(parts, dim=2) for parts in zip(*layers, strict=True)]
+        return torch.stack([pool(grid, self.pool, power=self.power) for grid in grids], dim=1)
+
+    def _grid(self, model: LoadedEncoder, states: torch.Tensor, count: int) -> torch.Tensor:
+        """Return (batch, bands, frames of all pieces, dim) of (batch x count, steps, dim)."""
+        grid = model.steps.grid(states)
+        if not self.bands:
+            grid = grid.mean(dim=1, keepdim=True)
+        return grid.unflatten(0, (-1, count)).transpose(1, 2).flatten(2, 3)
+
+    def _where(self) -> str:
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True, repr=False)
+class Encoder(FrozenEncoder):
+    """A pretrained encoder of any family.
+
+    Args:
+        checkpoint: See ``loading.load``.
+
+    Layer 0 is the input of the first block, as in transformers' ``hidden_states`` (torchaudio has
+    none). CLAP has one layer, the projected embedding.
+    """
+
+    checkpoint: str
+
+    @property
+    def model(self) -> LoadedEncoder:
+        with _loading:
+            return _load(self.checkpoint, self._where(), repr(self._plain()))
+
+    def _plain(self) -> Encoder:
+        # Poolings share the network.
+        return Encoder(self.checkpoint)
+
+    def _files(self) -> list[Path]:
+        path = Path(self.checkpoint)
+        return [path] if path.is_file() else sorted(p for p in path.glob("*") if p.is_file())
+
+
+@dataclass(frozen=True, repr=False)
+class ExportedEncoder(FrozenEncoder):
+    """An encoder that the user exported.
+
+    Args:
+        path: File of ``torch.jit.save`` (``.pt``) or ``torch.export.save`` (``.pt2``): a
+            function of (1, samples) waveforms that returns (1, dim), (1, frames, dim) or
+            (1, layers, frames, dim).
+        rate: Sampling rate of its input, Hz.
+        seconds: Length of its input, if it was exported with a fixed shape; any by default.
+    """
+
+    path: str
+    rate: int = SAMPLE_RATE
+    seconds: float | None = None
+
+    @property
+    def model(self) -> LoadedEncoder:
+        with _loading:
+            return _load_exported(self.path, self.rate, self.seconds, self._where(), repr(self))
+
+    def _files(self) -> list[Path]:
+        if not Path(self.path).is_file():
+            raise FileNotFoundError(f"exported encoder {self.path} does not exist")
+        return [Path(self.path)]
+
+
+@dataclass(frozen=True)
+class Layer(Representation):
+    """One layer of an encoder, or several, concatenated or averaged.
+
+    Args:
+        front_end: Waveform -> (layers, dim).
+        layer: Its number, from the end where it is negative; or several numbers.
+        average: Whether several layers are averaged instead of concatenated.
+
+    >>> Layer(abs, layer=-1).pool(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([3., 4.])
+    >>> Layer(abs, layer=(0, 1), average=True).pool(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([2., 3.])
+    """
+
+    layer: int | tuple[int, ...] = -1
+    average: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, int):
+            object.__setattr__(self, "layer", tuple(self.layer))
+
+    def pool(self, features: np.ndarray) -> np.ndarray:
+        """Return (dim,), or (layers x dim,) of several that are concatenated.
+
+        Raises:
+            ValueError: The encoder has no such layer.
+        """
+        asked = [self.layer] if isinstance(self.layer, int) else list(self.layer)
+        count = len(features)
+        if wrong := [number for number in asked if not -count <= number < count]:
+            raise ValueError(f"layer {wrong[0]}: the encoder has {count}, 0 to {count - 1}")
+        chosen = features[asked]
+        return chosen.mean(axis=0) if self.average else chosen.flatten()
+
+    def n_parameters(self) -> int:
+        """Return the number of the encoder's parameters."""
+        return self.front_end.n_parameters() if isinstance(self.front_end, FrozenEncoder) else 0
+
+
+@functools.lru_cache(maxsize=4)
+def _load(checkpoint: str, device: str, key: str) -> LoadedEncoder:
+    return _frozen(load(checkpoint, device))
+
+
+@functools.lru_cache(maxsize=4)
+def _load_exported(
+    path: str, rate: int, seconds: float | None, device: str, key: str
+) -> LoadedEncoder:
+    return Exported(Path(path), rate, seconds, device)
+
+
+def _frozen(encoder: LoadedEncoder) -> LoadedEncoder:
+    encoder.network.requires_grad_(False)
+    return encoder
+
+
+def _pieces(samples: torch.Tensor, rate: int, window: int | None) -> torch.Tensor:
+    """Return (batch, count, length) pieces that cover (batch, samples)."""
+    length = samples.shape[1]
+    least = window or round(_LEAST * rate)
+    if length < least:
+        samples = samples.repeat(1, -(-least // length))[:, :least]
+    if window is None:
+        return samples[:, None]
+    count = -(-samples.shape[1] // window)
+    starts = np.linspace(0, samples.shape[1] - window, count).round().astype(int)
+    return torch.stack([samples[:, start : start + window] for start in starts], dim=1)
