@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.generation.cleaning import FRAME, MAX_CLIPPED, Cleaning, fit_length, remove_silence
+from fsasd.generation.cleaning import MAX_CLIPPED, Cleaning, fit_length, remove_silence
+
+FRAME = 1024
+"""Samples of a frame at 16 kHz."""
+
+FRAME = 1024
+"""Samples of a frame at 16 kHz."""
 
 
 def noise(frames, level=0.1, seed=0):

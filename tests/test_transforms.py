@@ -240,7 +240,7 @@ BAD = [
         r"found \['strength', 'above', 'r",
     ),
     ({"leak": {**LEAK["leak"], "strength": [0, 1]}}, {}, ValueError, r"positive .* found \[0, 1\]"),
-    ({"leak": {**LEAK["leak"], "strength": [1, 3]}}, {}, ValueError, r"at most 1\.0, found \[1, 3"),
+    ({"leak": {**LEAK["leak"], "strength": [1, 3]}}, {}, ValueError, r"at most 1, found \[1, 3"),
     ({"leak": {**LEAK["leak"], "above": [2e3, 1e3]}}, {}, ValueError, "above is drawn between two"),
     ({"leak": {**LEAK["leak"], "above": [2e3]}}, {}, ValueError, r"found \[2000\.0\]"),
     ({}, {}, ValueError, "expected faults to add to clips, found none"),

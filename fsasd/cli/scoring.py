@@ -58,11 +58,13 @@ class _MeasuringCache(FeatureCache):
         super().__init__(channel=channel)
         self._measures: dict[Path, dict[str, Any]] = {}
 
-    def read(self, clip: Clip, seconds: float | None = None) -> np.ndarray:
-        waveform = super().read(clip, seconds)
+    def read(
+        self, clip: Clip, seconds: float | None = None, sampling_rate: int = SAMPLE_RATE
+    ) -> np.ndarray:
+        waveform = super().read(clip, seconds, sampling_rate)
         require_full_scale(waveform, clip.path)
         whole = header(clip.path).seconds
-        self._measures[clip.path] = {"seconds": whole, **measure(waveform, SAMPLE_RATE)}
+        self._measures[clip.path] = {"seconds": whole, **measure(waveform, sampling_rate)}
         return waveform
 
     @property

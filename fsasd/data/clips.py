@@ -16,7 +16,7 @@ from fsasd.data.content import content_hash, content_hashes
 from fsasd.data.feature_file import DamagedFileError, read_features, write_features
 from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId
-from fsasd.data.recording import READER, AudioError, read
+from fsasd.data.recording import READER, SAMPLE_RATE, AudioError, read
 from fsasd.data.table import ClipTable
 from fsasd.runtime.ahead import map_ahead
 from fsasd.runtime.threads import cores, one_blas_thread, thread_pool
@@ -29,11 +29,22 @@ T = TypeVar("T")
 FrontEnd = Callable[[np.ndarray], np.ndarray]
 """Waveform (samples,) -> features; hashable, with a ``repr`` that names all of its settings.
 
-One that only uses the beginning of a clip has ``max_seconds``: no more is decoded for it."""
+One that only uses the beginning of a clip has ``max_seconds``: no more is decoded for it. One whose
+waveforms have another sampling rate than 16 kHz has ``sampling_rate``."""
 
 _TOGETHER = 8
 """Recordings that a thread reads in turn: to hand one over takes as long as to read its features
 from a file."""
+
+
+def sampling_rate_of(front_end: FrontEnd) -> int:
+    """Return the sampling rate of a front end's waveforms, in Hz.
+
+    >>> from fsasd.data.log_mel import LogMel
+    >>> sampling_rate_of(LogMel.twfr(sampling_rate=48_000)), sampling_rate_of(np.sort)
+    (48000, 16000)
+    """
+    return getattr(front_end, "sampling_rate", SAMPLE_RATE)
 
 
 @runtime_checkable
@@ -68,9 +79,12 @@ class FeatureCache:
         self.channel = channel
         self._memory: dict[tuple[str, str], np.ndarray] = {}
 
-    def read(self, clip: Clip, seconds: float | None = None) -> np.ndarray:
-        """Return a recording's waveform, or the first seconds of it (see ``read``)."""
-        return read(clip.path, channel=self._channel(clip), seconds=seconds)
+    def read(
+        self, clip: Clip, seconds: float | None = None, sampling_rate: int = SAMPLE_RATE
+    ) -> np.ndarray:
+        """Return a recording's waveform, or the first seconds of it (see ``recording.read``)."""
+        channel = self._channel(clip)
+        return read(clip.path, channel=channel, seconds=seconds, sampling_rate=sampling_rate)
 
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         """Return ``front_end(waveform)`` of a clip, computed only if it is not yet there.
@@ -120,7 +134,9 @@ class FeatureCache:
         return {}
 
     def _compute(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
-        waveform = self.read(clip, getattr(front_end, "max_seconds", None))
+        waveform = self.read(
+            clip, getattr(front_end, "max_seconds", None), sampling_rate_of(front_end)
+        )
         # Such values are an error that names the recording, below.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             features = front_end(waveform)
@@ -163,8 +179,10 @@ class PooledOnce(FeatureCache):
         self.other = other
         self._rows: dict[tuple[Pooled, ClipTable], dict[int, np.ndarray]] = {}
 
-    def read(self, clip: Clip, seconds: float | None = None) -> np.ndarray:
-        return self.other.read(clip, seconds)
+    def read(
+        self, clip: Clip, seconds: float | None = None, sampling_rate: int = SAMPLE_RATE
+    ) -> np.ndarray:
+        return self.other.read(clip, seconds, sampling_rate)
 
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         return self.other.get(front_end, clip)

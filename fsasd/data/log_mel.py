@@ -26,7 +26,12 @@ class LogMel:
 
     Calling it turns a (samples,) waveform into (n_mels, frames) float32.
 
+    Raises:
+        ValueError: Its version is not this release's, or a band lies above half the sampling rate.
+
     >>> LogMel.twfr()(np.zeros(160_000, np.float32)).shape
+    (128, 313)
+    >>> LogMel.twfr(sampling_rate=48_000)(np.zeros(480_000, np.float32)).shape
     (128, 313)
     >>> LogMel.audioldm()(np.zeros(163_840, np.float32)).shape
     (64, 1024)
@@ -44,6 +49,8 @@ class LogMel:
     pad: int | None = None
     """Samples of reflection on either side; ``None`` centres the first frame on sample 0."""
     max_seconds: float | None = None
+    sampling_rate: int = SAMPLE_RATE
+    """Of the waveform, in Hz."""
     version: int = VERSION
     """Of the computation: in the name, so that no cache mixes two of them, and in saved detectors,
     which are refused where another computes."""
@@ -53,11 +60,31 @@ class LogMel:
             raise ValueError(
                 f"log-mel version: expected {VERSION}, that of this release, found {self.version}"
             )
+        if not 0 < self.max_hz <= self.sampling_rate / 2:
+            raise ValueError(
+                f"max_hz={self.max_hz:g}: expected {self.sampling_rate / 2:g} Hz at most, half of "
+                f"sampling_rate={self.sampling_rate}"
+            )
 
     @classmethod
-    def twfr(cls, max_seconds: float | None = 10.0) -> LogMel:
-        """TWFR-GMM's: 128 mels in dB, 1024/512, first 10 s (github.com/liuyoude/TWFR-GMM)."""
-        return cls(max_seconds=max_seconds)
+    def twfr(cls, max_seconds: float | None = 10.0, sampling_rate: int = SAMPLE_RATE) -> LogMel:
+        """TWFR-GMM's: 128 mels in dB, 1024/512, first 10 s (github.com/liuyoude/TWFR-GMM).
+
+        At other sampling rates its frames have the same 64 ms every 32 ms, and its bands reach up
+        to half the rate.
+
+        >>> LogMel.twfr(sampling_rate=48_000).n_fft, LogMel.twfr(sampling_rate=48_000).max_hz
+        (3072, 24000.0)
+        """
+        hop = round(0.032 * sampling_rate)
+        return cls(
+            2 * hop,
+            hop,
+            128,
+            sampling_rate / 2,
+            max_seconds=max_seconds,
+            sampling_rate=sampling_rate,
+        )
 
     @classmethod
     def audioldm(cls) -> LogMel:
@@ -69,7 +96,7 @@ class LogMel:
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         if self.max_seconds is not None:
-            waveform = waveform[: round(self.max_seconds * SAMPLE_RATE)]
+            waveform = waveform[: round(self.max_seconds * self.sampling_rate)]
         samples = np.asarray(waveform, dtype=np.float32)
         reach = self.n_fft // 2 if self.pad is None else self.pad
         # Reflection needs more samples than it mirrors: a click of a clip is repeated until it has.
@@ -103,7 +130,8 @@ def mel_filters(front_end: LogMel) -> np.ndarray:
             "expected scale 'htk' or 'slaney' and norm None or 'slaney', got "
             f"{front_end.scale!r} and {front_end.norm!r}"
         )
-    frequencies = np.linspace(0, SAMPLE_RATE // 2, front_end.n_fft // 2 + 1, dtype=np.float32)
+    nyquist = front_end.sampling_rate // 2
+    frequencies = np.linspace(0, nyquist, front_end.n_fft // 2 + 1, dtype=np.float32)
     corners = _corners(front_end)
     width = np.diff(corners)[:, None]
     offset = frequencies - corners[:, None]

@@ -21,7 +21,8 @@ from fsasd.data.containers import Extent
 log = logging.getLogger(__name__)
 
 SAMPLE_RATE = 16_000
-"""Hz; every DCASE Task 2 edition and AudioLDM use it."""
+"""Hz, at which recordings are read unless another rate is asked for; every DCASE Task 2 edition and
+AudioLDM use it."""
 
 RATES = (1_000, 400_000)
 """Lowest and highest sampling rate in Hz that is resampled; beyond, a header is wrong."""
@@ -48,7 +49,7 @@ _ZEROS = 10
 _REACH = 1.1 * _ZEROS / RATES[0]
 """Seconds on either side of a sample that resampling looks at, at most."""
 
-_rates_logged: set[int] = set()
+_rates_logged: set[tuple[int, int]] = set()
 
 
 class AudioError(ValueError):
@@ -56,9 +57,13 @@ class AudioError(ValueError):
 
 
 def read(
-    path: str | Path, *, channel: int | str | None = None, seconds: float | None = None
+    path: str | Path,
+    *,
+    channel: int | str | None = None,
+    seconds: float | None = None,
+    sampling_rate: int = SAMPLE_RATE,
 ) -> np.ndarray:
-    """Read a recording at 16 kHz.
+    """Read a recording at a sampling rate, by default 16 kHz.
 
     Args:
         path: A wav (RIFF, RF64, W64), AIFF, AU, CAF, FLAC, Ogg or MP3 file.
@@ -66,6 +71,7 @@ def read(
             ``mean``. ``None`` expects mono.
         seconds: How much to return, from the start; what lies behind is not decoded. All of it
             without.
+        sampling_rate: Of the waveform, in Hz.
 
     Returns:
         (samples,) float32, in [-1, 1] unless the file holds floats. Other sampling rates are
@@ -74,15 +80,40 @@ def read(
     Raises:
         FileNotFoundError: The file does not exist.
         AudioError: It is unreadable, empty, cut short, holds NaN, infinities or samples on no
-            format's scale, has a sampling rate out of ``RATES`` or channels to choose from.
+            format's scale, has a sampling rate out of ``RATES``, one below ``sampling_rate`` (see
+            ``has_bands``), or channels to choose from.
     """
     path = Path(path)
     samples, rate = decode(path, None if seconds is None else seconds + _REACH)
+    if not has_bands(rate, sampling_rate):
+        raise AudioError(f"{printable(path)}: {without_bands(rate, sampling_rate)}")
     waveform = one_channel(samples, channel, path)
     require_finite(waveform, path)
-    if rate != SAMPLE_RATE:
-        waveform = _resample(waveform, rate, path)
-    return waveform if seconds is None else waveform[: round(seconds * SAMPLE_RATE)]
+    if rate != sampling_rate:
+        waveform = _resample(waveform, rate, sampling_rate, path)
+    return waveform if seconds is None else waveform[: round(seconds * sampling_rate)]
+
+
+def has_bands(rate: int, sampling_rate: int) -> bool:
+    """Return whether a recording of a rate may be read at a sampling rate.
+
+    A rate above 16 kHz is asked for because of its bands, which a recording of a lower one does
+    not have: resampled, it would be scored by the rounding in empty bands. Kaldi refuses it, too
+    (``allow-upsample``, kaldi-asr.org). Up to 16 kHz any recording is resampled, and checks warn.
+
+    >>> has_bands(44_100, 48_000), has_bands(96_000, 48_000), has_bands(8_000, 16_000)
+    (False, True, True)
+    """
+    return rate >= sampling_rate or sampling_rate <= SAMPLE_RATE
+
+
+def without_bands(rate: int, sampling_rate: int) -> str:
+    """Return what is wrong with a recording of a rate that has not the bands of another."""
+    return (
+        f"expected {sampling_rate} Hz or more, at which the detector reads recordings, found "
+        f"{rate} Hz: there is nothing above {rate / 2:g} Hz to detect anomalies by. Set the "
+        f"detector's sampling_rate to {max(rate, SAMPLE_RATE)} at most"
+    )
 
 
 def require_finite(waveform: np.ndarray, path: Path) -> None:
@@ -308,27 +339,25 @@ def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> n
     )
 
 
-def _resample(waveform: np.ndarray, rate: int, path: Path) -> np.ndarray:
-    if rate not in _rates_logged:
-        _rates_logged.add(rate)
-        log.info(
-            "%s and others have %d Hz: resampling to %d Hz", printable(path), rate, SAMPLE_RATE
-        )
+def _resample(waveform: np.ndarray, rate: int, wanted: int, path: Path) -> np.ndarray:
+    if (rate, wanted) not in _rates_logged:
+        _rates_logged.add((rate, wanted))
+        log.info("%s and others have %d Hz: resampling to %d Hz", printable(path), rate, wanted)
     # Most recordings have the rate that is wanted, and the import takes longer than to read one.
     from scipy import signal
 
-    divisor = math.gcd(rate, SAMPLE_RATE)
-    up, down = SAMPLE_RATE // divisor, rate // divisor
+    divisor = math.gcd(rate, wanted)
+    up, down = wanted // divisor, rate // divisor
     taps, delay = _low_pass(up, down)
     count = -(-len(waveform) * up // down)
     return signal.upfirdn(taps, waveform, up, down)[delay : delay + count]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _low_pass(up: int, down: int) -> tuple[np.ndarray, int]:
     """Return the filter of ``scipy.signal.resample_poly``, and the samples that it delays.
 
-    Rates that are coprime to 16,000 need one of up to 8 million taps, which takes
+    Rates that are coprime to the one wanted need one of up to 8 million taps, which takes
     ``resample_poly`` seconds and hundreds of megabytes. It is a smooth curve: interpolated from
     fewer taps, it is the same to -100 dB.
     """

@@ -69,7 +69,9 @@ def n_missing_target_clips(domains: np.ndarray, ratio: float) -> int:
     return max(int(ratio * np.sum(domains == "source")) - target, 0) if target else 0
 
 
-def with_mixed_target_clips(clips: Clips, ratio: float, neighbours: int, seed: int) -> Clips:
+def with_mixed_target_clips(
+    clips: Clips, ratio: float, neighbours: int, seed: int, sampling_rate: int = SAMPLE_RATE
+) -> Clips:
     """Return the clips with target clips added by SMOTE of waveforms, up to a ratio.
 
     As in SMOTE-TWFR-GMM (github.com/liuyoude/TWFR-GMM, ``extractor.py``), on the first 10 s. The
@@ -80,6 +82,7 @@ def with_mixed_target_clips(clips: Clips, ratio: float, neighbours: int, seed: i
         ratio: Target clips per source clip to reach; 0 adds none.
         neighbours: Number of nearest waveforms to mix with.
         seed: Of the draws.
+        sampling_rate: Of the waveforms that are mixed, in Hz.
 
     Raises:
         TooFewClipsError: There is only one target clip.
@@ -88,12 +91,12 @@ def with_mixed_target_clips(clips: Clips, ratio: float, neighbours: int, seed: i
     if not count:
         return clips
     target = clips.where(domain="target")
-    waveforms = [clips.cache.read(clip, seconds=10) for clip in target]
+    waveforms = [clips.cache.read(clip, 10, sampling_rate) for clip in target]
     shortest = min(map(len, waveforms))
     pairs, shares = _mixtures(
         np.stack([waveform[:shortest] for waveform in waveforms]), count, neighbours, seed
     )
-    cache = _Mixed(clips.cache)
+    cache = _Mixed(clips.cache, sampling_rate)
     for i, ((one, other), share) in enumerate(zip(pairs, shares, strict=True)):
         length = min(len(waveforms[one]), len(waveforms[other]))
         first, second = waveforms[one][:length], waveforms[other][:length]
@@ -106,16 +109,20 @@ def with_mixed_target_clips(clips: Clips, ratio: float, neighbours: int, seed: i
 class _Mixed(FeatureCache):
     """A cache that also holds waveforms of clips without a file."""
 
-    def __init__(self, other: FeatureCache) -> None:
+    def __init__(self, other: FeatureCache, sampling_rate: int) -> None:
         super().__init__()
         self.other = other
+        self.sampling_rate = sampling_rate
         self.waveforms: dict[Path, np.ndarray] = {}
         self.clips: list[Clip] = []
 
-    def read(self, clip: Clip, seconds: float | None = None) -> np.ndarray:
+    def read(
+        self, clip: Clip, seconds: float | None = None, sampling_rate: int = SAMPLE_RATE
+    ) -> np.ndarray:
         if clip.path not in self.waveforms:
-            return self.other.read(clip, seconds)
-        end = None if seconds is None else round(seconds * SAMPLE_RATE)
+            return self.other.read(clip, seconds, sampling_rate)
+        assert sampling_rate == self.sampling_rate
+        end = None if seconds is None else round(seconds * sampling_rate)
         return self.waveforms[clip.path][:end]
 
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:

@@ -124,7 +124,8 @@ def _scorer(saved: Saved, trust: Iterable[str]) -> Scorer | None:
 
 
 def _mixture_scorer(params: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> MixtureScorer:
-    weighting = TimeWeighting(LogMel.twfr(params["max_seconds"]), ((float(params["r"]),),))
+    front_end = LogMel.twfr(params["max_seconds"], params["sampling_rate"])
+    weighting = TimeWeighting(front_end, ((float(params["r"]),),))
     return MixtureScorer(weighting, arrays["means_"], arrays["precision_cholesky_"])
 
 
@@ -156,8 +157,8 @@ KINDS = {
     "fsasd.detectors.twfr_gmm.TWFRGMM": Kind(
         {
             "r": float, "n_components": int, "covariance": Literal["auto", "full", "shrunk"],
-            "reg_covar": float, "max_seconds": float, "seed": int, "smote": float,
-            "smote_neighbours": int,
+            "reg_covar": float, "max_seconds": float, "sampling_rate": int, "seed": int,
+            "smote": float, "smote_neighbours": int,
         },
         frozenset(),
         frozenset({

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
 from fsasd.detectors.domains import with_mixed_target_clips
 from fsasd.detectors.gaussian_mixture import (
@@ -49,6 +50,7 @@ class TWFRGMM(Detector):
             bins and a full covariance, training clips score about -600 and all others about 1e8.
         reg_covar: Added to the covariances' diagonals.
         max_seconds: Clips are decoded up to here.
+        sampling_rate: At which recordings are read, in Hz; mel bands reach up to half of it.
         seed: Of k-means and of SMOTE.
         smote: Target clips per source clip to reach by SMOTE of waveforms (0.2 in
             SMOTE-TWFR-GMM); 0 adds none.
@@ -64,6 +66,7 @@ class TWFRGMM(Detector):
         covariance: Literal["auto", "full", "shrunk"] = "auto",
         reg_covar: float = 1e-6,
         max_seconds: float = 10.0,
+        sampling_rate: int = SAMPLE_RATE,
         seed: int = 0,
         smote: float = 0.0,
         smote_neighbours: int = 3,
@@ -73,6 +76,7 @@ class TWFRGMM(Detector):
         self.covariance = covariance
         self.reg_covar = reg_covar
         self.max_seconds = max_seconds
+        self.sampling_rate = sampling_rate
         self.seed = seed
         self.smote = smote
         self.smote_neighbours = smote_neighbours
@@ -143,7 +147,8 @@ class TWFRGMM(Detector):
         """
         path, values = tuple(_path(r)[0]), tuple(map(float, r))
         groups = (path, values) if len(r) == 1 else (path if to_fit else values,)
-        return TimeWeighting(LogMel.twfr(self.max_seconds), tuple(dict.fromkeys(groups)))
+        front_end = LogMel.twfr(self.max_seconds, self.sampling_rate)
+        return TimeWeighting(front_end, tuple(dict.fromkeys(groups)))
 
     def _mixtures(self, clips: Clips, r: Sequence[float]) -> GaussianMixtures:
         if min(r) < 0:
@@ -155,7 +160,9 @@ class TWFRGMM(Detector):
                 f"{self.n_components} components need as many clips, found {len(clips)}"
             )
         points, after = _path(r)
-        mixed = with_mixed_target_clips(clips, self.smote, self.smote_neighbours, self.seed)
+        mixed = with_mixed_target_clips(
+            clips, self.smote, self.smote_neighbours, self.seed, self.sampling_rate
+        )
         representation = self._representation(r, to_fit=True)
         pooled = clips.pooled(representation) + mixed[len(clips) :].pooled(representation)
         order = canonical_order(np.stack([rows[0] for rows in pooled]))

@@ -32,7 +32,8 @@ class Generator(L.LightningModule, abc.ABC):
             whose ``train`` is ``Untrained``. One that is must take the folder that
             ``save`` wrote as its constructor's argument ``checkpoint``; one that is not is built
             from its configuration alone, and the stage ``finetune`` is skipped.
-        sampling_rate: Of its waveforms, in Hz; the writer resamples them to that of recordings.
+        sampling_rate: Of its waveforms and of the clips that are written, in Hz. Settings of a
+            detector that reads recordings at a higher one are not chosen on them.
         validation_passes: Passes of a validation over the clips; ``validation_step`` gets the
             number of the pass as the data loader's index.
         derived: Whether its clips are derived from the audio of their source: of the class, or of
@@ -83,27 +84,33 @@ class Generator(L.LightningModule, abc.ABC):
         return contextlib.nullcontext()
 
 
-def read_source(prompt: Prompt, channel: int | str | None = None) -> np.ndarray:
+def read_source(
+    prompt: Prompt, channel: int | str | None = None, sampling_rate: int = SAMPLE_RATE
+) -> np.ndarray:
     """Read the recording that a derived clip is made of, as (samples,) float32.
 
     Args:
         prompt: Of the clip.
         channel: What to take of recordings with several channels (see ``recording.read``).
+        sampling_rate: Of the waveform, in Hz.
 
     Raises:
         ValueError: The prompt has no source.
     """
     if prompt.source is None:
         raise ValueError(f"{prompt.wav}: expected a prompt with a source to derive a clip from")
-    return read(path_of(prompt.source), channel=channel)
+    return read(path_of(prompt.source), channel=channel, sampling_rate=sampling_rate)
 
 
-def source_waveform(prompt: Prompt, channel: int | str | None = None) -> np.ndarray:
+def source_waveform(
+    prompt: Prompt, channel: int | str | None = None, sampling_rate: int = SAMPLE_RATE
+) -> np.ndarray:
     """Return the waveform that a derived clip begins with: its source, normalised.
 
     Args:
         prompt: Of the clip.
         channel: What to take of recordings with several channels (see ``recording.read``).
+        sampling_rate: Of the waveform, in Hz.
 
     Returns:
         (samples,) float32, ``prompt.seconds`` at most, with ``prompt.gain``.
@@ -111,5 +118,5 @@ def source_waveform(prompt: Prompt, channel: int | str | None = None) -> np.ndar
     Raises:
         ValueError: The prompt has no source.
     """
-    waveform = read_source(prompt, channel)
-    return waveform[: round(prompt.seconds * SAMPLE_RATE)] * np.float32(prompt.gain)
+    waveform = read_source(prompt, channel, sampling_rate)
+    return waveform[: round(prompt.seconds * sampling_rate)] * np.float32(prompt.gain)

@@ -1,11 +1,11 @@
 """Faults as signal transforms of a normal recording.
 
-Each is a pure function ``(waveform, rng, *, strength, ...) -> waveform`` of (samples,) at 16 kHz. A
-strength of 0 changes nothing, 1 is obvious; what is added is measured against the RMS of the clip,
-so that a strength means the same for quiet and loud machines. Frequencies and rates are in Hz,
-times in seconds. The numbers that are drawn within (jitter, decay, phase) are those of the
-literature named, not of any data set, nor of the simulated factory, with which this module shares
-nothing.
+Each is a pure function ``(waveform, rng, sampling_rate, *, strength, ...) -> waveform`` of
+(samples,). A strength of 0 changes nothing, 1 is obvious; what is added is measured against the RMS
+of the clip, so that a strength means the same for quiet and loud machines. Frequencies and rates
+are in Hz, times in seconds. The numbers that are drawn within (jitter, decay, phase) are those of
+the literature named, not of any data set, nor of the simulated factory, with which this module
+shares nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ CREST = 4.0
 def impacts(
     waveform: np.ndarray,
     rng: np.random.Generator,
+    sampling_rate: int = SAMPLE_RATE,
     *,
     strength: float,
     rate: float,
@@ -39,28 +40,33 @@ def impacts(
     diagnostics", MSSP 25, 2011) and whose force varies, each answered by two decaying modes.
     At a strength of 1 a blow is as high as the clip's own peaks.
     """
-    seconds = len(waveform) / SAMPLE_RATE
+    seconds = len(waveform) / sampling_rate
     gaps = (1 + 0.02 * rng.standard_normal(int(seconds * rate) + 2)) / rate
     # The first blow falls into the clip, however rare they are.
     instants = rng.uniform(0, min(1 / rate, seconds)) + np.cumsum(gaps) - gaps[0]
     instants = instants[instants < seconds]
     blows = np.zeros(len(waveform))
     force = rng.lognormal(0, 0.3, len(instants))
-    np.add.at(blows, (instants * SAMPLE_RATE).astype(int), force)
+    np.add.at(blows, (instants * sampling_rate).astype(int), force)
     modes = resonance * np.array([1, rng.uniform(1.3, 2.2)])
     quality = rng.uniform(10, 40)
-    time = np.arange(round(8 * quality / (np.pi * resonance) * SAMPLE_RATE)) / SAMPLE_RATE
+    time = np.arange(round(8 * quality / (np.pi * resonance) * sampling_rate)) / sampling_rate
     ringing = sum(
         np.exp(-np.pi * f / quality * time) * np.sin(2 * np.pi * f * time)
         for f in modes
-        if f < 0.45 * SAMPLE_RATE
+        if f < 0.45 * sampling_rate
     )
     struck = fftconvolve(blows, ringing / np.abs(ringing).max())[: len(waveform)]
     return _float32(waveform + strength * CREST * _rms(waveform) * struck)
 
 
 def modulation(
-    waveform: np.ndarray, rng: np.random.Generator, *, strength: float, rate: float
+    waveform: np.ndarray,
+    rng: np.random.Generator,
+    sampling_rate: int = SAMPLE_RATE,
+    *,
+    strength: float,
+    rate: float,
 ) -> np.ndarray:
     """The level rises and falls ``rate`` times a second, with ``strength`` as depth.
 
@@ -69,31 +75,41 @@ def modulation(
     power stays, so that loudness does not give it away.
     """
     phase = rng.uniform(0, 2 * np.pi)
-    gain = 1 + strength * np.sin(2 * np.pi * rate * _time(waveform) + phase)
+    gain = 1 + strength * np.sin(2 * np.pi * rate * _time(waveform, sampling_rate) + phase)
     return _float32(waveform * gain / np.sqrt(1 + strength**2 / 2))
 
 
 def harmonics(
-    waveform: np.ndarray, rng: np.random.Generator, *, strength: float, pitch: float
+    waveform: np.ndarray,
+    rng: np.random.Generator,
+    sampling_rate: int = SAMPLE_RATE,
+    *,
+    strength: float,
+    pitch: float,
 ) -> np.ndarray:
     """A tone at ``pitch`` and its harmonics, ``strength`` times as strong as the clip.
 
     Misalignment and looseness add multiples of the shaft's rate, a failing winding those of the
     mains: a line spectrum that falls with order, at a speed that wanders by about 0.3 %.
     """
-    speed = pitch * (1 + 0.003 * _wander(rng, len(waveform), 2.0))
-    turns = np.cumsum(speed) / SAMPLE_RATE
+    speed = pitch * (1 + 0.003 * _wander(rng, len(waveform), 2.0, sampling_rate))
+    turns = np.cumsum(speed) / sampling_rate
     fall = rng.uniform(0.5, 1.5)
     tone = sum(
         order**-fall * np.sin(2 * np.pi * (order * turns + rng.uniform()))
         for order in range(1, 9)
-        if order * pitch < 0.45 * SAMPLE_RATE
+        if order * pitch < 0.45 * sampling_rate
     )
     return _float32(waveform + strength * _rms(waveform) * tone / _rms(tone))
 
 
 def resonance_shift(
-    waveform: np.ndarray, rng: np.random.Generator, *, strength: float, shift: float
+    waveform: np.ndarray,
+    rng: np.random.Generator,
+    sampling_rate: int = SAMPLE_RATE,
+    *,
+    strength: float,
+    shift: float,
 ) -> np.ndarray:
     """The clip's strongest resonance moves up or down by the factor ``shift``.
 
@@ -102,7 +118,7 @@ def resonance_shift(
     to 12 dB, and as much is added, a third of an octave wide, where it moved to.
     """
     spectrum = np.fft.rfft(waveform)
-    octaves = np.log2(np.maximum(np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE), 1.0))
+    octaves = np.log2(np.maximum(np.fft.rfftfreq(len(waveform), 1 / sampling_rate), 1.0))
     centres = np.linspace(np.log2(100), np.log2(6000), 60)
     bands = np.abs(octaves - centres[:, None]) < 1 / 6
     power = np.array([np.mean(np.abs(spectrum[band]) ** 2) if band.any() else 0 for band in bands])
@@ -118,7 +134,12 @@ def resonance_shift(
 
 
 def wobble(
-    waveform: np.ndarray, rng: np.random.Generator, *, strength: float, rate: float
+    waveform: np.ndarray,
+    rng: np.random.Generator,
+    sampling_rate: int = SAMPLE_RATE,
+    *,
+    strength: float,
+    rate: float,
 ) -> np.ndarray:
     """The speed rises and falls ``rate`` times a second, by 10 % at a strength of 1.
 
@@ -127,80 +148,105 @@ def wobble(
     its beginning or after its end is played backwards.
     """
     last = len(waveform) - 1
-    reach = 0.1 * strength / (2 * np.pi * rate) * SAMPLE_RATE
+    reach = 0.1 * strength / (2 * np.pi * rate) * sampling_rate
     phase = rng.uniform(0, 2 * np.pi)
-    positions = np.arange(last + 1) + reach * np.sin(2 * np.pi * rate * _time(waveform) + phase)
+    positions = np.arange(last + 1) + reach * np.sin(
+        2 * np.pi * rate * _time(waveform, sampling_rate) + phase
+    )
     positions = np.abs(last - np.abs(last - positions))
     return _float32(CubicSpline(np.arange(last + 1), waveform)(positions))
 
 
 def dropouts(
-    waveform: np.ndarray, rng: np.random.Generator, *, strength: float, rate: float, duration: float
+    waveform: np.ndarray,
+    rng: np.random.Generator,
+    sampling_rate: int = SAMPLE_RATE,
+    *,
+    strength: float,
+    rate: float,
+    duration: float,
 ) -> np.ndarray:
     """The sound falls, about ``rate`` times a second, to 1 - ``strength`` for ``duration``.
 
     A loose contact, a drive that loses its grip, air in a line: the machine stops working for
     moments, at no regular times, once at least. The level falls and rises within 5 ms.
     """
-    seconds = len(waveform) / SAMPLE_RATE
+    seconds = len(waveform) / sampling_rate
     count = max(1, rng.poisson(rate * seconds))
     starts = rng.uniform(0, max(seconds - duration, 0), count)
     lengths = duration * rng.uniform(0.5, 1.5, count)
-    time, out = _time(waveform), np.zeros(len(waveform))
+    time, out = _time(waveform, sampling_rate), np.zeros(len(waveform))
     for start, length in zip(starts, lengths, strict=True):
         out[(time >= start) & (time < start + length)] = 1
-    window = np.hanning(round(0.005 * SAMPLE_RATE) + 2)
+    window = np.hanning(round(0.005 * sampling_rate) + 2)
     softened = fftconvolve(out, window / window.sum(), mode="same").clip(0, 1)
     return _float32(waveform * (1 - strength * softened))
 
 
 def leak(
-    waveform: np.ndarray, rng: np.random.Generator, *, strength: float, above: float
+    waveform: np.ndarray,
+    rng: np.random.Generator,
+    sampling_rate: int = SAMPLE_RATE,
+    *,
+    strength: float,
+    above: float,
 ) -> np.ndarray:
     """A hiss ``above`` a frequency, ``strength`` times as strong as the clip, that flutters.
 
     Gas or liquid that escapes through a crack is turbulent: broadband noise whose spectrum is high
     because the opening is small. Its level wanders by a few dB.
     """
-    flutter = np.exp(0.3 * _wander(rng, len(waveform), 10.0))
-    hiss = _noise(rng, len(waveform), above, 8000) * flutter
+    flutter = np.exp(0.3 * _wander(rng, len(waveform), 10.0, sampling_rate))
+    hiss = _noise(rng, len(waveform), above, sampling_rate / 2, sampling_rate) * flutter
     return _float32(waveform + strength * _rms(waveform) * hiss / _rms(hiss))
 
 
 def rubbing(
-    waveform: np.ndarray, rng: np.random.Generator, *, strength: float, rate: float, above: float
+    waveform: np.ndarray,
+    rng: np.random.Generator,
+    sampling_rate: int = SAMPLE_RATE,
+    *,
+    strength: float,
+    rate: float,
+    above: float,
 ) -> np.ndarray:
     """A scrape ``above`` a frequency that swells ``rate`` times a second.
 
     A rotor that touches its housing, a bent guard, a dry guide: friction noise while the high spot
     passes, a quarter of each turn. ``strength`` is its level over that of the clip.
     """
-    turn = np.sin(np.pi * rate * _time(waveform) + rng.uniform(0, np.pi))
-    scrape = _noise(rng, len(waveform), above, 7000) * turn**8
+    turn = np.sin(np.pi * rate * _time(waveform, sampling_rate) + rng.uniform(0, np.pi))
+    scrape = _noise(rng, len(waveform), above, 7 / 16 * sampling_rate, sampling_rate) * turn**8
     return _float32(waveform + strength * _rms(waveform) * scrape / _rms(scrape))
 
 
 def squeal(
-    waveform: np.ndarray, rng: np.random.Generator, *, strength: float, pitch: float, rate: float
+    waveform: np.ndarray,
+    rng: np.random.Generator,
+    sampling_rate: int = SAMPLE_RATE,
+    *,
+    strength: float,
+    pitch: float,
+    rate: float,
 ) -> np.ndarray:
     """Cries at ``pitch``, about ``rate`` a second, that slide a little and break off.
 
     A dry bearing, a slipping belt, a brake: stick and slip, whose tone is that of the part set
     ringing, with a few harmonics. ``strength`` is the level of a cry over that of the clip.
     """
-    time, cries = _time(waveform), np.zeros(len(waveform))
-    seconds = len(waveform) / SAMPLE_RATE
+    time, cries = _time(waveform, sampling_rate), np.zeros(len(waveform))
+    seconds = len(waveform) / sampling_rate
     for _ in range(max(1, rng.poisson(rate * seconds))):
         length = min(rng.uniform(0.1, 0.5), seconds)
         start = rng.uniform(0, seconds - length)
         on = (time >= start) & (time < start + length)
         within = (time[on] - start) / length
         glide = pitch * (1 + rng.uniform(-0.05, 0.05) * within)
-        turns = np.cumsum(glide) / SAMPLE_RATE
+        turns = np.cumsum(glide) / sampling_rate
         cry = sum(
             np.sin(2 * np.pi * order * turns) / order
             for order in (1, 2, 3)
-            if order * pitch < 0.45 * SAMPLE_RATE
+            if order * pitch < 0.45 * sampling_rate
         )
         cries[on] += np.sqrt(2) * np.sin(np.pi * within) ** 0.5 * cry
     return _float32(waveform + strength * _rms(waveform) * cries)
@@ -234,25 +280,27 @@ FAULTS = {
 """All faults, by their name in ``conf/generator/transforms.yaml``."""
 
 
-def _time(waveform: np.ndarray) -> np.ndarray:
-    return np.arange(len(waveform)) / SAMPLE_RATE
+def _time(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
+    return np.arange(len(waveform)) / sampling_rate
 
 
 def _rms(waveform: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))
 
 
-def _noise(rng: np.random.Generator, samples: int, low: float, high: float) -> np.ndarray:
+def _noise(
+    rng: np.random.Generator, samples: int, low: float, high: float, sampling_rate: int
+) -> np.ndarray:
     spectrum = np.fft.rfft(rng.standard_normal(samples))
-    frequency = np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLE_RATE), 1.0)
+    frequency = np.maximum(np.fft.rfftfreq(samples, 1 / sampling_rate), 1.0)
     # Second-order edges: nothing in a machine cuts off more sharply.
     edges = np.sqrt((1 + (low / frequency) ** 4) * (1 + (frequency / high) ** 4))
     return np.fft.irfft(spectrum / edges, samples)
 
 
-def _wander(rng: np.random.Generator, samples: int, rate: float) -> np.ndarray:
+def _wander(rng: np.random.Generator, samples: int, rate: float, sampling_rate: int) -> np.ndarray:
     """A curve of about unit variance that turns about ``rate`` times a second."""
-    knots = np.arange(0, samples + SAMPLE_RATE / rate, SAMPLE_RATE / rate)
+    knots = np.arange(0, samples + sampling_rate / rate, sampling_rate / rate)
     return np.interp(np.arange(samples), knots, rng.standard_normal(len(knots)))
 
 

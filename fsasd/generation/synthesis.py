@@ -23,7 +23,6 @@ from fsasd.generation.base import Generator
 from fsasd.generation.batches import batches
 from fsasd.generation.cleaning import Cleaning
 from fsasd.generation.prompts import Prompt
-from fsasd.generation.rates import resample
 from fsasd.generation.synthetic_clips import COLUMNS, MANIFEST, with_booleans, write_table
 from fsasd.runtime.memory import memory_advice
 from fsasd.runtime.ranks import rank
@@ -137,17 +136,16 @@ class SynthesisFolder:
         Args:
             prompt: What it was generated for.
             waveform: (samples,) as the generator returned it.
-            rate: Of the waveform, in Hz.
+            rate: Of the waveform, and of the file, in Hz.
 
         Raises:
             OSError: It could not be written; the clip is not finished then.
         """
-        waveform = resample(waveform, rate, SAMPLE_RATE)
         waveform, reason = self.cleaning(
-            waveform / prompt.gain, prompt.seconds, derived=prompt.derived
+            waveform / prompt.gain, prompt.seconds, derived=prompt.derived, sampling_rate=rate
         )
         encoded = io.BytesIO()
-        soundfile.write(encoded, waveform.clip(-1, 1), SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        soundfile.write(encoded, waveform.clip(-1, 1), rate, subtype="PCM_16", format="WAV")
         content = encoded.getvalue()
         path = self.folder / prompt.wav
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fsasd.data.names import require_known
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.base import Generator, source_waveform
 from fsasd.generation.faults import FAULTS
 from fsasd.generation.ladder import in_turn
@@ -18,8 +19,10 @@ Ranges = Mapping[str, Sequence[float]]
 
 Limits = dict[str, tuple[float, float]]
 
-HIGHEST = {"resonance": 7000.0, "pitch": 7000.0, "above": 7000.0, "strength": 1.0}
-"""Upper limits: Hz that a sampling rate of 16 kHz leaves room for; the strength of a fault."""
+HIGHEST = 7 / 16
+"""Upper limit of frequencies in Hz, as a share of the sampling rate: 7 kHz at 16 kHz."""
+
+_FREQUENCIES = frozenset({"resonance", "pitch", "above"})
 
 
 class FaultTransforms(Generator):
@@ -42,6 +45,8 @@ class FaultTransforms(Generator):
             clip's faults are all of one, whose place is the prompt's ``strength``: 1 / rungs, 2 /
             rungs ... 1.
         channel: What to take of recordings with several channels (see ``recording.read``).
+        sampling_rate: Of the clips, in Hz: that at which the detector reads recordings. Faults
+            reach up to half of it.
 
     Raises:
         MetadataError: There is no such fault.
@@ -64,8 +69,10 @@ class FaultTransforms(Generator):
         at_most: int = 1,
         rungs: int = 3,
         channel: int | str | None = None,
+        sampling_rate: int = SAMPLE_RATE,
     ) -> None:
         super().__init__()
+        self.sampling_rate = sampling_rate
         if at_most < 1:
             raise ValueError(f"at_most: expected 1 fault in a clip or more, found {at_most}")
         if rungs < 1:
@@ -102,12 +109,12 @@ class FaultTransforms(Generator):
         return [torch.from_numpy(self._waveform(prompt)) for prompt in prompts]
 
     def _waveform(self, prompt: Prompt) -> np.ndarray:
-        waveform = source_waveform(prompt, self.channel)
+        waveform = source_waveform(prompt, self.channel, self.sampling_rate)
         if prompt.label == "normal":
             return waveform
         rng = np.random.default_rng([prompt.seed, 1])
         for kind, values in self._drawn(prompt).items():
-            waveform = FAULTS[kind].apply(waveform, rng, **values)
+            waveform = FAULTS[kind].apply(waveform, rng, self.sampling_rate, **values)
         return waveform
 
     def _with_faults(self, prompt: Prompt) -> Prompt:
@@ -138,9 +145,8 @@ class FaultTransforms(Generator):
         ]
         return f"{prompt.caption.removesuffix('.')}, with {' and '.join(phrases)}."
 
-    @staticmethod
     def _changed(
-        common: Mapping[str, Limits], changes: Mapping[str, Ranges | None]
+        self, common: Mapping[str, Limits], changes: Mapping[str, Ranges | None]
     ) -> dict[str, Limits]:
         require_known(changes, FAULTS, "faults")
         ranges_by_fault = dict(common)
@@ -148,7 +154,7 @@ class FaultTransforms(Generator):
             if ranges is None:
                 ranges_by_fault.pop(kind, None)
             else:
-                ranges_by_fault[kind] = _checked(kind, ranges)
+                ranges_by_fault[kind] = _checked(kind, ranges, self.sampling_rate)
         return ranges_by_fault
 
 
@@ -158,15 +164,17 @@ def _part(limits: tuple[float, float], low: float, high: float) -> tuple[float, 
     return lowest + low * (highest - lowest), lowest + high * (highest - lowest)
 
 
-def _checked(kind: str, ranges: Ranges) -> Limits:
+def _checked(kind: str, ranges: Ranges, sampling_rate: int) -> Limits:
     expected = FAULTS[kind].parameters
     if set(ranges) != set(expected):
         raise ValueError(f"{kind}: expected ranges of {', '.join(expected)}, found {list(ranges)}")
     for name in expected:
         limits = list(ranges[name])
-        if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= HIGHEST.get(name, np.inf):
+        highest = HIGHEST * sampling_rate if name in _FREQUENCIES else np.inf
+        highest = 1.0 if name == "strength" else highest
+        if len(limits) != 2 or not 0 < limits[0] <= limits[1] <= highest:
             raise ValueError(
                 f"{kind}: {name} is drawn between two positive numbers, the lower first and the "
-                f"higher at most {HIGHEST.get(name, 'infinity')}, found {limits}"
+                f"higher at most {highest:g}, found {limits}"
             )
     return {name: (float(ranges[name][0]), float(ranges[name][1])) for name in expected}

@@ -13,6 +13,7 @@ from fsasd.data.check.inspection import inspect_once
 from fsasd.data.clips import Clips
 from fsasd.data.datamodule import is_trainable
 from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.rates import check_recordings
 from fsasd.pipeline.run_folder import list_unreadable
 from fsasd.runtime.ranks import rank
 
@@ -33,7 +34,8 @@ def inspect(run: Experiment, stages: Collection[str], folder: Path) -> pd.DataFr
         The recordings that cannot be read, a row each; ``problem`` says why.
 
     Raises:
-        ValueError: No recording of a target machine can be read.
+        ValueError: No recording of a target machine can be read, or the detector reads them at a
+            higher sampling rate than some have.
     """
     cache, targets = run.data.cache, set(run.data.targets)
     recordings = inspect_once(used(run, stages), cache.folder, cache.channel, again=rank() == 0)
@@ -46,6 +48,7 @@ def inspect(run: Experiment, stages: Collection[str], folder: Path) -> pd.DataFr
     run.data.exclude(set(unreadable["path"]))
     if lost := sorted(targets - set(run.data.targets)):
         raise ValueError(f"{', '.join(lost)}: none of its recordings can be read")
+    check_recordings(run, recordings)
     return unreadable
 
 

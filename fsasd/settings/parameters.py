@@ -75,6 +75,7 @@ RANGES: dict[str, Interval] = {
     **dict.fromkeys(_SHARES, Interval(Real, 0, 1, closed="both")),
     "val_share": Interval(Real, 0, 1, closed="left"),
     "seed": Interval(Integral, 0, 2**32 - 1, closed="both"),
+    "sampling_rate": Interval(Integral, 1_000, 400_000, closed="both"),
 }
 """Of numbers, by the name that they have in every constructor of fsasd and in the configuration."""
 

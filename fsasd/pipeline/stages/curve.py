@@ -14,6 +14,7 @@ from fsasd.generation.gap import read_gap
 from fsasd.generation.synthetic_clips import read_manifest
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.preflight import check_grid
+from fsasd.pipeline.rates import check_clips
 from fsasd.pipeline.stage import Stage
 from fsasd.pipeline.stages.train import prepared, trainings
 from fsasd.selection.cases import MOST, first_of_each_type
@@ -68,8 +69,8 @@ class Curve(Stage):
         }
 
     def check(self) -> None:
-        """Check that the detector can be fitted with every setting."""
-        _check_settings(self.experiment)
+        """Check that the detector can be fitted with every setting, and that clips are for it."""
+        _check_settings(self.experiment, "transfer" in self.inputs)
 
     def publish(self, artifact: Path, run: Path) -> None:
         """Nothing: what was tried is in the tables of all sections (``collect``)."""
@@ -91,8 +92,9 @@ class Curve(Stage):
 
 # Once for all sections; a sweep makes an experiment for each job, of which none is to be kept.
 @functools.lru_cache(maxsize=1)
-def _check_settings(run: Experiment) -> None:
+def _check_settings(run: Experiment, transferred: bool) -> None:
     check_grid(run.detector, run.selector)
+    check_clips(run, transferred)
 
 
 def evidence_of(run: Experiment, artifact: Path) -> Evidence:
