@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny_checkpoints import checkpoint as checkpoint_of
 from transformers import (
     ASTFeatureExtractor,
     AutoConfig,
@@ -181,6 +182,9 @@ def tiny_encoders(tmp_path_factory) -> Callable[[str], Path]:
             program = torch.export.export(frames, (torch.zeros(1, 8000),))
             torch.export.save(program, folder / "encoder.pt2")
             return folder / "encoder.pt2"
+        if kind in ("beats", "ced", "dasheng", "eat"):
+            torch.save(checkpoint_of(kind), folder / f"{kind}.pt")
+            return folder / f"{kind}.pt"
         extractor, model, config = _tiny(kind)
         extractor.save_pretrained(folder)
         model(AutoConfig.for_model(**config)).save_pretrained(folder)
@@ -212,7 +216,7 @@ def _tiny(kind: str) -> tuple[Any, Callable, dict]:
         extractor = ASTFeatureExtractor(max_length=64, num_mel_bins=64)
         return extractor, AutoModel.from_config, config
     config = size | {
-        "model_type": kind, "conv_dim": [16, 16], "conv_kernel": [40, 8], "conv_stride": [20, 4],
+        "model_type": "data2vec-audio" if kind == "data2vec" else kind, "conv_dim": [16, 16], "conv_kernel": [40, 8], "conv_stride": [20, 4],
         "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
     }  # fmt: skip
     return Wav2Vec2FeatureExtractor(), AutoModel.from_config, config

@@ -100,7 +100,10 @@ TINY = {
 """What makes a detector of the config group quick to try; the yaml's settings are for use."""
 
 
-ENCODERS = ("ast", "clap", "exported", "hubert", "wav2vec2", "wavlm")
+ENCODERS = (
+    "ast", "beats", "ced", "clap", "dasheng", "data2vec", "eat", "exported", "hubert", "pe_audio",
+    "wav2vec2", "wavlm",
+)  # fmt: skip
 
 
 def small(representation, tiny_encoders):

@@ -7,13 +7,13 @@ commit 33c650c, before encoders became a package: run there, it writes the same 
 
 import json
 import tempfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import _tiny
+from named_weights import draw
 from transformers import AutoConfig, ClapAudioModel
 
 from fsasd.detectors.encoders import Encoder, TrainableEncoder
@@ -46,12 +46,7 @@ def write_encoder(kind: str, folder: Path) -> str:
     if kind == "clap_states":
         model = ClapAudioModel
     network = model(AutoConfig.for_model(**config))
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            rng = np.random.default_rng(zlib.crc32(name.encode()))
-            drawn = torch.from_numpy(rng.normal(0, 0.2, parameter.shape).astype(np.float32))
-            is_scale = parameter.ndim < 2 and name.endswith("weight")
-            parameter.copy_(drawn + 1 if is_scale else drawn)
+    draw(network)
     extractor.save_pretrained(folder)
     network.save_pretrained(folder)
     return str(folder)

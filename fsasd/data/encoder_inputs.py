@@ -17,7 +17,7 @@ from transformers import ASTFeatureExtractor, ClapFeatureExtractor, Wav2Vec2Feat
 Inputs = dict[str, torch.Tensor]
 
 _FRAME, _SHIFT = 0.025, 0.010
-"""Seconds, of an AST's frames."""
+"""Seconds, of Kaldi's frames."""
 
 
 def encoder_inputs(extractor: Any, waveforms: torch.Tensor) -> Inputs:
@@ -48,21 +48,41 @@ def encoder_inputs(extractor: Any, waveforms: torch.Tensor) -> Inputs:
     )
 
 
-def _ast(extractor: ASTFeatureExtractor, waveforms: torch.Tensor) -> Inputs:
-    rate, count = extractor.sampling_rate, len(waveforms)
+def kaldi_fbank(waveforms: torch.Tensor, rate: int, bins: int, window: str) -> torch.Tensor:
+    """Return (batch, frames, bins) log-mels as Kaldi computes them, without dither.
+
+    Frames of 25 ms, 10 ms apart; what is shorter than one has none.
+
+    Args:
+        waveforms: (batch, samples).
+        rate: Sampling rate, Hz.
+        bins: Mel bins.
+        window: ``hanning`` or ``povey``, Kaldi's own.
+
+    >>> kaldi_fbank(torch.zeros(2, 8000), 16_000, 128, "povey").shape
+    torch.Size([2, 48, 128])
+    """
+    count = len(waveforms)
     frame, shift = int(rate * _FRAME), int(rate * _SHIFT)
     frames = max(1 + (waveforms.shape[1] - frame) // shift, 0)
     # Frames are computed each by itself: those of all clips in one go, clip after clip, each clip
     # on a whole number of shifts. What lies over a clip's end is dropped.
     spread = -(-waveforms.shape[1] // shift)
     together = F.pad(waveforms, (0, spread * shift - waveforms.shape[1])).flatten()
-    fbank = kaldi.fbank(
-        F.pad(together, (0, frame))[None],
-        sample_frequency=rate,
-        window_type="hanning",
-        num_mel_bins=extractor.num_mel_bins,
-    )
-    fbank = fbank[: count * spread].reshape(count, spread, -1)[:, :frames]
+    # Powers span more than half precision holds.
+    with torch.autocast(waveforms.device.type, enabled=False):
+        fbank = kaldi.fbank(
+            F.pad(together, (0, frame))[None],
+            sample_frequency=rate,
+            window_type=window,
+            num_mel_bins=bins,
+        )
+    return fbank[: count * spread].reshape(count, spread, -1)[:, :frames]
+
+
+def _ast(extractor: ASTFeatureExtractor, waveforms: torch.Tensor) -> Inputs:
+    fbank = kaldi_fbank(waveforms, extractor.sampling_rate, extractor.num_mel_bins, "hanning")
+    frames = fbank.shape[1]
     values = F.pad(fbank, (0, 0, 0, extractor.max_length - frames))
     if extractor.do_normalize:
         values = (values - extractor.mean) / (2 * extractor.std)

@@ -69,7 +69,7 @@ class FrozenEncoder(abc.ABC):
         with torch.inference_mode():
             if model.rate != SAMPLE_RATE:
                 samples = resample(samples, SAMPLE_RATE, model.rate)
-            pieces = _pieces(samples, model.rate, model.window)
+            pieces = _pieces(samples, model)
             count = pieces.shape[1]
             # All pieces of a clip are in one batch, however many.
             clips = pieces.split(max(1, _TOGETHER // count))
@@ -231,13 +231,13 @@ def _frozen(encoder: LoadedEncoder) -> LoadedEncoder:
     return encoder
 
 
-def _pieces(samples: torch.Tensor, rate: int, window: int | None) -> torch.Tensor:
+def _pieces(samples: torch.Tensor, model: LoadedEncoder) -> torch.Tensor:
     """Return (batch, count, length) pieces that cover (batch, samples)."""
-    length = samples.shape[1]
-    least = window or round(_LEAST * rate)
-    if length < least:
-        samples = samples.repeat(1, -(-least // length))[:, :least]
-    if window is None:
+    window = model.window
+    least = model.least or window or round(_LEAST * model.rate)
+    if samples.shape[1] < least:
+        samples = samples.repeat(1, -(-least // samples.shape[1]))[:, :least]
+    if window is None or samples.shape[1] <= window:
         return samples[:, None]
     count = -(-samples.shape[1] // window)
     starts = np.linspace(0, samples.shape[1] - window, count).round().astype(int)

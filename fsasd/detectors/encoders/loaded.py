@@ -47,6 +47,7 @@ class LoadedEncoder(abc.ABC):
         network: The network, in evaluation.
         rate: Sampling rate of its input, Hz.
         window: Largest number of samples that it takes; ``None`` if it has no limit.
+        least: Smallest number, up to which a clip is repeated; ``None`` for ``window``, or 0.1 s.
         steps: What the steps of its states are.
         spectrogram: Name of the (batch, frames, bins) input that SpecAugment may mask, if any.
     """
@@ -54,6 +55,7 @@ class LoadedEncoder(abc.ABC):
     network: Any
     rate: int
     window: int | None = None
+    least: int | None = None
     steps: Steps = Steps()
     spectrogram: ClassVar[str | None] = None
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import PreTrainedConfig
+from transformers.utils import SAFE_WEIGHTS_NAME, WEIGHTS_NAME, cached_file
 
 from fsasd.detectors.encoders.ast import AST
+from fsasd.detectors.encoders.beats import BEATs
 from fsasd.detectors.encoders.clap import Clap
+from fsasd.detectors.encoders.dasheng import Dasheng
+from fsasd.detectors.encoders.eat import EAT
 from fsasd.detectors.encoders.loaded import LoadedEncoder
 from fsasd.detectors.encoders.speech import Speech, TorchaudioSpeech
+from fsasd.detectors.encoders.weights import read_checkpoint
 from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 
 TORCHAUDIO = "torchaudio:"
+
+_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
 FAMILIES: dict[str, Callable[[str], LoadedEncoder]] = {
     "audio-spectrogram-transformer": AST,
@@ -30,12 +38,24 @@ FAMILIES: dict[str, Callable[[str], LoadedEncoder]] = {
 """Types of models in ``config.json``, and what loads them."""
 
 
+CHECKPOINTS: dict[str, Callable[[str, Mapping, Mapping], LoadedEncoder]] = {
+    "patch_embedding.weight": BEATs,
+    "time_pos_embed": Dasheng,
+    "local_encoder.proj.weight": EAT,
+}
+"""How the name of a weight ends that only this family has, and what loads its checkpoints."""
+
+_OF_CHECKPOINTS = ("ced", "dasheng", "eat")
+"""Types of models in ``config.json`` beside such checkpoints, which transformers does not know."""
+
+
 def load(source: str, device: str = "cpu") -> LoadedEncoder:
     """Return an encoder in evaluation.
 
     Args:
-        source: A hub id, a folder in transformers' layout, or ``torchaudio:`` and the name of a
-            pipeline, such as ``torchaudio:WAVLM_BASE_PLUS``.
+        source: A hub id, a folder in transformers' layout, the file of a checkpoint of BEATs, EAT,
+            Dasheng or CED, or ``torchaudio:`` and the name of a pipeline, such as
+            ``torchaudio:WAVLM_BASE_PLUS``.
         device: Where its network lies.
 
     Raises:
@@ -45,8 +65,10 @@ def load(source: str, device: str = "cpu") -> LoadedEncoder:
     with reading(source):
         if source.startswith(TORCHAUDIO):
             encoder: LoadedEncoder = TorchaudioSpeech(source.removeprefix(TORCHAUDIO))
+        elif Path(source).suffix in _SUFFIXES:
+            encoder = _from_file(Path(source))
         else:
-            encoder = _family(source)(source)
+            encoder = _from_folder(source)
     encoder.network.to(device)
     return encoder
 
@@ -66,11 +88,16 @@ def reading(source: str) -> Iterator[None]:
     except UNREADABLE as error:
         why = str(error).strip().partition("\n")[0]
         raise FileNotFoundError(
-            f"encoder '{source}' could not be read: {_expected(error)} ({why})"
+            f"encoder '{source}' could not be read: {_expected(source, error)} ({why})"
         ) from error
 
 
-def _expected(error: BaseException) -> str:
+def _expected(source: str, error: BaseException) -> str:
+    if Path(source).suffix in _SUFFIXES:
+        return (
+            "expected the file of a checkpoint, of tensors and plain values; an exported program "
+            "is representation=exported"
+        )
     causes = list(_causes(error))
     if any(isinstance(cause, GatedRepoError) for cause in causes):
         return (
@@ -94,12 +121,44 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _family(source: str) -> Callable[[str], LoadedEncoder]:
+def _from_folder(source: str) -> LoadedEncoder:
     config: dict[str, Any]
     config, _ = PreTrainedConfig.get_config_dict(source)
     kind = config.get("model_type")
+    if kind in _OF_CHECKPOINTS:
+        weights = cached_file(
+            source, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False
+        )
+        weights = weights or cached_file(source, WEIGHTS_NAME)
+        return _of_weights(source, config, read_checkpoint(Path(weights)))
     if kind not in FAMILIES:
         raise ValueError(
-            f"encoder '{source}' is a model of kind '{kind}': expected one of {', '.join(FAMILIES)}"
+            f"encoder '{source}' is a model of kind '{kind}': expected one of "
+            f"{', '.join([*FAMILIES, *_OF_CHECKPOINTS])}"
         )
-    return FAMILIES[kind]
+    return FAMILIES[kind](source)
+
+
+def _from_file(path: Path) -> LoadedEncoder:
+    if not path.is_file():
+        raise FileNotFoundError("there is no such file")
+    content = read_checkpoint(path)
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"encoder '{path}': expected weights by name, found a {type(content).__name__}"
+        )
+    if not isinstance(content.get("model"), Mapping):
+        return _of_weights(str(path), {}, content)
+    return _of_weights(
+        str(path), content.get("cfg") or content.get("config") or {}, content["model"]
+    )
+
+
+def _of_weights(source: str, settings: Mapping, weights: Mapping) -> LoadedEncoder:
+    for ending, family in CHECKPOINTS.items():
+        if any(name.endswith(ending) for name in weights):
+            return family(source, settings, weights)
+    raise ValueError(
+        f"encoder '{source}': expected the weights of BEATs, Dasheng, CED or EAT, found others "
+        f"({', '.join(list(weights)[:3])} ...). Export its network, and use representation=exported"
+    )
