@@ -24,6 +24,7 @@ from transformers import (
     ClapConfig,
     ClapFeatureExtractor,
     ClapModel,
+    PeAudioFeatureExtractor,
     Wav2Vec2FeatureExtractor,
 )
 
@@ -208,6 +209,10 @@ def _tiny(kind: str) -> tuple[Any, Callable, dict]:
         }  # fmt: skip
         return extractor, ClapAudioModelWithProjection, config
     size |= {"num_attention_heads": 2, "intermediate_size": 16}
+    if kind == "pe_audio":
+        codec = {"encoder_hidden_size": 4, "downsampling_ratios": [40, 48], "codebook_dim": 8}
+        config = size | {"model_type": "pe_audio_encoder", "head_dim": 8, "dac_config": codec}
+        return PeAudioFeatureExtractor(), AutoModel.from_config, config
     if kind == "ast":
         config = size | {
             "model_type": "audio-spectrogram-transformer", "max_length": 64, "num_mel_bins": 64,
@@ -216,7 +221,8 @@ def _tiny(kind: str) -> tuple[Any, Callable, dict]:
         extractor = ASTFeatureExtractor(max_length=64, num_mel_bins=64)
         return extractor, AutoModel.from_config, config
     config = size | {
-        "model_type": "data2vec-audio" if kind == "data2vec" else kind, "conv_dim": [16, 16], "conv_kernel": [40, 8], "conv_stride": [20, 4],
+        "model_type": "data2vec-audio" if kind == "data2vec" else kind,
+        "conv_dim": [16, 16], "conv_kernel": [40, 8], "conv_stride": [20, 4],
         "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
     }  # fmt: skip
     return Wav2Vec2FeatureExtractor(), AutoModel.from_config, config

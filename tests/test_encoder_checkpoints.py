@@ -25,6 +25,7 @@ from fsasd.detectors.encoders.beats import BEATsNetwork
 from fsasd.detectors.encoders.dasheng import DashengNetwork
 from fsasd.detectors.encoders.eat import EATNetwork
 from fsasd.detectors.encoders.loading import load
+from fsasd.detectors.pretrained import Pretrained
 
 KINDS = ("beats", "ced", "dasheng", "eat")
 SAMPLES = {"beats": 16_000, "ced": 15_200, "dasheng": 7520, "eat": 16_000}
@@ -292,3 +293,17 @@ def test_gradients_reach_the_weights_and_masks_hide_only_in_training(kind, tiny_
     encoder.training = True
     torch.manual_seed(0)
     assert not torch.allclose(encoder(waveforms), plain, atol=1e-3)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("kind", [*KINDS, "pe_audio"])
+def test_every_weight_that_is_fine_tuned_has_a_gradient(kind, tuning, tiny_encoders):
+    encoder = str(tiny_encoders(kind))
+    member = Pretrained(encoder, 1, tuning=tuning, rank=1, dim=8, seconds=0.4).classifier(0, 3)
+    waveforms = torch.from_numpy(np.resize(WAVEFORM, (3, 6400)))
+    member.train().loss(waveforms, torch.eye(3)).backward()
+    trained = {name: p for name, p in member.named_parameters() if p.requires_grad}
+    assert all(p.grad is not None for p in trained.values())
+    inner = [name for name in trained if name.startswith("network.0.")]
+    assert len(inner) > 1
+    assert all("lora_" in name for name in inner) == (tuning == "lora")

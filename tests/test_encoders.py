@@ -10,11 +10,12 @@ import torch
 import torchaudio
 from sklearn.base import clone
 from torchaudio.functional import resample
-from transformers import AutoConfig
+from transformers import AutoConfig, PeAudioConfig, PeAudioModel
 
 from fsasd.data.recording import read
 from fsasd.detectors.base import load
 from fsasd.detectors.encoders import Encoder, ExportedEncoder, Layer
+from fsasd.detectors.encoders.loading import load as load_encoder
 from fsasd.detectors.knn import KNN
 
 WAVEFORM = np.random.default_rng(0).normal(0, 0.1, 20_000).astype(np.float32)
@@ -218,7 +219,9 @@ def test_other_weights_in_the_same_place_are_another_front_end(tiny_encoders, tm
     shutil.copytree(tiny_encoders("wav2vec2"), folder)
     encoder = Encoder(str(folder))
     key, before = repr(encoder), encoder(WAVEFORM)
-    assert key.startswith("Encoder(pool='mean', bands=True, power=3.0, checkpoint='sha256:")
+    assert key.startswith(
+        "Encoder(pool='mean', bands=True, power=3.0, sampling_rate=16000, checkpoint='sha256:"
+    )
     shutil.copytree(tiny_encoders("hubert"), folder, dirs_exist_ok=True)
     assert repr(encoder) != key
     assert not np.allclose(encoder(WAVEFORM), before)
@@ -322,3 +325,28 @@ def test_code_in_the_repository_of_an_encoder_is_not_run(tiny_encoders, tmp_path
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="is a model of kind 'mine': expected one of"):
         Encoder(str(folder))(WAVEFORM)
+
+
+def test_perception_encoders_states_are_those_of_transformers(tiny_encoders, tmp_path):
+    """The token of the clip leads all layers; text models of whole checkpoints are left out."""
+    folder = tiny_encoders("pe_audio")
+    encoder = load_encoder(str(folder))
+    waveforms = torch.from_numpy(WAVEFORM[:10_000].reshape(2, 5000))
+    inputs = encoder.extractor(list(waveforms.numpy()), sampling_rate=48_000, return_tensors="pt")
+    with torch.inference_mode():
+        states = encoder(waveforms)
+        expected = encoder.network(**inputs, output_hidden_states=True)
+    assert [layer.shape for layer in states] == [(2, 4, 16)] * 3
+    for layer, other in zip(states[:-1], expected.hidden_states[:-1], strict=True):
+        torch.testing.assert_close(layer, other)
+    torch.testing.assert_close(states[-1][:, 1:], expected.last_hidden_state)
+    torch.testing.assert_close(states[-1][:, 0], expected.pooler_output)
+    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "vocab_size": 30, "pad_token_id": 0}  # fmt: skip
+    config = PeAudioConfig(text_config=text, audio_config=encoder.network.config.to_dict())
+    whole = PeAudioModel(config)
+    whole.audio_encoder.load_state_dict(encoder.network.state_dict())
+    whole.save_pretrained(tmp_path)
+    encoder.extractor.save_pretrained(tmp_path)
+    with torch.inference_mode():
+        torch.testing.assert_close(load_encoder(str(tmp_path))(waveforms)[-1], states[-1])

@@ -17,7 +17,7 @@ from fsasd.detectors.encoders.trainable import TrainableEncoder
 from fsasd.detectors.heads import ArcFace
 
 TUNINGS = ("lora", "full")
-_ATTENTION = r".*\.(q_proj|k_proj|v_proj|query|key|value)"
+_ATTENTION = r".*\.(q_proj|k_proj|v_proj|query|key|value|qkv)"
 
 
 class FineTuned(Classifier):

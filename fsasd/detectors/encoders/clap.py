@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers import AutoConfig, ClapAudioModel, ClapAudioModelWithProjection
 
-from fsasd.detectors.encoders.huggingface import TransformersEncoder
+from fsasd.detectors.encoders.huggingface import TransformersEncoder, read_network
 from fsasd.detectors.encoders.loaded import Inputs
 
 
@@ -23,10 +21,10 @@ class Clap(TransformersEncoder):
         # Its extractor would cut longer ones at random.
         self.window = self.extractor.nb_max_samples
 
-    def _network_class(self, source: str) -> Any:
+    def _read_network(self, source: str) -> torch.nn.Module:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         alone = config.architectures == [ClapAudioModel.__name__]
-        return ClapAudioModel if alone else ClapAudioModelWithProjection
+        return read_network(ClapAudioModel if alone else ClapAudioModelWithProjection, source)
 
     def states(self, inputs: Inputs) -> list[torch.Tensor]:
         network = getattr(self.network, "audio_model", self.network)

@@ -43,6 +43,8 @@ class FrozenEncoder(abc.ABC):
         bands: Pool the states of different frequency bands apart, of encoders that have them,
             instead of averaging the bands first.
         power: Of the generalised mean (``gem``).
+        sampling_rate: At which recordings are read, Hz; an encoder of another rate resamples. Of
+            recordings at 48 kHz, 48000 keeps the high frequencies for CLAP and PE-A-Frame.
         device: Of the encoder; by default a GPU if there is one.
 
     Raises:
@@ -52,23 +54,24 @@ class FrozenEncoder(abc.ABC):
     pool: str = field(default="mean", kw_only=True)
     bands: bool = field(default=True, kw_only=True)
     power: float = field(default=3.0, kw_only=True)
+    sampling_rate: int = field(default=SAMPLE_RATE, kw_only=True)
     device: str = field(default="auto", kw_only=True, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         require_statistics(self.pool)
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
-        """Return (layers, dim) float32 of a (samples,) waveform at 16 kHz."""
+        """Return (layers, dim) float32 of a (samples,) waveform at ``sampling_rate``."""
         return self.batch(waveform[None])[0]
 
     def batch(self, waveforms: np.ndarray) -> np.ndarray:
-        """Return (batch, layers, dim) float32 of (batch, samples) waveforms at 16 kHz."""
+        """Return (batch, layers, dim) float32 of (batch, samples) waveforms."""
         model = self.model
         samples = torch.from_numpy(np.ascontiguousarray(waveforms, dtype=np.float32))
         samples = samples.to(self._where())
         with torch.inference_mode():
-            if model.rate != SAMPLE_RATE:
-                samples = resample(samples, SAMPLE_RATE, model.rate)
+            if model.rate != self.sampling_rate:
+                samples = resample(samples, self.sampling_rate, model.rate)
             pieces = _pieces(samples, model)
             count = pieces.shape[1]
             # All pieces of a clip are in one batch, however many.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -25,13 +24,13 @@ class TransformersEncoder(LoadedEncoder):
 
     def __init__(self, source: str) -> None:
         self.extractor = AutoFeatureExtractor.from_pretrained(source, trust_remote_code=False)
-        self.network = read_network(self._network_class(source), source)
+        self.network = self._read_network(source)
         # Random skipping and masking of layers would differ between processes.
         self.network.config.update({"layerdrop": 0.0, "apply_spec_augment": False})
         self.rate = self.extractor.sampling_rate
 
-    def _network_class(self, source: str) -> Any:
-        return AutoModel
+    def _read_network(self, source: str) -> torch.nn.Module:
+        return read_network(AutoModel, source)
 
     def inputs(self, waveforms: torch.Tensor) -> Inputs:
         return encoder_inputs(self.extractor, waveforms)
@@ -40,7 +39,7 @@ class TransformersEncoder(LoadedEncoder):
         return list(self.network(**inputs, output_hidden_states=True).hidden_states)
 
 
-def read_network(kind: Any, source: str, optional: Iterable[str] = ()) -> torch.nn.Module:
+def read_network(kind: Any, source: str) -> torch.nn.Module:
     """Return a network of transformers with the weights of a checkpoint, in evaluation.
 
     transformers would draw what is missing at random. Heads beside the network are left out.
@@ -48,17 +47,12 @@ def read_network(kind: Any, source: str, optional: Iterable[str] = ()) -> torch.
     Args:
         kind: A class with ``from_pretrained``.
         source: A hub id or a folder.
-        optional: First words of names of weights that may be missing.
 
     Raises:
         ValueError: The checkpoint lacks weights, or has some that the network does not know.
     """
     network, about = kind.from_pretrained(source, trust_remote_code=False, output_loading_info=True)
-    missing = [
-        name
-        for name in about["missing_keys"]
-        if name.rpartition(".")[2] not in _NOT_LEARNT and not name.startswith(tuple(optional))
-    ]
+    missing = [name for name in about["missing_keys"] if name.rpartition(".")[2] not in _NOT_LEARNT]
     prefix = f"{network.base_model_prefix}."
     inner = {name for name, _ in network.named_children()}
     surplus = [

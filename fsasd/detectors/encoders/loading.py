@@ -18,6 +18,7 @@ from fsasd.detectors.encoders.clap import Clap
 from fsasd.detectors.encoders.dasheng import Dasheng
 from fsasd.detectors.encoders.eat import EAT
 from fsasd.detectors.encoders.loaded import LoadedEncoder
+from fsasd.detectors.encoders.pe_audio import PerceptionEncoder
 from fsasd.detectors.encoders.speech import Speech, TorchaudioSpeech
 from fsasd.detectors.encoders.weights import read_checkpoint
 from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
@@ -32,6 +33,8 @@ FAMILIES: dict[str, Callable[[str], LoadedEncoder]] = {
     "clap_audio_model": Clap,
     "data2vec-audio": Speech,
     "hubert": Speech,
+    "pe_audio": PerceptionEncoder,
+    "pe_audio_encoder": PerceptionEncoder,
     "wav2vec2": Speech,
     "wavlm": Speech,
 }
