@@ -79,14 +79,25 @@ def forget_commands():
 @pytest.fixture(scope="session")
 def factory(tmp_path_factory) -> Path:
     """A simulated data set: references fan and valve, target bearing, clips of one second."""
+    return _factory(tmp_path_factory.mktemp("factory") / "data")
+
+
+@pytest.fixture(scope="session")
+def two_microphones(tmp_path_factory) -> Path:
+    """The same with two channels: a microphone near the machine, and a far one."""
+    return _factory(tmp_path_factory.mktemp("near_far") / "data", far_microphone=True)
+
+
+def _factory(root: Path, **options: Any) -> Path:
     return write_factory(
-        tmp_path_factory.mktemp("factory") / "data",
+        root,
         references=("fan", "valve"),
         targets=("bearing",),
         seconds=1.0,
         train_clips=16,
         target_domain_clips=4,
         test_clips=4,
+        **options,
     )
 
 

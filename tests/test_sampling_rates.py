@@ -23,7 +23,7 @@ from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.generation.faults import FAULTS
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.transforms import FaultTransforms
-from fsasd.pipeline.rates import highest_rate
+from fsasd.pipeline.detector_input import highest_rate
 
 RATE = 48_000
 LEAK = 20_000

@@ -59,12 +59,16 @@ class _MeasuringCache(FeatureCache):
         self._measures: dict[Path, dict[str, Any]] = {}
 
     def read(
-        self, clip: Clip, seconds: float | None = None, sampling_rate: int = SAMPLE_RATE
+        self,
+        clip: Clip,
+        seconds: float | None = None,
+        sampling_rate: int = SAMPLE_RATE,
+        channel: str | None = None,
     ) -> np.ndarray:
-        waveform = super().read(clip, seconds, sampling_rate)
+        waveform = super().read(clip, seconds, sampling_rate, channel)
         require_full_scale(waveform, clip.path)
-        whole = header(clip.path).seconds
-        self._measures[clip.path] = {"seconds": whole, **measure(waveform, sampling_rate)}
+        whole, near = header(clip.path).seconds, np.atleast_2d(waveform)[0]
+        self._measures[clip.path] = {"seconds": whole, **measure(near, sampling_rate)}
         return waveform
 
     @property

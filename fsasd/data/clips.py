@@ -30,7 +30,8 @@ FrontEnd = Callable[[np.ndarray], np.ndarray]
 """Waveform (samples,) -> features; hashable, with a ``repr`` that names all of its settings.
 
 One that only uses the beginning of a clip has ``max_seconds``: no more is decoded for it. One whose
-waveforms have another sampling rate than 16 kHz has ``sampling_rate``."""
+waveforms have another sampling rate than 16 kHz has ``sampling_rate``. One that takes both
+channels, (2, samples), has ``channel = "both"``."""
 
 _TOGETHER = 8
 """Recordings that a thread reads in turn: to hand one over takes as long as to read its features
@@ -80,11 +81,26 @@ class FeatureCache:
         self._memory: dict[tuple[str, str], np.ndarray] = {}
 
     def read(
-        self, clip: Clip, seconds: float | None = None, sampling_rate: int = SAMPLE_RATE
+        self,
+        clip: Clip,
+        seconds: float | None = None,
+        sampling_rate: int = SAMPLE_RATE,
+        channel: str | None = None,
     ) -> np.ndarray:
-        """Return a recording's waveform, or the first seconds of it (see ``recording.read``)."""
-        channel = self._channel(clip)
-        return read(clip.path, channel=channel, seconds=seconds, sampling_rate=sampling_rate)
+        """Return a recording's waveform, or the first seconds of it (see ``recording.read``).
+
+        Args:
+            clip: The recording.
+            seconds: How much of it.
+            sampling_rate: Of the waveform, in Hz.
+            channel: ``both`` for (2, samples); without, what the cache takes of all recordings.
+        """
+        return read(
+            clip.path,
+            channel=channel or self._channel(clip),
+            seconds=seconds,
+            sampling_rate=sampling_rate,
+        )
 
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         """Return ``front_end(waveform)`` of a clip, computed only if it is not yet there.
@@ -135,7 +151,10 @@ class FeatureCache:
 
     def _compute(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         waveform = self.read(
-            clip, getattr(front_end, "max_seconds", None), sampling_rate_of(front_end)
+            clip,
+            getattr(front_end, "max_seconds", None),
+            sampling_rate_of(front_end),
+            getattr(front_end, "channel", None),
         )
         # Such values are an error that names the recording, below.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -151,7 +170,8 @@ class FeatureCache:
         return features
 
     def _key(self, front_end: FrontEnd, clip: Clip) -> tuple[str, str]:
-        spec = f"{front_end!r}, channel {self._channel(clip)}, reader {READER}"
+        channel = getattr(front_end, "channel", None) or self._channel(clip)
+        spec = f"{front_end!r}, channel {channel}, reader {READER}"
         if code := code_of(front_end):
             spec += f", code {code}"
         return spec, content_hash(clip.path, self.folder)
@@ -180,9 +200,13 @@ class PooledOnce(FeatureCache):
         self._rows: dict[tuple[Pooled, ClipTable], dict[int, np.ndarray]] = {}
 
     def read(
-        self, clip: Clip, seconds: float | None = None, sampling_rate: int = SAMPLE_RATE
+        self,
+        clip: Clip,
+        seconds: float | None = None,
+        sampling_rate: int = SAMPLE_RATE,
+        channel: str | None = None,
     ) -> np.ndarray:
-        return self.other.read(clip, seconds, sampling_rate)
+        return self.other.read(clip, seconds, sampling_rate, channel)
 
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         return self.other.get(front_end, clip)

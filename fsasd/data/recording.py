@@ -31,6 +31,9 @@ CHANNELS = {"near": 0, "far": 1}
 """Of DCASE 2026: the microphone near the machine is the left channel, the far one the right
 (github.com/nttcslab/dcase2023_task2_baseline_ae, README)."""
 
+BOTH = "both"
+"""The near channel and the far one."""
+
 READER = 2
 """Version of what ``read`` returns: part of what determines features."""
 
@@ -67,15 +70,16 @@ def read(
 
     Args:
         path: A wav (RIFF, RF64, W64), AIFF, AU, CAF, FLAC, Ogg or MP3 file.
-        channel: What to take of several channels: an index, ``near`` (0), ``far`` (1) or
-            ``mean``. ``None`` expects mono.
+        channel: What to take of several channels: an index, ``near`` (0), ``far`` (1), ``mean``,
+            or ``both`` of two. ``None`` expects mono.
         seconds: How much to return, from the start; what lies behind is not decoded. All of it
             without.
         sampling_rate: Of the waveform, in Hz.
 
     Returns:
-        (samples,) float32, in [-1, 1] unless the file holds floats. Other sampling rates are
-        resampled as ``scipy.signal.resample_poly`` does, which is logged once per rate.
+        (samples,) float32, (2, samples) of ``both``; in [-1, 1] unless the file holds floats. Other
+        sampling rates are resampled as ``scipy.signal.resample_poly`` does, which is logged once
+        per rate.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -87,11 +91,13 @@ def read(
     samples, rate = decode(path, None if seconds is None else seconds + _REACH)
     if not has_bands(rate, sampling_rate):
         raise AudioError(f"{printable(path)}: {without_bands(rate, sampling_rate)}")
-    waveform = one_channel(samples, channel, path)
+    waveform = (
+        both_channels(samples, path) if channel == BOTH else one_channel(samples, channel, path)
+    )
     require_finite(waveform, path)
     if rate != sampling_rate:
         waveform = _resample(waveform, rate, sampling_rate, path)
-    return waveform if seconds is None else waveform[: round(seconds * sampling_rate)]
+    return waveform if seconds is None else waveform[..., : round(seconds * sampling_rate)]
 
 
 def has_bands(rate: int, sampling_rate: int) -> bool:
@@ -339,6 +345,20 @@ def one_channel(samples: np.ndarray, channel: int | str | None, path: Path) -> n
     )
 
 
+def both_channels(samples: np.ndarray, path: Path) -> np.ndarray:
+    """Return (2, samples) the near and the far channel of (samples, 2).
+
+    Raises:
+        AudioError: There are not two; names ``path``.
+    """
+    if samples.shape[1] != 2:
+        raise AudioError(
+            f"{printable(path)}: expected two channels, near and far, which the detector takes, "
+            f"found {samples.shape[1]}"
+        )
+    return np.ascontiguousarray(samples.T)
+
+
 def _resample(waveform: np.ndarray, rate: int, wanted: int, path: Path) -> np.ndarray:
     if (rate, wanted) not in _rates_logged:
         _rates_logged.add((rate, wanted))
@@ -349,8 +369,8 @@ def _resample(waveform: np.ndarray, rate: int, wanted: int, path: Path) -> np.nd
     divisor = math.gcd(rate, wanted)
     up, down = wanted // divisor, rate // divisor
     taps, delay = _low_pass(up, down)
-    count = -(-len(waveform) * up // down)
-    return signal.upfirdn(taps, waveform, up, down)[delay : delay + count]
+    count = -(-waveform.shape[-1] * up // down)
+    return signal.upfirdn(taps, waveform, up, down)[..., delay : delay + count]
 
 
 @functools.lru_cache(maxsize=8)

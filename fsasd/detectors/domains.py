@@ -117,11 +117,15 @@ class _Mixed(FeatureCache):
         self.clips: list[Clip] = []
 
     def read(
-        self, clip: Clip, seconds: float | None = None, sampling_rate: int = SAMPLE_RATE
+        self,
+        clip: Clip,
+        seconds: float | None = None,
+        sampling_rate: int = SAMPLE_RATE,
+        channel: str | None = None,
     ) -> np.ndarray:
         if clip.path not in self.waveforms:
-            return self.other.read(clip, seconds, sampling_rate)
-        assert sampling_rate == self.sampling_rate
+            return self.other.read(clip, seconds, sampling_rate, channel)
+        assert (sampling_rate, channel) == (self.sampling_rate, None)
         end = None if seconds is None else round(seconds * sampling_rate)
         return self.waveforms[clip.path][:end]
 

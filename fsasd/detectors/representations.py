@@ -49,7 +49,8 @@ def count_parameters(representation: object) -> int:
     >>> count_parameters(TimeStatistics()), count_parameters(len)
     (0, 0)
     """
-    return representation.n_parameters() if isinstance(representation, Representation) else 0
+    counted = getattr(representation, "n_parameters", None)
+    return counted() if counted else 0
 
 
 @dataclass(frozen=True)

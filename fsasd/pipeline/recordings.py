@@ -12,8 +12,8 @@ from fsasd.data.check.findings import find_in_recordings, log_findings
 from fsasd.data.check.inspection import inspect_once
 from fsasd.data.clips import Clips
 from fsasd.data.datamodule import is_trainable
+from fsasd.pipeline.detector_input import check_recordings
 from fsasd.pipeline.experiment import Experiment
-from fsasd.pipeline.rates import check_recordings
 from fsasd.pipeline.run_folder import list_unreadable
 from fsasd.runtime.ranks import rank
 

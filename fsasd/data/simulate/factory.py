@@ -77,13 +77,13 @@ class _Clip:
         shown = "" if rate is None else f"{rate:.3f}"
         return f"{path},{self.defect.fault},{self.defect.severity:.4f},{shown}"
 
-    def write(self, path: Path, seconds: float) -> None:
+    def write(self, path: Path, seconds: float, far_microphone: bool) -> None:
         rng = _generator(self.seed, self.key)
         condition: Label | Defect = self.defect or "normal"
         session = draw_session(_generator(self.seed, self.session))
         clip = simulate(
             self.machine, self.attributes, condition, rng, seconds,
-            domain=self.domain, session=session,
+            domain=self.domain, session=session, far_microphone=far_microphone,
         )  # fmt: skip
         soundfile.write(path, clip, 16000, subtype="PCM_16")
 
@@ -103,6 +103,7 @@ def write_factory(
     train_clips: int = 60,
     target_domain_clips: int = 10,
     test_clips: int = 20,
+    far_microphone: bool = False,
 ) -> Path:
     """Write a simulated data set in the layout of DCASE 2023 Task 2, one section per machine.
 
@@ -126,6 +127,8 @@ def write_factory(
         train_clips: normal training clips of a machine, both domains together.
         target_domain_clips: how many of the training clips are of the target domain.
         test_clips: test clips for each domain and label, so four times as many for a machine.
+        far_microphone: write two channels, near and far, as in DCASE 2026; the first is what is
+            written without.
 
     Returns:
         ``root`` as a path.
@@ -173,7 +176,7 @@ def write_factory(
             folder = f"eval_data/{machine}"
             named = _anonymous(test, _generator(seed, f"{machine}/order"))
             _write_ground_truth(partial / "ground_truth", machine, named)
-        _write_machine(partial / folder, train, named, seconds)
+        _write_machine(partial / folder, train, named, seconds, far_microphone)
         truth += [clip.truth(f"{folder}/test/{name}.wav") for name, clip in sorted(named.items())]
     _write_lines(partial / "truth.csv", truth)
     _write_lines(partial / "factory.json", [_parameters(seed, (*references, *targets))])
@@ -218,13 +221,17 @@ def _anonymous(clips: Sequence[_Clip], rng: np.random.Generator) -> dict[str, _C
 
 
 def _write_machine(
-    folder: Path, train: Sequence[_Clip], test: Mapping[str, _Clip], seconds: float
+    folder: Path,
+    train: Sequence[_Clip],
+    test: Mapping[str, _Clip],
+    seconds: float,
+    far_microphone: bool,
 ) -> None:
     """Clips of both splits, and the table of all attributes that the file names give away."""
     for split, named in (("train", _by_name(train)), ("test", test)):
         (folder / split).mkdir(parents=True)
         for name, clip in named.items():
-            clip.write(folder / split / f"{name}.wav", seconds)
+            clip.write(folder / split / f"{name}.wav", seconds, far_microphone)
     listed = [*train, *(clip for name, clip in test.items() if name == clip.name)]
     keys = MACHINES[folder.name].source
     header = [f"d{i}{part}" for i in range(1, 1 + len(keys)) for part in "pv"]

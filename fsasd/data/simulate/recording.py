@@ -12,7 +12,7 @@ from fsasd.data.simulate.halls import HALLS
 from fsasd.data.simulate.machine import Domain, Machine
 from fsasd.data.simulate.machines import MACHINES
 from fsasd.data.simulate.operation import Operation
-from fsasd.data.simulate.room import MICROPHONES
+from fsasd.data.simulate.room import FAR_MICROPHONE, MICROPHONES
 
 Label = Literal["normal", "anomaly"]
 
@@ -85,6 +85,7 @@ def simulate(
     sample_rate: int = 16000,
     domain: Domain = "source",
     session: Session = Session(),
+    far_microphone: bool = False,
 ) -> npt.NDArray[np.float32]:
     """One recording of a simulated machine.
 
@@ -101,9 +102,12 @@ def simulate(
         sample_rate: in Hz, at least 16000.
         domain: ``"source"`` or ``"target"``.
         session: in which it is recorded.
+        far_microphone: also record by a second microphone, far from the machine
+            (`FAR_MICROPHONE`), as DCASE 2026 does. The surroundings are the same at both.
 
     Returns:
-        The clip, shape ``(samples,)``, full scale 1.
+        The clip, shape ``(samples,)``, full scale 1; with a far microphone ``(samples, 2)``, of
+        which the first channel is the same clip.
 
     Raises:
         ValueError: where an argument is none of those.
@@ -134,6 +138,9 @@ def simulate(
     level = 0.03 * 10 ** ((session.gain + rng.normal(0, 0.5)) / 20)
     microphone = MICROPHONES[attributes["mic"]].moved(session.moved)
     clip = level * microphone.record(dry, ambience, sample_rate)
+    if far_microphone:
+        far = level * FAR_MICROPHONE.record(dry, ambience, sample_rate)
+        clip = np.stack([clip, far], axis=1)
     return np.clip(clip, -1, 1).astype(np.float32)
 
 

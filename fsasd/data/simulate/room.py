@@ -152,6 +152,9 @@ def _transfer(
     return np.fft.rfft(room, samples), capsule
 
 
+FAR_MICROPHONE = Microphone(position=(5.9, 3.9, 2.2), low=40, high=7500, presence=5000)
+"""The second one of recordings with two: like the first, but four metres from the machine."""
+
 MICROPHONES: Mapping[str, Microphone] = {
     "1": Microphone(position=(3.3, 2.2, 1.2), low=40, high=7500, presence=5000),
     "2": Microphone(position=(2.2, 1.1, 1.4), low=90, high=6500, presence=2500),

@@ -12,9 +12,9 @@ from fsasd.data.description import describe_clips
 from fsasd.data.names import SectionId
 from fsasd.generation.gap import read_gap
 from fsasd.generation.synthetic_clips import read_manifest
+from fsasd.pipeline.detector_input import check_clips
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.preflight import check_grid
-from fsasd.pipeline.rates import check_clips
 from fsasd.pipeline.stage import Stage
 from fsasd.pipeline.stages.train import prepared, trainings
 from fsasd.selection.cases import MOST, first_of_each_type

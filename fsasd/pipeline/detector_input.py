@@ -1,4 +1,4 @@
-"""Sampling rates of a run: its detector's, its synthetic clips' and its recordings'."""
+"""What a detector reads, its sampling rate and both channels or one: whether clips have it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from fsasd.data.check.wording import many
-from fsasd.data.recording import SAMPLE_RATE, has_bands, without_bands
+from fsasd.data.recording import BOTH, SAMPLE_RATE, has_bands, without_bands
 from fsasd.detectors.base import Detector, Params
 from fsasd.generation.transfer import AnomalyTransfer
 from fsasd.pipeline.experiment import Experiment
@@ -31,18 +31,38 @@ def highest_rate(detector: Detector, settings: Sequence[Params] = ()) -> int:
     return max([SAMPLE_RATE, *(v for name, v in named if name.split("__")[-1] == "sampling_rate")])
 
 
+def takes_both(detector: Detector, settings: Sequence[Params] = ()) -> bool:
+    """Return whether a detector takes both channels of recordings, by one of its components.
+
+    >>> from fsasd.data.log_mel import LogMel
+    >>> from fsasd.data.two_microphones import Denoised
+    >>> from fsasd.detectors.knn import KNN
+    >>> from fsasd.detectors.representations import TimeStatistics
+    >>> takes_both(KNN()), takes_both(KNN(TimeStatistics(Denoised(LogMel.twfr()))))
+    (False, True)
+    """
+    values = (v for params in (detector.get_params(), *settings) for v in params.values())
+    return any(getattr(value, "channel", None) == BOTH for value in values)
+
+
 def check_clips(run: Experiment, transferred: bool = False) -> None:
-    """Check that the clips that settings are chosen on have all bands that the detector looks at.
+    """Check that the clips that settings are chosen on have what the detector reads.
 
     Args:
         run: The experiment.
         transferred: Whether settings are chosen on clips with transferred anomalies, too.
 
     Raises:
-        ValueError: A generator's sampling rate is below the detector's, or the grid varies the
-            sampling rate of a front end.
+        ValueError: A generator's sampling rate is below the detector's, the detector takes both
+            channels, or the grid varies the sampling rate of a front end.
     """
     settings = run.selector.settings()
+    if run.generator is not None and takes_both(run.detector, settings):
+        raise ValueError(
+            f"generator ({run.generator.kind.__name__}): its clips are mono, and the detector "
+            "takes both channels, near and far: no setting can be chosen on them. Keep the default "
+            "setting (generator=none), or use a representation of one channel"
+        )
     for name in {name for setting in settings for name in setting}:
         if name.endswith("front_end__sampling_rate"):
             raise ValueError(
@@ -80,7 +100,7 @@ def _rate_of_generator(run: Experiment) -> int:
 
 
 def check_recordings(run: Experiment, recordings: pd.DataFrame) -> None:
-    """Check that recordings have all bands that the detector looks at.
+    """Check that recordings have what the detector reads.
 
     Args:
         run: The experiment.
@@ -88,13 +108,20 @@ def check_recordings(run: Experiment, recordings: pd.DataFrame) -> None:
 
     Raises:
         ValueError: Some of those that the detector is fitted on or scores have a lower sampling
-            rate than it reads them at; names the first of the lowest.
+            rate than it reads them at, or not two channels where it takes both; names the first.
     """
-    wanted = highest_rate(run.detector, run.selector.settings())
+    settings = run.selector.settings()
+    wanted = highest_rate(run.detector, settings)
     roles = {"target"}
     if run.generator is not None and (run.synthesis.references or run.selector.sources):
         roles.add("reference")
     read = recordings[recordings["role"].isin(roles) & recordings["problem"].isna()]
+    single = read[read["channels"] != 2]
+    if len(single) and takes_both(run.detector, settings):
+        raise ValueError(
+            f"{single.iloc[0]['path']}: expected two channels, near and far, which the detector "
+            f"takes, found {single.iloc[0]['channels']:g}. Use a representation of one channel"
+        )
     low = read[[not has_bands(rate, wanted) for rate in read["rate"]]]
     if low.empty:
         return
