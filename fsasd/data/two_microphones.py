@@ -71,7 +71,8 @@ class Denoised(_OfBoth):
 
     Args:
         front_end: Waveform (samples,) -> features.
-        rule: ``subtraction`` or ``wiener``.
+        rule: ``wiener`` or ``subtraction``; at the same floor, the first lowers noise twice as many
+            decibels.
         noise: Factor of the far power; 0 leaves the near channel as it is.
         floor: Share of the near power that is kept at least.
         frames: Over which the far power is averaged.
@@ -85,14 +86,14 @@ class Denoised(_OfBoth):
     True
     """
 
-    rule: Literal["subtraction", "wiener"] = "subtraction"
+    rule: Literal["wiener", "subtraction"] = "wiener"
     noise: float = 1.0
     floor: float = 0.01
     frames: int = 5
 
     def __post_init__(self) -> None:
         if self.rule not in ("subtraction", "wiener"):
-            raise ValueError(f"rule '{self.rule}': expected 'subtraction' or 'wiener'")
+            raise ValueError(f"rule '{self.rule}': expected 'wiener' or 'subtraction'")
         if self.noise < 0 or not 0 <= self.floor <= 1 or self.frames < 1:
             raise ValueError(
                 "expected noise of 0 or more, floor from 0 to 1 and 1 frame or more, found "
@@ -121,7 +122,7 @@ class Denoised(_OfBoth):
     def gain(self, power: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Return by what the near spectrum is multiplied, given the powers of both channels.
 
-        >>> Denoised(abs, "wiener", noise=0.5).gain(np.array([4.0, 1.0]), np.array([2.0, 9.0]))
+        >>> Denoised(abs, noise=0.5).gain(np.array([4.0, 1.0]), np.array([2.0, 9.0]))
         array([0.75, 0.01])
         """
         left = np.divide(noise, power, out=np.zeros_like(power), where=power > 0)
