@@ -46,7 +46,7 @@ from fsasd.report.formatting import UNDEFINED, percent
 from fsasd.runtime.memory import keep_freed_memory
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGE, TABLE = DOCS / "detectors.md", DOCS / "detectors.csv"
+PAGE, TABLE, ENCODERS = DOCS / "detectors.md", DOCS / "detectors.csv", DOCS / "encoders.csv"
 KEY = ["data", "detector", "seed"]
 NO_WEIGHTS = "its weights are not at hand"
 _UNITS = {"parameters": "{:,.0f}", "training_seconds": "{:.1f} s", "scoring_ms": "{:.1f} ms"}
@@ -203,7 +203,7 @@ def page() -> str:
     for data, title in _TITLES.items():
         rows = measured[measured["data"] == data]
         parts += [f"## {title}", _MEASURED[data], _results(rows, entries)]
-    parts.append("## Descriptions")
+    parts += ["## Encoders", _ENCODERS, _encoders(), "## Descriptions"]
     # The docstring of a class is shown at the detector with the shortest name.
     first: dict[type, Entry] = {}
     for entry in sorted(entries, key=lambda entry: len(entry.name)):
@@ -251,8 +251,35 @@ full one).
 python -m benchmarks.detectors --factory
 ```""",
 }
+_ENCODERS = """\
+Pretrained encoders are representations of any detector that takes one (`detector=knn
+representation=beats`), and encoders to fine-tune (`detector=lv_huakong
+detector.encoder=BEATs_iter3_plus_AS2M.pt`, `detector.tuning=full` or `lora`). No weights ship with
+fsasd: a checkpoint is a hub id, a folder, or for BEATs, EAT, Dasheng and CED the file that its
+authors publish, which is read without running code. One that lacks weights, or has others, is
+refused. Licences are those that the authors state for code or weights; read them.
+
+`representation.front_end.pool` is `mean`, `max`, `std` or `gem` (the generalised mean, of
+`representation.front_end.power`), or several joined by `+`; `representation.front_end.bands=false`
+averages the frequency bands that patches have, which are kept apart otherwise.
+`representation.layer` is one layer or several (`[4,8]`), concatenated, or averaged with
+`+representation.average=true`. A longer clip than the input is encoded in pieces that cover it,
+whose states are pooled together. Embeddings are cached under the content of the weights, the
+settings and the recording."""
 _SEEDS = 3
 """Fewer seeds do not show the spread."""
+
+
+def _encoders() -> str:
+    """Write the table of encoders."""
+    rows = pd.read_csv(ENCODERS, keep_default_na=False).itertuples(index=False)
+    head = "| encoder | source | parameters | input | licence | configuration |"
+    lines = [
+        f"| {row.name} | {row.source} | {row.parameters} | {row.input} | {row.licence} "
+        f"| `{row.config}` |"
+        for row in rows
+    ]
+    return "\n".join([head, "|---|---|---|---|---|---|", *lines])
 
 
 def _cells(rows: pd.DataFrame) -> list[str]:

@@ -1,7 +1,9 @@
 """docs/detectors.md follows the config group, the docstrings and the measured table."""
 
 import re
+from pathlib import Path
 
+import fsasd.conf
 import pandas as pd
 import pytest
 
@@ -28,6 +30,14 @@ def test_every_detector_has_a_source(name):
     assert re.fullmatch(
         r"scikit-learn|Zeng \(notes\)|\w.*\d{4}.* \([\w ]+\)", Entry.of(name).source
     )
+
+
+def test_every_encoder_of_the_config_group_has_a_row():
+    """Rows are the representations with a pretrained encoder."""
+    rows = pd.read_csv(detectors.ENCODERS)["name"].tolist()
+    folder = Path(fsasd.conf.__file__).parent / "representation"
+    texts = {path.stem: path.read_text() for path in folder.glob("*.yaml")}
+    assert sorted(rows) == sorted(name for name, text in texts.items() if "encoders.Layer" in text)
 
 
 def test_a_section_is_of_the_yaml_and_the_docstrings():
