@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from fsasd.data.names import (
     section_name,
 )
 from fsasd.data.progress import recount
+from fsasd.data.pseudo_attributes import STATE
 from fsasd.data.simulate import FACTORY_VERSION, write_factory
 from fsasd.store.key import Description
 from fsasd.store.store import Store
@@ -64,6 +65,7 @@ class FirstShotDataModule(L.LightningDataModule):
         types: Machine to its type; otherwise the clips' (a manifest's column ``type``), or
             the machine's name, which is its type in DCASE's data.
         sites: Machine to where it stands; otherwise the clips', or unknown.
+        pseudo_attributes: Gives training clips without attributes some (``PseudoAttributes``).
         seed: Of the split and of the order.
 
     Raises:
@@ -87,11 +89,14 @@ class FirstShotDataModule(L.LightningDataModule):
         channel: int | str | None = None,
         types: Mapping[str, str] | None = None,
         sites: Mapping[str, str] | None = None,
+        pseudo_attributes: Callable[[Clips], Clips] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.cache = FeatureCache(cache, channel)
         self.clips = Clips(clips, self.cache)
+        if pseudo_attributes is not None:
+            self.clips = pseudo_attributes(self.clips)
         self.captions = captions or default_captions()
         self.captions.check(self.clips.kinds)
         machines = {kind.machine for kind in self.clips.kinds}
@@ -245,8 +250,11 @@ class FirstShotDataModule(L.LightningDataModule):
             self.__dict__.pop(name, None)
 
     def caption_table(self) -> pd.DataFrame:
-        """Return path, machine, label, domain, attributes as written, and caption per clip."""
-        return pd.DataFrame(
+        """Return path, machine, label, domain, attributes as written, and caption per clip.
+
+        Where operating states were found (``PseudoAttributes``), they are a column, too.
+        """
+        table = pd.DataFrame(
             {
                 "path": printable(clip.path),
                 "machine": clip.machine,
@@ -255,9 +263,11 @@ class FirstShotDataModule(L.LightningDataModule):
                 "domain": clip.domain,
                 "raw_label": clip.raw_label,
                 "caption": self.captions(clip),
+                STATE: clip.attributes.get(STATE),
             }
             for clip in self.captioned
         )
+        return table if table[STATE].notna().any() else table.drop(columns=STATE)
 
     def setup(self, stage: str) -> None:
         """Create the generator's training and validation examples (fit only)."""

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.names import SectionId
+from fsasd.data.pseudo_attributes import STATE
 from fsasd.detection.decision import DECISION, read_decision
 from fsasd.detectors.saved import NotAModelError
 from fsasd.evaluation.metrics import known_domains
@@ -258,6 +259,7 @@ def _overview(results: Results) -> dict[str, Any]:
         "validation": None if results.validation.empty else _validation(results),
         "tables": {number: readable(number, table) for number, table in results.tables.items()},
         "captions": _captions(results.captions),
+        "states": _states(results.captions),
         "command": shlex.join(["fsasd", *results.overrides]),
         "config": yaml.safe_dump(results.config, sort_keys=False) if results.config else "",
         "files": {f: text for f, text in _FILES.items() if (results.folder / f).exists()},
@@ -399,6 +401,14 @@ def _captions(table: pd.DataFrame, per_machine: int = 2) -> pd.DataFrame:
     return distinct.head(per_machine).assign(
         clips=lambda rows: groups["caption"].transform("size").loc[rows.index]
     )
+
+
+def _states(captions: pd.DataFrame) -> pd.DataFrame:
+    """Return machine, operating state and its clips, where states were found."""
+    if STATE not in captions:
+        return captions[:0]
+    found = captions[captions[STATE].notna()].astype({STATE: int})
+    return found.groupby(["machine", STATE]).size().reset_index(name="clips")
 
 
 def _svg(figure: Figure, name: str) -> Markup:
