@@ -53,13 +53,13 @@ class PseudoAttributes:
             if len(normal) < 3 or any(kind.attributes for kind in of_section.kinds):
                 continue
             normal = self._readable(normal)
-            found, silhouette = ward_clusters(self.representation(normal), self.at_most)
-            if counts := np.bincount(found)[1:].tolist():
+            numbers, silhouette = ward_clusters(self.representation(normal), self.at_most)
+            if counts := np.bincount(numbers)[1:].tolist():
                 log.info(
                     "%s: %d operating states of %s clips (mean silhouette %.2f)",
                     section, len(counts), ", ".join(map(str, counts)), silhouette,
                 )  # fmt: skip
-                states |= zip((clip.path for clip in normal), found.tolist(), strict=True)
+                states |= zip((clip.path for clip in normal), numbers.tolist(), strict=True)
             else:
                 log.info("%s: one operating state (mean silhouette %.2f)", section, silhouette)
         if not states:

@@ -407,8 +407,8 @@ def _states(captions: pd.DataFrame) -> pd.DataFrame:
     """Return machine, operating state and its clips, where states were found."""
     if STATE not in captions:
         return captions[:0]
-    found = captions[captions[STATE].notna()].astype({STATE: int})
-    return found.groupby(["machine", STATE]).size().reset_index(name="clips")
+    known = captions[captions[STATE].notna()].astype({STATE: int})
+    return known.groupby(["machine", STATE]).size().reset_index(name="clips")
 
 
 def _svg(figure: Figure, name: str) -> Markup:
