@@ -283,6 +283,20 @@ def test_short_clips_are_repeated(kind, tiny_encoders):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_computes_the_same(kind, tiny_encoders):
+    """As a trainer with ``precision=bf16-mixed`` does; spectrograms stay in single precision."""
+    encoder = load(str(tiny_encoders(kind)))
+    waveforms = torch.from_numpy(WAVEFORM[None, 8000:14_400])
+    with torch.inference_mode():
+        plain = encoder(waveforms)[-1]
+        with torch.autocast("cpu", torch.bfloat16):
+            inputs = encoder.inputs(waveforms)["spectrogram"]
+            half = encoder(waveforms)[-1]
+    torch.testing.assert_close(inputs, encoder.inputs(waveforms)["spectrogram"])
+    assert (half.float() - plain).norm() < 0.1 * plain.norm()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_the_weights_and_masks_hide_only_in_training(kind, tiny_encoders):
     encoder = TrainableEncoder(str(tiny_encoders(kind)), 0.4, layer=1, masks=(8, 8))
     waveforms = torch.from_numpy(WAVEFORM[8000:14_400])[None]

@@ -190,7 +190,9 @@ def test_fused_clap_is_tuned_and_scores_the_same_again(
 
 
 def test_more_seconds_than_an_encoders_input_are_refused(folders):
-    with pytest.raises(ValueError, match=r"expected at most the 0\.655 seconds of .*'s input"):
+    with pytest.raises(
+        ValueError, match=r"expected at most the 0\.655 seconds of .*'s input\. Set fewer"
+    ):
         TrainableEncoder(folders["ast"], 1.0)
     with pytest.raises(ValueError, match="expected at most the 1 seconds"):
         TrainableEncoder(folders["clap"], 2.0)

@@ -87,5 +87,5 @@ class TrainableEncoder(nn.Module):
         if window is not None and round(seconds * self.encoder.rate) > window:
             raise ValueError(
                 f"seconds={seconds:g}: expected at most the {window / self.encoder.rate:g} seconds "
-                f"of {self.source}'s input"
+                f"of {self.source}'s input. Set fewer seconds"
             )
