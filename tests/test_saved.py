@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -17,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.outliers import Outliers
-from fsasd.detectors.saved import ARRAYS, NotAModelError, export_section
+from fsasd.detectors.saved import ARRAYS, NotAModelError, export_section, write_network
 from fsasd.settings.objects import described, described_by_name, rebuilt
 
 
@@ -308,6 +309,14 @@ def test_a_network_is_saved_once_by_its_content(averaged, section, tmp_path):
     assert not any(name.startswith("network_") for name in load_file(section / ARRAYS))
     np.testing.assert_array_equal(loaded(section).network_["weight"], np.arange(6.0))
     assert list(loaded(section).network_) == ["weight", "bias"]
+
+
+def test_a_network_whose_channels_lie_last_in_memory_is_written_in_order(tmp_path):
+    weights = torch.arange(24.0).reshape(2, 3, 2, 2).to(memory_format=torch.channels_last)
+    name = write_network({"weight": weights.numpy(), "scale": np.float32(2.0)}, [tmp_path])
+    written = load_file(tmp_path / name)
+    np.testing.assert_array_equal(written["weight"], np.arange(24.0).reshape(2, 3, 2, 2))
+    assert written["scale"].shape == ()
 
 
 def test_a_detector_that_was_not_prepared_shares_nothing(factory_clips, tmp_path):

@@ -97,7 +97,8 @@ def write_network(arrays: Mapping[str, np.ndarray], shared: Sequence[Path]) -> s
     Returns:
         The name of the file, ``<sha256 of its content>.safetensors``.
     """
-    content = save(dict(arrays))
+    # safetensors writes memory as it lies: of channels-last weights in the wrong order.
+    content = save({key: np.asarray(array, order="C") for key, array in arrays.items()})
     name = f"{hashlib.sha256(content).hexdigest()}.safetensors"
     if not any(_has_size(folder / name, len(content)) for folder in shared):
         _write_whole(shared[0] / name, content)
