@@ -40,6 +40,8 @@ from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.detectors import available
 from fsasd.detectors.base import Detector
+from fsasd.detectors.ensemble import Ensemble
+from fsasd.detectors.learned import LearnedRepresentation
 from fsasd.evaluation.metrics import OFFICIAL, Section, metrics_table, section_metrics
 from fsasd.evaluation.uncertainty import bootstrap_official
 from fsasd.report.formatting import UNDEFINED, percent
@@ -159,7 +161,8 @@ class Entry:
         name: ``detector=<name>``.
         comment: First lines of the yaml.
         source: Authors and available material, the line ``# Source:`` of the yaml.
-        kind: Its class.
+        kind: The class that describes it: of a learned representation that it scores, or its own.
+        detector: The detector's class.
         grids: Settings to choose from.
     """
 
@@ -167,6 +170,7 @@ class Entry:
     comment: str
     source: str
     kind: type
+    detector: type
     grids: list[dict[str, Any]]
 
     @classmethod
@@ -180,9 +184,16 @@ class Entry:
         lines = [line.lstrip("# ") for line in (head[1] if head else "").splitlines()]
         comment = " ".join(line for line in lines if not line.startswith("Source: "))
         source = next((line[8:] for line in lines if line.startswith("Source: ")), "")
-        kind = hydra.utils.get_class(cfg.detector._target_)
+        kind = detector = hydra.utils.get_class(cfg.detector._target_)
+        # An ensemble, or any detector that has a name of its own, describes itself.
+        if "representation" in cfg and detector is not Ensemble:
+            represented = hydra.utils.get_object(cfg.representation._target_)
+            if isinstance(represented, type) and issubclass(represented, LearnedRepresentation):
+                kind = represented
         grid = OmegaConf.to_container(cfg.selection, resolve=True)["grid"]
-        return cls(name, comment, source, kind, grid if isinstance(grid, list) else [grid])
+        return cls(
+            name, comment, source, kind, detector, grid if isinstance(grid, list) else [grid]
+        )
 
     @property
     def about(self) -> str:
@@ -238,8 +249,9 @@ interval over machines and clips. The official score is a harmonic mean: a singl
 test clips may give, makes it 0.
 
 Rows of detectors with networks, but for those of autoencoder and flow, were measured before
-log-mels were computed in NumPy and k-means had points in canonical order (its centres are
-references of fkie and statex); the command measures them again. With 4 to 92 clips TWFR-GMM's
+log-mels were computed in NumPy, k-means had points in canonical order (its centres are
+references of fkie and statex) and networks with channels last in memory were saved in order (fkie,
+statex, mdam, thuee); the command measures them again. With 4 to 92 clips TWFR-GMM's
 covariance is shrunk, except in twfr_gmm_paper and guan_heu_system2.""",
     "factory": """\
 A simulation: it shows how detectors differ, not how good they are. The columns are those above.
@@ -340,7 +352,9 @@ def _seeds(rows: pd.DataFrame) -> str:
 
 
 def _described(entry: Entry, first: Entry) -> str:
-    kind = entry.kind
+    classes = {"Class": entry.detector}
+    if entry.kind is not entry.detector:
+        classes = {"Representation": entry.kind, "Scored by": entry.detector}
     tried = "; or ".join(
         "; ".join(f"`{name}`: {_values(values)}" for name, values in grid.items())
         for grid in entry.grids
@@ -354,7 +368,7 @@ def _described(entry: Entry, first: Entry) -> str:
         *map(_prose, of_class),
         f"**Source**: {entry.source}" if entry.source else "",
         f"**Chosen on synthetic clips**: {tried}",
-        f"**Class**: `{kind.__module__}.{kind.__qualname__}`",
+        *(f"**{what}**: `{one.__module__}.{one.__qualname__}`" for what, one in classes.items()),
     ]
     return "\n\n".join(part for part in parts if part)
 

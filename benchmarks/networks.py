@@ -20,8 +20,8 @@ from lightning.pytorch.profilers import SimpleProfiler
 from benchmarks.recordings import write_recordings
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
+from fsasd.detectors.classifier import Recordings, train
 from fsasd.detectors.discriminative import Discriminative
-from fsasd.detectors.embedding import Recordings, train
 from fsasd.detectors.fkie import FKIE
 from fsasd.detectors.mdam import MDAM
 from fsasd.detectors.stgram_mfn import STgramMFN
@@ -53,32 +53,34 @@ def main() -> None:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         print(f"{device}, {torch.get_num_threads()} threads, {args.precision}")
         for kind in (FKIE, STgramMFN, MDAM):
-            detector = kind()
-            detector.batch_size = args.batch_size or detector.batch_size
-            report(detector, Clips(clips), folder, args.steps, args.precision)
+            representation = kind()
+            size = args.batch_size or representation.training.batch_size
+            representation.set_params(training__batch_size=size, training__epochs=1)
+            report(representation, Clips(clips), folder, args.steps, args.precision)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(f"peak memory of the process: {peak:.1f} GB")
 
 
 def report(
-    detector: Discriminative, clips: Clips, folder: Path, steps: int, precision: str
+    representation: Discriminative, clips: Clips, folder: Path, steps: int, precision: str
 ) -> None:
     """Train for a few steps and print what they took, the first one left out."""
-    examples = Recordings(clips, detector.classes, detector.seconds)
-    model = detector.classifier(0, len(examples.classes))
-    model.set_examples(examples, detector.batch_size, seed=0)
+    training, name = representation.training, type(representation).__name__
+    examples = Recordings(clips, training.classes, training.seconds)
+    model = representation.classifier(0, len(examples.classes))
+    model.set_examples(examples, seed=0)
     profiler = SimpleProfiler()
     where = {
         "profiler": profiler, "limit_train_batches": steps + 1, "enable_progress_bar": False,
         "precision": precision,
     }  # fmt: skip
-    train(model, folder / type(detector).__name__, 1, where)
+    train(model, folder / name, where)
     loading, stepping = (profiler.recorded_durations[n][1 : steps + 1] for n in (LOADING, STEPPING))
     seconds = sum(loading) + sum(stepping)
-    drawn = steps * detector.batch_size
+    drawn = steps * training.batch_size
     print(
-        f"{type(detector).__name__:>10}: {drawn / seconds:7.1f} clips/s of {detector.seconds:g} s "
-        f"in batches of {detector.batch_size}, loading {sum(loading) / seconds:.1%} of the time",
+        f"{name:>10}: {drawn / seconds:7.1f} clips/s of {training.seconds:g} s "
+        f"in batches of {training.batch_size}, loading {sum(loading) / seconds:.1%} of the time",
         flush=True,
     )
 

@@ -13,6 +13,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.content import content_hash
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import Detector
+from fsasd.detectors.classifier import Training
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.thuee import THUEE
@@ -372,8 +373,9 @@ def test_a_setting_that_needs_more_clips_is_a_reason(train, test_clips):
     assert in_hindsight(evidence, selection, selector, test_clips) is None
 
 
-def test_a_network_keeps_its_setting_where_its_back_end_needs_more_clips(train, test_clips):
-    detector = THUEE(channels=4, dim=8, seconds=0.5, epochs=1)
+def test_a_network_keeps_its_setting_where_scoring_needs_more_clips(train, test_clips):
+    training = Training(classes="machine+section+attributes", seconds=0.5, epochs=1)
+    detector = KNN(THUEE(channels=4, dim=8, training=training), metric="cosine")
     selector = Selector({"k": [1, 5]}, max_gap=None)
     selection = choice(detector, selector, train[:4], test_clips)
     assert selection.setting == {"k": 1}

@@ -33,41 +33,57 @@ from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.thresholds import held_out_scores
 from fsasd.testing import DetectorCase, detector_checks
 
-BRIEF = ["detector.seconds=0.5", "detector.batch_size=16", "detector.epochs=6"]
+BRIEF = [
+    "representation.training.seconds=0.5",
+    "representation.training.batch_size=16",
+    "representation.training.epochs=6",
+]
 SMALL_FKIE = [
     *BRIEF,
-    "detector.networks=2",
-    "detector.dim=8",
-    "detector.channels=2",
-    "detector.clusters=2",
-    "detector.k=4",
+    "representation.networks=2",
+    "representation.dim=8",
+    "representation.channels=2",
+    "representation.clusters=2",
 ]
-CLASSES = "detector.classes=machine+section+attributes+domain"
-TINY = {
-    "anopatch": [*BRIEF, "detector.dim=8"],
-    "guan_heu_attributes": [*BRIEF, "detector.dim=8"],
-    "lv_huakong": [*BRIEF, "detector.dim=8"],
+CLASSES = "representation.training.classes=machine+section+attributes+domain"
+LEARNED = {
+    "anopatch": [*BRIEF, "representation.dim=8"],
+    "guan_heu_attributes": [*BRIEF, "representation.dim=8"],
+    "lv_huakong": [*BRIEF, "representation.dim=8"],
     # These two ask how sure the network is: as little training as above makes it sure of nothing,
     # and white noise is then no more anomalous than a normal clip.
     "clp_scf": [
         *BRIEF,
-        "detector.epochs=20",
-        "detector.width=0.125",
-        "detector.first_epochs=3",
-        "detector.learning_rate=2e-3",
+        "representation.training.epochs=20",
+        "representation.width=0.125",
+        "representation.first_epochs=3",
+        "representation.training.learning_rate=2e-3",
     ],
     "stgram_mfn": [
         *BRIEF,
-        "detector.epochs=30",
-        "detector.width=0.125",
-        "detector.learning_rate=2e-3",
+        "representation.training.epochs=30",
+        "representation.width=0.125",
+        "representation.training.learning_rate=2e-3",
     ],
     "fkie": SMALL_FKIE,
-    "ibm_confidence": [*BRIEF, CLASSES, "detector.width=0.125"],
-    "mdam": [*BRIEF, "detector.channels=4", "detector.dim=8"],
+    "ibm_confidence": [*BRIEF, CLASSES, "representation.width=0.125"],
+    "mdam": [*BRIEF, "representation.channels=4", "representation.dim=8"],
     "statex": SMALL_FKIE,
-    "thuee": [*BRIEF, "detector.channels=8", "detector.dim=32"],
-    "zeng": [*BRIEF, "detector.width=0.125", "detector.dim=8", "detector.first_epochs=3"],
+    "thuee": [*BRIEF, "representation.channels=8", "representation.dim=32"],
+    "zeng": [
+        *BRIEF,
+        "representation.width=0.125",
+        "representation.dim=8",
+        "representation.first_epochs=3",
+    ],
+}
+"""What makes a learned representation of the config group quick to try."""
+
+TINY = {
+    **LEARNED,
+    "fkie": [*SMALL_FKIE, "detector.each.k=4"],
+    "statex": [*SMALL_FKIE, "detector.each.k=4"],
+    "centres": ["detector.k=4"],
     # With larger steps, last bits of a processor decide what it has learnt.
     "autoencoder": [
         "detector.epochs=24",
@@ -84,12 +100,7 @@ TINY = {
         "detector.learning_rate=2e-3",
     ],
     "ensemble": ["detector.folds=2"],
-    "guan_heu": [
-        "detector.folds=2",
-        "detector.detectors.attributes.seconds=0.5",
-        "detector.detectors.attributes.epochs=6",
-        "+detector.detectors.attributes.dim=8",
-    ],
+    "guan_heu": ["detector.folds=2", *LEARNED["guan_heu_attributes"]],
     "flow": [
         "detector.blocks=2",
         "detector.hidden=64",
@@ -100,6 +111,7 @@ TINY = {
 """What makes a detector of the config group quick to try; the yaml's settings are for use."""
 
 
+FINE_TUNED = ("anopatch", "guan_heu_attributes", "lv_huakong")
 ENCODERS = (
     "ast", "beats", "ced", "clap", "dasheng", "data2vec", "eat", "exported", "hubert", "pe_audio",
     "wav2vec2", "wavlm",
@@ -108,6 +120,8 @@ ENCODERS = (
 
 def small(representation, tiny_encoders):
     """Overrides that put an encoder with random weights in the place of a pretrained one."""
+    if representation in FINE_TUNED:
+        return [f"representation.encoder={tiny_encoders('ast')}"]
     if representation not in ENCODERS:
         return []
     where = "path" if representation == "exported" else "checkpoint"
@@ -129,10 +143,8 @@ def configured(name, *overrides):
 def case(request, factory_clips, tiny_encoders, tmp_path_factory):
     name = request.param
     overrides = small("ast", tiny_encoders) if name == "genrep" else []
-    if name in ("anopatch", "guan_heu_attributes", "lv_huakong"):
-        overrides = [f"detector.encoder={tiny_encoders('ast')}"]
-    if name == "guan_heu":
-        overrides = [f"detector.detectors.attributes.encoder={tiny_encoders('ast')}"]
+    if name in (*FINE_TUNED, "guan_heu"):
+        overrides = small("anopatch", tiny_encoders)
     cfg = composed(name, *overrides)
     detector = hydra.utils.instantiate(cfg.detector, _convert_="all")
     settings = hydra.utils.instantiate(cfg.selection, _convert_="all").settings()
@@ -169,13 +181,18 @@ def test_a_detector_takes_any_representation(representation, two_microphones, ti
     # Some take both channels.
     cache = FeatureCache(channel="near")
     clips = Clips(read_clips(two_microphones), cache).where(machine="bearing")
-    overrides = small(representation, tiny_encoders)
+    overrides = [*LEARNED.get(representation, []), *small(representation, tiny_encoders)]
+    if representation in LEARNED:
+        # On the clips of one machine.
+        overrides += ["representation.training.epochs=1", CLASSES]
     cfg = composed("lof", f"representation={representation}", *overrides)
     detector = hydra.utils.instantiate(cfg.detector, _convert_="all")
     assert type(detector.representation).__name__ in cfg.representation._target_
     selector = hydra.utils.instantiate(cfg.selection, _convert_="all")
     selector.check(detector)
-    assert any(key.startswith("representation__") for grid in selector.grids for key in grid)
+    varied = any(key.startswith("representation__") for grid in selector.grids for key in grid)
+    # What networks are trained with is no setting to choose for a machine.
+    assert varied == (representation not in LEARNED)
     train, test = clips.where(split="train"), clips.where(split="test")
     assert np.isfinite(detector.fit(train).score(test)).all()
 
@@ -329,8 +346,8 @@ def test_nested_detectors_are_prepared_in_separate_folders(train, tmp_path):
     assert detector.network_spec() == {"a": {"part": 1}, "in": {"b": {"part": 2}}}
     assert detector.prepare(train, tmp_path) is detector
     assert [p.relative_to(tmp_path).as_posix() for p in sorted(tmp_path.rglob("n_clips"))] == [
-        "a/n_clips",
-        "in/b/n_clips",
+        "network_0/n_clips",
+        "network_1/n_clips",
     ]
 
 

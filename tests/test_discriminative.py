@@ -1,4 +1,4 @@
-"""Every detector whose network is trained on all machines, small enough to be trained here."""
+"""Every system whose networks are trained on all machines: its representation, and its scores."""
 
 import importlib
 import json
@@ -12,48 +12,49 @@ import torch
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from omegaconf import OmegaConf
 from sklearn.base import clone
+from small_systems import SCORED, SMALL, brief, mahalanobis, nearest
 from test_pretrained import tiny
 
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.augment import TRANSFORMS, transform
+from fsasd.detectors.bank import unit
 from fsasd.detectors.base import Detector, load
-from fsasd.detectors.clp_scf import CLPSCF
+from fsasd.detectors.centres import Centres
+from fsasd.detectors.classifier import Recordings
 from fsasd.detectors.cmae import CMAE
+from fsasd.detectors.confidence import Confidence
 from fsasd.detectors.discriminative import Discriminative
-from fsasd.detectors.embedding import Recordings
+from fsasd.detectors.ensemble import Ensemble
 from fsasd.detectors.fkie import FKIE
-from fsasd.detectors.ibm_confidence import IBMConfidence
+from fsasd.detectors.knn import KNN
 from fsasd.detectors.mdam import MDAM
+from fsasd.detectors.one_of import OneOf
+from fsasd.detectors.outliers import Outliers
+from fsasd.detectors.pooled import Pooled
 from fsasd.detectors.pretrained import Pretrained
 from fsasd.detectors.statex import StatEx
 from fsasd.detectors.stgram_mfn import STgramMFN
 from fsasd.detectors.thuee import THUEE
 from fsasd.detectors.trained_networks import TrainedNetworks, load_networks
-from fsasd.detectors.zeng import Zeng
+from fsasd.settings.objects import described
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
-ALL = "machine+section+attributes+domain"
-BRIEF = {"seconds": 0.5, "batch_size": 16, "epochs": 6}
-SMALL = {
-    "fkie": FKIE(networks=2, dim=8, channels=2, clusters=2, k=4, **BRIEF),
-    "stgram_mfn": STgramMFN(width=0.125, learning_rate=1e-3, classes=ALL, **BRIEF),
-    "mdam": MDAM(channels=4, dim=8, **BRIEF),
-    "thuee": THUEE(channels=4, dim=8, **BRIEF),
-    "zeng": Zeng(width=0.125, dim=8, first_epochs=3, **BRIEF),
-    "clp_scf": CLPSCF(width=0.125, first_epochs=3, classes=ALL, **BRIEF),
-    "statex": StatEx(networks=2, dim=8, channels=2, clusters=2, k=4, **BRIEF),
-    "ibm_confidence": IBMConfidence(width=0.125, classes=ALL, **BRIEF),
-}
+CONF = Path(__file__).parents[1] / "conf"
 
 
 def discriminative():
-    for path in sorted((Path(__file__).parents[1] / "conf" / "detector").glob("*.yaml")):
-        module, _, name = OmegaConf.load(path)["detector"]["_target_"].rpartition(".")
+    for path in sorted((CONF / "representation").glob("*.yaml")):
+        module, _, name = OmegaConf.load(path)["representation"]["_target_"].rpartition(".")
         kind = getattr(importlib.import_module(module), name)
         # Pretrained encoders: test_pretrained.py.
-        if issubclass(kind, Discriminative) and kind is not Pretrained:
+        if isinstance(kind, type) and issubclass(kind, Discriminative) and kind is not Pretrained:
             yield path.stem
+
+
+def quick(name, **settings):
+    """A small representation, trained for one epoch."""
+    return clone(SMALL[name]).set_params(training__epochs=1, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +74,15 @@ def test_clips(factory_clips):
 
 @pytest.fixture(scope="module", params=SMALL)
 def prepared(request, all_train, tmp_path_factory):
+    """A detector whose representation is prepared."""
     folder = tmp_path_factory.mktemp(request.param)
-    return clone(SMALL[request.param]).prepare(all_train, folder, QUIET)
+    representation = clone(SMALL[request.param]).prepare(all_train, folder, QUIET)
+    return SCORED[request.param](representation)
+
+
+def of(detector):
+    """The representation that a detector scores."""
+    return detector.each.representation if isinstance(detector, Pooled) else detector.representation
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +92,7 @@ def fitted(prepared, train):
 
 @pytest.fixture(scope="module")
 def fkie(all_train, tmp_path_factory):
+    """The representation, prepared."""
     return clone(SMALL["fkie"]).prepare(all_train, tmp_path_factory.mktemp("fkie"), QUIET)
 
 
@@ -97,16 +106,6 @@ def test_the_order_of_the_clips_does_not_change_a_prepared_detector(
     order = np.random.default_rng(0).permutation(len(train))
     again = clone(prepared).fit(train[order])
     np.testing.assert_allclose(again.score(test_clips), fitted.score(test_clips), rtol=1e-6)
-
-
-@pytest.mark.parametrize(("back_end", "k"), [("nearest", 3), ("gmm", 2), ("mahalanobis", 1)])
-def test_the_order_of_the_clips_does_not_change_a_back_end(fkie, train, test_clips, back_end, k):
-    detector = clone(fkie).set_params(back_end=back_end, k=k)
-    expected = clone(detector).fit(train).score(test_clips)
-    for seed in range(3):
-        order = np.random.default_rng(seed).permutation(len(train))
-        found = clone(detector).fit(train[order]).score(test_clips)
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 # Every detector, beyond the rules that test_detectors.py has all of them keep
@@ -138,7 +137,7 @@ def test_a_saved_detector_scores_the_same_wherever_it_is_moved(fitted, train, te
     ]
     shutil.move(tmp_path / "model", tmp_path / "moved")
     loaded = load(tmp_path / "moved")
-    assert loaded.get_params() == fitted.get_params()
+    assert described(loaded) == described(fitted)
     np.testing.assert_allclose(loaded.score(test_clips), fitted.score(test_clips), rtol=1e-6)
     assert loaded.n_parameters() == fitted.n_parameters()
 
@@ -150,7 +149,7 @@ def test_saved_detectors_of_several_sections_share_one_network(
     other = clone(prepared).fit(all_train.where(machine="fan"))
     for machine, detector in (("bearing", fitted), ("fan", other)):
         detector.save(models / machine / "section_00", shared=models / "shared")
-    trained = TrainedNetworks.read(prepared._prepared)
+    trained = TrainedNetworks.read(of(prepared)._prepared)
     assert {path.name for path in (models / "shared").iterdir()} == {*trained.files}
     shutil.move(models, tmp_path / "moved")
     loaded = load(tmp_path / "moved" / "bearing" / "section_00")
@@ -159,7 +158,7 @@ def test_saved_detectors_of_several_sections_share_one_network(
 
 
 def test_a_section_refers_to_the_networks_where_they_were_trained(fitted, test_clips, tmp_path):
-    places = [tmp_path / "section" / "shared", fitted._prepared / "shared"]
+    places = [tmp_path / "section" / "shared", of(fitted)._prepared / "shared"]
     fitted.save(tmp_path / "section", places)
     assert sorted(path.name for path in (tmp_path / "section").iterdir()) == [
         "detector.json",
@@ -171,27 +170,22 @@ def test_a_section_refers_to_the_networks_where_they_were_trained(fitted, test_c
 
 def test_a_saved_detector_holds_no_path(fitted, tmp_path):
     fitted.save(tmp_path)
-    assert str(fitted._prepared) not in (tmp_path / "detector.json").read_text()
+    assert str(of(fitted)._prepared) not in (tmp_path / "detector.json").read_text()
 
 
 def test_the_spec_is_what_networks_depend_on(prepared):
-    before = prepared.network_spec()
-    assert clone(prepared).set_params(k=7).network_spec() == before
-    assert clone(prepared).set_params(seed=7).network_spec() != before
-    assert clone(prepared).set_params(epochs=1).network_spec() != before
+    representation = of(prepared)
+    before = representation.network_spec()
+    assert before["training__epochs"] == 6
+    assert clone(representation).set_params(training__seed=7).network_spec() != before
+    assert clone(representation).set_params(training__epochs=1).network_spec() != before
 
 
-def test_a_grid_of_back_ends_is_that_of_fitting_one_by_one(prepared, train, test_clips):
-    grid = [{"back_end": name, "k": 2} for name in ("nearest", "knn", "gmm", "mahalanobis")]
-    rows = prepared.score_path([{}, *grid], train, test_clips)
-    for row, params in zip(rows, [{}, *grid], strict=True):
-        one = clone(prepared).set_params(**params).fit(train)
-        np.testing.assert_array_equal(row, one.score(test_clips))
-
-
-def test_parameters_are_those_of_the_network_and_the_back_end(fitted):
-    members = [fitted.classifier(i, int(fitted.n_classes_)).network for i in range(fitted.networks)]
-    networks = sum(p.numel() for network in members for p in network.parameters())
+def test_parameters_are_those_of_the_networks_and_the_scoring(fitted):
+    representation = of(fitted)
+    n_classes = len(TrainedNetworks.read(representation._prepared).classes)
+    members = [representation.classifier(i, n_classes) for i in range(representation.networks)]
+    networks = sum(p.numel() for member in members for p in member.network.parameters())
     assert networks < fitted.n_parameters() < networks + 100_000
 
 
@@ -199,7 +193,7 @@ def test_parameters_are_those_of_the_network_and_the_back_end(fitted):
 @pytest.mark.parametrize("name", SMALL)
 def test_another_machine_is_more_anomalous(name, all_train, factory_clips, tmp_path):
     """What these detectors are trained to hear; after 75 steps they know little else."""
-    detector = clone(SMALL[name]).set_params(epochs=25)
+    detector = SCORED[name](clone(SMALL[name]).set_params(training__epochs=25))
     detector.prepare(all_train, tmp_path, QUIET)
     normal = factory_clips.where(split="test", label="normal")
     bearing, fan = (normal.where(machine=machine) for machine in ("bearing", "fan"))
@@ -238,7 +232,7 @@ def test_an_interrupted_ensemble_trains_the_missing_networks(fkie, all_train, tm
 
 
 def test_networks_that_are_gone_are_named(all_train, train, tmp_path):
-    detector = clone(SMALL["stgram_mfn"]).set_params(epochs=1).prepare(all_train, tmp_path, QUIET)
+    detector = quick("stgram_mfn").prepare(all_train, tmp_path, QUIET)
     (tmp_path / "networks.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"networks\.json is missing: .* Prepare it again"):
         clone(detector).fit(train)
@@ -249,33 +243,43 @@ def test_a_folder_with_other_networks_is_refused(fkie):
         clone(SMALL["fkie"]).set_params(dim=4).prepare(Clips([]), fkie._prepared)
 
 
-@pytest.mark.parametrize("change", [{"epochs": 1}, {"mixup": 0.0}, {"channels": 3}])
+@pytest.mark.parametrize(
+    "change", [{"training__epochs": 1}, {"training__mixup": 0.0}, {"channels": 3}]
+)
 def test_what_networks_were_trained_with_cannot_be_chosen_any_more(fkie, train, test_clips, change):
     ((name, value),) = change.items()
     message = (
-        rf"trained with {name}={getattr(fkie, name)} instead of {value}: what networks are trained "
-        "with cannot be chosen once a detector is prepared. Leave it out of the grid, or prepare"
+        rf"trained with {name}={fkie.get_params()[name]} instead of {value}: what networks are "
+        "trained with cannot be chosen once it is prepared. Leave it out of the grid, or prepare"
     )
     with pytest.raises(ValueError, match=message):
         clone(fkie).set_params(**change).fit(train)
+    grid = [{"k": 2}, {f"representation__{name}": value}]
     with pytest.raises(ValueError, match=message):
-        fkie.score_path([{"k": 2}, change], train, test_clips)
+        KNN(fkie).score_path(grid, train, test_clips)
 
 
-def test_a_grid_trains_a_detector_that_is_not_prepared(train, test_clips):
-    detector = clone(SMALL["fkie"]).set_params(networks=1, epochs=1)
-    one, two, same = detector.score_path([{}, {"epochs": 2}, {"k": 4}], train, test_clips)
+def test_a_grid_trains_a_detector_that_is_not_prepared(train, test_clips, monkeypatch):
+    trained = []
+    monkeypatch.setattr(
+        FKIE, "_train", lambda *args: trained.append(args[1]) or Discriminative._train(*args)
+    )
+    detector = KNN(quick("fkie", networks=1))
+    grid = [{}, {"representation__training__epochs": 2}, {"density": 1}, {"density": 0}]
+    one, two, dense, same = detector.score_path(grid, train, test_clips)
     assert not np.allclose(one, two)
+    assert not np.allclose(one, dense)
     np.testing.assert_array_equal(one, same)
+    assert trained == [0, 0], "settings with equal networks share one training"
+    np.testing.assert_allclose(clone(detector).fit(train).score(test_clips), one, rtol=1e-6)
 
 
 def test_a_process_that_is_not_the_first_waits_for_no_file(all_train, tmp_path, monkeypatch):
     """The first writes it when it is done, which may be later."""
     monkeypatch.setattr("fsasd.detectors.discriminative.rank", lambda: 1)
     monkeypatch.setattr("fsasd.detectors.cmae.rank", lambda: 1)
-    brief = clone(SMALL["stgram_mfn"]).set_params(epochs=1)
     small = CMAE(frames=32, dim=16, depth=2, heads=2, epochs=1, class_epochs=1, batch_size=8)
-    for name, detector in (("stgram", brief), ("cmae", small)):
+    for name, detector in (("stgram", quick("stgram_mfn")), ("cmae", small)):
         detector.prepare(all_train, tmp_path / name, QUIET)
         assert not list((tmp_path / name).glob("*.json"))
         assert detector._prepared == tmp_path / name
@@ -283,20 +287,22 @@ def test_a_process_that_is_not_the_first_waits_for_no_file(all_train, tmp_path, 
 
 def test_machines_share_one_network_in_memory(fkie, train, all_train):
     one = clone(fkie).fit(train)
-    two = clone(fkie).set_params(k=2).fit(all_train.where(machine="fan"))
-    assert one._embedding is two._embedding
+    two = clone(fkie).alone(1).fit(all_train.where(machine="fan"))
+    assert one._embeddings[1] is two._embeddings[1]
 
 
 def test_preparing_leaves_the_random_state_to_the_caller(all_train, tmp_path):
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    clone(SMALL["stgram_mfn"]).set_params(epochs=1).prepare(all_train, tmp_path, QUIET)
+    quick("stgram_mfn").prepare(all_train, tmp_path, QUIET)
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_without_preparing_a_detector_trains_on_what_it_is_fitted_to(train, test_clips):
-    detector = clone(SMALL["fkie"]).set_params(networks=1, epochs=1).fit(train)
-    assert int(detector.n_classes_) == len({(c.domain, str(c.attributes)) for c in train})
+    detector = KNN(quick("fkie", networks=1)).fit(train)
+    assert int(detector.representation_.n_classes_) == len(
+        {(c.domain, str(c.attributes)) for c in train}
+    )
     assert np.isfinite(detector.score(test_clips)).all()
     again = clone(detector).fit(train)
     np.testing.assert_array_equal(again.score(test_clips), detector.score(test_clips))
@@ -309,35 +315,26 @@ def test_one_machine_is_one_class(train):
 
 def test_a_machine_that_was_not_trained_on_is_named(all_train, tmp_path, train):
     others = all_train[[clip.machine != "bearing" for clip in all_train]]
-    detector = clone(SMALL["stgram_mfn"]).set_params(epochs=1, classes="machine")
+    detector = Confidence(quick("stgram_mfn", training__classes="machine"))
     with pytest.raises(ValueError, match=r"class 'bearing' was not trained on.*known are fan, "):
         detector.prepare(others, tmp_path, QUIET).fit(train)
 
 
-def test_no_clip_and_one_clip(prepared, train, test_clips):
-    with pytest.raises(ValueError, match="fitted to at least 1 normal clip, found 0"):
+def test_no_clip_is_refused(prepared, train):
+    with pytest.raises(ValueError, match="found 0"):
         clone(prepared).fit(train[[]])
-    if prepared.back_end == "mahalanobis":
-        with pytest.raises(ValueError, match="found 1"):
-            clone(prepared).fit(train[:1])
-    else:
-        one = clone(prepared).set_params(k=1).fit(train[:1])
-        assert np.isfinite(one.score(test_clips)).all()
-
-
-def test_an_unknown_back_end_is_refused_with_the_known_ones(fkie, train):
-    with pytest.raises(ValueError, match=r"back_end 'svm', pool 'mean': expected one of nearest, "):
-        clone(fkie).set_params(back_end="svm").fit(train)
 
 
 def test_anomalies_are_classes_only_with_outlier_exposure(all_train, tmp_path):
     made = Clips([replace(clip, label="anomaly") for clip in all_train[:4]], all_train.cache)
     clips = Clips([*all_train, *made], all_train.cache)
-    brief = clone(SMALL["stgram_mfn"]).set_params(epochs=1, classes="machine")
-    brief.prepare(clips, tmp_path / "without", QUIET)
+    alone = quick("stgram_mfn", training__classes="machine")
+    alone.prepare(clips, tmp_path / "without", QUIET)
     found = json.loads((tmp_path / "without" / "networks.json").read_text())["classes"]
     assert found == ["bearing", "fan", "valve"]
-    brief.set_params(outlier_exposure=True).prepare(clips, tmp_path / "with", QUIET)
+    exposed = alone.set_params(training__outlier_exposure=True)
+    assert exposed.synthetic_labels() == {"anomaly"}
+    clone(exposed).prepare(clips, tmp_path / "with", QUIET)
     found = json.loads((tmp_path / "with" / "networks.json").read_text())["classes"]
     assert found == ["bearing", "fan", "fan|anomaly", "valve"]
 
@@ -346,39 +343,67 @@ def test_anomalies_are_classes_only_with_outlier_exposure(all_train, tmp_path):
 
 
 def test_the_mean_or_the_highest_of_the_networks_scores_counts(fkie, train, test_clips):
-    fitted = clone(fkie).fit(train)
-    embeddings = np.stack(list(test_clips.features(fitted._embedding)))
-    each = [fitted._score_member(i, embeddings[:, i]) for i in range(fkie.networks)]
-    np.testing.assert_array_equal(fitted.score(test_clips), np.mean(each, axis=0))
-    highest = clone(fkie).set_params(pool="max").fit(train).score(test_clips)
+    mean = Pooled(Centres(fkie, k=4)).fit(train)
+    each = [Centres(fkie.alone(i), k=4).fit(train).score(test_clips) for i in range(2)]
+    np.testing.assert_array_equal(mean.score(test_clips), np.mean(each, axis=0))
+    highest = clone(mean).set_params(pool="max").fit(train).score(test_clips)
     np.testing.assert_array_equal(highest, np.max(each, axis=0))
     assert (highest > np.mean(each, axis=0)).any()
+    assert mean.n_parameters() == sum(
+        detector.n_parameters() for detector in mean.detectors_.values()
+    )
+
+
+def test_what_cannot_be_pooled_is_refused(fkie, train):
+    with pytest.raises(ValueError, match="each: expected a detector on a learned representation"):
+        Pooled(KNN()).fit(train)
+    with pytest.raises(ValueError, match="pool 'min': expected one of max, mean"):
+        Pooled(KNN(fkie), pool="min").fit(train)
+
+
+def test_a_detector_sees_unit_vectors_of_all_networks_as_one(fkie, train, test_clips):
+    each = [clone(fkie).alone(i).fit(train)(test_clips) for i in range(2)]
+    together = clone(fkie).fit(train)(test_clips)
+    np.testing.assert_allclose(together, np.concatenate([unit(one) for one in each], axis=1))
+    scores = [nearest(fkie.alone(i)).fit(train).score(test_clips) for i in range(2)]
+    # A cosine of concatenated unit vectors is the mean of their cosines; here for the same clip.
+    assert (nearest(fkie).fit(train).score(test_clips) >= np.mean(scores, axis=0) - 1e-9).all()
+
+
+def test_confidence_asks_one_network_that_classifies(fkie, train):
+    with pytest.raises(ValueError, match="expected a representation by one network, found 2"):
+        Confidence(fkie).fit(train)
+    with pytest.raises(ValueError, match="expected a representation by a network that classifies"):
+        Confidence(KNN().representation).fit(train)
 
 
 def test_fkie_is_one_of_the_two_published_versions():
     """main_old.py: all examples mixed, 16 k-means centres, the sum of ten networks."""
-    detector = FKIE()
-    assert (detector.mixup, detector.pool, detector.back_end, detector.k) == (
-        1.0, "mean", "nearest", 16,
-    )  # fmt: skip
-    assert (detector.networks, detector.epochs, detector.batch_size) == (10, 10, 64)
+    representation = FKIE()
+    training = representation.training
+    assert (representation.networks, training.epochs, training.batch_size) == (10, 10, 64)
+    assert training.mixup == 1.0
     assert "main_old.py" in FKIE.__doc__
-    shipped = OmegaConf.load(Path(__file__).parents[1] / "conf" / "detector" / "fkie.yaml")
-    for name, value in detector.get_params().items():
-        assert name == "seed" or shipped.detector[name] == value, name
+    shipped = OmegaConf.load(CONF / "representation" / "fkie.yaml").representation
+    for name, value in representation.get_params().items():
+        if name not in ("training", "training__seed"):
+            assert OmegaConf.select(shipped, name.replace("__", ".")) == value, name
+    detector = OmegaConf.load(CONF / "detector" / "fkie.yaml").detector
+    assert (detector.pool, detector.each.k) == ("mean", 16)
+    assert detector.each._target_ == "fsasd.detectors.centres.Centres"
 
 
 def test_a_training_clip_of_the_target_domain_has_no_distance_to_itself(fkie, train):
     target = train.where(domain="target")
-    np.testing.assert_allclose(clone(fkie).fit(train).score(target), 0, atol=1e-6)
+    np.testing.assert_allclose(Pooled(Centres(fkie)).fit(train).score(target), 0, atol=1e-6)
 
 
 def test_stgram_scores_are_minus_log_p_of_the_machines_class(
     all_train, train, test_clips, tmp_path
 ):
-    detector = clone(SMALL["stgram_mfn"]).set_params(classes="machine", epochs=2)
-    detector.prepare(all_train, tmp_path, QUIET).fit(train)
-    (member,) = detector._embedding.members
+    representation = quick("stgram_mfn", training__classes="machine")
+    detector = Confidence(representation).prepare(all_train, tmp_path, QUIET).fit(train)
+    member = detector.representation_._embeddings[0].classifier
     waveform = torch.from_numpy(test_clips.cache.read(test_clips[0])[:8000])[None]
     cosines = torch.nn.functional.linear(
         torch.nn.functional.normalize(member.network(waveform)),
@@ -420,12 +445,13 @@ def test_every_network_trains_in_half_precision(name, all_train, train, test_cli
     elif name in SMALL:
         # Up to a second, a last convolution halves maps of two frames, and oneDNN's bfloat16
         # kernels, on a CPU, then read what was never written: NaN now and then.
-        detector = clone(SMALL[name]).set_params(seconds=2.0)
+        detector = SCORED[name](clone(SMALL[name]).set_params(training__seconds=2.0))
     else:
         for part in tiny(name):
             part.save_pretrained(tmp_path / "encoder")
         encoder = str(tmp_path / "encoder")
-        detector = Pretrained(encoder, dim=8, mask_bins=4, mask_frames=4, **BRIEF)
+        settings = {"dim": 8, "mask_bins": 4, "mask_frames": 4}
+        detector = nearest(brief(Pretrained, encoder=encoder, **settings))
     detector.prepare(all_train, tmp_path / "prepared", {**QUIET, "precision": "bf16-mixed"})
     assert np.isfinite(detector.fit(train).score(test_clips)).all()
 
@@ -447,20 +473,53 @@ class Pair(Detector):
         return sum(member.score(clips) for member in self.fitted)
 
 
-def test_detectors_of_an_ensemble_are_prepared_each_in_its_folder(
-    all_train, train, test_clips, tmp_path
-):
-    small = clone(SMALL["stgram_mfn"]).set_params(epochs=1)
-    pair = Pair({"one": small, "two": clone(small).set_params(seed=1)})
+def test_networks_within_detectors_are_trained_once_each(all_train, train, test_clips, tmp_path):
+    one, other = quick("stgram_mfn"), quick("stgram_mfn", training__seed=1)
+    pair = Pair(
+        {"one": nearest(one), "two": Pair({"a": KNN(other), "b": Outliers(), "c": KNN(one)})}
+    )
     assert set(pair.network_spec()) == {"one", "two"}
+    assert [part.network_spec() for part in pair.to_prepare()] == [
+        one.network_spec(), other.network_spec(), one.network_spec(),
+    ]  # fmt: skip
     copy = clone(pair.prepare(all_train, tmp_path, QUIET))
-    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}
+    assert {path.name for path in tmp_path.iterdir()} == {"network_0", "network_1"}
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert np.isfinite(copy.fit(train).score(test_clips)).all()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == stamps
-    assert [member._prepared for member in copy.members.values()] == [
-        tmp_path / "one", tmp_path / "two",
+    assert [part._prepared.name for part in copy.to_prepare()] == [
+        "network_0", "network_1", "network_0",
     ]  # fmt: skip
+
+
+def test_a_network_has_the_same_spec_whatever_detector_scores_it():
+    """So that a sweep over detectors, or a grid over several, trains it once."""
+    representation = SMALL["stgram_mfn"]
+    detectors = [
+        KNN(representation, density=4),
+        mahalanobis(representation),
+        Confidence(representation),
+        Pooled(Centres(representation)),
+        OneOf({"a": KNN(representation), "b": Confidence(representation)}, use="a"),
+        Ensemble({"a": KNN(), "b": KNN(representation)}),
+    ]
+    for detector in detectors:
+        for part in detector.to_prepare():
+            assert part.network_spec() == representation.network_spec()
+        assert detector.to_prepare()
+        assert not detector.trains_network
+
+
+@pytest.mark.parametrize("settings", [{"density": 2}, {"domains": "separate"}, {"smote": 0.5}])
+def test_any_setting_of_knn_applies_to_learned_embeddings(fkie, train, test_clips, settings):
+    detector = nearest(fkie).set_params(**settings)
+    (row,) = nearest(fkie).score_path([settings], train, test_clips)
+    fitted = detector.fit(train)
+    np.testing.assert_array_equal(fitted.score(test_clips), row)
+    points = detector.representation_(train)
+    plain = KNN(lambda clips: points if clips is train else detector.representation_(clips))
+    plain.set_params(metric="cosine", **settings)
+    np.testing.assert_array_equal(plain.fit(train).score(test_clips), row)
 
 
 def test_a_detector_without_networks_has_nothing_to_prepare(all_train, tmp_path):
@@ -476,9 +535,9 @@ def test_a_detector_without_networks_has_nothing_to_prepare(all_train, tmp_path)
 def loss_of(detector, all_train, n=8):
     """A classifier with the examples of the clips, and a batch of them."""
     torch.manual_seed(0)
-    examples = Recordings(all_train, detector.classes, 0.5)
+    examples = Recordings(all_train, detector.training.classes, 0.5)
     model = detector.classifier(0, len(examples.classes))
-    model.set_examples(examples, batch_size=n, seed=0)
+    model.set_examples(examples, seed=0)
     asked = [(i, 0.0) for i in range(0, len(examples), len(examples) // n)][:n]
     waveforms, labels = zip(*(examples[a] for a in asked), strict=True)
     targets = torch.nn.functional.one_hot(torch.tensor(labels), len(examples.classes))
@@ -541,7 +600,7 @@ def test_statex_needs_its_exchanges_for_training_only(all_train):
 
 
 def test_statex_without_exchanges_has_targets_in_the_first_ninth(all_train, monkeypatch):
-    detector = clone(SMALL["statex"]).set_params(statex=0.0, featex=0.0, mixup=0.0)
+    detector = clone(SMALL["statex"]).set_params(statex=0.0, featex=0.0, training__mixup=0.0)
     model, waveforms, targets = loss_of(detector, all_train)
     received = []
     monkeypatch.setattr(
@@ -556,18 +615,20 @@ def test_statex_without_exchanges_has_targets_in_the_first_ninth(all_train, monk
 
 
 def test_ibms_second_classifier_has_the_untransformed_class(all_train, train, test_clips, tmp_path):
-    detector = clone(SMALL["ibm_confidence"])
-    first, second = (detector.classifier(i, 30) for i in (0, 1))
+    representation = quick("ibm_confidence")
+    first, second = (representation.classifier(i, 30) for i in (0, 1))
     assert first.head.linear.out_features == 30
     assert second.head.linear.out_features == len(TRANSFORMS)
-    detector.set_params(epochs=1).prepare(all_train, tmp_path, QUIET).fit(train)
-    assert detector.back_end_["1"]["classes"].tolist() == [True] + [False] * (len(TRANSFORMS) - 1)
-    embeddings = np.stack(list(test_clips.features(detector._embedding)))
+    detector = SCORED["ibm_confidence"](representation)
+    detector.prepare(all_train, tmp_path, QUIET).fit(train)
+    untransformed = detector.detectors_["1"].classes_
+    assert untransformed.tolist() == [True] + [False] * (len(TRANSFORMS) - 1)
     p = []
-    for i, member in enumerate(detector._embedding.members):
-        points = torch.from_numpy(embeddings[:, i])
-        probabilities = member.head.linear(points).softmax(dim=1).numpy()
-        p.append(probabilities[:, detector.back_end_[str(i)]["classes"]].sum(axis=1))
+    for i, one in detector.detectors_.items():
+        head = one.representation_._embeddings[int(i)].classifier.head
+        points = torch.from_numpy(one.representation_(test_clips)).float()
+        probabilities = head.linear(points).softmax(dim=1).numpy()
+        p.append(probabilities[:, one.classes_].sum(axis=1))
     np.testing.assert_allclose(detector.score(test_clips), 1 - np.mean(p, axis=0), rtol=1e-4)
 
 
@@ -577,7 +638,7 @@ def test_ibms_second_classifier_is_not_trained_on_anomalies(all_train):
     assert [name for name in examples.classes if "anomaly" in name] == ["fan|anomaly"]
     torch.manual_seed(0)
     model = SMALL["ibm_confidence"].classifier(1, len(examples.classes))
-    model.set_examples(examples, batch_size=4, seed=0)
+    model.set_examples(examples, seed=0)
     targets = torch.nn.functional.one_hot(torch.tensor([0, 2, 3, 1]), 4).float()
 
     def gradients(waveforms, targets):

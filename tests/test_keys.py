@@ -11,7 +11,8 @@ CLIPS = TRAINED - {"finetune"}
 """What depends on synthetic clips."""
 CHOICE = {"curve", "rule", "detect"}
 
-STGRAM = ["detector=stgram_mfn", "detector.width=0.125", "detector.epochs=1"]
+TRAINING = "representation.training"
+STGRAM = ["detector=stgram_mfn", "representation.width=0.125", f"{TRAINING}.epochs=1"]
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +96,10 @@ def test_a_setting_computes_anew_what_depends_on_it(keys, before, override, expe
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("detector.epochs=2", {"train", *CHOICE}),
-        ("detector.seconds=0.6", {"train", *CHOICE}),
-        ("detector.k=3", CHOICE),
+        (f"{TRAINING}.epochs=2", {"train", *CHOICE}),
+        (f"{TRAINING}.seconds=0.6", {"train", *CHOICE}),
+        ("detector.detectors.knn.k=3", CHOICE),
+        ("detector=knn", CHOICE),
         ("trainer.max_steps=3", TRAINED),
         ("trainer.precision=bf16-mixed", {"train", *TRAINED}),
         ("trainer.devices=2", {"train", *CHOICE}),
@@ -105,6 +107,9 @@ def test_a_setting_computes_anew_what_depends_on_it(keys, before, override, expe
 )
 def test_a_setting_of_a_network_trains_it_anew(keys, before, override, expected):
     asked = [*STGRAM, override] if "epochs" not in override else [*STGRAM[:-1], override]
+    if override == "detector=knn":
+        # The network is the same, whatever scores its embeddings.
+        asked = ["representation=stgram_mfn", override, *STGRAM[1:]]
     assert changed(before["stgram"], keys(*asked)) == expected
 
 

@@ -111,8 +111,9 @@ def test_a_run_has_one_run_in_wandb_and_its_results_in_every_log(tmp_path, monke
     monkeypatch.setenv("WANDB_SILENT", "true")
     asked = [f"store={tmp_path / 'store'}", "logger=[csv,tensorboard,wandb]", "seed=3",
              f"logger.wandb.save_dir={tmp_path}", "objective=official"]  # fmt: skip
-    network = ["detector=stgram_mfn", "detector.width=0.125", "detector.seconds=0.5",
-               "detector.epochs=1", "detector.batch_size=8"]  # fmt: skip
+    training = ("seconds=0.5", "epochs=1", "batch_size=8")
+    network = ["detector=stgram_mfn", "representation.width=0.125",
+               *(f"representation.training.{setting}" for setting in training)]  # fmt: skip
     Run(configure(*asked, *network), tmp_path / "run")()
     # Two trainings, fine-tuning and the detector's network, are in one run.
     (first,) = (tmp_path / "wandb").glob("offline-run-*")

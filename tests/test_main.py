@@ -227,23 +227,24 @@ def test_another_detector_neither_trains_nor_synthesises(chain):
 
 
 STGRAM = [
-    "detector=stgram_mfn", "detector.width=0.125", "detector.seconds=0.5", "detector.epochs=1",
-    "detector.batch_size=8",
+    "detector=stgram_mfn", "representation.width=0.125", "representation.training.seconds=0.5",
+    "representation.training.epochs=1", "representation.training.batch_size=8",
 ]  # fmt: skip
 
 
-def test_a_network_is_trained_once_for_all_back_ends(chain):
+def test_a_network_is_trained_once_for_all_detectors_that_score_it(chain):
     root, store, _ = chain
     before = set(artifacts(root))
     Run(configure(*TINY, store, *STGRAM), root / "stgram")()
     new = set(artifacts(root)) - before
     assert {stage for stage, _ in new} == {"train", "curve", "rule", "detect"}
     assert (root / "stgram/models/pump/section_00/detector.safetensors").is_file()
-    assert set(pd.read_csv(root / "stgram" / "selection.csv")["param.back_end"]) > {
+    assert set(pd.read_csv(root / "stgram" / "selection.csv")["param.use"]) > {
         "probability",
         "gmm",
     }
-    other = [*TINY, store, *STGRAM, "detector.back_end=knn", "detector.k=2", "selection.grid=null"]
+    score = ["detector=knn", "representation=stgram_mfn", "detector.density=2"]
+    other = [*TINY, store, *STGRAM, *score, "selection.grid=null"]
     Run(configure(*other), root / "knn")()
     assert {stage for stage, _ in set(artifacts(root)) - before - new} == {"detect"}
 
@@ -255,7 +256,10 @@ def test_what_a_network_is_trained_on_is_in_its_key(chain):
     assert keys == again.keys("train")
     fewer = Run(configure(*TINY, store, *STGRAM, "data.factory.train_clips=11"), root / "x")
     assert fewer.keys("train") != keys
-    exposed = Run(configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true"), root / "x")
+    exposed = Run(
+        configure(*TINY, store, *STGRAM, "representation.training.outlier_exposure=true"),
+        root / "x",
+    )
     (stage,) = exposed.stages("train")
     assert set(stage.inputs) == {"synthesise pump section 00", "judge pump section 00"}
     (stage,) = Run(configure(*TINY, store, *STGRAM), root / "x").stages("train")
@@ -329,11 +333,16 @@ def test_a_setting_of_training_that_nothing_heeds_is_refused(chain):
 
 def test_outliers_that_a_network_hears_are_the_synthetic_anomalies(chain):
     root, store, _ = chain
-    run = Run(configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true"), root / "exposed")
+    run = Run(
+        configure(*TINY, store, *STGRAM, "representation.training.outlier_exposure=true"),
+        root / "exposed",
+    )
     run()
     assert "pump|00|anomaly" in (run.artifact("train") / "networks.json").read_text()
     none = Run(
-        configure(*TINY, store, *STGRAM, "detector.outlier_exposure=true", "generator=none"),
+        configure(
+            *TINY, store, *STGRAM, "representation.training.outlier_exposure=true", "generator=none"
+        ),
         root / "none",
     )
     with pytest.raises(ValueError, match=r"STgramMFN .* clips, too \(anomaly\): choose"):
@@ -355,8 +364,9 @@ SMALL = {
 @pytest.mark.parametrize("name", SMALL)
 def test_every_network_runs_by_name(chain, name):
     root, store, _ = chain
-    settings = [*SMALL[name], "seconds=0.5", "epochs=2", "batch_size=8"]
-    overrides = [f"detector={name}", *(f"detector.{setting}" for setting in settings)]
+    training = [f"training.{setting}" for setting in ("seconds=0.5", "epochs=2", "batch_size=8")]
+    settings = [*SMALL[name], *training]
+    overrides = [f"detector={name}", *(f"representation.{setting}" for setting in settings)]
     score = Run(configure(*SCORED, store, *overrides), root / name)()
     assert 0 <= score <= 1
     assert pd.read_csv(root / name / "selection.csv")["chosen"].sum() == 1

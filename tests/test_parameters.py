@@ -27,8 +27,8 @@ def detector(**params):
         (detector(seed=-1), "detector.seed=-1: expected a whole number from 0 to 4294967295"),
         (detector(n_componets=3), "n_componets: TWFRGMM has no such argument. Did you mean"),
         (
-            {"detector": {"_target_": "fsasd.detectors.fkie.FKIE", "back_end": "gm"}},
-            "detector.back_end='gm': expected one of nearest, knn, gmm",
+            {"detector": {"_target_": "fsasd.detectors.pooled.Pooled", "pool": "sum"}},
+            "detector.pool='sum': expected one of mean, max",
         ),
         (
             {"model": {"_target_": "sklearn.mixture.GaussianMixture", "n_components": -3}},

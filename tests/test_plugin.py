@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fsasd.detectors.classifier import Training
 from fsasd.detectors.knn import KNN
 from fsasd.testing import check_detector
 
@@ -27,6 +28,8 @@ def plugin(tmp_path_factory):
     assert [name for name, _ in blocks] == [
         "my_package/loudness.py",
         "my_conf/detector/loudness.yaml",
+        "my_package/bands.py",
+        "my_conf/representation/bands.yaml",
     ]
     return folder
 
@@ -38,6 +41,39 @@ def test_it_keeps_every_rule(plugin, factory_clips, monkeypatch):
     monkeypatch.syspath_prepend(plugin)
     loudness = importlib.import_module("my_package.loudness")
     check_detector(loudness.Loudness(), clips, [{"quantile": 0.1}])
+
+
+def test_a_learned_representation_of_ones_own_is_scored_by_any_detector(
+    plugin, factory_clips, monkeypatch, tmp_path
+):
+    monkeypatch.syspath_prepend(plugin)
+    bands = importlib.import_module("my_package.bands")
+    training = Training(seconds=0.5, epochs=5, batch_size=16)
+    representation = bands.Bands(dim=8, training=training)
+    quiet = {"accelerator": "cpu", "enable_progress_bar": False}
+    representation.prepare(factory_clips.where(split="train"), tmp_path, quiet)
+    detector = KNN(representation, metric="cosine")
+    check_detector(detector, factory_clips.where(machine="bearing"), [{"k": 2}, {"density": 2}])
+
+
+@pytest.mark.slow
+def test_a_learned_representation_of_ones_own_is_chosen_by_name(plugin):
+    done = subprocess.run(
+        [
+            *[sys.executable, "-m", "fsasd.cli.main", "--config-dir", "my_conf"],
+            *["detector=knn", "representation=bands", "experiment=tiny", "generator=none"],
+            *["representation.training.epochs=1", "hydra.run.dir=learned"],
+            *["trainer.enable_progress_bar=false"],
+        ],
+        cwd=plugin,
+        env=os.environ | {"PYTHONPATH": str(plugin)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (plugin / "learned/models/pump/section_00/detector.json").is_file()
+    assert len(list((plugin / "learned/models/shared").iterdir())) == 1
 
 
 @pytest.mark.slow

@@ -34,8 +34,9 @@ pytestmark = pytest.mark.slow
 FORKSERVER = multiprocessing.get_context("forkserver")
 
 COMMAND = [
-    "experiment=tiny", "detector=stgram_mfn", "detector.width=0.125", "detector.seconds=0.5",
-    "detector.epochs=1", "detector.batch_size=8", "trainer.enable_progress_bar=false",
+    "experiment=tiny", "detector=stgram_mfn", "representation.width=0.125",
+    "representation.training.seconds=0.5", "representation.training.epochs=1",
+    "representation.training.batch_size=8", "trainer.enable_progress_bar=false",
 ]  # fmt: skip
 STAGES = ["finetune", "synthesise", "judge", "train", "curve", "rule", "detect"]
 

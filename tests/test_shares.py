@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from fsasd.detectors import augment, shares
-from fsasd.detectors.embedding import RandomCuts
+from fsasd.detectors.classifier import RandomCuts
 from fsasd.detectors.masked import MaskedAutoencoder
 from fsasd.detectors.shares import GlobalBatches, Share, places, require_whole_shares, using_share
 from fsasd.detectors.training import batch_norm_groups, processes

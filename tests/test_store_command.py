@@ -7,6 +7,8 @@ import pytest
 
 from fsasd.cli.store import main
 from fsasd.detectors.base import load
+from fsasd.detectors.classifier import Training
+from fsasd.detectors.confidence import Confidence
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.stgram_mfn import STgramMFN
 from fsasd.store.key import Description
@@ -201,7 +203,8 @@ def test_a_saved_detector_is_exported(factory_clips, tmp_path, capsys):
 def test_a_detector_is_exported_with_networks_of_the_store(factory_clips, tmp_path):
     train = factory_clips.where(machine="bearing", split="train")
     store = tmp_path / "store"
-    small = STgramMFN(width=0.125, epochs=1, seconds=0.5, classes="machine+attributes+domain")
+    training = Training(classes="machine+attributes+domain", seconds=0.5, epochs=1)
+    small = Confidence(STgramMFN(width=0.125, training=training))
     quiet = {"accelerator": "cpu", "enable_progress_bar": False}
     detector = small.prepare(train, store / "train" / "0123", quiet).fit(train)
     section = store / "detect" / "4567" / "model"

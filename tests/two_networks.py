@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,9 +11,9 @@ from torch import nn
 
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import read_clips
+from fsasd.detectors.classifier import Classifier, Recordings, Training, train
 from fsasd.detectors.clp_scf import Contrast
 from fsasd.detectors.cmae import CMAE
-from fsasd.detectors.embedding import Classifier, Recordings, train
 from fsasd.detectors.fkie import FKIE
 from fsasd.detectors.heads import ArcFace, SubClusterAdaCos
 from fsasd.detectors.pretrained import Pretrained
@@ -40,16 +41,17 @@ class ByDescent(Contrast):
 
 def classifiers(n_classes, encoder):
     torch.manual_seed(0)
-    options = {"learning_rate": 1e-2}
-    masked = {"mask_bins": 16, "mask_frames": 20, "rank": 2, "learning_rate": 1e-3}
+    brief = {"seconds": 0.4, "epochs": 2, "batch_size": 8}
+    half, all_mixed = (Training(**brief, learning_rate=1e-2, mixup=mixed) for mixed in (0.5, 1.0))
+    masked = {"mask_bins": 16, "mask_frames": 20, "rank": 2}
+    slow = Training(**brief, learning_rate=1e-3, final_rate=0.0)
+    fkie = FKIE(dim=8, channels=2, clusters=2, training=replace(FKIE.training, **brief))
     return {
-        "arcface": Classifier(Small(), ArcFace(8, n_classes), mixup=0.5, **options),
-        "adacos": Classifier(Small(), SubClusterAdaCos(8, n_classes, 4), mixup=1.0, **options),
-        "contrast": ByDescent(
-            Small(), ArcFace(8, n_classes), 1, temperature=0.1, mixup=0.5, **options
-        ),
-        "pretrained": Pretrained(encoder, dim=8, seconds=0.4, **masked).classifier(0, n_classes),
-        "normalised": FKIE(dim=8, channels=2, clusters=2, seconds=0.4).classifier(0, n_classes),
+        "arcface": Classifier(Small(), ArcFace(8, n_classes), half),
+        "adacos": Classifier(Small(), SubClusterAdaCos(8, n_classes, 4), all_mixed),
+        "contrast": ByDescent(Small(), ArcFace(8, n_classes), half, 1, temperature=0.1),
+        "pretrained": Pretrained(encoder, dim=8, **masked, training=slow).classifier(0, n_classes),
+        "normalised": fkie.classifier(0, n_classes),
     }
 
 
@@ -64,8 +66,8 @@ def main(root: Path, folder: Path, encoder: str, devices: int) -> None:
         classifier.network.register_forward_pre_hook(
             lambda module, args, given=given: given.append(args[0].double().sum(dim=1).tolist())
         )
-        classifier.set_examples(examples, batch_size=8, seed=3)
-        train(classifier, folder / name, 2, trainer)
+        classifier.set_examples(examples, seed=3)
+        train(classifier, folder / name, trainer)
         rank = classifier.trainer.global_rank
         (folder / f"{name}-{rank}.json").write_text(json.dumps(given))
         if rank == 0:

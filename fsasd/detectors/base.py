@@ -3,65 +3,41 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips
+from fsasd.detectors import estimator
+from fsasd.detectors.estimator import Estimator
+from fsasd.detectors.estimator import Params as Params
+from fsasd.detectors.learned import LearnedRepresentation
 from fsasd.detectors.saved import ARRAYS, SETTINGS, NotAModelError, Saved, read
 from fsasd.detectors.stacking import TooFewClipsError as TooFewClipsError
 from fsasd.detectors.stacking import stack as stack
-from fsasd.settings.objects import by_name, described, owner, rebuilt, replaced
-
-Params = Mapping[str, Any]
 
 
-class Detector(BaseEstimator, abc.ABC):
+class Detector(Estimator):
     """An anomaly detector of one machine's sounds.
 
-    A subclass stores its constructor's arguments unchanged (scikit-learn's rule); ``fit`` sets
-    attributes whose names end in an underscore, which are arrays or fitted detectors, also in
-    dicts; ``score`` changes nothing. A file ``<name>.yaml`` in the config group ``detector`` makes
-    it ``detector=<name>``.
-
-    Nested parameters have names with two underscores, also those of representations and of dicts
-    (``representation__r``); of detectors in a mapping, the name of the detector comes first.
+    ``fit`` sets attributes whose names end in an underscore (see ``Estimator``); ``score`` changes
+    nothing. A file ``<name>.yaml`` in the config group ``detector`` makes it ``detector=<name>``.
     """
-
-    trains_network: ClassVar[bool] = False
-    """A network is trained, on batches that depend on the order of the clips. The scores of any
-    other detector do not depend on the order of its training clips."""
 
     score_params: ClassVar[frozenset[str]] = frozenset()
     """Parameters that only ``score`` reads: settings that differ in no others share a fit."""
-
-    network_attributes: ClassVar[frozenset[str]] = frozenset()
-    """Fitted attributes that hold the networks which ``prepare`` trained. They are the same for all
-    machines, so that saved detectors share their files."""
-
-    trained_by_fit: ClassVar[bool] = False
-    """Whether ``fit`` trains the networks, those of one machine at a time and in one process:
-    settings of the trainer apply only to networks that ``prepare`` trains."""
 
     fits_in_threads: ClassVar[bool] = False
     """Whether several copies may be fitted at a time in threads of one process, as the folds of
     held-out scores are: for fits that change nothing but the copy, no global random state either,
     and that spend their time in libraries."""
-
-    _prepared: Any = None
-    """Result of ``prepare``: shared by clones, but neither a parameter nor saved."""
-
-    @abc.abstractmethod
-    def fit(self, clips: Clips) -> Self:
-        """Fit to normal clips of one machine.
-
-        Raises:
-            TooFewClipsError: There are fewer clips than the settings need.
-        """
 
     @abc.abstractmethod
     def score(self, clips: Clips) -> np.ndarray:
@@ -79,62 +55,6 @@ class Detector(BaseEstimator, abc.ABC):
         """Return an unfitted copy with the values of ``resolved_params`` as its settings."""
         return clone(self).set_params(**self.resolved_params())
 
-    def network_spec(self) -> dict[str, Any]:
-        """Return what the networks that ``prepare`` trains depend on, beside the clips.
-
-        Plain JSON: the detector's class, a version of the training, and the settings that the
-        networks depend on, not those of a back end. Empty if ``prepare`` has nothing to learn. Of
-        a detector that holds others: their specs, by name.
-        """
-        specs = {name: inner.network_spec() for name, inner in self._detectors()}
-        return {name: spec for name, spec in specs.items() if spec}
-
-    def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
-        """Train the networks that all machines share, before ``fit`` is given one machine's clips.
-
-        Detectors with an empty ``network_spec`` train none. Networks that the folder holds are not
-        trained again, and a training that was interrupted is resumed. Copies that
-        ``sklearn.base.clone`` makes are prepared, too: they share ``_prepared``.
-
-        Args:
-            clips: Normal clips of all machines.
-            folder: Holds the networks; needed as long as copies of the detector are fitted.
-            trainer: Where to train: arguments of ``lightning.Trainer`` such as ``devices``.
-        """
-        for name, inner in self._detectors():
-            if inner.network_spec():
-                inner.prepare(clips, Path(folder) / name, trainer)
-        return self
-
-    def synthetic_labels(self) -> frozenset[str]:
-        """Return the labels of the synthetic clips that networks are trained on beside real clips.
-
-        They have to follow from ``network_spec``.
-        """
-        return frozenset()
-
-    def to_prepare(self) -> list[Detector]:
-        """Return the detectors with networks to train: this one, or some of those that it holds.
-
-        Each may be prepared by itself; those of equal ``network_spec`` may share a folder, so that
-        a detector within an ensemble has the networks of the same detector alone.
-
-        >>> from fsasd.detectors.ensemble import Ensemble
-        >>> from fsasd.detectors.knn import KNN
-        >>> from fsasd.detectors.thuee import THUEE
-        >>> Ensemble({"knn": KNN(), "thuee": THUEE()}).to_prepare()
-        [THUEE()]
-        """
-        if type(self).network_spec is not Detector.network_spec:
-            return [self] if self.network_spec() else []
-        return [part for _, inner in self._detectors() for part in inner.to_prepare()]
-
-    def __sklearn_clone__(self) -> Self:
-        copy = super().__sklearn_clone__()
-        if self._prepared is not None:
-            copy._prepared = self._prepared
-        return copy
-
     def score_path(
         self, grid: Sequence[Params], fit_clips: Clips, score_clips: Clips
     ) -> np.ndarray:
@@ -144,66 +64,19 @@ class Detector(BaseEstimator, abc.ABC):
         fitting one by one.
         """
         rows: dict[int, np.ndarray] = {}
-        for members in self._sharing_a_fit(grid):
-            fitted = clone(self).set_params(**grid[members[0]]).fit(fit_clips)
-            default = {key: self.get_params(deep=False)[key] for key in self.score_params}
-            for row in members:
-                changed = {k: v for k, v in grid[row].items() if self._is_score_param(k)}
-                fitted.set_params(**default).set_params(**changed)
-                rows[row] = fitted.score(score_clips)
+        groups = self._sharing_a_fit(grid)
+        with tempfile.TemporaryDirectory() as folder:
+            for members in groups:
+                fitted = clone(self).set_params(**grid[members[0]])
+                if len(groups) > 1:
+                    _train_once(fitted, fit_clips, Path(folder))
+                fitted.fit(fit_clips)
+                default = {key: self.get_params(deep=False)[key] for key in self.score_params}
+                for row in members:
+                    changed = {k: v for k, v in grid[row].items() if self._is_score_param(k)}
+                    fitted.set_params(**default).set_params(**changed)
+                    rows[row] = fitted.score(score_clips)
         return np.stack([rows[row] for row in range(len(grid))])
-
-    def n_parameters(self) -> int:
-        """Return the number of parameters of the fitted detector."""
-        return sum(array.size for array in _saved(self)[0].values())
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the constructor's arguments; ``deep`` adds nested ones."""
-        params = super().get_params(deep=False)
-        return dict(by_name(params)) if deep else params
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters by name, nested ones by ``<parameter>__<name>``.
-
-        Raises:
-            ValueError: There is no parameter of that name.
-        """
-        for name, value in params.items():
-            current = self.get_params(deep=False)
-            first, *inner = name.split("__")
-            try:
-                holder, *path = [*owner(current, first), *inner]
-            except KeyError:
-                raise ValueError(
-                    f"{type(self).__name__} has no parameter {first!r}: it has {', '.join(current)}"
-                ) from None
-            setattr(self, holder, replaced(current[holder], path, value))
-        return self
-
-    def save(self, folder: str | Path, shared: str | Path | Sequence[Path] = ()) -> None:
-        """Write ``detector.json`` (classes and settings) and ``detector.safetensors`` (arrays).
-
-        Args:
-            folder: Gets both files.
-            shared: Folder of the networks that ``prepare`` trained, such as ``models/shared``, so
-                that detectors of all machines share one copy: files named by their content, to
-                which ``detector.json`` refers. Of several folders the first gets what none of them
-                holds. Without, ``detector.safetensors`` holds the networks.
-
-        Raises:
-            TypeError: A parameter is neither JSON, a dataclass nor an estimator.
-        """
-        arrays, inner = _saved(self)
-        saved = Saved(described(self), inner, arrays, list(_network_paths(self)))
-        saved.write(Path(folder), _folders(shared))
-
-    def _restored(self) -> None:
-        """Called by ``load`` after the fitted attributes are set."""
-
-    def _detectors(self) -> Iterator[tuple[str, Detector]]:
-        for key, value in self.get_params(deep=False).items():
-            items = value if isinstance(value, Mapping) else {key: value}
-            yield from ((name, item) for name, item in items.items() if isinstance(item, Detector))
 
     def _is_score_param(self, name: str) -> bool:
         return name.split("__")[0] in self.score_params
@@ -234,11 +107,17 @@ def load(
         NotAModelError: A file is damaged, or names a class that is not trusted or not allowed.
     """
     folder = Path(folder)
-    return restored(read(folder, _folders(shared)), folder, trust)
+    return restored(read(folder, estimator.folders(shared)), folder, trust)
 
 
 def restored(saved: Saved, folder: Path, trust: Iterable[str] = ()) -> Detector:
     """Create the detector of what was read from a folder (see ``load``)."""
+    settings = {"": saved.settings, **saved.detectors}
+    if any("back_end" in about["params"] for about in settings.values()):
+        raise NotAModelError(
+            folder / SETTINGS,
+            "it was saved before detectors scored learned representations: fit it anew",
+        )
     tree: dict[str, Any] = {}
     for name, array in saved.arrays.items():
         *path, last = name.split("/")
@@ -249,7 +128,7 @@ def restored(saved: Saved, folder: Path, trust: Iterable[str] = ()) -> Detector:
                 raise NotAModelError(folder / ARRAYS, f"{name} lies within an array")
         branch[last] = array
     try:
-        return _restored(tree, {"": saved.settings, **saved.detectors}, "", tuple(trust))
+        detector = estimator.restored(tree, settings, "", tuple(trust))
     except (OSError, ImportError):
         # An encoder that it names was moved.
         raise
@@ -257,6 +136,11 @@ def restored(saved: Saved, folder: Path, trust: Iterable[str] = ()) -> Detector:
         # Constructors may raise anything for arguments from a file.
         why = error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise NotAModelError(folder / SETTINGS, why) from error
+    if not isinstance(detector, Detector):
+        raise NotAModelError(
+            folder / SETTINGS, f"expected a detector, found {saved.settings['class']}"
+        )
+    return detector
 
 
 def require_finite(scores: np.ndarray, clips: Clips) -> None:
@@ -281,64 +165,9 @@ def require_finite(scores: np.ndarray, clips: Clips) -> None:
         )
 
 
-def _saved(value: Any, name: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return fitted arrays, and settings of fitted detectors, by their paths."""
-    if isinstance(value, Detector):
-        about = {name: described(value)} if name else {}
-        value = _fitted(value)
-    elif isinstance(value, Mapping):
-        about = {}
-    else:
-        return {name: np.array(value, order="C")}, {}
-    arrays: dict[str, np.ndarray] = {}
-    for key, item in value.items():
-        inner_arrays, inner = _saved(item, f"{name}/{key}" if name else key)
-        arrays |= inner_arrays
-        about |= inner
-    return arrays, about
-
-
-def _network_paths(value: Any, name: str = "", shared: bool = False) -> Iterator[str]:
-    """Yield the paths of mappings of arrays that are networks which ``prepare`` trained."""
-    if isinstance(value, Detector):
-        items = _fitted(value)
-        networks = frozenset() if value._prepared is None else value.network_attributes
-    else:
-        items, networks = value, frozenset(value) if shared else frozenset()
-    for key, item in items.items():
-        path = f"{name}/{key}" if name else key
-        if isinstance(item, (Detector, Mapping)):
-            yield from _network_paths(item, path, key in networks)
-        elif shared:
-            yield name
-            return
-
-
-def _fitted(detector: Detector) -> dict[str, Any]:
-    return {k: v for k, v in vars(detector).items() if k.endswith("_") and not k.startswith("_")}
-
-
-def _folders(shared: str | Path | Sequence[Path]) -> list[Path]:
-    return [Path(shared)] if isinstance(shared, (str, Path)) else list(shared)
-
-
-def _restored(branch: Any, about: Mapping[str, Any], name: str, trust: Sequence[str]) -> Any:
-    if not isinstance(branch, dict):
-        return branch
-    inner = f"{name}/" if name else ""
-    fitted = {k: _restored(v, about, f"{inner}{k}", trust) for k, v in branch.items()}
-    if name not in about:
-        return fitted
-    detector = rebuilt(about[name], trust)
-    if not isinstance(detector, Detector):
-        raise ValueError(f"expected a detector, found {about[name]['class']}")
-    for key, value in fitted.items():
-        # A file cannot replace a method or a setting by an array.
-        if not key.endswith("_") or key.startswith("_"):
-            raise ValueError(
-                f"{inner}{key} is not a fitted attribute of {about[name]['class']}: expected a "
-                "name that ends in an underscore"
-            )
-        setattr(detector, key, value)
-    detector._restored()
-    return detector
+def _train_once(detector: Detector, clips: Clips, folder: Path) -> None:
+    """Train the learned representations that are not prepared, equal ones once for all settings."""
+    for part in detector.to_prepare():
+        if isinstance(part, LearnedRepresentation) and part._prepared is None:
+            spec = json.dumps(part.network_spec(), sort_keys=True)
+            part.prepare(clips, folder / hashlib.sha256(spec.encode()).hexdigest()[:16])

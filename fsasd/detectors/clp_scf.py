@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from fsasd.detectors.discriminative import BackEnd, Discriminative
-from fsasd.detectors.embedding import Classifier, TwoStage
+from fsasd.detectors.classifier import Classifier, Training, TwoStage
+from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.heads import ArcFace, supervised_contrastive
 from fsasd.detectors.shares import gathered
 from fsasd.detectors.stgram_mfn import STgram
@@ -18,12 +18,12 @@ class Contrast(TwoStage):
     """A classifier that is trained with a contrastive loss first.
 
     Args:
+        parts: See ``TwoStage``.
         temperature: Of the contrastive loss.
-        options: See ``TwoStage``.
     """
 
-    def __init__(self, *parts: Any, temperature: float, **options: Any) -> None:
-        super().__init__(*parts, **options)
+    def __init__(self, *parts: Any, temperature: float) -> None:
+        super().__init__(*parts)
         self.temperature = temperature
 
     def first_loss(self, embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -48,9 +48,7 @@ class CLPSCF(Discriminative):
         temperature: Of the contrastive loss.
         margin: ArcFace's, radians.
         scale: ArcFace's.
-        learning_rate: Of Adam, falling to a tenth along a cosine.
-        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
-            ``Discriminative``.
+        training: The learning rate falls to a tenth; see ``classifier.Training``.
     """
 
     width: float = 1.0
@@ -58,23 +56,16 @@ class CLPSCF(Discriminative):
     temperature: float = 0.05
     margin: float = 0.7
     scale: float = 30.0
-    learning_rate: float = 5e-4
-    classes: str = "machine+section"
-    seconds: float = 10.0
-    epochs: int = 300
-    batch_size: int = 128
-    outlier_exposure: bool = False
-    back_end: BackEnd = "probability"
-    k: int = 1
-    seed: int = 0
+    training: Training = Training(
+        classes="machine+section", epochs=300, batch_size=128, learning_rate=5e-4, final_rate=0.1
+    )
 
-    def classifier(self, member: int, n_classes: int) -> Classifier:
+    def classifier(self, number: int, n_classes: int) -> Classifier:
         """Return the network, trained in two stages."""
         return Contrast(
             STgram(self.width),
             ArcFace(128, n_classes, self.margin, self.scale),
+            self.training,
             self.first_epochs,
             temperature=self.temperature,
-            learning_rate=self.learning_rate,
-            final_rate=0.1,
         )

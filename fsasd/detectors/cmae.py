@@ -27,7 +27,7 @@ from fsasd.data.log_mel import LogMel
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.bank import Bank
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
-from fsasd.detectors.embedding import class_name
+from fsasd.detectors.classifier import class_name
 from fsasd.detectors.heads import supervised_contrastive
 from fsasd.detectors.masked import MaskedAutoencoder, masked_error
 from fsasd.detectors.shares import gathered

@@ -1,8 +1,7 @@
-"""Detectors on embeddings of a network that classifies machines and their states.
+"""Representations by networks that classify machines and their states.
 
-The network is trained once for all machines (``prepare``); ``fit`` models the distribution of one
-machine's embeddings by a back end. A named system is a subclass with its network, training and back
-end.
+The networks are trained once for all machines (``prepare``). A named system is a subclass with its
+network, head and training; which detector scores its embeddings is chosen in the configuration.
 """
 
 from __future__ import annotations
@@ -12,21 +11,23 @@ import functools
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
-from fsasd.detectors.back_ends import BACK_ENDS, Arrays
-from fsasd.detectors.base import Detector, Params, TooFewClipsError
-from fsasd.detectors.embedding import Classifier, Embedding, Recordings, class_name, train
-from fsasd.detectors.order import canonical_order
+from fsasd.detectors.bank import unit
+from fsasd.detectors.classifier import Classifier, Recordings, Training, class_name, train
+from fsasd.detectors.embedding import Embedding
+from fsasd.detectors.estimator import Params
+from fsasd.detectors.learned import LearnedRepresentation
+from fsasd.detectors.stacking import TooFewClipsError, stack
 from fsasd.detectors.trained_networks import (
     CHECKPOINTS,
     TrainedNetworks,
@@ -34,77 +35,44 @@ from fsasd.detectors.trained_networks import (
     require_trained,
 )
 from fsasd.runtime.ranks import rank
+from fsasd.settings.objects import components
 
 log = logging.getLogger(__name__)
 
-BY_CLASS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "probability": lambda surprisal: surprisal,
-    "confidence": lambda surprisal: -np.expm1(-surprisal),
-}
-"""Back ends on -log p of the machine's classes, by the head, instead of on embeddings."""
-
-POOLS: dict[str, Callable[..., np.ndarray]] = {"max": np.max, "mean": np.mean}
+Arrays = Mapping[str, np.ndarray]
 
 
-BackEnd = Literal["nearest", "knn", "gmm", "mahalanobis", "probability", "confidence"]
-Pool = Literal["max", "mean"]
+class Discriminative(LearnedRepresentation):
+    """Embeddings by one or several networks that were trained by classification.
 
+    A subclass implements ``classifier``. Its constructor takes at least ``training``; one of
+    several networks also ``networks``, how many.
 
-class Discriminative(Detector):
-    """A detector on embeddings of a network that was trained by classification.
-
-    A subclass implements ``classifier``. Its constructor takes at least these arguments:
-
-    Args:
-        classes: What defines a class: machine, section, attributes, domain, joined by ``+``.
-        seconds: Length of the network's input; shorter clips are repeated.
-        epochs: Passes over the training clips.
-        batch_size: Clips per step, in all processes together.
-        outlier_exposure: Whether clips with label ``anomaly`` that ``prepare`` is given are
-            trained on, as further classes.
-        back_end: How embeddings are scored: ``nearest``, ``knn``, ``gmm``, ``mahalanobis`` (see
-            ``back_ends``); or, with p the probability of the machine's classes, ``probability``
-            (-log p) or ``confidence`` (1 - p).
-        k: Of the back end, where it has one: k-means centres (``nearest``), the neighbour whose
-            distance is the score (``knn``, as in ``knn.KNN``) or components (``gmm``).
-        seed: Of the weights, the training and the back end.
+    Attributes:
+        training: Settings of the training; the seed of each further network is one more.
     """
 
-    classes: str
-    seconds: float
-    epochs: int
-    batch_size: int
-    outlier_exposure: bool
-    back_end: BackEnd
-    k: int
-    seed: int
+    training: Training
 
     trains_network: ClassVar[bool] = True
-    back_end_params: ClassVar[frozenset[str]] = frozenset({"back_end", "k", "pool"})
-    """Parameters that the networks do not depend on."""
-
     network_attributes: ClassVar[frozenset[str]] = frozenset({"networks_"})
 
     version: ClassVar[int] = 2
     """Version of the training, raised when the same spec gives another network."""
 
-    # Parameters of the systems that are ensembles.
-    networks: int = 1
-    pool: Pool = "max"
-
     @abc.abstractmethod
-    def classifier(self, member: int, n_classes: int) -> Classifier:
-        """Return an untrained classifier, the ``member``-th of ``networks``."""
+    def classifier(self, number: int, n_classes: int) -> Classifier:
+        """Return an untrained classifier, that of the network of this number."""
 
     def network_spec(self) -> dict[str, Any]:
-        """Return class, version and the settings that the networks depend on."""
+        """Return class, version and all settings, nested ones by their names."""
         kind = type(self)
         name = f"{kind.__module__}.{kind.__qualname__}"
         return {"class": name, "version": self.version, **self._settings()}
 
     def synthetic_labels(self) -> frozenset[str]:
         """Return ``anomaly`` with ``outlier_exposure``."""
-        return frozenset({"anomaly"} if self.outlier_exposure else ())
+        return frozenset({"anomaly"} if self.training.outlier_exposure else ())
 
     def prepare(self, clips: Clips, folder: Path, trainer: Params | None = None) -> Self:
         """Train the networks on normal clips of all machines, unless the folder holds them.
@@ -117,81 +85,77 @@ class Discriminative(Detector):
         if trained:
             trained.require_spec(self.network_spec())
         if trained is None or len(trained.files) < self.networks:
-            self._train(clips, folder, trainer or {}, trained)
+            examples = self._examples(clips)
+            trained = trained or TrainedNetworks(
+                folder, self.network_spec(), tuple(examples.classes)
+            )
+            for number in range(len(trained.files), self.networks):
+                network = self._train(number, examples, folder, trainer or {})
+                if rank() == 0:
+                    trained = trained.with_network(network)
         self._prepared = folder
         return self
 
-    def _train(
-        self, clips: Clips, folder: Path, trainer: Params, trained: TrainedNetworks | None
-    ) -> None:
-        if not self.outlier_exposure:
-            clips = clips[[clip.label != "anomaly" for clip in clips]]
-        examples = Recordings(clips, self.classes, self.seconds)
-        trained = trained or TrainedNetworks(folder, self.network_spec(), tuple(examples.classes))
-        for member in range(len(trained.files), self.networks):
-            log.info(
-                "training network %d of %d on %d clips of %d classes",
-                member + 1, self.networks, len(examples), len(examples.classes),
-            )  # fmt: skip
-            arrays = self._trained_member(member, examples, folder, trainer)
-            if rank() == 0:
-                trained = trained.with_network(arrays)
-
-    def _trained_member(
-        self, member: int, examples: Recordings, folder: Path, trainer: Params
-    ) -> Arrays:
-        # The caller's random state is kept.
-        with isolate_rng():
-            torch.manual_seed(self.seed + member)
-            classifier = self.classifier(member, len(examples.classes))
-            classifier.set_examples(examples, self.batch_size, self.seed + member)
-            train(classifier, folder / CHECKPOINTS / str(member), self.epochs, trainer)
-        return classifier.weights()
-
     def fit(self, clips: Clips) -> Self:
-        """Fit the back end to the embeddings of one machine's normal clips.
-
-        Without ``prepare``, the networks are trained first, on these clips only.
+        """Load the networks; without ``prepare``, train them first, on these clips only.
 
         Raises:
-            TooFewClipsError: There are too few for the back end.
-            ValueError: The detector is not prepared and the clips are all of one class; or it is
-                prepared, and was not trained on a class of the clips, or settings that the networks
-                depend on were changed since.
+            TooFewClipsError: There are no clips.
+            ValueError: The representation is not prepared and the clips are all of one class; or it
+                is prepared, and its settings were changed since.
         """
-        return self._fit(self._trained_on(clips), clips)
+        if not len(clips):
+            raise TooFewClipsError(
+                f"{type(self).__name__} is fitted to at least 1 normal clip, found 0"
+            )
+        numbers = self.network_numbers()
+        if self._prepared is not None:
+            trained = require_trained(self._prepared, self.network_spec())
+            source = _Source(
+                trained.folder, trained.files, trained.classes, self._named_settings(), self
+            )
+            embeddings = {number: _read(source)[number] for number in numbers}
+        else:
+            examples = self._examples(clips)
+            with tempfile.TemporaryDirectory() as folder:
+                embeddings = {
+                    number: self._embedding(
+                        number, self._train(number, examples, Path(folder), {}), examples.classes
+                    )
+                    for number in numbers
+                }
+        self._embeddings = embeddings
+        self.n_classes_ = np.array(len(embeddings[numbers[0]].classes))
+        self.networks_ = {
+            str(number): embedding.classifier.weights() for number, embedding in embeddings.items()
+        }
+        return self
 
-    def score(self, clips: Clips) -> np.ndarray:
-        """Return the back end's scores, the highest or the mean of all networks'."""
+    def __call__(self, clips: Clips) -> np.ndarray:
+        """Return the (n, dim) embeddings by one network, or (n, networks x dim) unit vectors."""
         check_is_fitted(self)
-        embeddings = self._embedded(clips)
-        scores = [self._score_member(i, embeddings[:, i]) for i in range(embeddings.shape[1])]
-        return POOLS[self.pool](scores, axis=0)
+        embedded = [stack(clips.features(one)) for one in self._embeddings.values()]
+        if len(embedded) == 1:
+            return embedded[0]
+        return np.concatenate([unit(points) for points in embedded], axis=1)
 
-    def score_path(
-        self, grid: Sequence[Params], fit_clips: Clips, score_clips: Clips
-    ) -> np.ndarray:
-        """Score a grid; settings that differ only in the back end share the networks.
-
-        Without ``prepare``, networks are trained for each setting that they depend on.
+    def classes_of(self, clips: Clips) -> np.ndarray:
+        """Return (classes,) booleans: which of its one network's classes the clips have.
 
         Raises:
-            ValueError: The detector is prepared, and the grid varies a setting that its networks
-                depend on.
+            ValueError: The network was not trained on a class of the clips.
         """
-        trained: dict[str, Embedding] = {}
-        rows = []
-        for params in grid:
-            detector = clone(self).set_params(**params)
-            key = detector._named_settings()
-            if key not in trained:
-                trained[key] = detector._trained_on(fit_clips)
-            rows.append(detector._fit(trained[key], fit_clips).score(score_clips))
-        return np.stack(rows)
+        ((number, embedding),) = self._embeddings.items()
+        return self.machine_classes(number, clips, embedding.classes)
 
-    def machine_classes(self, member: int, clips: Clips, classes: Sequence[str]) -> np.ndarray:
-        """Return (classes,) booleans: which of a member's classes the clips have."""
-        names = {class_name(clip, self.classes) for clip in clips}
+    def surprisal(self, clips: Clips, classes: np.ndarray) -> np.ndarray:
+        """Return (n,) -log p of some classes together, by the head of its one network."""
+        ((_, embedding),) = self._embeddings.items()
+        return embedding.surprisal(stack(clips.features(embedding)), classes)
+
+    def machine_classes(self, number: int, clips: Clips, classes: Sequence[str]) -> np.ndarray:
+        """Return ``classes_of`` of the network of a number, given the names of its classes."""
+        names = {class_name(clip, self.training.classes) for clip in clips}
         if unknown := sorted(names - set(classes)):
             raise ValueError(
                 f"class '{unknown[0]}' was not trained on: prepare the detector with clips of this "
@@ -200,89 +164,66 @@ class Discriminative(Detector):
         return np.array([name in names for name in classes])
 
     def n_parameters(self) -> int:
-        """Return the number of parameters of the networks and of the back end."""
+        """Return the number of parameters of the networks, without their heads."""
         check_is_fitted(self)
-        back_end = [array for arrays in self.back_end_.values() for array in arrays.values()]
-        return self._embedding.n_parameters() + sum(array.size for array in back_end)
+        return sum(embedding.n_parameters() for embedding in self._embeddings.values())
 
-    def _trained_on(self, clips: Clips) -> Embedding:
-        settings = self._named_settings()
-        if self._prepared is not None:
-            trained = require_trained(self._prepared, self.network_spec())
-            return _read(type(self), settings, trained.folder, trained.files, trained.classes)
-        with tempfile.TemporaryDirectory() as folder:
-            return clone(self).prepare(clips, Path(folder))._trained_on(clips)
+    def _examples(self, clips: Clips) -> Recordings:
+        if not self.training.outlier_exposure:
+            clips = clips[[clip.label != "anomaly" for clip in clips]]
+        return Recordings(clips, self.training.classes, self.training.seconds)
+
+    def _train(self, number: int, examples: Recordings, folder: Path, trainer: Params) -> Arrays:
+        log.info(
+            "training network %d of %d on %d clips of %d classes",
+            number + 1, self.networks, len(examples), len(examples.classes),
+        )  # fmt: skip
+        seed = self.training.seed + number
+        # The caller's random state is kept.
+        with isolate_rng():
+            torch.manual_seed(seed)
+            classifier = self.classifier(number, len(examples.classes))
+            classifier.set_examples(examples, seed)
+            train(classifier, folder / CHECKPOINTS / str(number), trainer)
+        return classifier.weights()
+
+    def _embedding(self, number: int, network: Arrays, classes: Sequence[str]) -> Embedding:
+        # Initial weights are drawn and then replaced: the caller's random state is kept.
+        with isolate_rng():
+            classifier = self.classifier(number, len(classes))
+        classifier.load_weights(network)
+        return Embedding(classifier, classes, self._named_settings())
 
     def _settings(self) -> dict[str, Any]:
-        return {k: v for k, v in self.get_params().items() if k not in self.back_end_params}
+        return {name: value for name, value in self.get_params().items() if not components(value)}
 
     def _named_settings(self) -> str:
         return json.dumps(self._settings(), sort_keys=True)
 
-    def _fit(self, embedding: Embedding, clips: Clips) -> Self:
-        if not len(clips):
-            raise TooFewClipsError(
-                f"{type(self).__name__} is fitted to at least 1 normal clip, found 0"
-            )
-        known = [*BACK_ENDS, *BY_CLASS]
-        if self.back_end not in known or self.pool not in POOLS:
-            raise ValueError(
-                f"back_end '{self.back_end}', pool '{self.pool}': expected one of "
-                f"{', '.join(known)}, and one of {', '.join(POOLS)}"
-            )
-        self._embedding = embedding
-        self.n_classes_ = np.array(len(embedding.classes))
-        self.networks_ = {str(i): member.weights() for i, member in enumerate(embedding.members)}
-        embeddings = None if self.back_end in BY_CLASS else self._embedded(clips)
-        self.back_end_ = {
-            str(i): self._fit_member(i, None if embeddings is None else embeddings[:, i], clips)
-            for i in range(len(embedding.members))
-        }
-        return self
-
-    def _fit_member(self, member: int, points: np.ndarray | None, clips: Clips) -> Arrays:
-        if points is None:
-            return {"classes": self.machine_classes(member, clips, self._embedding.classes)}
-        order = canonical_order(points)
-        points, domains = points[order], clips.domains[order]
-        return BACK_ENDS[self.back_end].fit(points, domains, self.k, self.seed)
-
-    def _score_member(self, member: int, points: np.ndarray) -> np.ndarray:
-        fitted = self.back_end_[str(member)]
-        if self.back_end in BY_CLASS:
-            surprisal = self._embedding.surprisal(member, points, fitted["classes"])
-            return BY_CLASS[self.back_end](surprisal)
-        return BACK_ENDS[self.back_end].score(fitted, points, self.k)
-
-    def _embedded(self, clips: Clips) -> np.ndarray:
-        # (n, networks, dim)
-        return np.stack(list(clips.features(self._embedding)))
-
     def _restored(self) -> None:
         classes = [str(i) for i in range(int(self.n_classes_))]
-        self._embedding = _embedding(self, self.networks_.values(), classes)
+        self._embeddings = {
+            int(number): self._embedding(int(number), network, classes)
+            for number, network in self.networks_.items()
+        }
 
 
-def _embedding(
-    detector: Discriminative, networks: Iterable[Arrays], classes: Sequence[str]
-) -> Embedding:
-    members = []
-    # Initial weights are drawn and then replaced: the caller's random state is kept.
-    with isolate_rng():
-        for i, arrays in enumerate(networks):
-            member = detector.classifier(i, len(classes))
-            member.load_weights(arrays)
-            members.append(member)
-    return Embedding(members, classes, detector.seconds, detector._named_settings())
+@dataclass(frozen=True)
+class _Source:
+    """Where trained networks are, and whose they are, which follows from the settings."""
+
+    folder: Path
+    files: tuple[str, ...]
+    classes: tuple[str, ...]
+    settings: str
+    representation: Discriminative = field(compare=False)
 
 
 @functools.lru_cache(maxsize=2)
-def _read(
-    kind: type[Discriminative],
-    settings: str,
-    folder: Path,
-    files: tuple[str, ...],
-    classes: tuple[str, ...],
-) -> Embedding:
+def _read(source: _Source) -> list[Embedding]:
     # Cached, so that all machines share the networks in memory.
-    return _embedding(kind(**json.loads(settings)), load_networks(folder, files), classes)
+    networks = load_networks(source.folder, source.files)
+    return [
+        source.representation._embedding(number, network, source.classes)
+        for number, network in enumerate(networks)
+    ]

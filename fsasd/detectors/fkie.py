@@ -9,8 +9,8 @@ from torch import nn
 
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.backbones import ResNet, SpectrumBranch, magnitudes
-from fsasd.detectors.discriminative import BackEnd, Discriminative, Pool
-from fsasd.detectors.embedding import Classifier
+from fsasd.detectors.classifier import Classifier, Training
+from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.heads import SubClusterAdaCos
 
 BINS = 513
@@ -46,56 +46,39 @@ class DualBranch(nn.Module):
 
 @dataclass(eq=False, repr=False)
 class FKIE(Discriminative):
-    """Wilkinghoff_FKIE, the system of Fraunhofer FKIE as ``main_old.py`` has it.
+    """The networks of Wilkinghoff_FKIE, the system of Fraunhofer FKIE as ``main_old.py`` has it.
 
     github.com/wilkinghoff/DCASE2023_task2 at commit 0bd6adc holds two versions. This is
     ``main_old.py``: ten networks of 2.7 million parameters, every example mixed with another. A
     clip's score is the mean over networks of the smallest cosine distance to 16 k-means centres of
-    the source domain and all target clips. The other, ``main.py``, turns half of the examples into
-    mixtures with further classes, compares with the mean of each source class and takes the highest
-    score.
+    the source domain and all target clips (``centres``). The other, ``main.py``, turns half of
+    the examples into mixtures with further classes, compares with the mean of each source class and
+    takes the highest score.
 
     Deviations: the start of a repeated clip is drawn anew in each epoch, where the original draws
     it once; scoring starts at 0. The mean of the networks' scores replaces their sum, which ranks
     clips alike. The angle that adapts AdaCos' scale: see ``heads.SubClusterAdaCos``.
 
     Args:
-        networks: Members of the ensemble.
+        networks: How many.
         dim: Of each branch's embeddings.
         channels: Of the spectrogram branch's first stage.
         clusters: Sub-clusters of a class.
-        mixup: Probability of an example to be mixed with another.
-        learning_rate: Of Adam.
-        weight_decay: 2e-5 is the original's penalty of 1e-5 times squared weights.
-        pool: ``mean`` or ``max`` of the networks' scores.
-        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
-            ``Discriminative``. No clip of DCASE exceeds 18 seconds.
+        training: A weight decay of 2e-5 is the original's penalty of 1e-5 times squared weights;
+            no clip of DCASE exceeds 18 seconds.
     """
 
     networks: int = 10
     dim: int = 128
     channels: int = 16
     clusters: int = 16
-    mixup: float = 1.0
-    learning_rate: float = 1e-3
-    weight_decay: float = 2e-5
-    classes: str = "machine+section+attributes+domain"
-    seconds: float = 18.0
-    epochs: int = 10
-    batch_size: int = 64
-    outlier_exposure: bool = False
-    back_end: BackEnd = "nearest"
-    k: int = 16
-    pool: Pool = "mean"
-    seed: int = 0
+    training: Training = Training(seconds=18.0, epochs=10, weight_decay=2e-5, mixup=1.0)
 
-    def classifier(self, member: int, n_classes: int) -> Classifier:
+    def classifier(self, number: int, n_classes: int) -> Classifier:
         """Return both branches and AdaCos."""
-        samples = round(self.seconds * SAMPLE_RATE)
+        samples = round(self.training.seconds * SAMPLE_RATE)
         return Classifier(
             DualBranch(samples, self.dim, self.channels),
             SubClusterAdaCos(2 * self.dim, n_classes, self.clusters),
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            mixup=self.mixup,
+            self.training,
         )

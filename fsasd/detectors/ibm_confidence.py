@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from fsasd.data.clips import Clips
-from fsasd.detectors.augment import TRANSFORMS, transform
+from fsasd.detectors.augment import TRANSFORMS, mixup, transform
 from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet
-from fsasd.detectors.discriminative import BackEnd, Discriminative, Pool
-from fsasd.detectors.embedding import Classifier, Recordings
+from fsasd.detectors.classifier import Classifier, Recordings, Training
+from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.heads import Softmax
 from fsasd.detectors.shares import randint
 
@@ -41,9 +41,9 @@ class Transformed(Classifier):
 
     normal: torch.Tensor
 
-    def set_examples(self, examples: Recordings, batch_size: int, seed: int) -> None:
+    def set_examples(self, examples: Recordings, seed: int) -> None:
         """Set the examples, and which classes are of normal clips."""
-        super().set_examples(examples, batch_size, seed)
+        super().set_examples(examples, seed)
         normal = [not name.endswith("|anomaly") for name in examples.classes]
         self.register_buffer("normal", torch.tensor(normal).float(), persistent=False)
 
@@ -51,8 +51,10 @@ class Transformed(Classifier):
         """Return the loss of the transforms of normal clips."""
         kinds = randint(len(TRANSFORMS), len(waveforms)).to(waveforms.device)
         done = F.one_hot(kinds, len(TRANSFORMS)).to(waveforms.dtype)
-        losses = self.head(self.network(transform(waveforms, kinds)), done)
-        return (targets @ self.normal * losses).mean()
+        weighted = torch.cat([done, (targets @ self.normal)[:, None]], dim=1)
+        sounds, weighted = mixup(transform(waveforms, kinds), weighted, self.settings.mixup)
+        losses = self.head(self.network(sounds), weighted[:, :-1])
+        return (weighted[:, -1] * losses).mean()
 
 
 @dataclass(eq=False, repr=False)
@@ -68,10 +70,7 @@ class IBMConfidence(Discriminative):
 
     Args:
         width: Factor on the networks' channels.
-        learning_rate: Of Adam, falling to a tenth along a cosine.
-        pool: ``mean`` or ``max`` of the two scores.
-        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
-            ``Discriminative``.
+        training: The learning rate falls to a tenth; see ``classifier.Training``.
     """
 
     networks = 2
@@ -80,29 +79,19 @@ class IBMConfidence(Discriminative):
     version: ClassVar[int] = 3
 
     width: float = 1.0
-    learning_rate: float = 1e-3
-    classes: str = "machine+section"
-    seconds: float = 10.0
-    epochs: int = 50
-    batch_size: int = 64
-    outlier_exposure: bool = False
-    back_end: BackEnd = "confidence"
-    k: int = 1
-    pool: Pool = "mean"
-    seed: int = 0
+    training: Training = Training(classes="machine+section", final_rate=0.1)
 
-    def classifier(self, member: int, n_classes: int) -> Classifier:
+    def classifier(self, number: int, n_classes: int) -> Classifier:
         """Return the classifier of machines, or that of transforms."""
-        kind, size = (Transformed, len(TRANSFORMS)) if member else (Classifier, n_classes)
+        kind, size = (Transformed, len(TRANSFORMS)) if number else (Classifier, n_classes)
         return kind(
             OneChannel(self.width),
             Softmax(128, size),
-            learning_rate=self.learning_rate,
-            final_rate=0.1,
+            self.training,
         )
 
-    def machine_classes(self, member: int, clips: Clips, classes: Sequence[str]) -> np.ndarray:
+    def machine_classes(self, number: int, clips: Clips, classes: Sequence[str]) -> np.ndarray:
         """Return the machine's classes, or that of untransformed clips."""
-        if member:
+        if number:
             return np.array([name == "none" for name in TRANSFORMS])
-        return super().machine_classes(member, clips, classes)
+        return super().machine_classes(number, clips, classes)

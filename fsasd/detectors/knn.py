@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -17,13 +16,14 @@ from fsasd.detectors.bank import (
     require_k,
     require_neighbours,
 )
-from fsasd.detectors.base import Detector, TooFewClipsError
+from fsasd.detectors.base import TooFewClipsError
 from fsasd.detectors.domains import Domains, banks, n_missing_target_clips, smote
 from fsasd.detectors.representations import TimeStatistics, count_parameters
 from fsasd.detectors.scorers import NeighbourScorer
+from fsasd.detectors.vector_detector import VectorDetector, VectorsOf
 
 
-class KNN(Detector):
+class KNN(VectorDetector):
     """Distance to the k-th nearest normal clip.
 
     With ``density`` K, a distance to a normal clip y is divided by the mean distance from y to the
@@ -49,7 +49,7 @@ class KNN(Detector):
 
     def __init__(
         self,
-        representation: Callable[[Clips], np.ndarray] = TimeStatistics(),  # noqa: B008
+        representation: VectorsOf = TimeStatistics(),  # noqa: B008
         k: int = 1,
         metric: Literal["euclidean", "cosine"] = "euclidean",
         domains: Domains = "pooled",
@@ -79,7 +79,8 @@ class KNN(Detector):
         if self.density < 0:
             raise ValueError(f"density: expected 0 or more, found {self.density}")
         require_k(self.k)
-        points, bank = self._points(clips), banks(clips, self.domains)
+        points = self._normalised(self._fitted_to(clips)(clips))
+        bank = banks(clips, self.domains)
         if count := n_missing_target_clips(clips.domains, self.smote):
             target = clips.domains == "target"
             synthetic = smote(points[target], count, self.smote_neighbours, self.seed)
@@ -102,12 +103,12 @@ class KNN(Detector):
             ValueError: ``k`` was set to less than 1.
         """
         check_is_fitted(self)
-        return NeighbourScorer(self.representation, self._banks, self.k).score(clips)
+        return NeighbourScorer(self._vectors_of, self._banks, self.k).score(clips)
 
     def n_parameters(self) -> int:
-        """Return the number of values in the bank, and of an encoder's parameters."""
+        """Return the number of values in the bank, and of the parameters of an encoder."""
         check_is_fitted(self)
-        return self.points_.size + count_parameters(self.representation)
+        return self.points_.size + count_parameters(self._vectors_of)
 
     def _local_density(self) -> np.ndarray:
         if not self.density:
@@ -124,9 +125,6 @@ class KNN(Detector):
 
     def _restored(self) -> None:
         self._banks = Banks(self.points_, self.sizes_, self.density_, self.metric)
-
-    def _points(self, clips: Clips) -> np.ndarray:
-        return self._normalised(self.representation(clips))
 
     def _normalised(self, points: np.ndarray) -> np.ndarray:
         return normalised(points, self.metric)

@@ -9,8 +9,8 @@ from torch import nn
 
 from fsasd.detectors.augment import mix_statistics
 from fsasd.detectors.backbones import LogMelSpectrogram, MultiDimensionalAttention, ResNet
-from fsasd.detectors.discriminative import BackEnd, Discriminative
-from fsasd.detectors.embedding import Classifier
+from fsasd.detectors.classifier import Classifier, Training
+from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.heads import ArcFace
 
 
@@ -43,9 +43,7 @@ class MDAM(Discriminative):
         blend: Probability that an example's feature statistics are mixed with another's.
         margin: ArcFace's, radians.
         scale: ArcFace's.
-        learning_rate: Of Adam, falling to nothing along a cosine.
-        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
-            ``Discriminative``.
+        training: The learning rate falls to 0; see ``classifier.Training``.
     """
 
     channels: int = 32
@@ -53,17 +51,9 @@ class MDAM(Discriminative):
     blend: float = 0.5
     margin: float = 0.5
     scale: float = 30.0
-    learning_rate: float = 1e-3
-    classes: str = "machine+section+attributes+domain"
-    seconds: float = 10.0
-    epochs: int = 50
-    batch_size: int = 64
-    outlier_exposure: bool = False
-    back_end: BackEnd = "knn"
-    k: int = 1
-    seed: int = 0
+    training: Training = Training(final_rate=0.0)
 
-    def classifier(self, member: int, n_classes: int) -> Classifier:
+    def classifier(self, number: int, n_classes: int) -> Classifier:
         """Return the network and ArcFace."""
         log_mel = LogMelSpectrogram()
         attention = nn.Sequential(
@@ -73,6 +63,5 @@ class MDAM(Discriminative):
         return Classifier(
             nn.Sequential(log_mel, resnet),
             ArcFace(self.dim, n_classes, self.margin, self.scale),
-            learning_rate=self.learning_rate,
-            final_rate=0.0,
+            self.training,
         )

@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.covariance import LedoitWolf
+from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
-from fsasd.detectors.base import Detector, TooFewClipsError
-from fsasd.detectors.domains import Domains, banks
+from fsasd.detectors.bank import unit
+from fsasd.detectors.base import TooFewClipsError
+from fsasd.detectors.domains import banks
 from fsasd.detectors.order import canonical_order
 from fsasd.detectors.representations import TimeStatistics, count_parameters
+from fsasd.detectors.vector_detector import VectorDetector, VectorsOf
 
 log = logging.getLogger(__name__)
 
 
-class Outliers(Detector):
+class ComponentMixture(GaussianMixture):
+    """A Gaussian mixture that scores by the highest log density of a component, without weights.
+
+    As github.com/liuyoude/STgram-MFN does: a rare state is not more anomalous than a frequent one.
+
+    >>> X = np.random.default_rng(0).normal(size=(50, 2))
+    >>> one = ComponentMixture(1).fit(X)
+    >>> bool(np.allclose(one.score_samples(X), GaussianMixture(1).fit(X).score_samples(X)))
+    True
+    """
+
+    def score_samples(self, X: np.ndarray) -> np.ndarray:
+        """Return the (n,) highest log densities."""
+        return self._estimate_log_prob(X).max(axis=1)
+
+
+class Outliers(VectorDetector):
     """An outlier or density model of scikit-learn on any representation.
 
     The score is the negated ``score_samples`` (``GaussianMixture``, ``KernelDensity``,
@@ -38,23 +56,28 @@ class Outliers(Detector):
         representation: Clips -> (n, d).
         standardise: Scale each dimension to zero mean and unit variance over the normal clips;
             models that depend on distances need it.
-        domains: ``pooled``, or ``separate``: a model for each domain, and the lower score counts.
+        domains: ``pooled``; ``separate``: a model for each domain; or ``centred``: one model of all
+            clips, of which each domain's mean is subtracted. The lower of the domains' scores
+            counts.
         seed: For a model whose ``random_state`` is not set.
+        unit: Divide each representation by its length first, as for a cosine distance.
     """
 
     def __init__(
         self,
         model: BaseEstimator = LedoitWolf(),  # noqa: B008
-        representation: Callable[[Clips], np.ndarray] = TimeStatistics(),  # noqa: B008
+        representation: VectorsOf = TimeStatistics(),  # noqa: B008
         standardise: bool = False,
-        domains: Domains = "pooled",
+        domains: Literal["pooled", "separate", "centred"] = "pooled",
         seed: int = 0,
+        unit: bool = False,
     ) -> None:
         self.model = model
         self.representation = representation
         self.standardise = standardise
         self.domains = domains
         self.seed = seed
+        self.unit = unit
 
     def fit(self, clips: Clips) -> Self:
         """Fit the model to the representations of normal clips.
@@ -69,8 +92,8 @@ class Outliers(Detector):
                 f"{self.model!r} has neither score_samples nor mahalanobis: expected an outlier "
                 "or density model (LocalOutlierFactor only scores others with novelty=True)"
             )
-        bank = banks(clips, self.domains)
-        points = self.representation(clips)
+        bank = banks(clips, "separate" if self.domains == "centred" else self.domains)
+        points = self._fitted_to(clips)(clips)
         # Some models draw points by index.
         order = canonical_order(points)
         order = order[np.argsort(bank[order], kind="stable")]
@@ -82,22 +105,31 @@ class Outliers(Detector):
     def score(self, clips: Clips) -> np.ndarray:
         """Return the negated ``score_samples``, or the Mahalanobis distance."""
         check_is_fitted(self)
-        points = self._scaler.transform(self.representation(clips))
-        return np.min([_score(model, points) for model in self._models], axis=0)
+        points = self._scaler.transform(self._lengths(self._vectors_of(clips)))
+        scores = [_score(model, points - centre) for model, centre in self._models]
+        return np.min(scores, axis=0)
 
     def n_parameters(self) -> int:
         """Return the number of values in the bank, and of an encoder's parameters."""
         check_is_fitted(self)
-        return self.points_.size + count_parameters(self.representation)
+        return self.points_.size + count_parameters(self._vectors_of)
 
     def _restored(self) -> None:
         self._fit_models()
 
     def _fit_models(self) -> None:
         self._scaler = StandardScaler(with_mean=self.standardise, with_std=self.standardise)
-        points = self._scaler.fit_transform(self.points_)
+        points = self._scaler.fit_transform(self._lengths(self.points_))
         of_banks = np.split(points, np.cumsum(self.sizes_)[:-1])
-        self._models = [self._fitted(of_bank) for of_bank in of_banks]
+        if self.domains == "centred":
+            centres = [of_bank.mean(axis=0) for of_bank in of_banks]
+            model = self._fitted(points - np.repeat(centres, self.sizes_, axis=0))
+            self._models = [(model, centre) for centre in centres]
+        else:
+            self._models = [(self._fitted(of_bank), 0.0) for of_bank in of_banks]
+
+    def _lengths(self, points: np.ndarray) -> np.ndarray:
+        return unit(points) if self.unit else points
 
     def _fitted(self, points: np.ndarray) -> Any:
         model: Any = clone(self.model)

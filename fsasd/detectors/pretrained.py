@@ -11,8 +11,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.detectors.discriminative import BackEnd, Discriminative
-from fsasd.detectors.embedding import Classifier
+from fsasd.detectors.classifier import Classifier, Training
+from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.encoders.trainable import TrainableEncoder
 from fsasd.detectors.heads import ArcFace
 
@@ -27,10 +27,9 @@ class FineTuned(Classifier):
         encoder: The pretrained encoder.
         dim: Of the embeddings, after a linear layer.
         n_classes: Number of classes.
+        training: See ``Classifier``.
         tuning: ``lora`` (adapters of the attention) or ``full``.
         rank: Of the low-rank adaptation.
-        seconds: Length of its input.
-        options: See ``Classifier``.
     """
 
     network: nn.Sequential
@@ -40,24 +39,23 @@ class FineTuned(Classifier):
         encoder: TrainableEncoder,
         dim: int,
         n_classes: int,
+        training: Training,
         *,
         tuning: str,
         rank: int,
-        seconds: float,
-        **options: Any,
     ) -> None:
         encoder.requires_grad_(tuning == "full")
         if tuning == "lora":
             config = LoraConfig(r=rank, lora_alpha=rank, target_modules=_ATTENTION)
             inject_adapter_in_model(config, encoder)
-        size = _freeze_unused(encoder, round(seconds * SAMPLE_RATE))
+        size = _freeze_unused(encoder, round(training.seconds * SAMPLE_RATE))
         if not any(p.requires_grad for p in encoder.parameters()):
             raise ValueError(
                 f"tuning={tuning} would train no weight of {encoder.source}: its attention does "
                 "not call the layers that are adapted. Use tuning=full"
             )
         network = nn.Sequential(encoder, nn.Linear(size, dim))
-        super().__init__(network, ArcFace(dim, n_classes), **options)
+        super().__init__(network, ArcFace(dim, n_classes), training)
         self.train()
         self._fixed = set() if tuning == "full" else _fixed(self)
         self._tuning = tuning
@@ -74,7 +72,7 @@ class FineTuned(Classifier):
 
 @dataclass(eq=False, repr=False)
 class Pretrained(Discriminative):
-    """A pretrained encoder, fine-tuned to classify attributes, and nearest neighbours.
+    """A pretrained encoder, fine-tuned to classify attributes.
 
     With nearest neighbours it follows Lv_HUAKONG's successors: AnoPatch (arXiv
     2406.11364), and low-rank adaptation with SpecAugment (arXiv 2409.07016). With a Gaussian
@@ -93,9 +91,7 @@ class Pretrained(Discriminative):
         dim: Of the embeddings.
         mask_bins: Largest number of bins that SpecAugment masks, for an AST.
         mask_frames: Largest number of frames that it masks.
-        learning_rate: Of Adam, falling to 0 along a cosine.
-        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
-            ``Discriminative``.
+        training: The learning rate falls to 0; see ``classifier.Training``.
     """
 
     # 2: masks in low-rank adaptation, too. 3: draws do not depend on the number of processes.
@@ -109,17 +105,9 @@ class Pretrained(Discriminative):
     dim: int = 256
     mask_bins: int = 0
     mask_frames: int = 0
-    learning_rate: float = 1e-4
-    classes: str = "machine+section+attributes+domain"
-    seconds: float = 10.0
-    epochs: int = 20
-    batch_size: int = 16
-    outlier_exposure: bool = False
-    back_end: BackEnd = "knn"
-    k: int = 1
-    seed: int = 0
+    training: Training = Training(epochs=20, batch_size=16, learning_rate=1e-4, final_rate=0.0)
 
-    def classifier(self, member: int, n_classes: int) -> Classifier:
+    def classifier(self, number: int, n_classes: int) -> Classifier:
         """Return the encoder with adapters or trainable weights, and ArcFace.
 
         Raises:
@@ -129,14 +117,12 @@ class Pretrained(Discriminative):
             raise ValueError(f"tuning '{self.tuning}': expected one of {', '.join(TUNINGS)}")
         masks = self.mask_bins, self.mask_frames
         return FineTuned(
-            TrainableEncoder(self.encoder, self.seconds, self.layer, self.steps, masks),
+            TrainableEncoder(self.encoder, self.training.seconds, self.layer, self.steps, masks),
             self.dim,
             n_classes,
+            self.training,
             tuning=self.tuning,
             rank=self.rank,
-            seconds=self.seconds,
-            learning_rate=self.learning_rate,
-            final_rate=0.0,
         )
 
 

@@ -3,7 +3,7 @@
 A representation is a parameter of detectors (``representation``) with a config group of that name.
 It is a frozen dataclass: its ``repr`` states all of its settings, it can be saved as JSON, and a
 grid may vary its fields (``representation__r``). Features of front ends are cached; pooling is
-cheap and computed each time.
+cheap and computed each time. Representations that are learned from clips: see ``learned``.
 """
 
 from __future__ import annotations

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.augment import exchange_features, exchange_statistics, mixup
 from fsasd.detectors.backbones import magnitudes
-from fsasd.detectors.discriminative import BackEnd, Discriminative, Pool
-from fsasd.detectors.embedding import Classifier
+from fsasd.detectors.classifier import Classifier, Training
+from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.fkie import DualBranch
 from fsasd.detectors.heads import SubClusterAdaCos
 
@@ -24,7 +23,7 @@ class Exchanging(Classifier):
         head: Of the classes; its centres are frozen.
         statex: Probability of an example's spectrogram to get another's statistics.
         featex: Probability of an example's spectrogram embedding to be replaced by another's.
-        options: See ``Classifier``.
+        training: See ``Classifier``.
     """
 
     network: DualBranch
@@ -33,12 +32,12 @@ class Exchanging(Classifier):
         self,
         network: DualBranch,
         head: SubClusterAdaCos,
+        training: Training,
         *,
         statex: float,
         featex: float,
-        **options: Any,
     ) -> None:
-        super().__init__(network, head, **options)
+        super().__init__(network, head, training)
         self.statex = statex
         self.featex = featex
         n_classes, clusters, dim = head.centres.shape
@@ -47,7 +46,7 @@ class Exchanging(Classifier):
 
     def loss(self, waveforms: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return the loss of the classes, and that of the exchanges, added."""
-        waveforms, targets = mixup(waveforms, targets, self.mixup)
+        waveforms, targets = mixup(waveforms, targets, self.settings.mixup)
         spectrograms, stated = exchange_statistics(
             magnitudes(waveforms), targets, self.statex, axis=1
         )
@@ -78,16 +77,11 @@ class StatEx(Discriminative):
     Args:
         statex: Probability of an example to get another's statistics.
         featex: Probability of an example to get another's spectrogram embedding.
-        networks: Members of the ensemble.
+        networks: How many.
         dim: Of each branch's embeddings.
         channels: Of the spectrogram branch's first stage.
         clusters: Sub-clusters of a class.
-        mixup: Probability of an example to be mixed with another.
-        learning_rate: Of Adam.
-        weight_decay: 2e-5 is the original's penalty of 1e-5 times squared weights.
-        pool: ``mean`` or ``max`` of the networks' scores.
-        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
-            ``Discriminative``.
+        training: A weight decay of 2e-5 is the original's penalty of 1e-5 times squared weights.
     """
 
     statex: float = 0.5
@@ -96,28 +90,15 @@ class StatEx(Discriminative):
     dim: int = 128
     channels: int = 16
     clusters: int = 16
-    mixup: float = 0.5
-    learning_rate: float = 1e-3
-    weight_decay: float = 2e-5
-    classes: str = "machine+section+attributes+domain"
-    seconds: float = 18.0
-    epochs: int = 10
-    batch_size: int = 64
-    outlier_exposure: bool = False
-    back_end: BackEnd = "nearest"
-    k: int = 16
-    pool: Pool = "mean"
-    seed: int = 0
+    training: Training = Training(seconds=18.0, epochs=10, weight_decay=2e-5, mixup=0.5)
 
-    def classifier(self, member: int, n_classes: int) -> Classifier:
+    def classifier(self, number: int, n_classes: int) -> Classifier:
         """Return both branches, and AdaCos for classes and exchanges."""
-        samples = round(self.seconds * SAMPLE_RATE)
+        samples = round(self.training.seconds * SAMPLE_RATE)
         return Exchanging(
             DualBranch(samples, self.dim, self.channels, squeeze=True),
             SubClusterAdaCos(2 * self.dim, n_classes, self.clusters),
+            self.training,
             statex=self.statex,
             featex=self.featex,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            mixup=self.mixup,
         )

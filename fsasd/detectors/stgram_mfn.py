@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet, Tgram
-from fsasd.detectors.discriminative import BackEnd, Discriminative
-from fsasd.detectors.embedding import Classifier
+from fsasd.detectors.classifier import Classifier, Training
+from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.heads import ArcFace
 
 
@@ -34,11 +34,12 @@ class STgram(nn.Module):
 
 @dataclass(eq=False, repr=False)
 class STgramMFN(Discriminative):
-    """STgram-MFN: -log p of a clip's machine, by a network that classifies machines.
+    """STgram-MFN: a network that classifies machines by spectrogram and waveform.
 
     Liu et al., "Anomalous sound detection using spectral-temporal information fusion" (ICASSP
     2022, github.com/liuyoude/STgram-MFN). A network of 1.15 million parameters beside its ArcFace
-    head; the score has the margin of the clip's class, as in the original.
+    head. The original scores by -log p of the clip's machine, with the margin of its class
+    (``confidence``), or by the density of a Gaussian mixture.
 
     Deviations: Tgram's normalisation, so that clips may have any length (see ``backbones.Tgram``).
     The learning rate falls along the cosine from the first epoch on, originally from the 20th.
@@ -47,29 +48,20 @@ class STgramMFN(Discriminative):
         width: Factor on the network's channels.
         margin: ArcFace's, radians.
         scale: ArcFace's.
-        learning_rate: Of Adam, falling to a tenth along a cosine.
-        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
-            ``Discriminative``. The original scores by ``probability`` or ``gmm``.
+        training: The learning rate falls to a tenth; see ``classifier.Training``.
     """
 
     width: float = 1.0
     margin: float = 0.7
     scale: float = 30.0
-    learning_rate: float = 1e-4
-    classes: str = "machine+section"
-    seconds: float = 10.0
-    epochs: int = 300
-    batch_size: int = 128
-    outlier_exposure: bool = False
-    back_end: BackEnd = "probability"
-    k: int = 1
-    seed: int = 0
+    training: Training = Training(
+        classes="machine+section", epochs=300, batch_size=128, learning_rate=1e-4, final_rate=0.1
+    )
 
-    def classifier(self, member: int, n_classes: int) -> Classifier:
+    def classifier(self, number: int, n_classes: int) -> Classifier:
         """Return the network and ArcFace."""
         return Classifier(
             STgram(self.width),
             ArcFace(128, n_classes, self.margin, self.scale),
-            learning_rate=self.learning_rate,
-            final_rate=0.1,
+            self.training,
         )

@@ -1,4 +1,4 @@
-"""Networks that ``Detector.prepare`` trains, in a folder: ``networks.json`` and ``shared/``."""
+"""Networks that ``Estimator.prepare`` trains, in a folder: ``networks.json`` and ``shared/``."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CHECKPOINTS = "checkpoints"
 
 @dataclass(frozen=True)
 class TrainedNetworks:
-    """Networks of one detector that are trained, in a folder.
+    """Networks of one estimator that are trained, in a folder.
 
     Their files are those to which saved detectors refer (see ``saved``).
 
     Attributes:
         folder: Of ``networks.json`` and ``shared/``.
-        spec: What they depend on (``Detector.network_spec``).
+        spec: What they depend on (``Estimator.network_spec``).
         classes: Names of the classes that they distinguish, if they are classifiers.
         files: Names in ``shared/``, in the order of the ensemble.
     """
@@ -62,8 +62,8 @@ class TrainedNetworks:
         """Raise if they were trained by another spec.
 
         Args:
-            spec: Of the detector as it is now.
-            changed: The detector was prepared with them, and its settings were changed since.
+            spec: Of the estimator as it is now.
+            changed: The estimator was prepared with them, and its settings were changed since.
 
         Raises:
             ValueError: Names the settings that differ, and both values.
@@ -76,24 +76,24 @@ class TrainedNetworks:
         advice = "use another folder"
         if changed:
             advice = (
-                "what networks are trained with cannot be chosen once a detector is prepared. "
-                "Leave it out of the grid, or prepare the detector again, in another folder"
+                "what networks are trained with cannot be chosen once it is prepared. "
+                "Leave it out of the grid, or prepare it again, in another folder"
             )
         raise ValueError(f"{self.folder}: its networks were trained with {what}: {advice}")
 
 
 def require_trained(folder: Path, spec: Mapping[str, Any]) -> TrainedNetworks:
-    """Return the networks that a detector was prepared with.
+    """Return the networks that an estimator was prepared with.
 
     Raises:
         FileNotFoundError: They are not there any more.
-        ValueError: The detector's settings were changed since.
+        ValueError: Its settings were changed since.
     """
     trained = TrainedNetworks.read(folder)
     if trained is None:
         raise FileNotFoundError(
-            f"{folder / NETWORKS} is missing: it lists the networks that the detector was prepared "
-            "with. Prepare it again"
+            f"{folder / NETWORKS} is missing: it lists the networks that were trained for "
+            "all machines. Prepare the detector again"
         )
     trained.require_spec(spec, changed=True)
     return trained

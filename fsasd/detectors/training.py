@@ -46,6 +46,7 @@ def fit(
     batch_size: int,
     examples: int,
     lower: str,
+    where: str = "detector",
     trainer: Mapping[str, Any] | None = None,
     folder: Path | None = None,
     callbacks: Sequence[L.Callback] = (),
@@ -59,6 +60,7 @@ def fit(
         batch_size: Examples of a step, in all processes together.
         examples: Number of examples.
         lower: Settings to lower if the accelerator runs out of memory, for the message.
+        where: Where in the configuration ``batch_size`` is, for the message.
         trainer: Arguments of ``lightning.Trainer`` such as ``devices`` and ``max_time``. On several
             GPUs batch normalisation is synchronised, unless ``sync_batchnorm`` is false.
         folder: Of checkpoints, one after each epoch; without, nothing is written.
@@ -74,7 +76,7 @@ def fit(
     if names := sorted(SET_BY_DETECTORS & set(trainer or {})):
         raise ValueError(
             f"trainer: {', '.join(names)}: expected devices and limits such as max_time; settings "
-            "of the detector (epochs, batch_size) determine the rest of its networks' training"
+            "of the detector or its representation (epochs, batch_size) determine the rest"
         )
     options: dict[str, Any] = {
         "accelerator": "auto",
@@ -91,7 +93,7 @@ def fit(
         options["default_root_dir"] = folder
         callbacks = [*callbacks, ModelCheckpoint(folder, save_last=True)]
     run = L.Trainer(max_epochs=epochs, callbacks=[*callbacks, SetShare()], **options)
-    name = "detector.batch_size"
+    name = f"{where}.batch_size"
     if examples < batch_size:
         name += f" ({batch_size}, for {examples} clips)"
     require_whole_shares(min(batch_size, examples), run.world_size, name)

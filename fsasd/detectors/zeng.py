@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet
-from fsasd.detectors.discriminative import BackEnd, Discriminative
-from fsasd.detectors.embedding import Classifier, Recordings, TwoStage
+from fsasd.detectors.classifier import Classifier, Recordings, Training, TwoStage
+from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.heads import ArcFace
 
 
@@ -55,9 +55,9 @@ class MachinesFirst(TwoStage):
     head: ArcFace
     machine: torch.Tensor
 
-    def set_examples(self, examples: Recordings, batch_size: int, seed: int) -> None:
+    def set_examples(self, examples: Recordings, seed: int) -> None:
         """Set the examples, and which classes belong to one machine."""
-        super().set_examples(examples, batch_size, seed)
+        super().set_examples(examples, seed)
         machine_of = {
             label: clip.machine for clip, label in zip(examples.clips, examples.labels, strict=True)
         }
@@ -76,7 +76,7 @@ class MachinesFirst(TwoStage):
 class Zeng(Discriminative):
     """A MobileFaceNet that was trained to classify machines first, then their states.
 
-    The score is the Mahalanobis, or cosine, distance of its embeddings.
+    The system's score is the Mahalanobis, or cosine, distance of its embeddings.
 
     Deviations: only notes on the system were available (high-pass, mel, MobileFaceNet, a machine
     classifier that is trained on all machines, then per machine; Mahalanobis or cosine). Training
@@ -90,9 +90,7 @@ class Zeng(Discriminative):
         first_epochs: Of the epochs, those that classify machines.
         margin: ArcFace's, radians.
         scale: ArcFace's.
-        learning_rate: Of Adam, falling to a tenth along a cosine.
-        classes, seconds, epochs, batch_size, outlier_exposure, back_end, k, seed: See
-            ``Discriminative``.
+        training: The learning rate falls to a tenth; see ``classifier.Training``.
     """
 
     # 2: the first stage has the same scale. 3: draws do not depend on the number of processes.
@@ -104,22 +102,13 @@ class Zeng(Discriminative):
     first_epochs: int = 25
     margin: float = 0.5
     scale: float = 30.0
-    learning_rate: float = 1e-3
-    classes: str = "machine+section+attributes+domain"
-    seconds: float = 10.0
-    epochs: int = 50
-    batch_size: int = 64
-    outlier_exposure: bool = False
-    back_end: BackEnd = "mahalanobis"
-    k: int = 1
-    seed: int = 0
+    training: Training = Training(final_rate=0.1)
 
-    def classifier(self, member: int, n_classes: int) -> Classifier:
+    def classifier(self, number: int, n_classes: int) -> Classifier:
         """Return the network, trained in two stages."""
-        options: dict[str, Any] = {"learning_rate": self.learning_rate, "final_rate": 0.1}
         return MachinesFirst(
             HighPassed(self.dim, self.width, self.high_pass),
             ArcFace(self.dim, n_classes, self.margin, self.scale),
+            self.training,
             self.first_epochs,
-            **options,
         )

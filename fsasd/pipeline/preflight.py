@@ -13,6 +13,7 @@ from sklearn.base import clone
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.draws import process_batch
 from fsasd.detectors.base import Detector
+from fsasd.detectors.learned import LearnedRepresentation
 from fsasd.detectors.shares import require_whole_shares
 from fsasd.detectors.training import SET_BY_DETECTORS, processes
 from fsasd.pipeline.training_length import (
@@ -173,7 +174,7 @@ def check_grid(detector: Detector, selector: Selector) -> None:
         if any(asked[key] != trained[key] for key in asked.keys() & trained.keys()):
             raise ValueError(
                 f"selection.grid: {title(setting)} changes what networks are trained with, and "
-                "they are trained once for all settings: expected settings of the back end. Sweep "
+                "they are trained once for all settings: expected settings of the scoring. Sweep "
                 "it instead (fsasd -m)"
             )
 
@@ -189,8 +190,11 @@ def check_networks(detector: Detector, trainer: Mapping[str, Any]) -> None:
         ValueError: A batch cannot be divided evenly.
     """
     for part in detector.to_prepare():
-        if batch_size := part.network_spec().get("batch_size"):
-            require_whole_shares(batch_size, processes(trainer), "detector.batch_size")
+        of = "representation" if isinstance(part, LearnedRepresentation) else "detector"
+        for name, value in part.network_spec().items():
+            if name.rpartition("__")[2] == "batch_size":
+                setting = f"{of}.{name.replace('__', '.')}"
+                require_whole_shares(value, processes(trainer), setting)
 
 
 TRAINING_ONLY = frozenset(
@@ -224,8 +228,8 @@ def check_heeded(overrides: Sequence[str], generator: bool, detector: bool) -> N
         if name in SET_BY_DETECTORS:
             raise ValueError(
                 f"trainer.{name} is about fine-tuning a generator, and this one is not trained. "
-                "Networks of the detector are trained for detector.epochs with "
-                "detector.batch_size. Leave it out"
+                "Networks of the detector have epochs and batch_size of their own "
+                "(representation.training.epochs). Leave it out"
             )
 
 

@@ -64,8 +64,8 @@ _FROM_ZERO = (
     "reg_covar", "smote", "weight", "weight_decay",
 )  # fmt: skip
 _SHARES = (
-    "audio_share", "balance", "blend", "condition_dropout", "ema_decay", "featex", "reconstruction",
-    "visible", "statex",
+    "audio_share", "balance", "blend", "condition_dropout", "ema_decay", "featex", "final_rate",
+    "reconstruction", "visible", "statex",
 )  # fmt: skip
 
 RANGES: dict[str, Interval] = {

@@ -29,6 +29,7 @@ from fsasd.data.metadata import Clip, read_clips
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.data.simulate import write_factory
 from fsasd.detectors.base import Detector, Params, load
+from fsasd.detectors.estimator import Estimator
 from fsasd.settings.objects import described, packages
 
 
@@ -223,7 +224,7 @@ def check_two_fits_are_equal(case: DetectorCase) -> None:
 
 @_rule
 def check_the_order_of_training_clips_does_not_matter(case: DetectorCase) -> None:
-    """The order of the training clips does not change scores, unless ``trains_network`` is true."""
+    """The order of the training clips does not change scores, unless a network is trained."""
     if _trains_network(case.detector):
         return
     rng = np.random.default_rng(0)
@@ -488,8 +489,9 @@ def _fit_and_load(
     return detector.score(Clips(test, cache)), load(folder, trust).score(Clips(test, cache))
 
 
-def _trains_network(detector: Detector) -> bool:
-    return detector.trains_network or any(_trains_network(d) for _, d in detector._detectors())
+def _trains_network(detector: Estimator) -> bool:
+    inner = (part for _, part in detector._estimators())
+    return detector.trains_network or any(map(_trains_network, inner))
 
 
 @dataclass

@@ -13,6 +13,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.content import content_hash
 from fsasd.data.description import describe_clips
 from fsasd.detectors.base import Detector
+from fsasd.detectors.estimator import Estimator
 from fsasd.detectors.saved import SHARED
 from fsasd.detectors.training import SET_BY_DETECTORS, batch_norm_groups
 from fsasd.generation.synthetic_clips import read_manifest
@@ -27,11 +28,11 @@ from fsasd.settings.spec import spec_of
 
 
 class Train(Stage):
-    """What ``Detector.prepare`` leaves of a detector's networks.
+    """What ``Estimator.prepare`` leaves of the networks of a detector or its representation.
 
     Args:
         experiment: What is planned for.
-        part: The detector, or one within it, whose networks are trained.
+        part: The detector, or a detector or representation within it, whose networks are trained.
         synthetic: Synthesised and judged clips to train on beside real ones, by section.
     """
 
@@ -39,7 +40,7 @@ class Train(Stage):
     trained_on = ("clips",)
 
     def __init__(
-        self, experiment: Experiment, part: Detector, synthetic: Mapping[str, Stage]
+        self, experiment: Experiment, part: Estimator, synthetic: Mapping[str, Stage]
     ) -> None:
         super().__init__(synthetic)
         self.experiment = experiment
