@@ -88,7 +88,8 @@ def test_rows_that_are_measured_anew_are_replaced(tmp_path, monkeypatch):
 
 
 def test_a_choice_among_several_grids_is_said_as_one():
-    (said,) = re.findall(r"synthetic clips\*\*: (`use`.*)", page())
+    section = page().partition("### auto\n")[2].partition("\n### ")[0]
+    (said,) = re.findall(r"synthetic clips\*\*: (`use`.*)", section)
     assert said.startswith(
         "`use`: twfr_gmm; `twfr_gmm__r`: 0.0 to 1.1, 111 values; or `use`: knn; "
     )

@@ -265,6 +265,28 @@ def test_a_saved_detector_has_its_format(factory_clips, tmp_path):
     assert json.loads((tmp_path / "detector.json").read_text())["format"] == 2
 
 
+def test_a_system_that_was_saved_with_its_back_end_is_refused(copy):
+    def older(about):
+        about["class"] = "fsasd.detectors.thuee.THUEE"
+        about["params"] = {"channels": 48, "back_end": "knn", "k": 1}
+
+    alter(copy, older)
+    with pytest.raises(
+        NotAModelError, match="before detectors scored learned representations: fit"
+    ):
+        load(copy)
+
+
+def test_a_representation_alone_is_no_detector(copy):
+    def representation(about):
+        about["class"] = "fsasd.detectors.thuee.THUEE"
+        about["params"] = {}
+
+    alter(copy, representation)
+    with pytest.raises(NotAModelError, match=r"expected a detector, found .*THUEE"):
+        load(copy)
+
+
 # Networks that sections share
 
 

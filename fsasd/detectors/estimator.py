@@ -75,11 +75,9 @@ class Estimator(BaseEstimator, abc.ABC):
                 needed as long as copies of the estimator are fitted.
             trainer: Where to train: arguments of ``lightning.Trainer`` such as ``devices``.
         """
-        folders: dict[str, Path] = {}
-        for part in self.to_prepare():
-            spec = json.dumps(part.network_spec(), sort_keys=True)
-            place = folders.setdefault(spec, Path(folder) / f"network_{len(folders)}")
-            part.prepare(clips, place, trainer)
+        for number, group in enumerate(by_network(self._parts())):
+            for part in group:
+                part.prepare(clips, Path(folder) / f"network_{number}", trainer)
         return self
 
     def synthetic_labels(self) -> frozenset[str]:
@@ -103,7 +101,7 @@ class Estimator(BaseEstimator, abc.ABC):
         """
         if type(self).network_spec is not Estimator.network_spec:
             return [self] if self.network_spec() else []
-        return [part for _, inner in self._estimators() for part in inner.to_prepare()]
+        return self._parts()
 
     def __sklearn_clone__(self) -> Self:
         copy = super().__sklearn_clone__()
@@ -158,10 +156,26 @@ class Estimator(BaseEstimator, abc.ABC):
     def _restored(self) -> None:
         """Called by ``load`` after the fitted attributes are set."""
 
+    def _parts(self) -> list[Estimator]:
+        return [part for _, inner in self._estimators() for part in inner.to_prepare()]
+
     def _estimators(self) -> Iterator[tuple[str, Estimator]]:
         for key, value in self.get_params(deep=False).items():
             items = value if isinstance(value, Mapping) else {key: value}
             yield from ((name, item) for name, item in items.items() if isinstance(item, Estimator))
+
+
+def by_network(parts: Iterable[Estimator]) -> list[list[Estimator]]:
+    """Group estimators by their ``network_spec``: those of a group have the same networks.
+
+    >>> from fsasd.detectors.thuee import THUEE
+    >>> by_network([THUEE(dim=8), THUEE(), THUEE(dim=8)])
+    [[THUEE(dim=8), THUEE(dim=8)], [THUEE()]]
+    """
+    groups: dict[str, list[Estimator]] = {}
+    for part in parts:
+        groups.setdefault(json.dumps(part.network_spec(), sort_keys=True), []).append(part)
+    return list(groups.values())
 
 
 def _saved(value: Any, name: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -13,7 +13,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.content import content_hash
 from fsasd.data.description import describe_clips
 from fsasd.detectors.base import Detector
-from fsasd.detectors.estimator import Estimator
+from fsasd.detectors.estimator import Estimator, by_network
 from fsasd.detectors.saved import SHARED
 from fsasd.detectors.training import SET_BY_DETECTORS, batch_norm_groups
 from fsasd.generation.synthetic_clips import read_manifest
@@ -112,7 +112,7 @@ def normals(run: Experiment) -> Clips:
 def plan(run: Experiment, earlier: Mapping[str, Sequence[Stage]]) -> list[Stage]:
     """Plan one training for each network, equal ones once."""
     stages: list[Stage] = []
-    for part in run.detector.to_prepare():
+    for part, *_ in by_network(run.detector.to_prepare()):
         synthetic = {
             f"{stage.name} {stage.section}": stage
             for name in ("synthesise", "judge")
@@ -130,6 +130,7 @@ def trainings(earlier: Mapping[str, Sequence[Stage]]) -> dict[str, Stage]:
 
 def prepared(run: Experiment, inputs: Mapping[str, Any]) -> Detector:
     """Return the detector with its networks, unfitted."""
-    for number, part in enumerate(run.detector.to_prepare()):
-        part.prepare(normals(run), inputs[f"train {number}"])
+    for number, group in enumerate(by_network(run.detector.to_prepare())):
+        for part in group:
+            part.prepare(normals(run), inputs[f"train {number}"])
     return run.detector
