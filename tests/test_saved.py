@@ -17,7 +17,9 @@ from sklearn.pipeline import Pipeline
 
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
+from fsasd.detectors.learned import LearnedRepresentation
 from fsasd.detectors.outliers import Outliers
+from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.saved import ARRAYS, NotAModelError, export_section, write_network
 from fsasd.settings.objects import described, described_by_name, rebuilt
 
@@ -277,14 +279,38 @@ def test_a_system_that_was_saved_with_its_back_end_is_refused(copy):
         load(copy)
 
 
-def test_a_representation_alone_is_no_detector(copy):
-    def representation(about):
-        about["class"] = "fsasd.detectors.thuee.THUEE"
-        about["params"] = {}
+class Mean(LearnedRepresentation):
+    """Spectra without their mean over the clips that it is fitted to."""
 
-    alter(copy, representation)
-    with pytest.raises(NotAModelError, match=r"expected a detector, found .*THUEE"):
-        load(copy)
+    def fit(self, clips):
+        self.mean_ = TimeStatistics()(clips).mean(axis=0)
+        return self
+
+    def __call__(self, clips):
+        return TimeStatistics()(clips) - self.mean_
+
+    def n_parameters(self):
+        return self.mean_.size
+
+
+def test_a_learned_representation_is_saved_with_the_detector_that_scores_it(
+    factory_clips, tmp_path
+):
+    train, test = (factory_clips.where(machine="bearing", split=s) for s in ("train", "test"))
+    detector = KNN(Mean(), metric="cosine").fit(train)
+    detector.save(tmp_path)
+    again = load(tmp_path, [Mean.__module__])
+    np.testing.assert_array_equal(again.score(test), detector.score(test))
+    assert again.n_parameters() == detector.n_parameters() == again.points_.size + 256
+    # The representation that the fit had is not that of another one.
+    plain = detector.set_params(representation=TimeStatistics()).fit(train)
+    np.testing.assert_array_equal(plain.score(test), KNN(metric="cosine").fit(train).score(test))
+
+
+def test_a_representation_alone_is_no_detector(factory_clips, tmp_path):
+    Mean().fit(factory_clips.where(machine="bearing", split="train")).save(tmp_path)
+    with pytest.raises(NotAModelError, match=r"expected a detector, found .*Mean"):
+        load(tmp_path, [Mean.__module__])
 
 
 # Networks that sections share
