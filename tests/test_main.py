@@ -293,11 +293,10 @@ def test_where_a_network_is_trained_is_in_its_key_only_where_it_makes_a_differen
 
 
 def test_a_batch_that_cannot_be_divided_is_refused_before_any_stage(tmp_path):
-    settings = ["trainer=ddp_cpu", "detector.batch_size=6", f"store={tmp_path}"]
+    size = "representation.training.batch_size"
+    settings = ["trainer=ddp_cpu", f"{size}=6", f"store={tmp_path}"]
     run = Run(configure(*TINY, *STGRAM, *settings), tmp_path / "run")
-    with pytest.raises(
-        ValueError, match=r"detector\.batch_size: expected a multiple of 4, found 6"
-    ):
+    with pytest.raises(ValueError, match=f"{size}: expected a multiple of 4, found 6"):
         run()
     assert not (tmp_path / "run").exists()
 
