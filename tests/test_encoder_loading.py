@@ -125,7 +125,6 @@ KINDS = [
     "dasheng",
     "data2vec",
     "eat",
-    "exported",
     "pe_audio",
     "wavlm",
 ]
@@ -183,3 +182,9 @@ def test_the_generalised_mean_has_slopes_where_all_is_zero():
 def test_statistics_are_checked_before_anything_is_loaded():
     with pytest.raises(ValueError, match=r"pool 'median': expected one of mean, max, std, gem"):
         Encoder("nowhere/at-all", pool="median")
+
+
+def test_an_exported_program_is_sent_to_its_representation(tiny_encoders):
+    asked = r"encoder\.pt2' could not be read: .* an exported program is representation=exported"
+    with pytest.raises(FileNotFoundError, match=asked):
+        load(str(tiny_encoders("exported")))

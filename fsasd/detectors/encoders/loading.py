@@ -25,7 +25,7 @@ from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 
 TORCHAUDIO = "torchaudio:"
 
-_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+_SUFFIXES = (".pt", ".pt2", ".pth", ".ckpt", ".bin", ".safetensors")
 
 FAMILIES: dict[str, Callable[[str], LoadedEncoder]] = {
     "audio-spectrogram-transformer": AST,

@@ -29,7 +29,6 @@ def fill(
     source: str,
     *,
     apart: tuple[str, ...] = (),
-    absent: tuple[str, ...] = (),
 ) -> nn.Module:
     """Put weights into a network without any, and return it in evaluation.
 
@@ -38,17 +37,13 @@ def fill(
         weights: Name to values; they are converted to single precision.
         source: Where they are from, for messages.
         apart: How the names of weights begin that are for other networks.
-        absent: How the names of weights begin that the checkpoint may lack.
 
     Raises:
         ValueError: Weights are missing, surplus or of another shape.
     """
     known = network.state_dict()
     kept = {name: w for name, w in weights.items() if name in known or not name.startswith(apart)}
-    missing = [
-        name for name in known.keys() - kept.keys() if not name.startswith(absent or ("\0",))
-    ]
-    require_weights(source, missing, kept.keys() - known.keys())
+    require_weights(source, known.keys() - kept.keys(), kept.keys() - known.keys())
     for name, values in kept.items():
         if values.shape != known[name].shape:
             raise ValueError(
@@ -56,7 +51,7 @@ def fill(
                 f"{tuple(known[name].shape)}, as its settings say, found {tuple(values.shape)}"
             )
     floats = {name: w.float() if w.is_floating_point() else w for name, w in kept.items()}
-    network.load_state_dict(floats, strict=not absent, assign=True)
+    network.load_state_dict(floats, assign=True)
     # Networks are trained where they are not frozen, whatever the checkpoint's were.
     return network.requires_grad_().eval()
 
