@@ -7,8 +7,8 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from fsasd.generation.audioldm import checkpoint
-from fsasd.generation.audioldm.checkpoint import CheckpointError
+from fsasd.generation.diffusion.weight_mismatches import CheckpointError
+from fsasd.generation.hub import local
 from fsasd.runtime import hub
 
 
@@ -39,7 +39,7 @@ def test_without_a_network_a_model_of_the_hub_is_one_message(fresh, caplog):
     message = r"somebody/audioldm: could not be loaded.*give its path as generator\.checkpoint"
     for _ in range(2):
         with pytest.raises(CheckpointError, match=message) as raised:
-            checkpoint.load("somebody/audioldm")
+            local("somebody/audioldm")
     assert time.monotonic() - before < 5
     assert "HF_HUB_OFFLINE" in str(raised.value)
     assert session.asked == 1

@@ -59,7 +59,7 @@ def test_an_argument_that_the_pipeline_does_not_take_is_named(folders):
 
 
 def test_what_is_no_pipeline_is_refused(folders, tmp_path):
-    with pytest.raises(CheckpointError, match=r"nowhere: could not be loaded"):
+    with pytest.raises(CheckpointError, match=r"nowhere does not exist"):
         ZeroShot(str(tmp_path / "nowhere"))
     folder = tmp_path / "broken"
     shutil.copytree(folders["stable_audio3"], folder)

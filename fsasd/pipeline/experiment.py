@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from fsasd.data.clips import Clips
@@ -77,6 +78,17 @@ class Factory:
     def spec(self) -> Any:
         """What the object depends on: the settings, files by their content, code of others."""
         return spec_of(self.settings, content_hash)
+
+
+def weights_in(folder: Path, generator: Factory) -> dict[str, Any]:
+    """Return the arguments by which a generator loads weights that were trained here.
+
+    >>> settings = {"_target_": "a.B", "checkpoint": "a/b", "revision": "v1"}
+    >>> weights_in(Path("model"), Factory(settings))
+    {'checkpoint': 'model', 'revision': None}
+    """
+    of_the_hub = [name for name in ("revision", "variant") if name in generator.settings]
+    return {"checkpoint": str(folder), **dict.fromkeys(of_the_hub)}
 
 
 @dataclass

@@ -12,12 +12,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import fsasd
+from fsasd.runtime.commits import loaded
 from fsasd.store.atomic import UNFINISHED, write_text
 from fsasd.store.key import Description
 
@@ -62,6 +63,8 @@ class Provenance:
         started: When its first build began, UTC in ISO 8601.
         seconds: That all builds took together, those that were interrupted or killed included.
         files: Paths within the artifact, with ``/``, without that of the provenance.
+        hub: Commits of the repositories of the Hugging Face hub that the process had loaded, by
+            their ids.
         collected: When its files were deleted (``fsasd-store gc``), UTC; None while it is there.
     """
 
@@ -74,6 +77,7 @@ class Provenance:
     seconds: float
     files: Mapping[str, File]
     collected: str | None = None
+    hub: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -104,6 +108,7 @@ class Provenance:
             started,
             round(seconds, 3),
             {name: _file(folder / name) for name in sorted(_names(folder))},
+            hub=loaded(),
         )
 
     @classmethod
@@ -126,6 +131,8 @@ class Provenance:
                 Description.from_json(fields),
                 files={name: File(**file) for name, file in fields["files"].items()},
                 **{name: fields[name] for name in _COPIED},
+                # Older ones have none.
+                hub=fields.get("hub", {}),
             )
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise StoreError(f"{path}: expected a provenance that is whole, {error}") from error
@@ -142,6 +149,7 @@ class Provenance:
             "key": self.key,
             **self.description.to_json(),
             **{name: getattr(self, name) for name in _COPIED},
+            "hub": dict(self.hub),
             "bytes": self.bytes,
             "files": {
                 name: {"size": file.size, "sha256": file.sha256}

@@ -30,6 +30,7 @@ class AudioLDM(LatentDiffusion):
     Args:
         checkpoint: ``nano``, ``random:<size>``, a folder, a hub id or a file of the original
             project (``checkpoint.load``).
+        revision: See ``LatentDiffusion``, as of ``variant``.
         tokenizer: For a file of the original, which holds none: a folder or a hub id.
         allow: Names of weights that the checkpoint may lack or have too many of.
         attention_heads: ``original`` or ``checkpoint``, where these differ (the hub's do); ``auto``
@@ -63,6 +64,8 @@ class AudioLDM(LatentDiffusion):
         self,
         checkpoint: str = "nano",
         *,
+        revision: str | None = None,
+        variant: str | None = None,
         tokenizer: str = "roberta-base",
         allow: Sequence[str] = (),
         attention_heads: Literal["auto", "original", "checkpoint"] = "auto",
@@ -88,6 +91,8 @@ class AudioLDM(LatentDiffusion):
         self.tokenizer = tokenizer
         super().__init__(
             checkpoint,
+            revision=revision,
+            variant=variant,
             allow=allow,
             crop_seconds=crop_seconds,
             train=train,

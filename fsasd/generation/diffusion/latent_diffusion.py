@@ -31,9 +31,12 @@ from fsasd.generation.diffusion.latents import (
 from fsasd.generation.diffusion.model import Condition, Model, map_condition
 from fsasd.generation.diffusion.objective import Objective
 from fsasd.generation.diffusion.sampling import Sampler
+from fsasd.generation.hub import local
 from fsasd.generation.prompts import Prompt
 from fsasd.generation.rates import resample
 from fsasd.generation.threads import map_in_chunks, one_thread
+
+_NOT_SAVED = ["checkpoint", "revision", "variant", "tokenizer", "allow", "train", "sampler"]
 
 WHOLE_SECONDS = 10.24
 """Length that whole clips are taken to have where one is needed before they are read."""
@@ -47,7 +50,9 @@ class LatentDiffusion(FineTuning):
     accelerator's memory.
 
     Args:
-        checkpoint: What ``load_model`` loads.
+        checkpoint: What ``load_model`` loads, or the hub id of it.
+        revision: Of the hub's repository: a commit, a tag or a branch (``generation.hub.local``).
+        variant: Of the hub's weights, such as ``fp16``.
         allow: Names of weights that the checkpoint may lack or have too many of.
         crop_seconds: Length of a training example; shorter clips are repeated up to it. ``None``
             trains on whole clips: in a batch, what is beyond a clip's end does not count.
@@ -73,6 +78,8 @@ class LatentDiffusion(FineTuning):
         self,
         checkpoint: str,
         *,
+        revision: str | None = None,
+        variant: str | None = None,
         allow: Sequence[str] = (),
         crop_seconds: float | None = 10.24,
         train: Full | None = None,
@@ -90,9 +97,9 @@ class LatentDiffusion(FineTuning):
         sampler: Sampler | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["checkpoint", "tokenizer", "allow", "train", "sampler"])
+        self.save_hyperparameters(ignore=_NOT_SAVED)
         self.checkpoint = str(checkpoint)
-        self.model = self.load_model(self.checkpoint, allow)
+        self.model = self.load_model(local(self.checkpoint, revision, variant), allow)
         self.sampling_rate = self.model.sampling_rate
         self.network = self.model.network.train()
         self.objective = Objective(self.model.scheduler)
@@ -124,6 +131,10 @@ class LatentDiffusion(FineTuning):
     @abc.abstractmethod
     def load_model(self, checkpoint: str, allow: Sequence[str]) -> Model:
         """Load the model, as ``save`` writes it or as it was published.
+
+        Args:
+            checkpoint: The constructor's, or the folder that this hub id was downloaded to.
+            allow: The constructor's.
 
         Raises:
             ValueError: It cannot be loaded, or weights differ that are not allowed to.

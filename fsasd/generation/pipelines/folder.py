@@ -1,20 +1,23 @@
-"""Components of a pipeline of diffusers, from a folder or the hub: complete, or an error."""
+"""Components of a pipeline of diffusers, from its folder: complete, or an error."""
 
 from __future__ import annotations
 
 import importlib
-import re
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import psutil
 import torch
 from diffusers import DiffusionPipeline
+from safetensors import safe_open
 from torch import nn
 
 from fsasd.generation.diffusion.weight_mismatches import CheckpointError, WeightMismatches
-from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
+from fsasd.runtime.hub import UNREADABLE
 
 
 def load_pipeline(
@@ -23,19 +26,18 @@ def load_pipeline(
     """Load a pipeline whose weights all fit, which diffusers does not see to.
 
     Args:
-        source: A folder in the pipeline's layout, or its id on the Hugging Face hub.
+        source: A folder in the pipeline's layout.
         kind: The pipeline's class, or one whose folder it can read.
         allow: Names of weights that may be missing, superfluous or of another shape.
 
     Raises:
-        CheckpointError: It is the folder of another pipeline, a component is missing or damaged,
-            weights do not fit (all are listed), or the hub cannot be reached.
+        CheckpointError: There is no such folder, it is that of another pipeline, a component is
+            missing or damaged, weights do not fit (all are listed), or exceed the memory.
     """
-    if not Path(source).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        raise CheckpointError(f"checkpoint {source} does not exist")
-    go_offline_without_hub(source)
+    require_folder(source)
     mismatches = WeightMismatches()
     try:
+        require_memory(source)
         index = kind.load_config(source)
         if (name := index.get("_class_name")) != kind.__name__:
             raise CheckpointError(
@@ -66,13 +68,14 @@ def load_module(kind: Any, source: str, name: str, mismatches: WeightMismatches)
 
     Args:
         kind: Its class, of diffusers or transformers.
-        source: The folder or hub id that has it.
+        source: The folder that has it.
         name: Of the folder in there, and of the component in ``mismatches``.
         mismatches: What is missing, unexpected or of another shape is added to it.
     """
     module, loading = kind.from_pretrained(
         source,
         subfolder=name,
+        variant=variant_of(Path(source) / name),
         dtype=torch.float32,
         output_loading_info=True,
         # Without it the libraries stop at the first; the error lists all.
@@ -87,18 +90,83 @@ def load_module(kind: Any, source: str, name: str, mismatches: WeightMismatches)
     return module.eval()
 
 
-def not_loaded(
-    source: str, why: str | BaseException, option: str = "generator.checkpoint"
-) -> CheckpointError:
-    """Return the error of a folder or hub id that cannot be read, with its first cause."""
-    # The last error of a hub that is out of reach says only that a file is missing.
-    while isinstance(why, BaseException) and (cause := why.__cause__ or why.__context__):
-        why = cause
-    return CheckpointError(
-        f"{source}: could not be loaded ({why}). Without a way to the hub, copy its folder to "
-        f"this machine and give its path as {option}; "
-        "HF_HUB_OFFLINE=1 uses what was downloaded before"
-    )
+def not_loaded(source: str, error: BaseException) -> CheckpointError:
+    """Return the error of a folder that cannot be read, with its first cause."""
+    # The last one may say only that a file is missing.
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return CheckpointError(f"{source}: could not be loaded ({error})")
+
+
+def forget_origins(folder: Path) -> None:
+    """Take out of a saved pipeline's configurations where its components were loaded from.
+
+    Those are paths of this machine, which others need not know.
+    """
+    for config in folder.glob("*/config.json"):
+        known = json.loads(config.read_text(encoding="utf-8"))
+        if known.pop("_name_or_path", None) is not None:
+            config.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+
+
+def require_folder(source: str) -> None:
+    """Raise a ``CheckpointError`` if there is no such folder."""
+    if not Path(source).is_dir():
+        raise CheckpointError(f"checkpoint {source} does not exist")
+
+
+def require_memory(source: str) -> None:
+    """Raise if a pipeline's weights, in single precision, exceed the memory that is free.
+
+    Args:
+        source: The pipeline's folder.
+
+    Raises:
+        CheckpointError: They do.
+    """
+    needed = 4 * count_parameters(source)
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise CheckpointError(
+            f"{source}: its weights take {needed / 1e9:.3g} GB of memory in single precision, and "
+            f"{free / 1e9:.3g} GB are free: choose a smaller model, or another machine"
+        )
+
+
+def count_parameters(folder: str | Path) -> int:
+    """Return the number of parameters in a folder's safetensors files, of one variant each."""
+    count = 0
+    for path in Path(folder).rglob("*.safetensors"):
+        if _variant(path.name) == variant_of(path.parent):
+            with safe_open(path, "numpy") as file:
+                shapes = (file.get_slice(name).get_shape() for name in file.keys())  # noqa: SIM118
+                count += sum(math.prod(shape) for shape in shapes)
+    return count
+
+
+def variant_of(component: str | Path) -> str | None:
+    """Return the variant of a component's weights, such as ``fp16``; ``None`` for plain ones.
+
+    Args:
+        component: Its folder. Where it holds several variants, the plain one counts.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "model.fp16-00001-of-00002.safetensors").touch()
+    >>> variant_of(folder)
+    'fp16'
+    >>> (folder / "model-00001-of-00002.safetensors").touch()
+    >>> variant_of(folder)
+    """
+    names = [path.name for path in Path(component).glob("*.*")]
+    found = {_variant(name) for name in names if name.endswith((".safetensors", ".bin"))}
+    named = sorted(variant for variant in found if variant)
+    return None if None in found or not named else named[0]
+
+
+def _variant(name: str) -> str | None:
+    middle = name.split(".")[1:-1]
+    return middle[0].partition("-")[0] if middle else None
 
 
 def _load(source: str, name: str, entry: list[str], mismatches: WeightMismatches) -> Any:

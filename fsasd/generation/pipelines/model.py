@@ -12,7 +12,7 @@ from diffusers.utils import logging
 from torch import nn
 
 from fsasd.generation.diffusion.model import Model, fingerprint
-from fsasd.generation.pipelines.folder import load_pipeline
+from fsasd.generation.pipelines.folder import forget_origins, load_pipeline
 
 
 class PipelineModel(Model):
@@ -50,6 +50,7 @@ class PipelineModel(Model):
         logging.set_verbosity_error()
         try:
             self.kind(**components).save_pretrained(folder)
+            forget_origins(folder)
         finally:
             logging.set_verbosity(level)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +13,15 @@ from torch import nn
 
 from fsasd.generation.base import Generator
 from fsasd.generation.diffusion.weight_mismatches import CheckpointError
-from fsasd.generation.pipelines.folder import not_loaded
+from fsasd.generation.hub import local
+from fsasd.generation.pipelines.folder import (
+    not_loaded,
+    require_folder,
+    require_memory,
+    variant_of,
+)
 from fsasd.generation.prompts import Prompt
-from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
+from fsasd.runtime.hub import UNREADABLE
 
 LENGTHS = ("audio_length_in_s", "audio_end_in_s", "duration", "audio_duration")
 """How pipelines call the seconds of a clip."""
@@ -25,6 +32,8 @@ class ZeroShot(Generator):
 
     Args:
         checkpoint: A folder in the layout of a pipeline, or its id on the Hugging Face hub.
+        revision: Of the hub's repository: a commit, a tag or a branch (``generation.hub.local``).
+        variant: Of the hub's weights, such as ``fp16``.
         steps: Of the sampler; the pipeline's own number by default.
         guidance: Classifier-free guidance; the pipeline's own by default.
         options: Further arguments of the pipeline's call.
@@ -36,13 +45,15 @@ class ZeroShot(Generator):
         self,
         checkpoint: str,
         *,
+        revision: str | None = None,
+        variant: str | None = None,
         steps: int | None = None,
         guidance: float | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.checkpoint = str(checkpoint)
-        self.pipeline: Any = load(self.checkpoint)
+        self.pipeline: Any = load(local(self.checkpoint, revision, variant))
         self.pipeline.set_progress_bar_config(disable=True)
         self.sampling_rate = sampling_rate(self.pipeline, self.checkpoint)
         known = inspect.signature(self.pipeline.__call__).parameters
@@ -81,16 +92,24 @@ class ZeroShot(Generator):
 
 
 def load(source: str) -> DiffusionPipeline:
-    """Load a pipeline of any class.
+    """Load a pipeline of any class from its folder.
 
     Raises:
         CheckpointError: It cannot be loaded.
     """
-    go_offline_without_hub(source)
+    require_folder(source)
     try:
-        return DiffusionPipeline.from_pretrained(source)
+        require_memory(source)
+        return DiffusionPipeline.from_pretrained(source, variant=_variant(source))
+    except CheckpointError:
+        raise
     except (*UNREADABLE, ValueError, AttributeError) as error:
         raise not_loaded(source, error) from error
+
+
+def _variant(source: str) -> str | None:
+    found = (variant_of(path) for path in sorted(Path(source).iterdir()) if path.is_dir())
+    return next((variant for variant in found if variant), None)
 
 
 def sampling_rate(pipeline: Any, source: str) -> int:

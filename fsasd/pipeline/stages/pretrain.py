@@ -8,7 +8,7 @@ from typing import Any
 
 from fsasd.generation.audioldm.pretraining import pretrain
 from fsasd.generation.fitting import MODEL
-from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.experiment import Experiment, weights_in
 from fsasd.pipeline.run_folder import link
 from fsasd.pipeline.stage import Stage
 from fsasd.pipeline.stages.finetune import Finetune
@@ -36,7 +36,7 @@ class Pretrain(Finetune):
         assert run.generator is not None
         generator = run.generator
         pretrain(
-            lambda start: generator(checkpoint=str(start)),
+            lambda start: generator(**weights_in(start, generator)),
             run.data,
             fitting_trainer(run, folder),
             folder,

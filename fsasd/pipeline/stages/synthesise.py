@@ -21,7 +21,7 @@ from fsasd.generation.prompts import check_wording, make_prompts, with_candidate
 from fsasd.generation.synthesis import synthesise
 from fsasd.generation.synthetic_clips import MANIFEST
 from fsasd.generation.transfer import AnomalyTransfer
-from fsasd.pipeline.experiment import Experiment, Factory
+from fsasd.pipeline.experiment import Experiment, Factory, weights_in
 from fsasd.pipeline.run_folder import link
 from fsasd.pipeline.stage import Stage
 from fsasd.pipeline.stages.curve import tried_sections
@@ -90,7 +90,7 @@ class Synthesise(Stage):
         """Generate what the folder does not yet hold."""
         run, asked = self.experiment, self.experiment.synthesis
         assert run.generator is not None
-        trained = {"checkpoint": str(inputs["finetune"] / "model")} if inputs else {}
+        trained = weights_in(inputs["finetune"] / "model", run.generator) if inputs else {}
         generator = self._generator(**trained)
         prompts = make_prompts(
             self.clips,

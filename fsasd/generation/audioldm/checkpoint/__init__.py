@@ -19,7 +19,7 @@ from fsasd.generation.audioldm.checkpoint.components import (
     build_unet,
     build_vae,
 )
-from fsasd.generation.audioldm.checkpoint.folder import count_parameters, files, load, save
+from fsasd.generation.audioldm.checkpoint.folder import files, load, save
 from fsasd.generation.diffusion.weight_mismatches import CheckpointError
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "build_scheduler",
     "build_unet",
     "build_vae",
-    "count_parameters",
     "files",
     "heads_of",
     "keep_better_heads",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from safetensors import safe_open
 from torch import nn
 from transformers import ClapTextModelWithProjection, RobertaTokenizer, SpeechT5HifiGan
 
@@ -24,7 +22,13 @@ from fsasd.generation.audioldm.checkpoint import original
 from fsasd.generation.audioldm.checkpoint.components import NANO, CheckpointError, Components, build
 from fsasd.generation.audioldm.vocoder import GriffinLim
 from fsasd.generation.diffusion.weight_mismatches import WeightMismatches
-from fsasd.generation.pipelines.folder import load_module, not_loaded
+from fsasd.generation.pipelines.folder import (
+    forget_origins,
+    load_module,
+    not_loaded,
+    require_folder,
+    require_memory,
+)
 from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 
 # Older transformers saved this buffer; it is the numbers 0, 1, 2, ...
@@ -49,28 +53,25 @@ def load(
 
     Args:
         source: ``nano`` (ships with the package), ``random:<size>``, a folder in the diffusers
-            layout, the id of one on the Hugging Face hub, or a file of the original project
-            (``original.load``).
+            layout, or a file of the original project (``original.load``).
         allow: Names of weights that may be missing, superfluous or of another shape.
         tokenizer: For a file of the original, which holds none: a folder or a hub id.
 
     Raises:
-        CheckpointError: Files are missing in the folder, weights do not fit (all are listed), or
-            the hub cannot be reached.
+        CheckpointError: Files are missing in the folder, weights do not fit (all are listed) or
+            exceed the memory.
     """
     source = str(source)
     if source.startswith("random:"):
         return build(source.removeprefix("random:"))
     folder = str(NANO) if source == "nano" else source
     if Path(folder).is_file():
-        return original.load(folder, _load_tokenizer(tokenizer, "generator.tokenizer"), allow)
-    if Path(folder).is_dir():
-        _require_components(Path(folder))
-    elif folder.count("/") != 1 or folder.startswith((".", "/")):
-        raise CheckpointError(f"checkpoint {folder} does not exist")
-    go_offline_without_hub(folder)
+        return original.load(folder, _load_tokenizer(tokenizer), allow)
+    require_folder(folder)
+    _require_components(Path(folder))
     mismatches = WeightMismatches()
     try:
+        require_memory(folder)
         components = Components(
             unet=load_module(UNet2DConditionModel, folder, "unet", mismatches),
             vae=load_module(AutoencoderKL, folder, "vae", mismatches),
@@ -95,15 +96,6 @@ def files(source: str | Path) -> list[Path]:
     return sorted(path for path in path.rglob("*") if path.is_file())
 
 
-def count_parameters(folder: str | Path) -> int:
-    """Return the number of parameters in a folder's safetensors files."""
-    count = 0
-    for path in Path(folder).rglob("*.safetensors"):
-        with safe_open(path, "numpy") as file:
-            count += sum(math.prod(file.get_slice(k).get_shape()) for k in file.keys())  # noqa: SIM118
-    return count
-
-
 def save(
     components: Components,
     folder: str | Path,
@@ -126,23 +118,15 @@ def save(
             # `to` as the models override it warns of a list that is empty here.
             component = nn.Module.to(copy.deepcopy(component), device="cpu", dtype=dtype)
         component.save_pretrained(folder / field.name)
-        _forget_origin(folder / field.name / "config.json")
         library = type(component).__module__.split(".")[0]
         index[field.name] = [library, type(component).__name__]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    forget_origins(folder)
     if card is not None:
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _forget_origin(config: Path) -> None:
-    # Where a component was loaded from is a path of this machine, which others need not know.
-    if config.is_file():
-        known = json.loads(config.read_text())
-        known.pop("_name_or_path", None)
-        config.write_text(json.dumps(known, indent=2) + "\n")
-
-
-def _load_tokenizer(source: str | Path, option: str = "generator.checkpoint") -> RobertaTokenizer:
+def _load_tokenizer(source: str | Path) -> RobertaTokenizer:
     folder = Path(source)
     if (folder / "tokenizer").is_dir():
         source = folder / "tokenizer"
@@ -152,15 +136,19 @@ def _load_tokenizer(source: str | Path, option: str = "generator.checkpoint") ->
     try:
         tokenizer = RobertaTokenizer.from_pretrained(source, **inner)
     except OSError as error:
-        raise not_loaded(f"tokenizer {source}", error, option) from error
+        raise CheckpointError(_no_tokenizer(source, str(error))) from error
     # Where it does not find its files, transformers 5 makes one of the five special tokens.
     if len(tokenizer) <= 5:
-        raise not_loaded(
-            f"tokenizer {source}",
-            "it has no words: no vocab.json, merges.txt, tokenizer.json",
-            option,
-        )
+        why = "it has no words: no vocab.json, merges.txt, tokenizer.json"
+        raise CheckpointError(_no_tokenizer(source, why))
     return tokenizer
+
+
+def _no_tokenizer(source: str | Path, why: str) -> str:
+    return (
+        f"tokenizer {source}: could not be loaded ({why}). Without a way to the hub, copy its "
+        "folder to this machine and give its path as generator.tokenizer"
+    )
 
 
 def _load_vocoder(folder: str, mismatches: WeightMismatches) -> SpeechT5HifiGan | GriffinLim:

@@ -1,0 +1,143 @@
+"""Pipelines of the hub, downloaded from a stand-in for it on this machine."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import hub_server
+import psutil
+import pytest
+import small_pipelines
+import torch
+from diffusers import AudioLDM2Pipeline
+
+from fsasd.generation import hub
+from fsasd.generation.audioldm import checkpoint
+from fsasd.generation.diffusion.weight_mismatches import CheckpointError
+from fsasd.generation.pipelines.folder import count_parameters, load_pipeline
+from fsasd.generation.pipelines.zero_shot import load
+
+CLIENT = """
+import json, sys
+
+from fsasd.generation.diffusion.weight_mismatches import CheckpointError
+from fsasd.generation.hub import local
+from fsasd.runtime.commits import loaded
+
+answers = []
+for arguments in json.loads(sys.argv[1]):
+    try:
+        answers.append(local(**arguments))
+    except CheckpointError as error:
+        answers.append(f"error: {error}")
+print(json.dumps({"answers": answers, "loaded": loaded()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small AudioLDM 2 with the plain weights and those in half precision."""
+    path = tmp_path_factory.mktemp("audioldm2")
+    small_pipelines.audioldm2(path)
+    pipeline = AudioLDM2Pipeline.from_pretrained(path).to(dtype=torch.float16)
+    pipeline.save_pretrained(path, variant="fp16")
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    with hub_server.serve({"a/model": folder, "a/gated": folder}, gated=["a/gated"]) as server:
+        yield server
+
+
+def ask(server, cache, *arguments, **environment):
+    """Ask for checkpoints in a process of its own: the hub's address is read when it starts."""
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT, json.dumps(arguments)],
+        env={**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(cache), **environment},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+@pytest.mark.slow
+def test_a_revision_is_downloaded_once_noted_and_found_without_a_network(server, folder, tmp_path):
+    model = {"checkpoint": "a/model"}
+    (first, said) = ask(server, tmp_path, model, {**model, "revision": "v1"})
+    path = first["answers"][0]
+    assert first == {"answers": [path, path], "loaded": {"a/model": hub_server.COMMIT}}
+    assert path.endswith(hub_server.COMMIT)
+    # How much there is to be downloaded is seen.
+    assert "100%" in said
+    weights = [weights.name for weights in Path(path, "unet").glob("*.safetensors")]
+    assert weights == ["diffusion_pytorch_model.safetensors"]
+    assert load_pipeline(path, AudioLDM2Pipeline).unet.dtype == torch.float32
+
+    def written():
+        return {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+
+    before = written()
+    server.asked.clear()
+    pinned = {**model, "revision": hub_server.COMMIT}
+    again, _ = ask(server, tmp_path, model, pinned, HF_HUB_OFFLINE="1")
+    assert again["answers"] == [path, path]
+    assert not server.asked
+    online, _ = ask(server, tmp_path, model)
+    assert online["answers"] == [path]
+    assert not [asked for asked in server.asked if ".safetensors" in asked]
+    # A cache that is read-only serves as well.
+    assert written() == before
+
+
+@pytest.mark.slow
+def test_what_the_hub_refuses_is_said_with_what_to_do(server, tmp_path):
+    answers, _ = ask(
+        server, tmp_path, {"checkpoint": "a/gated"}, {"checkpoint": "a/none"},
+        {"checkpoint": "a/model", "revision": "v2"}, {"checkpoint": "a/model", "variant": "int4"},
+    )  # fmt: skip
+    gated, none, revision, variant = answers["answers"]
+    assert gated == (
+        "error: a/gated: its licence has to be accepted first, on https://huggingface.co/a/gated; "
+        "then log in on this machine (hf auth login, or HF_TOKEN)"
+    )
+    assert "a/none: expected a folder, or the id of a repository of the hub" in none
+    assert "a/model@v2: the hub has no such revision" in revision
+    assert "a/model: it has no weights of the variant int4" in variant
+    assert answers["loaded"] == {}
+
+
+@pytest.mark.slow
+def test_half_as_much_is_downloaded_of_a_variant(server, folder, tmp_path):
+    answers, _ = ask(server, tmp_path, {"checkpoint": "a/model", "variant": "fp16"})
+    (path,) = answers["answers"]
+    weights = [weights.name for weights in Path(path, "unet").glob("*.safetensors")]
+    assert weights == ["diffusion_pytorch_model.fp16.safetensors"]
+    pipeline = load_pipeline(path, AudioLDM2Pipeline)
+    assert pipeline.unet.dtype == torch.float32
+    for name, weight in load(path).unet.state_dict().items():
+        assert torch.equal(weight, pipeline.unet.state_dict()[name])
+    assert count_parameters(path) == count_parameters(folder)
+
+
+@pytest.mark.parametrize("name", ["revision", "variant"])
+def test_a_folder_has_no_revision(name, tmp_path):
+    with pytest.raises(CheckpointError, match=rf"generator\.{name}=x: expected a hub id"):
+        hub.local(str(tmp_path), **{name: "x"})
+    assert hub.local("nano") == "nano"
+
+
+def test_weights_that_exceed_the_memory_are_not_loaded(folder, monkeypatch, tmp_path):
+    memory = psutil.virtual_memory()._replace(available=1e6)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    message = r"its weights take 0\.\d+ GB of memory in single precision, and 0\.001 GB are free"
+    with pytest.raises(CheckpointError, match=message):
+        load_pipeline(str(folder), AudioLDM2Pipeline)
+    with pytest.raises(CheckpointError, match=message):
+        load(str(folder))
+    nano = shutil.copytree(str(checkpoint.NANO), tmp_path / "nano")
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.load(nano)
