@@ -213,7 +213,7 @@ def test_the_graph_is_that_of_this_package():
     assert {
         "fsasd.pipeline.outcome",
         "fsasd.store.store",
-        "fsasd.generation.audioldm.checkpoint",
+        "fsasd.generation.pipelines.folder",
         "hydra.core.hydra_config",
     } <= seen
 

@@ -159,9 +159,9 @@ def variant_of(component: str | Path) -> str | None:
     >>> variant_of(folder)
     """
     names = [path.name for path in Path(component).glob("*.*")]
-    found = {_variant(name) for name in names if name.endswith((".safetensors", ".bin"))}
-    named = sorted(variant for variant in found if variant)
-    return None if None in found or not named else named[0]
+    variants = {_variant(name) for name in names if name.endswith((".safetensors", ".bin"))}
+    named = sorted(variant for variant in variants if variant)
+    return None if None in variants or not named else named[0]
 
 
 def _variant(name: str) -> str | None:

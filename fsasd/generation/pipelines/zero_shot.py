@@ -108,8 +108,8 @@ def load(source: str) -> DiffusionPipeline:
 
 
 def _variant(source: str) -> str | None:
-    found = (variant_of(path) for path in sorted(Path(source).iterdir()) if path.is_dir())
-    return next((variant for variant in found if variant), None)
+    variants = (variant_of(path) for path in sorted(Path(source).iterdir()) if path.is_dir())
+    return next((variant for variant in variants if variant), None)
 
 
 def sampling_rate(pipeline: Any, source: str) -> int:
