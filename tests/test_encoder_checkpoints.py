@@ -20,6 +20,7 @@ import tiny_checkpoints
 import torch
 from safetensors.torch import save_file
 
+from fsasd.detectors.classifier import Training
 from fsasd.detectors.encoders import Encoder, TrainableEncoder
 from fsasd.detectors.encoders.beats import BEATsNetwork
 from fsasd.detectors.encoders.dasheng import DashengNetwork
@@ -313,7 +314,11 @@ def test_gradients_reach_the_weights_and_masks_hide_only_in_training(kind, tiny_
 @pytest.mark.parametrize("kind", [*KINDS, "pe_audio"])
 def test_every_weight_that_is_fine_tuned_has_a_gradient(kind, tuning, tiny_encoders):
     encoder = str(tiny_encoders(kind))
-    member = Pretrained(encoder, 1, tuning=tuning, rank=1, dim=8, seconds=0.4).classifier(0, 3)
+    training = Training(seconds=0.4)
+    pretrained = Pretrained(
+        encoder=encoder, layer=1, tuning=tuning, rank=1, dim=8, training=training
+    )
+    member = pretrained.classifier(0, 3)
     waveforms = torch.from_numpy(np.resize(WAVEFORM, (3, 6400)))
     member.train().loss(waveforms, torch.eye(3)).backward()
     trained = {name: p for name, p in member.named_parameters() if p.requires_grad}

@@ -78,18 +78,19 @@ class Pretrained(Discriminative):
     2406.11364), and low-rank adaptation with SpecAugment (arXiv 2409.07016). With a Gaussian
     mixture it is the attribute classifier in Guan_HEU's ensemble.
 
-    Deviations: those systems' encoder is mostly BEATs, which is not in transformers; AST, also a
-    transformer of patches trained on AudioSet, replaces it. Attentive pooling is left out. A saved
+    Deviations: those systems' encoder is mostly BEATs, whose checkpoint is not on the hub: by
+    default it is AST, also a transformer of patches trained on AudioSet, and BEATs where
+    ``encoder`` is its file. Attentive pooling is left out. A saved
     detector holds the adapters; the encoder's weights are read from ``encoder``.
 
     Args:
-        encoder: A hub id or a folder (see ``TrainableEncoder``).
+        encoder: A hub id, a folder or a file (see ``TrainableEncoder``).
         layer: Index of the hidden states that are pooled; -1 is the last.
         steps: Pooling of the states: ``mean``, ``max``, ``mean+std``, ``bands``.
         tuning: ``lora`` (the attention's projections) or ``full``.
         rank: Of the low-rank adaptation.
         dim: Of the embeddings.
-        mask_bins: Largest number of bins that SpecAugment masks, for an AST.
+        mask_bins: Largest number of bins that SpecAugment masks, of spectrograms.
         mask_frames: Largest number of frames that it masks.
         training: The learning rate falls to 0; see ``classifier.Training``.
     """
