@@ -234,7 +234,9 @@ def test_an_interrupted_ensemble_trains_the_missing_networks(fkie, all_train, tm
 def test_networks_that_are_gone_are_named(all_train, train, tmp_path):
     detector = quick("stgram_mfn").prepare(all_train, tmp_path, QUIET)
     (tmp_path / "networks.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"networks\.json is missing: .* Prepare it again"):
+    with pytest.raises(
+        FileNotFoundError, match=r"networks\.json is missing: .* Prepare the detector again"
+    ):
         clone(detector).fit(train)
 
 
