@@ -267,9 +267,9 @@ _ENCODERS = """\
 Pretrained encoders are representations of any detector that takes one (`detector=knn
 representation=beats`), and encoders to fine-tune (`representation=lv_huakong
 representation.encoder=BEATs_iter3_plus_AS2M.pt`, `representation.tuning=full` or `lora`). No
-weights ship with fsasd: a checkpoint is a hub id, a folder, or for BEATs, EAT, Dasheng and CED the file that its
-authors publish, which is read without running code. One that lacks weights, or has others, is
-refused. Licences are those that the authors state for code or weights; read them.
+weights ship with fsasd: a checkpoint is a hub id, a folder, or for BEATs, EAT, Dasheng and CED
+the file that its authors publish, which is read without running code. One that lacks weights, or
+has others, is refused. Licences are those that the authors state for code or weights; read them.
 
 `representation.front_end.pool` is `mean`, `max`, `std` or `gem` (the generalised mean, of
 `representation.front_end.power`), or several joined by `+`; `representation.front_end.bands=false`
