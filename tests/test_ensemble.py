@@ -55,6 +55,16 @@ def test_scores_are_standardised_on_held_out_clips_and_combined(
     np.testing.assert_allclose(ensemble.score(test_clips), expected(standardised), rtol=1e-9)
 
 
+def test_ranks_are_those_among_held_out_clips_and_go_on_beyond_them(train):
+    ensemble = Ensemble({"knn": KNN()}, folds=3, seed=1, combine="rank").fit(train)
+    normal = ensemble.normal_["knn"]
+    assert np.all(np.diff(normal) >= 0)
+    median, highest, spread = np.median(normal), normal[-1], ensemble.spread_["knn"]
+    asked = np.array([normal[0] - 1, median, highest, highest + 2 * spread])
+    ensemble.members_["knn"].score = lambda clips: asked
+    np.testing.assert_allclose(ensemble.score(train), [0, 0.5, 1, 3], atol=1e-12)
+
+
 def test_members_are_standardised_on_scores_of_other_recordings(train):
     """Of each clip there is a copy: by fits on the copies all of its scores would be 0."""
     both = Clips([*train, *train], train.cache)
@@ -149,7 +159,7 @@ def test_what_is_loaded_weighs_the_same_detectors(train, test_clips, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"combine": "median"}, "combine 'median': expected one of mean, max, min"),
+        ({"combine": "median"}, "combine 'median': expected one of mean, max, min, rank"),
         ({"weights": {"lof": 1.0}}, "weights of lof: expected some of gmm, knn"),
         ({"weights": {"gmm": -1.0}}, "expected numbers of 0 or more, at least one above, found"),
         ({"weights": {"gmm": 0, "knn": 0}}, "at least one above, found .* for detectors gmm, knn"),

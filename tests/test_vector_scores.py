@@ -17,7 +17,7 @@ from fsasd.detectors.base import TooFewClipsError
 from fsasd.detectors.centres import Centres
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.order import canonical_order
-from fsasd.detectors.outliers import ComponentMixture, Outliers
+from fsasd.detectors.outliers import ComponentMixture, Outliers, PCAResidual
 
 SOURCE, TARGET = 30, 6
 DETECTORS = {
@@ -123,3 +123,52 @@ def test_fewer_clips_than_components_are_refused(points, others):
     detector = Outliers(ComponentMixture(7), unit=True)
     with pytest.raises(TooFewClipsError, match="could not be fitted to 3 clips"):
         scores(detector, points[:3], others)
+
+
+# What principal components leave
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_residual_is_what_the_leading_directions_leave(points, others, count):
+    detector = Outliers(PCAResidual(count))
+    centred = others - points.mean(axis=0)
+    _, _, directions = np.linalg.svd(points - points.mean(axis=0))
+    rest = centred @ directions[count:].T
+    expected = np.linalg.norm(rest, axis=1)
+    np.testing.assert_allclose(scores(detector, points, others), expected, rtol=1e-9)
+
+
+# Bands of their own
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_each_band_has_its_own_neighbour_and_distances_are_averaged(points, others, metric):
+    expected = np.mean(
+        [cdist(others[:, part], points[:, part], metric).min(axis=1)
+         for part in (slice(2), slice(2, 4))], axis=0,
+    )  # fmt: skip
+    result = scores(KNN(metric=metric, bands=2), points, others)
+    np.testing.assert_allclose(result, expected, rtol=1e-9)
+
+
+def test_the_density_is_that_of_the_band(points, others):
+    result = scores(KNN(metric="cosine", bands=2, density=3), points, others)
+    apart = [
+        scores(KNN(metric="cosine", density=3), points[:, part], others[:, part])
+        for part in (slice(2), slice(2, 4))
+    ]
+    np.testing.assert_allclose(result, np.mean(apart, axis=0), rtol=1e-9)
+
+
+def test_clips_that_each_match_in_one_band_explain_a_clip_together():
+    """The left half of one normal clip and the right half of another: nothing new in any band."""
+    points = np.array([[1.0, 0, 1, 0], [0.0, 1, 0, 1]])
+    mixed = np.array([[1.0, 0, 0, 1]])
+    assert scores(KNN(metric="cosine", bands=2), points, mixed, source=2) == pytest.approx(0)
+    assert scores(KNN(metric="cosine"), points, mixed, source=2) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("bands", [0, 3])
+def test_bands_that_do_not_divide_the_representation_are_refused(points, others, bands):
+    with pytest.raises(ValueError, match=rf"bands={bands}: expected a divisor of the 4 dimensions"):
+        scores(KNN(bands=bands), points, others)

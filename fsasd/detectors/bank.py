@@ -91,8 +91,9 @@ class Banks:
     Args:
         points: (n, d) float64, those of one bank contiguous.
         sizes: Number of points of each bank.
-        density: (n,) divisors of the distances to each point.
+        density: (n,) or (bands, n) divisors of the distances to each point.
         metric: ``euclidean``, or ``cosine``: of unit vectors.
+        bands: Equal parts of the vectors, each of which has its own neighbours.
 
     >>> banks = Banks(np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([1, 1]), np.ones(2), "euclidean")
     >>> banks.scores(np.array([[3.0, 3.0]]), k=1).tolist()
@@ -100,13 +101,20 @@ class Banks:
     """
 
     def __init__(
-        self, points: np.ndarray, sizes: np.ndarray, density: np.ndarray, metric: str
+        self,
+        points: np.ndarray,
+        sizes: np.ndarray,
+        density: np.ndarray,
+        metric: str,
+        bands: int = 1,
     ) -> None:
-        self.sizes, self.metric = sizes, metric
+        self.sizes, self.metric, self.bands = sizes, metric, bands
         units = density if metric == "cosine" else density**2
         stops = np.cumsum(sizes)[:-1]
-        splits = zip(np.split(points, stops), np.split(units, stops), strict=True)
-        self._banks = [Bank(some, unit) for some, unit in splits]
+        self._bands = [
+            [Bank(*one) for one in zip(np.split(part, stops), np.split(of, stops), strict=True)]
+            for part, of in zip(split_bands(points, bands), np.atleast_2d(units), strict=True)
+        ]
 
     def require(self, k: int) -> None:
         """Raise if there is no k-th neighbour.
@@ -120,13 +128,19 @@ class Banks:
 
     def normalised(self, points: np.ndarray) -> np.ndarray:
         """Return points as those of the banks are."""
-        return normalised(points, self.metric)
+        return normalised(points, self.metric, self.bands)
 
     def scores(self, points: np.ndarray, k: int) -> np.ndarray:
-        """Return the distances of (m, d) points to the k-th neighbour, in the nearest bank."""
+        """Return the distances of (m, d) points to the k-th neighbour, in the nearest bank.
+
+        Of several bands, the mean of their distances.
+        """
         # The k-th neighbour of each bank, by distances that are normalised by its local density.
-        squared = [bank.nearest(points, k)[:, -1] for bank in self._banks]
-        return distance(np.min(squared, axis=0), self.metric)
+        squared = [
+            np.min([bank.nearest(part, k)[:, -1] for bank in banks], axis=0)
+            for part, banks in zip(split_bands(points, self.bands), self._bands, strict=True)
+        ]
+        return distance(np.array(squared), self.metric).mean(axis=0)
 
 
 def distance(squared: np.ndarray, metric: str) -> np.ndarray:
@@ -135,9 +149,28 @@ def distance(squared: np.ndarray, metric: str) -> np.ndarray:
     return squared / 2 if metric == "cosine" else np.sqrt(squared)
 
 
-def normalised(points: np.ndarray, metric: str) -> np.ndarray:
-    """Return points whose Euclidean distances are those of the metric."""
-    return unit(points) if metric == "cosine" else points
+def normalised(points: np.ndarray, metric: str, bands: int = 1) -> np.ndarray:
+    """Return points whose Euclidean distances, in each band, are those of the metric."""
+    if metric != "cosine":
+        return points
+    return np.concatenate([unit(part) for part in split_bands(points, bands)], axis=1)
+
+
+def split_bands(points: np.ndarray, bands: int) -> list[np.ndarray]:
+    """Return the equal parts of (n, d) vectors, each (n, d / bands).
+
+    Raises:
+        ValueError: ``bands`` is less than 1, or does not divide d.
+
+    >>> [part.tolist() for part in split_bands(np.array([[1, 2, 3, 4]]), 2)]
+    [[[1, 2]], [[3, 4]]]
+    """
+    if bands < 1 or points.shape[1] % bands:
+        raise ValueError(
+            f"bands={bands}: expected a divisor of the {points.shape[1]} dimensions of the "
+            "representation, such as its number of frequency bands"
+        )
+    return np.split(points, bands, axis=1)
 
 
 def require_k(k: int) -> None:

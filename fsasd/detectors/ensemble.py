@@ -19,7 +19,9 @@ _COMBINE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "mean": lambda scores, weights: weights @ scores / weights.sum(),
     "max": lambda scores, weights: scores[weights > 0].max(axis=0),
     "min": lambda scores, weights: scores[weights > 0].min(axis=0),
+    "rank": lambda ranks, weights: weights @ ranks / weights.sum(),
 }
+"""Scores that are combined are standardised, for ``rank`` they are ranks among normal clips."""
 
 
 class Ensemble(Detector):
@@ -27,11 +29,16 @@ class Ensemble(Detector):
 
     A detector's scores are standardised to mean 0 and standard deviation 1 on training clips that
     it was not fitted on (``held_out_scores``), since scores of fitted clips are lower. Odd clips
-    (``odd_scores``) are left out. Networks of ``prepare`` were trained on these clips, too.
+    (``odd_scores``) are left out. Networks of ``prepare`` were trained on these clips, too. The
+    lowest of standardised scores (``min``) is the fusion of arXiv 2606.19269.
+
+    ``rank`` takes the mean of ranks instead, the share of the held-out scores that is lower, so
+    that no detector outweighs the others by its scale; beyond the highest, 1 and the standardised
+    distance to it.
 
     Args:
         detectors: Name to detector.
-        combine: ``mean`` (weighted), ``max`` or ``min``.
+        combine: ``mean`` (weighted), ``max``, ``min`` or ``rank`` (weighted).
         weights: Name to weight, 0 or more; 1 by default. Detectors of weight 0 are left out of
             ``max`` and ``min``, too.
         folds: Of the held-out scores; each takes a fit of every detector.
@@ -65,25 +72,24 @@ class Ensemble(Detector):
         # Folds are drawn by index: clips are sorted by path, so that their order does not matter.
         clips = clips[sorted(range(len(clips)), key=lambda i: str(clips[i].path))]
         self.members_ = {name: clone(d).fit(clips) for name, d in self.detectors.items()}
-        mean, spread = {}, {}
+        mean, spread, ordered = {}, {}, {}
         groups = recording_groups(clips.recordings)
         for name, member in self.members_.items():
             held_out = held_out_scores(member.resolved(), clips, self.folds, self.seed, groups)
             normal = held_out[~odd_scores(held_out, clips.domains.tolist(), clips.states)]
             mean[name], spread[name] = normal.mean(), normal.std()
-        self.mean_ = mean
+            ordered[name] = np.sort(normal)
+        self.mean_, self.normal_ = mean, ordered
         # Scores that are constant on normal clips are not scaled.
         self.spread_ = {name: value or np.float64(1.0) for name, value in spread.items()}
         return self
 
     def score(self, clips: Clips) -> np.ndarray:
-        """Return the combined standardised scores."""
+        """Return the combined standardised scores, or ranks."""
         check_is_fitted(self)
         weights = self._weights()
-        scores = [
-            (member.score(clips) - self.mean_[name]) / self.spread_[name]
-            for name, member in self.members_.items()
-        ]
+        comparable = self._rank if self.combine == "rank" else self._standardised
+        scores = [comparable(name, member.score(clips)) for name, member in self.members_.items()]
         return _COMBINE[self.combine](np.stack(scores), weights)
 
     def resolved_params(self) -> dict[str, Any]:
@@ -98,6 +104,14 @@ class Ensemble(Detector):
         """Return the sum of the detectors' numbers of parameters."""
         check_is_fitted(self)
         return sum(member.n_parameters() for member in self.members_.values())
+
+    def _standardised(self, name: str, scores: np.ndarray) -> np.ndarray:
+        return (scores - self.mean_[name]) / self.spread_[name]
+
+    def _rank(self, name: str, scores: np.ndarray) -> np.ndarray:
+        normal = self.normal_[name]
+        share = np.interp(scores, normal, np.linspace(0, 1, len(normal)))
+        return share + np.maximum(scores - normal[-1], 0) / self.spread_[name]
 
     def _weights(self) -> np.ndarray:
         if self.combine not in _COMBINE:

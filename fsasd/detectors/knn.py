@@ -15,6 +15,7 @@ from fsasd.detectors.bank import (
     normalised,
     require_k,
     require_neighbours,
+    split_bands,
 )
 from fsasd.detectors.base import TooFewClipsError
 from fsasd.detectors.domains import Domains, banks, n_missing_target_clips, smote
@@ -31,6 +32,11 @@ class KNN(VectorDetector):
     local density normalisation (Wilkinghoff et al., "Keeping the balance: anomaly score calculation
     for domain generalization", ICASSP 2025; its K is 1 to 16).
 
+    With ``bands``, each frequency band has its own nearest clips, and the mean of their distances
+    is the score, so that neither one clip has to match in all bands nor bands of much energy
+    outweigh the others (Saengthong and Shinozaki, "Sub-band spectral matching with localized score
+    aggregation", arXiv 2603.13749).
+
     Args:
         representation: Clips -> (n, d).
         k: The neighbour whose distance is the score.
@@ -43,6 +49,8 @@ class KNN(VectorDetector):
             0.2 is usual.
         smote_neighbours: Neighbours of SMOTE.
         seed: Of SMOTE.
+        bands: Equal parts of the representation that are matched apart, such as the bands of a
+            patch encoder (BEATs 8, AST 12) or of ``Patches``.
     """
 
     score_params: ClassVar[frozenset[str]] = frozenset({"k"})
@@ -57,6 +65,7 @@ class KNN(VectorDetector):
         smote: float = 0.0,
         smote_neighbours: int = 2,
         seed: int = 0,
+        bands: int = 1,
     ) -> None:
         self.representation = representation
         self.k = k
@@ -66,6 +75,7 @@ class KNN(VectorDetector):
         self.smote = smote
         self.smote_neighbours = smote_neighbours
         self.seed = seed
+        self.bands = bands
 
     def fit(self, clips: Clips) -> Self:
         """Store the representations of normal clips.
@@ -111,20 +121,24 @@ class KNN(VectorDetector):
         return self.points_.size + count_parameters(self._vectors_of)
 
     def _local_density(self) -> np.ndarray:
+        of_bands = [self._density(part) for part in split_bands(self.points_, self.bands)]
+        return of_bands[0] if self.bands == 1 else np.stack(of_bands)
+
+    def _density(self, points: np.ndarray) -> np.ndarray:
         if not self.density:
-            return np.ones(len(self.points_))
-        count = min(self.density, len(self.points_) - 1)
+            return np.ones(len(points))
+        count = min(self.density, len(points) - 1)
         if not count:
             raise TooFewClipsError("the density around a normal clip needs 2 clips, found 1")
         # The nearest is the clip itself, or a copy of it.
-        squared = Bank(self.points_).nearest(self.points_, count + 1)[:, 1:]
+        squared = Bank(points).nearest(points, count + 1)[:, 1:]
         density = distance(squared, self.metric).mean(axis=1)
         # Copies of a clip have distance 0 to their neighbours.
         positive = density[density > 0]
         return np.maximum(density, positive.min() if positive.size else 1.0)
 
     def _restored(self) -> None:
-        self._banks = Banks(self.points_, self.sizes_, self.density_, self.metric)
+        self._banks = Banks(self.points_, self.sizes_, self.density_, self.metric, self.bands)
 
     def _normalised(self, points: np.ndarray) -> np.ndarray:
-        return normalised(points, self.metric)
+        return normalised(points, self.metric, self.bands)

@@ -6,8 +6,10 @@ import logging
 from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, clone
 from sklearn.covariance import LedoitWolf
+from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
@@ -39,6 +41,24 @@ class ComponentMixture(GaussianMixture):
     def score_samples(self, X: np.ndarray) -> np.ndarray:
         """Return the (n,) highest log densities."""
         return self._estimate_log_prob(X).max(axis=1)
+
+
+class PCAResidual(PCA):
+    """A principal component analysis that scores by what its components leave of a point.
+
+    The norm of the residual, as in process control (Jackson and Mudholkar, "Control procedures for
+    residuals associated with principal component analysis", Technometrics 21, 1979); on embeddings
+    of frozen encoders: arXiv 2606.19269.
+
+    >>> X = np.array([[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
+    >>> PCAResidual(1).fit(X).score_samples([[5.0, 3.0]]).round(6).tolist()
+    [-3.0]
+    """
+
+    def score_samples(self, X: ArrayLike) -> np.ndarray:
+        """Return the (n,) negated norms of the residuals."""
+        X = np.asarray(X)
+        return -np.linalg.norm(X - self.inverse_transform(self.transform(X)), axis=1)
 
 
 class Outliers(VectorDetector):

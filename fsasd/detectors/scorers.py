@@ -132,7 +132,8 @@ def _mixture_scorer(params: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
 def _neighbour_scorer(
     params: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> NeighbourScorer:
-    banks = Banks(arrays["points_"], arrays["sizes_"], arrays["density_"], params["metric"])
+    arrays_of = arrays["points_"], arrays["sizes_"], arrays["density_"]
+    banks = Banks(*arrays_of, params["metric"], params["bands"])
     return NeighbourScorer(params["representation"], banks, params["k"])
 
 
@@ -170,7 +171,7 @@ KINDS = {
     "fsasd.detectors.knn.KNN": Kind(
         {
             "k": int, "metric": Literal["euclidean", "cosine"],
-            "domains": Literal["pooled", "separate"], "density": int, "smote": float,
+            "domains": Literal["pooled", "separate"], "density": int, "bands": int, "smote": float,
             "smote_neighbours": int, "seed": int,
         },
         frozenset({"representation"}),
