@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
@@ -16,34 +14,26 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.names import SectionId
 from fsasd.data.pseudo_attributes import STATE
-from fsasd.detection.decision import DECISION, read_decision
-from fsasd.detectors.saved import NotAModelError
-from fsasd.evaluation.metrics import known_domains
 from fsasd.report import figures, listening
 from fsasd.report.comparison import (
     SETTING_TITLES,
     compare_settings,
-    decisions,
-    distinct_settings,
-    top_settings,
 )
-from fsasd.report.evidence import explanation
 from fsasd.report.figures import EXPECTED
 from fsasd.report.formatting import count, decimal, interval, percent, points, signed
 from fsasd.report.heading import PAGE, PAGES, Heading
 from fsasd.report.headline import headline
+from fsasd.report.machine_part import MachinePart, curve_figure, inline, machine_part
 from fsasd.report.results import (
     FAILED,
     ID,
     Results,
     is_path,
     metric_titles,
-    setting_titles,
 )
 from fsasd.report.tables import readable
 from fsasd.report.validation import gain_with_site, verdict_of_choices
@@ -78,34 +68,6 @@ _FILES = {
 
 
 @dataclass(frozen=True)
-class SectionPart:
-    """One section on the page; what the run's folder does not have is ``None``."""
-
-    name: str
-    setting: str
-    is_chosen: bool
-    abstain_reason: str
-    explanation: str
-    gap: dict | None
-    spectra: Markup | None
-    best: float
-    curve: Markup | None
-    top: pd.DataFrame | None
-    divided: bool
-    areas: dict[str, str]
-    roc: Markup | None
-    no_roc: str
-    histogram: Markup
-    decisions: pd.DataFrame | None
-    settings: pd.DataFrame | None
-    threshold: float
-    odd: str
-    clips: int
-    alarms: int
-    cost: dict | None
-
-
-@dataclass(frozen=True)
 class ValidationPart:
     """The leave-one-machine-out validation on the page."""
 
@@ -114,20 +76,6 @@ class ValidationPart:
     abstained: dict[str, str]
     curves: dict[str, Markup]
     dots: Markup
-
-
-@dataclass(frozen=True)
-class MachinePart:
-    """One machine on the page."""
-
-    name: str
-    anchor: str
-    sections: list[SectionPart]
-    rows: list[listening.Row]
-    synthesised: int
-    kept: Counter[str]
-    rejected: list[tuple[str, str, int]]
-    quality: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -165,7 +113,7 @@ def write_report(folder: Path, data: FirstShotDataModule | None) -> Path:
 
     def machines(names: Sequence[str]) -> list[MachinePart]:
         return [
-            _machine(results, data, name, number, scenes, seconds)
+            machine_part(results, data, name, number, scenes, seconds)
             for number, name in enumerate(names)
         ]
 
@@ -244,7 +192,7 @@ def _overview(results: Results) -> dict[str, Any]:
     compared = dots = None
     if not results.settings.empty:
         compared = compare_settings(results.settings, results.setting_scores)
-        dots = _svg(figures.settings_dots(results.settings), "settings")
+        dots = inline(figures.settings_dots(results.settings), "settings")
     return {
         "generator": results.choices.get("generator", "none"),
         "date": Heading.of(results.folder, results.choices.get("experiment")).date,
@@ -266,102 +214,6 @@ def _overview(results: Results) -> dict[str, Any]:
     }
 
 
-def _machine(
-    results: Results,
-    data: FirstShotDataModule | None,
-    machine: str,
-    number: int,
-    scenes: int,
-    seconds: float,
-) -> MachinePart:
-    manifest = results.rows("manifest", machine)
-    real = []
-    if data is not None:
-        normal = data.machine(machine).where(split="train", label="normal")
-        real = [(clip, data.captions(clip)) for clip in normal]
-    chosen = listening.scenes(manifest, results.folder / "synthetic", real, scenes)
-    rejected = listening.rejected(manifest)
-    kept = Counter(manifest["label"]) if len(manifest) else Counter()
-    for label, _, rejections in rejected:
-        kept[label] -= rejections
-    return MachinePart(
-        name=machine,
-        anchor=f"machine-{number}",
-        sections=[_section(results, s) for s in results.sections_of(machine)],
-        rows=listening.players(chosen, seconds, data.cache.channel if data else None),
-        synthesised=len(manifest),
-        kept=kept,
-        rejected=rejected,
-        quality=results.rows("quality", machine),
-    )
-
-
-def _section(results: Results, section: SectionId) -> SectionPart:
-    clips = results.rows("clips", *section)
-    curve = results.rows("selection", *section)
-    real = results.rows("real_curve", *section)
-    metrics = results.rows("metrics", *section)
-    settings = results.rows("settings", *section)
-    name = "-".join(section)
-    path = not curve.empty and is_path(curve)
-    gap = results.rows("gap", *section)
-    differences = results.rows("differences", *section)
-    no_roc = _no_roc(clips)
-    cost = results.rows("costs", *section)
-    model = results.folder / "models" / section.machine / f"section_{section.section}"
-    return SectionPart(
-        name=section.section,
-        setting=results.setting(section),
-        is_chosen=not curve.empty,
-        abstain_reason=results.abstain_reason(section),
-        explanation=explanation(results.rows("sources", *section)),
-        gap=None if gap.empty else gap.fillna({"words": ""}).iloc[0].to_dict(),
-        spectra=None
-        if differences.empty
-        else _svg(figures.spectra(differences), f"spectra-{name}"),
-        best=math.nan if curve.empty else float(curve["objective"].max()),
-        curve=_curve(curve, real, f"curve-{name}") if path else None,
-        top=None if path or curve.empty else top_settings(curve, real),
-        divided=known_domains(clips["domain"]) is not None,
-        areas=metric_titles(settings, decided=False),
-        roc=None if no_roc else _svg(figures.roc(clips), f"roc-{name}"),
-        no_roc=no_roc,
-        histogram=_svg(figures.score_histogram(clips), f"histogram-{name}"),
-        decisions=None if metrics.empty else decisions(clips, metrics),
-        settings=None if settings.empty else _titled_settings(settings),
-        threshold=float(clips["threshold"].iloc[0]),
-        odd=_odd_clips(model / DECISION),
-        clips=len(clips),
-        alarms=int(clips["decision"].sum()),
-        cost=None if cost.empty else cost.iloc[0].to_dict(),
-    )
-
-
-def _curve(curve: pd.DataFrame, real: pd.DataFrame, name: str) -> Markup:
-    draw = figures.expected_gains if EXPECTED in curve else figures.selection_curve
-    return _svg(draw(curve, real), name)
-
-
-def _odd_clips(decision: Path) -> str:
-    try:
-        return read_decision(decision)[0].odd_clips() if decision.is_file() else ""
-    except NotAModelError:
-        # Written by another version: the page shows the other results of the run.
-        return ""
-
-
-def _no_roc(clips: pd.DataFrame) -> str:
-    if unknown := int(clips["label"].isna().sum()):
-        return f"the labels of {unknown} of {len(clips)} test clips are not known"
-    missing = {"normal", "anomaly"} - set(clips["label"])
-    return f"there is no test clip with label {missing.pop()}" if missing else ""
-
-
-def _titled_settings(settings: pd.DataFrame) -> pd.DataFrame:
-    settings = settings[settings["setting"].isin(distinct_settings(settings))]
-    return settings.assign(value=setting_titles(settings))
-
-
 def _validation(results: Results) -> ValidationPart:
     references = results.references
     curves = {}
@@ -370,14 +222,14 @@ def _validation(results: Results) -> ValidationPart:
         known = EXPECTED in curve or (not curve.empty and curve["objective"].notna().any())
         if known and is_path(curve):
             real = references.rows("real_curve", *section)
-            curves[str(section)] = _curve(curve, real, f"reference-{'-'.join(section)}")
+            curves[str(section)] = curve_figure(curve, real, f"reference-{'-'.join(section)}")
     abstained = results.validation.dropna(subset=["abstain_reason"])
     names = abstained["machine"] + " section " + abstained["section"]
     return ValidationPart(
         results.validation,
         f"{verdict_of_choices(results.validation)} {gain_with_site(results.validation)}".strip(),
         dict(zip(names, abstained["abstain_reason"], strict=True)), curves,
-        _svg(figures.settings_dots(references.settings), "references"),
+        inline(figures.settings_dots(references.settings), "references"),
     )  # fmt: skip
 
 
@@ -409,11 +261,6 @@ def _states(captions: pd.DataFrame) -> pd.DataFrame:
         return captions[:0]
     known = captions[captions[STATE].notna()].astype({STATE: int})
     return known.groupby(["machine", STATE]).size().reset_index(name="clips")
-
-
-def _svg(figure: Figure, name: str) -> Markup:
-    # Written by matplotlib, which escapes the text in it.
-    return Markup(figures.svg(figure, name))
 
 
 def _resource(name: str) -> str:
