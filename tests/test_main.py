@@ -435,24 +435,26 @@ def brief(tmp_path_factory):
     )  # fmt: skip
     for part in (ASTModel(config), ASTFeatureExtractor(num_mel_bins=32, max_length=64)):
         part.save_pretrained(folder)
-    return [f"encoder={folder}", "seconds=0.5", "epochs=1", "batch_size=8"]
+    training = ["seconds=0.5", "epochs=1", "batch_size=8"]
+    return [
+        f"representation.encoder={folder}",
+        *(f"representation.training.{setting}" for setting in training),
+    ]
 
 
 @pytest.mark.parametrize("name", ["anopatch", "lv_huakong", "guan_heu_attributes"])
 def test_every_pretrained_encoder_runs_by_name(chain, name, brief):
     root, store, _ = chain
-    overrides = [f"detector={name}", *(f"detector.{setting}" for setting in brief)]
-    score = Run(configure(*SCORED, store, *overrides), root / name)()
+    score = Run(configure(*SCORED, store, f"detector={name}", *brief), root / name)()
     assert 0 <= score <= 1
     assert pd.read_csv(root / name / "selection.csv")["chosen"].sum() == 1
 
 
 def test_a_detector_within_an_ensemble_shares_its_networks_with_one_alone(chain, brief):
     root, store, _ = chain
-    names = {"guan_heu": "detector.detectors.attributes", "guan_heu_attributes": "detector"}
     made = []
-    for name, part in names.items():
-        settings = [f"{part}.{setting}" for setting in [*brief, "learning_rate=2e-5"]]
+    for name in ("guan_heu", "guan_heu_attributes"):
+        settings = [*brief, "representation.training.learning_rate=2e-5"]
         Run(configure(*TINY, store, f"detector={name}", *settings), root / f"shared_{name}")()
         made.append({name for stage, name in artifacts(root) if stage == "train"})
     assert made[0] == made[1]
@@ -511,8 +513,7 @@ def test_a_users_own_code_is_in_the_key_of_the_stage_that_runs_it(
 
 def test_other_weights_of_an_encoder_under_the_same_name_are_in_the_keys(chain, brief):
     root, store, _ = chain
-    overrides = ["detector=lv_huakong", *(f"detector.{setting}" for setting in brief)]
-    run = Run(configure(*TINY, store, *overrides), root / "x")
+    run = Run(configure(*TINY, store, "detector=lv_huakong", *brief), root / "x")
     weights = next(Path(brief[0].partition("=")[2]).glob("*.safetensors"))
     content = weights.read_bytes()
 
@@ -572,7 +573,10 @@ def test_how_long_the_parts_of_a_model_are_trained_is_in_its_key(chain):
         ("trainer.accumulate_grad_batches=3", "data.batch_size: expected a multiple of 3, found"),
         ("tables=[9]", "table 9: expected one of 2, 3"),
         ("+trainer.fast_dev_run=true", "fast_dev_run=True: expected it to be left out"),
-        ("+selection.grid.epochs=[1,2]", "epochs=2.* changes what networks are trained with"),
+        (
+            "+selection.grid.probability__representation__training__epochs=[1,2]",
+            "epochs=2.* changes what networks are trained with",
+        ),
     ],
 )
 def test_what_must_fail_fails_before_anything_is_made(tmp_path, chain, override, told):
@@ -696,7 +700,9 @@ def test_networks_of_detectors_are_whole_on_each_device(chain, monkeypatch):
     run = Run(configure(*TINY, store, *STGRAM, "trainer=fsdp", *limits), root / "x")
     asked = {}
     monkeypatch.setattr(
-        type(run.detector), "prepare", lambda *args: asked.update(args[-1]) or args[0]
+        type(run.detector.to_prepare()[0]),
+        "prepare",
+        lambda *args: asked.update(args[-1]) or args[0],
     )
     (stage,) = run.stages("train")
     stage.build(root, {})
@@ -709,7 +715,8 @@ def test_networks_of_detectors_are_whole_on_each_device(chain, monkeypatch):
 def test_detection_without_its_networks_names_the_stage(chain):
     root, store, _ = chain
     run = Run(
-        configure(*TINY, store, *STGRAM, "detector.seed=9", "stages=[detect]"), root / "alone"
+        configure(*TINY, store, *STGRAM, "representation.training.seed=9", "stages=[detect]"),
+        root / "alone",
     )
     with pytest.raises(FileNotFoundError, match="result of stage 'train' is not in the store"):
         run()

@@ -21,8 +21,8 @@ FAMILIES = {
 def test_a_run_with_another_generator_ends_with_a_score(family, tmp_path):
     write, rate, chosen = FAMILIES[family]
     overrides = [
-        "experiment=tiny", "objective=official", *chosen, f"generator.checkpoint={write(tmp_path / 'pipeline')}",
-        f"store={tmp_path / 'store'}", "trainer.enable_progress_bar=false",
+        "experiment=tiny", "objective=official", "trainer.enable_progress_bar=false", *chosen,
+        f"generator.checkpoint={write(tmp_path / 'pipeline')}", f"store={tmp_path / 'store'}",
     ]  # fmt: skip
     if family != "zero_shot":
         overrides += ["generator.sampler.steps=2", "generator.crop_seconds=0.64"]
