@@ -15,11 +15,16 @@ from fsasd.evaluation.folds import recording_groups
 from fsasd.evaluation.oddness import odd_scores
 from fsasd.evaluation.thresholds import held_out_scores
 
+
+def _weighted_mean(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return weights @ scores / weights.sum()
+
+
 _COMBINE: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "mean": lambda scores, weights: weights @ scores / weights.sum(),
+    "mean": _weighted_mean,
     "max": lambda scores, weights: scores[weights > 0].max(axis=0),
     "min": lambda scores, weights: scores[weights > 0].min(axis=0),
-    "rank": lambda ranks, weights: weights @ ranks / weights.sum(),
+    "rank": _weighted_mean,
 }
 """Scores that are combined are standardised, for ``rank`` they are ranks among normal clips."""
 
