@@ -33,6 +33,24 @@ from transformers import (
 from fsasd.generation.audioldm import checkpoint
 
 
+def audioldm(folder):
+    """Write a small one with the kinds of vocoder and schedule that the published ones have."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        components = checkpoint.build("nano")
+        components.scheduler = checkpoint.build_scheduler()
+        components.vocoder = hifigan()
+    checkpoint.save(components, folder)
+    return str(folder)
+
+
+def hifigan():
+    """Build AudioLDM's vocoder so that it can be heard: untrained, it would be all but silent."""
+    vocoder = checkpoint.build_hifigan(64)
+    vocoder.conv_post.weight.data *= 1e7
+    return vocoder
+
+
 def stable_audio3(folder, **scheduler):
     """Write one with latents of 8 x (samples / 128), at 44.1 kHz."""
     words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", ".", *string.ascii_letters]
@@ -89,9 +107,6 @@ def audioldm2(folder):
             GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=100, n_positions=300)
         )
         language_model.config.max_new_tokens = 8
-        vocoder = checkpoint.build_hifigan(64)
-        # Untrained, it would be all but silent.
-        vocoder.conv_post.weight.data *= 1e7
         pipeline = AudioLDM2Pipeline(
             vae=nano.vae,
             text_encoder=ClapModel(clap),
@@ -109,7 +124,7 @@ def audioldm2(folder):
                 cross_attention_dim=((None, 16, 32), (None, 16, 32)),
             ),
             scheduler=checkpoint.build_scheduler(),
-            vocoder=vocoder,
+            vocoder=hifigan(),
         )  # fmt: skip
     pipeline.save_pretrained(folder)
     return str(folder)

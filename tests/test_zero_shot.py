@@ -31,9 +31,8 @@ def prompt(make_wav):
     return make_prompts(clips, ["The normal sound of a fan."], clips_per_label=1)[0]
 
 
-@pytest.mark.parametrize("family", ["audioldm2", "stable_audio3"])
-def test_a_pipeline_keeps_the_rules_of_a_generator(folders, family):
-    check_generator(ZeroShot(folders[family], steps=2), decibel=2.0)
+def test_a_pipeline_of_waveforms_keeps_the_rules_of_a_generator(folders):
+    check_generator(ZeroShot(folders["stable_audio3"], steps=2))
 
 
 def test_a_clip_is_what_the_pipeline_returns(folders, prompt):

@@ -6,25 +6,25 @@ import copy
 import functools
 import pickle
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
-import soundfile
 import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from fsasd.data.clips import Clips
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.log_mel import LogMel
-from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.base import Generator
-from fsasd.generation.prompts import Prompt, make_prompts
+from fsasd.generation.prompts import Prompt
 from fsasd.generation.rates import resample
 from fsasd.generation.synthesis import synthesise
 from fsasd.generation.synthetic_clips import read_table
+from fsasd.testing.examples import example_prompts, example_recordings, example_references
 
 _LOG_MEL = LogMel.twfr()
 
@@ -76,7 +76,8 @@ def check_generator(
 ) -> None:
     """Check that a generator keeps the rules of ``fsasd.generation.base.Generator``.
 
-    A copy of one that is trained is trained for two steps, saved and loaded again.
+    A copy of one that is trained is trained for two steps, saved and loaded again; another copy is
+    trained from the first step's checkpoint on.
 
     Args:
         generator: The generator, in the state in which it would generate; of one that uses
@@ -97,10 +98,10 @@ def check_generator(
     """
     with tempfile.TemporaryDirectory() as folder:
         if not isinstance(generator, Generator):
-            generator = generator(references=_example_references(Path(folder)))
+            generator = generator(references=example_references(Path(folder)))
         generator.eval()
         learner = copy.deepcopy(generator).train() if generator.trained else None
-        given = _example_prompts(Path(folder)) if prompts is None else prompts
+        given = example_prompts(Path(folder)) if prompts is None else prompts
         case = GeneratorCase(generator, given, decibel)
         for check in CHECKS:
             check(case)
@@ -272,14 +273,17 @@ def _check_training(
         "a trained generator is validated",
         "it has no validation_step for val/loss, by which the default callbacks keep a checkpoint",
     )
-    before = {name: p.detach().clone() for name, p in learner.named_parameters()}
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = _train_two_steps(learner, Path(folder))
+    before, resumed = _weights(learner), copy.deepcopy(learner)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = FirstShotDataModule(example_recordings(folder), batch_size=2, val_share=0.5)
+        _train_two_steps(learner, data, folder)
         try:
-            torch.load(checkpoint, weights_only=True)
+            torch.load(folder / "1.ckpt", weights_only=True)
         except pickle.UnpicklingError as error:
             _require(False, "a checkpoint holds tensors, numbers and text only", str(error))
-    after = {name: p.detach().cpu() for name, p in learner.named_parameters()}
+        _train_two_steps(resumed, data, folder, ckpt_path=folder / "1.ckpt")
+    after = _weights(learner)
     _require(
         any(name not in before or not torch.equal(p, before[name]) for name, p in after.items()),
         "training changes weights",
@@ -288,19 +292,43 @@ def _check_training(
     for name, weight in after.items():
         finite = bool(torch.isfinite(weight).all())
         _require(finite, "trained weights are finite", f"{name} is not finite")
+    _check_resuming(learner, resumed)
     _check_saving(case, learner.eval(), reload)
 
 
-def _train_two_steps(learner: Generator, folder: Path) -> Path:
-    clips = [
-        _example_clip(folder, machine, number, 0.6, role=role, split="train", label=label)
-        for machine, role, label in (
-            ("fan", "reference", "normal"),
-            ("fan", "reference", "anomaly"),
-            ("valve", "target", "normal"),
-        )
-        for number in range(2)
-    ]
+def _check_resuming(learner: Generator, resumed: Generator) -> None:
+    with learner.averaged_weights(), resumed.averaged_weights():
+        averages = _weights(learner), _weights(resumed)
+    for kind, (one, other) in (
+        ("", (_weights(learner), _weights(resumed))),
+        ("the average of ", averages),
+    ):
+        for name, weight in one.items():
+            same = name in other and torch.allclose(other[name], weight, rtol=1e-3, atol=1e-5)
+            _require(
+                same,
+                "a training that is resumed ends where one without a stop does",
+                f"{kind}{name} differs",
+            )
+
+
+def _weights(generator: Generator) -> dict[str, torch.Tensor]:
+    return {name: p.detach().cpu().clone() for name, p in generator.named_parameters()}
+
+
+class _EachStep(L.Callback):
+    """Seeds each step, so that dropout is the same when resumed, and keeps its checkpoint."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        torch.manual_seed(trainer.global_step)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / f"{trainer.global_step}.ckpt")
+
+
+def _train_two_steps(
+    learner: Generator, data: FirstShotDataModule, folder: Path, **resuming: Any
+) -> None:
     trainer = L.Trainer(
         accelerator="cpu",
         devices=1,
@@ -310,15 +338,17 @@ def _train_two_steps(learner: Generator, folder: Path) -> Path:
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
+        callbacks=[_EachStep()],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
         default_root_dir=folder,
     )
-    trainer.fit(learner, FirstShotDataModule(clips, batch_size=2, val_share=0.5))
-    trainer.save_checkpoint(folder / "last.ckpt")
-    return folder / "last.ckpt"
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # The order of examples knows where it was interrupted.
+        warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before")
+        trainer.fit(learner, data, weights_only=True, **resuming)
 
 
 CHECKS = (
@@ -354,31 +384,3 @@ def _described(waveform: object) -> str:
     if isinstance(waveform, torch.Tensor):
         return f"{waveform.dtype} of shape {tuple(waveform.shape)} on {waveform.device}"
     return type(waveform).__name__
-
-
-def _example_prompts(folder: Path) -> list[Prompt]:
-    clips, captions = [], []
-    for machine, number, seconds in (("fan", 0, 0.6), ("valve", 1, 0.8)):
-        clips.append(_example_clip(folder, machine, number, seconds, label="normal"))
-        captions.append(f"This is the normal sound of a {machine} with speed {number}.")
-    return make_prompts(Clips(clips), captions, clips_per_label=1)
-
-
-def _example_references(folder: Path) -> Clips:
-    kinds = (("train", "normal"), ("test", "normal"), ("test", "anomaly"))
-    return Clips(
-        _example_clip(folder, machine, number, 0.7, role="reference", split=split, label=label)
-        for machine, base in (("pump", 10), ("slider", 20))
-        for place, (split, label) in enumerate(kinds, 1)
-        for number in range(base * place, base * place + 3)
-    )
-
-
-def _example_clip(folder: Path, machine: str, number: int, seconds: float, **known: str) -> Clip:
-    rng = np.random.default_rng(number)
-    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
-    hum = 0.05 * np.sin(2 * np.pi * 100 * (number + 1) * time)
-    path = folder / f"{machine}_{known['label']}_{number}.wav"
-    noise = 0.01 * rng.standard_normal(len(time))
-    soundfile.write(path, hum + noise, SAMPLE_RATE, subtype="PCM_16")
-    return Clip(path, machine, section="00", domain="source", **known)  # type: ignore[arg-type]
