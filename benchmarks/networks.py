@@ -20,11 +20,11 @@ from lightning.pytorch.profilers import SimpleProfiler
 from benchmarks.recordings import write_recordings
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
-from fsasd.detectors.classifier import Recordings, train
-from fsasd.detectors.discriminative import Discriminative
-from fsasd.detectors.fkie import FKIE
-from fsasd.detectors.mdam import MDAM
-from fsasd.detectors.stgram_mfn import STgramMFN
+from fsasd.detectors.networks.classifier import Recordings, train
+from fsasd.detectors.networks.discriminative import Discriminative
+from fsasd.detectors.systems.fkie import FKIE
+from fsasd.detectors.systems.mdam import MDAM
+from fsasd.detectors.systems.stgram_mfn import STgramMFN
 from fsasd.runtime.memory import keep_freed_memory
 
 FILES, CLIPS = 50, 1000

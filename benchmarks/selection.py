@@ -23,7 +23,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import read
-from fsasd.detectors.time_weighting import twfr
+from fsasd.detectors.scoring.time_weighting import twfr
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.runtime.threads import cores
 from fsasd.selection.selector import Selector

@@ -5,18 +5,18 @@ from dataclasses import replace
 from sklearn.covariance import LedoitWolf
 
 from fsasd.detectors.centres import Centres
-from fsasd.detectors.clp_scf import CLPSCF
 from fsasd.detectors.confidence import Confidence
-from fsasd.detectors.fkie import FKIE
-from fsasd.detectors.ibm_confidence import IBMConfidence
 from fsasd.detectors.knn import KNN
-from fsasd.detectors.mdam import MDAM
 from fsasd.detectors.outliers import Outliers
 from fsasd.detectors.pooled import Pooled
-from fsasd.detectors.statex import StatEx
-from fsasd.detectors.stgram_mfn import STgramMFN
-from fsasd.detectors.thuee import THUEE
-from fsasd.detectors.zeng import Zeng
+from fsasd.detectors.systems.clp_scf import CLPSCF
+from fsasd.detectors.systems.fkie import FKIE
+from fsasd.detectors.systems.ibm_confidence import IBMConfidence
+from fsasd.detectors.systems.mdam import MDAM
+from fsasd.detectors.systems.statex import StatEx
+from fsasd.detectors.systems.stgram_mfn import STgramMFN
+from fsasd.detectors.systems.thuee import THUEE
+from fsasd.detectors.systems.zeng import Zeng
 
 ALL = "machine+section+attributes+domain"
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsasd.detectors.augment import (
+from fsasd.detectors.networks.augment import (
     TRANSFORMS,
     exchange_features,
     exchange_statistics,

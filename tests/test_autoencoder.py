@@ -9,8 +9,8 @@ from torch import nn
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.autoencoder import BASELINE, Autoencoder, AutoencoderNetwork, _Spread
-from fsasd.detectors.training import with_arrays
-from fsasd.detectors.windows import windows
+from fsasd.detectors.networks.training import with_arrays
+from fsasd.detectors.networks.windows import windows
 
 QUICK = {"epochs": 12, "batch_size": 32, "learning_rate": 1e-2}
 

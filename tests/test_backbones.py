@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fsasd.data.log_mel import LogMel
-from fsasd.detectors.backbones import (
+from fsasd.detectors.networks.backbones import (
     LogMelSpectrogram,
     MobileFaceNet,
     MultiDimensionalAttention,
@@ -15,8 +15,8 @@ from fsasd.detectors.backbones import (
     Tgram,
     magnitudes,
 )
-from fsasd.detectors.fkie import BINS, DualBranch
-from fsasd.detectors.stgram_mfn import STgram
+from fsasd.detectors.systems.fkie import BINS, DualBranch
+from fsasd.detectors.systems.stgram_mfn import STgram
 
 
 def size(module):

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from fsasd.detectors import bank
-from fsasd.detectors.bank import Bank
+from fsasd.detectors.scoring import bank
+from fsasd.detectors.scoring.bank import Bank
 
 
 def brute(points, others, k, units=1.0):

@@ -13,10 +13,10 @@ from fsasd.data.clips import Clips
 from fsasd.data.content import content_hash
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import Detector
-from fsasd.detectors.classifier import Training
 from fsasd.detectors.knn import KNN
+from fsasd.detectors.networks.classifier import Training
 from fsasd.detectors.representations import TimeStatistics
-from fsasd.detectors.thuee import THUEE
+from fsasd.detectors.systems.thuee import THUEE
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.generation.gap import Gap
 from fsasd.selection.choice import choose, in_hindsight, measure

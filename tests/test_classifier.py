@@ -13,7 +13,7 @@ from torch import nn
 from fsasd.data.captions import caption
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip, MetadataError, read_name
-from fsasd.detectors.classifier import (
+from fsasd.detectors.networks.classifier import (
     Classifier,
     RandomCuts,
     Recordings,
@@ -23,8 +23,8 @@ from fsasd.detectors.classifier import (
     fixed_length,
     train,
 )
-from fsasd.detectors.heads import Softmax
-from fsasd.detectors.shares import Share
+from fsasd.detectors.networks.heads import Softmax
+from fsasd.detectors.networks.shares import Share
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.prompts import make_prompts

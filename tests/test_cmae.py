@@ -10,10 +10,10 @@ from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
 from fsasd.detectors.base import TooFewClipsError, load
 from fsasd.detectors.cmae import CMAE, CMAETraining, Image, Images, collapse
-from fsasd.detectors.heads import supervised_contrastive
-from fsasd.detectors.masked import MaskedAutoencoder
-from fsasd.detectors.trained_networks import TrainedNetworks
-from fsasd.detectors.training import with_arrays
+from fsasd.detectors.networks.heads import supervised_contrastive
+from fsasd.detectors.networks.masked import MaskedAutoencoder
+from fsasd.detectors.networks.trained_networks import TrainedNetworks
+from fsasd.detectors.networks.training import with_arrays
 
 SMALL = {
     "frames": 32, "dim": 16, "depth": 2, "heads": 2, "epochs": 2, "class_epochs": 1,

@@ -86,7 +86,7 @@ def test_the_covariance_that_was_chosen_is_logged_once(train, test_clips, select
 
 def test_held_out_scores_are_of_the_covariance_that_all_clips_chose(train, test_clips, monkeypatch):
     """With ten of 16 clips in a fold's fit the choice would flip, and the scale with it."""
-    monkeypatch.setattr("fsasd.detectors.gaussian_mixture.CLIPS_PER_BIN", 15 / 128)
+    monkeypatch.setattr("fsasd.detectors.scoring.gaussian_mixture.CLIPS_PER_BIN", 15 / 128)
     one = TWFRGMM(n_components=1)
     chosen = run_section(one, Selector(), train, test_clips)
     full = run_section(clone(one).set_params(covariance="full"), Selector(), train, test_clips)

@@ -24,11 +24,11 @@ from fsasd.data.metadata import Clip, read_clips
 from fsasd.detectors import available
 from fsasd.detectors.base import Detector, TooFewClipsError, load
 from fsasd.detectors.ensemble import Ensemble
-from fsasd.detectors.gaussian_mixture import fit_gaussian_mixtures
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.outliers import Outliers
 from fsasd.detectors.representations import TimeStatistics, TimeWeighted
-from fsasd.detectors.time_weighting import time_weights, twfr
+from fsasd.detectors.scoring.gaussian_mixture import fit_gaussian_mixtures
+from fsasd.detectors.scoring.time_weighting import time_weights, twfr
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.thresholds import held_out_scores
 from fsasd.testing import DetectorCase, detector_checks
@@ -499,7 +499,7 @@ def test_few_clips_have_scores_on_one_scale(train, test_clips):
 @pytest.mark.parametrize(("clips_per_bin", "expected"), [(1 / 128, "full"), (9 / 128, "shrunk")])
 def test_the_covariance_is_one_along_r(train, test_clips, monkeypatch, clips_per_bin, expected):
     """Of two components of 16 clips the smaller has 1 to 8 where EM starts."""
-    monkeypatch.setattr("fsasd.detectors.gaussian_mixture.CLIPS_PER_BIN", clips_per_bin)
+    monkeypatch.setattr("fsasd.detectors.scoring.gaussian_mixture.CLIPS_PER_BIN", clips_per_bin)
     grid = [{"r": r} for r in (0.0, 0.3, 0.7, 0.98, 1.0, 1.1)]
     rows = TWFRGMM().score_path(grid, train, test_clips)
     stated = TWFRGMM(covariance=expected).score_path(grid, train, test_clips)

@@ -17,26 +17,26 @@ from test_pretrained import tiny
 
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
-from fsasd.detectors.augment import TRANSFORMS, transform
-from fsasd.detectors.bank import unit
 from fsasd.detectors.base import Detector, load
 from fsasd.detectors.centres import Centres
-from fsasd.detectors.classifier import Recordings
 from fsasd.detectors.cmae import CMAE
 from fsasd.detectors.confidence import Confidence
-from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.ensemble import Ensemble
-from fsasd.detectors.fkie import FKIE
 from fsasd.detectors.knn import KNN
-from fsasd.detectors.mdam import MDAM
+from fsasd.detectors.networks.augment import TRANSFORMS, transform
+from fsasd.detectors.networks.classifier import Recordings
+from fsasd.detectors.networks.discriminative import Discriminative
+from fsasd.detectors.networks.trained_networks import TrainedNetworks, load_networks
 from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.outliers import Outliers
 from fsasd.detectors.pooled import Pooled
-from fsasd.detectors.pretrained import Pretrained
-from fsasd.detectors.statex import StatEx
-from fsasd.detectors.stgram_mfn import STgramMFN
-from fsasd.detectors.thuee import THUEE
-from fsasd.detectors.trained_networks import TrainedNetworks, load_networks
+from fsasd.detectors.scoring.bank import unit
+from fsasd.detectors.systems.fkie import FKIE
+from fsasd.detectors.systems.mdam import MDAM
+from fsasd.detectors.systems.pretrained import Pretrained
+from fsasd.detectors.systems.statex import StatEx
+from fsasd.detectors.systems.stgram_mfn import STgramMFN
+from fsasd.detectors.systems.thuee import THUEE
 from fsasd.settings.objects import described
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
@@ -278,7 +278,7 @@ def test_a_grid_trains_a_detector_that_is_not_prepared(train, test_clips, monkey
 
 def test_a_process_that_is_not_the_first_waits_for_no_file(all_train, tmp_path, monkeypatch):
     """The first writes it when it is done, which may be later."""
-    monkeypatch.setattr("fsasd.detectors.discriminative.rank", lambda: 1)
+    monkeypatch.setattr("fsasd.detectors.networks.discriminative.rank", lambda: 1)
     monkeypatch.setattr("fsasd.detectors.cmae.rank", lambda: 1)
     small = CMAE(frames=32, dim=16, depth=2, heads=2, epochs=1, class_epochs=1, batch_size=8)
     for name, detector in (("stgram", quick("stgram_mfn")), ("cmae", small)):

@@ -10,7 +10,12 @@ from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import read
 from fsasd.detectors.base import TooFewClipsError
-from fsasd.detectors.domains import banks, n_missing_target_clips, smote, with_mixed_target_clips
+from fsasd.detectors.scoring.domains import (
+    banks,
+    n_missing_target_clips,
+    smote,
+    with_mixed_target_clips,
+)
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from test_classifier import Loudness
 
-from fsasd.detectors.classifier import Classifier, Training
-from fsasd.detectors.embedding import Embedding
-from fsasd.detectors.heads import Softmax
+from fsasd.detectors.networks.classifier import Classifier, Training
+from fsasd.detectors.networks.embedding import Embedding
+from fsasd.detectors.networks.heads import Softmax
 
 
 def embedding(seed=0, seconds=1.0, settings=""):

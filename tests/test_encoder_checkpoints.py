@@ -20,13 +20,13 @@ import tiny_checkpoints
 import torch
 from safetensors.torch import save_file
 
-from fsasd.detectors.classifier import Training
 from fsasd.detectors.encoders import Encoder, TrainableEncoder
 from fsasd.detectors.encoders.beats import BEATsNetwork
 from fsasd.detectors.encoders.dasheng import DashengNetwork
 from fsasd.detectors.encoders.eat import EATNetwork
 from fsasd.detectors.encoders.loading import load
-from fsasd.detectors.pretrained import Pretrained
+from fsasd.detectors.networks.classifier import Training
+from fsasd.detectors.systems.pretrained import Pretrained
 
 KINDS = ("beats", "ced", "dasheng", "eat")
 SAMPLES = {"beats": 16_000, "ced": 15_200, "dasheng": 7520, "eat": 16_000}

@@ -76,7 +76,7 @@ def test_what_its_detectors_chose_is_what_held_out_clips_are_scored_with(
 ):
     """Fits of fewer clips would come to the other covariance, and scores to another scale."""
     # Of the 16 clips one component of all is full; of the 12 or 13 without a fold it would not be.
-    monkeypatch.setattr("fsasd.detectors.gaussian_mixture.CLIPS_PER_BIN", 15 / 128)
+    monkeypatch.setattr("fsasd.detectors.scoring.gaussian_mixture.CLIPS_PER_BIN", 15 / 128)
     ensemble = Ensemble(MEMBERS, folds=4).fit(train)
     assert ensemble.resolved_params() == {"gmm__covariance": "full"}
     settled = ensemble.resolved()

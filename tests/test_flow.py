@@ -16,8 +16,8 @@ from fsasd.detectors.flow import (
     MaskedAutoregressiveFlow,
 )
 from fsasd.detectors.knn import KNN
-from fsasd.detectors.training import with_arrays
-from fsasd.detectors.windows import Windows, windows
+from fsasd.detectors.networks.training import with_arrays
+from fsasd.detectors.networks.windows import Windows, windows
 
 SMALL = {"blocks": 2, "hidden": 64, "epochs": 4, "batch_size": 64}
 

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
-from fsasd.detectors.gaussian_mixture import (
+from fsasd.detectors.scoring.gaussian_mixture import (
     CLIPS_PER_BIN,
     fit_gaussian_mixtures,
     suitable_covariance,

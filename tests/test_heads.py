@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fsasd.detectors.heads import ArcFace, Softmax, SubClusterAdaCos, supervised_contrastive
+from fsasd.detectors.networks.heads import (
+    ArcFace,
+    Softmax,
+    SubClusterAdaCos,
+    supervised_contrastive,
+)
 
 DIM, CLASSES, BATCH = 6, 5, 8
 
@@ -176,7 +181,7 @@ def test_that_gradient_changes_no_logit(monkeypatch, margin):
     """
     near = 1 + torch.arange(-1000, 1000) * 2.0**-24
     cosines = torch.cat([near, -near, torch.linspace(-1, 1, 10_001)])[:, None]
-    monkeypatch.setattr("fsasd.detectors.heads._cosines", lambda *_: cosines[:, :, None])
+    monkeypatch.setattr("fsasd.detectors.networks.heads._cosines", lambda *_: cosines[:, :, None])
     sines = (1 - cosines.square()).clamp(min=0).sqrt()
     narrowed = cosines * math.cos(margin) - sines * math.sin(margin)
     beyond = cosines - margin * math.sin(margin)

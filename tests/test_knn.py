@@ -140,7 +140,7 @@ def test_silence_has_no_direction(make_wav, train):
 
 def test_large_banks_are_scored_in_parts(train, test_clips, monkeypatch):
     whole = KNN(density=3).fit(train).score(test_clips)
-    monkeypatch.setattr("fsasd.detectors.bank._CHUNK", 2 * len(train))
+    monkeypatch.setattr("fsasd.detectors.scoring.bank._CHUNK", 2 * len(train))
     np.testing.assert_allclose(KNN(density=3).fit(train).score(test_clips), whole, rtol=1e-12)
 
 

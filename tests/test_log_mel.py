@@ -13,7 +13,7 @@ from fsasd.data.clips import FeatureCache
 from fsasd.data.log_mel import LogMel, mel_filters
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, read
-from fsasd.detectors.time_weighting import twfr
+from fsasd.detectors.scoring.time_weighting import twfr
 
 FRONT_ENDS = {"twfr": LogMel.twfr(), "audioldm": LogMel.audioldm()}
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsasd.detectors.masked import MaskedAutoencoder, masked_error
+from fsasd.detectors.networks.masked import MaskedAutoencoder, masked_error
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from fsasd.detectors.autoencoder import Autoencoder
 from fsasd.detectors.cmae import CMAE
 from fsasd.detectors.flow import Flow
-from fsasd.detectors.training import arrays, train, with_arrays
+from fsasd.detectors.networks.training import arrays, train, with_arrays
 
 
 class Seen(L.LightningModule):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fsasd.detectors.order import canonical_order
+from fsasd.detectors.scoring.order import canonical_order
 
 NUMBERS = st.sampled_from([-100.0, -1.5, 0.0, 2.0])
 

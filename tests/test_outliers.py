@@ -9,9 +9,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from fsasd.detectors.base import TooFewClipsError, load
-from fsasd.detectors.order import canonical_order
 from fsasd.detectors.outliers import Outliers
 from fsasd.detectors.representations import Patches, TimeStatistics
+from fsasd.detectors.scoring.order import canonical_order
 
 FEW = Patches(bands=2, segments=1)
 """Two numbers to a clip, so that few clips have a covariance."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fsasd.detectors.classifier import Training
 from fsasd.detectors.knn import KNN
+from fsasd.detectors.networks.classifier import Training
 from fsasd.testing import check_detector
 
 README = Path(__file__).parents[1] / "README.md"

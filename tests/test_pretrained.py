@@ -30,7 +30,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
-from fsasd.detectors.pretrained import Pretrained, TrainableEncoder
+from fsasd.detectors.systems.pretrained import Pretrained, TrainableEncoder
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 TINY = {

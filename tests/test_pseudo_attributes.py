@@ -17,7 +17,7 @@ from fsasd.data.clip import Clip
 from fsasd.data.clips import Clips
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.pseudo_attributes import STATE, PseudoAttributes, ward_clusters
-from fsasd.detectors.classifier import class_name
+from fsasd.detectors.networks.classifier import class_name
 from fsasd.detectors.representations import TimeStatistics
 from fsasd.report.page import write_report
 

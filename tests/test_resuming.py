@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, IterableDataset
 
-from fsasd.detectors import training
+from fsasd.detectors.networks import training
 from fsasd.runtime.resuming import (
     CheckpointFileError,
     fit,

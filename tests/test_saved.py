@@ -18,9 +18,11 @@ from sklearn.pipeline import Pipeline
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.learned import LearnedRepresentation
+from fsasd.detectors.networks.classifier import Training
 from fsasd.detectors.outliers import Outliers
 from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.saved import ARRAYS, NotAModelError, export_section, write_network
+from fsasd.detectors.systems.thuee import THUEE
 from fsasd.settings.objects import described, described_by_name, rebuilt
 
 
@@ -269,7 +271,7 @@ def test_a_saved_detector_has_its_format(factory_clips, tmp_path):
 
 def test_a_system_that_was_saved_with_its_back_end_is_refused(copy):
     def older(about):
-        about["class"] = "fsasd.detectors.thuee.THUEE"
+        about["class"] = "fsasd.detectors.systems.thuee.THUEE"
         about["params"] = {"channels": 48, "back_end": "knn", "k": 1}
 
     alter(copy, older)
@@ -305,6 +307,20 @@ def test_a_learned_representation_is_saved_with_the_detector_that_scores_it(
     # The representation that the fit had is not that of another one.
     plain = detector.set_params(representation=TimeStatistics()).fit(train)
     np.testing.assert_array_equal(plain.score(test), KNN(metric="cosine").fit(train).score(test))
+
+
+def test_a_class_under_its_former_name_is_read(factory_clips, tmp_path):
+    train, test = (factory_clips.where(machine="bearing", split=s) for s in ("train", "test"))
+    system = THUEE(channels=4, dim=8, training=Training(epochs=1, seconds=0.5, classes="domain"))
+    detector = KNN(system).fit(train)
+    detector.save(tmp_path)
+    path = tmp_path / "detector.json"
+    text = path.read_text()
+    former = text.replace("detectors.systems.", "detectors.").replace(".networks.c", ".c")
+    assert former.count("fsasd.detectors.thuee.THUEE") == 2
+    assert former.count("fsasd.detectors.classifier.Training") == 2
+    path.write_text(former)
+    assert load(tmp_path).score(test).tolist() == detector.score(test).tolist()
 
 
 def test_a_representation_alone_is_no_detector(factory_clips, tmp_path):

@@ -22,7 +22,7 @@ from fsasd.data.metadata import read_clips
 from fsasd.detection.section import calibrate, run_section
 from fsasd.detection.tables import write
 from fsasd.detectors.knn import KNN
-from fsasd.detectors.scorers import MixtureScorer
+from fsasd.detectors.scoring.scorers import MixtureScorer
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.calibration import Calibration
 from fsasd.selection.selector import Selector

@@ -12,7 +12,7 @@ from fsasd.detectors.ensemble import Ensemble
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.representations import TimeStatistics, TimeWeighted
 from fsasd.detectors.saved import NotAModelError
-from fsasd.detectors.scorers import KINDS, MixtureScorer, NeighbourScorer, load_scorer
+from fsasd.detectors.scoring.scorers import KINDS, MixtureScorer, NeighbourScorer, load_scorer
 from fsasd.detectors.twfr_gmm import TWFRGMM
 
 DETECTORS = {

@@ -13,11 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from fsasd.detectors import augment, shares
-from fsasd.detectors.classifier import RandomCuts
-from fsasd.detectors.masked import MaskedAutoencoder
-from fsasd.detectors.shares import GlobalBatches, Share, places, require_whole_shares, using_share
-from fsasd.detectors.training import batch_norm_groups, processes
+from fsasd.detectors.networks import augment, shares
+from fsasd.detectors.networks.classifier import RandomCuts
+from fsasd.detectors.networks.masked import MaskedAutoencoder
+from fsasd.detectors.networks.shares import (
+    GlobalBatches,
+    Share,
+    places,
+    require_whole_shares,
+    using_share,
+)
+from fsasd.detectors.networks.training import batch_norm_groups, processes
 
 
 @given(st.integers(1, 5), st.integers(1, 4))

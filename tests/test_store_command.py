@@ -7,10 +7,10 @@ import pytest
 
 from fsasd.cli.store import main
 from fsasd.detectors.base import load
-from fsasd.detectors.classifier import Training
 from fsasd.detectors.confidence import Confidence
 from fsasd.detectors.knn import KNN
-from fsasd.detectors.stgram_mfn import STgramMFN
+from fsasd.detectors.networks.classifier import Training
+from fsasd.detectors.systems.stgram_mfn import STgramMFN
 from fsasd.store.key import Description
 from fsasd.store.store import Store
 from fsasd.store.verifying import forget

@@ -22,8 +22,7 @@ from fsasd.data.simulate import simulate, write_factory
 from fsasd.data.two_microphones import Denoised, EachChannel
 from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
-from fsasd.detectors.near_far import NearFar
-from fsasd.detectors.representations import TimeStatistics, count_parameters
+from fsasd.detectors.representations import NearFar, TimeStatistics, count_parameters
 from fsasd.pipeline.detector_input import takes_both
 
 RULES = ("subtraction", "wiener")

@@ -12,12 +12,12 @@ from sklearn.mixture import GaussianMixture
 
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
-from fsasd.detectors.bank import unit
 from fsasd.detectors.base import TooFewClipsError
 from fsasd.detectors.centres import Centres
 from fsasd.detectors.knn import KNN
-from fsasd.detectors.order import canonical_order
 from fsasd.detectors.outliers import ComponentMixture, Outliers, PCAResidual
+from fsasd.detectors.scoring.bank import unit
+from fsasd.detectors.scoring.order import canonical_order
 
 SOURCE, TARGET = 30, 6
 DETECTORS = {

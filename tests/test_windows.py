@@ -12,7 +12,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import TooFewClipsError
-from fsasd.detectors.windows import Windows, windows
+from fsasd.detectors.networks.windows import Windows, windows
 
 
 @given(st.integers(1, 9), st.integers(1, 6))
@@ -30,7 +30,7 @@ _PEAK = """
 import re
 from pathlib import Path
 import numpy as np
-from fsasd.detectors.windows import Windows
+from fsasd.detectors.networks.windows import Windows
 
 class Made:
     def __len__(self):

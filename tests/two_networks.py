@@ -11,12 +11,12 @@ from torch import nn
 
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import read_clips
-from fsasd.detectors.classifier import Classifier, Recordings, Training, train
-from fsasd.detectors.clp_scf import Contrast
 from fsasd.detectors.cmae import CMAE
-from fsasd.detectors.fkie import FKIE
-from fsasd.detectors.heads import ArcFace, SubClusterAdaCos
-from fsasd.detectors.pretrained import Pretrained
+from fsasd.detectors.networks.classifier import Classifier, Recordings, Training, train
+from fsasd.detectors.networks.heads import ArcFace, SubClusterAdaCos
+from fsasd.detectors.systems.clp_scf import Contrast
+from fsasd.detectors.systems.fkie import FKIE
+from fsasd.detectors.systems.pretrained import Pretrained
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 

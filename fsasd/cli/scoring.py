@@ -22,7 +22,7 @@ from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE, AudioError, header, require_file
 from fsasd.detection.decision import DECISION, read_decision
-from fsasd.detectors.scorers import Scorer, load_scorer
+from fsasd.detectors.scoring.scorers import Scorer, load_scorer
 from fsasd.evaluation.calibration import Calibration
 
 _BATCH = 64

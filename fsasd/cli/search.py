@@ -87,7 +87,7 @@ def _check_first_job(config: DictConfig, objective: str) -> None:
         ValueError: Neither will; says why not the first.
     """
     from fsasd.cli import configure
-    from fsasd.detectors.training import processes
+    from fsasd.detectors.networks.training import processes
     from fsasd.pipeline.objective import check_objective
     from fsasd.pipeline.plan import chosen, plan
 

@@ -1,4 +1,8 @@
-"""Detectors: one per file, and what they share."""
+"""Detectors: one per file, and what they share.
+
+``base`` is their interface; ``representations`` are what many of them score: by statistics of a
+spectrogram, by pretrained ``encoders`` or by the learned ``systems``, which ``networks`` trains.
+"""
 
 from __future__ import annotations
 

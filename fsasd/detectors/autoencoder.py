@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
 from fsasd.detectors.base import Detector
-from fsasd.detectors.domains import banks
-from fsasd.detectors.training import arrays, train, with_arrays
-from fsasd.detectors.windows import Windows, windows
+from fsasd.detectors.networks.training import arrays, train, with_arrays
+from fsasd.detectors.networks.windows import Windows, windows
+from fsasd.detectors.scoring.domains import banks
 
 BASELINE = LogMel(scale="slaney", norm="slaney", floor=float(np.finfo(float).eps))
 """The baseline's log-mel: librosa's filters, the whole clip."""

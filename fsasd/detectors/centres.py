@@ -9,9 +9,9 @@ from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
-from fsasd.detectors.bank import unit
-from fsasd.detectors.order import canonical_order
 from fsasd.detectors.representations import TimeStatistics, count_parameters
+from fsasd.detectors.scoring.bank import unit
+from fsasd.detectors.scoring.order import canonical_order
 from fsasd.detectors.vector_detector import VectorDetector, VectorsOf
 
 

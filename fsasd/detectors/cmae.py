@@ -25,23 +25,23 @@ from torch.utils.data import Dataset
 from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.detectors.bank import Bank
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
-from fsasd.detectors.classifier import class_name
-from fsasd.detectors.heads import supervised_contrastive
-from fsasd.detectors.masked import MaskedAutoencoder, masked_error
-from fsasd.detectors.shares import gathered
-from fsasd.detectors.trained_networks import (
+from fsasd.detectors.networks.classifier import class_name
+from fsasd.detectors.networks.heads import supervised_contrastive
+from fsasd.detectors.networks.masked import MaskedAutoencoder, masked_error
+from fsasd.detectors.networks.shares import gathered
+from fsasd.detectors.networks.trained_networks import (
     CHECKPOINTS,
     TrainedNetworks,
     load_networks,
     require_trained,
 )
-from fsasd.detectors.training import (
+from fsasd.detectors.networks.training import (
     arrays,
     train,
     with_arrays,
 )
+from fsasd.detectors.scoring.bank import Bank
 from fsasd.runtime.ranks import rank
 
 VERSION = 4

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
-from fsasd.detectors.discriminative import Discriminative
+from fsasd.detectors.networks.discriminative import Discriminative
 from fsasd.detectors.vector_detector import VectorDetector
 
 

@@ -95,7 +95,7 @@ class Estimator(BaseEstimator, abc.ABC):
 
         >>> from fsasd.detectors.ensemble import Ensemble
         >>> from fsasd.detectors.knn import KNN
-        >>> from fsasd.detectors.thuee import THUEE
+        >>> from fsasd.detectors.systems.thuee import THUEE
         >>> Ensemble({"statistics": KNN(), "learned": KNN(THUEE())}).to_prepare()
         [THUEE()]
         """
@@ -168,7 +168,7 @@ class Estimator(BaseEstimator, abc.ABC):
 def by_network(parts: Iterable[Estimator]) -> list[list[Estimator]]:
     """Group estimators by their ``network_spec``: those of a group have the same networks.
 
-    >>> from fsasd.detectors.thuee import THUEE
+    >>> from fsasd.detectors.systems.thuee import THUEE
     >>> by_network([THUEE(dim=8), THUEE(), THUEE(dim=8)])
     [[THUEE(dim=8), THUEE(dim=8)], [THUEE()]]
     """

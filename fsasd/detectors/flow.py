@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
 from fsasd.detectors.base import Detector, Params
-from fsasd.detectors.training import arrays, train, with_arrays
-from fsasd.detectors.windows import Windows, windows
+from fsasd.detectors.networks.training import arrays, train, with_arrays
+from fsasd.detectors.networks.windows import Windows, windows
 
 FRONT_END = LogMel.twfr()
 

@@ -8,7 +8,9 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
-from fsasd.detectors.bank import (
+from fsasd.detectors.base import TooFewClipsError
+from fsasd.detectors.representations import TimeStatistics, count_parameters
+from fsasd.detectors.scoring.bank import (
     Bank,
     Banks,
     distance,
@@ -17,10 +19,8 @@ from fsasd.detectors.bank import (
     require_neighbours,
     split_bands,
 )
-from fsasd.detectors.base import TooFewClipsError
-from fsasd.detectors.domains import Domains, banks, n_missing_target_clips, smote
-from fsasd.detectors.representations import TimeStatistics, count_parameters
-from fsasd.detectors.scorers import NeighbourScorer
+from fsasd.detectors.scoring.domains import Domains, banks, n_missing_target_clips, smote
+from fsasd.detectors.scoring.scorers import NeighbourScorer
 from fsasd.detectors.vector_detector import VectorDetector, VectorsOf
 
 

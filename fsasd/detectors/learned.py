@@ -42,7 +42,7 @@ class LearnedRepresentation(Estimator):
     def alone(self, network: int) -> Self:
         """Return an unfitted copy with one of the networks.
 
-        >>> from fsasd.detectors.fkie import FKIE
+        >>> from fsasd.detectors.systems.fkie import FKIE
         >>> FKIE(networks=10).alone(3).network_numbers()
         [3]
         """

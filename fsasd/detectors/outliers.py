@@ -17,11 +17,11 @@ from sklearn.utils._param_validation import InvalidParameterError
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
-from fsasd.detectors.bank import unit
 from fsasd.detectors.base import TooFewClipsError
-from fsasd.detectors.domains import banks
-from fsasd.detectors.order import canonical_order
 from fsasd.detectors.representations import TimeStatistics, count_parameters
+from fsasd.detectors.scoring.bank import unit
+from fsasd.detectors.scoring.domains import banks
+from fsasd.detectors.scoring.order import canonical_order
 from fsasd.detectors.vector_detector import VectorDetector, VectorsOf
 
 log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ class Pooled(Detector):
         each: The detector of a network, with a learned representation.
         pool: ``mean`` or ``max``.
 
-    >>> from fsasd.detectors.fkie import FKIE
+    >>> from fsasd.detectors.systems.fkie import FKIE
     >>> from fsasd.detectors.knn import KNN
     >>> Pooled(KNN(FKIE(networks=2))).set_params(each__k=2).each.k
     2

@@ -34,6 +34,19 @@ SHARED = "shared"
 _HASHED = re.compile(r"([0-9a-f]{64})\.safetensors")
 _REFERENCE = re.compile(rf"{SHARED}/{_HASHED.pattern}")
 
+_MOVED = {
+    "fsasd.detectors.classifier": "fsasd.detectors.networks.classifier",
+    "fsasd.detectors.near_far": "fsasd.detectors.representations",
+    **{
+        f"fsasd.detectors.{name}": f"fsasd.detectors.systems.{name}"
+        for name in (
+            "clp_scf", "fkie", "ibm_confidence", "mdam", "pretrained", "statex", "stgram_mfn",
+            "thuee", "zeng",
+        )
+    },
+}  # fmt: skip
+"""Modules under whose former names files may name their classes, and where these are now."""
+
 _ABOVE = 2
 """How many folders above a section's may hold ``shared/``: its machine's and ``models/``."""
 
@@ -191,6 +204,15 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return about
 
 
+def _named_as_now(about: dict[str, Any]) -> dict[str, Any]:
+    """Replace a former name of a class, where an object of the JSON names one."""
+    name = about.get("class")
+    if isinstance(name, str) and "params" in about:
+        module, _, kind = name.rpartition(".")
+        about["class"] = f"{_MOVED.get(module, module)}.{kind}"
+    return about
+
+
 def _find_network(folder: Path, reference: str, shared: Sequence[Path]) -> Path:
     name = reference.removeprefix(f"{SHARED}/")
     section = _absolute(folder)
@@ -218,7 +240,7 @@ def read_json(path: Path, version: int, again: str) -> dict[str, Any]:
         NotAModelError: It holds something else, or is of another version.
     """
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = json.loads(path.read_text(encoding="utf-8"), object_hook=_named_as_now)
     except (ValueError, RecursionError) as error:
         raise NotAModelError(path, f"expected JSON ({error})") from error
     if not isinstance(about, dict):

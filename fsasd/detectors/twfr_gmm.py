@@ -19,15 +19,15 @@ from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.base import Detector, Params, TooFewClipsError
-from fsasd.detectors.domains import with_mixed_target_clips
-from fsasd.detectors.gaussian_mixture import (
+from fsasd.detectors.scoring.domains import with_mixed_target_clips
+from fsasd.detectors.scoring.gaussian_mixture import (
     GaussianMixtures,
     fit_gaussian_mixtures,
     suitable_covariance,
 )
-from fsasd.detectors.order import canonical_order
-from fsasd.detectors.scorers import MixtureScorer, mixture_scores
-from fsasd.detectors.time_weighting import TimeWeighting, at_points
+from fsasd.detectors.scoring.order import canonical_order
+from fsasd.detectors.scoring.scorers import MixtureScorer, mixture_scores
+from fsasd.detectors.scoring.time_weighting import TimeWeighting, at_points
 
 STEP = 0.05
 """Step along r from one mixture to the next, which starts from its responsibilities."""

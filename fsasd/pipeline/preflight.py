@@ -14,8 +14,8 @@ from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.draws import process_batch
 from fsasd.detectors.base import Detector
 from fsasd.detectors.learned import LearnedRepresentation
-from fsasd.detectors.shares import require_whole_shares
-from fsasd.detectors.training import SET_BY_DETECTORS, processes
+from fsasd.detectors.networks.shares import require_whole_shares
+from fsasd.detectors.networks.training import SET_BY_DETECTORS, processes
 from fsasd.pipeline.training_length import (
     accumulated,
     first_validation,

@@ -11,7 +11,7 @@ from typing import Any
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.draws import process_batch
-from fsasd.detectors.training import processes
+from fsasd.detectors.networks.training import processes
 
 
 def training_steps(trainer: Mapping[str, Any], data: FirstShotDataModule) -> int:

@@ -9,9 +9,9 @@ from torch import nn
 from torchaudio.functional import resample
 
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.detectors.augment import spec_augment
 from fsasd.detectors.encoders.loading import load
 from fsasd.detectors.encoders.pooling import pool, require_statistics
+from fsasd.detectors.networks.augment import spec_augment
 
 BANDS = "bands"
 

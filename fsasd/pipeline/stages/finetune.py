@@ -11,7 +11,7 @@ from typing import Any
 from fsasd.data.content import digest
 from fsasd.data.description import describe_clips
 from fsasd.data.draws import process_batch
-from fsasd.detectors.training import on_gpus, processes
+from fsasd.detectors.networks.training import on_gpus, processes
 from fsasd.generation.continuing import take_checkpoints
 from fsasd.generation.diffusion.cost import measured_flops, training_cost
 from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion

@@ -12,7 +12,7 @@ from fsasd.data.captions import Captions
 from fsasd.data.clips import Clips
 from fsasd.data.description import describe_clips
 from fsasd.data.names import SectionId
-from fsasd.detectors.training import on_gpus, processes
+from fsasd.detectors.networks.training import on_gpus, processes
 from fsasd.generation.base import Generator
 from fsasd.generation.encoder_space import RealClips
 from fsasd.generation.filters import Filters

@@ -14,8 +14,8 @@ from fsasd.data.content import content_hash
 from fsasd.data.description import describe_clips
 from fsasd.detectors.base import Detector
 from fsasd.detectors.estimator import Estimator, by_network
+from fsasd.detectors.networks.training import SET_BY_DETECTORS, batch_norm_groups
 from fsasd.detectors.saved import SHARED
-from fsasd.detectors.training import SET_BY_DETECTORS, batch_norm_groups
 from fsasd.generation.synthetic_clips import read_manifest
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.loggers import training_loggers

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet
-from fsasd.detectors.classifier import Classifier, Recordings, Training, TwoStage
-from fsasd.detectors.discriminative import Discriminative
-from fsasd.detectors.heads import ArcFace
+from fsasd.detectors.networks.backbones import LogMelSpectrogram, MobileFaceNet
+from fsasd.detectors.networks.classifier import Classifier, Recordings, Training, TwoStage
+from fsasd.detectors.networks.discriminative import Discriminative
+from fsasd.detectors.networks.heads import ArcFace
 
 
 class HighPassed(nn.Module):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.detectors.augment import exchange_features, exchange_statistics, mixup
-from fsasd.detectors.backbones import magnitudes
-from fsasd.detectors.classifier import Classifier, Training
-from fsasd.detectors.discriminative import Discriminative
-from fsasd.detectors.fkie import DualBranch
-from fsasd.detectors.heads import SubClusterAdaCos
+from fsasd.detectors.networks.augment import exchange_features, exchange_statistics, mixup
+from fsasd.detectors.networks.backbones import magnitudes
+from fsasd.detectors.networks.classifier import Classifier, Training
+from fsasd.detectors.networks.discriminative import Discriminative
+from fsasd.detectors.networks.heads import SubClusterAdaCos
+from fsasd.detectors.systems.fkie import DualBranch
 
 
 class Exchanging(Classifier):

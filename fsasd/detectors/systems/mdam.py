@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fsasd.detectors.augment import mix_statistics
-from fsasd.detectors.backbones import LogMelSpectrogram, MultiDimensionalAttention, ResNet
-from fsasd.detectors.classifier import Classifier, Training
-from fsasd.detectors.discriminative import Discriminative
-from fsasd.detectors.heads import ArcFace
+from fsasd.detectors.networks.augment import mix_statistics
+from fsasd.detectors.networks.backbones import LogMelSpectrogram, MultiDimensionalAttention, ResNet
+from fsasd.detectors.networks.classifier import Classifier, Training
+from fsasd.detectors.networks.discriminative import Discriminative
+from fsasd.detectors.networks.heads import ArcFace
 
 
 class BlendDomains(nn.Module):

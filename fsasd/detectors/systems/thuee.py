@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fsasd.detectors.backbones import LogMelSpectrogram, ResNet
-from fsasd.detectors.classifier import Classifier, Training
-from fsasd.detectors.discriminative import Discriminative
-from fsasd.detectors.heads import ArcFace
+from fsasd.detectors.networks.backbones import LogMelSpectrogram, ResNet
+from fsasd.detectors.networks.classifier import Classifier, Training
+from fsasd.detectors.networks.discriminative import Discriminative
+from fsasd.detectors.networks.heads import ArcFace
 
 
 @dataclass(eq=False, repr=False)

@@ -23,10 +23,10 @@ from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.data.names import require_known
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.detectors.augment import mixup
-from fsasd.detectors.heads import Head
-from fsasd.detectors.shares import GlobalBatches, Share, seed_step
-from fsasd.detectors.training import fit
+from fsasd.detectors.networks.augment import mixup
+from fsasd.detectors.networks.heads import Head
+from fsasd.detectors.networks.shares import GlobalBatches, Share, seed_step
+from fsasd.detectors.networks.training import fit
 
 CLASS_FIELDS = ("machine", "section", "attributes", "domain")
 

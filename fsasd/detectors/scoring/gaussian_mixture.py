@@ -19,7 +19,12 @@ from scipy.linalg.lapack import dtrtri
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from fsasd.detectors.densities import Array, component_log_density, log_density, require_grid
+from fsasd.detectors.scoring.densities import (
+    Array,
+    component_log_density,
+    log_density,
+    require_grid,
+)
 from fsasd.runtime.threads import one_blas_thread, thread_pool
 
 Covariance = Literal["full", "shrunk"]

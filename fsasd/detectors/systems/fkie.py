@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.detectors.backbones import ResNet, SpectrumBranch, magnitudes
-from fsasd.detectors.classifier import Classifier, Training
-from fsasd.detectors.discriminative import Discriminative
-from fsasd.detectors.heads import SubClusterAdaCos
+from fsasd.detectors.networks.backbones import ResNet, SpectrumBranch, magnitudes
+from fsasd.detectors.networks.classifier import Classifier, Training
+from fsasd.detectors.networks.discriminative import Discriminative
+from fsasd.detectors.networks.heads import SubClusterAdaCos
 
 BINS = 513
 

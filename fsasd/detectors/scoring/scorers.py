@@ -16,10 +16,10 @@ import numpy as np
 
 from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
-from fsasd.detectors.bank import Banks
-from fsasd.detectors.densities import component_log_density
 from fsasd.detectors.saved import Saved, read
-from fsasd.detectors.time_weighting import TimeWeighting, at_points
+from fsasd.detectors.scoring.bank import Banks
+from fsasd.detectors.scoring.densities import component_log_density
+from fsasd.detectors.scoring.time_weighting import TimeWeighting, at_points
 from fsasd.settings.objects import rebuilt
 from fsasd.settings.parameters import check_value
 

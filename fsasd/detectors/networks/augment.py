@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from fsasd.detectors.shares import rand, randint, ranks, rows_of_rank
+from fsasd.detectors.networks.shares import rand, randint, ranks, rows_of_rank
 
 
 def mixup(

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from fsasd.detectors.classifier import Classifier, Training, TwoStage
-from fsasd.detectors.discriminative import Discriminative
-from fsasd.detectors.heads import ArcFace, supervised_contrastive
-from fsasd.detectors.shares import gathered
-from fsasd.detectors.stgram_mfn import STgram
+from fsasd.detectors.networks.classifier import Classifier, Training, TwoStage
+from fsasd.detectors.networks.discriminative import Discriminative
+from fsasd.detectors.networks.heads import ArcFace, supervised_contrastive
+from fsasd.detectors.networks.shares import gathered
+from fsasd.detectors.systems.stgram_mfn import STgram
 
 
 class Contrast(TwoStage):

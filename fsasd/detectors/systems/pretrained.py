@@ -11,10 +11,10 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.detectors.classifier import Classifier, Training
-from fsasd.detectors.discriminative import Discriminative
 from fsasd.detectors.encoders.trainable import TrainableEncoder
-from fsasd.detectors.heads import ArcFace
+from fsasd.detectors.networks.classifier import Classifier, Training
+from fsasd.detectors.networks.discriminative import Discriminative
+from fsasd.detectors.networks.heads import ArcFace
 
 TUNINGS = ("lora", "full")
 _ATTENTION = r".*\.(q_proj|k_proj|v_proj|query|key|value|qkv)"

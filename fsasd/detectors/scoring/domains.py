@@ -13,7 +13,7 @@ from fsasd.data.clips import Clips, FeatureCache, FrontEnd
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.base import TooFewClipsError
-from fsasd.detectors.order import canonical_order
+from fsasd.detectors.scoring.order import canonical_order
 
 Domains = Literal["pooled", "separate"]
 """``pooled``: all normal clips are one bank; ``separate``: a bank per domain, and the lowest of

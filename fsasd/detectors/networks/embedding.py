@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.detectors.classifier import Classifier, fixed_length
+from fsasd.detectors.networks.classifier import Classifier, fixed_length
 
 
 class Embedding:

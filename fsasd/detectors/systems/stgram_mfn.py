@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet, Tgram
-from fsasd.detectors.classifier import Classifier, Training
-from fsasd.detectors.discriminative import Discriminative
-from fsasd.detectors.heads import ArcFace
+from fsasd.detectors.networks.backbones import LogMelSpectrogram, MobileFaceNet, Tgram
+from fsasd.detectors.networks.classifier import Classifier, Training
+from fsasd.detectors.networks.discriminative import Discriminative
+from fsasd.detectors.networks.heads import ArcFace
 
 
 class STgram(nn.Module):

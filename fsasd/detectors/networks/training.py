@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from fsasd.detectors.shares import (
+from fsasd.detectors.networks.shares import (
     GlobalBatches,
     SetShare,
     Share,

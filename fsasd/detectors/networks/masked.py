@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fsasd.detectors.shares import rand
+from fsasd.detectors.networks.shares import rand
 
 
 class MaskedAutoencoder(nn.Module):

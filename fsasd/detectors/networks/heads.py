@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fsasd.detectors.shares import gathered
+from fsasd.detectors.networks.shares import gathered
 
 
 class Head(nn.Module, abc.ABC):

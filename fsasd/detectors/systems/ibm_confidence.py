@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from fsasd.data.clips import Clips
-from fsasd.detectors.augment import TRANSFORMS, mixup, transform
-from fsasd.detectors.backbones import LogMelSpectrogram, MobileFaceNet
-from fsasd.detectors.classifier import Classifier, Recordings, Training
-from fsasd.detectors.discriminative import Discriminative
-from fsasd.detectors.heads import Softmax
-from fsasd.detectors.shares import randint
+from fsasd.detectors.networks.augment import TRANSFORMS, mixup, transform
+from fsasd.detectors.networks.backbones import LogMelSpectrogram, MobileFaceNet
+from fsasd.detectors.networks.classifier import Classifier, Recordings, Training
+from fsasd.detectors.networks.discriminative import Discriminative
+from fsasd.detectors.networks.heads import Softmax
+from fsasd.detectors.networks.shares import randint
 
 
 class OneChannel(nn.Module):

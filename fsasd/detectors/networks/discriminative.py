@@ -22,18 +22,18 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
-from fsasd.detectors.bank import unit
-from fsasd.detectors.classifier import Classifier, Recordings, Training, class_name, train
-from fsasd.detectors.embedding import Embedding
 from fsasd.detectors.estimator import Params
 from fsasd.detectors.learned import LearnedRepresentation
-from fsasd.detectors.stacking import TooFewClipsError, stack
-from fsasd.detectors.trained_networks import (
+from fsasd.detectors.networks.classifier import Classifier, Recordings, Training, class_name, train
+from fsasd.detectors.networks.embedding import Embedding
+from fsasd.detectors.networks.trained_networks import (
     CHECKPOINTS,
     TrainedNetworks,
     load_networks,
     require_trained,
 )
+from fsasd.detectors.scoring.bank import unit
+from fsasd.detectors.stacking import TooFewClipsError, stack
 from fsasd.runtime.ranks import rank
 from fsasd.settings.objects import components
 

@@ -1,0 +1,1 @@
+"""Training of networks: their layers, heads and losses, examples and batches, checkpoints."""
