@@ -6,14 +6,14 @@ BIN := $(VENV)/bin
 # Written when the environment is ready; a changed pyproject.toml makes it anew.
 READY := $(VENV)/.fsasd-test
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 demo: $(VENV)/.fsasd
 	$(BIN)/fsasd experiment=demo
 
 # Three processes of one thread each: some wait for what they start, and two cores are never idle.
 # Files in their order: else those of few and slow tests come last, and all wait for one process.
-test: $(READY) lint
+test: $(READY) lint docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 	$(BIN)/python tests/wheel_smoke.py
 	$(BIN)/python tests/run_notebooks.py
@@ -22,6 +22,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, build/site/index.html; warnings are errors (mkdocs.yml).
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -1,11 +1,12 @@
-"""Measures every detector of the config group and writes docs/detectors.md.
+"""Measures every detector of the config group and writes docs/reference/detectors.md.
 
-    python -m benchmarks.detectors                         # write the page from docs/detectors.csv
+    python -m benchmarks.detectors                         # write the page from its table
     python -m benchmarks.detectors --factory --real FOLDER  # measure, then write the page
 
 Each detector runs with its default settings, without synthetic clips, on each machine whose test
 clips have both labels, reference machines, too: detectors are fitted to normal training clips only.
-Measured rows of ``docs/detectors.csv`` are replaced, the others stay. Times are of one core.
+Measured rows of ``docs/reference/detectors.csv`` are replaced, the others stay. Times are of one
+core.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from fsasd.evaluation.uncertainty import bootstrap_official
 from fsasd.report.formatting import UNDEFINED, percent
 from fsasd.runtime.memory import keep_freed_memory
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[1] / "docs" / "reference"
 PAGE, TABLE, ENCODERS = DOCS / "detectors.md", DOCS / "detectors.csv", DOCS / "encoders.csv"
 KEY = ["data", "detector", "seed"]
 NO_WEIGHTS = "its weights are not at hand"
@@ -207,7 +208,7 @@ class Entry:
 
 
 def page() -> str:
-    """Return docs/detectors.md."""
+    """Return docs/reference/detectors.md."""
     entries = [Entry.of(name) for name in available()]
     measured = pd.read_csv(TABLE) if TABLE.is_file() else pd.DataFrame(columns=KEY)
     parts = ["# Detectors", _HEAD]
@@ -230,7 +231,7 @@ Descriptions, deviations from the sources and the settings that are chosen on sy
 [below](#descriptions).
 
 This page is written by `python -m benchmarks.detectors` from the config group, the docstrings and
-`docs/detectors.csv`: do not edit it."""
+`docs/reference/detectors.csv`: do not edit it."""
 _TITLES = {"real": "On real recordings", "factory": "On the simulated factory"}
 _MEASURED = {
     "real": """\

@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--machines", nargs="+", help="of the factory, instead of the config's")
     parser.add_argument("--data", default="factory_large", help="config of the factory")
     parser.add_argument(
-        "--markdown", action="store_true", help="print the table of docs/factory.md"
+        "--markdown", action="store_true", help="print the table of docs/explanation/factory.md"
     )
     options = parser.parse_args()
     worlds = {}

@@ -59,7 +59,7 @@ def test_the_scripts_are_these_commands():
 
 
 SLOW_IMPORTS = ["torch", "sklearn", "scipy.stats", "pandas", "matplotlib", "transformers"]
-"""Each takes longer than ``import numpy`` several times over (docs/speed.md)."""
+"""Each takes longer than ``import numpy`` several times over (docs/explanation/speed.md)."""
 
 IN_ONE_PROCESS = f"""
 import sys

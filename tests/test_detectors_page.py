@@ -1,4 +1,4 @@
-"""docs/detectors.md follows the config group, the docstrings and the measured table."""
+"""docs/reference/detectors.md follows the config group, the docstrings and the measured table."""
 
 import re
 from pathlib import Path

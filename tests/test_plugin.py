@@ -1,4 +1,4 @@
-"""The README's detector of one's own: a package beside ours, found, checked and swept with ours."""
+"""The detector of one's own in docs/how-to/detector.md: a package beside ours, found, checked and swept with ours."""
 
 import importlib
 import os
@@ -14,14 +14,14 @@ from fsasd.detectors.knn import KNN
 from fsasd.detectors.networks.classifier import Training
 from fsasd.testing import check_detector
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "detector.md"
 
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory):
-    """A folder with the files that the README shows, under the names that they begin with."""
+    """A folder with the files that the page shows, under the names that they begin with."""
     folder = tmp_path_factory.mktemp("plugin")
-    blocks = re.findall(r"```(?:python|yaml)\n# (my_\S+)\n(.*?)```", README.read_text(), re.DOTALL)
+    blocks = re.findall(r"```(?:python|yaml)\n# (my_\S+)\n(.*?)```", PAGE.read_text(), re.DOTALL)
     for name, text in blocks:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)

@@ -41,7 +41,7 @@ COMMAND = [
 STAGES = ["finetune", "synthesise", "judge", "train", "curve", "rule", "detect"]
 
 KILLS = int(os.environ.get("FSASD_TEST_KILLS", "4"))
-"""Kills of the test of killed runs; docs/reliability.md says how many longer runs had."""
+"""Kills of the test of killed runs; longer runs are in docs/explanation/reliability.md."""
 
 LEFTOVERS = ("*.partial", "*.unfinished", "*.replaced", ".tables")
 TIMEOUT = 300

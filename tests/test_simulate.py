@@ -572,7 +572,7 @@ def test_domains_share_keys_but_not_operating_points():
 
 
 def test_the_page_on_the_factory_names_every_machine_and_fault():
-    page = (Path(__file__).parents[1] / "docs" / "factory.md").read_text("utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "explanation" / "factory.md").read_text("utf-8")
     for machine, model in MACHINES.items():
         (row,) = (row for row in page.splitlines() if row.startswith(f"| {machine} |"))
         named = row.split("|")[-2].split(",")

@@ -32,12 +32,12 @@ def test_the_nano_model_keeps_the_rules_with_the_papers_sampler():
 
 # A generator of a user's own: one file and one yaml
 
-DOCS = Path(__file__).parents[1] / "docs" / "generators.md"
+DOCS = Path(__file__).parents[1] / "docs" / "how-to" / "generator.md"
 
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
-    """A folder with the files that docs/generators.md shows, under the names they begin with."""
+    """A folder with the files that the page shows, under the names they begin with."""
     blocks = re.findall(r"```(?:python|yaml)\n# (my_\S+)\n(.*?)```", DOCS.read_text(), re.DOTALL)
     for name, text in blocks:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

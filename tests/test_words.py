@@ -103,7 +103,7 @@ def test_pages_and_configuration_use_the_same_words():
     root = PACKAGE.parent
     # The changelog names what things were called before.
     pages = [path for path in root.glob("*.md") if path.name != "CHANGELOG.md"]
-    texts = [*pages, *root.glob("docs/*.md"), *root.glob("conf/**/*.yaml"),
+    texts = [*pages, *root.glob("docs/**/*.md"), *root.glob("conf/**/*.yaml"),
              PACKAGE / "report" / "report.html"]  # fmt: skip
     vague = [
         f"{path.relative_to(root)}:{number}: {line.strip()}"

@@ -15,7 +15,7 @@ from fsasd import __version__
 from fsasd.cli.hydra_version import wrong_hydra
 from fsasd.runtime.signals import Stopped, exit_code, raise_on_signals
 
-_COMMANDS = {
+COMMANDS = {
     "fsasd": "fsasd.cli.main",
     "fsasd-check": "fsasd.cli.check",
     "fsasd-download": "fsasd.cli.download",
@@ -24,6 +24,7 @@ _COMMANDS = {
     "fsasd-score": "fsasd.cli.score",
     "fsasd-store": "fsasd.cli.store",
 }
+"""Name of a command to its module."""
 
 _CONFIGURATION = ("--config", "-cd", "-cp", "-cn", "hydra.searchpath")
 
@@ -119,7 +120,7 @@ def _run(command: str, arguments: Sequence[str]) -> int | None:
     if wrong := wrong_hydra():
         print(wrong, file=sys.stderr)
         return 1
-    return importlib.import_module(_COMMANDS[command]).main()
+    return importlib.import_module(COMMANDS[command]).main()
 
 
 def fsasd() -> int | None:

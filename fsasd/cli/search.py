@@ -97,7 +97,7 @@ def _check_first_job(config: DictConfig, objective: str) -> None:
         if (count := processes(run.trainer.settings)) > 1:
             raise ValueError(
                 f"{count} processes a trial: each would choose settings of its own. Set "
-                "trainer.devices=1, and n trials side by side by a launcher (docs/search.md)"
+                "trainer.devices=1, and n trials side by side by a launcher (docs/how-to/search.md)"
             )
         check_objective(objective, run, chosen(plan(configure.planners(cfg), run), cfg.stages))
 

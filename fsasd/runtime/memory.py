@@ -40,7 +40,7 @@ def keep_freed_memory() -> None:
 
     By default it returns large blocks to the system and requests them again, with each page set to
     zero, which may take half of a step's time. Kept blocks add up to half of the peak
-    (docs/speed.md).
+    (docs/explanation/speed.md).
     """
     if not torch.cuda.is_available():
         malloc.keep_all_blocks()

@@ -3,7 +3,7 @@
 Scores of recordings that were recorded or stored in another way show that, and not the state of the
 machine: a clip without the upper half of its spectrum is an anomaly to every detector. Recordings
 are compared with the ranges of the training clips, and the limits lie beyond the differences that
-faults of real machines cause (docs/data.md).
+faults of real machines cause (docs/how-to/data.md).
 """
 
 from __future__ import annotations

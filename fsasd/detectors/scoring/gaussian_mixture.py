@@ -32,8 +32,8 @@ Covariance = Literal["full", "shrunk"]
 CLIPS_PER_BIN = 2
 """Clips per mel bin, in every component, that ``suitable_covariance`` needs for ``full``.
 
-Measured (docs/architecture.md): with fewer, held-out clips score far above training clips and
-spread several times as widely as with a shrunk covariance, and AUC is lost.
+Measured (docs/explanation/architecture.md): with fewer, held-out clips score far above training
+clips and spread several times as widely as with a shrunk covariance, and AUC is lost.
 """
 
 # scikit-learn's guard against 0 / 0: an emptied component gets mean 0 and covariance reg_covar.

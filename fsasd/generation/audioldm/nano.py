@@ -90,7 +90,7 @@ class CaptionReader(L.LightningModule):
     A random encoder gives captions that differ in one word of twenty cosines of 0.998 and more, and
     no UNet learns to use the difference. Whitening its projection helps with captions of the
     training set, but hardly with new combinations of their words; an encoder whose embedding is a
-    sum over them does (measured in docs/nano.md).
+    sum over them does (measured in docs/explanation/nano.md).
 
     Args:
         text_encoder: Trained in place.

@@ -1,4 +1,4 @@
-"""Make the nano model's components from nothing, and train it (see docs/nano.md)."""
+"""Make the nano model's components from nothing, and train it (see docs/explanation/nano.md)."""
 
 from __future__ import annotations
 

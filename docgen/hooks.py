@@ -1,0 +1,29 @@
+"""MkDocs hook: adds the generated pages to the site."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# MkDocs loads a hook by its path, without the package around it.
+sys.path.insert(0, str(ROOT))
+
+from mkdocs.config.defaults import MkDocsConfig  # noqa: E402
+from mkdocs.structure.files import File, Files  # noqa: E402
+
+from docgen import api, changes, commands  # noqa: E402
+
+PAGES = {
+    "reference/changes.md": changes.page,
+    "reference/commands.md": commands.page,
+    **api.PAGES,
+}
+"""Path of a page to what writes it."""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages."""
+    for path, page in PAGES.items():
+        files.append(File.generated(config, path, content=page()))
+    return files
