@@ -1,4 +1,4 @@
-"""The detector of one's own in docs/how-to/detector.md: a package beside ours, found, checked and swept with ours."""
+"""The detector of one's own in docs/how-to/detector.md: found, checked and swept with fsasd's."""
 
 import importlib
 import os
