@@ -12,11 +12,12 @@ sys.path.insert(0, str(ROOT))
 from mkdocs.config.defaults import MkDocsConfig  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
 
-from docgen import api, changes, commands  # noqa: E402
+from docgen import api, changes, commands, configuration  # noqa: E402
 
 PAGES = {
     "reference/changes.md": changes.page,
     "reference/commands.md": commands.page,
+    "reference/configuration.md": configuration.page,
     **api.PAGES,
 }
 """Path of a page to what writes it."""

@@ -140,7 +140,18 @@ class FirstShotDataModule(L.LightningDataModule):
         label_forms: Mapping[str, str] | None = None,
         **options: Any,
     ) -> FirstShotDataModule:
-        """Read a DCASE data set (see ``metadata.read_clips``); ``options`` the constructor's."""
+        """Read a DCASE data set (see ``metadata.read_clips``).
+
+        Args:
+            root: Its folder, or several.
+            machines: Machines to read; ``None`` reads all.
+            ground_truth: What DCASE's evaluators publish, if it is not in ``root/ground_truth``.
+            references: Reference machines. With neither these nor ``targets``, ``dev_data`` holds
+                references and ``eval_data`` targets.
+            targets: Target machines; one that is also among ``references`` is a target.
+            label_forms: Machine to the regular expression of its labels (see ``read_clips``).
+            **options: Arguments of the constructor.
+        """
         clips = read_clips(
             root,
             machines,

@@ -73,6 +73,10 @@ class LogMel:
         At other sampling rates its frames have the same 64 ms every 32 ms, and its bands reach up
         to half the rate.
 
+        Args:
+            max_seconds: Longer clips are cut to it; ``None`` takes all of each.
+            sampling_rate: In Hz, to which recordings are resampled.
+
         >>> LogMel.twfr(sampling_rate=48_000).n_fft, LogMel.twfr(sampling_rate=48_000).max_hz
         (3072, 24000.0)
         """

@@ -16,7 +16,12 @@ from fsasd.pipeline.trainers import fitting_trainer
 
 
 class Pretrain(Finetune):
-    """A nano model, in ``model/``: what ships with the package was made so."""
+    """A nano model, in ``model/``: what ships with the package was made so.
+
+    Attributes:
+        text_steps: Steps of the text encoder's training.
+        vae_steps: Steps of the autoencoder's training.
+    """
 
     name, version = "pretrain", 4
 
