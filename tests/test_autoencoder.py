@@ -1,4 +1,5 @@
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ from torch import nn
 
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
-from fsasd.detectors.autoencoder import BASELINE, Autoencoder, AutoencoderNetwork, _Spread
-from fsasd.detectors.networks.training import with_arrays
+from fsasd.detectors.autoencoder import Autoencoder, AutoencoderNetwork, _Spread, baseline
+from fsasd.detectors.networks.training import NetworkTraining, with_arrays
 from fsasd.detectors.networks.windows import windows
 
-QUICK = {"epochs": 12, "batch_size": 32, "learning_rate": 1e-2}
+BASELINE = baseline()
+QUICK = NetworkTraining(12, 32, 1e-2)
+ONCE = NetworkTraining(1)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def test_clips(factory_clips):
 
 @pytest.fixture(scope="module")
 def fitted(train):
-    return Autoencoder(**QUICK).fit(train)
+    return Autoencoder(training=QUICK).fit(train)
 
 
 def residual_frames(fitted, clips):
@@ -82,7 +85,7 @@ def test_the_official_score_is_that_of_the_code(fitted, train, test_clips, covar
     for delta in residual_frames(fitted, test_clips):
         pairs = [delta @ np.linalg.inv(cov) @ delta.T for cov in covariances]
         expected.append(min(m.mean(axis=1).sum() / len(delta) for m in pairs))
-    scores = Autoencoder(scored_by="mahalanobis", **QUICK).fit(train).score(test_clips)
+    scores = Autoencoder(scored_by="mahalanobis", training=QUICK).fit(train).score(test_clips)
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
 
 
@@ -96,7 +99,7 @@ def test_without_the_quirk_it_is_the_mean_of_scipys_distances(
             cdist(delta, zero, "mahalanobis", VI=np.linalg.inv(cov)) ** 2 for cov in covariances
         ]
         expected.append(min(d.mean() for d in squared))
-    detector = Autoencoder(scored_by="mahalanobis", official=False, **QUICK).fit(train)
+    detector = Autoencoder(scored_by="mahalanobis", official=False, training=QUICK).fit(train)
     np.testing.assert_allclose(detector.score(test_clips), expected, rtol=1e-4)
 
 
@@ -112,7 +115,7 @@ def test_residuals_of_one_clip_at_a_time_are_kept(train, monkeypatch):
         return torch.from_numpy(found)
 
     monkeypatch.setattr(Autoencoder, "_residual", counted)
-    Autoencoder(epochs=1).fit(train)
+    Autoencoder(training=ONCE).fit(train)
     assert len(made) == len(train)
     assert max(at_once) <= 2
 
@@ -133,13 +136,15 @@ def test_all_scores_come_from_one_training(train, test_clips, monkeypatch):
     monkeypatch.setattr(Autoencoder, "fit", lambda self, clips: fits.append(1) or fit(self, clips))
     grid = [{"scored_by": "mse"}, {"scored_by": "mahalanobis"},
             {"scored_by": "mahalanobis", "official": False}]  # fmt: skip
-    rows = Autoencoder(epochs=1).score_path(grid, train, test_clips)
+    rows = Autoencoder(training=ONCE).score_path(grid, train, test_clips)
     assert len(fits) == 1
     assert len(np.unique(rows, axis=0)) == 3
 
 
 def test_training_lowers_the_residuals(train):
-    untrained, trained = (Autoencoder(**{**QUICK, "epochs": n}).fit(train) for n in (1, 40))
+    untrained, trained = (
+        Autoencoder(training=replace(QUICK, epochs=n)).fit(train) for n in (1, 40)
+    )
     assert trained.score(train).mean() < 0.5 * untrained.score(train).mean()
 
 
@@ -149,13 +154,14 @@ def test_a_fit_leaves_the_random_state_alone(train):
     expected = torch.rand(1), np.random.rand()  # noqa: NPY002
     torch.manual_seed(3)
     np.random.seed(3)  # noqa: NPY002
-    Autoencoder(epochs=1).fit(train)
+    Autoencoder(training=ONCE).fit(train)
     assert (torch.rand(1), np.random.rand()) == expected  # noqa: NPY002
 
 
 def test_the_seed_is_that_of_weights_and_order(train, test_clips):
     one, same, other = (
-        Autoencoder(epochs=1, seed=seed).fit(train).score(test_clips) for seed in (0, 0, 1)
+        Autoencoder(training=replace(ONCE, seed=seed)).fit(train).score(test_clips)
+        for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)
@@ -164,13 +170,13 @@ def test_the_seed_is_that_of_weights_and_order(train, test_clips):
 def test_an_unknown_score_is_refused_with_the_known_ones(fitted, train, test_clips):
     with pytest.raises(ValueError, match="scored_by 'mae': expected 'mse' or 'mahalanobis'"):
         Autoencoder(scored_by="mae").fit(train)
-    wrong = Autoencoder(epochs=1).fit(train).set_params(scored_by="mae")
+    wrong = Autoencoder(training=ONCE).fit(train).set_params(scored_by="mae")
     with pytest.raises(ValueError, match="scored_by 'mae'"):
         wrong.score(test_clips)
 
 
 def test_too_few_frames_for_a_covariance_are_refused(make_wav, train, test_clips):
     short = Clips([Clip(make_wav("short.wav", seconds=0.2), "fan")])
-    detector = Autoencoder(epochs=1, scored_by="mahalanobis").fit(short)
+    detector = Autoencoder(training=ONCE, scored_by="mahalanobis").fit(short)
     with pytest.raises(ValueError, match="inverts the covariance of 128 bins, and the normal cl"):
         detector.score(test_clips)

@@ -13,12 +13,16 @@ from fsasd.detectors.cmae import CMAE, CMAETraining, Image, Images, collapse
 from fsasd.detectors.networks.heads import supervised_contrastive
 from fsasd.detectors.networks.masked import MaskedAutoencoder
 from fsasd.detectors.networks.trained_networks import TrainedNetworks
-from fsasd.detectors.networks.training import with_arrays
+from fsasd.detectors.networks.training import NetworkTraining, with_arrays
 
 SMALL = {
-    "frames": 32, "dim": 16, "depth": 2, "heads": 2, "epochs": 2, "class_epochs": 1,
-    "batch_size": 8, "learning_rate": 2e-3,
+    "frames": 32, "dim": 16, "depth": 2, "heads": 2, "class_epochs": 1,
+    "training": NetworkTraining(2, 8, 2e-3),
 }  # fmt: skip
+
+
+def longer(epochs):
+    return SMALL | {"training": replace(SMALL["training"], epochs=epochs)}
 
 
 @pytest.fixture(scope="module")
@@ -181,25 +185,31 @@ def test_the_network_is_trained_once_for_all_machines(
 
 
 def test_a_folder_with_another_network_is_refused(normals, train, tmp_path):
-    detector = CMAE(**SMALL | {"epochs": 1}).prepare(normals, tmp_path)
-    with pytest.raises(ValueError, match=r"trained with epochs=1 instead of 3: use another folder"):
-        CMAE(**SMALL | {"epochs": 3}).prepare(normals, tmp_path)
+    detector = CMAE(**longer(1)).prepare(normals, tmp_path)
+    with pytest.raises(
+        ValueError, match=r"trained with training__epochs=1 instead of 3: use another folder"
+    ):
+        CMAE(**longer(3)).prepare(normals, tmp_path)
     with pytest.raises(ValueError, match=r"dim=16 instead of 32: what networks are trained with"):
         clone(detector).set_params(dim=32).fit(train)
 
 
 def test_a_grid_of_a_prepared_network_is_one_of_the_score(normals, train, test_clips, tmp_path):
-    detector = CMAE(**SMALL | {"epochs": 1}).prepare(normals, tmp_path)
+    detector = CMAE(**longer(1)).prepare(normals, tmp_path)
     grid = [{"reconstruction": 0.0}, {"reconstruction": 1.0}]
     assert detector.score_path(grid, train, test_clips).shape == (2, len(test_clips))
-    with pytest.raises(ValueError, match=r"with epochs=1 instead of 2: .* cannot be chosen once"):
-        detector.score_path([*grid, {"epochs": 2}], train, test_clips)
-    rows = CMAE(**SMALL).score_path([{"epochs": 1}, {"epochs": 2}], train, test_clips)
+    with pytest.raises(
+        ValueError, match=r"with training__epochs=1 instead of 2: .* cannot be chosen once"
+    ):
+        detector.score_path([*grid, {"training__epochs": 2}], train, test_clips)
+    rows = CMAE(**SMALL).score_path(
+        [{"training__epochs": 1}, {"training__epochs": 2}], train, test_clips
+    )
     assert not np.allclose(*rows)
 
 
 def test_training_that_was_cut_goes_on_to_the_same_network(normals, tmp_path, monkeypatch):
-    settings = SMALL | {"epochs": 3}
+    settings = longer(3)
     CMAE(**settings).prepare(normals, tmp_path / "whole")
 
     def cut(self):
@@ -215,7 +225,7 @@ def test_training_that_was_cut_goes_on_to_the_same_network(normals, tmp_path, mo
     images = Images.__getitems__
     monkeypatch.setattr(Images, "__getitems__", lambda *asked: reads.append(1) or images(*asked))
     CMAE(**settings).prepare(normals, tmp_path / "cut")
-    batches = -(-len(normals) // settings["batch_size"])
+    batches = -(-len(normals) // settings["training"].batch_size)
     assert len(reads) == (3 + SMALL["class_epochs"] - 2) * batches
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [
         "networks.json", "shared",
@@ -244,7 +254,7 @@ def test_the_recipe_is_what_the_network_depends_on():
 
 
 def test_training_guesses_better(fitted, train):
-    trained = CMAE(**SMALL | {"epochs": 12, "reconstruction": 1.0}).fit(train)
+    trained = CMAE(**longer(12) | {"reconstruction": 1.0}).fit(train)
     assert trained.moments_[0, 0] < fitted.moments_[0, 0]
 
 

@@ -86,26 +86,26 @@ TINY = {
     "centres": ["detector.k=4"],
     # With larger steps, last bits of a processor decide what it has learnt.
     "autoencoder": [
-        "detector.epochs=24",
-        "detector.batch_size=32",
-        "detector.learning_rate=3e-3",
+        "detector.training.epochs=24",
+        "detector.training.batch_size=32",
+        "detector.training.learning_rate=3e-3",
     ],
     "cmae": [
         "detector.frames=32",
         "detector.dim=32",
         "detector.depth=2",
-        "detector.epochs=3",
+        "detector.training.epochs=3",
         "detector.class_epochs=1",
-        "detector.batch_size=8",
-        "detector.learning_rate=2e-3",
+        "detector.training.batch_size=8",
+        "detector.training.learning_rate=2e-3",
     ],
     "ensemble": ["detector.folds=2"],
     "guan_heu": ["detector.folds=2", *LEARNED["guan_heu_attributes"]],
     "flow": [
         "detector.blocks=2",
         "detector.hidden=64",
-        "detector.epochs=4",
-        "detector.batch_size=64",
+        "detector.training.epochs=4",
+        "detector.training.batch_size=64",
     ],
 }
 """What makes a detector of the config group quick to try; the yaml's settings are for use."""

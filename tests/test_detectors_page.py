@@ -69,7 +69,7 @@ def test_networks_of_all_machines_are_prepared(monkeypatch):
         return prepare(self, clips, folder, trainer)
 
     monkeypatch.setattr("fsasd.detectors.flow.Flow.prepare", noted)
-    measure(["detector=flow", "detector.epochs=0", *QUICK])
+    measure(["detector=flow", "detector.training.epochs=0", *QUICK])
     assert set(prepared_on) == {"fan", "pump"}
 
 

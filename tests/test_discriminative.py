@@ -27,6 +27,7 @@ from fsasd.detectors.networks.augment import TRANSFORMS, transform
 from fsasd.detectors.networks.classifier import Recordings
 from fsasd.detectors.networks.discriminative import Discriminative
 from fsasd.detectors.networks.trained_networks import TrainedNetworks, load_networks
+from fsasd.detectors.networks.training import NetworkTraining
 from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.outliers import Outliers
 from fsasd.detectors.pooled import Pooled
@@ -280,7 +281,9 @@ def test_a_process_that_is_not_the_first_waits_for_no_file(all_train, tmp_path, 
     """The first writes it when it is done, which may be later."""
     monkeypatch.setattr("fsasd.detectors.networks.discriminative.rank", lambda: 1)
     monkeypatch.setattr("fsasd.detectors.cmae.rank", lambda: 1)
-    small = CMAE(frames=32, dim=16, depth=2, heads=2, epochs=1, class_epochs=1, batch_size=8)
+    small = CMAE(
+        frames=32, dim=16, depth=2, heads=2, class_epochs=1, training=NetworkTraining(1, 8, 5e-4)
+    )
     for name, detector in (("stgram", quick("stgram_mfn")), ("cmae", small)):
         detector.prepare(all_train, tmp_path / name, QUIET)
         assert not list((tmp_path / name).glob("*.json"))
@@ -443,7 +446,14 @@ def test_a_network_that_was_normalised_together_is_the_same_network(name):
 @pytest.mark.parametrize("name", [*SMALL, "cmae", "ast", "clap"])
 def test_every_network_trains_in_half_precision(name, all_train, train, test_clips, tmp_path):
     if name == "cmae":
-        detector = CMAE(frames=32, dim=16, depth=2, heads=2, epochs=1, class_epochs=1, batch_size=8)
+        detector = CMAE(
+            frames=32,
+            dim=16,
+            depth=2,
+            heads=2,
+            class_epochs=1,
+            training=NetworkTraining(1, 8, 5e-4),
+        )
     elif name in SMALL:
         # Up to a second, a last convolution halves maps of two frames, and oneDNN's bfloat16
         # kernels, on a CPU, then read what was never written: NaN now and then.

@@ -6,20 +6,21 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 from fsasd.data.clips import Clips
+from fsasd.data.log_mel import LogMel
 from fsasd.detectors.base import load
 from fsasd.detectors.ensemble import Ensemble
 from fsasd.detectors.flow import (
-    FRONT_END,
     AutoregressiveBlock,
     Flow,
     FlowTraining,
     MaskedAutoregressiveFlow,
 )
 from fsasd.detectors.knn import KNN
-from fsasd.detectors.networks.training import with_arrays
+from fsasd.detectors.networks.training import NetworkTraining, with_arrays
 from fsasd.detectors.networks.windows import Windows, windows
 
-SMALL = {"blocks": 2, "hidden": 64, "epochs": 4, "batch_size": 64}
+FRONT_END = LogMel.twfr()
+SMALL = {"blocks": 2, "hidden": 64, "training": NetworkTraining(4, 64)}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_the_score_is_the_mean_over_windows(train, test_clips):
 
 
 def test_frames_are_standardised_band_by_band(train):
-    detector = Flow(**SMALL | {"epochs": 1}).fit(train)
+    detector = Flow(**SMALL | {"training": NetworkTraining(1, 64)}).fit(train)
     frames = np.concatenate([x.T[:-1] for x in train.features(FRONT_END)]).astype(float)
     np.testing.assert_allclose(detector.flow_["mean"], np.tile(frames.mean(axis=0), 2), rtol=1e-4)
     np.testing.assert_allclose(detector.flow_["spread"], np.tile(frames.std(axis=0), 2), rtol=1e-3)
@@ -122,7 +123,11 @@ def test_frames_are_standardised_band_by_band(train):
 
 def test_training_makes_normal_clips_likely(train, test_clips):
     little, much = (
-        Flow(**SMALL | {"epochs": epochs}).fit(train).score(test_clips).mean() for epochs in (1, 6)
+        Flow(**SMALL | {"training": NetworkTraining(epochs, 64)})
+        .fit(train)
+        .score(test_clips)
+        .mean()
+        for epochs in (1, 6)
     )
     assert much < little - 0.05
 
@@ -191,4 +196,4 @@ def test_the_loss_of_a_batch_is_likelihood_and_classification(train, factory_cli
 
 def test_parameters_are_the_flows(train):
     # 4 blocks of 256 x 256 + 256, and twice 256 x 256 + 256.
-    assert Flow(epochs=0).fit(train).n_parameters() == 4 * 3 * (256 * 256 + 256)
+    assert Flow(training=NetworkTraining(0)).fit(train).n_parameters() == 4 * 3 * (256 * 256 + 256)

@@ -372,10 +372,10 @@ def test_every_network_runs_by_name(chain, name):
 
 
 CLASSICAL = {
-    "autoencoder": ["epochs=1"],
-    "cmae": ["frames=32", "dim=16", "depth=2", "epochs=1", "class_epochs=1"],
+    "autoencoder": ["training.epochs=1"],
+    "cmae": ["frames=32", "dim=16", "depth=2", "training.epochs=1", "class_epochs=1"],
     "ensemble": ["folds=2"],
-    "flow": ["blocks=1", "hidden=16", "epochs=1"],
+    "flow": ["blocks=1", "hidden=16", "training.epochs=1"],
     "gmm": [],
     "iforest": [],
     "lof": ["model.n_neighbors=2"],

@@ -8,7 +8,7 @@ import torch
 from fsasd.detectors.autoencoder import Autoencoder
 from fsasd.detectors.cmae import CMAE
 from fsasd.detectors.flow import Flow
-from fsasd.detectors.networks.training import arrays, train, with_arrays
+from fsasd.detectors.networks.training import NetworkTraining, arrays, train, with_arrays
 
 
 class Seen(L.LightningModule):
@@ -43,7 +43,7 @@ class Numbers(torch.utils.data.Dataset):
 
 def trained(n=10, seed=0, batch_size=4, epochs=2):
     network = Seen()
-    train(network, Numbers(n), epochs=epochs, batch_size=batch_size, seed=seed)
+    train(network, Numbers(n), NetworkTraining(epochs, batch_size, seed=seed))
     return network
 
 
@@ -88,7 +88,7 @@ def test_an_interrupted_training_is_no_fit():
             raise KeyboardInterrupt
 
     with pytest.raises((KeyboardInterrupt, SystemExit)):
-        train(Interrupted(), Numbers(4), epochs=1, batch_size=2, seed=0)
+        train(Interrupted(), Numbers(4), NetworkTraining(1, 2))
 
 
 def test_settings_to_lower_are_named_if_memory_does_not_suffice():
@@ -96,17 +96,19 @@ def test_settings_to_lower_are_named_if_memory_does_not_suffice():
         def training_step(self, batch, index):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
-    with pytest.raises(ValueError, match=r"of memory\)\. Lower detector\.batch_size \(now 2\)"):
-        train(Large(), Numbers(4), epochs=1, batch_size=2, seed=0)
+    with pytest.raises(
+        ValueError, match=r"of memory\)\. Lower detector\.training\.batch_size \(now 2\)"
+    ):
+        train(Large(), Numbers(4), NetworkTraining(1, 2))
 
 
 @pytest.mark.parametrize("kind", ["autoencoder", "flow", "cmae"])
 def test_the_random_state_stays_the_callers(kind, factory_clips):
     train = factory_clips.where(machine="bearing", split="train")
     detector = {
-        "autoencoder": Autoencoder(epochs=1),
-        "flow": Flow(epochs=1, blocks=1, hidden=16),
-        "cmae": CMAE(frames=32, dim=16, depth=2, epochs=1, class_epochs=1),
+        "autoencoder": Autoencoder(training=NetworkTraining(1)),
+        "flow": Flow(blocks=1, hidden=16, training=NetworkTraining(1)),
+        "cmae": CMAE(frames=32, dim=16, depth=2, class_epochs=1, training=NetworkTraining(1, 64)),
     }[kind]
     torch.manual_seed(3)
     state = torch.get_rng_state()
@@ -126,9 +128,9 @@ def test_the_random_state_stays_the_callers(kind, factory_clips):
 def test_networks_are_trained_on_a_gpu_and_score_on_the_cpu(kind, factory_clips, tmp_path):
     clips = factory_clips.where(split="train", label="normal")
     detector = {
-        "autoencoder": Autoencoder(epochs=1),
-        "flow": Flow(epochs=1, blocks=1, hidden=16),
-        "cmae": CMAE(frames=32, dim=16, depth=2, epochs=1, class_epochs=1),
+        "autoencoder": Autoencoder(training=NetworkTraining(1)),
+        "flow": Flow(blocks=1, hidden=16, training=NetworkTraining(1)),
+        "cmae": CMAE(frames=32, dim=16, depth=2, class_epochs=1, training=NetworkTraining(1, 64)),
     }[kind].prepare(clips, tmp_path)
     torch.cuda.reset_peak_memory_stats()
     scores = detector.fit(clips.where(machine="bearing")).score(clips[:3])

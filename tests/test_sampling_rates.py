@@ -13,11 +13,15 @@ from hydra import compose, initialize_config_module
 from runs import Run
 
 import fsasd.cli.main  # noqa: F401, registers the resolvers of the configuration
-from fsasd.data.clips import FeatureCache, sampling_rate_of
+from fsasd.data.clips import Clips, FeatureCache, sampling_rate_of
 from fsasd.data.log_mel import LogMel, mel_filters
+from fsasd.data.manifest import read_folders
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import AudioError, read
+from fsasd.detectors.autoencoder import Autoencoder
+from fsasd.detectors.flow import Flow
 from fsasd.detectors.knn import KNN
+from fsasd.detectors.networks.training import NetworkTraining
 from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.generation.faults import FAULTS
@@ -118,6 +122,22 @@ def test_a_leak_above_8_khz_is_found_at_48_khz_and_not_at_16(detector, pumps, tm
     assert "low.wav: expected 48000 Hz or more, at which the detector reads recordings" in err
     decisions = [line.split(",")[3] for line in out.splitlines()[1:]]
     assert decisions == ["0", "1"]
+
+
+@pytest.mark.parametrize("kind", [Autoencoder, Flow])
+def test_networks_of_one_machine_hear_a_leak_at_48_khz_only(kind, pumps, tmp_path):
+    twins = []
+    for leaking in (False, True):
+        path = tmp_path / f"{leaking}.wav"
+        soundfile.write(path, pump(100, leaking), RATE, subtype="PCM_16")
+        twins.append(Clip(path, "pump"))
+    train = Clips(read_folders(pumps, ["pump"])).where(split="train")
+    changes = []
+    for rate in (16_000, RATE):
+        fitted = kind(sampling_rate=rate, training=NetworkTraining(1)).fit(train)
+        normal, leak = fitted.score(Clips(twins))
+        changes.append(abs(leak / normal - 1))
+    assert 30 * changes[0] < changes[1] > 5e-3, changes
 
 
 @pytest.mark.slow

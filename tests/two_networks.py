@@ -14,6 +14,7 @@ from fsasd.data.metadata import read_clips
 from fsasd.detectors.cmae import CMAE
 from fsasd.detectors.networks.classifier import Classifier, Recordings, Training, train
 from fsasd.detectors.networks.heads import ArcFace, SubClusterAdaCos
+from fsasd.detectors.networks.training import NetworkTraining
 from fsasd.detectors.systems.clp_scf import Contrast
 from fsasd.detectors.systems.fkie import FKIE
 from fsasd.detectors.systems.pretrained import Pretrained
@@ -72,7 +73,9 @@ def main(root: Path, folder: Path, encoder: str, devices: int) -> None:
         (folder / f"{name}-{rank}.json").write_text(json.dumps(given))
         if rank == 0:
             save_file(classifier.weights(), folder / f"{name}.safetensors")
-    cmae = CMAE(frames=32, dim=16, depth=2, heads=2, epochs=1, class_epochs=1, batch_size=8)
+    cmae = CMAE(
+        frames=32, dim=16, depth=2, heads=2, class_epochs=1, training=NetworkTraining(1, 8, 5e-4)
+    )
     cmae.prepare(clips, folder / "cmae", trainer)
     if rank == 0:
         (network,) = (folder / "cmae" / "shared").glob("*.safetensors")

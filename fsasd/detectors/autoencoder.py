@@ -6,6 +6,7 @@ generalization baseline" (EUSIPCO 2023), github.com/nttcslab/dcase2023_task2_bas
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar, Literal, Self
 
@@ -19,13 +20,21 @@ from torch.nn import functional as F
 
 from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.base import Detector
-from fsasd.detectors.networks.training import arrays, train, with_arrays
+from fsasd.detectors.networks.training import NetworkTraining, arrays, train, with_arrays
 from fsasd.detectors.networks.windows import Windows, windows
 from fsasd.detectors.scoring.domains import banks
 
-BASELINE = LogMel(scale="slaney", norm="slaney", floor=float(np.finfo(float).eps))
-"""The baseline's log-mel: librosa's filters, the whole clip."""
+
+def baseline(sampling_rate: int = SAMPLE_RATE) -> LogMel:
+    """Return the baseline's log-mel: librosa's filters, 64 ms every 32 ms, of the whole clip.
+
+    >>> baseline().n_mels, baseline().max_seconds, baseline(48_000).max_hz
+    (128, None, 24000.0)
+    """
+    frames = LogMel.twfr(None, sampling_rate)
+    return replace(frames, scale="slaney", norm="slaney", floor=float(np.finfo(float).eps))
 
 
 class AutoencoderNetwork(L.LightningModule):
@@ -77,10 +86,8 @@ class Autoencoder(Detector):
         scored_by: ``mse`` or ``mahalanobis``.
         official: Take the distance of the mean residual, not the mean distance.
         frames: Of a window.
-        epochs: Passes over all windows.
-        batch_size: Windows in a step.
-        learning_rate: Of Adam.
-        seed: Of the weights and of the order.
+        sampling_rate: At which recordings are read, in Hz; mel bands reach up to half of it.
+        training: Settings of the training, of which a batch is of windows; by Adam.
     """
 
     trains_network: ClassVar[bool] = True
@@ -92,18 +99,14 @@ class Autoencoder(Detector):
         scored_by: Literal["mse", "mahalanobis"] = "mse",
         official: bool = True,
         frames: int = 5,
-        epochs: int = 100,
-        batch_size: int = 256,
-        learning_rate: float = 1e-3,
-        seed: int = 0,
+        sampling_rate: int = SAMPLE_RATE,
+        training: NetworkTraining = NetworkTraining(),
     ) -> None:
         self.scored_by = scored_by
         self.official = official
         self.frames = frames
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.seed = seed
+        self.sampling_rate = sampling_rate
+        self.training = training
 
     def fit(self, clips: Clips) -> Self:
         """Train the network, then learn the residuals' covariance in each domain.
@@ -113,22 +116,17 @@ class Autoencoder(Detector):
             ValueError: ``scored_by`` is neither ``mse`` nor ``mahalanobis``.
         """
         self._require_known_score()
-        examples = Windows(clips, BASELINE, self.frames)
+        front_end = baseline(self.sampling_rate)
+        examples = Windows(clips, front_end, self.frames)
         with isolate_rng():
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.training.seed)
             network = self._network()
-        train(
-            network,
-            examples,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            seed=self.seed,
-        )
+        train(network, examples, self.training)
         self.network_ = arrays(network)
         bank = banks(clips, "separate")
         # Also for mse: scored_by may be set after the fit.
         spreads = [_Spread() for _ in range(bank.max() + 1)]
-        for number, spectrogram in zip(bank, clips.features(BASELINE), strict=True):
+        for number, spectrogram in zip(bank, clips.features(front_end), strict=True):
             spreads[number].add(self._residual(network, spectrogram).double().numpy())
         self.covariance_ = np.stack([spread.covariance() for spread in spreads])
         return self
@@ -142,7 +140,8 @@ class Autoencoder(Detector):
         check_is_fitted(self)
         self._require_known_score()
         network = self._fitted_network()
-        residuals = (self._residual(network, x) for x in clips.features(BASELINE))
+        front_end = baseline(self.sampling_rate)
+        residuals = (self._residual(network, x) for x in clips.features(front_end))
         if self.scored_by == "mse":
             return np.array([float(r.double().square().mean()) for r in residuals])
         factors = self._inverse_factors()
@@ -159,7 +158,7 @@ class Autoencoder(Detector):
             return with_arrays(self._network(), self.network_)
 
     def _network(self) -> AutoencoderNetwork:
-        return AutoencoderNetwork(self.frames * BASELINE.n_mels, self.learning_rate)
+        return AutoencoderNetwork(self.frames * baseline().n_mels, self.training.learning_rate)
 
     def _residual(self, network: nn.Module, spectrogram: np.ndarray) -> torch.Tensor:
         # (windows * frames, bands)
@@ -178,8 +177,8 @@ class Autoencoder(Detector):
             lower = np.linalg.cholesky(self.covariance_)
         except np.linalg.LinAlgError:
             raise ValueError(
-                f"scored_by=mahalanobis inverts the covariance of {BASELINE.n_mels} bins, and the "
-                "normal clips of a domain have too few frames for it: use mse"
+                f"scored_by=mahalanobis inverts the covariance of {self.covariance_.shape[-1]} "
+                "bins, and the normal clips of a domain have too few frames for it: use mse"
             ) from None
         return np.linalg.inv(lower).transpose(0, 2, 1)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -36,13 +36,10 @@ from fsasd.detectors.networks.trained_networks import (
     load_networks,
     require_trained,
 )
-from fsasd.detectors.networks.training import (
-    arrays,
-    train,
-    with_arrays,
-)
+from fsasd.detectors.networks.training import NetworkTraining, arrays, train, with_arrays
 from fsasd.detectors.scoring.bank import Bank
 from fsasd.runtime.ranks import rank
+from fsasd.settings.objects import components
 
 VERSION = 4
 """Version of the training, raised when the same spec gives another network."""
@@ -174,6 +171,9 @@ class CMAE(Detector):
     The paper augments with clips of AudioLDM. With ``synthetic_normals`` the stage ``train`` gives
     ``prepare`` the generator's normal clips beside the real ones.
 
+    It is a detector and no representation that others score, because half of its score is how well
+    a clip is reconstructed, which is no distance between embeddings.
+
     Deviations: network, weights of the losses and score are inferred from the abstract.
 
     Args:
@@ -185,12 +185,10 @@ class CMAE(Detector):
         heads: Attention heads of a block.
         visible: Share of visible patches in training.
         weight: Of the contrastive loss.
-        epochs: Passes over the clips with the contrastive loss of recordings.
-        class_epochs: Further passes with the contrastive loss of classes.
+        class_epochs: Passes over the clips with the contrastive loss of classes, after those of
+            ``training`` with that of recordings.
         synthetic_normals: Whether to train on synthetic normal clips, too.
-        batch_size: Clips in a step, in all processes together.
-        learning_rate: Of AdamW.
-        seed: Of the weights, the order, the views and the masks.
+        training: Settings of the training, by AdamW.
     """
 
     network_attributes: ClassVar[frozenset[str]] = frozenset({"network_"})
@@ -207,12 +205,9 @@ class CMAE(Detector):
         heads: int = 4,
         visible: float = 0.25,
         weight: float = 0.1,
-        epochs: int = 50,
         class_epochs: int = 20,
         synthetic_normals: bool = False,
-        batch_size: int = 64,
-        learning_rate: float = 5e-4,
-        seed: int = 0,
+        training: NetworkTraining = NetworkTraining(50, 64, 5e-4),
     ) -> None:
         self.reconstruction = reconstruction
         self.frames = frames
@@ -222,16 +217,17 @@ class CMAE(Detector):
         self.heads = heads
         self.visible = visible
         self.weight = weight
-        self.epochs = epochs
         self.class_epochs = class_epochs
         self.synthetic_normals = synthetic_normals
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.seed = seed
+        self.training = training
 
     def network_spec(self) -> dict[str, Any]:
         """Return class, version and the settings that the network depends on."""
-        settings = {k: v for k, v in self.get_params().items() if k not in self.score_params}
+        settings = {
+            name: value
+            for name, value in self.get_params().items()
+            if name not in self.score_params and not components(value)
+        }
         return {
             "class": f"{type(self).__module__}.{type(self).__qualname__}",
             "version": VERSION,
@@ -319,24 +315,22 @@ class CMAE(Detector):
 
     def _trained(self, clips: Clips, folder: Path, trainer: Params | None) -> MaskedAutoencoder:
         with isolate_rng():
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.training.seed)
             network = self._network()
-            training = CMAETraining(
+            module = CMAETraining(
                 network,
                 visible=self.visible,
                 weight=self.weight,
-                classes_from=self.epochs,
-                learning_rate=self.learning_rate,
+                classes_from=self.training.epochs,
+                learning_rate=self.training.learning_rate,
             )
-        images = np.stack(list(clips[: 10 * self.batch_size].features(Image(self.frames))))
+        images = np.stack(list(clips[: 10 * self.training.batch_size].features(Image(self.frames))))
         network.mean.fill_(float(images.mean()))
         network.spread.fill_(max(float(images.std()), 1e-3))
         train(
-            training,
+            module,
             Images(clips, Image(self.frames)),
-            epochs=self.epochs + self.class_epochs,
-            batch_size=self.batch_size,
-            seed=self.seed,
+            replace(self.training, epochs=self.training.epochs + self.class_epochs),
             trainer=trainer,
             folder=folder,
         )

@@ -20,11 +20,10 @@ from torch.nn import functional as F
 
 from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
+from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.base import Detector, Params
-from fsasd.detectors.networks.training import arrays, train, with_arrays
+from fsasd.detectors.networks.training import NetworkTraining, arrays, train, with_arrays
 from fsasd.detectors.networks.windows import Windows, windows
-
-FRONT_END = LogMel.twfr()
 
 
 class MaskedLinear(nn.Linear):
@@ -163,10 +162,8 @@ class Flow(Detector):
         blocks: Of the flow.
         hidden: Units of a block.
         outliers: Weight of the classification of outliers; 0 for none.
-        epochs: Passes over all windows.
-        batch_size: Windows in a step.
-        learning_rate: Of Adam.
-        seed: Of the weights, the order and the outliers.
+        sampling_rate: At which recordings are read, in Hz; mel bands reach up to half of it.
+        training: Settings of the training, of which a batch is of windows; by Adam.
     """
 
     trained_by_fit: ClassVar[bool] = True
@@ -179,19 +176,15 @@ class Flow(Detector):
         blocks: int = 4,
         hidden: int = 256,
         outliers: float = 1.0,
-        epochs: int = 20,
-        batch_size: int = 256,
-        learning_rate: float = 1e-3,
-        seed: int = 0,
+        sampling_rate: int = SAMPLE_RATE,
+        training: NetworkTraining = NetworkTraining(epochs=20),
     ) -> None:
         self.frames = frames
         self.blocks = blocks
         self.hidden = hidden
         self.outliers = outliers
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.seed = seed
+        self.sampling_rate = sampling_rate
+        self.training = training
 
     def network_spec(self) -> dict[str, Any]:
         """Return the class, if clips of other machines are used."""
@@ -210,17 +203,17 @@ class Flow(Detector):
         Raises:
             TooFewClipsError: There are no clips.
         """
-        examples = Windows(clips, FRONT_END, self.frames)
+        examples = Windows(clips, self._front_end, self.frames)
         outliers = self._outliers(clips)
         with isolate_rng():
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.training.seed)
             flow = self._flow()
         # Of frames, so that the frames of a window are scaled alike.
         mean, spread = _moments(examples)
         flow.mean.copy_(mean.repeat(self.frames))
         flow.spread.copy_(spread.repeat(self.frames))
-        training = FlowTraining(flow, outliers, self.outliers, self.learning_rate)
-        train(training, examples, epochs=self.epochs, batch_size=self.batch_size, seed=self.seed)
+        rate = self.training.learning_rate
+        train(FlowTraining(flow, outliers, self.outliers, rate), examples, self.training)
         self.flow_ = arrays(flow)
         return self
 
@@ -229,7 +222,7 @@ class Flow(Detector):
         check_is_fitted(self)
         flow = self._fitted_network()
         with torch.inference_mode():
-            rows = (windows(x, self.frames).flatten(1) for x in clips.features(FRONT_END))
+            rows = (windows(x, self.frames).flatten(1) for x in clips.features(self._front_end))
             return np.array([float(flow(x).double().mean()) for x in rows])
 
     def n_parameters(self) -> int:
@@ -237,20 +230,26 @@ class Flow(Detector):
         check_is_fitted(self)
         return sum(parameter.numel() for parameter in self._fitted_network().parameters())
 
+    @property
+    def _front_end(self) -> LogMel:
+        return LogMel.twfr(sampling_rate=self.sampling_rate)
+
     def _fitted_network(self) -> MaskedAutoregressiveFlow:
         # Initial weights are drawn and then replaced: the caller's random state is kept.
         with isolate_rng():
             return with_arrays(self._flow(), self.flow_)
 
     def _flow(self) -> MaskedAutoregressiveFlow:
-        return MaskedAutoregressiveFlow(self.frames * FRONT_END.n_mels, self.blocks, self.hidden)
+        return MaskedAutoregressiveFlow(
+            self.frames * self._front_end.n_mels, self.blocks, self.hidden
+        )
 
     def _outliers(self, clips: Clips) -> Windows | None:
         prepared: Clips | None = self._prepared
         if not self.outliers or prepared is None or not len(clips):
             return None
         others = prepared[[clip.machine != clips[0].machine for clip in prepared]]
-        return Windows(others, FRONT_END, self.frames) if len(others) else None
+        return Windows(others, self._front_end, self.frames) if len(others) else None
 
 
 def _moments(examples: Windows) -> tuple[torch.Tensor, torch.Tensor]:

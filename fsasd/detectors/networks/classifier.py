@@ -26,40 +26,35 @@ from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.networks.augment import mixup
 from fsasd.detectors.networks.heads import Head
 from fsasd.detectors.networks.shares import GlobalBatches, Share, seed_step
-from fsasd.detectors.networks.training import fit
+from fsasd.detectors.networks.training import NetworkTraining, fit
 
 CLASS_FIELDS = ("machine", "section", "attributes", "domain")
 
 
 @dataclass(frozen=True)
-class Training:
-    """Settings of the training of a classifier.
+class Training(NetworkTraining):
+    """Settings of the training of a classifier, beside those of any network.
 
     Args:
+        epochs, batch_size, learning_rate, seed: See ``NetworkTraining``.
         classes: What defines a class: machine, section, attributes, domain, joined by ``+``.
         seconds: Length of the network's input; shorter clips are repeated.
-        epochs: Passes over the training clips.
-        batch_size: Clips per step, in all processes together.
-        learning_rate: Of Adam.
         final_rate: Share of the learning rate at the end of the cosine schedule; 1 keeps it
             constant.
         weight_decay: Of Adam, a penalty on squared weights.
         mixup: Probability of an example to be mixed with another.
         outlier_exposure: Whether clips with label ``anomaly`` that ``prepare`` is given are
             trained on, as further classes.
-        seed: Of the weights and the order of examples.
     """
 
-    classes: str = "machine+section+attributes+domain"
-    seconds: float = 10.0
     epochs: int = 50
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    classes: str = "machine+section+attributes+domain"
+    seconds: float = 10.0
     final_rate: float = 1.0
     weight_decay: float = 0.0
     mixup: float = 0.0
     outlier_exposure: bool = False
-    seed: int = 0
 
 
 def class_name(clip: Clip, by: str) -> str:

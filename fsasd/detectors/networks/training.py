@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,23 @@ SET_BY_DETECTORS = frozenset(
 """Arguments of ``lightning.Trainer`` that a detector's settings determine, such as ``epochs``."""
 
 
+@dataclass(frozen=True)
+class NetworkTraining:
+    """Settings of the training of a network.
+
+    Args:
+        epochs: Passes over the training examples.
+        batch_size: Examples in a step, in all processes together.
+        learning_rate: Of the optimizer.
+        seed: Of the weights, the order of the examples and all draws.
+    """
+
+    epochs: int = 100
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+
 def fit(
     module: L.LightningModule,
     data: L.LightningDataModule | None = None,
@@ -46,7 +64,7 @@ def fit(
     batch_size: int,
     examples: int,
     lower: str,
-    where: str = "detector",
+    where: str,
     trainer: Mapping[str, Any] | None = None,
     folder: Path | None = None,
     callbacks: Sequence[L.Callback] = (),
@@ -146,10 +164,8 @@ def batch_norm_groups(trainer: Mapping[str, Any]) -> int:
 def train(
     network: L.LightningModule,
     examples: Dataset,
+    settings: NetworkTraining,
     *,
-    epochs: int,
-    batch_size: int,
-    seed: int,
     trainer: Mapping[str, Any] | None = None,
     folder: Path | None = None,
 ) -> None:
@@ -160,26 +176,26 @@ def train(
     Args:
         network: The module; set to evaluation mode afterwards.
         examples: A sized dataset whose ``__getitems__`` returns whole batches.
-        epochs: Passes over the examples.
-        batch_size: Examples in a step, in all processes together.
-        seed: Of the order of examples, and of the network's draws.
+        settings: Epochs, batches, and the seed of their order and of the network's draws.
         trainer: Arguments of ``lightning.Trainer`` such as ``devices``.
         folder: Of checkpoints, from the last of which training is resumed. Without, nothing is
             written.
     """
-    data = _Examples(examples, batch_size, seed, by_epoch=folder is not None)
+    size, seed = settings.batch_size, settings.seed
+    data = _Examples(examples, size, seed, by_epoch=folder is not None)
     with isolate_rng():
         torch.manual_seed(seed)
         fit(
             network,
             data,
-            epochs=epochs,
-            batch_size=batch_size,
+            epochs=settings.epochs,
+            batch_size=size,
             examples=len(examples),  # type: ignore[arg-type]
+            where="detector.training",
             trainer={"enable_progress_bar": False, **(trainer or {})},
             folder=folder,
             callbacks=[] if folder is None else [_Redrawn(seed)],
-            lower=f"detector.batch_size (now {batch_size})",
+            lower=f"detector.training.batch_size (now {size})",
         )
     network.cpu().eval().requires_grad_(False)
 
