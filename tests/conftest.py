@@ -31,7 +31,11 @@ from transformers import (
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import read_clips
 from fsasd.data.simulate import write_factory
+from fsasd.detection.section import Detection, SectionResult, run_section
+from fsasd.detection.tables import write
+from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.generation.audioldm import checkpoint
+from fsasd.selection.selector import Selector
 from fsasd.settings.code import package_code
 
 # How long an example takes says nothing where several processes share the cores.
@@ -105,6 +109,23 @@ def _factory(root: Path, **options: Any) -> Path:
 def factory_clips(factory) -> Clips:
     """The factory's clips, with one feature cache for the whole session."""
     return Clips(read_clips(factory), FeatureCache())
+
+
+@pytest.fixture(scope="session")
+def bearing_result(factory_clips) -> SectionResult[Detection]:
+    """The default detector of the factory's bearing, and what it makes of the test clips."""
+    clips = factory_clips.where(machine="bearing")
+    train, test = clips.where(split="train"), clips.where(split="test")
+    return run_section(TWFRGMM(), Selector({}), train, test)
+
+
+@pytest.fixture(scope="session")
+def bearing_model(bearing_result, tmp_path_factory) -> Path:
+    """The same detector, saved: ``models/bearing/`` of a run's folder with its tables."""
+    run = tmp_path_factory.mktemp("bearing")
+    write(run, [bearing_result])
+    bearing_result.detection.save_model(run / "models" / "bearing" / "section_00")
+    return run / "models" / "bearing"
 
 
 @pytest.fixture(scope="session")

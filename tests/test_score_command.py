@@ -1,12 +1,18 @@
 """A saved detector scores recordings as it did in the run that left it."""
 
+import contextlib
 import io
+import itertools
 import json
 import os
+import queue
 import re
 import shutil
 import subprocess
 import sys
+import threading
+import types
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -14,34 +20,30 @@ import pytest
 import soundfile
 from scipy.signal import resample_poly
 
+from fsasd import load
 from fsasd.cli.score import main
 from fsasd.data.check.inspection import inspect
 from fsasd.data.check.likeness import save_profiles
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import read_clips
-from fsasd.detection.section import calibrate, run_section
-from fsasd.detection.tables import write
+from fsasd.data.recording import AudioError
+from fsasd.deployment import files
+from fsasd.deployment.files import listed
+from fsasd.detection.section import calibrate
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.scoring.scorers import MixtureScorer
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.calibration import Calibration
-from fsasd.selection.selector import Selector
 
 
 @pytest.fixture(scope="module")
-def result(factory_clips):
-    clips = factory_clips.where(machine="bearing")
-    return run_section(
-        TWFRGMM(), Selector({}), clips.where(split="train"), clips.where(split="test")
-    )
+def result(bearing_result):
+    return bearing_result
 
 
 @pytest.fixture(scope="module")
-def models(result, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    write(folder, [result])
-    result.detection.save_model(folder / "models" / "bearing" / "section_00")
-    return folder / "models"
+def models(bearing_model):
+    return bearing_model.parent
 
 
 def score(*arguments):
@@ -319,7 +321,7 @@ def test_a_closed_pipe_ends_it_quietly(models, result, tmp_path):
             [*command, *many], stdout=subprocess.PIPE, stderr=stderr, text=True
         ) as done,
     ):
-        assert done.stdout.readline() == "file,score,threshold,decision,p_value\n"
+        assert done.stdout.readline() == "file,score,threshold,decision,p_value,time,model\n"
         done.stdout.close()
         assert done.wait(timeout=300) == 0
     assert stderr_file.read_text() == ""
@@ -377,3 +379,216 @@ def test_a_model_of_a_trusted_package_scores(models, result, tmp_path, monkeypat
     folder = damaged(models, tmp_path, "detector.json", lambda a: a.update(about))
     assert score("--model", folder, "--trust", "trusted_package", result.test[0].path) == 0
     assert table(capsys.readouterr().out)["score"][0] == pytest.approx(result.detection.scores[0])
+
+
+def test_patterns_and_a_list_on_standard_input(models, result, tmp_path, monkeypatch, capsys):
+    for name, clip in zip(["a.wav", "in/b.wav", "in/c.txt"], result.test, strict=False):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(clip.path, tmp_path / name)
+    listing = "\n".join([str(tmp_path / "a.wav"), "", f"{tmp_path}/in/b.wav\r", "absent.wav"])
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(listing.encode())))
+    assert score("--model", models / "bearing", f"{tmp_path}/**/?.wav", "-") == 1
+    out, err = capsys.readouterr()
+    names = [f"{tmp_path}/a.wav", f"{tmp_path}/in/b.wav"]
+    assert table(out)["file"].tolist() == names * 2
+    assert err == "recording absent.wav does not exist\n"
+    assert score("--model", models / "bearing", f"{tmp_path}/*.flac") == 2
+    assert "*.flac: nothing matches this pattern" in capsys.readouterr().err
+
+
+def test_a_listed_recording_does_not_wait_for_the_next(models, result):
+    """As ``inotifywait | fsasd-score -`` lists them: one at a time, for ever."""
+    going_on = threading.Event()
+
+    def lines():
+        yield f"{result.test[0].path}\n"
+        assert going_on.wait(30)
+        yield f"{result.test[1].path}\n"
+
+    groups = listed(lines())
+    assert next(groups) == [result.test[0].path]
+    going_on.set()
+    assert list(groups) == [[result.test[1].path]]
+
+
+def test_several_models_score_each_recording(models, result, tmp_path, capsys):
+    paths = [clip.path for clip in result.test[:2]]
+    other = tmp_path / "other" / "section_01"
+    shutil.copytree(models / "bearing" / "section_00", other)
+    about = json.loads((other / "decision.json").read_text())
+    (other / "decision.json").write_text(json.dumps(about | {"channel": 1}))
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFF")
+    both = tmp_path / "both.wav"
+    mono, rate = soundfile.read(paths[0], dtype="int16")
+    soundfile.write(both, np.stack([mono[::-1], mono], axis=1), rate, subtype="PCM_16")
+    arguments = ["--model", models / "bearing", "--model", other.parent]
+    # The first takes mono only, the second the second of several channels.
+    assert score(*arguments, *paths, broken, both) == 1
+    out, err = capsys.readouterr()
+    rows = table(out)
+    assert list(zip(rows["file"], rows["model"], strict=True)) == [
+        (str(path), model) for path in paths for model in ("bearing/section_00",)
+    ] + [(str(both), "other/section_01")]
+    assert rows["score"][2] == pytest.approx(result.detection.scores[0], rel=1e-12)
+    assert [line.split(":")[0] for line in err.splitlines()] == [
+        str(broken), str(both), *map(str, paths)
+    ]  # fmt: skip
+
+
+def test_models_of_one_name_are_named_after_their_folders(models, result, tmp_path, capsys):
+    copied = shutil.copytree(models / "bearing", tmp_path / "bearing")
+    arguments = ["--model", models / "bearing", "--model", copied]
+    assert score(*arguments, result.test[0].path) == 0
+    folders = [str(folder / "section_00") for folder in (models / "bearing", copied)]
+    assert table(capsys.readouterr().out)["model"].tolist() == folders
+
+
+def test_processes_score_alike_and_in_order(models, result, monkeypatch, capsys):
+    monkeypatch.setattr(files, "GROUP", 2)
+    paths = [clip.path for clip in result.test]
+    assert score("--model", models / "bearing", "--jobs", 2, *paths) == 0
+    rows = table(capsys.readouterr().out)
+    assert rows["file"].tolist() == [str(path) for path in paths]
+    np.testing.assert_allclose(rows["score"], result.detection.scores, rtol=1e-12)
+    assert score("--model", models / "bearing", "--jobs", 0, *paths) == 2
+    assert capsys.readouterr().err == "jobs: expected 1 or more, found 0\n"
+
+
+def test_a_row_has_the_time_of_its_file(models, result, tmp_path, capsys):
+    copied = shutil.copy(result.test[0].path, tmp_path / "a.wav")
+    os.utime(copied, (86_400.5, 86_400.5))
+    assert score("--model", models / "bearing", copied) == 0
+    row = table(capsys.readouterr().out)
+    assert row["time"][0] == "1970-01-02T00:00:00.500Z"
+    assert row["model"][0] == "bearing/section_00"
+
+
+def test_a_stream_is_scored_as_its_windows_are(models, result, tmp_path, monkeypatch, capsys):
+    samples = np.concatenate([soundfile.read(clip.path, dtype="int16")[0] for clip in result.test])
+    stream = io.BytesIO(samples.astype("<i2").tobytes())
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=stream))
+    arguments = ["--model", models / "bearing", "--pcm", "--window", 1, "--hop", 1]
+    assert score(*arguments, "--json", "--alarm", "1/1", "--release", 0) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    expected = result.detection.scores
+    np.testing.assert_allclose([row["score"] for row in rows], expected, rtol=1e-12)
+    assert [row["alarm"] for row in rows] == [row["decision"] for row in rows]
+    assert {row["file"] for row in rows} == {"-"}
+    times = [datetime.fromisoformat(row["time"]).timestamp() for row in rows]
+    np.testing.assert_allclose(np.diff(times), 1.0, atol=2e-3)
+
+
+def test_a_stream_without_a_window_is_an_error(models, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(bytes(8000))))
+    assert score("--model", models / "bearing", "--pcm") == 2
+    assert "-: expected 10 s of sound or more, a window, found less" in capsys.readouterr().err
+
+
+def test_a_window_that_cannot_be_scored_costs_no_other(models, result, monkeypatch, capsys):
+    good = soundfile.read(result.test[0].path, dtype="float32")[0]
+    bad = np.full_like(good, np.nan)
+    data = np.concatenate([good, bad, good]).astype("<f4").tobytes()
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
+    arguments = ["--pcm", "--samples", "f32le", "--window", 1, "--hop", 1]
+    assert score("--model", models / "bearing", *arguments) == 1
+    out, err = capsys.readouterr()
+    assert table(out)["score"].tolist() == pytest.approx([result.detection.scores[0]] * 2)
+    assert "-: 16000 samples are NaN or infinite" in err
+
+
+def test_a_watched_folder_is_scored_until_it_is_ended(models, result, tmp_path):
+    watched = tmp_path / "in"
+    watched.mkdir()
+    hooked = tmp_path / "hooked"
+    order = np.argsort(result.detection.scores)
+    quiet, loud = result.test[int(order[0])], result.test[int(order[-1])]
+    hook = f"{sys.executable} -c \"import sys; open('{hooked}', 'w').write(sys.argv[1])\" {{file}}"
+    code = "import sys; from fsasd.cli.commands import score; sys.exit(score())"
+    command = [
+        sys.executable, "-c", code, "--model", str(models / "bearing"), "--watch", str(watched),
+        "--json", "--alarm", "1/1", "--on-alarm", hook,
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        try:
+            # It watches when it has scored one of those that come again and again.
+            rows = queue.Queue()
+            reader = threading.Thread(
+                target=lambda: [rows.put(json.loads(line)) for line in running.stdout]
+            )
+            reader.start()
+            for number in itertools.count():
+                shutil.copy(quiet.path, tmp_path / "part")
+                (tmp_path / "part").rename(watched / f"{number}.wav")
+                with contextlib.suppress(queue.Empty):
+                    first = rows.get(timeout=1)
+                    break
+                assert running.poll() is None
+            assert first["score"] == pytest.approx(min(result.detection.scores), rel=1e-12)
+            shutil.copy(loud.path, tmp_path / "part")
+            (tmp_path / "part").rename(watched / "loud.wav")
+            (watched / "broken.wav").write_bytes(b"RIFF")
+            while (row := rows.get(timeout=60))["file"] != str(watched / "loud.wav"):
+                pass
+            assert (row["decision"], row["alarm"]) == (1, 1)
+        finally:
+            running.terminate()
+            _, err = running.communicate(timeout=60)
+            reader.join()
+    assert running.returncode == 143
+    assert hooked.read_text() == str(watched / "loud.wav")
+    assert "ALARM bearing/section_00" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected recordings, or one of --watch, --pcm and --device"),
+        (["--pcm", "--watch", "."], "found --watch and --pcm"),
+        (["--pcm", "a.wav"], "--pcm scores a stream: expected no recordings beside it"),
+        (["--device", "0", "--samples", "f32le"], "--device records s16le, found --samples f32le"),
+        (["a.wav", "--on-alarm", "x"], "--on-alarm needs --alarm K/N"),
+        (["a.wav", "--cool-down", "3"], "--cool-down needs --alarm K/N"),
+    ],
+)
+def test_arguments_that_exclude_each_other(models, arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        score("--model", models / "bearing", *arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_drift_is_said_where_normals_score_otherwise(models, result, tmp_path, capsys):
+    section = shutil.copytree(models / "bearing" / "section_00", tmp_path / "bearing/section_00")
+    held_out = {f"{i}.wav": x for i, x in enumerate(np.random.default_rng(0).gamma(3, 2, 60))}
+    calibration = Calibration.of(held_out, ["source"] * 60, [None] * 60)
+    about = json.loads((section / "decision.json").read_text()) | calibration.described()
+    # All clips count as normal, and score as no training clip does.
+    (section / "decision.json").write_text(json.dumps(about | {"threshold": 1e9, "gamma": None}))
+    assert score("--model", section, *[clip.path for clip in result.test] * 3) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("WARNING drift: ")
+    assert "called normal score" in line
+    assert "than the normal training clips" in line
+
+
+def test_loading_needs_neither_torch_nor_hydra(models, result):
+    code = "import sys, fsasd; print(fsasd.load(sys.argv[1]).score(sys.argv[2:])[0])\n"
+    code += "slow = {'torch', 'sklearn', 'lightning', 'hydra', 'pandas'} & set(sys.modules)\n"
+    code += "sys.exit(' '.join(slow) or None)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, models / "bearing", result.test[0].path],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert float(done.stdout) == pytest.approx(result.detection.scores[0], rel=1e-12)
+
+
+def test_waveforms_are_scored_as_files(models, result):
+    model = load(models / "bearing")
+    waveforms = [soundfile.read(clip.path, dtype="float32")[0] for clip in result.test]
+    scores = model.score_waveforms(waveforms, 16_000)
+    np.testing.assert_allclose(scores, result.detection.scores, rtol=1e-12)
+    with pytest.raises(AudioError, match="waveform 0: 3 samples are NaN or infinite"):
+        model.score_waveforms([np.full(3, np.nan)])

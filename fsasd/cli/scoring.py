@@ -1,192 +1,158 @@
-"""What ``fsasd-score`` does with a model and recordings: scores, decisions, warnings, in rows."""
+"""A session of ``fsasd-score``: rows on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
-import csv
-import itertools
-import json
-import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
-import numpy as np
+from fsasd.data.recording import AudioError
+from fsasd.deployment.alarms import Alarms
+from fsasd.deployment.drift import DriftMonitor
+from fsasd.deployment.files import score_group, score_groups
+from fsasd.deployment.model import Model
+from fsasd.deployment.recording_warnings import LikenessMonitor
+from fsasd.deployment.results import Result, ResultWriter, iso
+from fsasd.deployment.streaming import Source, Stream, score_window
+from fsasd.deployment.watching import watch
 
-from fsasd.data.audio_files import READABLE, printable, recordings_below, warn_of_left_out
-from fsasd.data.check.likeness import Profile
-from fsasd.data.check.measures import measure, require_full_scale
-from fsasd.data.check.wording import many, named
-from fsasd.data.clips import Clips, FeatureCache
-from fsasd.data.metadata import Clip
-from fsasd.data.recording import SAMPLE_RATE, AudioError, header, require_file
-from fsasd.detection.decision import DECISION, read_decision
-from fsasd.detectors.scoring.scorers import Scorer, load_scorer
-from fsasd.evaluation.calibration import Calibration
-
-_BATCH = 64
-"""Recordings that are read and scored at once; their rows are printed before the next are read."""
-
-_COLUMNS = ("file", "score", "threshold", "decision", "p_value")
-
-NOT_A_MODEL = (ValueError, TypeError, AttributeError, LookupError, RuntimeError)
-"""Errors of a detector whose file holds settings or arrays that do not fit each other."""
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Model:
-    """The saved detector of one section.
-
-    Attributes:
-        detector: Fitted, or what scores as it does.
-        calibration: Its threshold and p-values.
-        channel: Channel that it takes of recordings with several (see ``recording.read``).
-        profile: Bandwidth, level and length of its training clips, if the run saved them.
-    """
-
-    detector: Scorer
-    calibration: Calibration
-    channel: int | str | None
-    profile: Profile | None = None
-
-
-class _MeasuringCache(FeatureCache):
-    """A cache that measures recordings when they are read for their features, to read them once."""
-
-    def __init__(self, channel: int | str | None) -> None:
-        super().__init__(channel=channel)
-        self._measures: dict[Path, dict[str, Any]] = {}
-
-    def read(
-        self,
-        clip: Clip,
-        seconds: float | None = None,
-        sampling_rate: int = SAMPLE_RATE,
-        channel: str | None = None,
-    ) -> np.ndarray:
-        waveform = super().read(clip, seconds, sampling_rate, channel)
-        require_full_scale(waveform, clip.path)
-        whole, near = header(clip.path).seconds, np.atleast_2d(waveform)[0]
-        self._measures[clip.path] = {"seconds": whole, **measure(near, sampling_rate)}
-        return waveform
-
-    @property
-    def measures(self) -> list[dict[str, Any]]:
-        """Of each recording that was read."""
-        return [{**row, "path": printable(path)} for path, row in self._measures.items()]
-
-
-def read_model(folder: Path, trust: Sequence[str] = ()) -> Model:
-    """Read a section's detector, its calibration and the profile of its training clips.
+class ScoringSession:
+    """What is scored from the start of the command to its end.
 
     Args:
-        folder: Of the section, or of a machine that has one section.
-        trust: Packages whose classes the detector may name (see ``detectors.base.load``).
-
-    Raises:
-        FileNotFoundError: There is no detector in the folder.
-        ValueError: The folder holds several detectors, or a damaged one.
+        models: Each scores all recordings.
+        writer: Gets the rows.
+        alarms: Follow the rows.
+        live: Whether warnings come as soon as they are known; else together, at the end.
     """
-    sections = sorted(path.parent for path in folder.glob("section_*/detector.json"))
-    if len(sections) > 1:
-        names = ", ".join(path.name for path in sections)
-        raise ValueError(f"{folder} holds detectors of several sections: name one of {names}")
-    folder = sections[0] if sections else folder
-    detector = load_scorer(folder, trust)
-    return Model(detector, *read_decision(folder / DECISION), profile=Profile.load(folder))
 
+    def __init__(
+        self,
+        models: Sequence[Model],
+        writer: ResultWriter,
+        alarms: Alarms | None = None,
+        live: bool = False,
+    ) -> None:
+        self.failed = 0
+        self._models, self._writer, self._alarms, self._live = models, writer, alarms, live
+        self._likeness = {
+            model.name: LikenessMonitor(model.profile) for model in models if model.profile
+        }
+        self._drift = {model.name: DriftMonitor(model.calibration) for model in models}
 
-def print_rows(model: Model, paths: Sequence[Path], as_json: bool) -> int:
-    """Print a row for each recording; return the number of recordings that could not be scored."""
-    rows = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
-    if not as_json:
-        rows.writeheader()
-    failed = 0
-    measures: list[dict[str, Any]] = []
-    groups = [paths[i : i + _BATCH] for i in range(0, len(paths), _BATCH)]
-    for group in _tracked(groups):
-        # A cache of all groups would fill the memory with features.
-        cache = _MeasuringCache(model.channel)
-        for path, score in _scored(model, group, cache):
-            if isinstance(score, Exception):
-                print(score, file=sys.stderr)
-                failed += 1
-            else:
-                row = _row(model.calibration, path, score)
-                if as_json:
-                    print(json.dumps(row))
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if self._alarms:
+            self._alarms.close()
+        if error is not None and not isinstance(error, KeyboardInterrupt):
+            return
+        for model in self._models:
+            prefix = f"{model.name}: " if len(self._models) > 1 else ""
+            if likeness := self._likeness.get(model.name):
+                for line in likeness.summary():
+                    _warn(prefix + line)
+            if overall := self._drift[model.name].overall():
+                print(f"{'WARNING drift' if overall.significant else 'drift'}: {prefix}{overall}",
+                      file=sys.stderr)  # fmt: skip
+
+    def score_files(self, groups: Iterable[Sequence[Path]], jobs: int = 1) -> None:
+        """Score recordings group by group (see ``files.score_groups``)."""
+        for scored in score_groups(self._models, _tracked(groups), jobs):
+            for failure in scored.failures:
+                self._fail(failure.message)
+            self._add(scored.results)
+            self._compare(scored.measures)
+
+    def watch(self, folder: Path) -> None:
+        """Score recordings as they appear below a folder, without end."""
+        for complete in watch(folder):
+            # One by one: each row is there before the next recording is read.
+            for path in complete:
+                scored = score_group(self._models, [path])
+                for failure in scored.failures:
+                    self._fail(failure.message)
+                self._add(scored.results)
+                self._compare(scored.measures)
+
+    def score_stream(self, stream: Stream, source: Source, name: str) -> None:
+        """Score the windows of a stream until it ends.
+
+        Args:
+            stream: What it consists of.
+            source: Its bytes.
+            name: Of the stream, in the column ``file``.
+
+        Raises:
+            ValueError: It ended before the first window.
+        """
+        began = time.time()
+        # Windows that overlap say the same of drift and likeness again.
+        apart = max(1, round(stream.window / stream.hop))
+        number = -1
+        for number, window in enumerate(stream.windows(source)):
+            moment = began + window.start
+            scores, measures = score_window(self._models, window, stream.rate, name)
+            results = []
+            for model, score in scores:
+                if isinstance(score, AudioError):
+                    self._fail(f"{iso(moment)} {score}")
                 else:
-                    rows.writerow(row)
-        sys.stdout.flush()
-        measures += cache.measures
-    if model.profile:
-        _warn_of_differences(model.profile, measures)
-    return failed
+                    results.append(Result.of(model, name, moment, score))
+            self._add(results, moment, drift=number % apart == 0)
+            if number % apart == 0:
+                self._compare(measures)
+        if number < 0:
+            raise ValueError(
+                f"{name}: expected {stream.window:g} s of sound or more, a window, found less"
+            )
+
+    def _add(
+        self, results: Iterable[Result], moment: float | None = None, drift: bool = True
+    ) -> None:
+        rows = []
+        for result in results:
+            if self._alarms:
+                when = Path(result.file).stat().st_mtime if moment is None else moment
+                result = self._alarms.update(result, when)
+            rows.append(result)
+            change = self._drift[result.model].update(result.score) if drift else None
+            if change and self._live:
+                kind = "WARNING drift" if change.significant else "drift has ended"
+                print(f"{kind}: {result.model}: {change}", file=sys.stderr)
+        self._writer.write(rows)
+
+    def _compare(self, measures: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+        for model, rows in zip(self._models, measures, strict=True):
+            likeness = self._likeness.get(model.name)
+            for new in likeness.update(rows) if likeness else ():
+                if self._live:
+                    _warn(f"{model.name}: {new}")
+
+    def _fail(self, message: str) -> None:
+        print(message, file=sys.stderr)
+        self.failed += 1
 
 
-def _tracked(groups: Sequence[Sequence[Path]]) -> Iterable[Sequence[Path]]:
+def _warn(message: str) -> None:
+    print(f"WARNING {message}", file=sys.stderr)
+
+
+def _tracked(groups: Iterable[T]) -> Iterable[T]:
     """Show on a terminal how far scoring is, which one group is too few for."""
-    if len(groups) <= 1 or not sys.stderr.isatty():
+    if not (isinstance(groups, Sequence) and len(groups) > 1 and sys.stderr.isatty()):
         return groups
     from rich.console import Console
     from rich.progress import track
 
     return track(groups, "scoring", console=Console(stderr=True), transient=True)
-
-
-def _row(calibration: Calibration, path: Path, score: float) -> dict[str, Any]:
-    return {
-        "file": printable(path),
-        "score": score,
-        "threshold": calibration.threshold,
-        "decision": int(score > calibration.threshold),
-        "p_value": float(calibration.p_values([score])[0]),
-    }
-
-
-def _warn_of_differences(profile: Profile, measures: Sequence[Mapping[str, Any]]) -> None:
-    """Warn of recordings that differ from the training clips in bandwidth, level or length."""
-    if not measures:
-        return
-    columns = {name: [row[name] for row in measures] for name in measures[0]}
-    for difference in profile.differences(columns):
-        which = list(itertools.compress(columns["path"], difference.which))
-        what = f"{len(which)} of {many(len(measures), 'recording')}: {difference.message}"
-        print(f"WARNING {what} ({named(which)})", file=sys.stderr)
-
-
-def recordings(places: Iterable[Path]) -> Iterator[Path]:
-    for place in places:
-        if not place.is_dir():
-            yield place
-            continue
-        inside = recordings_below(place)
-        if not inside:
-            raise FileNotFoundError(f"{printable(place)} holds no recordings ({READABLE})")
-        warn_of_left_out(place, [place], inside)
-        yield from inside
-
-
-def _scored(
-    model: Model, paths: Sequence[Path], cache: FeatureCache
-) -> Iterator[tuple[Path, float | Exception]]:
-    try:
-        for path, score in zip(paths, _scores(model, paths, cache), strict=True):
-            message = f"{printable(path)}: expected a finite anomaly score, found {score}"
-            yield path, score if math.isfinite(score) else ValueError(message)
-    except (AudioError, OSError) as error:
-        if len(paths) == 1:
-            yield paths[0], error
-            return
-        # One of them cannot be read: the others are scored without it.
-        for path in paths:
-            yield from _scored(model, [path], cache)
-
-
-def _scores(model: Model, paths: Sequence[Path], cache: FeatureCache) -> list[float]:
-    for path in paths:
-        require_file(path)
-    clips = [Clip(path, machine="", split="test") for path in paths]
-    scores = model.detector.score(Clips(clips, cache))
-    return np.asarray(scores, dtype=float).tolist()

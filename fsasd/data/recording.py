@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import math
 import stat
@@ -17,6 +16,7 @@ import soundfile
 from fsasd.data import containers
 from fsasd.data.audio_files import printable
 from fsasd.data.containers import Extent
+from fsasd.data.resampling import ZEROS, resample
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +46,7 @@ _BLOCK = 1 << 20
 _MOST_COMPRESSED = 8192
 """Samples of each channel in a byte; the longest silent FLAC frame has fewer."""
 
-_ZEROS = 10
-"""Of the sinc on either side that resampling weighs, as in ``scipy.signal.resample_poly``."""
-
-_REACH = 1.1 * _ZEROS / RATES[0]
+_REACH = 1.1 * ZEROS / RATES[0]
 """Seconds on either side of a sample that resampling looks at, at most."""
 
 _rates_logged: set[tuple[int, int]] = set()
@@ -89,6 +86,42 @@ def read(
     """
     path = Path(path)
     samples, rate = decode(path, None if seconds is None else seconds + _REACH)
+    return of_samples(
+        samples, rate, path, channel=channel, seconds=seconds, sampling_rate=sampling_rate
+    )
+
+
+def of_samples(
+    samples: np.ndarray,
+    rate: int,
+    path: Path,
+    *,
+    channel: int | str | None = None,
+    seconds: float | None = None,
+    sampling_rate: int = SAMPLE_RATE,
+) -> np.ndarray:
+    """Return samples as ``read`` returns those of a recording.
+
+    Args:
+        samples: (samples,) or (samples, channels).
+        rate: Their sampling rate in Hz.
+        path: What errors name.
+        channel: See ``read``.
+        seconds: See ``read``.
+        sampling_rate: See ``read``.
+
+    Raises:
+        AudioError: See ``read``.
+
+    >>> of_samples(np.zeros((8000, 2)), 8000, Path("-"), channel="mean").shape
+    (16000,)
+    """
+    samples = samples.astype(np.float32, copy=False).reshape(len(samples), -1)
+    if seconds is not None:
+        samples = samples[: math.ceil((seconds + _REACH) * rate)]
+    if not len(samples):
+        raise AudioError(f"{printable(path)}: holds no samples")
+    _require_rate(rate, printable(path))
     if not has_bands(rate, sampling_rate):
         raise AudioError(f"{printable(path)}: {without_bands(rate, sampling_rate)}")
     waveform = (
@@ -96,7 +129,13 @@ def read(
     )
     require_finite(waveform, path)
     if rate != sampling_rate:
-        waveform = _resample(waveform, rate, sampling_rate, path)
+        if (rate, sampling_rate) not in _rates_logged:
+            _rates_logged.add((rate, sampling_rate))
+            log.info(
+                "%s and others have %d Hz: resampling to %d Hz", printable(path), rate,
+                sampling_rate,
+            )  # fmt: skip
+        waveform = resample(waveform, rate, sampling_rate)
     return waveform if seconds is None else waveform[..., : round(seconds * sampling_rate)]
 
 
@@ -357,41 +396,3 @@ def both_channels(samples: np.ndarray, path: Path) -> np.ndarray:
             f"found {samples.shape[1]}"
         )
     return np.ascontiguousarray(samples.T)
-
-
-def _resample(waveform: np.ndarray, rate: int, wanted: int, path: Path) -> np.ndarray:
-    if (rate, wanted) not in _rates_logged:
-        _rates_logged.add((rate, wanted))
-        log.info("%s and others have %d Hz: resampling to %d Hz", printable(path), rate, wanted)
-    # Most recordings have the rate that is wanted, and the import takes longer than to read one.
-    from scipy import signal
-
-    divisor = math.gcd(rate, wanted)
-    up, down = wanted // divisor, rate // divisor
-    taps, delay = _low_pass(up, down)
-    count = -(-waveform.shape[-1] * up // down)
-    return signal.upfirdn(taps, waveform, up, down)[..., delay : delay + count]
-
-
-@functools.lru_cache(maxsize=8)
-def _low_pass(up: int, down: int) -> tuple[np.ndarray, int]:
-    """Return the filter of ``scipy.signal.resample_poly``, and the samples that it delays.
-
-    Rates that are coprime to the one wanted need one of up to 8 million taps, which takes
-    ``resample_poly`` seconds and hundreds of megabytes. It is a smooth curve: interpolated from
-    fewer taps, it is the same to -100 dB.
-    """
-    from scipy import signal
-
-    band = max(up, down)
-    fine = min(band, 4096)
-    curve = signal.firwin(2 * _ZEROS * fine + 1, 1 / fine, window=("kaiser", 5.0))
-    half = curve[_ZEROS * fine :] * (up * fine / band)
-    if fine < band:
-        places = np.arange(_ZEROS * band + 1) * (fine / band)
-        half = np.interp(places, np.arange(len(half)), half)
-    half = half.astype(np.float32)
-    # Zeros in front, so that the delay is a number of samples.
-    wait = -(_ZEROS * band) % down
-    taps = np.concatenate([np.zeros(wait, np.float32), half[:0:-1], half])
-    return taps, (_ZEROS * band + wait) // down

@@ -1,0 +1,1 @@
+"""Saved detectors in use: scores of recordings and streams, alarms, drift, new fits."""
