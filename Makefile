@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Written when the environment is ready; a changed pyproject.toml makes it anew.
 READY := $(VENV)/.fsasd-test
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test test-fast lint docs bench clean
 
 demo: $(VENV)/.fsasd
 	$(BIN)/fsasd experiment=demo
@@ -14,9 +14,13 @@ demo: $(VENV)/.fsasd
 # Three processes of one thread each: some wait for what they start, and two cores are never idle.
 # Files in their order: else those of few and slow tests come last, and all wait for one process.
 test: $(READY) lint docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --cpu-times
 	$(BIN)/python tests/wheel_smoke.py
 	$(BIN)/python tests/run_notebooks.py
+
+# The inner loop: all but what trains networks, makes whole runs or starts Python anew.
+test-fast: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --cpu-times
 
 lint: $(READY)
 	$(BIN)/ruff check .

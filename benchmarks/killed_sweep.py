@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +59,7 @@ class Sweep:
         seeds: Number of them.
         builds: Of each attempt, the number of builds of each artifact, from the jobs' logs.
         again: Artifacts that were whole when an attempt began and were built in it.
+        popen: Starts a process, as ``subprocess.Popen`` does.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class Sweep:
     seeds: int
     builds: list[Counter[str]] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
+    popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
 
     @property
     def jobs(self) -> int:
@@ -84,7 +87,7 @@ class Sweep:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("FSASD")}
         environment |= {"OMP_NUM_THREADS": "1", "RAY_DISABLE_MEMORY_MONITOR": "1"}
         with (self.folder / "command.log").open("ab") as log:
-            return subprocess.Popen(
+            return self.popen(
                 command, cwd=self.folder, env=environment, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cpu_times
 import hypothesis
 import numpy as np
 import pytest
@@ -41,6 +42,17 @@ from fsasd.settings.code import package_code
 # How long an example takes says nothing where several processes share the cores.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
+
+
+def pytest_addoption(parser):
+    """Add ``--cpu-times``."""
+    parser.addoption("--cpu-times", action="store_true", help="list what takes most CPU time")
+
+
+def pytest_configure(config):
+    """Note and list CPU times where that is asked for."""
+    if config.getoption("cpu_times"):
+        config.pluginmanager.register(cpu_times)
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,10 @@
 import multiprocessing
 import os
 import socket
+import subprocess
 import traceback
+
+import commands
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # They are forked from a process that has loaded torch and Lightning once.
@@ -68,6 +71,24 @@ def run(work, *args, seconds=60, **options):
     while not results.empty():
         received.append(results.get())
     return [process.exitcode for process in processes], sorted(received)
+
+
+def run_command(arguments, ranks=2):
+    """Run a command on each rank, as torchrun does; an assertion where one of them fails."""
+    port = free_port()
+    processes = [
+        commands.start(
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=os.environ | environment("torchrun", rank, port, ranks),
+        )
+        for rank in range(ranks)
+    ]  # fmt: skip
+    try:
+        output = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * ranks, output
 
 
 def _run(work, rank, args, variables, results):

@@ -27,6 +27,8 @@ from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.diffusion.validation_loss import GroupLosses, fixed_noise, fixed_timesteps
 from fsasd.generation.prompts import Prompt
 
+pytestmark = pytest.mark.slow
+
 CAPTIONS = ["This is the normal sound of a fan.", "This is the anomaly sound of a fan."]
 
 

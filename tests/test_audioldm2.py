@@ -15,6 +15,8 @@ from fsasd.generation.diffusion.weight_mismatches import CheckpointError
 from fsasd.generation.prompts import make_prompts
 from fsasd.testing import check_generator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -13,6 +13,8 @@ from fsasd.detectors.autoencoder import Autoencoder, AutoencoderNetwork, _Spread
 from fsasd.detectors.networks.training import NetworkTraining, with_arrays
 from fsasd.detectors.networks.windows import windows
 
+pytestmark = pytest.mark.slow
+
 BASELINE = baseline()
 QUICK = NetworkTraining(12, 32, 1e-2)
 ONCE = NetworkTraining(1)

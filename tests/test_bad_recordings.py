@@ -5,9 +5,9 @@ import io
 import logging
 import os
 import shutil
-import subprocess
 import sys
 
+import commands
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +19,8 @@ from fsasd.cli.score import main as score
 from fsasd.data.check.report import check
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.pipeline import recordings
+
+pytestmark = pytest.mark.slow
 
 RATE = 16_000
 
@@ -225,13 +227,12 @@ def test_score_gives_the_others_what_it_would_without_them(mixed, runs, capsys):
     assert all(str(place) in named for place in places if "eval_data" in place.parts)
 
 
-@pytest.mark.slow
 def test_the_exit_code_tells(mixed, runs):
     command = [
         sys.executable, "-m", "fsasd.cli.main", "data=dcase", f"data.root={mixed[0]}",
         f"store={runs / 'store'}", "generator=none", f"hydra.run.dir={runs / 'command'}",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = commands.run(command, capture_output=True, text=True)
     assert done.returncode == 3, done.stderr
     said = done.stdout + done.stderr
     assert f"missing from the results: see {runs / 'command/unreadable.csv'}" in said

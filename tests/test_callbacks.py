@@ -19,6 +19,8 @@ from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.selection.selector import Selector
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def data(factory):

@@ -1,9 +1,9 @@
 import io
 import json
-import subprocess
 import sys
 from dataclasses import replace
 
+import commands
 import numpy as np
 import pytest
 import soundfile
@@ -488,10 +488,10 @@ def test_the_command_prints_json_and_fails_on_errors(make_wav, tmp_path):
     make_wav("press/train/normal/a.wav")
     (tmp_path / "press/test").mkdir()
     (tmp_path / "press/test/b.wav").write_bytes(b"no audio")
-    found = subprocess.run(
+    found = commands.run(
         [sys.executable, "-m", "fsasd.cli.check",
          "--json", "--data", str(tmp_path), f"hydra.run.dir={tmp_path / 'run'}"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
+        cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert found.returncode == 1, found.stderr
     said = json.loads(found.stdout)

@@ -23,6 +23,8 @@ from fsasd.generation.audioldm.checkpoint import (
 )
 from fsasd.generation.audioldm.checkpoint.components import build_hifigan
 
+pytestmark = pytest.mark.slow
+
 MILLIONS = {"s": 185.0, "m": 416.0, "l": 739.1}
 
 

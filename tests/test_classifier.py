@@ -32,6 +32,8 @@ from fsasd.generation.synthesis import SynthesisFolder
 from fsasd.generation.synthetic_clips import read_manifest
 from fsasd.generation.transforms import FaultTransforms
 
+pytestmark = pytest.mark.slow
+
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 
 

@@ -15,6 +15,8 @@ from fsasd.detectors.networks.masked import MaskedAutoencoder
 from fsasd.detectors.networks.trained_networks import TrainedNetworks
 from fsasd.detectors.networks.training import NetworkTraining, with_arrays
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "frames": 32, "dim": 16, "depth": 2, "heads": 2, "class_epochs": 1,
     "training": NetworkTraining(2, 8, 2e-3),

@@ -10,6 +10,8 @@ from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.fitting import CHECKPOINTS, finetune
 from fsasd.runtime.resuming import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 class Constant(AudioLDM):
     """A learning rate that does not depend on the last step."""

@@ -30,6 +30,8 @@ from fsasd.evaluation import submission
 from fsasd.evaluation.metrics import section_metrics
 from fsasd.selection.selector import Selector
 
+pytestmark = pytest.mark.slow
+
 R = [0.0, 0.9, 1.0, 1.1]
 
 

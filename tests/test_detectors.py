@@ -33,6 +33,8 @@ from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.thresholds import held_out_scores
 from fsasd.testing import DetectorCase, detector_checks
 
+pytestmark = pytest.mark.slow
+
 BRIEF = [
     "representation.training.seconds=0.5",
     "representation.training.batch_size=16",

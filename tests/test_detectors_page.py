@@ -11,6 +11,8 @@ from benchmarks import detectors
 from benchmarks.detectors import Entry, measure, page
 from fsasd.detectors import available
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["experiment=tiny", "generator=none"]
 
 

@@ -40,6 +40,8 @@ from fsasd.detectors.systems.stgram_mfn import STgramMFN
 from fsasd.detectors.systems.thuee import THUEE
 from fsasd.settings.objects import described
 
+pytestmark = pytest.mark.slow
+
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -53,9 +55,10 @@ def discriminative():
             yield path.stem
 
 
-def quick(name, **settings):
-    """A small representation, trained for one epoch."""
-    return clone(SMALL[name]).set_params(training__epochs=1, **settings)
+def quick(name, epochs=1, **settings):
+    """A small representation of one network, trained for few epochs."""
+    one = {"networks": 1} if "networks" in SMALL[name].get_params() else {}
+    return clone(SMALL[name]).set_params(training__epochs=epochs, **one, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +193,10 @@ def test_parameters_are_those_of_the_networks_and_the_scoring(fitted):
     assert networks < fitted.n_parameters() < networks + 100_000
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_another_machine_is_more_anomalous(name, all_train, factory_clips, tmp_path):
     """What these detectors are trained to hear; after 75 steps they know little else."""
-    detector = SCORED[name](clone(SMALL[name]).set_params(training__epochs=25))
+    detector = SCORED[name](quick(name, epochs=25))
     detector.prepare(all_train, tmp_path, QUIET)
     normal = factory_clips.where(split="test", label="normal")
     bearing, fan = (normal.where(machine=machine) for machine in ("bearing", "fan"))
@@ -267,7 +269,7 @@ def test_a_grid_trains_a_detector_that_is_not_prepared(train, test_clips, monkey
     monkeypatch.setattr(
         FKIE, "_train", lambda *args: trained.append(args[1]) or Discriminative._train(*args)
     )
-    detector = KNN(quick("fkie", networks=1))
+    detector = KNN(quick("fkie"))
     grid = [{}, {"representation__training__epochs": 2}, {"density": 1}, {"density": 0}]
     one, two, dense, same = detector.score_path(grid, train, test_clips)
     assert not np.allclose(one, two)
@@ -304,7 +306,7 @@ def test_preparing_leaves_the_random_state_to_the_caller(all_train, tmp_path):
 
 
 def test_without_preparing_a_detector_trains_on_what_it_is_fitted_to(train, test_clips):
-    detector = KNN(quick("fkie", networks=1)).fit(train)
+    detector = KNN(quick("fkie")).fit(train)
     assert int(detector.representation_.n_classes_) == len(
         {(c.domain, str(c.attributes)) for c in train}
     )
@@ -457,7 +459,7 @@ def test_every_network_trains_in_half_precision(name, all_train, train, test_cli
     elif name in SMALL:
         # Up to a second, a last convolution halves maps of two frames, and oneDNN's bfloat16
         # kernels, on a CPU, then read what was never written: NaN now and then.
-        detector = SCORED[name](clone(SMALL[name]).set_params(training__seconds=2.0))
+        detector = SCORED[name](quick(name, epochs=4, training__seconds=2.0))
     else:
         for part in tiny(name):
             part.save_pretrained(tmp_path / "encoder")

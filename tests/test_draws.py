@@ -15,6 +15,8 @@ from torch.utils.data import Dataset
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.draws import BalancedDraws, Draw, InOrder, process_batch
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = st.lists(st.floats(0.1, 10), min_size=1, max_size=40)
 
 
@@ -168,7 +170,7 @@ def fit(module, data, folder, callbacks=(), ckpt_path=None, **options):
     trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_end", "on_train_epoch_end"])
 @pytest.mark.parametrize("options", [{}, {"max_epochs": 3, "max_steps": -1}])
 def test_no_example_is_heard_twice_or_skipped_by_a_resumed_run(

@@ -27,6 +27,8 @@ from fsasd.generation.spectra import band_levels, spectra
 from fsasd.generation.synthetic_clips import read_manifest
 from fsasd.testing import check_generator
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (4, 16, 16)
 NORMAL = "This is the normal sound of a fan."
 

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import psutil
 import pytest
 import torch
@@ -33,9 +34,9 @@ def command(folder, *settings):
 def start(folder, *settings):
     """Start a command as the first process of a group; its output goes to a file."""
     with (folder / "output.txt").open("ab") as output:
-        return subprocess.Popen(
+        return commands.start(
             command(folder, *settings), stdout=output, stderr=subprocess.STDOUT,
-            start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
         )  # fmt: skip
 
 

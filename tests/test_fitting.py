@@ -20,6 +20,8 @@ from fsasd.generation.training import Training
 from fsasd.runtime.progress import StepProgress
 from fsasd.runtime.signals import Stopped
 
+pytestmark = pytest.mark.slow
+
 
 class Watcher(L.Callback):
     only_watches = True

@@ -20,6 +20,8 @@ from fsasd.generation.diffusion.weight_mismatches import CheckpointError
 from fsasd.generation.pipelines.folder import count_parameters, load_pipeline
 from fsasd.generation.pipelines.zero_shot import load
 
+pytestmark = pytest.mark.slow
+
 CLIENT = """
 import json, sys
 
@@ -64,7 +66,6 @@ def ask(server, cache, *arguments, **environment):
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
-@pytest.mark.slow
 def test_a_revision_is_downloaded_once_noted_and_found_without_a_network(server, folder, tmp_path):
     model = {"checkpoint": "a/model"}
     (first, said) = ask(server, tmp_path, model, {**model, "revision": "v1"})
@@ -93,7 +94,6 @@ def test_a_revision_is_downloaded_once_noted_and_found_without_a_network(server,
     assert written() == before
 
 
-@pytest.mark.slow
 def test_what_the_hub_refuses_is_said_with_what_to_do(server, tmp_path):
     answers, _ = ask(
         server, tmp_path, {"checkpoint": "a/gated"}, {"checkpoint": "a/none"},
@@ -110,7 +110,6 @@ def test_what_the_hub_refuses_is_said_with_what_to_do(server, tmp_path):
     assert answers["loaded"] == {}
 
 
-@pytest.mark.slow
 def test_half_as_much_is_downloaded_of_a_variant(server, folder, tmp_path):
     answers, _ = ask(server, tmp_path, {"checkpoint": "a/model", "variant": "fp16"})
     (path,) = answers["answers"]

@@ -13,6 +13,8 @@ from fsasd.generation.audioldm.model import AudioLDMModel
 from fsasd.generation.diffusion.adaptation import Full, Lora
 from fsasd.generation.diffusion.cost import training_cost
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):

@@ -4,6 +4,8 @@ import pytest
 from hydra import compose, initialize_config_module
 from runs import Run
 
+pytestmark = pytest.mark.slow
+
 STAGES = ("finetune", "synthesise", "judge", "train", "curve", "rule", "detect")
 TRAINED = set(STAGES) - {"train"}
 """What depends on a generator that is trained; a detector's networks do not."""

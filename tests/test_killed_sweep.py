@@ -4,6 +4,7 @@ import importlib.util
 import os
 import random
 
+import commands
 import pytest
 
 from benchmarks.killed_sweep import DETECTORS, LAUNCHERS, Sweep, run
@@ -23,7 +24,7 @@ def test_killed_at_random_moments_a_sweep_ends_complete(tmp_path, launcher):
     if plugin and importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:
         pytest.skip(f"{plugin} is not installed")
     detectors, seeds = (DETECTORS, 3) if KILLS else (DETECTORS[:2], 2)
-    sweep = Sweep(tmp_path, launcher, detectors, seeds)
+    sweep = Sweep(tmp_path, launcher, detectors, seeds, popen=commands.start)
     problems = run(sweep, KILLS or 2, random.Random(launcher))
     assert not problems, (tmp_path / "command.log").read_text()[-5000:]
     # It would also be so if nothing had been killed while it built.

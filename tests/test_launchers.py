@@ -2,9 +2,9 @@
 
 import importlib.util
 import os
-import subprocess
 import sys
 
+import commands
 import pandas as pd
 import pytest
 import slurm
@@ -37,10 +37,7 @@ def test_jobs_share_folder_store_and_beginning(tmp_path, launcher):
     environment |= {"OMP_NUM_THREADS": "1", "RAY_DISABLE_MEMORY_MONITOR": "1"}
     if launcher == "slurm":
         environment |= slurm.install(tmp_path / "slurm")
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False,
-        timeout=400,
-    )  # fmt: skip
+    done = commands.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (path for path in (tmp_path / "outputs").iterdir() if path.name != "store")
     table = pd.read_csv(folder / "sweep.csv")
@@ -69,10 +66,7 @@ def test_each_job_of_a_sweep_may_be_of_two_processes(tmp_path, launcher):
     if launcher == "slurm":
         command += ["hydra/launcher=slurm", "hydra.launcher.tasks_per_node=2"]
         environment |= slurm.install(tmp_path / "slurm")
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False,
-        timeout=600,
-    )  # fmt: skip
+    done = commands.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len([*tmp_path.glob("store/finetune/*/provenance.json")]) == 2
     for job in ("0", "1"):

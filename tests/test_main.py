@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import hydra
 import lightning as L
 import numpy as np
@@ -1069,11 +1070,9 @@ def test_synthesis_that_needs_too_much_memory_says_what_to_lower(chain, monkeypa
         Run(configure(*transforms), root / "large")()
 
 
-def command(*overrides, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "fsasd.cli.main", *overrides],
-        cwd=cwd, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def command(*overrides, cwd, run=commands.run):
+    program = [sys.executable, "-m", "fsasd.cli.main"]
+    return run([*program, *overrides], cwd=cwd, capture_output=True, text=True)
 
 
 def test_the_command_fails_with_one_line_and_a_code(tmp_path):
@@ -1112,6 +1111,7 @@ def test_a_sweep_loses_only_the_detectors_that_cannot_run(tmp_path, monkeypatch)
         *["-m", "experiment=detectors", "detector=anopatch,genrep,knn", "data=factory_tiny"],
         *[f"store={tmp_path / 'store'}", f"hydra.sweep.dir={tmp_path}"],
         cwd=tmp_path,
+        run=subprocess.run,
     )
     assert found.returncode == 1
     assert (tmp_path / "2" / "metrics.csv").is_file()

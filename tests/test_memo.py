@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import partial
 
+import commands
 import pytest
 from hydra import compose, initialize_config_module
 
@@ -439,9 +440,9 @@ sys.exit(f"imported {loaded}" if loaded else 0)
 
 @pytest.mark.slow
 def test_a_run_that_is_all_in_the_store_loads_no_torch_and_leaves_the_same(tmp_path):
-    def run(folder):
+    def run(folder, start=subprocess.run):
         command = [sys.executable, "-c", ALL_REUSED, "experiment=tiny", "generator=transforms"]
-        done = subprocess.run(
+        done = start(
             [*command, f"store={tmp_path / 'store'}", f"hydra.run.dir={tmp_path / folder}"],
             capture_output=True, text=True, cwd=tmp_path,
         )  # fmt: skip
@@ -459,4 +460,4 @@ def test_a_run_that_is_all_in_the_store_loads_no_torch_and_leaves_the_same(tmp_p
     assert recalled[1:] == built[1:]
     # And what a run leaves that finds all artifacts, but no memo.
     shutil.rmtree(tmp_path / "store" / "memo")
-    assert run("reused")[1:] == recalled[1:]
+    assert run("reused", commands.run)[1:] == recalled[1:]

@@ -1,9 +1,9 @@
 """A stage of another package, added by the configuration alone."""
 
-import subprocess
 import sys
 import textwrap
 
+import commands
 import pytest
 
 STAGES = '''
@@ -59,9 +59,7 @@ def fsasd(tmp_path):
 
     def run(*overrides):
         command = [sys.executable, "-m", "fsasd.cli.main", *ADDED, "hydra.run.dir=run", *overrides]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=None, capture_output=True, text=True, check=False
-        )
+        done = commands.run(command, cwd=tmp_path, capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
     return run

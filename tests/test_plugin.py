@@ -3,10 +3,10 @@
 import importlib
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pandas as pd
 import pytest
 
@@ -58,7 +58,7 @@ def test_a_learned_representation_of_ones_own_is_scored_by_any_detector(
 
 @pytest.mark.slow
 def test_a_learned_representation_of_ones_own_is_chosen_by_name(plugin):
-    done = subprocess.run(
+    done = commands.run(
         [
             *[sys.executable, "-m", "fsasd.cli.main", "--config-dir", "my_conf"],
             *["detector=knn", "representation=bands", "experiment=tiny", "generator=none"],
@@ -78,7 +78,7 @@ def test_a_learned_representation_of_ones_own_is_chosen_by_name(plugin):
 
 @pytest.mark.slow
 def test_it_is_swept_together_with_ours(plugin):
-    done = subprocess.run(
+    done = commands.run(
         [
             *[sys.executable, "-m", "fsasd.cli.main", "-m", "--config-dir", "my_conf"],
             *["detector=knn,loudness", "experiment=tiny", "generator=transforms"],

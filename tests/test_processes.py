@@ -9,10 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import several_ranks
 import small_pipelines
 import torch
 import two_processes
@@ -30,11 +32,7 @@ def run(root, folder, devices, strategy, *checkpoint):
         torch.set_num_threads(threads)
         return
     arguments = (root, folder, devices, strategy, *checkpoint)
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True,
-        check=False, timeout=500,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-5000:]
+    several_ranks.run_command([sys.executable, SCRIPT, *map(str, arguments)], devices)
 
 
 def seconds_to_end(parent, child, seconds):
@@ -175,9 +173,7 @@ def fine_tune(store):
 
 def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
     store = tmp_path / "store"
-    process = subprocess.Popen(
-        fine_tune(store), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
-    )
+    process = commands.start(fine_tune(store), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 200
     while not (checkpoints := list(store.glob("finetune/*.partial/checkpoints/last.ckpt"))):
         assert process.poll() is None, "ended before its first checkpoint"
@@ -194,7 +190,7 @@ def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
     before = torch.load(checkpoints[0], weights_only=True)["global_step"]
     assert 5 <= before < 30
 
-    again = subprocess.run(fine_tune(store), capture_output=True, text=True, check=False)
+    again = commands.run(fine_tune(store), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr[-3000:]
     assert len(list(store.glob("finetune/*/model"))) == 1
     assert "resuming from" in again.stderr
@@ -222,7 +218,7 @@ def test_slurm_starts_all_ranks_at_once(tmp_path):
         "generator=audioldm_nano_fast", f"store={tmp_path / 'store'}",
     ]  # fmt: skip
     ranks = [
-        subprocess.Popen(
+        commands.start(
             command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, **variables, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
         )

@@ -9,6 +9,7 @@ import time
 import warnings
 from pathlib import Path
 
+import commands
 import pandas as pd
 import pytest
 import yaml
@@ -151,7 +152,7 @@ def test_trials_that_were_not_finished_are_the_next(begin):
 
 
 def command(*overrides, cwd):
-    return subprocess.Popen(
+    return commands.start(
         [sys.executable, "-m", "fsasd.cli.main", *overrides], cwd=cwd,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip

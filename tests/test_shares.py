@@ -1,12 +1,12 @@
 """One process or several: the same examples, the same draws, the same networks."""
 
 import json
-import subprocess
 import sys
 from itertools import chain
 
 import numpy as np
 import pytest
+import several_ranks
 import torch
 import two_networks
 from hypothesis import given
@@ -144,9 +144,7 @@ def trained(factory, tiny_encoders, tmp_path_factory):
     two_networks.main(factory, folders[1], encoder, 1)
     torch.set_num_threads(threads)
     arguments = [str(factory), str(folders[2]), encoder, "2"]
-    script = [sys.executable, two_networks.__file__, *arguments]
-    found = subprocess.run(script, capture_output=True, text=True, check=False, timeout=300)
-    assert found.returncode == 0, found.stderr[-5000:]
+    several_ranks.run_command([sys.executable, two_networks.__file__, *arguments])
     return folders
 
 

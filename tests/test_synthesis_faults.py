@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import commands
 import lightning as L
 import numpy as np
 import pytest
@@ -208,7 +209,7 @@ def test_killed_at_random_moments_nothing_finished_is_generated_twice(
     command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(folder)]
     for _ in range(8):
         finished, before = finished_batches(prompts, folder), generated.read_text()
-        process = subprocess.Popen(
+        process = commands.start(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert process.stdout.readline() == "ready\n"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import hydra
 import numpy as np
 import pandas as pd
@@ -88,7 +89,7 @@ def test_a_plugin_runs_by_its_configuration(plugin):
         *("experiment=tiny", "stages=[finetune,synthesise]", "trainer.enable_progress_bar=false"),
         *("store=store", "hydra.run.dir=run"),
     ]
-    result = subprocess.run(command, cwd=plugin, capture_output=True, text=True, check=False)
+    result = commands.run(command, cwd=plugin, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     manifest = pd.read_csv(plugin / "run" / "synthetic" / "manifest.csv")
     assert manifest["kept"].sum() == 8

@@ -1,10 +1,10 @@
 """Recordings by two microphones: what both have in common is taken from the near one."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pandas as pd
 import pytest
@@ -250,9 +250,9 @@ def test_mono_clips_are_refused_before_any_stage(
 @pytest.mark.parametrize("representation", ["near_far", "denoised"])
 def test_the_layout_of_2026_end_to_end(representation, two_microphones, tmp_path):
     def command(name, *arguments):
-        done = subprocess.run(
+        done = commands.run(
             [sys.executable, "-m", f"fsasd.cli.{name}", *map(str, arguments)],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
+            cwd=tmp_path, capture_output=True, text=True,
             env={**os.environ, "FSASD_STORE": str(tmp_path / "store")},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
