@@ -47,6 +47,9 @@ cpu_seconds = 0.0
 _STARTED, _ENDED = struct.Struct("q"), struct.Struct("qd")
 _ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 _ENVIRONMENT = os.environ | _ONE_THREAD
+_GIVEN = str(Path(__file__).with_name("PYTHONPATH"))
+"""Stands in ``sys.path`` for what a command has in its variable of this name."""
+
 _SERVE = "import sys; sys.path.insert(0, sys.argv[1]); import commands; commands.serve(sys.argv)"
 
 
@@ -136,7 +139,7 @@ class _Server:
         with other:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _SERVE, Path(__file__).parent, str(other.fileno())],
-                pass_fds=[other.fileno()], env=_ENVIRONMENT,
+                pass_fds=[other.fileno()], env=_ENVIRONMENT | {"PYTHONPATH": _GIVEN},
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             )  # fmt: skip
         atexit.register(self._end)
@@ -173,8 +176,8 @@ def _server() -> _Server:
 
 def serve(argv: list[str]) -> None:
     """Import, then fork a process for each request until the other end is closed."""
-    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    path = [entry for entry in sys.path[2:] if entry not in given]
+    # Without this folder and the current one.
+    path = sys.path[2:]
     for name in PRELOADED:
         importlib.import_module(name)
         loaded_with[name] = {*sys.modules}
@@ -227,8 +230,10 @@ def _become(request: dict, descriptors: list[int], path: list[str]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.modules["numpy"].random.seed()
-    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:] = [*filter(None, given), *path]
+    parts = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    given = [str(Path(part).absolute()) for part in parts]
+    place = path.index(_GIVEN)
+    sys.path[:] = [*path[:place], *given, *path[place + 1 :]]
     program, *sys.argv = request["argv"]
     if program == "-m":
         sys.path.insert(0, request["cwd"])

@@ -8,6 +8,8 @@ import sys
 import commands
 import pytest
 
+pytestmark = pytest.mark.slow
+
 STARTS = [commands.run, subprocess.run]
 
 PROGRAM = """
