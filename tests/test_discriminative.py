@@ -15,7 +15,7 @@ from sklearn.base import clone
 from small_systems import SCORED, SMALL, brief, mahalanobis, nearest
 from test_pretrained import tiny
 
-from fsasd.data.clips import Clips
+from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
 from fsasd.detectors.base import Detector, load
 from fsasd.detectors.centres import Centres
@@ -359,6 +359,27 @@ def test_the_mean_or_the_highest_of_the_networks_scores_counts(fkie, train, test
     assert mean.n_parameters() == sum(
         detector.n_parameters() for detector in mean.detectors_.values()
     )
+
+
+def test_a_clip_is_decoded_once_for_all_pooled_networks(fkie, train, test_clips, tmp_path):
+    class Noting(FeatureCache):
+        def __init__(self):
+            super().__init__()
+            self.decoded = []
+
+        def read(self, clip, reading):
+            self.decoded.append(clip.path)
+            return super().read(clip, reading)
+
+    cache = Noting()
+    pooled = Pooled(Centres(fkie, k=4)).fit(Clips(list(train), cache))
+    assert sorted(cache.decoded) == sorted(clip.path for clip in train)
+    expected = pooled.score(test_clips)
+    pooled.save(tmp_path)
+    cache = Noting()
+    scores = load(tmp_path).score(Clips(list(test_clips), cache))
+    assert sorted(cache.decoded) == sorted(clip.path for clip in test_clips)
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
 def test_what_cannot_be_pooled_is_refused(fkie, train):

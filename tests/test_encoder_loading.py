@@ -117,30 +117,6 @@ def test_gated_and_unknown_ids_are_told_apart(kind, message, monkeypatch):
 # Batches, layers and pooling
 
 
-KINDS = [
-    "ast",
-    "beats",
-    "ced",
-    "clap",
-    "dasheng",
-    "data2vec",
-    "eat",
-    "pe_audio",
-    "wavlm",
-]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("samples", [3000, 20_000, 90_000])
-def test_clips_in_a_batch_are_as_alone(kind, samples, tiny_encoders):
-    """Also of more pieces than are encoded at a time."""
-    encoder = Encoder(str(tiny_encoders(kind)), pool="mean+max")
-    clips = np.stack([np.resize(WAVEFORM, samples), np.resize(0.1 * WAVEFORM[::-1], samples)])
-    together = encoder.batch(clips)
-    apart = np.stack([encoder(clip) for clip in clips])
-    np.testing.assert_allclose(together, apart, rtol=1e-4, atol=1e-4)
-
-
 def test_an_encoder_of_48_khz_takes_recordings_at_its_rate(tiny_encoders):
     fast = np.random.default_rng(1).normal(0, 0.1, 48_000).astype(np.float32)
     encoder = Encoder(str(tiny_encoders("clap")), sampling_rate=48_000)

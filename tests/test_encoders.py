@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 
 import numpy as np
@@ -95,12 +96,13 @@ def test_ast_has_high_sounds_in_its_high_bands(tiny_encoders):
     assert changed[0] < changed[1]
 
 
-def test_long_clips_are_encoded_in_pieces_that_cover_them(tiny_encoders):
+@pytest.mark.parametrize("windows", [1.5, 5.5], ids=["few", "more than at a time"])
+def test_long_clips_are_encoded_in_pieces_that_cover_them(windows, tiny_encoders):
     encoder = Encoder(str(tiny_encoders("ast")))
     window = encoder.model.window
     assert window == 63 * 160 + 400
-    long = np.resize(WAVEFORM, int(1.5 * window))
-    starts = (0, len(long) - window)
+    long = np.resize(WAVEFORM, int(windows * window))
+    starts = np.linspace(0, len(long) - window, math.ceil(windows)).round().astype(int)
     pieces = [encoder(long[start : start + window]) for start in starts]
     np.testing.assert_allclose(encoder(long), np.mean(pieces, axis=0), atol=1e-5)
 

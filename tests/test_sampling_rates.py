@@ -13,7 +13,8 @@ from hydra import compose, initialize_config_module
 from runs import Run
 
 import fsasd.cli.main  # noqa: F401, registers the resolvers of the configuration
-from fsasd.data.clips import Clips, FeatureCache, sampling_rate_of
+from fsasd.data.clips import Clips, FeatureCache
+from fsasd.data.front_ends import Reading
 from fsasd.data.log_mel import LogMel, mel_filters
 from fsasd.data.manifest import read_folders
 from fsasd.data.metadata import Clip
@@ -284,7 +285,7 @@ def test_features_of_two_rates_are_kept_apart(folder, tmp_path):
     assert not np.array_equal(*first)
     for end, one, other in zip(ends, first, again, strict=True):
         np.testing.assert_array_equal(one, other)
-        expected = end(read(path, sampling_rate=sampling_rate_of(end)))
+        expected = end(read(path, sampling_rate=Reading.of(end).sampling_rate))
         np.testing.assert_array_equal(one, expected)
 
 

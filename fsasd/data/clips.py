@@ -14,9 +14,10 @@ import numpy as np
 from fsasd.data.audio_files import printable
 from fsasd.data.content import content_hash, content_hashes
 from fsasd.data.feature_file import DamagedFileError, read_features, write_features
+from fsasd.data.front_ends import FrontEnd, Reading
 from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId
-from fsasd.data.recording import READER, SAMPLE_RATE, AudioError, read
+from fsasd.data.recording import READER, AudioError, read
 from fsasd.data.table import ClipTable
 from fsasd.runtime.ahead import map_ahead
 from fsasd.runtime.threads import cores, one_blas_thread, thread_pool
@@ -26,26 +27,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-FrontEnd = Callable[[np.ndarray], np.ndarray]
-"""Waveform (samples,) -> features; hashable, with a ``repr`` that names all of its settings.
-
-One that only uses the beginning of a clip has ``max_seconds``: no more is decoded for it. One whose
-waveforms have another sampling rate than 16 kHz has ``sampling_rate``. One that takes both
-channels, (2, samples), has ``channel = "both"``."""
-
 _TOGETHER = 8
 """Recordings that a thread reads in turn: to hand one over takes as long as to read its features
 from a file."""
-
-
-def sampling_rate_of(front_end: FrontEnd) -> int:
-    """Return the sampling rate of a front end's waveforms, in Hz.
-
-    >>> from fsasd.data.log_mel import LogMel
-    >>> sampling_rate_of(LogMel.twfr(sampling_rate=48_000)), sampling_rate_of(np.sort)
-    (48000, 16000)
-    """
-    return getattr(front_end, "sampling_rate", SAMPLE_RATE)
 
 
 @runtime_checkable
@@ -80,57 +64,36 @@ class FeatureCache:
         self.channel = channel
         self._memory: dict[tuple[str, str], np.ndarray] = {}
 
-    def read(
-        self,
-        clip: Clip,
-        seconds: float | None = None,
-        sampling_rate: int = SAMPLE_RATE,
-        channel: str | None = None,
-    ) -> np.ndarray:
-        """Return a recording's waveform, or the first seconds of it (see ``recording.read``).
-
-        Args:
-            clip: The recording.
-            seconds: How much of it.
-            sampling_rate: Of the waveform, in Hz.
-            channel: ``both`` for (2, samples); without, what the cache takes of all recordings.
-        """
+    def read(self, clip: Clip, reading: Reading = Reading()) -> np.ndarray:
+        """Return a recording's waveform (see ``recording.read``)."""
         return read(
             clip.path,
-            channel=channel or self._channel(clip),
-            seconds=seconds,
-            sampling_rate=sampling_rate,
+            channel=reading.channel or self._channel(clip),
+            seconds=reading.seconds,
+            sampling_rate=reading.sampling_rate,
         )
 
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         """Return ``front_end(waveform)`` of a clip, computed only if it is not yet there.
 
-        A file of features that is damaged is named in a warning and computed anew.
+        With those of front ends ``together`` with it, which are kept, too. A file of features that
+        is damaged is named in a warning and computed anew.
 
         Raises:
             AudioError: The recording cannot be used (see ``read``), or its features are not finite.
             OSError: They cannot be written.
         """
         key = self._key(front_end, clip)
-        if self.folder is None:
-            if key not in self._memory:
-                self._memory[key] = self._compute(front_end, clip)
-            return self._memory[key]
-        path = self._path(key)
-        if path.is_file():
-            try:
-                return read_features(path)
-            except DamagedFileError as error:
-                log.warning("features in %s are damaged (%s): computed anew", path, error)
-        features = self._compute(front_end, clip)
-        try:
-            write_features(path, features)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"features could not be written to {self.folder} ({error.strerror}): make room, or "
-                "give another folder as data.cache; what is there already is used again",
-            ) from error
+        if (kept := self._kept(key)) is not None:
+            return kept
+        reading = Reading.of(front_end)
+        waveform = self.read(clip, reading)
+        for other in getattr(front_end, "together", ()):
+            if other is front_end or Reading.of(other) != reading or self.holds(other, clip):
+                continue
+            self._keep(self._key(other, clip), _computed(other, waveform, clip))
+        features = _computed(front_end, waveform, clip)
+        self._keep(key, features)
         return features
 
     def holds(self, front_end: FrontEnd, clip: Clip) -> bool:
@@ -149,28 +112,32 @@ class FeatureCache:
         """
         return {}
 
-    def _compute(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
-        waveform = self.read(
-            clip,
-            getattr(front_end, "max_seconds", None),
-            sampling_rate_of(front_end),
-            getattr(front_end, "channel", None),
-        )
-        # Such values are an error that names the recording, below.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            features = front_end(waveform)
-        if features.dtype.kind == "f" and not np.isfinite(features).all():
-            peak = np.abs(waveform).max()
-            where = f"{printable(clip.path)}: its features are NaN or infinite"
-            if peak > 1:
-                raise AudioError(
-                    f"{where}: expected samples in [-1, 1], found a peak of {peak:.3g}"
-                )
-            raise AudioError(f"{where}: {front_end!r} cannot represent it")
-        return features
+    def _kept(self, key: tuple[str, str]) -> np.ndarray | None:
+        if self.folder is None:
+            return self._memory.get(key)
+        path = self._path(key)
+        if path.is_file():
+            try:
+                return read_features(path)
+            except DamagedFileError as error:
+                log.warning("features in %s are damaged (%s): computed anew", path, error)
+        return None
+
+    def _keep(self, key: tuple[str, str], features: np.ndarray) -> None:
+        if self.folder is None:
+            self._memory[key] = features
+            return
+        try:
+            write_features(self._path(key), features)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"features could not be written to {self.folder} ({error.strerror}): make room, or "
+                "give another folder as data.cache; what is there already is used again",
+            ) from error
 
     def _key(self, front_end: FrontEnd, clip: Clip) -> tuple[str, str]:
-        channel = getattr(front_end, "channel", None) or self._channel(clip)
+        channel = Reading.of(front_end).channel or self._channel(clip)
         spec = f"{front_end!r}, channel {channel}, reader {READER}"
         if code := code_of(front_end):
             spec += f", code {code}"
@@ -185,34 +152,49 @@ class FeatureCache:
         return self.folder / hashlib.sha256(spec.encode()).hexdigest()[:24] / f"{content}.npy"
 
 
-class PooledOnce(FeatureCache):
-    """A cache that keeps pooled features, too: of a section, whose folds are fitted in turn.
+def _computed(front_end: FrontEnd, waveform: np.ndarray, clip: Clip) -> np.ndarray:
+    # Such values are an error that names the recording, below.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        features = front_end(waveform)
+    if features.dtype.kind == "f" and not np.isfinite(features).all():
+        peak = np.abs(waveform).max()
+        where = f"{printable(clip.path)}: its features are NaN or infinite"
+        if peak > 1:
+            raise AudioError(f"{where}: expected samples in [-1, 1], found a peak of {peak:.3g}")
+        raise AudioError(f"{where}: {front_end!r} cannot represent it")
+    return features
 
-    Features may be as large as the recordings; what they are pooled to is small.
+
+class OverlaidCache(FeatureCache):
+    """A cache that has waveforms and features of another one, but for what a subclass changes.
 
     Args:
-        other: Where the features are from.
+        other: Where they are from.
     """
 
     def __init__(self, other: FeatureCache) -> None:
         super().__init__(other.folder, other.channel)
         self.other = other
-        self._rows: dict[tuple[Pooled, ClipTable], dict[int, np.ndarray]] = {}
 
-    def read(
-        self,
-        clip: Clip,
-        seconds: float | None = None,
-        sampling_rate: int = SAMPLE_RATE,
-        channel: str | None = None,
-    ) -> np.ndarray:
-        return self.other.read(clip, seconds, sampling_rate, channel)
+    def read(self, clip: Clip, reading: Reading = Reading()) -> np.ndarray:
+        return self.other.read(clip, reading)
 
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         return self.other.get(front_end, clip)
 
     def holds(self, front_end: FrontEnd, clip: Clip) -> bool:
         return self.other.holds(front_end, clip)
+
+
+class PooledOnce(OverlaidCache):
+    """A cache that keeps pooled features, too: of a section, whose folds are fitted in turn.
+
+    Features may be as large as the recordings; what they are pooled to is small.
+    """
+
+    def __init__(self, other: FeatureCache) -> None:
+        super().__init__(other)
+        self._rows: dict[tuple[Pooled, ClipTable], dict[int, np.ndarray]] = {}
 
     def rows(self, representation: Pooled, table: ClipTable) -> dict[int, np.ndarray]:
         try:

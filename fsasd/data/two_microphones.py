@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from fsasd.data.clips import FrontEnd, sampling_rate_of
+from fsasd.data.front_ends import FrontEnd, Reading
 from fsasd.data.recording import BOTH
 
 _SECONDS = 0.064
@@ -34,7 +34,7 @@ class _OfBoth:
     @property
     def sampling_rate(self) -> int:
         """Of the waveforms, in Hz."""
-        return sampling_rate_of(self.front_end)
+        return Reading.of(self.front_end).sampling_rate
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import numpy as np
 
 from fsasd.data.audio_files import printable
 from fsasd.data.check.measures import measure, require_full_scale
-from fsasd.data.clips import FeatureCache, FrontEnd
+from fsasd.data.clips import FeatureCache
+from fsasd.data.front_ends import FrontEnd, Reading
 from fsasd.data.metadata import Clip
-from fsasd.data.recording import SAMPLE_RATE, header, of_samples
+from fsasd.data.recording import header, of_samples
 
 
 class ScoringCache(FeatureCache):
@@ -28,24 +29,16 @@ class ScoringCache(FeatureCache):
         super().__init__(channel=channel)
         self._measures: dict[Path, dict[str, Any]] = {}
 
-    def read(
-        self,
-        clip: Clip,
-        seconds: float | None = None,
-        sampling_rate: int = SAMPLE_RATE,
-        channel: str | None = None,
-    ) -> np.ndarray:
-        waveform = self._waveform(clip, seconds, sampling_rate, channel)
+    def read(self, clip: Clip, reading: Reading = Reading()) -> np.ndarray:
+        waveform = self._waveform(clip, reading)
         require_full_scale(waveform, clip.path)
         near = np.atleast_2d(waveform)[0]
         whole = self._seconds(clip.path)
-        self._measures[clip.path] = {"seconds": whole, **measure(near, sampling_rate)}
+        self._measures[clip.path] = {"seconds": whole, **measure(near, reading.sampling_rate)}
         return waveform
 
-    def _waveform(
-        self, clip: Clip, seconds: float | None, sampling_rate: int, channel: str | None
-    ) -> np.ndarray:
-        return super().read(clip, seconds, sampling_rate, channel)
+    def _waveform(self, clip: Clip, reading: Reading) -> np.ndarray:
+        return super().read(clip, reading)
 
     def _seconds(self, path: Path) -> float:
         return header(path).seconds
@@ -77,16 +70,14 @@ class Waveforms(ScoringCache):
         super().__init__(channel)
         self._waveforms, self._rate = waveforms, rate
 
-    def _waveform(
-        self, clip: Clip, seconds: float | None, sampling_rate: int, channel: str | None
-    ) -> np.ndarray:
+    def _waveform(self, clip: Clip, reading: Reading) -> np.ndarray:
         return of_samples(
             self._waveforms[clip.path],
             self._rate,
             clip.path,
-            channel=channel or self.channel,
-            seconds=seconds,
-            sampling_rate=sampling_rate,
+            channel=reading.channel or self.channel,
+            seconds=reading.seconds,
+            sampling_rate=reading.sampling_rate,
         )
 
     def _seconds(self, path: Path) -> float:

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fsasd.data.clips import Clips, FeatureCache, FrontEnd
+from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
+from fsasd.data.front_ends import FrontEnd
 from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId
 from fsasd.detectors.base import Detector

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import clone
 
 from fsasd.data.clips import Clips
+from fsasd.data.front_ends import FrontEnd
 from fsasd.detectors.estimator import Estimator
 
 
@@ -38,6 +39,10 @@ class LearnedRepresentation(Estimator):
     @abc.abstractmethod
     def n_parameters(self) -> int:
         """Return the number of parameters of the fitted networks."""
+
+    def front_ends(self) -> list[FrontEnd]:
+        """Return the fitted networks that are front ends: those of ensembles, computed together."""
+        return []
 
     def alone(self, network: int) -> Self:
         """Return an unfitted copy with one of the networks.

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
+from fsasd.data.front_ends import compute_together
 from fsasd.detectors.base import Detector
 from fsasd.detectors.learned import LearnedRepresentation
 from fsasd.detectors.vector_detector import VectorDetector
@@ -20,7 +21,8 @@ _POOLS: dict[str, Callable[..., np.ndarray]] = {"max": np.max, "mean": np.mean}
 class Pooled(Detector):
     """The mean or the highest score of a detector on each network of its representation.
 
-    A detector by itself sees the embeddings of all networks as one vector.
+    A detector by itself sees the embeddings of all networks as one vector. A clip is decoded once
+    for all networks.
 
     Args:
         each: The detector of a network, with a learned representation.
@@ -57,7 +59,13 @@ class Pooled(Detector):
             .fit(clips)
             for number in representation.network_numbers()
         }
+        self._restored()
         return self
+
+    def _restored(self) -> None:
+        # Each detector has its network by itself.
+        fitted = (detector.representation_ for detector in self.detectors_.values())
+        compute_together(network for one in fitted for network in one.front_ends())
 
     def score(self, clips: Clips) -> np.ndarray:
         """Return the pooled scores."""

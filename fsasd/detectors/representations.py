@@ -15,7 +15,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from fsasd.data.clips import Clips, FrontEnd
+from fsasd.data.clips import Clips
+from fsasd.data.front_ends import FrontEnd
 from fsasd.data.log_mel import LogMel
 from fsasd.data.recording import BOTH
 from fsasd.data.two_microphones import EachChannel

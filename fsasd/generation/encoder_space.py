@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from fsasd.data.clips import Clips, FrontEnd, Pooled
+from fsasd.data.clips import Clips, Pooled
 from fsasd.data.content import content_hashes, digest
 from fsasd.data.description import describe_clips
+from fsasd.data.front_ends import FrontEnd
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
 from fsasd.data.names import SectionId

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsasd.data.clips import FrontEnd
+from fsasd.data.front_ends import FrontEnd
 from fsasd.generation.encoder_space import Pooled, RealClips
 from fsasd.generation.filters import Filters, mark_duplicates
 from fsasd.generation.gap import DIFFERENCES, GAP, gap_tables

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial.distance import pdist
 
-from fsasd.data.clips import FrontEnd
+from fsasd.data.front_ends import FrontEnd
 from fsasd.generation.encoder_space import ENCODER, Neighbourhood, Pooled, RealClips
 from fsasd.generation.filters import recordings, rows_by_section
 from fsasd.generation.synthetic_clips import sources_of_derived

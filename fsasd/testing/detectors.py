@@ -24,7 +24,8 @@ from joblib.externals.loky import ProcessPoolExecutor
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from fsasd.data.clips import Clips, FeatureCache, FrontEnd
+from fsasd.data.clips import Clips, FeatureCache
+from fsasd.data.front_ends import FrontEnd
 from fsasd.data.metadata import Clip, read_clips
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.data.simulate import write_factory

@@ -25,7 +25,7 @@ _LEAST = 0.1
 """Shortest input of a convolutional encoder, seconds."""
 
 _TOGETHER = 4
-"""Pieces of clips that are encoded at a time: of each all layers are in memory."""
+"""Pieces of a clip that are encoded at a time: of each all layers are in memory."""
 
 _loading = threading.Lock()
 
@@ -43,8 +43,10 @@ class FrozenEncoder(abc.ABC):
         bands: Pool the states of different frequency bands apart, of encoders that have them,
             instead of averaging the bands first.
         power: Of the generalised mean (``gem``).
-        sampling_rate: At which recordings are read, Hz; an encoder of another rate resamples. Of
-            recordings at 48 kHz, 48000 keeps the high frequencies for CLAP and PE-A-Frame.
+        sampling_rate: At which recordings are read, Hz; an encoder of another rate resamples. It is
+            16 kHz, as DCASE's recordings are, for encoders of a higher rate, too: a higher one
+            refuses recordings and synthetic clips that lack its bands. Of recordings at 48 kHz,
+            48000 keeps the high frequencies for CLAP and PE-A-Frame.
         device: Of the encoder; by default a GPU if there is one.
 
     Raises:
@@ -62,22 +64,13 @@ class FrozenEncoder(abc.ABC):
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """Return (layers, dim) float32 of a (samples,) waveform at ``sampling_rate``."""
-        return self.batch(waveform[None])[0]
-
-    def batch(self, waveforms: np.ndarray) -> np.ndarray:
-        """Return (batch, layers, dim) float32 of (batch, samples) waveforms."""
         model = self.model
-        samples = torch.from_numpy(np.ascontiguousarray(waveforms, dtype=np.float32))
+        samples = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
         samples = samples.to(self._where())
         with torch.inference_mode():
             if model.rate != self.sampling_rate:
                 samples = resample(samples, self.sampling_rate, model.rate)
-            pieces = _pieces(samples, model)
-            count = pieces.shape[1]
-            # All pieces of a clip are in one batch, however many.
-            clips = pieces.split(max(1, _TOGETHER // count))
-            pooled = torch.cat([self._pooled(model, some) for some in clips])
-        return pooled.cpu().numpy()
+            return self._pooled(model, _pieces(samples, model)).cpu().numpy()
 
     def n_parameters(self) -> int:
         """Return the number of the encoder's parameters."""
@@ -100,22 +93,20 @@ class FrozenEncoder(abc.ABC):
         return f"{type(self).__name__}({settings}, weights={weights[:12]})"
 
     def _pooled(self, model: LoadedEncoder, pieces: torch.Tensor) -> torch.Tensor:
-        """Return (batch, layers, dim) of pieces (batch, count, samples)."""
-        count = pieces.shape[1]
+        """Return (layers, dim) of (count, samples)."""
         layers = []
-        for start in range(0, count, _TOGETHER):
-            some = pieces[:, start : start + _TOGETHER]
-            states = model.features(some.flatten(0, 1))
-            layers.append([self._grid(model, layer.float(), some.shape[1]) for layer in states])
-        grids = [torch.cat(parts, dim=2) for parts in zip(*layers, strict=True)]
-        return torch.stack([pool(grid, self.pool, power=self.power) for grid in grids], dim=1)
+        for some in pieces.split(_TOGETHER):
+            states = model.features(some)
+            layers.append([self._grid(model, layer.float()) for layer in states])
+        grids = [torch.cat(parts, dim=1)[None] for parts in zip(*layers, strict=True)]
+        return torch.cat([pool(grid, self.pool, power=self.power) for grid in grids])
 
-    def _grid(self, model: LoadedEncoder, states: torch.Tensor, count: int) -> torch.Tensor:
-        """Return (batch, bands, frames of all pieces, dim) of (batch x count, steps, dim)."""
+    def _grid(self, model: LoadedEncoder, states: torch.Tensor) -> torch.Tensor:
+        """Return (bands, frames of all pieces, dim) of (count, steps, dim)."""
         grid = model.steps.grid(states)
         if not self.bands:
             grid = grid.mean(dim=1, keepdim=True)
-        return grid.unflatten(0, (-1, count)).transpose(1, 2).flatten(2, 3)
+        return grid.transpose(0, 1).flatten(1, 2)
 
     def _where(self) -> str:
         if self.device != "auto":
@@ -235,13 +226,13 @@ def _frozen(encoder: LoadedEncoder) -> LoadedEncoder:
 
 
 def _pieces(samples: torch.Tensor, model: LoadedEncoder) -> torch.Tensor:
-    """Return (batch, count, length) pieces that cover (batch, samples)."""
+    """Return (count, length) pieces that cover (samples,)."""
     window = model.window
     least = model.least or window or round(_LEAST * model.rate)
-    if samples.shape[1] < least:
-        samples = samples.repeat(1, -(-least // samples.shape[1]))[:, :least]
-    if window is None or samples.shape[1] <= window:
-        return samples[:, None]
-    count = -(-samples.shape[1] // window)
-    starts = np.linspace(0, samples.shape[1] - window, count).round().astype(int)
-    return torch.stack([samples[:, start : start + window] for start in starts], dim=1)
+    if len(samples) < least:
+        samples = samples.repeat(-(-least // len(samples)))[:least]
+    if window is None or len(samples) <= window:
+        return samples[None]
+    count = -(-len(samples) // window)
+    starts = np.linspace(0, len(samples) - window, count).round().astype(int)
+    return torch.stack([samples[start : start + window] for start in starts])

@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from sklearn.utils.validation import check_is_fitted
 
 from fsasd.data.clips import Clips
+from fsasd.data.front_ends import FrontEnd, compute_together
 from fsasd.detectors.estimator import Params
 from fsasd.detectors.learned import LearnedRepresentation
 from fsasd.detectors.networks.classifier import Classifier, Recordings, Training, class_name, train
@@ -125,6 +126,8 @@ class Discriminative(LearnedRepresentation):
                     for number in numbers
                 }
         self._embeddings = embeddings
+        if self._prepared is None:
+            compute_together(embeddings.values())
         self.n_classes_ = np.array(len(embeddings[numbers[0]].classes))
         self.networks_ = {
             str(number): embedding.classifier.weights() for number, embedding in embeddings.items()
@@ -162,6 +165,10 @@ class Discriminative(LearnedRepresentation):
                 f"machine too (known are {', '.join(classes)})"
             )
         return np.array([name in names for name in classes])
+
+    def front_ends(self) -> list[FrontEnd]:
+        """Return its networks: waveform -> (dim,)."""
+        return list(self._embeddings.values())
 
     def n_parameters(self) -> int:
         """Return the number of parameters of the networks, without their heads."""
@@ -206,6 +213,7 @@ class Discriminative(LearnedRepresentation):
             int(number): self._embedding(int(number), network, classes)
             for number, network in self.networks_.items()
         }
+        compute_together(self._embeddings.values())
 
 
 @dataclass(frozen=True)
@@ -223,7 +231,9 @@ class _Source:
 def _read(source: _Source) -> list[Embedding]:
     # Cached, so that all machines share the networks in memory.
     networks = load_networks(source.folder, source.files)
-    return [
+    embeddings = [
         source.representation._embedding(number, network, source.classes)
         for number, network in enumerate(networks)
     ]
+    compute_together(embeddings)
+    return embeddings

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fsasd.data.front_ends import FrontEnd
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.networks.classifier import Classifier, fixed_length
 
@@ -20,7 +21,12 @@ class Embedding:
         classifier: The trained classifier.
         classes: Names of its classes, in the order of the logits.
         settings: Settings that determine the embeddings beside the weights.
+
+    Attributes:
+        together: Embeddings of the same ensemble (see ``front_ends.compute_together``).
     """
+
+    together: Sequence[FrontEnd] = ()
 
     def __init__(self, classifier: Classifier, classes: Sequence[str], settings: str = "") -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

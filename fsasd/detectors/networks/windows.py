@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from fsasd.data.clips import Clips, FrontEnd
+from fsasd.data.clips import Clips
+from fsasd.data.front_ends import FrontEnd
 from fsasd.detectors.base import TooFewClipsError
 
 

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from fsasd.data.clips import Clips, FeatureCache, FrontEnd
+from fsasd.data.clips import Clips, FeatureCache, OverlaidCache
+from fsasd.data.front_ends import FrontEnd, Reading
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.base import TooFewClipsError
@@ -91,7 +92,7 @@ def with_mixed_target_clips(
     if not count:
         return clips
     target = clips.where(domain="target")
-    waveforms = [clips.cache.read(clip, 10, sampling_rate) for clip in target]
+    waveforms = [clips.cache.read(clip, Reading(10, sampling_rate)) for clip in target]
     shortest = min(map(len, waveforms))
     pairs, shares = _mixtures(
         np.stack([waveform[:shortest] for waveform in waveforms]), count, neighbours, seed
@@ -106,33 +107,26 @@ def with_mixed_target_clips(
     return Clips([*clips, *cache.clips], cache)
 
 
-class _Mixed(FeatureCache):
+class _Mixed(OverlaidCache):
     """A cache that also holds waveforms of clips without a file."""
 
     def __init__(self, other: FeatureCache, sampling_rate: int) -> None:
-        super().__init__()
-        self.other = other
+        super().__init__(other)
         self.sampling_rate = sampling_rate
         self.waveforms: dict[Path, np.ndarray] = {}
         self.clips: list[Clip] = []
 
-    def read(
-        self,
-        clip: Clip,
-        seconds: float | None = None,
-        sampling_rate: int = SAMPLE_RATE,
-        channel: str | None = None,
-    ) -> np.ndarray:
+    def read(self, clip: Clip, reading: Reading = Reading()) -> np.ndarray:
         if clip.path not in self.waveforms:
-            return self.other.read(clip, seconds, sampling_rate, channel)
-        assert (sampling_rate, channel) == (self.sampling_rate, None)
-        end = None if seconds is None else round(seconds * sampling_rate)
+            return super().read(clip, reading)
+        assert (reading.sampling_rate, reading.channel) == (self.sampling_rate, None)
+        end = None if reading.seconds is None else round(reading.seconds * self.sampling_rate)
         return self.waveforms[clip.path][:end]
 
     def get(self, front_end: FrontEnd, clip: Clip) -> np.ndarray:
         if clip.path in self.waveforms:
             return front_end(self.waveforms[clip.path])
-        return self.other.get(front_end, clip)
+        return super().get(front_end, clip)
 
 
 def _mixtures(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from fsasd.data.clips import FrontEnd
 from fsasd.data.draws import Draw
+from fsasd.data.front_ends import FrontEnd
 from fsasd.generation.diffusion.latents import CachedFrontEnd, LatentExamples, fill_cache
 
 

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import Dataset
 
-from fsasd.data.clips import Clips, FrontEnd
+from fsasd.data.clips import Clips
 from fsasd.data.draws import Draw
+from fsasd.data.front_ends import FrontEnd
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.diffusion.model import Condition, Model, map_condition, tensor_of
 from fsasd.generation.level import normalise
