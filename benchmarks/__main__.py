@@ -13,6 +13,7 @@ MODULES = (
     "detection",
     "sections",
     "scoring",
+    "export",
     "networks",
     "encoders",
     "audioldm",

@@ -12,8 +12,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "fsasd"
 
 PACKAGES = [
-    "data", "generation", "detectors", "selection", "detection", "evaluation", "report",
-    "pipeline", "store", "settings", "runtime", "testing",
+    "data", "generation", "detectors", "selection", "detection", "deployment", "export",
+    "evaluation", "report", "pipeline", "store", "settings", "runtime", "testing",
 ]  # fmt: skip
 """In the order of docs/explanation/architecture.md; ``cli`` is the commands."""
 

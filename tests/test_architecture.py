@@ -24,6 +24,7 @@ LAYERS = [
     "selection",
     "detection",
     "deployment",
+    "export",
     "report",
     "pipeline",
     "testing",

@@ -21,6 +21,7 @@ COMMANDS = [
     "fsasd-check",
     "fsasd-download",
     "fsasd-evaluate",
+    "fsasd-export",
     "fsasd-report",
     "fsasd-score",
     "fsasd-store",

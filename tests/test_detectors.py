@@ -31,7 +31,7 @@ from fsasd.detectors.scoring.gaussian_mixture import fit_gaussian_mixtures
 from fsasd.detectors.scoring.time_weighting import time_weights, twfr
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.thresholds import held_out_scores
-from fsasd.testing import DetectorCase, detector_checks
+from fsasd.testing import DetectorCase, check_export, detector_checks
 
 pytestmark = pytest.mark.slow
 
@@ -163,7 +163,9 @@ def case(request, factory_clips, tiny_encoders, tmp_path_factory):
     return DetectorCase(detector, clips, folder, grid)
 
 
-@pytest.mark.parametrize("check", detector_checks(), ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check", [*detector_checks(), check_export], ids=lambda check: check.__name__
+)
 def test_every_detector_keeps_every_rule(case, check):
     check(case)
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "fsasd-check": "fsasd.cli.check",
     "fsasd-download": "fsasd.cli.download",
     "fsasd-evaluate": "fsasd.cli.evaluate",
+    "fsasd-export": "fsasd.cli.export",
     "fsasd-report": "fsasd.cli.report",
     "fsasd-score": "fsasd.cli.score",
     "fsasd-store": "fsasd.cli.store",
@@ -141,6 +142,11 @@ def download() -> int | None:
 def evaluate() -> int | None:
     """The command ``fsasd-evaluate``."""
     return run("fsasd-evaluate")
+
+
+def export() -> int | None:
+    """The command ``fsasd-export``."""
+    return run("fsasd-export")
 
 
 def report() -> int | None:

@@ -6,6 +6,7 @@ from fsasd.testing.detectors import (
     check_detector,
     detector_checks,
 )
+from fsasd.testing.export import check_export
 from fsasd.testing.generators import check_generator
 from fsasd.testing.sources import check_source
 
@@ -13,6 +14,7 @@ __all__ = [
     "ConformanceError",
     "DetectorCase",
     "check_detector",
+    "check_export",
     "check_generator",
     "check_source",
     "detector_checks",

@@ -95,6 +95,9 @@ class Banks:
         metric: ``euclidean``, or ``cosine``: of unit vectors.
         bands: Equal parts of the vectors, each of which has its own neighbours.
 
+    Attributes:
+        of_bands: For each band, its part of the points: a ``Bank`` of each.
+
     >>> banks = Banks(np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([1, 1]), np.ones(2), "euclidean")
     >>> banks.scores(np.array([[3.0, 3.0]]), k=1).tolist()
     [1.0]
@@ -111,7 +114,7 @@ class Banks:
         self.sizes, self.metric, self.bands = sizes, metric, bands
         units = density if metric == "cosine" else density**2
         stops = np.cumsum(sizes)[:-1]
-        self._bands = [
+        self.of_bands = [
             [Bank(*one) for one in zip(np.split(part, stops), np.split(of, stops), strict=True)]
             for part, of in zip(split_bands(points, bands), np.atleast_2d(units), strict=True)
         ]
@@ -138,7 +141,7 @@ class Banks:
         # The k-th neighbour of each bank, by distances that are normalised by its local density.
         squared = [
             np.min([bank.nearest(part, k)[:, -1] for bank in banks], axis=0)
-            for part, banks in zip(split_bands(points, self.bands), self._bands, strict=True)
+            for part, banks in zip(split_bands(points, self.bands), self.of_bands, strict=True)
         ]
         return distance(np.array(squared), self.metric).mean(axis=0)
 
