@@ -138,7 +138,7 @@ def _default(keys: Sequence[Key], argument: Argument) -> str:
             values.setdefault(" ".join(str(key.node.value).split()), []).append(key.choice)
     targets = dict.fromkeys(filter(None, (key.node.target for key in keys)))
     if not values:
-        return ", ".join(f"[{one.rpartition('.')[2]}](#{_anchor(one)})" for one in targets)
+        return ", ".join(f"`{one.rpartition('.')[2]}`" for one in targets)
     if set(values) == {"???"}:
         return "required"
     if len(values) == 1:
@@ -170,5 +170,7 @@ def _sentence(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    line = " ".join(text.split()).replace("``", "`").replace("|", "\\|")
-    return re.sub(r"docs/([\w-]+)/([\w-]+)\.md", r"[\2](../\1/\2.md)", line)
+    """Write a text as Markdown on one line; what is not between backticks has no markup."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()).replace("``", "`").replace("|", "\\|"))
+    parts[::2] = [re.sub(r"([_*<\[\]])", r"\\\1", part) for part in parts[::2]]
+    return re.sub(r"docs/([\w-]+)/([\w-]+)\.md", r"[\2](../\1/\2.md)", "".join(parts))
