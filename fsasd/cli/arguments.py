@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from fsasd import __version__
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a shell that asks how a command may go on, before it parses anything."""
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        # argcomplete derives a class of its own from it, and parses what is there with that.
+        if "_ARGCOMPLETE" in os.environ and type(self) is _Parser:
+            import argcomplete
+
+            argcomplete.autocomplete(self)
+        return super().parse_known_args(*args, **kwargs)
 
 
 def command_parser(prog: str, description: str, **options: Any) -> argparse.ArgumentParser:
@@ -19,6 +32,6 @@ def command_parser(prog: str, description: str, **options: Any) -> argparse.Argu
     >>> command_parser("fsasd-report", "Compare runs.").parse_args([])
     Namespace()
     """
-    parser = argparse.ArgumentParser(prog, description=description, **options)
+    parser = _Parser(prog, description=description, **options)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser

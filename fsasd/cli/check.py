@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from fsasd.cli.arguments import command_parser
+from fsasd.cli.data_choice import data_at, with_data
 
 
 def main() -> None:
@@ -23,7 +23,8 @@ def main() -> None:
     parser.add_argument("--headers-only", action="store_true", help="do not decode recordings")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options, given = parser.parse_known_args()
-    added = ["stages=[check]", *(_data_at(options.data) if options.data else [])]
+    given = with_data(given)
+    added = ["stages=[check]", *(data_at(options.data) if options.data else [])]
     if options.headers_only:
         added.append("check.headers_only=true")
     if options.json:
@@ -34,19 +35,6 @@ def main() -> None:
     import fsasd.cli.main
 
     fsasd.cli.main.main()
-
-
-def _data_at(place: str) -> list[str]:
-    """Return the overrides that name a manifest, a folder or an edition."""
-    from fsasd.data.metadata import ROLES
-
-    path, quoted = Path(place), "'" + place.replace("'", "\\'") + "'"
-    if path.suffix and not path.is_dir():
-        return ["data=manifest", f"data.manifest={quoted}"]
-    if path.is_dir() or len(path.parts) > 1:
-        layout = "dcase" if any((path / part).is_dir() for part in ROLES) else "folder"
-        return [f"data={layout}", f"data.root={quoted}"]
-    return [f"data={place}"]
 
 
 if __name__ == "__main__":

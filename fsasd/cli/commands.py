@@ -12,6 +12,7 @@ from importlib import resources
 import yaml
 
 from fsasd import __version__
+from fsasd.cli.data_choice import with_data
 from fsasd.cli.hydra_version import wrong_hydra
 from fsasd.runtime.signals import Stopped, exit_code, raise_on_signals
 
@@ -56,7 +57,7 @@ def unknown_override(arguments: Sequence[str]) -> str | None:
 
 
 def as_overrides(arguments: Sequence[str]) -> list[str]:
-    """Write ``fsasd plan ...`` and ``fsasd ... --plan`` as the override that they stand for.
+    """Write ``plan``, ``--plan`` and ``data=<path>`` as the overrides that they stand for.
 
     Args:
         arguments: Of ``fsasd``.
@@ -64,6 +65,7 @@ def as_overrides(arguments: Sequence[str]) -> list[str]:
     >>> as_overrides(["plan", "seed=1"]), as_overrides(["seed=1", "--plan"])
     (['seed=1', 'plan=true'], ['seed=1', 'plan=true'])
     """
+    arguments = with_data(arguments)
     rest = [a for n, a in enumerate(arguments) if a != "--plan" and (n or a != "plan")]
     return rest if len(rest) == len(arguments) else [*rest, "plan=true"]
 
@@ -102,6 +104,18 @@ def run(command: str) -> int | None:
 
 
 def _run(command: str, arguments: Sequence[str]) -> int | None:
+    if command == "fsasd" and "_ARGCOMPLETE" in os.environ:
+        from fsasd.cli import completion
+
+        completion.complete_fsasd()
+    if command == "fsasd" and arguments[:1] == ["completion"]:
+        from fsasd.cli import completion
+
+        return completion.main(list(COMMANDS), arguments[1:])
+    if command == "fsasd" and arguments[:1] == ["init"]:
+        from fsasd.cli import init
+
+        return init.main(arguments[1:])
     if command == "fsasd":
         # Hydra, and Lightning where it starts other ranks, read them from there.
         sys.argv[1:] = arguments = as_overrides(arguments)
