@@ -80,33 +80,33 @@ def overrides(prefix: str, before: Sequence[str] = ()) -> list[str]:
     if is_value and (folder := conf / name).is_dir():
         # The last of several values, with commas between them.
         done = value[: value.rfind(",") + 1]
-        found = [f"{name}={done}{choice}" for choice in _choices(folder)]
-        return [one for one in found if one.startswith(prefix)]
+        offered = [f"{name}={done}{choice}" for choice in _choices(folder)]
+        return [one for one in offered if one.startswith(prefix)]
     keys = dict(_keys(_tree(conf, before)))
     if is_value:
-        found = [f"{name}=true", f"{name}=false"] if isinstance(keys.get(name), bool) else []
-        return [one for one in found if one.startswith(prefix)]
+        offered = [f"{name}=true", f"{name}=false"] if isinstance(keys.get(name), bool) else []
+        return [one for one in offered if one.startswith(prefix)]
     groups = [f"{group}=" for group in _groups(conf)]
     for level in itertools.count(prefix.count(".")):
         # What is below a name that is not complete comes with the next question, but a name alone.
         names = {*groups, *(_to_level(key, level) for key in keys)}
-        found = sorted(one for one in names if one.startswith(prefix))
-        if [one[-1] for one in found] != ["."]:
+        offered = sorted(one for one in names if one.startswith(prefix))
+        if [one[-1] for one in offered] != ["."]:
             break
-    return found
+    return offered
 
 
 def _overrides(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> list[str]:
     before = parsed_args.overrides or []
-    found = overrides(prefix, before)
+    offered = overrides(prefix, before)
     if not before:
-        found += [name for name in COMMANDS if name.startswith(prefix)]
+        offered += [name for name in COMMANDS if name.startswith(prefix)]
     name, is_value, value = prefix.partition("=")
-    if is_value and (not found or name == "data"):
+    if is_value and (not offered or name == "data"):
         import argcomplete
 
-        found += [f"{name}={file}" for file in argcomplete.FilesCompleter()(value)]
-    return found
+        offered += [f"{name}={file}" for file in argcomplete.FilesCompleter()(value)]
+    return offered
 
 
 def _to_level(key: str, level: int) -> str:

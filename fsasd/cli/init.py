@@ -82,8 +82,8 @@ def write_study(folder: Path) -> int:
             )
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder}: expected a folder, found a file")
-    found = recordings_below(folder) if folder.is_dir() else []
-    paths = [path.relative_to(folder).as_posix() for path in found]
+    recordings = recordings_below(folder) if folder.is_dir() else []
+    paths = [path.relative_to(folder).as_posix() for path in recordings]
     (folder / STUDY).parent.mkdir(parents=True, exist_ok=True)
     text = (resources.files("fsasd.cli") / "study.yaml").read_text(encoding="utf-8")
     (folder / STUDY).write_text(text, encoding="utf-8")
