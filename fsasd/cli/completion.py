@@ -153,19 +153,19 @@ def _tree(conf: Traversable, before: Sequence[str]) -> dict[str, Any]:
 
 def _of_choice(conf: Traversable, group: str, choice: str) -> dict[str, Any]:
     """Return the keys of a choice where Hydra puts them."""
-    own = _read(conf, group, choice)
+    keys = _read(conf, group, choice)
     if (conf / group / f"{choice}.yaml").read_text(encoding="utf-8").startswith(_GLOBAL):
-        return own
+        return keys
     for part in reversed(group.split("/")):
-        own = {part: own}
-    return own
+        keys = {part: keys}
+    return keys
 
 
 def _read(conf: Traversable, group: str, choice: str) -> dict[str, Any]:
     """Return the keys of a file and of those that it includes in its place."""
-    own = yaml.safe_load((conf / group / f"{choice}.yaml").read_text(encoding="utf-8")) or {}
+    keys = yaml.safe_load((conf / group / f"{choice}.yaml").read_text(encoding="utf-8")) or {}
     tree: dict[str, Any] = {}
-    for entry in own.pop("defaults", []):
+    for entry in keys.pop("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
             place, _, package = entry.partition("@")
             above, _, name = place.lstrip("/").rpartition("/")
@@ -175,7 +175,7 @@ def _read(conf: Traversable, group: str, choice: str) -> dict[str, Any]:
             for name, chosen in entry.items():
                 if (conf / group / name).is_dir() and isinstance(chosen, str):
                     _merge(tree, {name: _read(conf, f"{group}/{name}", chosen)})
-    _merge(tree, own)
+    _merge(tree, keys)
     return tree
 
 
