@@ -1,14 +1,18 @@
 """Operating states of machines without attributes: how they are found, numbered and used."""
 
+import json
 import logging
 import re
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from hydra import compose, initialize_config_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import Run
 
 import fsasd.cli.main  # noqa: F401, registers the resolvers of the configuration
 from fsasd.cli import configure
@@ -137,9 +141,13 @@ def test_fewer_than_two_states_are_refused():
         PseudoAttributes(TimeStatistics(), at_most=1)
 
 
-def data(*overrides):
+def composed(*overrides):
     with initialize_config_module("fsasd.conf", version_base="1.3"):
-        return configure.experiment(compose("config", list(overrides))).data
+        return compose("config", list(overrides))
+
+
+def data(*overrides):
+    return configure.experiment(composed(*overrides)).data
 
 
 def test_it_is_a_choice_of_the_configuration_and_off_by_default(clips, tmp_path):
@@ -166,3 +174,51 @@ def test_the_report_lists_the_states(clips, tmp_path):
         page = write_report(tmp_path, None).read_text()
         row = r'<th scope="row">(\w+)</th><td class="num">(\d)</td><td class="num">(\d)</td>'
         assert re.findall(row, page) == [tuple(map(str, one)) for one in expected]
+
+
+def test_the_report_names_the_section_of_a_state_if_there_are_several(clips, tmp_path):
+    fans = [
+        replace(clip, section=section)
+        for clip in clips.where(machine="fan", split="train")
+        for section in ("00", "01")
+    ]
+    table = FirstShotDataModule(Clips(fans), pseudo_attributes=WARD).caption_table()
+    table.to_csv(tmp_path / "captions.csv", index=False)
+    page = write_report(tmp_path, None).read_text()
+    assert '<th scope="col">Section</th><th scope="col" class="num">Operating state</th>' in page
+    number = r'<td class="num">(\d)</td>'
+    row = rf'<th scope="row">fan</th><td>(\d+)</td>{number}{number}'
+    assert re.findall(row, page) == [
+        (section, *counts)
+        for section in ("00", "01")
+        for counts in (("1", "8"), ("2", "5"), ("3", "3"))
+    ]
+
+
+def test_a_run_trains_a_detector_on_states_as_classes(clips, tmp_path):
+    train = tmp_path / "data/fan/train/normal"
+    train.mkdir(parents=True)
+    for clip in clips.where(machine="fan", split="train"):
+        (train / clip.path.name).symlink_to(clip.path)
+    for label, pitch in (("normal", 300), ("anomaly", 5000)):
+        folder = tmp_path / "data/fan/test" / label
+        folder.mkdir(parents=True)
+        for i in range(3):
+            write(folder, i, pitch, 200 + i)
+    cfg = composed(
+        "data=folder", f"data.root={tmp_path / 'data'}", "data.targets=[fan]",
+        f"store={tmp_path / 'store'}", "data/pseudo_attributes=ward", "detector=thuee",
+        "generator=none", "logger=none", "trainer.accelerator=cpu",
+        "trainer.enable_progress_bar=false", "representation.channels=4", "representation.dim=8",
+        "representation.training.seconds=0.5", "representation.training.epochs=2",
+        "representation.training.batch_size=8",
+    )  # fmt: skip
+    run = Run(cfg, tmp_path / "run")
+    run()
+    (networks,) = run.artifact("train").rglob("networks.json")
+    assert json.loads(networks.read_text())["classes"] == [
+        f"fan|00|{STATE}={number}" for number in (1, 2, 3)
+    ]
+    metrics = pd.read_csv(tmp_path / "run/metrics.csv").set_index("machine")
+    assert 0 <= metrics.loc["fan", "auc"] <= 1
+    assert "Operating states" in (tmp_path / "run/report.html").read_text()

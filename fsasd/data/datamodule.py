@@ -261,14 +261,16 @@ class FirstShotDataModule(L.LightningDataModule):
             self.__dict__.pop(name, None)
 
     def caption_table(self) -> pd.DataFrame:
-        """Return path, machine, label, domain, attributes as written, and caption per clip.
+        """Return path, machine, section, role, label, domain, attributes, and caption per clip.
 
-        Where operating states were found (``PseudoAttributes``), they are a column, too.
+        Attributes are as they are written. Where operating states were found
+        (``PseudoAttributes``), they are a column, too.
         """
         table = pd.DataFrame(
             {
                 "path": printable(clip.path),
                 "machine": clip.machine,
+                "section": clip.section,
                 "role": clip.role,
                 "label": clip.label,
                 "domain": clip.domain,

@@ -256,11 +256,17 @@ def _captions(table: pd.DataFrame, per_machine: int = 2) -> pd.DataFrame:
 
 
 def _states(captions: pd.DataFrame) -> pd.DataFrame:
-    """Return machine, operating state and its clips, where states were found."""
+    """Return machine, section, operating state and its clips, where states were found.
+
+    Without the section if there is only one of each machine.
+    """
     if STATE not in captions:
         return captions[:0]
     known = captions[captions[STATE].notna()].astype({STATE: int})
-    return known.groupby(["machine", STATE]).size().reset_index(name="clips")
+    sections = known[["machine", "section"]].drop_duplicates()
+    several = sections["machine"].duplicated().any()
+    of = ["machine", "section"] if several else ["machine"]
+    return known.groupby([*of, STATE]).size().reset_index(name="clips")
 
 
 def _resource(name: str) -> str:
