@@ -41,8 +41,12 @@ from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.detectors import available
 from fsasd.detectors.base import Detector
+from fsasd.detectors.confidence import Confidence
 from fsasd.detectors.ensemble import Ensemble
 from fsasd.detectors.learned import LearnedRepresentation
+from fsasd.detectors.one_of import OneOf
+from fsasd.detectors.outliers import ComponentMixture, PCAResidual
+from fsasd.detectors.pooled import Pooled
 from fsasd.evaluation.metrics import OFFICIAL, Section, metrics_table, section_metrics
 from fsasd.evaluation.uncertainty import bootstrap_official
 from fsasd.report.formatting import UNDEFINED, percent
@@ -215,7 +219,9 @@ def page() -> str:
     for data, title in _TITLES.items():
         rows = measured[measured["data"] == data]
         parts += [f"## {title}", _MEASURED[data], _results(rows, entries)]
-    parts += ["## Encoders", _ENCODERS, _encoders(), "## Descriptions"]
+    parts += ["## Encoders", _ENCODERS, _encoders(), "## Scores", _SCORES]
+    parts += [_class(kind) for kind in SCORES]
+    parts.append("## Descriptions")
     # The docstring of a class is shown at the detector with the shortest name.
     first: dict[type, Entry] = {}
     for entry in sorted(entries, key=lambda entry: len(entry.name)):
@@ -270,7 +276,10 @@ representation=beats`), and encoders to fine-tune (`representation=lv_huakong
 representation.encoder=BEATs_iter3_plus_AS2M.pt`, `representation.tuning=full` or `lora`). No
 weights ship with fsasd: a checkpoint is a hub id, a folder, or for BEATs, EAT, Dasheng and CED
 the file that its authors publish, which is read without running code. One that lacks weights, or
-has others, is refused. Licences are those that the authors state for code or weights; read them.
+has others, is refused. Licences are those of the hub's model cards or of the authors' repositories,
+where they could be looked up; read them. Recordings are read at 16 kHz also for encoders at 48 kHz,
+unless `representation.front_end.sampling_rate=48000` asks for more, as recordings and synthetic
+clips at 16 kHz are refused then.
 
 `representation.front_end.pool` is `mean`, `max`, `std` or `gem` (the generalised mean, of
 `representation.front_end.power`), or several joined by `+`; `representation.front_end.bands=false`
@@ -279,8 +288,29 @@ averages the frequency bands that patches have, which are kept apart otherwise.
 `+representation.average=true`. A longer clip than the input is encoded in pieces that cover it,
 whose states are pooled together. Embeddings are cached under the content of the weights, the
 settings and the recording."""
+_SCORES = """\
+What scores the embeddings of learned representations, beside the detectors that have a name of
+their own ([knn](#knn), [lof](#lof), [mahalanobis](#mahalanobis) ...)."""
+SCORES = [Confidence, Pooled, OneOf, ComponentMixture, PCAResidual]
+"""Classes that configurations name and that are the detector of none by itself."""
 _SEEDS = 3
 """Fewer seeds do not show the spread."""
+
+
+def _class(kind: type) -> str:
+    """Write what a class computes, and the configurations that name it."""
+    about, _, rest = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")
+    described = re.split(r"\nArgs:|\n>>> ", f"\n{rest}")[0].strip()
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    group = resources.files("fsasd.conf") / "detector"
+    using = [
+        _link(one)
+        for one in available()
+        if re.search(rf"_target_: {re.escape(name)}$", (group / f"{one}.yaml").read_text(), re.M)
+    ]
+    parts = [f"### {kind.__name__}", _prose(about), _prose(described)]
+    parts += [f"**Used by**: {', '.join(using)}", f"**Class**: `{name}`"]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _encoders() -> str:

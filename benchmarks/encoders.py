@@ -2,7 +2,7 @@
 
 Both of the same waveforms in one process, so that the ratio means something; the feature extractors
 of transformers go clip by clip. Batches are computed on the GPU if there is one, else all of it is
-the time of one core.
+the time of one core. The forward pass of a network, the same for both, is not measured.
 """
 
 from __future__ import annotations
