@@ -17,6 +17,7 @@ test: $(READY) lint docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --cpu-times
 	$(BIN)/python tests/wheel_smoke.py
 	$(BIN)/python tests/run_notebooks.py
+	$(BIN)/python tests/run_pages.py
 
 # The inner loop: all but what trains networks, makes whole runs or starts Python anew.
 test-fast: $(READY)

@@ -244,6 +244,7 @@ _MEASURED = {
 A small set cut from MIMII, DCASE 2020 and A2212 motors: seven machines with 4 to 92 training clips
 and 8 to 69 test clips. On each machine a detector is fitted to normal clips only.
 
+<!-- measured -->
 ```sh
 python -m benchmarks.detectors --real path/to/firstshot-real
 ```
@@ -266,6 +267,7 @@ With 60 training clips, 10 of them of the target domain, a shrunk covariance cos
 points of AUC in the target domain and gains as many in the source domain (twfr_gmm_paper has the
 full one).
 
+<!-- measured -->
 ```sh
 python -m benchmarks.detectors --factory
 ```""",
