@@ -26,8 +26,8 @@ COMMAND = (
 
 ASKED = [
     *([command, option] for command in (
-        "fsasd", "fsasd-check", "fsasd-download", "fsasd-evaluate", "fsasd-report", "fsasd-score",
-        "fsasd-store",
+        "fsasd", "fsasd-check", "fsasd-download", "fsasd-evaluate", "fsasd-export", "fsasd-report",
+        "fsasd-score", "fsasd-store",
     ) for option in ("--help", "--version")),
     ["fsasd", "plan", "--help"], ["fsasd", "--no-such-option"], ["fsasd", "detecto=knn"],
     ["fsasd-score", "--no-such-option"], ["fsasd-store", "ls"],

@@ -228,6 +228,25 @@ def test_both_channels(two_microphones):
     assert difference(detector, clips.where(split="test")) < TOLERANCE
 
 
+def test_the_channel_of_the_run_is_read(train, make_wav):
+    pair = 0.1 * np.random.default_rng(0).standard_normal((8_000, 2))
+    path = make_wav("pair.wav", pair, subtype="FLOAT")
+    detector = KNN().fit(train)
+    for channel in (1, "near", "mean"):
+        exported = export(detector, CALIBRATION, channel)
+        assert exported.metadata["channel"] == str(channel)
+        np.testing.assert_array_equal(read_input(exported, path), read(path, channel=channel))
+
+
+def test_a_waveform_that_is_no_sound_gives_no_silent_decision(train):
+    running = session(export(TWFRGMM().fit(train), CALIBRATION))
+    with pytest.raises(Exception, match="zero"):
+        running.run(None, {INPUT: np.zeros(0, np.float32)})
+    score, _, anomalous = running.run(None, {INPUT: np.full(16_000, np.nan, np.float32)})
+    assert np.isnan(score)
+    assert anomalous
+
+
 DETECTORS = {
     "twfr_gmm": TWFRGMM(r=0.96),
     "knn": KNN(density=4),
@@ -395,6 +414,14 @@ def test_a_file_that_is_there_is_kept_unless_forced(model, tmp_path, capsys):
     assert out.read_text() == "mine"
     assert run("--onnx", out, "--model", model, "--force") == 0
     assert out.stat().st_size > 10_000
+
+
+def test_what_cannot_be_written_leaves_nothing(model, tmp_path, capsys):
+    out = tmp_path / "out.onnx"
+    out.mkdir()
+    assert run("--onnx", out, "--model", model, "--force") == 2
+    assert str(out) in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])

@@ -60,6 +60,7 @@ def _export(
     from fsasd.export.comparison import SECONDS, TOLERANCE, compare, read_input
     from fsasd.export.graph import require_extra
     from fsasd.export.model_file import described, export
+    from fsasd.store.atomic import replacing
 
     for package in ("onnx", "onnxruntime"):
         require_extra(package)
@@ -82,9 +83,8 @@ def _export(
         )
         return 1
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f"{out.name}.partial")
-    partial.write_bytes(exported.content)
-    partial.replace(out)
+    with replacing(out) as unfinished:
+        unfinished.write_bytes(exported.content)
     print(
         f"{printable(out)}: {len(exported.content) / 1000:.0f} kilobytes\n"
         f"scores of {of}: {compared.difference:.1e} from Python's at most (scores above 1: "

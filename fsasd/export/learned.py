@@ -20,7 +20,7 @@ from fsasd.detectors.autoencoder import Autoencoder, baseline
 from fsasd.detectors.cmae import CMAE, Image
 from fsasd.detectors.confidence import Confidence
 from fsasd.detectors.encoders.trainable import TrainableEncoder
-from fsasd.detectors.flow import Flow
+from fsasd.detectors.flow import Flow, MaskedLinear
 from fsasd.detectors.networks.backbones import LogMelSpectrogram
 from fsasd.detectors.networks.discriminative import Discriminative
 from fsasd.detectors.networks.embedding import Embedding
@@ -234,9 +234,22 @@ def flow(detector: Flow, recording: Recording) -> Value:
     size = detector.frames * front_end.n_mels
     examples = windows_of(graph, features(front_end, recording), detector.frames)
     rows = graph("Reshape", examples, [-1, size])
-    module = detector._fitted_network()
+    module = _masked_once(detector._fitted_network())
     (likelihoods,) = network(graph, module, [rows], [torch.zeros(3, size)], batches=True)
     return graph.mean(graph.cast(likelihoods, "float64"), 0)
+
+
+def _masked_once(module: nn.Module) -> nn.Module:
+    """Return a network whose masked layers are plain ones of the masked weights."""
+    for name, child in module.named_children():
+        if isinstance(child, MaskedLinear):
+            plain = nn.Linear(child.in_features, child.out_features)
+            weights = {"weight": child.weight * child.mask, "bias": child.bias}
+            plain.load_state_dict(weights)
+            setattr(module, name, plain)
+        else:
+            _masked_once(child)
+    return module
 
 
 @scored.register
