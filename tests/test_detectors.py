@@ -170,6 +170,11 @@ def test_every_detector_keeps_every_rule(case, check):
     check(case)
 
 
+def test_every_detector_but_those_of_pretrained_encoders_is_exported(case, request):
+    name = request.node.callspec.params["case"]
+    assert check_export(case) == (name not in {*FINE_TUNED, "genrep", "guan_heu"})
+
+
 def test_what_is_available_is_the_config_group():
     assert {"knn", "lof", "twfr_gmm"} <= set(available())
     assert available() == sorted(available())

@@ -17,11 +17,14 @@ _ROUNDINGS = 4
 """Of the samples, that a score may be apart where they change it by more than the tolerance."""
 
 
-def check_export(case: DetectorCase) -> None:
+def check_export(case: DetectorCase) -> bool:
     """A detector's ONNX file scores as it does, also clips of other lengths; or it is refused.
 
     Scores are equal to 1e-4, or to a few times of what rounding the samples to single precision
     changes in Python. What is refused says what can be exported.
+
+    Returns:
+        Whether it is exported.
 
     Raises:
         ConformanceError: Scores differ, or a refusal is not in words.
@@ -34,7 +37,7 @@ def check_export(case: DetectorCase) -> None:
             raise ConformanceError(
                 f"expected a refusal that says what can be exported: {error}"
             ) from error
-        return
+        return False
     running = session(exported)
     rng = np.random.default_rng(0)
     others = [
@@ -62,6 +65,7 @@ def check_export(case: DetectorCase) -> None:
             )
         if (anomalous != (scores > calibration.threshold)).any():
             raise ConformanceError(f"expected scores above {calibration.threshold} as anomalous")
+    return True
 
 
 def _rounded(case: DetectorCase, clips: Clips) -> Clips:
