@@ -32,7 +32,8 @@ from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import read_clips
 from fsasd.data.simulate import write_factory
 from fsasd.detectors.twfr_gmm import TWFRGMM
-from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
+from fsasd.evaluation.resampling import resample, resampled_areas
+from fsasd.evaluation.uncertainty import percentile_interval
 from fsasd.selection.validation import validation_clips
 
 R = (0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.96, 0.98, 1.0, 1.02, 1.04, 1.06, 1.08, 1.1)

@@ -15,13 +15,8 @@ from fsasd.evaluation.metrics import (
     official_score,
     section_metrics,
 )
-from fsasd.evaluation.uncertainty import (
-    bootstrap_official,
-    bootstrap_section,
-    paired_difference,
-    resample,
-    resampled_areas,
-)
+from fsasd.evaluation.resampling import resample, resampled_areas
+from fsasd.evaluation.uncertainty import bootstrap_official, bootstrap_section, paired_difference
 
 
 def make_section(seed, per_stratum=50, shift=1.0):

@@ -12,7 +12,8 @@ from scipy.spatial.distance import cdist
 
 from fsasd.evaluation.folds import split_folds
 from fsasd.evaluation.permutation import permuted
-from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
+from fsasd.evaluation.resampling import resample, resampled_areas
+from fsasd.evaluation.uncertainty import percentile_interval
 
 FOLDS = 5
 NEIGHBOURS = 3

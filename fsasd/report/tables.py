@@ -27,12 +27,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fsasd.evaluation.metrics import known_domains
-from fsasd.evaluation.uncertainty import (
-    harmonic_means,
-    percentile_interval,
-    resample,
-    resampled_areas,
-)
+from fsasd.evaluation.resampling import harmonic_means, resample, resampled_areas
+from fsasd.evaluation.uncertainty import percentile_interval
 from fsasd.report.formatting import UNDEFINED, percent, points, signed
 from fsasd.report.results import ID, PARAMETER, Results, rows_of
 

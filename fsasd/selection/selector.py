@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.metrics import known_domains
-from fsasd.evaluation.uncertainty import Areas, resample, resampled_areas
+from fsasd.evaluation.resampling import Areas, resample, resampled_areas
 from fsasd.selection.combination import Combination
 from fsasd.selection.evidence import Curve, ScoredClips
 from fsasd.selection.rungs import rung_weights
@@ -188,7 +188,7 @@ class Selector:
             labels: (n,) 1 for anomaly, both labels present.
             scores: (settings, n).
             domains: (n,) ``source`` or ``target``; none by default.
-            groups: (n,) equal for clips of one recording (see ``uncertainty.resample``).
+            groups: (n,) equal for clips of one recording (see ``resampling.resample``).
             weights: (n,) of the clips; all alike by default.
             candidates: The settings; of equals that nearest the default is the best. By default
                 they are the grid's, and the first of equals is the best.

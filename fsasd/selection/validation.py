@@ -31,7 +31,8 @@ from fsasd.data.names import SectionId
 from fsasd.detectors.base import Detector
 from fsasd.evaluation.folds import recording_groups
 from fsasd.evaluation.metrics import known_domains
-from fsasd.evaluation.uncertainty import percentile_interval, resample, resampled_areas
+from fsasd.evaluation.resampling import resample, resampled_areas
+from fsasd.evaluation.uncertainty import percentile_interval
 from fsasd.selection.choice import Hindsight, choose, has_both_labels, in_hindsight, measure
 from fsasd.selection.evidence import Curve
 from fsasd.selection.selection import Selection

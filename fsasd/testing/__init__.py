@@ -1,11 +1,7 @@
 """Conformance checks of detectors, generators and sources of evidence, for plug-ins, too."""
 
-from fsasd.testing.detectors import (
-    ConformanceError,
-    DetectorCase,
-    check_detector,
-    detector_checks,
-)
+from fsasd.testing.detector_case import ConformanceError, DetectorCase
+from fsasd.testing.detectors import check_detector, detector_checks
 from fsasd.testing.export import check_export
 from fsasd.testing.generators import check_generator
 from fsasd.testing.sources import check_source

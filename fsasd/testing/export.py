@@ -11,7 +11,7 @@ from fsasd.export.comparison import TOLERANCE, read_input, session
 from fsasd.export.graph import NotExportableError
 from fsasd.export.model_file import export
 from fsasd.export.recording import INPUT
-from fsasd.testing.detectors import ConformanceError, DetectorCase
+from fsasd.testing.detector_case import ConformanceError, DetectorCase
 
 _ROUNDINGS = 4
 """Of the samples, that a score may be apart where they change it by more than the tolerance."""

@@ -13,7 +13,7 @@ from fsasd.selection.profile import Profile
 from fsasd.selection.selector import Selector
 from fsasd.selection.settings import Candidates, settings_frame
 from fsasd.selection.sources.base import Case, Estimate, Source
-from fsasd.testing.detectors import ConformanceError
+from fsasd.testing.detector_case import ConformanceError
 
 _VALUES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MACHINES = ("fan", "pump", "valve", "slider", "bearing", "gearbox")

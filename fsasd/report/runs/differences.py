@@ -11,11 +11,7 @@ import pandas as pd
 
 from fsasd.data.names import SectionId
 from fsasd.evaluation.metrics import Section, official_score
-from fsasd.evaluation.uncertainty import (
-    OfficialResamples,
-    official_resamples,
-    percentile_interval,
-)
+from fsasd.evaluation.uncertainty import OfficialResamples, official_resamples, percentile_interval
 from fsasd.report.results import rows_of
 from fsasd.report.runs.clips import LabelledClips
 from fsasd.report.runs.settings import Setting
