@@ -24,14 +24,14 @@ SCRIPT = Path(two_processes.__file__)
 pytestmark = pytest.mark.slow
 
 
-def run(root, folder, devices, strategy, *checkpoint):
+def run(root, folder, devices, checkpoint="nano"):
     if devices == 1:
         # Without Python's start and all imports, which take longer than the run.
         threads = torch.get_num_threads()
-        two_processes.main(root, folder, devices, strategy, *checkpoint)
+        two_processes.main(root, folder, devices, checkpoint)
         torch.set_num_threads(threads)
         return
-    arguments = (root, folder, devices, strategy, *checkpoint)
+    arguments = (root, folder, devices, checkpoint)
     several_ranks.run_command([sys.executable, SCRIPT, *map(str, arguments)], devices)
 
 
@@ -44,45 +44,79 @@ def seconds_to_end(parent, child, seconds):
     return time.monotonic() - begin
 
 
+FAMILIES = ["nano", "audioldm2", "stable_audio3"]
+of_nano = pytest.mark.parametrize("runs", ["nano"], indirect=True)
+of_each_family = pytest.mark.parametrize("runs", FAMILIES, indirect=True)
+TRAININGS = ["whole", "resumed", "sharded"]
+"""Without a stop; resumed after two of four steps; that with weights sharded over the processes."""
+
+
 @pytest.fixture(scope="module")
-def runs(factory, tmp_path_factory):
-    """What one and two processes leave."""
-    folders = {devices: tmp_path_factory.mktemp(f"of-{devices}") for devices in (1, 2)}
+def runs(request, factory, tmp_path_factory):
+    """What one and two processes leave, of one family of models."""
+    checkpoint = family = request.param
+    if family != "nano":
+        folder = tmp_path_factory.mktemp("checkpoint") / family
+        checkpoint = getattr(small_pipelines, family)(folder)
+    folders = {devices: tmp_path_factory.mktemp(f"{family}-of-{devices}") for devices in (1, 2)}
     for devices, folder in folders.items():
-        run(factory, folder, devices, "ddp" if devices > 1 else "auto")
+        run(factory, folder, devices, checkpoint)
     return folders
 
 
-def test_two_processes_have_the_loss_curve_of_one(runs):
-    (one, found_one), (two, found_two) = (
-        json.loads((folder / "losses.json").read_text()) for folder in runs.values()
-    )
+def curve(folder):
+    """Return the losses of the steps, and the metrics at the end."""
+    return json.loads((folder / "losses.json").read_text())
+
+
+@of_each_family
+@pytest.mark.parametrize("training", TRAININGS)
+def test_two_processes_have_the_loss_curve_of_one(runs, training):
+    (one, metrics_one), (two, metrics_two) = curve(runs[1] / "whole"), curve(runs[2] / training)
     assert len(one) == 4
     assert two == pytest.approx(one, rel=1e-4)
-    losses_two = {k: v for k, v in found_two.items() if not k.startswith("first_shot/")}
-    assert losses_two == pytest.approx({k: found_one[k] for k in losses_two}, rel=1e-3)
-    assert {"val/loss", "val/machine/fan", "val_raw/label/anomaly"} <= found_one.keys()
+    losses = {k: v for k, v in metrics_two.items() if not k.startswith("first_shot/")}
+    assert losses == pytest.approx({k: metrics_one[k] for k in losses}, rel=1e-3)
+    assert {"val/loss", "val/machine/fan", "val_raw/label/anomaly"} <= losses.keys()
 
 
+@of_each_family
+@pytest.mark.parametrize("training", TRAININGS)
+def test_two_processes_have_the_weights_of_one(runs, training):
+    (one, average_one), (two, average_two) = (
+        torch.load(folder / "weights.pt") for folder in (runs[1] / "whole", runs[2] / training)
+    )
+    # Where a gradient is nothing but rounding, AdamW takes steps of the learning rate all the same:
+    # the biases in front of the group norms of the small pipelines.
+    near = {"atol": 1e-4 if "nano" in runs[1].name else 1e-3, "rtol": 1e-2}
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, **near, msg=name)
+    for a, b in zip(average_one, average_two, strict=True):
+        torch.testing.assert_close(b, a, **near)
+
+
+@of_each_family
+def test_half_precision_learns_the_same_but_for_its_rounding(runs):
+    (one, _), (two, _) = curve(runs[1] / "whole"), curve(runs[2] / "bf16")
+    assert two == pytest.approx(one, rel=0.05)
+    assert two != pytest.approx(one, rel=1e-5)
+    weights, average = torch.load(runs[2] / "bf16" / "weights.pt")
+    assert {weight.dtype for weight in [*weights.values(), *average]} == {torch.float32}
+
+
+@of_nano
 def test_two_processes_share_the_machines_that_are_judged(runs):
     names = [sorted(p.read_text() for p in folder.glob("judged-*")) for folder in runs.values()]
     assert names == [["fan valve"], ["fan", "valve"]]
-    scores = [json.loads((folder / "losses.json").read_text())[1] for folder in runs.values()]
-    one, two = ({k: v for k, v in s.items() if k.startswith("first_shot/")} for s in scores)
+    one, two = (
+        {k: v for k, v in curve(folder / "whole")[1].items() if k.startswith("first_shot/")}
+        for folder in runs.values()
+    )
     assert {"first_shot/auc", "first_shot/regret"} <= one.keys()
     assert two == pytest.approx(one, abs=0.05)
 
 
-def test_two_processes_have_the_weights_of_one(runs):
-    (one, average_one), (two, average_two) = (
-        torch.load(folder / "weights.pt") for folder in runs.values()
-    )
-    for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, atol=1e-4, rtol=1e-2, msg=name)
-    for a, b in zip(average_one, average_two, strict=True):
-        torch.testing.assert_close(b, a, atol=1e-4, rtol=1e-2)
-
-
+@of_nano
 def test_latents_are_computed_once_by_all_together(runs):
     names = [
         sorted(str(p.relative_to(folder)) for p in folder.rglob("features/*/*.npy"))
@@ -94,6 +128,7 @@ def test_latents_are_computed_once_by_all_together(runs):
         np.testing.assert_allclose(np.load(path), np.load(other), atol=0.02)
 
 
+@of_nano
 def test_two_processes_write_the_clips_of_one_byte_for_byte(runs):
     manifests = [pd.read_csv(folder / "synthetic/manifest.csv") for folder in runs.values()]
     pd.testing.assert_frame_equal(*manifests)
@@ -104,6 +139,7 @@ def test_two_processes_write_the_clips_of_one_byte_for_byte(runs):
     assert not list(runs[2].glob("synthetic/rows-*.csv"))
 
 
+@of_nano
 def test_clips_are_the_same_when_a_killed_run_is_resumed(runs, factory, tmp_path):
     """Killed after some clip: of the batches one is whole, one is not, the rest not begun."""
     folder = tmp_path / "synthetic"
@@ -113,49 +149,13 @@ def test_clips_are_the_same_when_a_killed_run_is_resumed(runs, factory, tmp_path
     (folder / "rows-1.csv").write_text("".join(rows[:5]))
     for wav in pd.read_csv(runs[1] / "synthetic/manifest.csv")["wav"][:4]:
         shutil.copy(runs[1] / "synthetic" / wav, folder / wav)
-    run(factory, tmp_path, 1, "auto")
+    run(factory, tmp_path, 1)
     manifest = pd.read_csv(folder / "manifest.csv")
     assert len(manifest) == manifest["wav"].nunique() == 12
     wavs = [path.relative_to(folder) for path in folder.rglob("*.wav")]
     assert wavs
     for wav in wavs:
         assert (folder / wav).read_bytes() == (runs[2] / "synthetic" / wav).read_bytes()
-
-
-# Divided weights
-
-
-def test_weights_that_are_divided_learn_the_same(runs, factory, tmp_path):
-    run(factory, tmp_path, 2, "fsdp")
-    one, found_one = json.loads((runs[1] / "losses.json").read_text())
-    two, found_two = json.loads((tmp_path / "losses.json").read_text())
-    assert two == pytest.approx(one, rel=1e-4)
-    assert found_two == pytest.approx({name: found_one[name] for name in found_two}, rel=1e-3)
-    (one, average_one), (two, average_two) = (
-        torch.load(folder / "weights.pt") for folder in (runs[1], tmp_path)
-    )
-    for name, weight in one.items():
-        torch.testing.assert_close(two[name], weight, atol=1e-4, rtol=1e-2, msg=name)
-    for a, b in zip(average_one, average_two, strict=True):
-        torch.testing.assert_close(b, a, atol=1e-4, rtol=1e-2)
-
-
-@pytest.mark.parametrize("family", ["audioldm2", "stable_audio3"])
-def test_other_families_learn_the_same_on_two_processes(family, factory, tmp_path):
-    checkpoint = getattr(small_pipelines, family)(tmp_path / family)
-    losses, weights = {}, {}
-    for strategy, devices in (("auto", 1), ("ddp", 2), ("fsdp", 2)):
-        folder = tmp_path / strategy
-        folder.mkdir()
-        run(factory, folder, devices, strategy, checkpoint)
-        losses[strategy] = json.loads((folder / "losses.json").read_text())[0]
-        weights[strategy] = torch.load(folder / "weights.pt")[0]
-    for strategy in ("ddp", "fsdp"):
-        assert losses[strategy] == pytest.approx(losses["auto"], rel=1e-3)
-        for name, weight in weights["auto"].items():
-            torch.testing.assert_close(
-                weights[strategy][name], weight, atol=1e-3, rtol=1e-2, msg=name
-            )
 
 
 # Killed ranks

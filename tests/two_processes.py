@@ -88,7 +88,25 @@ def trainer(folder, devices, strategy, **options):
     )  # fmt: skip
 
 
-def main(root: Path, folder: Path, devices: int, strategy: str, checkpoint: str = "nano") -> None:
+def fit(folder, devices, strategy, checkpoint, data, *callbacks, stop_at=None, **options):
+    """Fine-tune into a folder; with ``stop_at``, in two trainings, of which one resumes the other.
+
+    Where weights are sharded, the strategy is ``FullySharded``, one for each training.
+    """
+    folder.mkdir(exist_ok=True)
+    curve, resumed = Curve(folder), {}
+
+    def make(*more):
+        chosen = strategy if isinstance(strategy, str) else strategy()
+        return trainer(folder, devices, chosen, callbacks=[curve, *more], **options)
+
+    if stop_at is not None:
+        make(Halt(stop_at)).fit(tuned(checkpoint), data)
+        resumed = {"ckpt_path": folder / "half.ckpt", "weights_only": True}
+    make(*callbacks).fit(tuned(checkpoint), data, **resumed)
+
+
+def main(root: Path, folder: Path, devices: int, checkpoint: str = "nano") -> None:
     # Both know how many threads an idle machine of two cores would give them.
     torch.set_num_threads(2 // devices)
     data = FirstShotDataModule(
@@ -97,22 +115,17 @@ def main(root: Path, folder: Path, devices: int, strategy: str, checkpoint: str 
         val_share=0.2,
         cache=folder / "features",
     )
+    strategy = "ddp" if devices > 1 else "auto"
+    nano = checkpoint == "nano"
     if not (folder / "synthetic").exists():
-        curve = Curve(folder)
-        if strategy == "fsdp":
-            # Also interrupted and resumed.
-            half, halt = folder / "half.ckpt", Halt(2)
-            first = trainer(folder, devices, FullySharded(), callbacks=[curve, halt])
-            first.fit(tuned(checkpoint), data)
-            second = trainer(folder, devices, FullySharded(), callbacks=[curve])
-            second.fit(tuned(checkpoint), data, ckpt_path=half, weights_only=True)
-            return
-        if checkpoint != "nano":
-            trainer(folder, devices, strategy, callbacks=[curve]).fit(tuned(checkpoint), data)
-            return
-        callbacks = [curve, Judge(folder)]
-        trainer(folder, devices, strategy, callbacks=callbacks).fit(tuned(), data)
-
+        judge = [Judge(folder)] if nano else []
+        fit(folder / "whole", devices, strategy, checkpoint, data, *judge)
+        if devices > 1:
+            fit(folder / "resumed", devices, strategy, checkpoint, data, stop_at=2)
+            fit(folder / "sharded", devices, FullySharded, checkpoint, data, stop_at=2)
+            fit(folder / "bf16", devices, strategy, checkpoint, data, precision="bf16-mixed")
+    if not nano:
+        return
     model = AudioLDM(sampler=Sampler(steps=2))
     normal = data.captioned.where(machine="bearing", label="normal")
     prompts = make_prompts(normal, [data.captions(clip) for clip in normal], 6)
