@@ -198,6 +198,8 @@ def serve(argv: list[str]) -> None:
                 return
             pid = os.fork()
             if pid == 0:
+                # Closed by its number below: another file of the command may get that number.
+                requests.detach()
                 _become(json.loads(message.decode("utf-8", "surrogateescape")), descriptors, path)
                 return
             *streams, status = descriptors
