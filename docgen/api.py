@@ -44,7 +44,9 @@ def package_page(package: str) -> str:
 
 
 def _modules(package: str) -> list[Path]:
-    return sorted(PACKAGE.joinpath(package).rglob("*.py"))
+    """Return the files of a package that hold something."""
+    files = PACKAGE.joinpath(package).rglob("*.py")
+    return sorted(file for file in files if file.read_text("utf-8").strip())
 
 
 def _name(path: Path) -> str:
