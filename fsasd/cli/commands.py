@@ -22,6 +22,7 @@ COMMANDS = {
     "fsasd-download": "fsasd.cli.download",
     "fsasd-evaluate": "fsasd.cli.evaluate",
     "fsasd-export": "fsasd.cli.export",
+    "fsasd-refit": "fsasd.cli.refit",
     "fsasd-report": "fsasd.cli.report",
     "fsasd-score": "fsasd.cli.score",
     "fsasd-store": "fsasd.cli.store",
@@ -161,6 +162,11 @@ def evaluate() -> int | None:
 def export() -> int | None:
     """The command ``fsasd-export``."""
     return run("fsasd-export")
+
+
+def refit() -> int | None:
+    """The command ``fsasd-refit``."""
+    return run("fsasd-refit")
 
 
 def report() -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from fsasd.detectors.saved import NotAModelError, read_json
@@ -12,6 +13,19 @@ DECISION = "decision.json"
 
 DECISION_FORMAT = 3
 """Of that file, raised when what it holds changes."""
+
+
+def write_decision(folder: Path, calibration: Calibration, channel: int | str | None) -> None:
+    """Write ``decision.json``.
+
+    Args:
+        folder: Holds the detector.
+        calibration: Of the detector.
+        channel: Which channel of recordings with several it is given.
+    """
+    about = {"format": DECISION_FORMAT, "channel": channel, **calibration.described()}
+    text = json.dumps(about, indent=1, allow_nan=False) + "\n"
+    (folder / DECISION).write_text(text, encoding="utf-8")
 
 
 def read_decision(path: Path) -> tuple[Calibration, int | str | None]:

@@ -20,7 +20,7 @@ from sklearn.base import clone
 from fsasd.data.audio_files import printable
 from fsasd.data.clips import Clips, FeatureCache, PooledOnce
 from fsasd.data.names import SectionId
-from fsasd.detection.decision import DECISION, DECISION_FORMAT, read_decision
+from fsasd.detection.decision import DECISION, read_decision, write_decision
 from fsasd.detectors.base import Detector, Params, require_finite
 from fsasd.evaluation.calibration import FALSE_ALARM_RATE, Calibration
 from fsasd.evaluation.folds import recording_groups
@@ -127,13 +127,7 @@ class Detection(SectionScores):
             shared: Folders of networks that several detectors share (see ``Detector.save``).
         """
         self.detector.save(folder, shared=shared)
-        about = {
-            "format": DECISION_FORMAT,
-            "channel": self.channel,
-            **self.calibration.described(),
-        }
-        text = json.dumps(about, indent=1, allow_nan=False) + "\n"
-        (folder / DECISION).write_text(text, encoding="utf-8")
+        write_decision(folder, self.calibration, self.channel)
 
 
 def load_scores(folder: Path) -> SectionScores:

@@ -21,6 +21,7 @@ from fsasd.generation.gap import DIFFERENCES, GAP
 from fsasd.generation.quality import QUALITY
 from fsasd.generation.synthetic_clips import MANIFEST, read_table, write_table
 from fsasd.pipeline.experiment import Experiment
+from fsasd.pipeline.model_cards import write_model_cards
 from fsasd.pipeline.outcome import Outcome
 from fsasd.pipeline.run_folder import note
 from fsasd.pipeline.stages.curve import evidence_of
@@ -68,6 +69,7 @@ def collect(run: Experiment, outcome: Outcome, folder: Path) -> None:
         results.append(SectionResult(load_scores(path), test, selection, hindsight))
     if results:
         write(tables, results, training_seconds(outcome))
+        write_model_cards(run, results, outcome.of("detect"), folder)
     collect_validation(run, curves, known, chosen, tables)
     note(folder, [path.name for path in tables.iterdir()])
     for path in tables.iterdir():

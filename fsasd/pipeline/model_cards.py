@@ -1,0 +1,71 @@
+"""What a run knows of its saved detectors, beside each in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from fsasd.data.names import SectionId
+from fsasd.deployment.about import About, TrainingData
+from fsasd.detection.section import MODEL, SectionResult, SectionScores
+from fsasd.detectors.saved import SETTINGS
+from fsasd.pipeline.experiment import Experiment
+from fsasd.selection.selection import Selection
+from fsasd.store.provenance import PROVENANCE, Provenance
+
+
+def write_model_cards(
+    run: Experiment,
+    results: Iterable[SectionResult[SectionScores]],
+    artifacts: Mapping[SectionId, Path],
+    folder: Path,
+) -> None:
+    """Write ``about.json`` and ``README.md`` of each section's detector.
+
+    Args:
+        run: The experiment.
+        results: Of all sections.
+        artifacts: Those of the stage ``detect``.
+        folder: The run's folder, which has the detectors already.
+    """
+    for result in results:
+        section = result.section
+        model = folder / "models" / section.machine / f"section_{section.section}"
+        if model.is_dir():
+            _about(run, result, artifacts[section]).write(model)
+
+
+def _about(run: Experiment, result: SectionResult[SectionScores], artifact: Path) -> About:
+    saved = json.loads((artifact / MODEL / SETTINGS).read_text(encoding="utf-8"))
+    provenance = Provenance.read(artifact / PROVENANCE)
+    selection, metrics = result.selection, result.metrics
+    train = run.data.clips.sections[result.section].where(split="train", label="normal")
+    known = {} if metrics is None else asdict(metrics)
+    return About(
+        result.section.machine,
+        result.section.section,
+        saved["class"].rpartition(".")[2],
+        {} if selection is None or selection.abstain_reason else dict(selection.setting),
+        _choice(selection),
+        result.detection.cost.parameters,
+        TrainingData.of(train),
+        {name: value for name, value in known.items() if math.isfinite(value)},
+        {
+            "key": provenance.key,
+            "built": provenance.started,
+            "commit": provenance.commit,
+            "versions": dict(provenance.versions),
+        },
+    )
+
+
+def _choice(selection: Selection | None) -> str:
+    if selection is None:
+        return "There was nothing to choose it on."
+    if selection.abstain_reason:
+        return f"It was kept, since {selection.abstain_reason}."
+    sources = ", ".join(selection.contributions) or "synthetic clips"
+    return f"It was chosen on {sources}; selection.csv of the run has the metrics of all settings."
