@@ -14,10 +14,12 @@ import pytest
 from hydra import compose, initialize_config_module
 from threadpoolctl import threadpool_limits
 
+from fsasd import load
 from fsasd.cli import configure
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
 from fsasd.data.names import SectionId
+from fsasd.deployment.about import About
 from fsasd.detectors.knn import KNN
 from fsasd.generation.cleaning import Cleaning
 from fsasd.generation.filters import Filters
@@ -334,3 +336,22 @@ def test_the_pipeline_needs_no_hydra():
     )
     done = commands.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "{'lightning'}\n", done.stderr
+
+
+def test_each_detector_has_what_is_known_of_it(experiment, tmp_path):
+    outcome = execute(experiment, tmp_path / "store", tmp_path / "run")
+    folder = tmp_path / "run/models/bearing/section_00"
+    about = About.read(folder)
+    assert (about.machine, about.section, about.detector) == ("bearing", "00", "KNN")
+    assert about.training.clips == 16
+    assert about.training.domains == {"source": 12, "target": 4}
+    metrics = pd.read_csv(tmp_path / "run/metrics.csv").iloc[0]
+    assert about.metrics["pauc"] == pytest.approx(metrics["pauc"])
+    (artifact,) = outcome.of("detect").values()
+    assert about.provenance["key"] == artifact.name.rpartition("-")[2]
+    chosen = pd.read_csv(tmp_path / "run/selection.csv").query("chosen")
+    assert about.setting == ({} if chosen["default"].item() else {"k": chosen["param.k"].item()})
+    card = (folder / "README.md").read_text()
+    threshold = load(folder).threshold
+    assert f"score is above {threshold:.6g}: about 10 % of normal recordings" in card
+    assert about.choice in card
