@@ -22,7 +22,9 @@ from fsasd.cli import commands, init
 
 ROOT = Path(__file__).parents[1]
 MARKS = ("run", "compose", "measured")
-_OF_SHELL = ("cd", "rm", "sbatch", "for", "do", "done", "first=$(sbatch")
+_OF_SHELL = (
+    "cd", "rm", "find", "arecord", "ffmpeg", "sbatch", "for", "do", "done", "first=$(sbatch",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ def check(command, page, folder):
         folder: Gets them.
     """
     program, *arguments = words(command)
+    if "|" in arguments:
+        place = arguments.index("|")
+        check(shlex.join([program, *arguments[:place]]), page, folder)
+        check(shlex.join(arguments[place + 1 :]), page, folder)
+        return
     if "fsasd" in arguments:  # behind srun, say
         program, arguments = "fsasd", arguments[arguments.index("fsasd") + 1 :]
     if program == "sbatch" and arguments[0] == "--wrap":

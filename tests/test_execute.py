@@ -19,7 +19,7 @@ from fsasd.cli import configure
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
 from fsasd.data.names import SectionId
-from fsasd.deployment.about import About
+from fsasd.deployment.about import ABOUT, CARD, About
 from fsasd.detectors.knn import KNN
 from fsasd.generation.cleaning import Cleaning
 from fsasd.generation.filters import Filters
@@ -195,10 +195,12 @@ def test_simulated_recordings_are_kept_as_long_as_the_run_that_used_them(experim
 
 
 def tables(run):
-    """The tables, scores and saved detectors of a run, by name; not the times in ``costs.csv``."""
+    """The tables, scores and saved detectors of a run, by name; not what holds times."""
     files = [*run.glob("*.csv"), *run.glob("scores/*"), *run.glob("models/**/*.*")]
     return {
-        str(file.relative_to(run)): file.read_bytes() for file in files if file.name != "costs.csv"
+        str(file.relative_to(run)): file.read_bytes()
+        for file in files
+        if file.name not in ("costs.csv", ABOUT, CARD)
     }
 
 
