@@ -20,7 +20,7 @@ from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import read_clips
 from fsasd.data.recording import SAMPLE_RATE, read
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.diffusion.editing import source_latent
+from fsasd.generation.diffusion.editing import Sources
 from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.prompts import MAX_SECONDS, Prompt, make_prompts
 
@@ -65,7 +65,7 @@ def _round_trips(model: AudioLDM, prompts: list[Prompt]) -> list[np.ndarray]:
     for prompt in prompts:
         samples = round(prompt.seconds * SAMPLE_RATE)
         with torch.no_grad():
-            latent = source_latent(prompt, model.model, samples)
+            latent = Sources([prompt], model.model, samples).latents[0]
             mel = vae.decode(latent[None] / vae.config.scaling_factor).sample
             waveform = vocoder(mel[:, 0])[0, :samples].numpy()
         mels.append(_LOG_MEL(waveform / prompt.gain))

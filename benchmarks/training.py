@@ -12,7 +12,7 @@ import torch
 
 from fsasd.data.draws import Draw
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.audioldm.model import LATENT_BINS
+from fsasd.generation.audioldm.mel import AUDIOLDM_MEL
 from fsasd.generation.diffusion.cost import training_cost
 from fsasd.generation.diffusion.latents import Batch
 from fsasd.generation.diffusion.objective import StepRandomness
@@ -40,15 +40,16 @@ class TrainingStep:
             module.optimizer_name, module.trained_weights(), 1e-5, 1e-2
         )
         self.frames = module.example_frames
-        channels = module.network.config.in_channels
-        shape = (self.batch_size, 2 * channels, self.frames, LATENT_BINS)
+        self.shape = module.model.latent_shape(self.frames)
+        channels, *rest = self.shape
+        shape = (self.batch_size, 2 * channels, *rest)
         self.moments = torch.randn(shape, device=module.device)
         self.embedding = module.embed([CAPTION] * self.batch_size).to(module.device)
         self.number = 0
         if not self.cached:
             for part in (module.components.vae, module.components.text_encoder):
                 part.to(module.device)
-            mel_shape = (self.batch_size, 1, 4 * self.frames, 4 * LATENT_BINS)
+            mel_shape = (self.batch_size, 1, 4 * self.frames, AUDIOLDM_MEL.n_mels)
             self.mel = torch.randn(mel_shape, device=module.device)
 
     def __call__(self) -> torch.Tensor:
@@ -66,9 +67,7 @@ class TrainingStep:
             frames=torch.full((self.batch_size,), self.frames, device=module.device),
             draws=draws,
         )
-        channels = module.network.config.in_channels
-        shape = (channels, self.frames, LATENT_BINS)
-        randomness = StepRandomness.draw(draws, shape, 1000, module.device)
+        randomness = StepRandomness.draw(draws, self.shape, 1000, module.device)
         condition = module.chosen_condition(batch, randomness.uniform)
         loss = module.loss(
             batch, randomness.timesteps, randomness.noise, randomness.posterior, condition

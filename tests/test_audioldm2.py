@@ -5,9 +5,11 @@ import torch
 from diffusers import AudioLDM2Pipeline, DDIMScheduler
 from diffusers.pipelines.audioldm2 import AudioLDM2UNet2DConditionModel
 from small_pipelines import audioldm2, stable_audio3
+from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
+from fsasd.generation.audioldm.vocoder import require_mel
 from fsasd.generation.audioldm2 import TEXT_TOKENS, AudioLDM2
 from fsasd.generation.diffusion.adaptation import Lora
 from fsasd.generation.diffusion.sampling import Sampler
@@ -103,6 +105,23 @@ def test_the_published_size():
             cross_attention_dim=(cross,) * 4, attention_head_dim=(4, 8, 12, 20),
         )  # fmt: skip
     assert sum(p.numel() for p in unet.parameters()) / 1e6 == pytest.approx(347, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [({"sampling_rate": 48_000}, "64, 160 and 48000 Hz"), ({"model_in_dim": 256}, "256, 160 and")],
+)
+def test_a_vocoder_of_other_log_mels_is_refused(changed, found):
+    config = SpeechT5HifiGanConfig(
+        model_in_dim=64, sampling_rate=16_000, upsample_initial_channel=32,
+        upsample_rates=[5, 4, 2, 2, 2], upsample_kernel_sizes=[16, 16, 8, 4, 4],
+    )  # fmt: skip
+    vocoder = SpeechT5HifiGan(config)
+    require_mel(vocoder, "a/model")
+    vocoder.config.update(changed)
+    expected = f"a/model: expected a vocoder .* 64 bins and 160 .* at 16000 Hz, found {found}"
+    with pytest.raises(CheckpointError, match=expected):
+        require_mel(vocoder, "a/model")
 
 
 def test_a_checkpoint_of_another_family_is_named(tmp_path):

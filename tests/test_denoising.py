@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fsasd.data.draws import Draw
 from fsasd.generation.audioldm.checkpoint import build_scheduler
-from fsasd.generation.audioldm.model import sample_posterior
+from fsasd.generation.audioldm.mel import sample_posterior
 from fsasd.generation.audioldm.recordings import choose_condition
 from fsasd.generation.diffusion.objective import (
     Objective,

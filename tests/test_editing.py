@@ -18,8 +18,8 @@ from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.audioldm.checkpoint import build_scheduler
 from fsasd.generation.audioldm.mel import AUDIOLDM_MEL, encode
-from fsasd.generation.base import Generator
-from fsasd.generation.diffusion.editing import put_into, source_latent, with_strengths
+from fsasd.generation.base import Generator, read_source
+from fsasd.generation.diffusion.editing import Sources, put_into, with_strengths
 from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.level import normalise
 from fsasd.generation.prompts import make_prompts
@@ -276,13 +276,31 @@ def test_bits_do_not_depend_on_the_number_of_threads(normal):
     assert all(torch.equal(one, other) for one, other in zip(*result, strict=True))
 
 
+def test_a_pair_reads_encodes_and_decodes_its_source_once(normal, to_mel, monkeypatch):
+    to_mel.sampler = Sampler(steps=2, strength=0.5)
+    read, decoded, decode = [], [], to_mel.model.decode
+    monkeypatch.setattr(
+        "fsasd.generation.diffusion.editing.read_source",
+        lambda prompt, channel: read.append(prompt.source) or read_source(prompt, channel),
+    )
+    monkeypatch.setattr(
+        to_mel.model, "decode", lambda latents: decoded.append(len(latents)) or decode(latents)
+    )
+    prompts = to_mel.prepare(prompts_of(normal, pairs=2))
+    assert [prompt.source for prompt in prompts[::2]] == [p.source for p in prompts[1::2]]
+    to_mel.generate(prompts)
+    assert sorted(read) == sorted({prompt.source for prompt in prompts})
+    # Of the edits, and of the round trips.
+    assert decoded == [2, 2, 2]
+
+
 def test_a_long_source_is_cut_and_keeps_its_level(normal):
     edits = model(strength=0.4)
     prompt = next(p for p in prompts_of(normal, max_seconds=0.64) if p.source.endswith("1.wav"))
     (waveform,) = edits.generate(edits.prepare([prompt]))
     assert len(waveform) == round(0.64 * SAMPLE_RATE)
     vae = edits.components.vae
-    latent = source_latent(prompt, edits.model, 10_240)
+    latent = Sources([prompt], edits.model, 10_240).latents[0]
     # Its loudest part is not in the cut, and still decides its level.
     source, gain = normalise(soundfile.read(prompt.source, dtype="float32")[0])
     assert gain == pytest.approx(prompt.gain)
@@ -293,7 +311,7 @@ def test_a_long_source_is_cut_and_keeps_its_level(normal):
 
 def test_a_source_that_is_too_short_is_repeated(normal):
     prompt = prompts_of(normal)[0]
-    latent = source_latent(prompt, model().model, 2 * 12_800)
+    latent = Sources([prompt], model().model, 2 * 12_800).latents[0]
     assert latent.shape == (4, 40, 16)
     # Away from the seam, its latent comes twice.
     torch.testing.assert_close(latent[:, 5:15], latent[:, 25:35], atol=0.15, rtol=0)

@@ -11,7 +11,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.generation.diffusion.adaptation import SelectedComponents
 from fsasd.generation.diffusion.cost import training_cost
-from fsasd.generation.diffusion.editing import source_latent
+from fsasd.generation.diffusion.editing import Sources
 from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.prompts import make_prompts
 from fsasd.generation.rates import resample
@@ -65,7 +65,7 @@ def test_an_edit_of_little_strength_is_nearly_its_source(prompts):
     edits = generator(strength=1e-4)
     (prompt, *_) = edits.prepare(prompts)
     (waveform,) = edits.generate([prompt])
-    latent = source_latent(prompt, edits.model, 24_000)
+    latent = Sources([prompt], edits.model, 24_000).latents[0]
     assert latent.shape == (240, 100)
     source = edits.model.decode(latent[None])[0]
     # What is above 8 kHz goes, and with it what the ends ring.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from diffusers import AudioLDM2Pipeline
+from diffusers import AudioLDM2Pipeline, AutoencoderKL
 from torch.nn import functional as F
+from transformers import SpeechT5HifiGan
 
-from fsasd.generation.audioldm.mel import AUDIOLDM_MEL, OVERLAP, WINDOW, encode
-from fsasd.generation.audioldm.model import sample_posterior
+from fsasd.generation.audioldm.mel import MelModel
+from fsasd.generation.audioldm.vocoder import require_mel
+from fsasd.generation.diffusion.card import Family
 from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion
 from fsasd.generation.diffusion.model import Condition
 from fsasd.generation.pipelines.model import PipelineModel
@@ -20,7 +21,7 @@ TEXT_TOKENS = 128
 """Of Flan-T5 that the UNet gets; shorter captions are padded, and masked, longer ones are cut."""
 
 
-class AudioLDM2Model(PipelineModel):
+class AudioLDM2Model(MelModel, PipelineModel):
     """A UNet with two cross-attentions, on latents of AudioLDM's log-mel.
 
     Its condition is ``generated`` (batch, 8, dim), what GPT-2 goes on with after the embeddings of
@@ -31,19 +32,15 @@ class AudioLDM2Model(PipelineModel):
 
     def __init__(self, source: str, allow: Sequence[str] = ()) -> None:
         super().__init__(source, allow)
-        vocoder = self.pipeline.vocoder.config
-        self.sampling_rate = vocoder.sampling_rate
-        self.hop = int(np.prod(vocoder.upsample_rates)) * self.pipeline.vae_scale_factor
+        require_mel(self.vocoder, source)
 
-    def encode(self, waveform: np.ndarray) -> torch.Tensor:
-        return encode(self.pipeline.vae, AUDIOLDM_MEL(waveform).T)
+    @property
+    def vae(self) -> AutoencoderKL:
+        return self.pipeline.vae
 
-    def latent(self, encoded: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
-        return sample_posterior(encoded, noise) * self.pipeline.vae.config.scaling_factor
-
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        vae = self.pipeline.vae
-        return self.pipeline.vocoder(vae.decode(latents / vae.config.scaling_factor).sample[:, 0])
+    @property
+    def vocoder(self) -> SpeechT5HifiGan:
+        return self.pipeline.vocoder
 
     @torch.no_grad()
     def condition(self, captions: Sequence[str], seconds: float) -> Condition:
@@ -74,17 +71,21 @@ class AudioLDM2Model(PipelineModel):
             encoder_attention_mask_1=condition["mask"],
         ).sample
 
-    def latent_shape(self, frames: int) -> tuple[int, ...]:
-        bins = self.pipeline.vocoder.config.model_in_dim // self.pipeline.vae_scale_factor
-        return self.pipeline.unet.config.in_channels, frames, bins
-
-    def fingerprint(self) -> str:
-        windows = f"windows of {WINDOW}, {OVERLAP} in common"
-        return f"{super().fingerprint()}, {AUDIOLDM_MEL}, {windows}"
-
 
 class AudioLDM2(LatentDiffusion):
     """AudioLDM 2 as a LightningModule: its UNet is fine-tuned on captioned clips."""
+
+    family = Family(
+        name="AudioLDM 2",
+        tag="audioldm2",
+        pipeline="AudioLDM2Pipeline",
+        call="caption, audio_length_in_s=10.0, guidance_scale=2.5",
+        licence="cc-by-nc-sa-4.0",
+        terms=(
+            "The published weights of AudioLDM 2 are for non-commercial use (CC BY-NC-SA 4.0), and "
+            "so is what is fine-tuned from them."
+        ),
+    )
 
     def load_model(self, checkpoint: str, allow: Sequence[str]) -> AudioLDM2Model:
         """Load a folder in the layout of ``AudioLDM2Pipeline``, or a hub id."""

@@ -13,15 +13,25 @@ from fsasd.data.clips import Clips
 from fsasd.data.draws import Draw
 from fsasd.generation.audioldm import checkpoint as checkpoints
 from fsasd.generation.audioldm import clap
-from fsasd.generation.audioldm.checkpoint.card import model_card
 from fsasd.generation.audioldm.model import AudioLDMModel
 from fsasd.generation.audioldm.recordings import WithRecordings, choose_condition
 from fsasd.generation.audioldm.vocoder import GriffinLim
-from fsasd.generation.diffusion.adaptation import Full
+from fsasd.generation.diffusion.card import Family
 from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion
 from fsasd.generation.diffusion.model import Condition
-from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.diffusion.validation_loss import fixed_noise, fixed_timesteps
+
+FAMILY = Family(
+    name="AudioLDM",
+    tag="audioldm",
+    pipeline="AudioLDMPipeline",
+    call="caption, audio_length_in_s=10.0, guidance_scale=2.5",
+    licence="cc-by-nc-sa-4.0",
+    terms=(
+        "The published weights of AudioLDM are for non-commercial use (CC BY-NC-SA 4.0), and so is "
+        "what is fine-tuned from them."
+    ),
+)
 
 
 class AudioLDM(LatentDiffusion):
@@ -30,31 +40,16 @@ class AudioLDM(LatentDiffusion):
     Args:
         checkpoint: ``nano``, ``random:<size>``, a folder, a hub id or a file of the original
             project (``checkpoint.load``).
-        revision: See ``LatentDiffusion``, as of ``variant``.
         tokenizer: For a file of the original, which holds none: a folder or a hub id.
-        allow: Names of weights that the checkpoint may lack or have too many of.
         attention_heads: ``original`` or ``checkpoint``, where these differ (the hub's do); ``auto``
             compares how well both denoise a few of the clips and keeps the better.
-        crop_seconds: See ``LatentDiffusion``, as of all that is not said here.
-        train: What of the UNet is trained (``adaptation``); all by default.
-        learning_rate: Reached after the warm-up, falling to 0 along a cosine.
-        warmup_steps: Optimizer steps of linear warm-up.
-        weight_decay: Of AdamW.
-        optimizer: ``adamw`` or ``adamw_8bit``.
-        condition_dropout: Share of examples trained without their condition, for guidance.
         audio_clap: All of CLAP, a folder or a hub id, to train on embeddings of recordings, too;
             one whose text branch is the checkpoint's text encoder.
         audio_share: Share of examples whose condition is the recording's embedding, not the
             caption's, where there is such a CLAP. AudioLDM's authors had 0.31.
-        ema_decay: Upper bound of the weights' moving average.
-        min_snr: Upper bound of the signal-to-noise ratio by which the loss is weighted.
-        noise_offset: Noise that is the same all over a latent.
         whiten_captions: Spread the captions' embeddings (``clap.whiten``); for captions that are
             nearly the same to CLAP. A pre-trained UNet has to get used to it.
-        gradient_checkpointing: Compute activations anew instead of keeping them.
-        compile_network: ``torch.compile`` the UNet for training; on CUDA only.
-        channels_last: Memory layout of the UNet; on CUDA only.
-        sampler: How latents are drawn; with a strength below 1, clips are edits of real ones.
+        settings: All other arguments of ``LatentDiffusion``.
     """
 
     model: AudioLDMModel
@@ -64,51 +59,16 @@ class AudioLDM(LatentDiffusion):
         self,
         checkpoint: str = "nano",
         *,
-        revision: str | None = None,
-        variant: str | None = None,
         tokenizer: str = "roberta-base",
-        allow: Sequence[str] = (),
         attention_heads: Literal["auto", "original", "checkpoint"] = "auto",
-        crop_seconds: float | None = 10.24,
-        train: Full | None = None,
-        learning_rate: float | None = None,
-        warmup_steps: int = 500,
-        weight_decay: float = 1e-2,
-        optimizer: Literal["adamw", "adamw_8bit"] = "adamw",
-        condition_dropout: float = 0.1,
         audio_clap: str | None = None,
         audio_share: float = 0.31,
-        ema_decay: float = 0.9999,
-        min_snr: float | None = None,
-        noise_offset: float = 0.0,
         whiten_captions: bool = False,
-        gradient_checkpointing: bool = False,
-        compile_network: bool = False,
-        channels_last: bool = False,
-        sampler: Sampler | None = None,
+        **settings: Any,
     ) -> None:
         # What load_model reads.
         self.tokenizer = tokenizer
-        super().__init__(
-            checkpoint,
-            revision=revision,
-            variant=variant,
-            allow=allow,
-            crop_seconds=crop_seconds,
-            train=train,
-            learning_rate=learning_rate,
-            warmup_steps=warmup_steps,
-            weight_decay=weight_decay,
-            optimizer=optimizer,
-            condition_dropout=condition_dropout,
-            ema_decay=ema_decay,
-            min_snr=min_snr,
-            noise_offset=noise_offset,
-            gradient_checkpointing=gradient_checkpointing,
-            compile_network=compile_network,
-            channels_last=channels_last,
-            sampler=sampler,
-        )
+        super().__init__(checkpoint, **settings)
         self.attention_heads = attention_heads
         if attention_heads == "original":
             checkpoints.set_heads(self.network, checkpoints.require_original_heads(self.network))
@@ -181,24 +141,12 @@ class AudioLDM(LatentDiffusion):
         checkpoints.set_heads(self.network, checkpoint["attention_heads"])
         self.attention_heads = "checkpoint"
 
-    def save(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write the model, with the averaged weights and its card, in the diffusers layout.
-
-        Adapters are merged into the weights, and written to ``lora`` for themselves, too.
-        """
-        data = getattr(self._trainer, "datamodule", None)
-        card = model_card(
-            self.checkpoint,
-            data.captioned if data else None,
-            [data.captions(clip) for clip in data.captioned] if data else [],
-            self.settings(),
-            self.metrics,
-            pipeline=not isinstance(self.components.vocoder, GriffinLim),
-        )
-        with self.averaged_weights():
-            components = replace(self.components, unet=self.adaptation.merged(self.network))
-            checkpoints.save(components, folder, dtype, card)
-            self.adaptation.save_separately(self.network, Path(folder))
+    @property
+    def family(self) -> Family:
+        """AudioLDM's; of Griffin-Lim in the place of a vocoder, diffusers knows nothing."""
+        if isinstance(self.components.vocoder, GriffinLim):
+            return replace(FAMILY, pipeline=None)
+        return FAMILY
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the training, for a model card."""

@@ -49,7 +49,8 @@ def pretrain(
     generator = build(start)
 
     def save(path: Path) -> None:
+        generator.save(path)
         # Half precision halves the package; a forward pass in float32 does not notice.
-        generator.save(path, torch.float16)  # type: ignore[call-arg]
+        checkpoints.save(checkpoints.load(path), path, torch.float16)
 
     fit_and_save(generator, data, trainer, Path(folder), save, keep_checkpoints)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import torch
 import torchaudio
 from torch import nn
+from transformers import SpeechT5HifiGan
 
 from fsasd.data.log_mel import LogMel
 from fsasd.data.recording import SAMPLE_RATE
+from fsasd.generation.diffusion.weight_mismatches import CheckpointError
 from fsasd.generation.threads import one_thread
 
 
@@ -79,3 +82,21 @@ class GriffinLim(nn.Module):
     def from_pretrained(cls, folder: str | Path) -> GriffinLim:
         """Read what ``save_pretrained`` wrote."""
         return cls(**json.loads((Path(folder) / cls.CONFIG).read_text()))
+
+
+def require_mel(vocoder: SpeechT5HifiGan, source: str) -> None:
+    """Raise a ``CheckpointError`` if a vocoder is one of other log-mels than AudioLDM's.
+
+    Args:
+        vocoder: Of the checkpoint.
+        source: The checkpoint, to be named.
+    """
+    config, mel = vocoder.config, LogMel.audioldm()
+    layout = config.model_in_dim, math.prod(config.upsample_rates), config.sampling_rate
+    if layout != (mel.n_mels, mel.hop, mel.sampling_rate):
+        bins, hop, rate = layout
+        raise CheckpointError(
+            f"{source}: expected a vocoder of log-mels with {mel.n_mels} bins and {mel.hop} "
+            f"samples a frame at {mel.sampling_rate} Hz, found {bins}, {hop} and {rate} Hz: it "
+            "cannot be fine-tuned here; generator=pipeline uses it as it is"
+        )

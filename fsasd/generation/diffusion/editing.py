@@ -52,25 +52,43 @@ def with_strengths(prompts: Sequence[Prompt], ladder: Sequence[float]) -> list[P
     ]
 
 
-def source_latent(
-    prompt: Prompt, model: Model, samples: int, channel: int | str | None = None
-) -> torch.Tensor:
-    """Return the (channels, frames, ...) latent of a prompt's source, as the network gets it.
+class Sources:
+    """The real clips that prompts edit, each read and encoded once: those of a pair are one.
 
     Args:
-        prompt: Its source is read.
+        prompts: Their sources are read.
         model: Its encoder is frozen.
         samples: So many, at the model's rate, are encoded (see ``edited_recording``), a whole
             number of latent frames.
         channel: What to take of recordings with several channels (see ``recording.read``).
 
+    Attributes:
+        recordings: What is edited, at the rate of recordings.
+        latents: (sources, channels, frames, ...), as the network gets them.
+        places: For each prompt, which of these are its source's.
+
     Raises:
-        ValueError: The prompt has no source.
+        ValueError: A prompt has no source.
     """
-    recorded = math.ceil(samples * SAMPLE_RATE / model.sampling_rate)
-    waveform = edited_recording(prompt, recorded, channel)
-    waveform = resample(waveform, SAMPLE_RATE, model.sampling_rate)[:samples]
-    return model.latent(model.encode(waveform)[None].float())[0]
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        model: Model,
+        samples: int,
+        channel: int | str | None = None,
+    ) -> None:
+        rate = model.sampling_rate
+        recorded = math.ceil(samples * SAMPLE_RATE / rate)
+        first = {prompt.source: prompt for prompt in reversed(prompts)}
+        names = list(first)
+        self.recordings = [edited_recording(one, recorded, channel) for one in first.values()]
+        encoded = [
+            model.encode(resample(recording, SAMPLE_RATE, rate)[:samples])
+            for recording in self.recordings
+        ]
+        self.latents = model.latent(torch.stack(encoded).float())
+        self.places = [names.index(prompt.source) for prompt in prompts]
 
 
 def edited_recording(prompt: Prompt, samples: int, channel: int | str | None = None) -> np.ndarray:

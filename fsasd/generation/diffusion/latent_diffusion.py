@@ -14,12 +14,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from fsasd.data.clips import Clips
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.diffusion.adaptation import Full, Untrained
-from fsasd.generation.diffusion.editing import (
-    edited_recording,
-    put_into,
-    source_latent,
-    with_strengths,
-)
+from fsasd.generation.diffusion.card import Family, model_card
+from fsasd.generation.diffusion.editing import Sources, put_into, with_strengths
 from fsasd.generation.diffusion.finetuning import FineTuning
 from fsasd.generation.diffusion.finite import TrainingError
 from fsasd.generation.diffusion.latents import (
@@ -238,7 +234,7 @@ class LatentDiffusion(FineTuning):
         return [waveforms[prompt.wav] for prompt in prompts]
 
     def save(self, folder: str | Path) -> None:
-        """Write the model, with the averaged weights, in the layout of its family.
+        """Write the model, with the averaged weights, in the layout of its family, and its card.
 
         Adapters are merged into the weights, and written to ``lora`` for themselves, too.
         """
@@ -246,6 +242,21 @@ class LatentDiffusion(FineTuning):
         with self.averaged_weights():
             self.model.save(self.adaptation.merged(self.network), folder)
             self.adaptation.save_separately(self.network, folder)
+        (folder / "README.md").write_text(self.card(), encoding="utf-8")
+
+    def card(self) -> str:
+        """Return the text of the model card: data and settings of the training."""
+        data = getattr(self._trainer, "datamodule", None)
+        clips = data.captioned if data else None
+        captions = [data.captions(clip) for clip in data.captioned] if data else []
+        return model_card(
+            self.family, self.checkpoint, clips, captions, self.settings(), self.metrics
+        )
+
+    @property
+    def family(self) -> Family:
+        """What the model card says of its family."""
+        return Family(type(self).__name__)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings of the training, for a model card."""
@@ -269,7 +280,11 @@ class LatentDiffusion(FineTuning):
         samples = round(prompts[0].seconds * self.sampling_rate)
         frames = math.ceil(samples / self.model.hop)
         strength = self._strength(prompts[0])
-        sources = None if strength == 1 else self._sources(prompts, frames)
+        sources = None
+        if strength < 1:
+            with torch.autocast(self.device.type, enabled=False):
+                whole = frames * self.model.hop
+                sources = Sources(prompts, self.model, whole, self.sampler.channel)
         latents = self.sampler(
             self.denoise,
             self.model.scheduler,
@@ -277,38 +292,37 @@ class LatentDiffusion(FineTuning):
             stacked([negative for _, _, negative in given]),
             self.model.latent_shape(frames),
             [prompt.seed for prompt in prompts],
-            sources,
+            None if sources is None else sources.latents[sources.places],
             strength,
             self.model.levels,
         )
-        waveforms = self._decode(latents, samples)
         if sources is None:
-            return list(waveforms)
-        triples = zip(prompts, waveforms, self._decode(sources, samples), strict=True)
-        return [self._put_into_source(prompt, *pair) for prompt, *pair in triples]
+            return list(self._decode(latents, samples))
+        # As many at a time as there are sources: rounding depends on it, and an edit that changes
+        # nothing is to be its source's round trip.
+        parts = latents.split(len(sources.latents))
+        edits = torch.cat([self._decode(part, samples) for part in parts])
+        return self._put_into_sources(sources, edits)
 
     def _decode(self, latents: torch.Tensor, samples: int) -> torch.Tensor:
         # Half precision is for the network: in a waveform its rounding is audible.
         with torch.autocast(self.device.type, enabled=False):
             return self.model.decode(latents.float())[:, :samples].cpu()
 
-    def _put_into_source(
-        self, prompt: Prompt, edit: torch.Tensor, round_trip: torch.Tensor
-    ) -> torch.Tensor:
+    def _put_into_sources(self, sources: Sources, edits: torch.Tensor) -> list[torch.Tensor]:
         # At the recordings' rate: a faster model knows nothing of what is above.
-        edited, unchanged = (
-            resample(one.numpy(), self.sampling_rate, SAMPLE_RATE) for one in (edit, round_trip)
-        )
-        recording = edited_recording(prompt, len(edited), self.sampler.channel)
-        waveform = put_into(recording, edited, unchanged)
-        return torch.from_numpy(resample(waveform, SAMPLE_RATE, self.sampling_rate)[: len(edit)])
-
-    def _sources(self, prompts: Sequence[Prompt], frames: int) -> torch.Tensor:
-        samples = frames * self.model.hop
-        with torch.autocast(self.device.type, enabled=False):
-            return torch.stack(
-                [source_latent(one, self.model, samples, self.sampler.channel) for one in prompts]
-            )
+        rate, samples = self.sampling_rate, edits.shape[1]
+        round_trips = [
+            resample(one.numpy(), rate, SAMPLE_RATE)
+            for one in self._decode(sources.latents, samples)
+        ]
+        waveforms = []
+        for place, edit in zip(sources.places, edits, strict=True):
+            edited = resample(edit.numpy(), rate, SAMPLE_RATE)
+            recording = sources.recordings[place][: len(edited)]
+            waveform = put_into(recording, edited, round_trips[place])
+            waveforms.append(torch.from_numpy(resample(waveform, SAMPLE_RATE, rate)[:samples]))
+        return waveforms
 
     def _strength(self, prompt: Prompt) -> float:
         if not self.derived:

@@ -10,6 +10,7 @@ import torch
 from diffusers import StableAudio3Pipeline
 from diffusers.pipelines.stable_audio_3.pipeline_stable_audio_3 import logsnr_sigma_schedule
 
+from fsasd.generation.diffusion.card import Family
 from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion
 from fsasd.generation.diffusion.model import Condition
 from fsasd.generation.pipelines.model import PipelineModel
@@ -86,6 +87,18 @@ class StableAudio3Model(PipelineModel):
 
 class StableAudio3(LatentDiffusion):
     """Stable Audio 3 as a LightningModule: its transformer is fine-tuned on captioned clips."""
+
+    family = Family(
+        name="Stable Audio 3",
+        tag="stable-audio-3",
+        pipeline="StableAudio3Pipeline",
+        call="caption, duration=10.0",
+        licence="other",
+        terms=(
+            "The published weights are under the Stability AI Community License, their text "
+            "encoder under the Gemma Terms of Use; both hold for what is fine-tuned from them."
+        ),
+    )
 
     def load_model(self, checkpoint: str, allow: Sequence[str]) -> StableAudio3Model:
         """Load a folder in the layout of ``StableAudio3Pipeline``, or a hub id."""

@@ -20,7 +20,7 @@ from transformers import ClapTextModelWithProjection, RobertaTokenizer, SpeechT5
 
 from fsasd.generation.audioldm.checkpoint import original
 from fsasd.generation.audioldm.checkpoint.components import NANO, CheckpointError, Components, build
-from fsasd.generation.audioldm.vocoder import GriffinLim
+from fsasd.generation.audioldm.vocoder import GriffinLim, require_mel
 from fsasd.generation.diffusion.weight_mismatches import WeightMismatches
 from fsasd.generation.pipelines.folder import (
     forget_origins,
@@ -100,7 +100,6 @@ def save(
     components: Components,
     folder: str | Path,
     dtype: torch.dtype = torch.float32,
-    card: str | None = None,
 ) -> None:
     """Write components in the diffusers layout, weights as safetensors.
 
@@ -108,7 +107,6 @@ def save(
         components: What is saved.
         folder: Created if it does not exist.
         dtype: Of the weights.
-        card: Text of its ``README.md`` (see ``card.model_card``).
     """
     folder = Path(folder)
     index: dict[str, Any] = {"_class_name": "AudioLDMPipeline"}
@@ -122,8 +120,6 @@ def save(
         index[field.name] = [library, type(component).__name__]
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     forget_origins(folder)
-    if card is not None:
-        (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _load_tokenizer(source: str | Path) -> RobertaTokenizer:
@@ -155,7 +151,9 @@ def _load_vocoder(folder: str, mismatches: WeightMismatches) -> SpeechT5HifiGan 
     config = Path(folder) / "vocoder" / GriffinLim.CONFIG
     if config.is_file():
         return GriffinLim.from_pretrained(config.parent).eval()
-    return load_module(SpeechT5HifiGan, folder, "vocoder", mismatches)
+    vocoder: SpeechT5HifiGan = load_module(SpeechT5HifiGan, folder, "vocoder", mismatches)
+    require_mel(vocoder, folder)
+    return vocoder
 
 
 def _require_components(folder: Path) -> None:

@@ -5,77 +5,102 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fsasd.data.clips import Clips
+from fsasd.generation.hub import is_hub_id
 
-_LICENCES = {
+_UNPUBLISHED = {
     "nano": "The nano model's weights come with fsasd, under the MIT licence.",
     "random": "It was trained from random weights.",
-    "other": (
-        "The published weights of AudioLDM are for non-commercial use (CC BY-NC-SA 4.0), and so is "
-        "what is fine-tuned from them."
-    ),
 }
 
 
-_PIPELINE = """
+@dataclass(frozen=True)
+class Family:
+    """What a model card says of a family of models.
 
-```python
-from diffusers import AudioLDMPipeline
+    Attributes:
+        name: As its authors call it.
+        tag: Of the hub.
+        pipeline: Class of diffusers that loads a saved model; ``None`` where there is none.
+        call: How that is called with a ``caption``.
+        licence: Of the published weights, as the hub calls it.
+        terms: In a sentence, what this licence asks for.
+    """
 
-pipeline = AudioLDMPipeline.from_pretrained("path/to/this/folder")
-audio = pipeline(caption, audio_length_in_s=10.0, guidance_scale=2.5).audios[0]
-```"""
+    name: str
+    tag: str | None = None
+    pipeline: str | None = None
+    call: str = ""
+    licence: str | None = None
+    terms: str = "The licence of the weights that it was fine-tuned from holds for it, too."
 
 
 def model_card(
+    family: Family,
     start: str,
     clips: Clips | None,
     captions: Sequence[str],
     settings: Mapping[str, Any],
     metrics: Mapping[str, float],
-    pipeline: bool = True,
 ) -> str:
     """Return the text of a model's ``README.md``.
 
     Args:
+        family: What differs between families.
         start: The checkpoint that was fine-tuned, as it was configured.
         clips: Clips of training and validation, if any.
         captions: One per clip.
         settings: Of the training.
         metrics: At the checkpoint that was kept.
-        pipeline: Whether diffusers' pipeline can use it; it cannot use Griffin-Lim.
 
-    >>> text = model_card("cvssp/audioldm-s-full-v2", None, [], {"learning_rate": 3e-5}, {})
-    >>> "base_model: cvssp/audioldm-s-full-v2" in text, "non-commercial" in text
+    >>> family = Family("AudioLDM", "audioldm", licence="cc-by-nc-sa-4.0")
+    >>> text = model_card(family, "cvssp/audioldm-s-full-v2", None, [], {"learning_rate": 3e-5}, {})
+    >>> "base_model: cvssp/audioldm-s-full-v2" in text, "license: cc-by-nc-sa-4.0" in text
     (True, True)
     """
-    kind = "random" if start.startswith("random:") else start if start == "nano" else "other"
-    # A path of this machine is not for others.
-    is_hub = start.count("/") == 1 and not start.startswith((".", "/", "~"))
-    base = start if kind != "other" or is_hub else "a local checkpoint"
-    head = {"library_name": "diffusers", "pipeline_tag": "text-to-audio", "tags": ["audioldm"]}
-    if kind == "other":
-        head["license"] = "cc-by-nc-sa-4.0"
-        if is_hub:
-            head["base_model"] = start
+    kind = start.partition(":")[0]
+    published = kind not in _UNPUBLISHED
+    base = start if not published or is_hub_id(start) else "a local checkpoint"
+    head: dict[str, Any] = {"library_name": "diffusers", "pipeline_tag": "text-to-audio"}
+    if family.tag:
+        head["tags"] = [family.tag]
+    if published and family.licence:
+        head["license"] = family.licence
+    if is_hub_id(start):
+        head["base_model"] = start
     front = "\n".join(
         f"{key}: {json.dumps(value) if isinstance(value, list) else value}"
         for key, value in head.items()
     )
+    terms = family.terms if published else _UNPUBLISHED[kind]
     sections = [
         f"---\n{front}\n---\n",
-        f"# AudioLDM, fine-tuned on machine sounds\n\nStart: {base}. Fine-tuned with fsasd.\n",
-        f"## Use\n\nIn fsasd: `generator.checkpoint=path/to/this/folder`.{_PIPELINE * pipeline}\n",
+        f"# {family.name}, fine-tuned on machine sounds\n\nStart: {base}. Fine-tuned with fsasd.\n",
+        f"## Use\n\nIn fsasd: `generator.checkpoint=path/to/this/folder`.{_usage(family)}\n",
         _data(clips, captions),
-        f"## Licence\n\n{_LICENCES[kind]} The recordings' own licence holds beside it.\n",
+        f"## Licence\n\n{terms} The recordings' own licence holds beside it.\n",
         f"## Settings\n\n```json\n{json.dumps(settings, indent=2, default=str)}\n```\n",
     ]
     if metrics:
         rows = "\n".join(f"| {name} | {value:.5g} |" for name, value in sorted(metrics.items()))
         sections.append(f"## Metrics\n\n| at the checkpoint kept | |\n|---|---|\n{rows}\n")
     return "\n".join(sections)
+
+
+def _usage(family: Family) -> str:
+    if family.pipeline is None:
+        return ""
+    return f"""
+
+```python
+from diffusers import {family.pipeline}
+
+pipeline = {family.pipeline}.from_pretrained("path/to/this/folder")
+audio = pipeline({family.call}).audios[0]
+```"""
 
 
 def _data(clips: Clips | None, captions: Sequence[str]) -> str:
