@@ -6,17 +6,22 @@ BIN := $(VENV)/bin
 # Written when the environment is ready; a changed pyproject.toml makes it anew.
 READY := $(VENV)/.fsasd-test
 
-.PHONY: demo test test-fast lint docs bench clean
+.PHONY: demo test pytest pages test-fast lint docs bench clean
 
 demo: $(VENV)/.fsasd
 	$(BIN)/fsasd experiment=demo
 
+# All at once: each has times in which it uses one core. A line of lint may come between dots.
+test: $(READY)
+	+$(MAKE) -j3 pytest pages lint docs
+
 # Three processes of one thread each: some wait for what they start, and two cores are never idle.
 # Files in their order: else those of few and slow tests come last, and all wait for one process.
-test: $(READY) lint docs
+pytest: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --cpu-times
-	$(BIN)/python tests/wheel_smoke.py
-	$(BIN)/python tests/run_notebooks.py
+
+# The commands of README and docs/, as they are there.
+pages: $(READY)
 	$(BIN)/python tests/run_pages.py
 
 # The inner loop: all but what trains networks, makes whole runs or starts Python anew.

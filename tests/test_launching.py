@@ -13,6 +13,8 @@ import fsasd.cli.main  # noqa: F401, registers the resolvers of the configuratio
 from fsasd.cli import commands, launching
 from fsasd.runtime.launchers import parallel_launcher
 
+pytestmark = pytest.mark.slow
+
 
 def configuration(launcher, *overrides, mode=RunMode.MULTIRUN):
     with initialize_config_module("fsasd.conf", version_base="1.3"):

@@ -13,6 +13,8 @@ from fsasd.generation.training import Training
 from fsasd.pipeline.experiment import Factory
 from fsasd.pipeline.loggers import _identity, check_loggers, result_metrics, training_loggers
 
+pytestmark = pytest.mark.slow
+
 TINY = ["experiment=tiny", "trainer.enable_progress_bar=false", "runner=serial"]
 
 
@@ -105,7 +107,6 @@ def test_results_are_numbers_with_names(tmp_path):
     assert (found["kept/step"], found["kept/val/loss"], found["objective"]) == (4, 0.25, 0.25)
 
 
-@pytest.mark.slow
 def test_a_run_has_one_run_in_wandb_and_its_results_in_every_log(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

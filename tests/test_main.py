@@ -43,6 +43,8 @@ from fsasd.pipeline.trainers import callbacks, fitting_trainer
 from fsasd.selection.settings import row_of
 from fsasd.settings.code import package_code
 
+pytestmark = pytest.mark.slow
+
 CONF = Path(__file__).parents[1] / "conf"
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 
@@ -103,7 +105,6 @@ def test_lora_has_a_learning_rate_of_its_own(size):
     assert configure(*asked, "generator/train=components").generator.learning_rate != 1e-4
 
 
-@pytest.mark.slow
 def test_the_s_configuration_instantiates():
     cfg = configure("generator=audioldm_s", "generator.checkpoint=random:s")
     model = hydra.utils.instantiate(cfg.generator)
@@ -920,7 +921,6 @@ def test_every_stage_works_with_five_clips_and_no_reference(chain, caplog):
     )
 
 
-@pytest.mark.slow
 def test_names_that_are_not_utf_8_are_names_like_others(factory, tmp_path):
     for n, clip in enumerate(read_clips(factory)):
         label = (tmp_path / "plant").joinpath(clip.machine, clip.split, clip.label)
@@ -1103,7 +1103,6 @@ def test_a_sweep_over_detectors_shares_the_generator(tmp_path):
     assert len(list((store / "detect").glob("*/*/scores.csv"))) == 2
 
 
-@pytest.mark.slow
 def test_a_sweep_loses_only_the_detectors_that_cannot_run(tmp_path, monkeypatch):
     """Weights that are not at hand, which without a network those of most encoders are."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -1126,7 +1125,6 @@ def test_a_sweep_loses_only_the_detectors_that_cannot_run(tmp_path, monkeypatch)
     assert "could not be read" in (tmp_path / "1" / "run.log").read_text()
 
 
-@pytest.mark.slow
 def test_two_processes_share_one_run(tmp_path):
     store = tmp_path / "store"
     found = command(
@@ -1152,7 +1150,6 @@ def test_two_processes_share_one_run(tmp_path):
     assert found.stderr.count("2 sections are built in 2 processes") == 2
 
 
-@pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path):
     store = tmp_path / "store"
     found = command(

@@ -18,6 +18,8 @@ from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.manifest import read_folders, read_manifest, with_roles
 from fsasd.data.metadata import Clip, MetadataError, read_clips
 
+pytestmark = pytest.mark.slow
+
 HEADER = "path,machine,split,label,domain,section,speed [rpm],load"
 ROWS = [
     "press/1.wav,press,train,normal,source,00,1200,3 kN",

@@ -421,7 +421,7 @@ def test_data_that_cannot_be_read_are_not_remembered(world, monkeypatch, caplog)
 )
 def test_a_setting_of_another_type_is_left_to_the_check_of_the_run(tmp_path, override, expected):
     with initialize_config_module("fsasd.conf", version_base="1.3"):
-        cfg = compose("config", [override])
+        cfg = compose("config", ["data=factory_tiny", f"store={tmp_path}", override])
     assert memo_of(cfg, tmp_path) is None
     with pytest.raises(ValueError, match=expected):
         run(cfg, tmp_path)

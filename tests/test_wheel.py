@@ -1,16 +1,18 @@
-"""Build the wheel, install it away from the checkout, compose every config, run a tiny experiment.
+"""The wheel, installed away from the checkout, composes every config and runs a tiny experiment.
 
-Run by ``make test``: what an editable install hides (a file missing from the wheel, a path that
-only exists in the checkout) shows here.
+What an editable install hides (a file missing from the wheel, a path that only exists in the
+checkout) shows here.
 """
 
-from __future__ import annotations
-
+import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -36,6 +38,8 @@ from fsasd.data.download.catalogue import archives, editions
 assert len(editions()) >= 7 and all(archives(edition) for edition in editions())
 """
 
+LEFT_OUT = [".*", "__pycache__", "*.egg-info", "build", "dist", "outputs"]
+
 LEFT = [
     ".hydra/config.yaml",
     "run.log",
@@ -50,29 +54,25 @@ LEFT = [
 ]
 
 
-def main() -> None:
-    """Do what the module says."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        _run([sys.executable, "-m", "build", "-q", "--wheel", "--no-isolation", "-o", folder, "."])
-        (wheel,) = folder.glob("*.whl")
-        size = wheel.stat().st_size / 1e6
-        assert size < 12, f"the wheel has {size:.1f} MB, expected less than 12"
-        python = _environment_beside_this_one(folder / "env")
-        _run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], cwd=folder)
-        _run([python, "-c", COMPOSE], cwd=folder)
-        _run(
-            [python, "-m", "fsasd.cli.main", "experiment=tiny", f"hydra.run.dir={folder}/run"],
-            cwd=folder,
-        )
-        missing = [path for path in LEFT if not (folder / "run" / path).is_file()]
-        assert not missing, f"the run left no {missing}"
-        print(f"wheel: {size:.1f} MB, tiny experiment ran from it")
+def test_a_tiny_experiment_runs_from_the_wheel(tmp_path):
+    # What a build leaves in its folder would disturb tests that run beside it.
+    ignored = shutil.ignore_patterns(*LEFT_OUT)
+    source = shutil.copytree(CHECKOUT, tmp_path / "source", ignore=ignored)
+    build = [sys.executable, "-m", "build", "-q", "--wheel", "--no-isolation"]
+    _run([*build, "-o", tmp_path, "."], cwd=source)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 12e6
+    python = _environment_beside_this_one(tmp_path / "env")
+    _run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], cwd=tmp_path)
+    _run([python, "-c", COMPOSE], cwd=tmp_path)
+    run = tmp_path / "run"
+    _run([python, "-m", "fsasd.cli.main", "experiment=tiny", f"hydra.run.dir={run}"], cwd=tmp_path)
+    assert [path for path in LEFT if not (run / path).is_file()] == []
 
 
 def _environment_beside_this_one(path: Path) -> Path:
     """Make an environment that sees this one's dependencies, but not the checkout."""
-    _run([sys.executable, "-m", "venv", path])
+    _run([sys.executable, "-m", "venv", path], cwd=path.parent)
     python = path / "bin" / "python"
     site = Path(sysconfig.get_path("purelib"))
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -82,9 +82,5 @@ def _environment_beside_this_one(path: Path) -> Path:
     return python
 
 
-def _run(command: list, cwd: Path = CHECKOUT) -> None:
+def _run(command: list, cwd: Path) -> None:
     subprocess.run([str(part) for part in command], check=True, cwd=cwd)
-
-
-if __name__ == "__main__":
-    main()
