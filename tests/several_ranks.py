@@ -73,13 +73,16 @@ def run(work, *args, seconds=60, **options):
     return [process.exitcode for process in processes], sorted(received)
 
 
-def run_command(arguments, ranks=2):
-    """Run a command on each rank, as torchrun does; an assertion where one of them fails."""
+def run_command(arguments, ranks=2, **options):
+    """Run a command on each rank, as torchrun does; return what they write, or fail with it.
+
+    A rank that Lightning starts itself takes as long as its imports.
+    """
     port = free_port()
     processes = [
         commands.start(
             arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=os.environ | environment("torchrun", rank, port, ranks),
+            env=os.environ | environment("torchrun", rank, port, ranks), **options,
         )
         for rank in range(ranks)
     ]  # fmt: skip
@@ -89,6 +92,7 @@ def run_command(arguments, ranks=2):
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0] * ranks, output
+    return "".join(output)
 
 
 def _run(work, rank, args, variables, results):

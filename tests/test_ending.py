@@ -11,6 +11,7 @@ from pathlib import Path
 import commands
 import psutil
 import pytest
+import several_ranks
 import torch
 
 pytestmark = pytest.mark.slow
@@ -80,7 +81,7 @@ def test_two_ranks_end_together_with_one_checkpoint(tmp_path, group):
     output = (tmp_path / "output.txt").read_text()
     assert f"a checkpoint of step {ended} was written" in output
     assert "ended by SIGTERM: the same command goes on from what" in output
-    assert "resuming from" in finish(tmp_path, *ranks)
+    assert "resuming from" in several_ranks.run_command(command(tmp_path, *ranks))
     assert len(models(tmp_path)) == 1
 
 

@@ -14,6 +14,7 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
+import several_ranks
 import soundfile
 import torch
 from hydra import compose, initialize_config_module
@@ -1152,16 +1153,11 @@ def test_two_processes_share_one_run(tmp_path):
 
 def test_two_processes_train_one_network(tmp_path):
     store = tmp_path / "store"
-    found = command(
-        *TINY,
-        *STGRAM,
-        "generator=none",
-        "trainer=ddp_cpu",
-        f"store={store}",
+    asked = [
+        *TINY, *STGRAM, "generator=none", "trainer=ddp_cpu", f"store={store}",
         f"hydra.run.dir={tmp_path / 'run'}",
-        cwd=tmp_path,
-    )
-    assert found.returncode == 0, found.stdout + found.stderr
+    ]  # fmt: skip
+    several_ranks.run_command([sys.executable, "-m", "fsasd.cli.main", *asked], cwd=tmp_path)
     (made,) = (store / "train").glob("*/networks.json")
     assert len(list((made.parent / "shared").glob("*.safetensors"))) == 1
     assert not list(store.glob("*/*.partial"))

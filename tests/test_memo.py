@@ -26,6 +26,8 @@ from fsasd.store.key import Description
 from fsasd.store.provenance import PROVENANCE
 from fsasd.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 WANTED = Description("detect", 1, {"k": 1}, section="fan section 00")
 PAGE = "<title>{name} · fsasd</title><h1>{name}</h1><dt>Date</dt><dd>{date}</dd>"
 
@@ -438,7 +440,6 @@ sys.exit(f"imported {loaded}" if loaded else 0)
 """
 
 
-@pytest.mark.slow
 def test_a_run_that_is_all_in_the_store_loads_no_torch_and_leaves_the_same(tmp_path):
     def run(folder, start=subprocess.run):
         command = [sys.executable, "-c", ALL_REUSED, "experiment=tiny", "generator=transforms"]

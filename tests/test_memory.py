@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # In another process: the configuration of the C library is not undone.
 _FAULTS = """
 import resource

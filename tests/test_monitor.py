@@ -23,6 +23,8 @@ from fsasd.generation.diffusion.monitor import CostReport, TrainingMonitor
 from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.runtime.memory import memory_advice
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def data(factory):
@@ -159,7 +161,6 @@ def test_sounds_go_to_tensorboard(data, tmp_path):
     assert any("normal sound of a bearing" in str(result.Tensors(t)) for t in tags["tensors"])
 
 
-@pytest.mark.slow
 def test_sounds_go_to_wandb_without_an_account(data, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

@@ -10,6 +10,8 @@ from fsasd.data.metadata import read_clips
 from fsasd.generation.audioldm import checkpoint, nano
 from fsasd.generation.audioldm.clap import embed_captions
 
+pytestmark = pytest.mark.slow
+
 CLIPS = nano.draw_clips(default_captions(), 400)
 CORPUS = [default_captions()(clip) for clip in CLIPS]
 

@@ -1,4 +1,4 @@
-"""Notebooks run, and the one on networks of one's own shows what is tested and what the docs say."""
+"""Notebooks run; the one on networks of one's own shows what is tested and what the docs say."""
 
 import json
 import re

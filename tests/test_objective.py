@@ -13,6 +13,8 @@ from fsasd.pipeline.objective import check_objective
 from fsasd.pipeline.plan import chosen, plan
 from fsasd.report.objective import DIRECTIONS, objective
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def check(factory, tmp_path):

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from fsasd.evaluation.oddness import odd_scores
 from fsasd.evaluation.thresholds import gamma_threshold
 
+pytestmark = pytest.mark.slow
+
 NORMAL = {
     "normal": lambda rng, n: rng.normal(-30, 4, n),
     "gamma": lambda rng, n: rng.gamma(4.0, 2.0, n),

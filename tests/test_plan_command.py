@@ -14,6 +14,8 @@ from fsasd.pipeline.runner import Runner
 from fsasd.pipeline.stage import Stage
 from fsasd.store.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def fsasd(factory, tmp_path, capsys):

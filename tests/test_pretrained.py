@@ -32,6 +32,8 @@ from fsasd.detectors.base import load
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.systems.pretrained import Pretrained, TrainableEncoder
 
+pytestmark = pytest.mark.slow
+
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 TINY = {
     "hidden_size": 16,
