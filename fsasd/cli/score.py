@@ -63,6 +63,15 @@ def parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print a JSON object for each row, not CSV"
     )
     parser.add_argument(
+        "--explain", type=Path, metavar="DIR",
+        help="write a picture and a JSON file for each recording: what its bands and moments add "
+        "to its score; with --watch, of anomalous recordings",
+    )  # fmt: skip
+    parser.add_argument(
+        "--normal", type=Path, action="append", default=[], metavar="DIR",
+        help="the training recordings, of which --explain draws the nearest",
+    )  # fmt: skip
+    parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="score in N processes (default: 1)"
     )
     parser.add_argument(
@@ -172,6 +181,10 @@ def _contradiction(arguments: argparse.Namespace) -> str | None:
         return f"expected one of --watch, --pcm and --device, found --{' and --'.join(live)}"
     if live in (["pcm"], ["device"]) and arguments.recordings:
         return f"--{live[0]} scores a stream: expected no recordings beside it"
+    if arguments.explain and live in (["pcm"], ["device"]):
+        return f"--explain needs recordings in files, found --{live[0]}"
+    if arguments.normal and not arguments.explain:
+        return "--normal needs --explain DIR"
     if arguments.device and arguments.samples != "s16le":
         return f"--device records s16le, found --samples {arguments.samples}"
     if not arguments.alarm:
@@ -205,9 +218,14 @@ def _session(
     from fsasd.cli.scoring import ScoringSession
     from fsasd.deployment.results import ResultWriter
 
+    explanations = None
+    if arguments.explain:
+        from fsasd.deployment.explanation.folder import ExplanationFolder
+
+        explanations = ExplanationFolder(arguments.explain, models, arguments.normal)
     live = bool(arguments.watch or arguments.pcm or arguments.device)
     writer = ResultWriter(sys.stdout, as_json=arguments.json, alarms=alarms is not None)
-    return ScoringSession(models, writer, alarms, live=live)
+    return ScoringSession(models, writer, alarms, explanations, live=live)
 
 
 @contextlib.contextmanager

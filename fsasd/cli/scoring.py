@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fsasd.data.recording import AudioError
 from fsasd.deployment.alarms import Alarms
@@ -19,6 +19,9 @@ from fsasd.deployment.results import Result, ResultWriter, iso
 from fsasd.deployment.streaming import Source, Stream, score_window
 from fsasd.deployment.watching import watch
 
+if TYPE_CHECKING:
+    from fsasd.deployment.explanation.folder import ExplanationFolder
+
 T = TypeVar("T")
 
 
@@ -29,6 +32,7 @@ class ScoringSession:
         models: Each scores all recordings.
         writer: Gets the rows.
         alarms: Follow the rows.
+        explanations: Explain the rows of recordings in files.
         live: Whether warnings come as soon as they are known; else together, at the end.
     """
 
@@ -37,10 +41,12 @@ class ScoringSession:
         models: Sequence[Model],
         writer: ResultWriter,
         alarms: Alarms | None = None,
+        explanations: ExplanationFolder | None = None,
         live: bool = False,
     ) -> None:
         self.failed = 0
         self._models, self._writer, self._alarms, self._live = models, writer, alarms, live
+        self._explanations = explanations
         self._likeness = {
             model.name: LikenessMonitor(model.profile) for model in models if model.profile
         }
@@ -73,6 +79,7 @@ class ScoringSession:
                 self._fail(failure.message)
             self._add(scored.results)
             self._compare(scored.measures)
+            self._explain(scored.results)
 
     def watch(self, folder: Path) -> None:
         """Score recordings as they appear below a folder, without end."""
@@ -84,6 +91,7 @@ class ScoringSession:
                     self._fail(failure.message)
                 self._add(scored.results)
                 self._compare(scored.measures)
+                self._explain([result for result in scored.results if result.decision])
 
     def score_stream(self, stream: Stream, source: Source, name: str) -> None:
         """Score the windows of a stream until it ends.
@@ -138,6 +146,15 @@ class ScoringSession:
             for new in likeness.update(rows) if likeness else ():
                 if self._live:
                     _warn(f"{model.name}: {new}")
+
+    def _explain(self, results: Iterable[Result]) -> None:
+        for result in results if self._explanations else ():
+            assert self._explanations is not None
+            try:
+                self._explanations.add(result)
+            except (AudioError, OSError) as error:
+                # It was deleted, or the disk is full.
+                self._fail(f"{result.file}: not explained: {error}")
 
     def _fail(self, message: str) -> None:
         print(message, file=sys.stderr)

@@ -136,7 +136,7 @@ def mel_filters(front_end: LogMel) -> np.ndarray:
         )
     nyquist = front_end.sampling_rate // 2
     frequencies = np.linspace(0, nyquist, front_end.n_fft // 2 + 1, dtype=np.float32)
-    corners = _corners(front_end)
+    corners = mel_corners(front_end)
     width = np.diff(corners)[:, None]
     offset = frequencies - corners[:, None]
     filters = np.minimum(offset[:-2] / width[:-1], -offset[2:] / width[1:]).clip(min=0)
@@ -150,8 +150,10 @@ _LINEAR_HZ, _HZ_PER_MEL, _LOG_STEP = 1000.0, 200 / 3, math.log(6.4) / 27
 _LINEAR_MELS = _LINEAR_HZ / _HZ_PER_MEL
 
 
-def _corners(front_end: LogMel) -> np.ndarray:
-    """Return the triangles' corners in Hz, evenly spaced in mels.
+def mel_corners(front_end: LogMel) -> np.ndarray:
+    """Return the (n_mels + 2,) corners of the triangles in Hz, evenly spaced in mels.
+
+    Band i rises from corner i to its centre, corner i + 1, and falls to corner i + 2.
 
     Rounded to single precision at each step, as torchaudio's are: a corner that is off by the last
     bit alone moves a narrow band by 1e-3 dB.

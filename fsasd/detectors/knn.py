@@ -99,6 +99,7 @@ class KNN(VectorDetector):
         # Points of one bank are contiguous.
         order = np.argsort(bank, kind="stable")
         self.points_ = points[order]
+        self.rows_ = np.where(order < len(clips), order, -1)
         self.sizes_ = np.bincount(bank)
         require_neighbours(self.k, self.sizes_)
         self.density_ = self._local_density()

@@ -111,8 +111,8 @@ class Banks:
         metric: str,
         bands: int = 1,
     ) -> None:
-        self.sizes, self.metric, self.bands = sizes, metric, bands
-        units = density if metric == "cosine" else density**2
+        self.points, self.sizes, self.metric, self.bands = points, sizes, metric, bands
+        self.units = units = density if metric == "cosine" else density**2
         stops = np.cumsum(sizes)[:-1]
         self.of_bands = [
             [Bank(*one) for one in zip(np.split(part, stops), np.split(of, stops), strict=True)]

@@ -59,11 +59,13 @@ class NeighbourScorer:
         representation: Clips -> (n, d).
         banks: Of the normal clips.
         k: The neighbour whose distance is the score.
+        rows: (n,) which training clip each point of the banks is of; -1 for a synthetic point.
     """
 
     representation: Callable[[Clips], np.ndarray]
     banks: Banks
     k: int
+    rows: np.ndarray | None = None
 
     def score(self, clips: Clips) -> np.ndarray:
         """Return the distances to the k-th neighbours.
@@ -134,7 +136,7 @@ def _neighbour_scorer(
 ) -> NeighbourScorer:
     arrays_of = arrays["points_"], arrays["sizes_"], arrays["density_"]
     banks = Banks(*arrays_of, params["metric"], params["bands"])
-    return NeighbourScorer(params["representation"], banks, params["k"])
+    return NeighbourScorer(params["representation"], banks, params["k"], arrays["rows_"])
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ KINDS = {
             "smote_neighbours": int, "seed": int,
         },
         frozenset({"representation"}),
-        frozenset({"points_", "sizes_", "density_"}),
+        frozenset({"points_", "sizes_", "density_", "rows_"}),
         _neighbour_scorer,
     ),
 }  # fmt: skip

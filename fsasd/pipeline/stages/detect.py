@@ -34,7 +34,7 @@ class Detect(Stage):
         inputs: ``setting``, where one is chosen, and the detector's trainings.
     """
 
-    name, version = "detect", 14
+    name, version = "detect", 15
 
     def __init__(
         self,

@@ -1,0 +1,143 @@
+"""The picture of an explanation: the spectrogram, and what its bands and moments contribute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from fsasd.data.log_mel import LogMel, mel_corners
+from fsasd.data.recording import AudioError, read
+from fsasd.deployment.explanation.explanation import Explanation
+from fsasd.deployment.results import Result
+
+MORE, LESS, MUTED = "#96307a", "#0b69b0", "#666e76"
+_RANGE_DB = 60.0
+_TICKS = (125, 250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000)
+
+
+def draw(
+    explanation: Explanation,
+    result: Result,
+    recording: Path,
+    channel: int | str | None = None,
+    nearest: Path | None = None,
+) -> Figure:
+    """Draw an explanation.
+
+    Args:
+        explanation: Of the recording's score.
+        result: The score.
+        recording: Its file.
+        channel: Which of several the model takes.
+        nearest: File of the nearest training clip, drawn beside it, if it is at hand.
+
+    Returns:
+        A figure to be saved.
+    """
+    figure = Figure(figsize=(9.5, 5.4), layout="constrained")
+    kind = "anomalous" if result.decision else "normal"
+    figure.suptitle(
+        f"{Path(result.file).name}: {kind}\n", x=0.01, ha="left", fontsize=12, parse_math=False
+    )
+    figure.text(
+        0.01, 0.925, f"{result.model}, score {result.score:.4g}, threshold {result.threshold:.4g}, "
+        f"p = {result.p_value:.2g}. {_words(explanation)}",
+        fontsize=9, color=MUTED, parse_math=False,
+    )  # fmt: skip
+    grid = figure.add_gridspec(2, 2 if nearest is None else 3, height_ratios=(4, 1.3),
+                               width_ratios=(4, 1) if nearest is None else (3, 1, 3))  # fmt: skip
+    axis = figure.add_subplot(grid[0, 0])
+    top = float(explanation.hertz.max())
+    levels = _spectrogram(axis, recording, channel, top, "this recording")
+    bands = figure.add_subplot(grid[0, 1])
+    _bands(bands, explanation, top)
+    moments = figure.add_subplot(grid[1, 0], sharex=axis)
+    _moments(moments, explanation)
+    axis.tick_params(labelbottom=False)
+    if nearest is not None:
+        other = figure.add_subplot(grid[0, 2])
+        try:
+            _spectrogram(other, nearest, channel, top, f"nearest normal: {nearest.name}", levels)
+        except (AudioError, OSError):
+            other.set_axis_off()
+        other.tick_params(labelleft=False)
+        other.set_ylabel("")
+    return figure
+
+
+def _words(explanation: Explanation) -> str:
+    low, high = explanation.strongest_band()
+    start, end = explanation.strongest_moment()
+    near = f" Nearest normal clip: {explanation.nearest.file}." if explanation.nearest else ""
+    return f"Most of it: {low:.0f} to {high:.0f} Hz; {start:.2f} to {end:.2f} s.{near}"
+
+
+def _spectrogram(
+    axis: Axes,
+    path: Path,
+    channel: int | str | None,
+    top: float,
+    title: str,
+    levels: tuple[float, float] | None = None,
+) -> tuple[float, float]:
+    """Draw a log-mel spectrogram; return its lowest and highest level, to draw another alike."""
+    rate = 16_000 if top <= 8_000 else round(2 * top)
+    waveform = np.atleast_2d(read(path, channel=channel, sampling_rate=rate))[0]
+    front_end = LogMel.twfr(max_seconds=None, sampling_rate=rate)
+    log_mel = front_end(waveform)
+    lowest, highest = levels or (float(log_mel.max()) - _RANGE_DB, float(log_mel.max()))
+    # Bands are even in mels: edges half way between centres.
+    corners = mel_corners(front_end).astype(float)
+    edges = _mel((corners[:-1] + corners[1:]) / 2)
+    times = (np.arange(log_mel.shape[1] + 1) - 0.5) * front_end.hop / rate
+    axis.pcolormesh(times, edges, log_mel, vmin=lowest, vmax=highest, cmap="magma", rasterized=True)
+    axis.set_xlim(0, len(waveform) / rate)
+    _hertz_axis(axis, top)
+    axis.set_title(title, loc="left", fontsize=9, color=MUTED, parse_math=False)
+    return lowest, highest
+
+
+def _bands(axis: Axes, explanation: Explanation, top: float) -> None:
+    edges = _mel(explanation.hertz)
+    values = explanation.bands
+    colours = np.where(values >= 0, MORE, LESS)
+    axis.barh(edges.mean(axis=1), values, height=0.9 * np.diff(edges, axis=1)[:, 0], color=colours)
+    axis.axvline(0, color=MUTED, linewidth=0.8)
+    _hertz_axis(axis, top)
+    axis.set_ylabel("")
+    axis.tick_params(labelleft=False)
+    axis.set_title("share of each band", loc="left", fontsize=9, color=MUTED)
+    _plain(axis)
+
+
+def _moments(axis: Axes, explanation: Explanation) -> None:
+    starts, ends = explanation.seconds.T
+    values = explanation.moments
+    axis.bar(
+        (starts + ends) / 2, values, width=ends - starts, color=np.where(values >= 0, MORE, LESS)
+    )
+    axis.axhline(0, color=MUTED, linewidth=0.8)
+    axis.set_xlabel("seconds")
+    axis.set_title("share of each moment", loc="left", fontsize=9, color=MUTED)
+    _plain(axis)
+
+
+def _hertz_axis(axis: Axes, top: float) -> None:
+    ticks = [tick for tick in _TICKS if tick <= top]
+    axis.set_ylim(0, float(_mel(np.array(top))))
+    axis.set_yticks(_mel(np.array(ticks, dtype=float)), [f"{t / 1000:g}" for t in ticks])
+    axis.set_ylabel("kHz")
+
+
+def _plain(axis: Axes) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=8)
+
+
+def _mel(hertz: NDArray[Any]) -> NDArray[Any]:
+    return 2595 * np.log10(1 + hertz / 700)
