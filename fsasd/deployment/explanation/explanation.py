@@ -60,6 +60,17 @@ class Explanation:
         start, end = self.seconds[int(np.argmax(self.moments))]
         return float(start), float(end)
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether no moment adds more than thrice its share, if all added alike.
+
+        >>> second = np.array([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0], [3.0, 4.0], [4.0, 5.0]])
+        >>> of = lambda moments: Explanation("exact", second, np.ones(5), second, np.array(moments))
+        >>> of([1.0, 1.0, 1.0, 1.0, 1.0]).is_steady, of([0.0, 4.8, 0.0, 0.2, 0.0]).is_steady
+        (True, False)
+        """
+        return bool(self.moments.max() <= 3 * self.bands.sum() / len(self.moments))
+
     def described(self) -> dict[str, Any]:
         """Return plain JSON: bands and moments from the largest contribution to the smallest."""
         near = self.nearest

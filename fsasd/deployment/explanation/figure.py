@@ -41,9 +41,8 @@ def draw(
     """
     figure = Figure(figsize=(9.5, 5.4), layout="constrained")
     kind = "anomalous" if result.decision else "normal"
-    figure.suptitle(
-        f"{Path(result.file).name}: {kind}\n", x=0.01, ha="left", fontsize=12, parse_math=False
-    )
+    title = f"{_shortened(Path(result.file).name, 90)}: {kind}\n"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, parse_math=False)
     figure.text(
         0.01, 0.925, f"{result.model}, score {result.score:.4g}, threshold {result.threshold:.4g}, "
         f"p = {result.p_value:.2g}. {_words(explanation)}",
@@ -62,19 +61,26 @@ def draw(
     if nearest is not None:
         other = figure.add_subplot(grid[0, 2])
         try:
-            _spectrogram(other, nearest, channel, top, f"nearest normal: {nearest.name}", levels)
+            _spectrogram(other, nearest, channel, top, "the nearest normal training clip", levels)
         except (AudioError, OSError):
             other.set_axis_off()
         other.tick_params(labelleft=False)
         other.set_ylabel("")
+        other.set_xlabel(_shortened(nearest.name, 60), fontsize=8, color=MUTED, parse_math=False)
     return figure
 
 
 def _words(explanation: Explanation) -> str:
     low, high = explanation.strongest_band()
     start, end = explanation.strongest_moment()
-    near = f" Nearest normal clip: {explanation.nearest.file}." if explanation.nearest else ""
-    return f"Most of it: {low:.0f} to {high:.0f} Hz; {start:.2f} to {end:.2f} s.{near}"
+    when = "the whole time" if explanation.is_steady else f"{start:.2f} to {end:.2f} s"
+    return f"Most of it: {low:.0f} to {high:.0f} Hz, {when}."
+
+
+def _shortened(name: str, length: int) -> str:
+    """Leave out the middle of a long name."""
+    half = (length - 1) // 2
+    return name if len(name) <= length else f"{name[:half]}…{name[-half:]}"
 
 
 def _spectrogram(
@@ -130,6 +136,7 @@ def _moments(axis: Axes, explanation: Explanation) -> None:
 def _hertz_axis(axis: Axes, top: float) -> None:
     ticks = [tick for tick in _TICKS if tick <= top]
     axis.set_ylim(0, float(_mel(np.array(top))))
+    axis.tick_params(labelsize=8)
     axis.set_yticks(_mel(np.array(ticks, dtype=float)), [f"{t / 1000:g}" for t in ticks])
     axis.set_ylabel("kHz")
 
