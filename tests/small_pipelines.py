@@ -51,7 +51,7 @@ def hifigan():
     return vocoder
 
 
-def stable_audio3(folder, **scheduler):
+def stable_audio3(folder, inpaints=True, **scheduler):
     """Write one with latents of 8 x (samples / 128), at 44.1 kHz."""
     words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", ".", *string.ascii_letters]
     words += string.digits
@@ -83,6 +83,9 @@ def stable_audio3(folder, **scheduler):
         )  # fmt: skip
         sharpen(pipeline.vae)
         sharpen(pipeline.transformer)
+        for block in pipeline.transformer.transformer_blocks:
+            if not inpaints:
+                block.to_local_embed[-1].requires_grad_(False).weight.zero_()
     pipeline.save_pretrained(folder)
     return str(folder)
 

@@ -69,7 +69,7 @@ def test_its_edits_are_the_pipelines(folder, prompt):
     model = generator(folder, strength=0.6, guidance=1.0).eval()
     (prompt,) = model.prepare([prompt])
     # The pipeline does not put an edit into its recording.
-    model._put_into_sources = lambda _, edits: list(edits)
+    model._put_into_sources = lambda prompts, sources, edits: list(edits)
     encoded, encode = [], model.model.encode
     model.model.encode = lambda sound: encoded.append(sound) or encode(sound)
     (waveform,) = model.generate([prompt])

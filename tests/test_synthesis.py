@@ -80,7 +80,7 @@ def test_the_manifest_has_a_row_for_each_prompt_in_their_order(tmp_path):
         *("wav", "machine", "section", "domain", "label", "caption"),
         *("seconds", "gain", "seed", "source", "source_sha256", "negative", "derived"),
         *("attributes", "raw_label", "fault", "strength", "donor", "pair"),
-        *("sha256", "kept", "reason"),
+        *("region_start", "region_end", "sha256", "kept", "reason"),
     ]
     assert manifest["wav"].tolist() == [one.wav for one in PROMPTS]
     assert manifest["caption"].tolist() == [one.caption for one in PROMPTS]

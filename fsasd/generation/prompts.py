@@ -51,6 +51,9 @@ class Prompt(NamedTuple):
         donor: The machine and section (``str`` of a ``SectionId``) whose sound is in the clip, too;
             empty where it is of its own machine alone.
         pair: Number of the pair in its section: a normal and an anomalous clip of one source.
+        region_start: Seconds at which the region begins that alone is generated, the rest being the
+            source; ``None`` where it is the whole clip.
+        region_end: Seconds at which it ends.
     """
 
     wav: str
@@ -72,6 +75,8 @@ class Prompt(NamedTuple):
     strength: float | None = None
     donor: str = ""
     pair: int | None = None
+    region_start: float | None = None
+    region_end: float | None = None
 
 
 class Wording(NamedTuple):

@@ -117,11 +117,12 @@ def _check_prepare(case: GeneratorCase) -> None:
     for prompt, before in zip(case.prompts, case.given, strict=True):
         changed = prompt._replace(
             caption=before.caption, derived=before.derived, fault=before.fault,
-            strength=before.strength, donor=before.donor,
+            strength=before.strength, donor=before.donor, region_start=before.region_start,
+            region_end=before.region_end,
         )  # fmt: skip
         _require(
             changed == before,
-            "prepare changes only captions, names of faults, strengths and donors",
+            "prepare changes only captions, names of faults, strengths, donors and regions",
             f"{before} became {prompt}",
         )
         _require(

@@ -18,6 +18,7 @@ from fsasd.generation.diffusion.card import Family, model_card
 from fsasd.generation.diffusion.editing import Sources, put_into, with_strengths
 from fsasd.generation.diffusion.finetuning import FineTuning
 from fsasd.generation.diffusion.finite import TrainingError
+from fsasd.generation.diffusion.inpainting import insert, kept_frames, region, with_regions
 from fsasd.generation.diffusion.latents import (
     LatentExamples,
     LatentFrontEnd,
@@ -67,7 +68,8 @@ class LatentDiffusion(FineTuning):
             third more time.
         compile_network: ``torch.compile`` it for training; on CUDA only.
         channels_last: Memory layout of the network; on CUDA only.
-        sampler: How latents are drawn; with a strength below 1, clips are edits of real ones.
+        sampler: How latents are drawn; with a strength below 1, or regions, clips are edits of real
+            ones.
     """
 
     def __init__(
@@ -120,6 +122,11 @@ class LatentDiffusion(FineTuning):
         self.channels_last = channels_last
         flow = self.objective.kind == "flow"
         self.sampler = sampler or Sampler(scheduler="euler" if flow else "dpm++")
+        if self.sampler.inpaints and not self.model.inpaints:
+            raise ValueError(
+                f"sampler.region_seconds: {self.checkpoint} has no trained input for the rest of a "
+                "clip, as Stable Audio 3 has: choose generator/sampler=edit, for whole clips"
+            )
         for module in self.model.frozen():
             module.requires_grad_(False).eval()
         self.unconditional = self.condition_without_caption()
@@ -179,6 +186,10 @@ class LatentDiffusion(FineTuning):
         return round(self._example_seconds * self.sampling_rate) // self.model.hop
 
     @property
+    def _frame_seconds(self) -> float:
+        return self.model.hop / self.sampling_rate
+
+    @property
     def _example_seconds(self) -> float:
         return WHOLE_SECONDS if self.crop_seconds is None else self.crop_seconds
 
@@ -186,12 +197,15 @@ class LatentDiffusion(FineTuning):
 
     @property
     def derived(self) -> bool:  # type: ignore[override]
-        """Whether clips are edits of real ones (``Sampler.strength``)."""
+        """Whether clips are edits of real ones (``Sampler.derived``)."""
         return self.sampler.derived
 
     def prepare(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Give the prompts of edits their strengths."""
+        """Give the prompts of edits their strengths, or their regions."""
         prepared = super().prepare(prompts)
+        if self.sampler.inpaints:
+            shortest, longest = self.sampler.region_seconds  # type: ignore[misc]
+            return with_regions(prepared, (shortest, longest), self._frame_seconds)
         return with_strengths(prepared, self.sampler.strengths) if self.derived else prepared
 
     @torch.no_grad()
@@ -204,7 +218,7 @@ class LatentDiffusion(FineTuning):
 
         Raises:
             ValueError: There is a negative prompt, but no guidance through which it could act, or
-                a prompt of an edit lacks its strength or its source.
+                a prompt of an edit lacks its strength, its region or its source.
             TrainingError: The weights are divided among processes, of which all had to take part.
         """
         if self.sharded:
@@ -280,19 +294,28 @@ class LatentDiffusion(FineTuning):
         samples = round(prompts[0].seconds * self.sampling_rate)
         frames = math.ceil(samples / self.model.hop)
         strength = self._strength(prompts[0])
-        sources = None
-        if strength < 1:
+        condition = stacked([condition for _, condition, _ in given])
+        unconditional = stacked([negative for _, _, negative in given])
+        sources = begin = None
+        if self.sampler.inpaints or strength < 1:
             with torch.autocast(self.device.type, enabled=False):
                 whole = frames * self.model.hop
                 sources = Sources(prompts, self.model, whole, self.sampler.channel)
+            begin = sources.latents[sources.places]
+        if begin is not None and self.sampler.inpaints:
+            rest = begin.to(self.device)
+            kept = kept_frames(prompts, frames, self._frame_seconds).to(self.device)
+            condition = self.model.with_rest(condition, rest, kept)
+            unconditional = self.model.with_rest(unconditional, rest, kept)
+            begin = None
         latents = self.sampler(
             self.denoise,
             self.model.scheduler,
-            stacked([condition for _, condition, _ in given]),
-            stacked([negative for _, _, negative in given]),
+            condition,
+            unconditional,
             self.model.latent_shape(frames),
             [prompt.seed for prompt in prompts],
-            None if sources is None else sources.latents[sources.places],
+            begin,
             strength,
             self.model.levels,
         )
@@ -302,30 +325,39 @@ class LatentDiffusion(FineTuning):
         # nothing is to be its source's round trip.
         parts = latents.split(len(sources.latents))
         edits = torch.cat([self._decode(part, samples) for part in parts])
-        return self._put_into_sources(sources, edits)
+        return self._put_into_sources(prompts, sources, edits)
 
     def _decode(self, latents: torch.Tensor, samples: int) -> torch.Tensor:
         # Half precision is for the network: in a waveform its rounding is audible.
         with torch.autocast(self.device.type, enabled=False):
             return self.model.decode(latents.float())[:, :samples].cpu()
 
-    def _put_into_sources(self, sources: Sources, edits: torch.Tensor) -> list[torch.Tensor]:
+    def _put_into_sources(
+        self, prompts: Sequence[Prompt], sources: Sources, edits: torch.Tensor
+    ) -> list[torch.Tensor]:
         # At the recordings' rate: a faster model knows nothing of what is above.
         rate, samples = self.sampling_rate, edits.shape[1]
-        round_trips = [
-            resample(one.numpy(), rate, SAMPLE_RATE)
-            for one in self._decode(sources.latents, samples)
-        ]
-        waveforms = []
-        for place, edit in zip(sources.places, edits, strict=True):
-            edited = resample(edit.numpy(), rate, SAMPLE_RATE)
-            recording = sources.recordings[place][: len(edited)]
-            waveform = put_into(recording, edited, round_trips[place])
-            waveforms.append(torch.from_numpy(resample(waveform, SAMPLE_RATE, rate)[:samples]))
-        return waveforms
+        edited = [resample(edit.numpy(), rate, SAMPLE_RATE) for edit in edits]
+        length = len(edited[0])
+        recordings = [sources.recordings[place][:length] for place in sources.places]
+        if self.sampler.inpaints:
+            waveforms = [
+                insert(recording, edit, region(prompt, SAMPLE_RATE), SAMPLE_RATE)
+                for prompt, recording, edit in zip(prompts, recordings, edited, strict=True)
+            ]
+        else:
+            round_trips = [
+                resample(one.numpy(), rate, SAMPLE_RATE)
+                for one in self._decode(sources.latents, samples)
+            ]
+            waveforms = [
+                put_into(recording, edit, round_trips[place])
+                for place, recording, edit in zip(sources.places, recordings, edited, strict=True)
+            ]
+        return [torch.from_numpy(resample(one, SAMPLE_RATE, rate)[:samples]) for one in waveforms]
 
     def _strength(self, prompt: Prompt) -> float:
-        if not self.derived:
+        if not self.derived or self.sampler.inpaints:
             return 1.0
         if prompt.strength is None:
             raise ValueError(f"{prompt.wav}: expected an edit's strength: call 'prepare' first")

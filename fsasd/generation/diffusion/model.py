@@ -27,6 +27,7 @@ class Model(abc.ABC):
         sampling_rate: Of waveforms, in Hz.
         hop: Samples of a latent frame.
         unused: Patterns of the network's weights that ``predict`` does not use; never trained.
+        inpaints: Whether the network was trained to be given the rest of a clip (``with_rest``).
     """
 
     network: Any
@@ -34,6 +35,7 @@ class Model(abc.ABC):
     sampling_rate: int
     hop: int
     unused: Sequence[str] = ()
+    inpaints: bool = False
 
     @abc.abstractmethod
     def frozen(self) -> Sequence[nn.Module]:
@@ -88,6 +90,20 @@ class Model(abc.ABC):
             timesteps: (batch,) or a scalar.
             condition: Of the batch.
         """
+
+    def with_rest(
+        self, condition: Condition, latents: torch.Tensor, kept: torch.Tensor
+    ) -> Condition:
+        """Return a condition that also says what a clip is outside of the region to generate.
+
+        Only of a model that ``inpaints``.
+
+        Args:
+            condition: Of the batch.
+            latents: (batch, channels, frames, ...) of the real clips.
+            kept: (batch, 1, frames), 0 in the region, 1 outside of it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no input for inpainting")
 
     def levels(self, steps: int, start: float) -> list[float]:
         """Return the shares of noise that a sampler of flow matching passes through.

@@ -37,6 +37,8 @@ class Sampler:
             steps from there on are taken; of flow matching, all steps are, from that share of
             noise on. Several are a ladder (``editing.with_strengths``).
         channel: What to take of real clips with several channels (see ``recording.read``).
+        region_seconds: Shortest and longest region in time that is generated anew, the rest of the
+            clip being that of a real one (``inpainting``); ``None`` for whole clips.
 
     >>> Sampler(steps=0)
     Traceback (most recent call last):
@@ -50,6 +52,7 @@ class Sampler:
     eta: float = 1.0
     strength: float | Sequence[float] = 1.0
     channel: int | str | None = None
+    region_seconds: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -63,6 +66,8 @@ class Sampler:
                 "sampler.strength: expected a number above 0 and at most 1, or several, found "
                 f"{self.strength}"
             )
+        if self.inpaints:
+            self._check_regions(list(self.region_seconds))  # type: ignore[arg-type]
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -73,7 +78,24 @@ class Sampler:
     @property
     def derived(self) -> bool:
         """Whether clips are edits of real ones."""
-        return any(strength < 1 for strength in self.strengths)
+        return self.inpaints or any(strength < 1 for strength in self.strengths)
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether only a region of a real clip is generated anew."""
+        return self.region_seconds is not None
+
+    def _check_regions(self, seconds: list[float]) -> None:
+        if len(seconds) != 2 or not 0 < seconds[0] <= seconds[1]:
+            raise ValueError(
+                "sampler.region_seconds: expected the shortest and the longest region, above 0, "
+                f"found {seconds}"
+            )
+        if self.strengths != (1.0,):
+            raise ValueError(
+                "sampler.strength: a region is made of noise alone: expected 1 with "
+                f"sampler.region_seconds, found {self.strength}"
+            )
 
     @torch.no_grad()
     def __call__(

@@ -27,12 +27,13 @@ class StableAudio3Model(PipelineModel):
     """A transformer on latents of the waveform, conditioned on a text and a duration.
 
     Its condition is ``text`` (batch, 257, dim), the last token of which is the duration; ``mask``
-    (batch, 257), 0 beyond the text; ``seconds`` (batch, dim). A clip has one channel: it is
-    encoded as that of both channels, and what is decoded is their mean.
+    (batch, 257), 0 beyond the text; ``seconds`` (batch, dim); with inpainting ``rest`` (batch,
+    1 + channels, frames), the mask and the latent outside of the region. A clip has one channel: it
+    is encoded as that of both channels, and what is decoded is their mean.
     """
 
     kind, network_name = StableAudio3Pipeline, "transformer"
-    # For inpainting.
+    # For inpainting, which is not trained.
     unused = ("*.to_local_embed.*",)
 
     def __init__(self, source: str, allow: Sequence[str] = ()) -> None:
@@ -76,7 +77,22 @@ class StableAudio3Model(PipelineModel):
             encoder_hidden_states=condition["text"],
             global_hidden_states=condition["seconds"],
             encoder_attention_mask=condition["mask"],
+            local_add_cond=condition.get("rest"),
         ).sample
+
+    @property
+    def inpaints(self) -> bool:  # type: ignore[override]
+        config = self.network.config
+        fits = config.local_add_cond_dim == 1 + config.io_channels and config.patch_size == 1
+        # What was never trained adds nothing: the rest of the clip would not be heard.
+        last = [block.to_local_embed[-1].weight for block in self.network.transformer_blocks]
+        return fits and any(bool(weight.any()) for weight in last)
+
+    def with_rest(
+        self, condition: Condition, latents: torch.Tensor, kept: torch.Tensor
+    ) -> Condition:
+        assert isinstance(condition, dict)
+        return {**condition, "rest": torch.cat([kept, kept * latents], 1)}
 
     def latent_shape(self, frames: int) -> tuple[int, ...]:
         return self.pipeline.vae.config.latent_dim, frames

@@ -39,7 +39,7 @@ class Synthesise(Stage):
         finetuned: What made the generator, if it is one that is trained.
     """
 
-    name, version = "synthesise", 11
+    name, version = "synthesise", 12
 
     def __init__(
         self, experiment: Experiment, section: SectionId, clips: Clips, finetuned: Stage | None
