@@ -26,12 +26,14 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Model:
 
     Args:
         path: ``models/<machine>/section_<nn>/`` of a run's folder, or ``models/<machine>/`` of a
-            machine that has one section.
+            machine that has one section; or ``hub:owner/name``, a repository of the Hugging Face
+            hub (``hub:owner/name@revision``), which is downloaded.
         trust: Packages whose classes it may name, beside those of fsasd and scikit-learn; importing
             them runs their code.
 
     Raises:
         FileNotFoundError: There is no detector in the folder.
+        HubError: The hub has no such repository, or does not answer.
         ValueError: The folder holds several detectors.
         NotAModelError: A file is damaged, or of another version of fsasd.
     """

@@ -22,6 +22,7 @@ COMMANDS = [
     "fsasd-download",
     "fsasd-evaluate",
     "fsasd-export",
+    "fsasd-push",
     "fsasd-refit",
     "fsasd-report",
     "fsasd-score",

@@ -13,6 +13,7 @@ import pytest
 import small_pipelines
 import torch
 from diffusers import AudioLDM2Pipeline
+from waveform_diffusion import WaveformDiffusion
 
 from fsasd.generation import hub
 from fsasd.generation.audioldm import checkpoint
@@ -94,17 +95,35 @@ def test_a_revision_is_downloaded_once_noted_and_found_without_a_network(server,
     assert written() == before
 
 
+def test_a_family_that_diffusers_does_not_know_is_downloaded_whole(tmp_path):
+    WaveformDiffusion("random", crop_seconds=0.32).save(tmp_path / "model")
+    (tmp_path / "model" / "code.py").write_text("raise SystemExit")
+    asked = {"checkpoint": "a/waveforms"}
+    with hub_server.serve({"a/waveforms": tmp_path / "model"}) as server:
+        answers, _ = ask(server, tmp_path / "home", asked, {**asked, "variant": "fp16"})
+    path, variant = answers["answers"]
+    assert "it has no weights of the variant fp16" in variant
+    kept = {file.name for file in (tmp_path / "model").rglob("*") if file.is_file()} - {"code.py"}
+    assert {file.name for file in Path(path).rglob("*") if file.is_file()} == kept
+    weights = WaveformDiffusion(path, crop_seconds=0.32).network.state_dict()
+    saved = WaveformDiffusion(str(tmp_path / "model"), crop_seconds=0.32).network.state_dict()
+    assert all(torch.equal(weights[name], saved[name]) for name in saved)
+    answers, _ = ask(server, tmp_path / "home", asked, HF_HUB_OFFLINE="1")
+    assert answers["answers"] == [path]
+
+
 def test_what_the_hub_refuses_is_said_with_what_to_do(server, tmp_path):
     answers, _ = ask(
         server, tmp_path, {"checkpoint": "a/gated"}, {"checkpoint": "a/none"},
         {"checkpoint": "a/model", "revision": "v2"}, {"checkpoint": "a/model", "variant": "int4"},
     )  # fmt: skip
     gated, none, revision, variant = answers["answers"]
+    address = f"http://127.0.0.1:{server.server_address[1]}"
     assert gated == (
-        "error: a/gated: its licence has to be accepted first, on https://huggingface.co/a/gated; "
+        f"error: a/gated: its licence has to be accepted first, on {address}/a/gated; "
         "then log in on this machine (hf auth login, or HF_TOKEN)"
     )
-    assert "a/none: expected a folder, or the id of a repository of the hub" in none
+    assert "a/none: expected the id of a repository of the hub, which has none of this name" in none
     assert "a/model@v2: the hub has no such revision" in revision
     assert "a/model: it has no weights of the variant int4" in variant
     assert answers["loaded"] == {}

@@ -22,6 +22,7 @@ COMMANDS = {
     "fsasd-download": "fsasd.cli.download",
     "fsasd-evaluate": "fsasd.cli.evaluate",
     "fsasd-export": "fsasd.cli.export",
+    "fsasd-push": "fsasd.cli.push",
     "fsasd-refit": "fsasd.cli.refit",
     "fsasd-report": "fsasd.cli.report",
     "fsasd-score": "fsasd.cli.score",
@@ -162,6 +163,11 @@ def evaluate() -> int | None:
 def export() -> int | None:
     """The command ``fsasd-export``."""
     return run("fsasd-export")
+
+
+def push() -> int | None:
+    """The command ``fsasd-push``."""
+    return run("fsasd-push")
 
 
 def refit() -> int | None:

@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument(
         "--model", type=Path, required=True, metavar="DIR",
-        help="models/<machine>/ of a run's folder, or models/<machine>/section_<nn>/",
+        help="models/<machine>/ of a run's folder, models/<machine>/section_<nn>/, or "
+        "hub:owner/name",
     )  # fmt: skip
     parser.add_argument(
         "--check", nargs="+", default=[], metavar="WAV",

@@ -26,7 +26,8 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "model", type=Path, metavar="MODEL",
-        help="models/<machine>/ of a run's folder, or models/<machine>/section_<nn>/",
+        help="models/<machine>/ of a run's folder, models/<machine>/section_<nn>/, or "
+        "hub:owner/name",
     )  # fmt: skip
     parser.add_argument(
         "--normal", nargs="+", required=True, metavar="WAV",

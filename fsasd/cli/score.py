@@ -46,8 +46,9 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--model", type=Path, required=True, action="append", metavar="DIR",
-        help="models/<machine>/ of a run's folder, or models/<machine>/section_<nn>/; several "
-        "models score each recording",
+        help="models/<machine>/ of a run's folder, models/<machine>/section_<nn>/, or "
+        "hub:owner/name, which is downloaded from the Hugging Face hub; several models score "
+        "each recording",
     )  # fmt: skip
     parser.add_argument(
         "recordings", nargs="*", metavar="WAV",

@@ -19,6 +19,9 @@ from fsasd.detectors.saved import NotAModelError
 from fsasd.detectors.scoring.scorers import Scorer, load_scorer
 from fsasd.evaluation.calibration import Calibration
 
+HUB = "hub:"
+"""Begins the name of a model that is downloaded from the Hugging Face hub."""
+
 _NOT_A_MODEL = (TypeError, AttributeError, LookupError, RuntimeError, ValueError)
 """Errors of a detector whose file holds settings or arrays that do not fit each other."""
 
@@ -100,6 +103,12 @@ class Model:
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> Model:
     """Read the saved detector of a section: ``fsasd.load``, see there."""
+    if str(path).startswith(HUB):
+        # Most models are of this machine.
+        from fsasd.deployment.downloading import download
+
+        place, name = download(str(path).removeprefix(HUB))
+        return replace(load(place, trust), name=name)
     folder = _section(Path(path))
     detector = load_scorer(folder, trust)
     calibration, channel = read_decision(folder / DECISION)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
-from huggingface_hub.errors import (
-    GatedRepoError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import constants, hf_hub_download, snapshot_download
+from huggingface_hub.errors import EntryNotFoundError
 
 from fsasd.generation.diffusion.weight_mismatches import CheckpointError
 from fsasd.runtime.commits import note_loaded
-from fsasd.runtime.hub import go_offline_without_hub
+from fsasd.runtime.hub import GENERATOR_FILES, causes, go_offline_without_hub, refusal
 
 _ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 
@@ -57,7 +54,7 @@ def local(checkpoint: str, revision: str | None = None, variant: str | None = No
         return checkpoint
     go_offline_without_hub(checkpoint)
     try:
-        folder = Path(DiffusionPipeline.download(checkpoint, **asked))
+        folder = _download(checkpoint, revision, variant)
     # Its errors are those of several libraries, one of which has changed its name.
     except Exception as error:
         name = checkpoint + (f"@{revision}" if revision else "")
@@ -66,35 +63,38 @@ def local(checkpoint: str, revision: str | None = None, variant: str | None = No
     return str(folder)
 
 
+def _download(checkpoint: str, revision: str | None, variant: str | None) -> Path:
+    if _loads_with_diffusers(checkpoint, revision):
+        return Path(DiffusionPipeline.download(checkpoint, revision=revision, variant=variant))
+    if variant:
+        raise ValueError(variant)
+    return Path(
+        snapshot_download(checkpoint, revision=revision, allow_patterns=list(GENERATOR_FILES))
+    )
+
+
+def _loads_with_diffusers(checkpoint: str, revision: str | None) -> bool:
+    """Say whether diffusers knows all components: of others it looks for code in the repository."""
+    try:
+        index = hf_hub_download(checkpoint, "model_index.json", revision=revision)
+    # A family of one's own may have none.
+    except EntryNotFoundError:
+        return False
+    components = json.loads(Path(index).read_text(encoding="utf-8")).values()
+    return not any(isinstance(named, list) and named[0] == "fsasd" for named in components)
+
+
 def _reason(checkpoint: str, variant: str | None, error: BaseException) -> str:
     """Say in one line why nothing was downloaded, and what to do."""
-    page = f"https://huggingface.co/{checkpoint}"
-    causes = list(_causes(error))
-    for cause in causes:
-        # A kind of RepositoryNotFoundError.
-        if isinstance(cause, GatedRepoError):
-            return (
-                f"its licence has to be accepted first, on {page}; then log in on this machine "
-                "(hf auth login, or HF_TOKEN)"
-            )
-        if isinstance(cause, RevisionNotFoundError):
-            return f"the hub has no such revision of it: expected one of {page}/commits"
-        if isinstance(cause, RepositoryNotFoundError):
-            return (
-                "expected a folder, or the id of a repository of the hub; the hub has none of this "
-                "name, or it is private (hf auth login, or HF_TOKEN)"
-            )
-    if variant and type(causes[-1]) is ValueError:
+    if refused := refusal(checkpoint, error):
+        return refused
+    *_, last = causes(error)
+    if variant and type(last) is ValueError:
+        page = f"{constants.ENDPOINT}/{checkpoint}"
         return f"it has no weights of the variant {variant} on the hub: see {page}/tree/main"
-    why = str(causes[-1]).partition("\n")[0]
+    why = str(last).partition("\n")[0]
     return (
         f"could not be loaded ({why}). Without a way to the hub, copy its folder to this machine "
         "and give its path as generator.checkpoint; HF_HUB_OFFLINE=1 uses what was downloaded "
         "before"
     )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -6,14 +6,31 @@ import functools
 import logging
 import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 
 import huggingface_hub
 from huggingface_hub import constants
+from huggingface_hub.errors import (
+    GatedRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError
 
 log = logging.getLogger(__name__)
+
+TAG = "fsasd"
+"""Of the card of every model of fsasd: the hub finds them by it."""
+
+GENERATOR_FILES = (
+    "*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*",
+)  # fmt: skip
+"""Patterns of the files of a generator: settings, weights and tokenizers; no code."""
+
+LOG_IN = "log in on this machine (hf auth login, or HF_TOKEN)"
+"""What to do where the hub wants to know who asks."""
 
 UNREADABLE = (OSError, SafetensorError, UnpicklingError, EOFError, RuntimeError)
 """Errors of libraries for weights that are missing, damaged, or pickles of more than tensors."""
@@ -34,9 +51,41 @@ def go_offline_without_hub(source: str) -> None:
         _check_once()
 
 
+def refusal(repository: str, error: BaseException) -> str | None:
+    """Say in one line why the hub refused a repository, and what to do.
+
+    Args:
+        repository: Its id.
+        error: That a library raised, whatever it was raised from.
+
+    Returns:
+        ``None`` where it is for another reason.
+    """
+    page = f"{constants.ENDPOINT}/{repository}"
+    for cause in causes(error):
+        # A kind of RepositoryNotFoundError.
+        if isinstance(cause, GatedRepoError):
+            return f"its licence has to be accepted first, on {page}; then {LOG_IN}"
+        if isinstance(cause, RevisionNotFoundError):
+            return f"the hub has no such revision of it: expected one of {page}/commits"
+        if isinstance(cause, RepositoryNotFoundError):
+            return (
+                "expected the id of a repository of the hub, which has none of this name, or it is "
+                f"private: {LOG_IN}"
+            )
+    return None
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those from which it was raised."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 @functools.cache
 def _check_once() -> None:
-    if constants.HF_HUB_OFFLINE or _is_reachable():
+    if constants.HF_HUB_OFFLINE or is_reachable():
         return
     constants.HF_HUB_OFFLINE = True
     log.warning(
@@ -46,7 +95,8 @@ def _check_once() -> None:
     )
 
 
-def _is_reachable() -> bool:
+def is_reachable() -> bool:
+    """Return whether the hub answers, in seconds."""
     answered = threading.Event()
 
     def request() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fsasd.data.clips import Clips
 from fsasd.generation.hub import is_hub_id
+from fsasd.runtime.hub import TAG
 
 _UNPUBLISHED = {
     "nano": "The nano model's weights come with fsasd, under the MIT licence.",
@@ -65,8 +66,7 @@ def model_card(
     published = kind not in _UNPUBLISHED
     base = start if not published or is_hub_id(start) else "a local checkpoint"
     head: dict[str, Any] = {"library_name": "diffusers", "pipeline_tag": "text-to-audio"}
-    if family.tag:
-        head["tags"] = [family.tag]
+    head["tags"] = [TAG, *filter(None, [family.tag])]
     if published and family.licence:
         head["license"] = family.licence
     if is_hub_id(start):
