@@ -1,19 +1,24 @@
 """Pipelines of diffusers with random weights, so small that they train on a CPU."""
 
+import json
 import string
 
 import torch
 from diffusers import (
     AudioLDM2Pipeline,
+    AutoencoderOobleck,
     AutoencoderSAME,
     FlowMatchEulerDiscreteScheduler,
     StableAudio3DiTModel,
     StableAudio3Pipeline,
+    StableAudioDiTModel,
+    StableAudioPipeline,
 )
 from diffusers.pipelines.audioldm2 import (
     AudioLDM2ProjectionModel,
     AudioLDM2UNet2DConditionModel,
 )
+from diffusers.pipelines.stable_audio import StableAudioProjectionModel
 from diffusers.pipelines.stable_audio_3 import StableAudio3DurationEmbedder
 from transformers import (
     ClapConfig,
@@ -31,6 +36,7 @@ from transformers import (
 )
 
 from fsasd.generation.audioldm import checkpoint
+from fsasd.generation.diffusion.cosine import CosineScheduler
 
 
 def audioldm(folder):
@@ -90,6 +96,42 @@ def stable_audio3(folder, inpaints=True, **scheduler):
     return str(folder)
 
 
+def stable_audio_open(folder, seconds=2.0):
+    """Write one with latents of 8 x (samples / 128), at 44.1 kHz, and the published schedule."""
+    schedule = {
+        "sigma_min": 0.3, "sigma_max": 500, "sigma_data": 1.0, "sigma_schedule": "exponential",
+        "prediction_type": "v_prediction", "solver_order": 2, "final_sigmas_type": "zero",
+    }  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        text_encoder, tokenizer = t5()
+        pipeline = StableAudioPipeline(
+            vae=AutoencoderOobleck(
+                encoder_hidden_size=16, downsampling_ratios=[2, 8, 8], channel_multiples=[1, 1, 2],
+                decoder_channels=8, decoder_input_channels=8,
+            ),
+            text_encoder=text_encoder,
+            projection_model=StableAudioProjectionModel(32, 24, 0, 512),
+            tokenizer=tokenizer,
+            transformer=StableAudioDiTModel(
+                sample_size=-int(-seconds * 44_100 // 128), in_channels=8, out_channels=8,
+                num_layers=2, attention_head_dim=16, num_attention_heads=2,
+                num_key_value_attention_heads=1, cross_attention_dim=16, time_proj_dim=16,
+                global_states_input_dim=48, cross_attention_input_dim=24,
+            ),
+            scheduler=CosineScheduler(**schedule),
+        )  # fmt: skip
+    pipeline.save_pretrained(folder)
+    # The published scheduler cannot be built without torchsde, but a folder can name it.
+    name = "CosineDPMSolverMultistepScheduler"
+    for path, change in (
+        (folder / "model_index.json", {"scheduler": ["diffusers", name]}),
+        (folder / "scheduler/scheduler_config.json", {"_class_name": name}),
+    ):
+        path.write_text(json.dumps(json.loads(path.read_text()) | change), encoding="utf-8")
+    return str(folder)
+
+
 def audioldm2(folder):
     """Write one with the nano model's VAE, latents of 4 x (samples / 640) x 16, at 16 kHz."""
     nano = checkpoint.load("nano")
@@ -101,23 +143,21 @@ def audioldm2(folder):
         audio_config={"hidden_size": 64, **audio},
         projection_dim=32,
     )
-    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    words += [(letter, -3.0) for letter in string.ascii_letters + string.digits + ".,"]
-    size = {"d_model": 32, "d_ff": 37, "d_kv": 8, "num_heads": 2, "num_layers": 1}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         language_model = GPT2LMHeadModel(
             GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=100, n_positions=300)
         )
         language_model.config.max_new_tokens = 8
+        text_encoder_2, tokenizer_2 = t5()
         pipeline = AudioLDM2Pipeline(
             vae=nano.vae,
             text_encoder=ClapModel(clap),
-            text_encoder_2=T5EncoderModel(T5Config(vocab_size=len(words), **size)),
+            text_encoder_2=text_encoder_2,
             projection_model=AudioLDM2ProjectionModel(32, 32, 16),
             language_model=language_model,
             tokenizer=nano.tokenizer,
-            tokenizer_2=T5Tokenizer(vocab=words, extra_ids=0, model_max_length=200),
+            tokenizer_2=tokenizer_2,
             feature_extractor=ClapFeatureExtractor(feature_size=64),
             unet=AudioLDM2UNet2DConditionModel(
                 in_channels=4, out_channels=4, sample_size=32, block_out_channels=(8, 16),
@@ -131,6 +171,15 @@ def audioldm2(folder):
         )  # fmt: skip
     pipeline.save_pretrained(folder)
     return str(folder)
+
+
+def t5():
+    """Build a text encoder of 32 numbers a token, and its tokenizer of letters."""
+    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    words += [(letter, -3.0) for letter in string.ascii_letters + string.digits + ".,"]
+    size = {"d_model": 32, "d_ff": 37, "d_kv": 8, "num_heads": 2, "num_layers": 1}
+    encoder = T5EncoderModel(T5Config(vocab_size=len(words), **size))
+    return encoder, T5Tokenizer(vocab=words, extra_ids=0, model_max_length=200)
 
 
 def sharpen(module):

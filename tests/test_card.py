@@ -13,10 +13,12 @@ from fsasd.generation.audioldm import AudioLDM
 from fsasd.generation.audioldm2 import AudioLDM2
 from fsasd.generation.diffusion.card import model_card
 from fsasd.generation.pipelines.stable_audio3 import StableAudio3
+from fsasd.generation.pipelines.stable_audio_open import StableAudioOpen
 
 FAMILIES = {
     "audioldm": (AudioLDM, "AudioLDM", "cc-by-nc-sa-4.0"),
     "audioldm2": (AudioLDM2, "AudioLDM 2", "cc-by-nc-sa-4.0"),
+    "stable_audio_open": (StableAudioOpen, "Stable Audio Open", "other"),
     "stable_audio3": (StableAudio3, "Stable Audio 3", "other"),
 }
 

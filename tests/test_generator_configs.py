@@ -28,6 +28,7 @@ CASES = {
     "audioldm_s": AUDIOLDM,
     "pipeline": (small_pipelines.audioldm2, ["generator.steps=2"]),
     "stable_audio3": (small_pipelines.stable_audio3, SMALL),
+    "stable_audio_open": (small_pipelines.stable_audio_open, SMALL),
     "transfer": (None, []),
     "transforms": (None, []),
 }

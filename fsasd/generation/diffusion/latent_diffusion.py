@@ -127,6 +127,7 @@ class LatentDiffusion(FineTuning):
                 f"sampler.region_seconds: {self.checkpoint} has no trained input for the rest of a "
                 "clip, as Stable Audio 3 has: choose generator/sampler=edit, for whole clips"
             )
+        self.sampler.check_schedule(self.model.scheduler)
         for module in self.model.frozen():
             module.requires_grad_(False).eval()
         self.unconditional = self.condition_without_caption()

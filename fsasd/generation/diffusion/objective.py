@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from fsasd.data.draws import Draw
+from fsasd.generation.diffusion.cosine import CosineScheduler, shares
 from fsasd.generation.diffusion.model import Condition, map_condition
 from fsasd.generation.diffusion.sampling import Denoiser
 
@@ -102,7 +103,8 @@ class Objective:
     ``noise`` (AudioLDM, equation 4) and ``velocity`` (Salimans and Ho, 2022) are those of
     schedulers of diffusion (``prediction_type`` ``epsilon`` and ``v_prediction``); ``flow`` is that
     of rectified flow (Liu et al., 2023): latents are mixed linearly with noise, and the network
-    predicts noise minus latents.
+    predicts noise minus latents. Time is continuous in flow matching and on the cosine schedule
+    (``cosine``), and is drawn at 1000 places all the same.
 
     Args:
         scheduler: Of diffusers.
@@ -126,38 +128,48 @@ class Objective:
                 f"'{prediction}'"
             )
         self.kind = kinds[prediction]
+        self.continuous = self.kind == "flow" or isinstance(scheduler, CosineScheduler)
 
     @property
     def n_timesteps(self) -> int:
-        """Length of the noise schedule; of flow matching, whose time is continuous, 1000."""
-        return 1000 if self.kind == "flow" else self.scheduler.config.num_train_timesteps
+        """Length of the noise schedule; 1000 where time is continuous."""
+        return 1000 if self.continuous else self.scheduler.config.num_train_timesteps
 
     def noised(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
     ) -> torch.Tensor:
         """Return latents with the noise of (batch,) timesteps."""
-        if self.kind != "flow":
+        if not self.continuous:
             return self.scheduler.add_noise(latents, noise, timesteps)
-        share = self.share_of_noise(timesteps).view(-1, *[1] * (latents.ndim - 1))
-        return (1 - share) * latents + share * noise
+        of_clip, of_noise = self._shares(timesteps, latents.ndim)
+        return of_clip * latents + of_noise * noise
 
     def target(
         self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
     ) -> torch.Tensor:
         """Return what the network is to predict."""
+        if self.kind == "velocity" and self.continuous:
+            of_clip, of_noise = self._shares(timesteps, latents.ndim)
+            return of_clip * noise - of_noise * latents
         if self.kind == "velocity":
             return self.scheduler.get_velocity(latents, noise, timesteps)
         return noise if self.kind == "noise" else noise - latents
 
     def network_time(self, timesteps: torch.Tensor) -> torch.Tensor:
         """Return the timesteps as the network gets them, in the scheduler's own unit."""
-        if self.kind != "flow":
+        if not self.continuous:
             return timesteps
-        return self.share_of_noise(timesteps) * self.scheduler.config.num_train_timesteps
+        unit = self.scheduler.config.num_train_timesteps if self.kind == "flow" else 1
+        return self.time(timesteps) * unit
 
-    def share_of_noise(self, timesteps: torch.Tensor) -> torch.Tensor:
-        """Return the share of noise in (0, 1] at (batch,) timesteps of flow matching."""
+    def time(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """Return the continuous time in (0, 1] at (batch,) timesteps; noise alone is at 1."""
         return (timesteps + 1) / self.n_timesteps
+
+    def _shares(self, timesteps: torch.Tensor, ndim: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the shares of the clip and of noise, for latents of so many axes."""
+        time = self.time(timesteps).view(-1, *[1] * (ndim - 1))
+        return (1 - time, time) if self.kind == "flow" else shares(time)
 
     def min_snr_weight(self, timesteps: torch.Tensor, most: float) -> torch.Tensor:
         """Return the (batch,) weights of Hang et al. (2023): small noise counts for less.
@@ -175,8 +187,12 @@ class Objective:
         """
         if self.kind == "flow":
             raise ValueError("generator.min_snr is for diffusion: expected null with flow matching")
-        alphas = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
-        snr = alphas / (1 - alphas)
+        if self.continuous:
+            of_clip, of_noise = self._shares(timesteps, 1)
+            snr = (of_clip / of_noise) ** 2
+        else:
+            alphas = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+            snr = alphas / (1 - alphas)
         return snr.clamp(max=most) / (snr + 1 if self.kind == "velocity" else snr)
 
 

@@ -13,6 +13,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
 )
 
+from fsasd.generation.diffusion.cosine import CosineScheduler
 from fsasd.generation.diffusion.model import Condition, even_levels, map_condition, tensor_of
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor, Condition], torch.Tensor]
@@ -29,13 +30,15 @@ class Sampler:
         scheduler: ``dpm++`` is DPM-Solver++ 2M (Lu et al., 2022) on the noise levels of Karras et
             al. (2022): with the schedule's own levels, 20 steps lose low-variance detail.
             ``ddim`` (Song et al., 2021) with 200 steps and ``eta`` 1 is AudioLDM's own. ``euler``
-            is for models of flow matching, and for these alone.
+            is for models of flow matching, and for these alone. On the continuous cosine schedule
+            there is ``dpm++`` alone, on the schedule's own levels.
         eta: Share of fresh noise in each DDIM step.
         strength: Share of the noise schedule that is passed through, above 0. With 1 a clip is
             made of noise alone; with less it is an edit of a real one, to which the noise of the
             first step at or below that share is added (SDEdit, Meng et al., 2022), and only the
-            steps from there on are taken; of flow matching, all steps are, from that share of
-            noise on. Several are a ladder (``editing.with_strengths``).
+            steps from there on are taken; of flow matching and on the cosine schedule, all
+            steps are, from that share of noise on. Several are a ladder
+            (``editing.with_strengths``).
         channel: What to take of real clips with several channels (see ``recording.read``).
         region_seconds: Shortest and longest region in time that is generated anew, the rest of the
             clip being that of a real one (``inpainting``); ``None`` for whole clips.
@@ -131,16 +134,12 @@ class Sampler:
         latents = torch.stack([torch.randn(shape, generator=g) for g in generators])
         latents = latents.to(device, dtype)
         sources = None if sources is None else sources.to(device, dtype)
-        scheduler = self._scheduler(noise_schedule)
+        scheduler = self._scheduler(noise_schedule, strength)
         if self.scheduler == "euler":
-            shares = levels(self.steps, strength)
-            scheduler.set_timesteps(sigmas=shares, device=device)
-            timesteps = scheduler.timesteps
-            if sources is not None:
-                latents = (1 - strength) * sources + strength * latents
+            scheduler.set_timesteps(sigmas=levels(self.steps, strength), device=device)
         else:
             scheduler.set_timesteps(self.steps, device=device)
-            latents, timesteps = _start(scheduler, sources, latents, strength)
+        latents, timesteps = _start(scheduler, sources, latents, strength)
         # DPM-Solver++ adds no noise of its own.
         extra: dict[str, Any] = {} if self.scheduler == "dpm++" else {"generator": generators}
         if self.scheduler == "ddim":
@@ -153,7 +152,9 @@ class Sampler:
                 condition,
             )
         for t in timesteps:
-            inputs = torch.cat([latents] * (1 + guided))
+            flow = self.scheduler == "euler"
+            one = latents if flow else scheduler.scale_model_input(latents, t)
+            inputs = torch.cat([one] * (1 + guided))
             noise = denoise(inputs, t, condition)
             if guided:
                 without, within = noise.chunk(2)
@@ -161,16 +162,31 @@ class Sampler:
             latents = scheduler.step(noise, t, latents, **extra).prev_sample
         return latents
 
-    def _scheduler(self, schedule: Any) -> Any:
+    def check_schedule(self, schedule: Any) -> None:
+        """Check that this sampler is one for models of a noise schedule.
+
+        Args:
+            schedule: Of diffusers, that a model was trained with.
+
+        Raises:
+            ValueError: It is not.
+        """
         flow = isinstance(schedule, FlowMatchEulerDiscreteScheduler)
-        if flow != (self.scheduler == "euler"):
-            kind, wanted = ("flow matching", "flow") if flow else ("diffusion", "dpm")
+        cosine = isinstance(schedule, CosineScheduler)
+        kind = "flow matching" if flow else "the cosine schedule" if cosine else "diffusion"
+        possible = ["euler"] if flow else ["dpm++"] if cosine else ["dpm++", "ddim"]
+        if self.scheduler not in possible:
             raise ValueError(
                 f"sampler.scheduler: '{self.scheduler}' is not for a model of {kind}: choose "
-                f"generator/sampler={wanted}"
+                f"generator/sampler={'flow' if flow else 'dpm'}"
             )
-        if flow:
+
+    def _scheduler(self, schedule: Any, strength: float) -> Any:
+        self.check_schedule(schedule)
+        if isinstance(schedule, FlowMatchEulerDiscreteScheduler):
             return FlowMatchEulerDiscreteScheduler.from_config(schedule.config)
+        if isinstance(schedule, CosineScheduler):
+            return schedule.part(strength)
         if self.scheduler == "ddim":
             return DDIMScheduler.from_config(schedule.config)
         return DPMSolverMultistepScheduler.from_config(
@@ -179,12 +195,17 @@ class Sampler:
 
 
 def _start(
-    scheduler: DDIMScheduler | DPMSolverMultistepScheduler,
+    scheduler: Any,
     sources: torch.Tensor | None,
     noise: torch.Tensor,
     strength: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the latents that diffusion begins with, and the timesteps that are left."""
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        mixed = noise if sources is None else (1 - strength) * sources + strength * noise
+        return mixed, scheduler.timesteps
+    if isinstance(scheduler, CosineScheduler):
+        return scheduler.begin(noise, sources), scheduler.timesteps
     noise = noise * scheduler.init_noise_sigma
     timesteps = scheduler.timesteps
     if sources is None:

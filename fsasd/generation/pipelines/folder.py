@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,14 @@ from torch import nn
 from fsasd.generation.diffusion.weight_mismatches import CheckpointError, WeightMismatches
 from fsasd.runtime.hub import UNREADABLE
 
+_INDEX, _CONFIG = "model_index.json", "scheduler_config.json"
+
 
 def load_pipeline(
-    source: str, kind: type[DiffusionPipeline], allow: Sequence[str] = ()
+    source: str,
+    kind: type[DiffusionPipeline],
+    allow: Sequence[str] = (),
+    instead: Mapping[str, type] | None = None,
 ) -> DiffusionPipeline:
     """Load a pipeline whose weights all fit, which diffusers does not see to.
 
@@ -29,6 +35,7 @@ def load_pipeline(
         source: A folder in the pipeline's layout.
         kind: The pipeline's class, or one whose folder it can read.
         allow: Names of weights that may be missing, superfluous or of another shape.
+        instead: Classes that take the place of others, by the names of those.
 
     Raises:
         CheckpointError: There is no such folder, it is that of another pipeline, a component is
@@ -45,7 +52,7 @@ def load_pipeline(
                 "choose the generator of that model, or generator=pipeline, which trains nothing"
             )
         components = {
-            name: _load(source, name, entry, mismatches)
+            name: _load(source, name, entry, mismatches, instead or {})
             for name, entry in index.items()
             if not name.startswith("_") and isinstance(entry, list) and entry[0]
         }
@@ -95,7 +102,7 @@ def not_loaded(source: str, error: BaseException) -> CheckpointError:
     # The last one may say only that a file is missing.
     while cause := error.__cause__ or error.__context__:
         error = cause
-    return CheckpointError(f"{source}: could not be loaded ({error})")
+    return CheckpointError(f"{source}: could not be loaded ({str(error).strip()})")
 
 
 def forget_origins(folder: Path) -> None:
@@ -107,6 +114,40 @@ def forget_origins(folder: Path) -> None:
         known = json.loads(config.read_text(encoding="utf-8"))
         if known.pop("_name_or_path", None) is not None:
             config.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Original:
+    """What a pipeline's folder says of a scheduler for which another class was loaded.
+
+    Attributes:
+        entry: Of the component in ``model_index.json``.
+        config: Text of its configuration.
+    """
+
+    entry: list[str]
+    config: str
+
+
+def originals(source: str, instead: Mapping[str, type]) -> dict[str, Original]:
+    """Return a folder's schedulers for which ``load_pipeline`` loads other classes, by name."""
+    index = json.loads((Path(source) / _INDEX).read_text(encoding="utf-8"))
+    return {
+        name: Original(entry, (Path(source) / name / _CONFIG).read_text(encoding="utf-8"))
+        for name, entry in index.items()
+        if isinstance(entry, list) and entry[1] in instead
+    }
+
+
+def put_back(folder: Path, known: Mapping[str, Original]) -> None:
+    """Write schedulers into a saved pipeline as they were in the folder that it came from."""
+    if not known:
+        return
+    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    for name, one in known.items():
+        index[name] = one.entry
+        (folder / name / _CONFIG).write_text(one.config, encoding="utf-8")
+    (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def require_folder(source: str) -> None:
@@ -169,10 +210,18 @@ def _variant(name: str) -> str | None:
     return middle[0].partition("-")[0] if middle else None
 
 
-def _load(source: str, name: str, entry: list[str], mismatches: WeightMismatches) -> Any:
+def _load(
+    source: str,
+    name: str,
+    entry: list[str],
+    mismatches: WeightMismatches,
+    instead: Mapping[str, type],
+) -> Any:
     try:
-        return _component(source, name, _class_of(source, *entry), mismatches)
-    except UNREADABLE as error:
+        kind = instead.get(entry[1]) or _class_of(source, *entry)
+        return _component(source, name, kind, mismatches)
+    # The library's own error where a class needs a package that is not installed.
+    except (*UNREADABLE, ImportError) as error:
         raise not_loaded(f"{source}, component {name}", error) from error
 
 

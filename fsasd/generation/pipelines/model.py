@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,12 @@ from diffusers.utils import logging
 from torch import nn
 
 from fsasd.generation.diffusion.model import Model, fingerprint
-from fsasd.generation.pipelines.folder import forget_origins, load_pipeline
+from fsasd.generation.pipelines.folder import (
+    forget_origins,
+    load_pipeline,
+    originals,
+    put_back,
+)
 
 
 class PipelineModel(Model):
@@ -25,14 +30,18 @@ class PipelineModel(Model):
     Attributes:
         kind: The pipeline's class.
         network_name: Component that is trained.
+        instead: Schedulers in the place of those of diffusers, by their classes' names; what is
+            saved names the latter.
         pipeline: With all components.
     """
 
     kind: ClassVar[type[DiffusionPipeline]]
     network_name: ClassVar[str]
+    instead: ClassVar[Mapping[str, type]] = {}
 
     def __init__(self, source: str, allow: Sequence[str] = ()) -> None:
-        self.pipeline: Any = load_pipeline(source, self.kind, allow)
+        self.pipeline: Any = load_pipeline(source, self.kind, allow, self.instead)
+        self._originals = originals(source, self.instead)
         self.network = self.pipeline.components[self.network_name]
         self.scheduler = self.pipeline.scheduler
         for module in self.frozen():
@@ -51,6 +60,7 @@ class PipelineModel(Model):
         try:
             self.kind(**components).save_pretrained(folder)
             forget_origins(folder)
+            put_back(folder, self._originals)
         finally:
             logging.set_verbosity(level)
 

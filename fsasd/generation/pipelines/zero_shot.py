@@ -103,7 +103,7 @@ def load(source: str) -> DiffusionPipeline:
         return DiffusionPipeline.from_pretrained(source, variant=_variant(source))
     except CheckpointError:
         raise
-    except (*UNREADABLE, ValueError, AttributeError) as error:
+    except (*UNREADABLE, ImportError, ValueError, AttributeError) as error:
         raise not_loaded(source, error) from error
 
 
