@@ -279,7 +279,7 @@ def test_page_is_accessible(run, data, undrawn):
     assert all(attrs["aria-label"] for attrs in drawings)
 
 
-def test_only_training_and_synthetic_clips_are_played(run, data, monkeypatch, undrawn):
+def test_scenes_are_of_training_and_synthetic_clips(run, data, monkeypatch, undrawn):
     played = []
     original = listening.read
     monkeypatch.setattr(

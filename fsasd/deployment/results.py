@@ -63,6 +63,15 @@ class Result:
         )
 
 
+def p_in_words(p_value: float) -> str:
+    """Return a p-value as one reads it: those below a millionth are not compared any more.
+
+    >>> p_in_words(0.0312), p_in_words(1e-149)
+    ('p = 0.031', 'p < 1e-6')
+    """
+    return f"p = {p_value:.2g}" if p_value >= 1e-6 else "p < 1e-6"
+
+
 def iso(seconds: float) -> str:
     """Return a time as ISO 8601, in UTC and milliseconds.
 

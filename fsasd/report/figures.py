@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.scale import AsinhTransform, LogTransform
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import IdentityTransform, Transform
 from sklearn.metrics import roc_curve
 
 from fsasd.evaluation.metrics import DOMAINS, known_domains, official_score, section_metrics
@@ -285,8 +287,15 @@ def score_histogram(clips: pd.DataFrame) -> Figure:
     ]
     groups = [group for group in groups if len(group[1])]
     scores = clips["score"].to_numpy(float)
-    edges = np.histogram_bin_edges(scores, bins=int(np.clip(2 * np.sqrt(len(scores)), 10, 40)))
     threshold = float(clips["threshold"].iloc[0])
+    transform, scale, options = readable_scale(np.append(scores, threshold))
+    # Bins are even as they are drawn.
+    count_bins = int(np.clip(2 * np.sqrt(len(scores)), 10, 40))
+    drawn = np.histogram_bin_edges(transform.transform(scores), bins=count_bins)
+    edges = transform.inverted().transform(drawn)
+    if scores.min() < scores.max():
+        # Rounding must leave no score out.
+        edges[[0, -1]] = scores.min(), scores.max()
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(3.8, 3.5), layout="constrained")
         axes = figure.subplots(len(groups), sharex=True, squeeze=False)[:, 0]
@@ -295,9 +304,27 @@ def score_histogram(clips: pd.DataFrame) -> Figure:
             axis.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (3, 2)))
             axis.set_title(f"{name} ({count(len(rows), 'clip')})", color=colour, fontweight="bold")
             axis.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        axes[-1].set_xscale(scale, **options)
         axes[-1].set_xlabel(f"anomaly score (dashed: threshold {threshold:.4g})")
         figure.supylabel("clips", color=MUTED, fontsize=8.5)
     return figure
+
+
+def readable_scale(scores: np.ndarray) -> tuple[Transform, str, dict[str, Any]]:
+    """Return the transform, the name and the options of an axis on which scores can be read.
+
+    Linear unless the largest is far from the others: then logarithmic, or, of scores on both sides
+    of 0, their inverse hyperbolic sine.
+
+    >>> [readable_scale(np.array(s))[1] for s in ([1.0, 2.0, 3.0], [1.0, 2.0, 900.0], [-1.0, 2.0, 900.0])]
+    ['linear', 'log', 'asinh']
+    """  # noqa: E501
+    middle = float(np.median(np.abs(scores)))
+    if np.abs(scores).max() <= 10 * middle or not middle:
+        return IdentityTransform(), "linear", {}
+    if scores.min() > 0:
+        return LogTransform(10), "log", {}
+    return AsinhTransform(middle), "asinh", {"linear_width": middle}
 
 
 def settings_dots(settings: pd.DataFrame) -> Figure:

@@ -162,7 +162,7 @@ def players(chosen: Sequence[Scene], seconds: float, channel: int | str | None =
                 kind: Player(
                     kind,
                     KINDS[kind],
-                    audio=_wav(gain * waveforms[path]),
+                    audio=wav(gain * waveforms[path]),
                     picture=_png(log_mels[path], loudest),
                     seconds=len(waveforms[path]) / SAMPLE_RATE,
                     share=len(waveforms[path]) / longest,
@@ -223,7 +223,8 @@ def _kept(manifest: pd.DataFrame) -> pd.Series:
     return manifest["kept"].astype(str) == "True"
 
 
-def _wav(waveform: np.ndarray) -> str:
+def wav(waveform: np.ndarray) -> str:
+    """Return a waveform at 16 kHz as the data URI of a wav file."""
     buffer = io.BytesIO()
     soundfile.write(buffer, waveform.clip(-1, 1), SAMPLE_RATE, format="WAV", subtype="PCM_16")
     return _uri("audio/wav", buffer)

@@ -21,6 +21,7 @@ from fsasd.report.comparison import decisions, distinct_settings, top_settings
 from fsasd.report.evidence import explanation
 from fsasd.report.figures import EXPECTED
 from fsasd.report.results import Results, is_path, metric_titles, setting_titles
+from fsasd.report.test_clips import TestClipPart, test_clips
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class MachinePart:
     kept: Counter[str]
     rejected: list[tuple[str, str, int]]
     quality: pd.DataFrame
+    test_clips: list[TestClipPart]
 
 
 def machine_part(
@@ -72,6 +74,7 @@ def machine_part(
     number: int,
     scenes: int,
     seconds: float,
+    few: bool,
 ) -> MachinePart:
     """Return what the page shows of a machine.
 
@@ -82,6 +85,7 @@ def machine_part(
         number: Of the machine on the page, for its anchor.
         scenes: How many recordings to play beside synthetic ones.
         seconds: Of each that are played.
+        few: Show one test clip only.
     """
     manifest = results.rows("manifest", machine)
     real = []
@@ -102,6 +106,7 @@ def machine_part(
         kept=kept,
         rejected=rejected,
         quality=results.rows("quality", machine),
+        test_clips=test_clips(results, data, machine, seconds, few),
     )
 
 

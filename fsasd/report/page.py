@@ -36,6 +36,7 @@ from fsasd.report.results import (
     metric_titles,
 )
 from fsasd.report.tables import readable
+from fsasd.report.test_clips import MOST_MACHINES
 from fsasd.report.validation import gain_with_site, verdict_of_choices
 from fsasd.selection.significance import WIDE_GAP
 
@@ -113,7 +114,7 @@ def write_report(folder: Path, data: FirstShotDataModule | None) -> Path:
 
     def machines(names: Sequence[str]) -> list[MachinePart]:
         return [
-            machine_part(results, data, name, number, scenes, seconds)
+            machine_part(results, data, name, number, scenes, seconds, len(names) > MOST_MACHINES)
             for number, name in enumerate(names)
         ]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fsasd.data.check.measures import BANDS
 from fsasd.data.clips import Clips
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import Clip
@@ -19,7 +20,7 @@ from fsasd.deployment.explanation.exact import (
     of_shares,
 )
 from fsasd.deployment.explanation.explanation import Explanation
-from fsasd.deployment.explanation.perturbation import explain_by_perturbation
+from fsasd.deployment.explanation.perturbation import MOMENTS, explain_by_perturbation
 from fsasd.deployment.model import Model
 from fsasd.deployment.waveforms import ScoringCache
 from fsasd.detectors.scoring.scorers import MixtureScorer, NeighbourScorer
@@ -44,6 +45,11 @@ def explain(model: Model, path: Path) -> Explanation:
     if isinstance(scorer, NeighbourScorer):
         return _neighbours(model, scorer, path)
     return explain_by_perturbation(model, path)
+
+
+def perturbations(model: Model) -> int:
+    """Return how many times, at most, ``explain`` scores a recording."""
+    return 0 if isinstance(model.detector, MixtureScorer) else 1 + MOMENTS + len(BANDS)
 
 
 def _neighbours(model: Model, scorer: NeighbourScorer, path: Path) -> Explanation:

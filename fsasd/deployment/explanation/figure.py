@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fsasd.data.log_mel import LogMel, mel_corners
 from fsasd.data.recording import AudioError, read
 from fsasd.deployment.explanation.explanation import Explanation
-from fsasd.deployment.results import Result
+from fsasd.deployment.results import Result, p_in_words
 
 MORE, LESS, MUTED = "#96307a", "#0b69b0", "#666e76"
 _RANGE_DB = 60.0
@@ -26,6 +26,8 @@ def draw(
     recording: Path,
     channel: int | str | None = None,
     nearest: Path | None = None,
+    *,
+    heading: bool = True,
 ) -> Figure:
     """Draw an explanation.
 
@@ -35,19 +37,14 @@ def draw(
         recording: Its file.
         channel: Which of several the model takes.
         nearest: File of the nearest training clip, drawn beside it, if it is at hand.
+        heading: Begin with the recording's name and score.
 
     Returns:
         A figure to be saved.
     """
-    figure = Figure(figsize=(9.5, 5.4), layout="constrained")
-    kind = "anomalous" if result.decision else "normal"
-    title = f"{_shortened(Path(result.file).name, 90)}: {kind}\n"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, parse_math=False)
-    figure.text(
-        0.01, 0.925, f"{result.model}, score {result.score:.4g}, threshold {result.threshold:.4g}, "
-        f"p = {result.p_value:.2g}. {_words(explanation)}",
-        fontsize=9, color=MUTED, parse_math=False,
-    )  # fmt: skip
+    figure = Figure(figsize=(9.5, 5.4 if heading else 4.4), layout="constrained")
+    if heading:
+        _heading(figure, explanation, result)
     grid = figure.add_gridspec(2, 2 if nearest is None else 3, height_ratios=(4, 1.3),
                                width_ratios=(4, 1) if nearest is None else (3, 1, 3))  # fmt: skip
     axis = figure.add_subplot(grid[0, 0])
@@ -70,7 +67,19 @@ def draw(
     return figure
 
 
-def _words(explanation: Explanation) -> str:
+def _heading(figure: Figure, explanation: Explanation, result: Result) -> None:
+    kind = "anomalous" if result.decision else "normal"
+    title = f"{_shortened(Path(result.file).name, 90)}: {kind}\n"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, parse_math=False)
+    figure.text(
+        0.01, 0.925, f"{result.model}, score {result.score:.4g}, threshold {result.threshold:.4g}, "
+        f"{p_in_words(result.p_value)}. {in_words(explanation)}",
+        fontsize=9, color=MUTED, parse_math=False,
+    )  # fmt: skip
+
+
+def in_words(explanation: Explanation) -> str:
+    """Return which band and moment contribute most."""
     low, high = explanation.strongest_band()
     start, end = explanation.strongest_moment()
     when = "the whole time" if explanation.is_steady else f"{start:.2f} to {end:.2f} s"
