@@ -13,7 +13,7 @@ from torchaudio.functional import resample
 from fsasd.data.clips import Clips, FeatureCache
 from fsasd.data.metadata import Clip
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.generation.audioldm import checkpoint, clap
+from fsasd.generation.audioldm import AudioLDM, checkpoint, clap
 
 CAPTIONS = ["This is the normal sound of a fan.", "This is the anomaly sound of a fan."]
 
@@ -222,6 +222,18 @@ def test_the_scorer_compares_clips_with_their_captions(whole_clap, make_wav):
     np.testing.assert_allclose(
         result, [h @ s for h, s in zip(recordings, texts, strict=True)], atol=1e-5
     )
+
+
+def test_a_revision_is_one_of_the_hub(whole_clap):
+    with pytest.raises(ValueError, match=r"CLAP .*: expected a hub id with the revision v1"):
+        clap.ClapAudio(whole_clap, revision="v1")
+    with pytest.raises(
+        ValueError, match=r"audio_clap_revision=v1: .* generator\.audio_clap, found"
+    ):
+        AudioLDM("nano", audio_clap_revision="v1")
+    # Another revision is another front end, before it is loaded.
+    names = {repr(clap.ClapAudio("a/clap", revision)) for revision in (None, "v1", "v2")}
+    assert len(names) == 3
 
 
 def test_a_clap_that_is_not_there(tmp_path):

@@ -95,6 +95,33 @@ def test_a_revision_is_downloaded_once_noted_and_found_without_a_network(server,
     assert written() == before
 
 
+CLAP_CLIENT = """
+from fsasd.generation.audioldm.clap import ClapAudio, ClapScorer
+from fsasd.runtime.commits import loaded
+
+print(ClapScorer("a/clap", "v1").audio.model.config.projection_dim, loaded())
+try:
+    ClapAudio("a/clap", "v9").model
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_a_revision_of_clap_is_noted_and_one_that_is_not_there_refused(whole_clap, tmp_path):
+    with hub_server.serve({"a/clap": whole_clap}) as server:
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", CLAP_CLIENT],
+            env=environment, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        asked = [path for path in server.asked if "/resolve/" in path]
+    first, second = done.stdout.split("\n", 1)
+    assert first == f"64 {{'a/clap': '{hub_server.COMMIT}'}}"
+    assert "CLAP a/clap@v9: could not be loaded" in second
+    assert not [path for path in asked if "/resolve/main/" in path]
+
+
 def test_a_family_that_diffusers_does_not_know_is_downloaded_whole(tmp_path):
     WaveformDiffusion("random", crop_seconds=0.32).save(tmp_path / "model")
     (tmp_path / "model" / "code.py").write_text("raise SystemExit")

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torchaudio
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
@@ -31,7 +32,9 @@ from fsasd.data.clips import Clips
 from fsasd.data.content import content_hash
 from fsasd.data.encoder_inputs import encoder_inputs
 from fsasd.data.recording import SAMPLE_RATE
+from fsasd.generation.hub import is_hub_id
 from fsasd.generation.level import PEAK, normalise
+from fsasd.runtime.commits import note_loaded
 from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
 from fsasd.settings.spec import spec_of
 
@@ -170,10 +173,20 @@ class ClapAudio:
 
     Args:
         checkpoint: A folder with all of CLAP (``transformers.ClapModel``), or a hub id.
+        revision: Of the hub's repository: a commit, a tag or a branch; its main branch by default.
+
+    Raises:
+        ValueError: A revision of a folder is asked for.
     """
 
-    def __init__(self, checkpoint: str | Path) -> None:
+    def __init__(self, checkpoint: str | Path, revision: str | None = None) -> None:
         self.checkpoint = str(checkpoint)
+        self.revision = revision
+        if revision is not None and not is_hub_id(self.checkpoint):
+            raise ValueError(
+                f"CLAP {checkpoint}: expected a hub id with the revision {revision}, found a "
+                "folder or a file: leave the revision out"
+            )
         self.device = torch.device("cpu")
 
     def to(self, device: torch.device | str) -> None:
@@ -188,17 +201,43 @@ class ClapAudio:
     @functools.cached_property
     def _name(self) -> str:
         # The key of the feature cache: other weights in the same place are another front end.
-        return f"ClapAudio({spec_of(self.checkpoint, content_hash)}, peak {PEAK})"
+        revision = f", {self.revision}" if self.revision else ""
+        return f"ClapAudio({spec_of(self.checkpoint, content_hash)}{revision}, peak {PEAK})"
 
     @functools.cached_property
     def model(self) -> ClapModel:
         """CLAP, loaded when it is first needed."""
-        return _load(ClapModel, self.checkpoint).eval().to(self.device)
+        model = self.load(ClapModel).eval().to(self.device)
+        if is_hub_id(self.checkpoint):
+            # A snapshot of the cache is called by its commit.
+            kept = try_to_load_from_cache(self.checkpoint, "config.json", revision=self.revision)
+            assert isinstance(kept, str)
+            note_loaded(self.checkpoint, Path(kept).parent.name)
+        return model
 
     @functools.cached_property
     def extractor(self) -> ClapFeatureExtractor:
         """CLAP's front end: waveforms to network inputs."""
-        return _load(ClapFeatureExtractor, self.checkpoint)
+        return self.load(ClapFeatureExtractor)
+
+    def load(self, kind: Any) -> Any:
+        """Load a component of CLAP.
+
+        Args:
+            kind: Its class, of transformers.
+
+        Raises:
+            ValueError: It could not be loaded.
+        """
+        go_offline_without_hub(self.checkpoint)
+        try:
+            return kind.from_pretrained(self.checkpoint, revision=self.revision)
+        except UNREADABLE as error:
+            revision = f"@{self.revision}" if self.revision else ""
+            raise ValueError(
+                f"CLAP {self.checkpoint}{revision}: could not be loaded ({error}). Without a way "
+                "to the hub, copy its folder to this machine and give its path"
+            ) from error
 
     @torch.no_grad()
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
@@ -243,7 +282,7 @@ class ClapAudio:
                 f"checkpoint's text encoder in {expected_dim}: {advice}"
             )
         texts = sorted(set(captions))[:N_COMPARED]
-        tokens = _load(RobertaTokenizer, self.checkpoint)(
+        tokens = self.load(RobertaTokenizer)(
             texts, padding=True, truncation=True, return_tensors="pt"
         )
         features = self.model.get_text_features(**tokens.to(self.model.device)).pooler_output.cpu()
@@ -263,11 +302,12 @@ class ClapScorer:
 
     Args:
         checkpoint: A folder with all of CLAP, or a hub id.
+        revision: Of the hub's repository (``ClapAudio``).
     """
 
-    def __init__(self, checkpoint: str | Path) -> None:
-        self.audio = ClapAudio(checkpoint)
-        self.tokenizer = _load(RobertaTokenizer, str(checkpoint))
+    def __init__(self, checkpoint: str | Path, revision: str | None = None) -> None:
+        self.audio = ClapAudio(checkpoint, revision)
+        self.tokenizer = self.audio.load(RobertaTokenizer)
 
     @torch.no_grad()
     def __call__(self, clips: Clips, rows: pd.DataFrame, real: object = None) -> np.ndarray:
@@ -309,14 +349,3 @@ def _project(
         )
         embeddings.append(text_encoder(**tokens.to(text_encoder.device)).text_embeds)
     return torch.cat(embeddings)
-
-
-def _load(kind: Any, checkpoint: str) -> Any:
-    go_offline_without_hub(checkpoint)
-    try:
-        return kind.from_pretrained(checkpoint)
-    except UNREADABLE as error:
-        raise ValueError(
-            f"CLAP {checkpoint}: could not be loaded ({error}). Without a way to the hub, copy its "
-            "folder to this machine and give its path"
-        ) from error

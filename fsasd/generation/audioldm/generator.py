@@ -45,6 +45,7 @@ class AudioLDM(LatentDiffusion):
             compares how well both denoise a few of the clips and keeps the better.
         audio_clap: All of CLAP, a folder or a hub id, to train on embeddings of recordings, too;
             one whose text branch is the checkpoint's text encoder.
+        audio_clap_revision: Of its repository on the hub; the main branch by default.
         audio_share: Share of examples whose condition is the recording's embedding, not the
             caption's, where there is such a CLAP. AudioLDM's authors had 0.31.
         whiten_captions: Spread the captions' embeddings (``clap.whiten``); for captions that are
@@ -62,6 +63,7 @@ class AudioLDM(LatentDiffusion):
         tokenizer: str = "roberta-base",
         attention_heads: Literal["auto", "original", "checkpoint"] = "auto",
         audio_clap: str | None = None,
+        audio_clap_revision: str | None = None,
         audio_share: float = 0.31,
         whiten_captions: bool = False,
         **settings: Any,
@@ -77,7 +79,12 @@ class AudioLDM(LatentDiffusion):
                 "generator.whiten_captions moves the embeddings of captions, and those of "
                 "recordings (generator.audio_clap) stay where they are: choose one of the two"
             )
-        self.audio = None if audio_clap is None else clap.ClapAudio(audio_clap)
+        if audio_clap is None and audio_clap_revision is not None:
+            raise ValueError(
+                f"generator.audio_clap_revision={audio_clap_revision}: expected a hub id as "
+                "generator.audio_clap, found none: give it, or leave the revision out"
+            )
+        self.audio = None if audio_clap is None else clap.ClapAudio(audio_clap, audio_clap_revision)
         self.audio_share = audio_share if audio_clap else 0.0
         self.whiten_captions = whiten_captions
 
