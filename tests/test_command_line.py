@@ -27,6 +27,7 @@ COMMANDS = [
     "fsasd-report",
     "fsasd-score",
     "fsasd-store",
+    "fsasd-submit",
 ]
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "fsasd-report": "fsasd.cli.report",
     "fsasd-score": "fsasd.cli.score",
     "fsasd-store": "fsasd.cli.store",
+    "fsasd-submit": "fsasd.cli.submit",
 }
 """Name of a command to its module."""
 
@@ -188,3 +189,8 @@ def score() -> int | None:
 def store() -> int | None:
     """The command ``fsasd-store``."""
     return run("fsasd-store")
+
+
+def submit() -> int | None:
+    """The command ``fsasd-submit``."""
+    return run("fsasd-submit")

@@ -11,6 +11,8 @@ baseline's, ``anomaly_score_DCASE2023T2<machine>_section_<nn>_test_seed<seed><ta
 clips called by their full attribute name (``section_00_source_test_normal_0001_res_2``), with or
 without ``.wav`` and folders.
 
+``package`` writes the package of a submission from a run and checks it (``fsasd-submit``).
+
 The ground truth is what DCASE's evaluators publish, in the form of any year: see
 ``fsasd.data.ground_truth``.
 """
