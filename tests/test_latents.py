@@ -21,6 +21,7 @@ from fsasd.generation.audioldm import checkpoint
 from fsasd.generation.audioldm.mel import normalised_mel, windows
 from fsasd.generation.audioldm.model import AudioLDMModel
 from fsasd.generation.audioldm.vocoder import GriffinLim
+from fsasd.generation.diffusion.kept_conditions import KeptCondition
 from fsasd.generation.diffusion.latents import LatentExamples, LatentFrontEnd, fill_cache
 from fsasd.generation.level import normalise
 
@@ -163,6 +164,25 @@ def test_whole_clips_are_repeated_to_one_length_that_is_known(clips, nano):
 
 
 # The cache
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 3), (1, 6), (4, 2, 3)])
+def test_a_condition_is_kept_as_it_was(shape):
+    tensor = torch.randn(shape)
+    tensor[-1] = 0
+    for condition in (tensor, torch.zeros(shape), torch.zeros(shape, dtype=torch.long)):
+        again = KeptCondition(condition).condition()
+        assert torch.equal(again, condition)
+        assert again.dtype == condition.dtype
+    both = KeptCondition({"a": tensor, "b": tensor > 0}).condition()
+    assert torch.equal(both["a"], tensor)
+    assert torch.equal(both["b"], tensor > 0)
+
+
+def test_a_batch_of_conditions_is_not_kept_by_one_of_them():
+    batch = torch.randn(100, 8, 4)
+    kept = KeptCondition(batch[3])
+    assert kept._tensors[""].rows.untyped_storage().nbytes() == batch[3].nbytes
 
 
 def test_moments_are_read_when_they_are_normalised_and_not_kept(clips, monkeypatch, nano):

@@ -16,6 +16,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.metadata import Clip
 from fsasd.generation.diffusion.adaptation import Full, Lora
 from fsasd.generation.diffusion.cost import training_cost
+from fsasd.generation.diffusion.kept_conditions import KeptCondition
 from fsasd.generation.diffusion.model import map_condition
 from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.diffusion.weight_mismatches import CheckpointError
@@ -120,6 +121,26 @@ def test_adapters_are_saved_merged_and_alone(one, tmp_path):
     set_peft_model_state_dict(plain, load_file(tmp_path / "model" / "lora" / Lora.WEIGHTS))
     again = model.model.predict(plain, latents, time, condition)
     torch.testing.assert_close(again, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_captions_are_kept_without_padding_and_condition_the_same(one):
+    model = generator(one).model
+    conditions = model.condition([CAPTION, ""], 0.5)
+    first = map_condition(lambda tensor: tensor[0], conditions)
+    kept = KeptCondition(first)
+    again = kept.condition()
+    assert all(torch.equal(again[name], first[name]) for name in first)
+    assert kept.nbytes < 0.7 * sum(tensor.nbytes for tensor in first.values())
+    # What the text encoder says of its padding changes nothing.
+    text, _ = model.pipeline.encode_prompt([CAPTION, ""], model.device, 1)
+    padded = {**conditions, "text": torch.cat([text, conditions["text"][:, -1:]], 1)}
+    assert not torch.equal(padded["text"], conditions["text"])
+    latents, time = torch.randn(2, 8, 16), torch.tensor(0.5)
+    with torch.no_grad():
+        wanted, without = (
+            model.predict(model.network.eval(), latents, time, one) for one in (padded, conditions)
+        )
+    assert torch.equal(wanted, without)
 
 
 def test_latents_have_the_encoders_rate(one):

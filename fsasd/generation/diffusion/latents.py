@@ -20,6 +20,7 @@ from fsasd.data.clips import Clips
 from fsasd.data.draws import Draw
 from fsasd.data.front_ends import FrontEnd
 from fsasd.data.recording import SAMPLE_RATE
+from fsasd.generation.diffusion.kept_conditions import KeptCondition
 from fsasd.generation.diffusion.model import Condition, Model, map_condition, tensor_of
 from fsasd.generation.level import normalise
 from fsasd.generation.rates import resample
@@ -122,7 +123,7 @@ class LatentExamples(Dataset[Example]):
         fill_cache(clips, front_end, "latents", share)
         self.clips = clips
         self.captions = list(captions)
-        self.conditions = conditions
+        self.conditions = {text: KeptCondition(one) for text, one in conditions.items()}
         self.front_end = CachedFrontEnd(front_end)
         self.frames = frames
         self.random_crop = random_crop
@@ -142,7 +143,7 @@ class LatentExamples(Dataset[Example]):
         stop = None if self.frames is None else start + self.frames
         return Example(
             moments=moments[:, start:stop].float(),
-            embedding=self.conditions[self.captions[draw.clip]],
+            embedding=self.conditions[self.captions[draw.clip]].condition(),
             draw=draw,
         )
 

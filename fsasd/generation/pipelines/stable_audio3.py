@@ -26,10 +26,10 @@ CHUNK = 16
 class StableAudio3Model(PipelineModel):
     """A transformer on latents of the waveform, conditioned on a text and a duration.
 
-    Its condition is ``text`` (batch, 257, dim), the last token of which is the duration; ``mask``
-    (batch, 257), 0 beyond the text; ``seconds`` (batch, dim); with inpainting ``rest`` (batch,
-    1 + channels, frames), the mask and the latent outside of the region. A clip has one channel: it
-    is encoded as that of both channels, and what is decoded is their mean.
+    Its condition is ``text`` (batch, 257, dim), 0 beyond the text, with the duration as its last
+    token; ``mask`` (batch, 257), 0 beyond the text; ``seconds`` (batch, dim); with inpainting
+    ``rest`` (batch, 1 + channels, frames), the mask and the latent outside of the region. A clip
+    has one channel: it is encoded as that of both channels, and what is decoded is their mean.
     """
 
     kind, network_name = StableAudio3Pipeline, "transformer"
@@ -60,6 +60,8 @@ class StableAudio3Model(PipelineModel):
         encoded = [pipeline.encode_prompt(chunk, device, 1) for chunk in chunks]
         text, mask = (torch.cat(tensors) for tensors in zip(*encoded, strict=True))
         duration = pipeline.encode_duration(seconds, device, 1, len(captions))
+        # The network puts an embedding of its own there, so that the padding need not be kept.
+        text = text * mask.unsqueeze(-1)
         text, mask = pipeline.prepare_cross_attention(text, mask, duration)
         return {"text": text.cpu(), "mask": mask.cpu(), "seconds": duration.cpu()}
 
