@@ -35,8 +35,10 @@ pytestmark = [
 LOADS = """
 import json, sys
 from fsasd import load
+from fsasd.cli.score import main
 from fsasd.generation.audioldm import AudioLDM
 
+assert main(["--model", "hub:owner/bearing", *sys.argv[1:]]) == 0
 model = load("hub:owner/bearing@main")
 weights = AudioLDM("owner/sounds").model.network.state_dict()
 scores = list(model.score(sys.argv[1:]))
@@ -134,7 +136,10 @@ def test_a_detector_and_a_generator_are_loaded_from_where_they_were_uploaded(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert not [asked for asked in server.asked if "code.py" in asked]
-    name, scores, weights = json.loads(done.stdout.splitlines()[-1])
+    _, row, answer = done.stdout.splitlines()
+    assert row.startswith(str(wav))
+    assert row.endswith(",owner/bearing")
+    name, scores, weights = json.loads(answer)
     assert name == "owner/bearing"
     assert scores == list(load(section).score([wav]))
     saved = AudioLDM(str(sounds)).model.network.state_dict()
