@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _text(folder: HubFolder, arguments: argparse.Namespace) -> str:
-    visible = "private" if arguments.private else "public"
+    visible = "private" if arguments.private else "public, unless it is private already"
     branch = f", branch {arguments.revision}" if arguments.revision else ""
     lines = [f"{folder.model} as {arguments.repository} ({visible}{branch})"]
     lines += [f"{_size(size):>10}  {name}" for name, size in folder.sizes.items()]

@@ -99,8 +99,6 @@ def _upload(
                 f"{repository}: expected a private repository, found a public one: make it private "
                 f"on {constants.ENDPOINT}/{repository}/settings, or leave --private out"
             )
-        if folder.licence is None and not known.private:
-            raise HubError(f"{repository} is public: expected a licence (--licence)")
     if revision:
         api.create_branch(repository, branch=revision, exist_ok=True)
     commit = api.upload_folder(

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -150,8 +150,7 @@ def check_package(
     if len(teams := {folder.name.rpartition("_")[0] for folder in folders}) > 1:
         of_task.append(f"{task}: expected the systems of one team, found {_listed(teams)}")
     first, *others = systems
-    whole = System(first.folder, first.sections, first.edition, [*of_task, *first.problems])
-    return [whole, *others]
+    return [replace(first, problems=[*of_task, *first.problems]), *others]
 
 
 def _check_system(folder: Path, edition: str | None, expected: _Clips | None) -> System:
