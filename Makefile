@@ -22,7 +22,7 @@ pytest: $(READY)
 
 # The commands of README and docs/, as they are there.
 pages: $(READY)
-	$(BIN)/python tests/run_pages.py
+	PYTHONPATH=$(CURDIR) $(BIN)/python tests/run_pages.py
 
 # The inner loop: all but what trains networks, makes whole runs or starts Python anew.
 test-fast: $(READY)
