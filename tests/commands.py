@@ -68,7 +68,7 @@ class Command(subprocess.Popen):
             raise ValueError(f"expected -m, -c or a script, found {argv[0]}")
         request = {
             "argv": argv, "cwd": os.fspath(cwd or Path.cwd()), "new_session": new_session,
-            "environment": dict(os.environ if env is None else env) | _ONE_THREAD,
+            "environment": _environment(env),
         }  # fmt: skip
         standard = [pipes[0], pipes[3], pipes[5]]
         streams = [own if given == -1 else given for own, given in enumerate(standard)]
@@ -157,6 +157,13 @@ class _Server:
             socket.send_fds(self._socket, [message], [*streams, writing])
         os.close(writing)
         return reading
+
+
+def _environment(env) -> dict[str, str]:
+    """Return a command's environment, without the service of W&B that a test has begun here."""
+    given = dict(os.environ if env is None else env)
+    given.pop("WANDB_SERVICE", None)
+    return given | _ONE_THREAD
 
 
 def _refuse_other(environment: dict[str, str]) -> None:

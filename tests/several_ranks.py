@@ -60,7 +60,7 @@ def start(work, *args, ranks=2, launcher="by hand", port=None):
     return processes, results
 
 
-def run(work, *args, seconds=60, **options):
+def run(work, *args, seconds=180, **options):
     """Run ``work`` on each rank to its end, and return the exit codes and the sorted results."""
     processes, results = start(work, *args, **options)
     for process in processes:

@@ -312,7 +312,10 @@ def test_code_in_a_plain_pickle_is_not_run(tmp_path):
 def test_code_in_the_checkpoint_of_a_detectors_network_is_not_run(tmp_path):
     plant(tmp_path / "last.ckpt")
     with pytest.raises(CheckpointFileError, match=r"last\.ckpt: expected .*which could run code"):
-        training.fit(Sums(), epochs=1, batch_size=2, examples=4, lower="nothing", folder=tmp_path)
+        training.fit(
+            Sums(), epochs=1, batch_size=2, examples=4, lower="nothing", where="nowhere",
+            folder=tmp_path,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(

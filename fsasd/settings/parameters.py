@@ -180,9 +180,12 @@ def _signature(kind: Callable[..., Any]) -> tuple[set[str] | None, dict[str, Any
     known = {p.name for p in parameters if p.kind != p.VAR_KEYWORD}
     if all(p.kind != p.VAR_KEYWORD for p in parameters):
         return known, hints
-    # A classmethod passes other arguments on to its class.
-    maker = getattr(kind, "__self__", None)
-    rest, more = _signature(maker) if isinstance(maker, type) else (None, {})
+    # A classmethod passes other arguments on to its class, a class of fsasd to the one above it.
+    above = getattr(kind, "__self__", None)
+    if isinstance(kind, type):
+        makers = [base for base in kind.__mro__ if "__init__" in vars(base)]
+        above = makers[1] if makers[1].__module__.startswith("fsasd.") else None
+    rest, more = _signature(above) if isinstance(above, type) else (None, {})
     return (None if rest is None else known | rest), more | hints
 
 
