@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from fsasd.deployment import alarms
 from fsasd.deployment.alarms import Alarm, AlarmPolicy, Alarms, Hook
-from fsasd.deployment.results import Result
+from fsasd.deployment.results import Result, iso
 
 
-def result(decision, file="a.wav", model="fan/section_00"):
-    return Result(file, 2.0 + decision, 2.5, decision, 0.5, "1970-01-01T00:00:00.000Z", model)
+def result(decision, file="a.wav", model="fan/section_00", time=0.0):
+    return Result(file, 2.0 + decision, 2.5, decision, 0.5, iso(time), model)
 
 
 def states(policy, decisions, step=1.0):
@@ -90,13 +90,14 @@ def test_a_policy_that_cannot_be(options, message):
 def test_models_have_alarms_of_their_own(caplog):
     both = Alarms(AlarmPolicy(k=2, n=2))
     rows = [
-        both.update(result(1, model=model), time)
+        both.update(result(1, model=model, time=time))
         for time, model in enumerate(["a", "b", "a", "b", "a"])
     ]
     assert [row.alarm for row in rows] == [0, 0, 1, 1, 1]
     begun = [record.message for record in caplog.records]
     assert begun == [
-        f"ALARM {model} at 1970-01-01T00:00:00.000Z: score 3 above 2.5 (a.wav)" for model in "ab"
+        f"ALARM {model} at {iso(time)}: score 3 above 2.5 (a.wav)"
+        for model, time in (("a", 2.0), ("b", 3.0))
     ]
 
 
@@ -113,7 +114,7 @@ def test_a_command_gets_the_values_as_arguments_and_as_json(tmp_path):
     )
     hook = Hook(f"{python(code)} {out} {{file}} 'of {{model}}' {{unknown}}")
     both = Alarms(AlarmPolicy(), hook)
-    row = both.update(result(1, name), 0.0)
+    row = both.update(result(1, name))
     both.close()
     arguments, values = json.loads(out.read_text())
     assert arguments == [str(out), name, "of fan/section_00", "{unknown}"]
@@ -127,7 +128,7 @@ def test_commands_are_run_once_for_each_alarm_in_order(tmp_path):
                 f"{out} a {{file}}")  # fmt: skip
     both = Alarms(AlarmPolicy(), hook)
     for time, (decision, file) in enumerate(zip([1, 1, 0, 1, 1], "abcde", strict=True)):
-        both.update(result(decision, file), time)
+        both.update(result(decision, file, time=time))
     both.close()
     assert out.read_text() == "ad"
 
@@ -143,7 +144,7 @@ def test_commands_are_run_once_for_each_alarm_in_order(tmp_path):
 def test_a_command_that_fails_is_named_and_scoring_goes_on(command, message, caplog, monkeypatch):
     monkeypatch.setattr(alarms, "HOOK_SECONDS", 0.2 if "sleep" in command else 60)
     both = Alarms(AlarmPolicy(), Hook(command))
-    both.update(result(1), 0.0)
+    both.update(result(1))
     both.close()
     assert message in caplog.text
 

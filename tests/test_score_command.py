@@ -592,3 +592,33 @@ def test_waveforms_are_scored_as_files(models, result):
     np.testing.assert_allclose(scores, result.detection.scores, rtol=1e-12)
     with pytest.raises(AudioError, match="waveform 0: 3 samples are NaN or infinite"):
         model.score_waveforms([np.full(3, np.nan)])
+
+
+def test_a_stream_goes_on_after_a_score_that_is_not_finite(models, result, monkeypatch, capsys):
+    scores = iter([np.nan, 2.0])
+    monkeypatch.setattr(MixtureScorer, "score", lambda self, clips: np.array([next(scores)]))
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(bytes(64_000))))
+    arguments = ["--pcm", "--window", 1, "--hop", 1, "--alarm", "1/1"]
+    assert score("--model", models / "bearing", *arguments) == 1
+    out, err = capsys.readouterr()
+    assert table(out)["score"].tolist() == [2.0]
+    assert "-: expected a finite anomaly score, found nan" in err
+
+
+def test_a_recording_may_be_deleted_as_soon_as_it_is_read(
+    models, result, tmp_path, monkeypatch, capsys
+):
+    copied = tmp_path / "a.wav"
+    shutil.copy(result.test[0].path, copied)
+    original = MixtureScorer.score
+
+    def read_then_delete(self, clips):
+        scores = original(self, clips)
+        copied.unlink()
+        return scores
+
+    monkeypatch.setattr(MixtureScorer, "score", read_then_delete)
+    assert score("--model", models / "bearing", "--alarm", "1/1", copied) == 0
+    row = table(capsys.readouterr().out).iloc[0]
+    assert row["score"] == pytest.approx(result.detection.scores[0], rel=1e-12)
+    assert row["alarm"] == row["decision"]

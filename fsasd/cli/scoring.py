@@ -113,11 +113,13 @@ class ScoringSession:
             scores, measures = score_window(self._models, window, stream.rate, name)
             results = []
             for model, score in scores:
-                if isinstance(score, AudioError):
-                    self._fail(f"{iso(moment)} {score}")
-                else:
+                try:
+                    if isinstance(score, AudioError):
+                        raise score
                     results.append(Result.of(model, name, moment, score))
-            self._add(results, moment, drift=number % apart == 0)
+                except ValueError as error:
+                    self._fail(f"{iso(moment)} {error}")
+            self._add(results, drift=number % apart == 0)
             if number % apart == 0:
                 self._compare(measures)
         if number < 0:
@@ -125,15 +127,10 @@ class ScoringSession:
                 f"{name}: expected {stream.window:g} s of sound or more, a window, found less"
             )
 
-    def _add(
-        self, results: Iterable[Result], moment: float | None = None, drift: bool = True
-    ) -> None:
+    def _add(self, results: Iterable[Result], drift: bool = True) -> None:
         rows = []
         for result in results:
-            if self._alarms:
-                when = Path(result.file).stat().st_mtime if moment is None else moment
-                result = self._alarms.update(result, when)
-            rows.append(result)
+            rows.append(self._alarms.update(result) if self._alarms else result)
             change = self._drift[result.model].update(result.score) if drift else None
             if change and self._live:
                 kind = "WARNING drift" if change.significant else "drift has ended"

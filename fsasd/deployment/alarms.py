@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 
 from fsasd.deployment.results import Result
 
@@ -196,14 +197,14 @@ class Alarms:
         self._policy, self._hook = policy, hook
         self._alarms: dict[str, Alarm] = {}
 
-    def update(self, result: Result, time: float) -> Result:
+    def update(self, result: Result) -> Result:
         """Return a result with its model's alarm; log, and run the hook, where one begins.
 
         Args:
             result: Those of a model in the order of their time.
-            time: Of the result, in seconds.
         """
         alarm = self._alarms.setdefault(result.model, Alarm(self._policy))
+        time = datetime.fromisoformat(result.time).timestamp()
         before, after = alarm.active, alarm.update(result.decision, time)
         result = replace(result, alarm=int(after))
         if after and not before:

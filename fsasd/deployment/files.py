@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import queue
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,8 +62,8 @@ def score_group(models: Sequence[Model], paths: Sequence[Path]) -> Scored:
             try:
                 if isinstance(score, Exception):
                     raise score
-                file, time = printable(path), path.stat().st_mtime
-                rows.setdefault(path, []).append(Result.of(model, file, time, score))
+                result = Result.of(model, printable(path), _changed(path), score)
+                rows.setdefault(path, []).append(result)
             except (ValueError, OSError) as error:
                 failed.setdefault(path, _message(path, error))
         scored.measures.append(cache.measures)
@@ -180,6 +181,14 @@ def _scores(
         # One of them cannot be read: the others are scored without it.
         for path in paths:
             yield from _scores(model, [path], cache)
+
+
+def _changed(path: Path) -> float:
+    """Return when a file was last changed: now, if it was deleted since it was read."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def _message(path: Path, error: Exception) -> str:
