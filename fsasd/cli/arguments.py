@@ -35,3 +35,18 @@ def command_parser(prog: str, description: str, **options: Any) -> argparse.Argu
     parser = _Parser(prog, description=description, **options)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust``, which every command that reads a saved detector has.
+
+    >>> parser = command_parser("fsasd-score", "Score recordings.")
+    >>> add_trust(parser)
+    >>> parser.parse_args(["--trust", "one", "--trust", "other"]).trust
+    ['one', 'other']
+    """
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE",
+        help="a package beside fsasd and scikit-learn whose classes a model may name; importing "
+        "it runs its code",
+    )  # fmt: skip

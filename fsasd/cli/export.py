@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fsasd.cli.arguments import command_parser
+from fsasd.cli.arguments import add_trust, command_parser
 from fsasd.data.audio_files import READABLE
 
 
@@ -37,11 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "compared; without, of a waveform that is drawn",
     )  # fmt: skip
     parser.add_argument("--force", action="store_true", help="overwrite a file that is there")
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE",
-        help="a package beside fsasd and scikit-learn whose classes the model may name; importing "
-        "it runs its code",
-    )  # fmt: skip
+    add_trust(parser)
     arguments = parser.parse_args(argv)
     try:
         return _export(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsasd.cli.arguments import command_parser
+from fsasd.cli.arguments import add_trust, command_parser
 
 if TYPE_CHECKING:
     from fsasd.deployment.hub_folder import HubFolder
@@ -42,11 +42,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-create", action="store_true", help="refuse a repository that there is not"
     )
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE",
-        help="a package beside fsasd and scikit-learn whose classes a detector may name; importing "
-        "it runs its code",
-    )  # fmt: skip
+    add_trust(parser)
     return parser
 
 

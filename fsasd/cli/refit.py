@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsasd.cli.arguments import command_parser
+from fsasd.cli.arguments import add_trust, command_parser
 from fsasd.data.audio_files import READABLE
 
 if TYPE_CHECKING:
@@ -43,11 +43,7 @@ def parser() -> argparse.ArgumentParser:
         help="share of normal clips that may be called anomalous; by default the old model's",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE",
-        help="a package beside fsasd and scikit-learn whose classes the model may name; importing "
-        "it runs its code",
-    )  # fmt: skip
+    add_trust(parser)
     return parser
 
 

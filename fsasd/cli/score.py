@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fsasd.cli.arguments import command_parser
+from fsasd.cli.arguments import add_trust, command_parser
 from fsasd.data.audio_files import READABLE
 from fsasd.runtime.signals import raise_on_signals
 
@@ -75,11 +75,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="score in N processes (default: 1)"
     )
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE",
-        help="a package beside fsasd and scikit-learn whose classes a model may name; importing "
-        "it runs its code",
-    )  # fmt: skip
+    add_trust(parser)
     _live_arguments(parser.add_argument_group("live", "until it is ended"))
     _alarm_arguments(parser.add_argument_group("alarms", "a column `alarm`, and what is run"))
     return parser

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from fsasd.data.recording import AudioError
 from fsasd.deployment.alarms import Alarms
 from fsasd.deployment.drift import DriftMonitor
-from fsasd.deployment.files import score_group, score_groups
+from fsasd.deployment.files import Scored, score_group, score_groups
 from fsasd.deployment.model import Model
 from fsasd.deployment.recording_warnings import LikenessMonitor
 from fsasd.deployment.results import Result, ResultWriter, iso
@@ -75,10 +75,7 @@ class ScoringSession:
     def score_files(self, groups: Iterable[Sequence[Path]], jobs: int = 1) -> None:
         """Score recordings group by group (see ``files.score_groups``)."""
         for scored in score_groups(self._models, _tracked(groups), jobs):
-            for failure in scored.failures:
-                self._fail(failure.message)
-            self._add(scored.results)
-            self._compare(scored.measures)
+            self._take(scored)
             self._explain(scored.results)
 
     def watch(self, folder: Path) -> None:
@@ -87,10 +84,7 @@ class ScoringSession:
             # One by one: each row is there before the next recording is read.
             for path in complete:
                 scored = score_group(self._models, [path])
-                for failure in scored.failures:
-                    self._fail(failure.message)
-                self._add(scored.results)
-                self._compare(scored.measures)
+                self._take(scored)
                 self._explain([result for result in scored.results if result.decision])
 
     def score_stream(self, stream: Stream, source: Source, name: str) -> None:
@@ -126,6 +120,12 @@ class ScoringSession:
             raise ValueError(
                 f"{name}: expected {stream.window:g} s of sound or more, a window, found less"
             )
+
+    def _take(self, scored: Scored) -> None:
+        for failure in scored.failures:
+            self._fail(failure.message)
+        self._add(scored.results)
+        self._compare(scored.measures)
 
     def _add(self, results: Iterable[Result], drift: bool = True) -> None:
         rows = []
