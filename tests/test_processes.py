@@ -44,7 +44,7 @@ def seconds_to_end(parent, child, seconds):
     return time.monotonic() - begin
 
 
-FAMILIES = ["nano", "audioldm2", "stable_audio3"]
+FAMILIES = ["nano", "audioldm2", "stable_audio3", "stable_audio_open"]
 of_nano = pytest.mark.parametrize("runs", ["nano"], indirect=True)
 of_each_family = pytest.mark.parametrize("runs", FAMILIES, indirect=True)
 TRAININGS = ["whole", "resumed", "sharded"]

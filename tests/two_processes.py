@@ -16,6 +16,7 @@ from fsasd.generation.audioldm2 import AudioLDM2
 from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.diffusion.sharding import FullySharded
 from fsasd.generation.pipelines.stable_audio3 import StableAudio3
+from fsasd.generation.pipelines.stable_audio_open import StableAudioOpen
 from fsasd.generation.prompts import make_prompts
 from fsasd.generation.synthesis import synthesise
 from fsasd.selection.selector import Selector
@@ -58,7 +59,11 @@ class Halt(L.Callback):
 def tuned(checkpoint="nano"):
     options = {"crop_seconds": 0.64, "learning_rate": 1e-3, "warmup_steps": 1}
     # Pipelines of the other families are in folders of their names (small_pipelines).
-    families = {"audioldm2": AudioLDM2, "stable_audio3": StableAudio3}
+    families = {
+        "audioldm2": AudioLDM2,
+        "stable_audio3": StableAudio3,
+        "stable_audio_open": StableAudioOpen,
+    }
     if family := families.get(Path(checkpoint).name):
         return family(checkpoint, **options)
     return AudioLDM(**options, sampler=Sampler(steps=2))

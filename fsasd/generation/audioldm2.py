@@ -13,9 +13,8 @@ from transformers import SpeechT5HifiGan
 from fsasd.generation.audioldm.mel import MelModel
 from fsasd.generation.audioldm.vocoder import require_mel
 from fsasd.generation.diffusion.card import Family
-from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion
 from fsasd.generation.diffusion.model import Condition
-from fsasd.generation.pipelines.model import PipelineModel
+from fsasd.generation.pipelines.model import PipelineDiffusion, PipelineModel
 
 TEXT_TOKENS = 128
 """Of Flan-T5 that the UNet gets; shorter captions are padded, and masked, longer ones are cut."""
@@ -72,9 +71,10 @@ class AudioLDM2Model(MelModel, PipelineModel):
         ).sample
 
 
-class AudioLDM2(LatentDiffusion):
+class AudioLDM2(PipelineDiffusion):
     """AudioLDM 2 as a LightningModule: its UNet is fine-tuned on captioned clips."""
 
+    model_class = AudioLDM2Model
     family = Family(
         name="AudioLDM 2",
         tag="audioldm2",
@@ -86,10 +86,6 @@ class AudioLDM2(LatentDiffusion):
             "so is what is fine-tuned from them."
         ),
     )
-
-    def load_model(self, checkpoint: str, allow: Sequence[str]) -> AudioLDM2Model:
-        """Load a folder in the layout of ``AudioLDM2Pipeline``, or a hub id."""
-        return AudioLDM2Model(checkpoint, allow)
 
 
 def _missing(tensor: torch.Tensor) -> int:

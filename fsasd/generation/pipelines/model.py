@@ -11,6 +11,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 from torch import nn
 
+from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion
 from fsasd.generation.diffusion.model import Model, fingerprint
 from fsasd.generation.pipelines.folder import (
     forget_origins,
@@ -71,3 +72,17 @@ class PipelineModel(Model):
     def device(self) -> torch.device:
         """Where the frozen components are."""
         return next(self.pipeline.vae.parameters()).device
+
+
+class PipelineDiffusion(LatentDiffusion):
+    """A ``PipelineModel`` as a LightningModule: its network is fine-tuned on captioned clips.
+
+    Attributes:
+        model_class: The family's model, which is loaded from the checkpoint.
+    """
+
+    model_class: ClassVar[type[PipelineModel]]
+
+    def load_model(self, checkpoint: str, allow: Sequence[str]) -> PipelineModel:
+        """Load a folder in the layout of the family's pipeline."""
+        return self.model_class(checkpoint, allow)

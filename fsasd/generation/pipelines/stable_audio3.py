@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import StableAudio3Pipeline
 from diffusers.pipelines.stable_audio_3.pipeline_stable_audio_3 import logsnr_sigma_schedule
 
 from fsasd.generation.diffusion.card import Family
-from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion
 from fsasd.generation.diffusion.model import Condition
-from fsasd.generation.pipelines.model import PipelineModel
+from fsasd.generation.pipelines.model import PipelineDiffusion
+from fsasd.generation.pipelines.waveform import WaveformModel
 
 LOG_SNR = (-6.2, 2.0)
 """Of the pipeline's noise levels, from the most noise to the least."""
@@ -23,35 +22,24 @@ CHUNK = 16
 """Captions that the text encoder gets at a time."""
 
 
-class StableAudio3Model(PipelineModel):
+class StableAudio3Model(WaveformModel):
     """A transformer on latents of the waveform, conditioned on a text and a duration.
 
     Its condition is ``text`` (batch, 257, dim), 0 beyond the text, with the duration as its last
     token; ``mask`` (batch, 257), 0 beyond the text; ``seconds`` (batch, dim); with inpainting
-    ``rest`` (batch, 1 + channels, frames), the mask and the latent outside of the region. A clip
-    has one channel: it is encoded as that of both channels, and what is decoded is their mean.
+    ``rest`` (batch, 1 + channels, frames), the mask and the latent outside of the region.
     """
 
     kind, network_name = StableAudio3Pipeline, "transformer"
     # For inpainting, which is not trained.
     unused = ("*.to_local_embed.*",)
 
-    def __init__(self, source: str, allow: Sequence[str] = ()) -> None:
-        super().__init__(source, allow)
-        self.sampling_rate = self.pipeline.vae.config.sampling_rate
-        self.hop = self.pipeline.vae.downsampling_ratio
-        # Weight normalisation has computed weights with a gradient, which could not be copied.
-        self.decode(self.encode(np.zeros(self.hop, np.float32))[None])
+    @property
+    def hop(self) -> int:  # type: ignore[override]
+        return self.pipeline.vae.downsampling_ratio
 
-    @torch.no_grad()
-    def encode(self, waveform: np.ndarray) -> torch.Tensor:
-        vae = self.pipeline.vae
-        samples = len(waveform) // self.hop * self.hop
-        sound = torch.from_numpy(waveform[:samples]).to(vae.device, vae.dtype)
-        return vae.encode(sound.expand(1, vae.config.audio_channels, -1)).latents[0]
-
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.pipeline.vae.decode(latents).sample.mean(1)
+    def encode_channels(self, waveforms: torch.Tensor) -> torch.Tensor:
+        return self.pipeline.vae.encode(waveforms).latents
 
     @torch.no_grad()
     def condition(self, captions: Sequence[str], seconds: float) -> Condition:
@@ -103,9 +91,10 @@ class StableAudio3Model(PipelineModel):
         return logsnr_sigma_schedule(steps, *LOG_SNR, sigma_max=start)
 
 
-class StableAudio3(LatentDiffusion):
+class StableAudio3(PipelineDiffusion):
     """Stable Audio 3 as a LightningModule: its transformer is fine-tuned on captioned clips."""
 
+    model_class = StableAudio3Model
     family = Family(
         name="Stable Audio 3",
         tag="stable-audio-3",
@@ -117,7 +106,3 @@ class StableAudio3(LatentDiffusion):
             "encoder under the Gemma Terms of Use; both hold for what is fine-tuned from them."
         ),
     )
-
-    def load_model(self, checkpoint: str, allow: Sequence[str]) -> StableAudio3Model:
-        """Load a folder in the layout of ``StableAudio3Pipeline``, or a hub id."""
-        return StableAudio3Model(checkpoint, allow)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import StableAudioPipeline
 from diffusers.models.embeddings import get_1d_rotary_pos_embed
@@ -13,19 +12,18 @@ from torch.nn import functional as F
 
 from fsasd.generation.diffusion.card import Family
 from fsasd.generation.diffusion.cosine import CosineScheduler
-from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion
 from fsasd.generation.diffusion.model import Condition
 from fsasd.generation.diffusion.weight_mismatches import CheckpointError
-from fsasd.generation.pipelines.model import PipelineModel
+from fsasd.generation.pipelines.model import PipelineDiffusion
+from fsasd.generation.pipelines.waveform import WaveformModel
 
 
-class StableAudioOpenModel(PipelineModel):
+class StableAudioOpenModel(WaveformModel):
     """A transformer on latents of the waveform, conditioned on a text, a start and an end.
 
     Its condition is ``text`` (batch, 130, dim), the last two tokens of which are the start, 0, and
     the end in seconds; ``seconds`` (batch, 1, 2 dim), of the same two. Without a caption ``text``
-    is 0. A clip has one channel: it is encoded as that of both channels, and what is decoded is
-    their mean.
+    is 0.
     """
 
     kind, network_name = StableAudioPipeline, "transformer"
@@ -40,24 +38,17 @@ class StableAudioOpenModel(PipelineModel):
                 f"{source}: expected the scheduler {', '.join(self.instead)}, with whose times the "
                 f"network was trained, found {type(self.scheduler).__name__}"
             )
-        vae = self.pipeline.vae
-        self.sampling_rate, self.hop = vae.config.sampling_rate, vae.hop_length
-        # Weight normalisation has computed weights with a gradient, which could not be copied.
-        self.decode(self.latent(self.encode(np.zeros(self.hop, np.float32))[None]))
 
-    @torch.no_grad()
-    def encode(self, waveform: np.ndarray) -> torch.Tensor:
-        vae = self.pipeline.vae
-        samples = len(waveform) // self.hop * self.hop
-        sound = torch.from_numpy(waveform[:samples]).to(vae.device, vae.dtype)
-        return vae.encode(sound.expand(1, vae.config.audio_channels, -1)).latent_dist.parameters[0]
+    @property
+    def hop(self) -> int:  # type: ignore[override]
+        return self.pipeline.vae.hop_length
+
+    def encode_channels(self, waveforms: torch.Tensor) -> torch.Tensor:
+        return self.pipeline.vae.encode(waveforms).latent_dist.parameters
 
     def latent(self, encoded: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
         mean, scale = encoded.chunk(2, 1)
         return mean if noise is None else mean + (F.softplus(scale) + 1e-4) * noise
-
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        return self.pipeline.vae.decode(latents).sample.mean(1)
 
     @torch.no_grad()
     def condition(self, captions: Sequence[str], seconds: float) -> Condition:
@@ -106,9 +97,10 @@ class StableAudioOpenModel(PipelineModel):
             )
 
 
-class StableAudioOpen(LatentDiffusion):
+class StableAudioOpen(PipelineDiffusion):
     """Stable Audio Open as a LightningModule: its transformer is fine-tuned on captioned clips."""
 
+    model_class = StableAudioOpenModel
     family = Family(
         name="Stable Audio Open",
         tag="stable-audio-open",
@@ -120,7 +112,3 @@ class StableAudioOpen(LatentDiffusion):
             "what is fine-tuned from them."
         ),
     )
-
-    def load_model(self, checkpoint: str, allow: Sequence[str]) -> StableAudioOpenModel:
-        """Load a folder in the layout of ``StableAudioPipeline``, or a hub id."""
-        return StableAudioOpenModel(checkpoint, allow)
