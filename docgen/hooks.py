@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -12,13 +13,16 @@ sys.path.insert(0, str(ROOT))
 from mkdocs.config.defaults import MkDocsConfig  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
 
-from docgen import api, changes, commands, configuration  # noqa: E402
+from docgen import api, commands, configuration, root_pages  # noqa: E402
 
 PAGES = {
-    "reference/changes.md": changes.page,
     "reference/commands.md": commands.page,
     "reference/configuration.md": configuration.page,
     **api.PAGES,
+    **{
+        f"reference/{site}": partial(root_pages.page, name)
+        for name, site in root_pages.PAGES.items()
+    },
 }
 """Path of a page to what writes it."""
 

@@ -38,7 +38,7 @@ class Block:
 
 
 def pages():
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page):
@@ -73,6 +73,7 @@ def check(command, page, folder):
         folder: Gets them.
     """
     program, *arguments = words(command)
+    program = program.removeprefix(".venv/bin/")
     if "|" in arguments:
         place = arguments.index("|")
         check(shlex.join([program, *arguments[:place]]), page, folder)
@@ -90,11 +91,14 @@ def check(command, page, folder):
     elif program in commands.COMMANDS:
         parser_of(program).parse_args(arguments)
     elif program == "make":
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert arguments[0] in targets, arguments
     elif program == "pip":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         assert re.fullmatch(r"fsasd\[(.*)\]", arguments[1])[1] in extras["optional-dependencies"]
+    elif program == "python" and arguments[:2] == ["-m", "pytest"]:
+        missing = [one for one in arguments[2:] if one[0] != "-" and not (ROOT / one).exists()]
+        assert not missing, missing
     elif program == "python" and arguments[0] == "-m":
         source = (ROOT / f"{arguments[1].replace('.', '/')}.py").read_text("utf-8")
         for option in (word for word in arguments if word.startswith("--")):

@@ -1,11 +1,12 @@
 """The pages of the documentation, as far as they are generated; `make docs` builds the site."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from docgen import api, changes, commands, configuration, diagram, settings
+from docgen import api, commands, configuration, diagram, root_pages, settings
 from docgen.doctests import fenced
 from fsasd.cli.commands import COMMANDS
 
@@ -33,11 +34,20 @@ def test_every_package_has_a_page_with_all_of_its_modules():
     assert "(data.md#fsasd.data.clip)" in api.index()
 
 
-def test_links_of_the_changelog_lead_from_its_page():
-    links = re.findall(r"\]\((\.\./[^)#]*)", changes.page())
-    assert links
+@pytest.mark.parametrize("name", root_pages.PAGES)
+def test_links_of_pages_of_the_root_lead_from_their_pages_of_the_site(name):
+    links = re.findall(r"\]\(([^)#:]*)[)#]", root_pages.page(name))
+    assert len(links) > 3
+    of_site = {*root_pages.PAGES.values()}
     for link in links:
-        assert (ROOT / "docs" / "reference" / link).is_file(), link
+        assert link in of_site or (ROOT / "docs" / "reference" / link).is_file(), link
+
+
+def test_the_changelog_begins_with_the_version_of_the_package():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    newest = re.search(r"^## \[(.*?)\] - \d{4}-\d\d-\d\d$", root_pages.page("CHANGELOG.md"), re.M)
+    assert newest
+    assert newest[1] == version
 
 
 @pytest.mark.parametrize(
@@ -54,7 +64,7 @@ def test_doctests_are_code(docstring, code):
 
 def test_links_between_the_pages_of_the_repository_lead_somewhere():
     """Those within docs/ are checked by `make docs`, too; the README is not on the site."""
-    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md"):
+    for page in ROOT.glob("*.md"):
         for link in re.findall(r"\]\(([^)#]+)|src=\"([^\"]+)\"", page.read_text("utf-8")):
             target = "".join(link)
             assert target.startswith("https://") or (ROOT / target).exists(), (page.name, target)

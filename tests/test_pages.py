@@ -44,6 +44,7 @@ def test_there_are_commands_of_every_mark():
         "make nothing",
         "pip install 'fsasd[nothing]'",
         "python -m benchmarks.nothing",
+        "python -m pytest tests/test_nothing.py",
         "python -m benchmarks.choice --no-such-option",
         "python -c 'import'",
         "curl example.org",
