@@ -1,6 +1,7 @@
 """Loggers: several at once, one run of Weights & Biases for each run of fsasd, results in all."""
 
 import json
+import time
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -25,10 +26,20 @@ def configure(*overrides):
 
 
 def wandb_content(folder):
-    """The records of an offline run of Weights & Biases: a log in LevelDB's format."""
+    """The records of an offline run of Weights & Biases that has ended."""
+    (path,) = folder.glob("*.wandb")
+    end = time.monotonic() + 30
+    # Its service still writes them when ``wandb.finish`` returns.
+    while "exit" not in [one.WhichOneof("record_type") for one in _records(path)]:
+        assert time.monotonic() < end, f"{path} has no end after 30 s"
+        time.sleep(0.05)
+    return _records(path)
+
+
+def _records(path):
+    """What a log in LevelDB's format holds so far."""
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = folder.glob("*.wandb")
     content, place, parts, records = path.read_bytes(), 7, b"", []
     while place + 7 <= len(content):
         if (left := 32768 - place % 32768) < 7:
@@ -36,8 +47,10 @@ def wandb_content(folder):
             continue
         size = int.from_bytes(content[place + 4 : place + 6], "little")
         kind, start = content[place + 6], place + 7
-        parts = (parts if kind in (3, 4) else b"") + content[start : start + size]
         place = start + size
+        if place > len(content):
+            break
+        parts = (parts if kind in (3, 4) else b"") + content[start:place]
         if kind in (1, 4):
             records.append(wandb_internal_pb2.Record.FromString(parts))
     return records

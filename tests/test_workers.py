@@ -66,6 +66,23 @@ def test_a_worker_that_dies_ends_the_training_which_is_resumed(tmp_path, event, 
     assert run(LoadedByAWorker(event, mark), tmp_path / "folder") == sum(range(1, 17))
 
 
+def test_a_dead_worker_is_noticed_wherever_the_training_is(tmp_path):
+    """By the handler of SIGCHLD, which may come before the loader asks for the next batch."""
+    loader = iter(DataLoader(Numbers(1, 0, failed, tmp_path), batch_size=1, num_workers=1))
+    next(loader)
+
+    def train_on_a_batch():
+        (worker,) = psutil.Process().children()
+        worker.kill()
+        time.sleep(20)
+
+    with (
+        pytest.raises(ChildProcessError, match="killed by signal: Killed"),
+        interruptible(L.Trainer(logger=False)),
+    ):
+        train_on_a_batch()
+
+
 def test_an_error_of_something_else_is_left_as_it_is():
     with pytest.raises(ConnectionResetError), interruptible(L.Trainer(logger=False)):
         raise ConnectionResetError

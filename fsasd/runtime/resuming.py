@@ -161,7 +161,10 @@ def interruptible(trainer: L.Trainer) -> Iterator[None]:
 
 def _is_of_a_dead_worker(error: Exception) -> bool:
     if isinstance(error, RuntimeError):
-        return "DataLoader worker" in str(error) and "exited unexpectedly" in str(error)
+        # Said by the loader that waits for it, or by torch's handler of SIGCHLD, at any line.
+        return bool(
+            re.match(r"DataLoader worker .*(exited unexpectedly|killed by signal)", str(error))
+        )
     # It was to hand over a tensor.
     frames = traceback.walk_tb(error.__traceback__)
     return any(f.f_globals.get("__name__") == "torch.utils.data.dataloader" for f, _ in frames)
