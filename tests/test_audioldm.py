@@ -4,11 +4,13 @@ import json
 import logging
 import sys
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
 import pytest
+import soundfile
 import torch
 from diffusers.pipelines.deprecated.audioldm.pipeline_audioldm import AudioLDMPipeline
 from safetensors.torch import load_file
@@ -18,6 +20,7 @@ from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.draws import Draw
 from fsasd.data.log_mel import LogMel
 from fsasd.data.metadata import read_clips
+from fsasd.data.recording import read
 from fsasd.generation.audioldm import AudioLDM, checkpoint
 from fsasd.generation.diffusion.adaptation import Lora, SelectedComponents
 from fsasd.generation.diffusion.averaging import WeightAverage
@@ -26,6 +29,7 @@ from fsasd.generation.diffusion.optimizing import optimizer_steps, warn_if_too_s
 from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.generation.diffusion.validation_loss import GroupLosses, fixed_noise, fixed_timesteps
 from fsasd.generation.prompts import Prompt
+from fsasd.testing.examples import example_recordings
 
 pytestmark = pytest.mark.slow
 
@@ -537,6 +541,35 @@ def test_half_precision_trains(data, tmp_path):
     assert not getattr(run.optimizers[0], "_step_supports_amp_scaling", False)
     assert float(run.callback_metrics["val/loss"]) < 2
     assert next(model.network.parameters()).dtype == torch.float32
+
+
+LEVELS = {
+    "as it is": lambda waveform: waveform,
+    "loud": lambda waveform: waveform * 2**31,
+    "silent": lambda waveform: 0 * waveform,
+    "constant": lambda waveform: 0 * waveform + 0.5,
+    "faint": lambda waveform: waveform * 1e-30,
+    "one sample": lambda waveform: waveform[:1],
+}
+
+
+def test_recordings_of_any_level_can_be_trained_on(tmp_path):
+    """A gain changes nothing; what has no sound is as silence."""
+    clips, losses = example_recordings(tmp_path), {}
+    for name, change in LEVELS.items():
+        changed = []
+        for clip in clips[:2]:
+            path = tmp_path / f"{name} {clip.path.name}"
+            soundfile.write(path, change(read(clip.path)), 16_000, subtype="FLOAT")
+            changed.append(replace(clip, path=path))
+        run = trainer(tmp_path, max_steps=1, val_check_interval=None, enable_checkpointing=False)
+        torch.manual_seed(0)
+        run.fit(nano(), FirstShotDataModule(changed, batch_size=2, val_share=0))
+        losses[name] = float(run.callback_metrics["train/loss"])
+    assert losses["loud"] == pytest.approx(losses["as it is"], rel=1e-4)
+    assert losses["as it is"] != pytest.approx(losses["silent"], rel=1e-2)
+    for name in ("constant", "faint", "one sample"):
+        assert losses[name] == pytest.approx(losses["silent"], rel=1e-4)
 
 
 def test_whole_clips_can_be_trained_on(data, tmp_path):

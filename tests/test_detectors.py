@@ -175,6 +175,20 @@ def test_every_detector_but_those_of_pretrained_encoders_is_exported(case, reque
     assert check_export(case) == (name not in {*FINE_TUNED, "genrep", "guan_heu"})
 
 
+HEARS_POLARITY = {"stgram_mfn"}
+"""Its network has the waveform itself as an input, beside its log-mel."""
+
+
+def test_a_recording_of_the_other_polarity_has_the_same_score(case, request):
+    flipped = [
+        case.recording(f"flipped-{i}", -case.test.cache.read(clip), like=clip)
+        for i, clip in enumerate(case.test)
+    ]
+    scores = case.fitted.score(Clips(flipped, case.test.cache))
+    same = np.abs(scores - case.scores).max() <= 1e-6 * np.ptp(case.scores)
+    assert same == (request.node.callspec.params["case"] not in HEARS_POLARITY)
+
+
 def test_what_is_available_is_the_config_group():
     assert {"knn", "lof", "twfr_gmm"} <= set(available())
     assert available() == sorted(available())
@@ -461,6 +475,14 @@ def test_two_components_hold_33026_numbers(train):
 def test_fewer_clips_than_components_are_refused(train):
     with pytest.raises(TooFewClipsError, match=r"4 components need as many clips, found 3"):
         TWFRGMM(n_components=4).fit(train[:3])
+
+
+def test_copies_of_fewer_clips_than_components_are_refused(train, test_clips):
+    """A component without a clip would have its mean at 0 dB, and such a sound be normal."""
+    with pytest.raises(TooFewClipsError, match=r"need as many different clips, found 1 among 4$"):
+        TWFRGMM().fit(train[[2, 2, 2, 2]])
+    one, copies = (TWFRGMM(n_components=1).fit(train[rows]) for rows in ([2], [2, 2, 2]))
+    np.testing.assert_allclose(one.score(test_clips), copies.score(test_clips), rtol=1e-9)
 
 
 def test_a_negative_time_weight_is_no_lack_of_clips(train, test_clips):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import EmpiricalCovariance, LedoitWolf
+from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity, LocalOutlierFactor
@@ -9,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from fsasd.detectors.base import TooFewClipsError, load
-from fsasd.detectors.outliers import Outliers
+from fsasd.detectors.outliers import Outliers, PCAResidual
 from fsasd.detectors.representations import Patches, TimeStatistics
 from fsasd.detectors.scoring.order import canonical_order
 
@@ -118,12 +119,36 @@ def test_a_parameter_that_the_model_does_not_take_is_no_lack_of_clips(train, cli
 
 
 def test_too_few_clips_for_the_model_are_refused(train):
-    with pytest.raises(
-        ValueError, match=r"GaussianMixture could not be fitted to 3 clips of 2 dim"
-    ):
-        Outliers(GaussianMixture(5), FEW).fit(train[:3])
-    with pytest.raises(TooFewClipsError, match="LedoitWolf is fitted to at least 2 clips, found 1"):
+    with pytest.raises(TooFewClipsError, match="PCA could not be fitted to 3 clips of 2 dimen"):
+        Outliers(PCA(5), FEW).fit(train[:3])
+    with pytest.raises(TooFewClipsError, match=r"LedoitWolf is fitted to .* 2 diff.*found 1$"):
         Outliers().fit(train[:1])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [LedoitWolf(), IsolationForest(n_estimators=5), PCAResidual(0.9), GaussianMixture(2)],
+    ids=lambda model: type(model).__name__,
+)
+def test_copies_of_too_few_clips_are_refused(model, train):
+    """A covariance of equal points is 0, a forest of them has no split: every clip scores alike."""
+    with pytest.raises(TooFewClipsError, match=r"at least 2 different clips, found 1 among 4$"):
+        Outliers(model, FEW).fit(train[[3, 3, 3, 3]])
+    assert np.isfinite(Outliers(model, FEW).fit(train[[3, 4, 5, 5]]).score(train)).all()
+
+
+def test_a_mixture_has_no_component_without_a_clip(train):
+    with pytest.raises(TooFewClipsError, match=r"at least 3 different clips, found 2 among 6$"):
+        Outliers(GaussianMixture(3), FEW).fit(train[[3, 4] * 3])
+
+
+def test_a_singular_covariance_is_refused(train):
+    """Of two clips LedoitWolf shrinks nothing: clips would differ along their line alone."""
+    with pytest.raises(TooFewClipsError, match="of 2 clips is singular, of rank 1 in 256 dimen"):
+        Outliers(LedoitWolf()).fit(train[:2])
+    with pytest.raises(TooFewClipsError, match="of 9 clips is singular, of rank 8 in 256 dimens"):
+        Outliers(EmpiricalCovariance()).fit(train[:9])
+    assert np.isfinite(Outliers(LedoitWolf()).fit(train[:3]).score(train)).all()
 
 
 @pytest.mark.parametrize(("copies", "warned"), [(4, False), (5, True)])

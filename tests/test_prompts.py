@@ -178,10 +178,14 @@ def test_a_prompt_is_no_longer_than_it_may_be(make_wav, limit, expected):
     assert [prompt.seconds for prompt in prompts] == [expected] * 2
 
 
-def test_a_limit_that_is_not_positive_is_an_error(make_wav):
+def test_nothing_shorter_than_a_hundredth_of_a_second_is_asked_for(make_wav):
+    """A generator would be asked for a clip of no samples."""
     clips = Clips([Clip(make_wav("a.wav"), "fan", label="normal")])
-    with pytest.raises(ValueError, match="max_seconds: expected a positive number or null, found"):
-        make_prompts(clips, [NORMAL], 1, max_seconds=0)
+    with pytest.raises(ValueError, match=r"max_seconds: expected 0\.01 or more or null, found 0"):
+        make_prompts(clips, [NORMAL], 1, max_seconds=0.004)
+    click = Clips([Clip(make_wav("click.wav", seconds=0.003), "fan", label="normal")])
+    with pytest.raises(ValueError, match=r"click\.wav: expected 0\.01 s or more, found 0\.003 s"):
+        make_prompts(click, [NORMAL], 1)
 
 
 def test_a_prompt_names_the_fault_that_its_caption_describes(normals):

@@ -46,6 +46,21 @@ def test_a_representation_is_its_settings(representation, clips, tmp_path):
     assert load(tmp_path).representation == representation
 
 
+class Half(LogMel):
+    """A log-mel in half precision, as a front end of a user's own may be to save room."""
+
+    def __call__(self, waveform):
+        return super().__call__(waveform).astype(np.float16)
+
+
+@pytest.mark.parametrize(
+    "kind", [TimeStatistics, TimeWeighted, Patches], ids=lambda kind: kind.__name__
+)
+def test_features_in_half_precision_are_summed_in_single(kind, clips):
+    whole, half = (kind(front_end=one)(clips) for one in (LogMel.twfr(), Half.twfr()))
+    np.testing.assert_allclose(half, whole, atol=0.05)
+
+
 def test_fields_are_set_through_the_detector():
     detector = KNN(TimeWeighted()).set_params(representation__r=0.5)
     assert detector.representation == TimeWeighted(r=0.5)

@@ -206,6 +206,28 @@ class DividesByTheLevel(Plain):
         return stack(log_mel.mean(axis=1) for log_mel in clips.features(front_end))
 
 
+class IgnoresBandsWithoutSpread(Plain):
+    """Of equal clips none is left."""
+
+    def fit(self, clips):
+        super().fit(clips)
+        self.spread_ = self.means(clips).std(axis=0)
+        return self
+
+    def score(self, clips):
+        check_is_fitted(self)
+        z = (self.means(clips) - self.mean_) / np.where(self.spread_ > 0, self.spread_, np.inf)
+        return np.square(z).mean(axis=1)
+
+
+class CutsItsSamples(Plain):
+    def means(self, clips):
+        import soundfile
+
+        waveforms = (soundfile.read(clip.path, dtype="float32")[0] for clip in clips)
+        return stack(LogMel.twfr()(waveform.clip(-1, 1)).mean(axis=1) for waveform in waveforms)
+
+
 class ReadsByItself(Plain):
     def means(self, clips):
         import soundfile
@@ -293,6 +315,8 @@ BREAKS = {
     PeeksAtLabels: ("metadata_is_not_scored", "clips without metadata: scores"),
     HigherIsNormal: ("obvious_anomaly_scores_higher", "noise scores .*, normal clips up to"),
     DividesByTheLevel: ("extreme_clips", "silence.wav: its features are NaN or infinite"),
+    IgnoresBandsWithoutSpread: ("degenerate", "fitted to silent clips, every clip scores 0"),
+    CutsItsSamples: ("recording_that_is_no_sound", "fitting it is no error"),
     ReadsByItself: ("another_sampling_rate", "a clip at 24 kHz scores"),
     ShortensThePath: ("score_path", "score_path at the default setting: scores differ"),
     IgnoresTheGrid: ("score_path", "score_path at {'power': 1.0}: scores differ"),

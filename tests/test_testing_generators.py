@@ -17,7 +17,7 @@ from runs import Run
 from safetensors.torch import load_file
 
 from fsasd.generation.audioldm import AudioLDM
-from fsasd.generation.base import Generator
+from fsasd.generation.base import Generator, read_source
 from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.settings.code import package_code
 from fsasd.testing import check_generator
@@ -216,6 +216,16 @@ class Derived(Noise):
     derived = True
 
 
+class DividesByTheLevel(Noise):
+    """Of its source; a silent one has none."""
+
+    derived = True
+
+    def noise(self, prompt):
+        level = torch.from_numpy(read_source(prompt)).square().mean().sqrt()
+        return super().noise(prompt) / level
+
+
 class Anonymous(Noise):
     """Does not say whose sound is in a clip."""
 
@@ -255,6 +265,7 @@ BROKEN = [
     (Derived(), r"level of its source times prompt.gain': RMS 0\.\d+ instead of"),
     (InTraining(), "synthesise writes what generate returns': .* differs by 9"),
     (Anonymous, "names the donor of each anomaly in its prompt': none in that of fan/anomaly_0000"),
+    (DividesByTheLevel(), r"finite': \d+ samples of fan/\w+\.wav are not finite, .*silence\.wav"),
     (breaking(prepare=lambda self, ps: list(ps)[::-1]), "prepare changes only captions"),
     (
         breaking(derived=True, prepare=lambda self, ps: list(ps)),

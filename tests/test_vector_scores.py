@@ -82,6 +82,14 @@ def test_a_source_domain_of_few_clips_is_kept_whole(points, others):
     np.testing.assert_allclose(scores(Centres(k=64), points, others), expected, rtol=1e-5)
 
 
+def test_copies_of_a_few_source_clips_are_not_averaged(points, others):
+    """k-means would warn that it found fewer clusters than it was asked for."""
+    few, target = points[:3], points[SOURCE:]
+    once = scores(Centres(k=5), np.concatenate([few, target]), others, source=3)
+    twice = scores(Centres(k=5), np.concatenate([few, few, target]), others, source=6)
+    np.testing.assert_allclose(twice, once, rtol=1e-9)
+
+
 def test_centres_are_at_least_one(points, others):
     with pytest.raises(ValueError, match="k: expected 1 or more, found 0"):
         scores(Centres(k=0), points, others)
@@ -115,13 +123,13 @@ def test_any_model_may_be_centred(points, others):
 
 
 def test_one_clip_has_no_covariance(points, others):
-    with pytest.raises(TooFewClipsError, match="fitted to at least 2 clips, found 1"):
+    with pytest.raises(TooFewClipsError, match="fitted to at least 2 different clips, found 1"):
         scores(DETECTORS["mahalanobis"], points[:1], others)
 
 
 def test_fewer_clips_than_components_are_refused(points, others):
     detector = Outliers(ComponentMixture(7), unit=True)
-    with pytest.raises(TooFewClipsError, match="could not be fitted to 3 clips"):
+    with pytest.raises(TooFewClipsError, match="is fitted to at least 7 different clips, found 3"):
         scores(detector, points[:3], others)
 
 

@@ -102,8 +102,14 @@ class FeatureCache:
         return key in self._memory if self.folder is None else self._path(key).is_file()
 
     def pooled(self, representation: Pooled, clip: Clip) -> np.ndarray:
-        """Return the pooled features of a clip (see ``get``)."""
-        return representation.pool(self.get(representation.front_end, clip))
+        """Return the pooled features of a clip (see ``get``).
+
+        Features in half precision are pooled in single precision: a sum of squares overflows.
+        """
+        features = self.get(representation.front_end, clip)
+        if features.dtype == np.float16:
+            features = features.astype(np.float32)
+        return representation.pool(features)
 
     def rows(self, representation: Pooled, table: ClipTable) -> dict[int, np.ndarray]:
         """Return the pooled features that are at hand, by the row of a table's clip: here none.

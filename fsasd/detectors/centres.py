@@ -12,6 +12,7 @@ from fsasd.data.clips import Clips
 from fsasd.detectors.representations import TimeStatistics, count_parameters
 from fsasd.detectors.scoring.bank import unit
 from fsasd.detectors.scoring.order import canonical_order
+from fsasd.detectors.stacking import n_different
 from fsasd.detectors.vector_detector import VectorDetector, VectorsOf
 
 
@@ -24,7 +25,7 @@ class Centres(VectorDetector):
 
     Args:
         representation: Clips -> (n, d), of any length.
-        k: Number of centres; of fewer source clips all are kept.
+        k: Number of centres; of fewer different source clips all are kept.
         seed: Of k-means.
     """
 
@@ -52,7 +53,7 @@ class Centres(VectorDetector):
         order = canonical_order(points)
         points, domains = unit(points[order]), clips.domains[order]
         source, target = points[domains != "target"], points[domains == "target"]
-        if len(source) > self.k:
+        if len(source) and n_different(source) > self.k:
             kmeans = KMeans(self.k, n_init=1, random_state=self.seed)
             source = kmeans.fit(source).cluster_centers_
         self.references_ = np.concatenate([source, target])

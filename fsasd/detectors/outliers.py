@@ -22,6 +22,7 @@ from fsasd.detectors.representations import TimeStatistics, count_parameters
 from fsasd.detectors.scoring.bank import unit
 from fsasd.detectors.scoring.domains import banks
 from fsasd.detectors.scoring.order import canonical_order
+from fsasd.detectors.stacking import n_different
 from fsasd.detectors.vector_detector import VectorDetector, VectorsOf
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,8 @@ class Outliers(VectorDetector):
         """Fit the model to the representations of normal clips.
 
         Raises:
-            TooFewClipsError: A bank has fewer than 2 clips, or too few for the model.
+            TooFewClipsError: A bank has fewer than 2 different clips, or too few for the model: its
+                covariance is singular, or a component of a mixture would be without a clip.
             ValueError: A parameter of the model is out of range.
             TypeError: The model has no method that scores.
         """
@@ -154,8 +156,11 @@ class Outliers(VectorDetector):
     def _fitted(self, points: np.ndarray) -> Any:
         model: Any = clone(self.model)
         name = type(model).__name__
-        if len(points) < 2:
-            raise TooFewClipsError(f"{name} is fitted to at least 2 clips, found {len(points)}")
+        if (found := n_different(points)) < (least := _least_different(model)):
+            copies = f" among {len(points)}" if found < len(points) else ""
+            raise TooFewClipsError(
+                f"{name} is fitted to at least {least} different clips, found {found}{copies}"
+            )
         free = [
             k for k, v in model.get_params().items() if k.endswith("random_state") and v is None
         ]
@@ -170,9 +175,28 @@ class Outliers(VectorDetector):
                 f"{name} could not be fitted to {len(points)} clips of {points.shape[1]} "
                 f"dimensions: {error}"
             ) from error
+        _require_regular(model, points)
         if isinstance(model, LocalOutlierFactor):
             _warn_of_copies(points, model.n_neighbors_)
         return model
+
+
+def _least_different(model: Any) -> int:
+    # scikit-learn puts the mean of a component without a clip at 0.
+    components = model.n_components if isinstance(model, GaussianMixture) else 0
+    return max(2, components) if isinstance(components, int) else 2
+
+
+def _require_regular(model: Any, points: np.ndarray) -> None:
+    """Raise if a covariance has no inverse: distances would ignore all directions but its own."""
+    if not hasattr(model, "mahalanobis"):
+        return
+    n, size = points.shape
+    if (rank := np.linalg.matrix_rank(model.covariance_, hermitian=True)) < size:
+        raise TooFewClipsError(
+            f"{type(model).__name__}: the covariance of {n} clips is singular, of rank {rank} in "
+            f"{size} dimensions. LedoitWolf's has an inverse, of 3 different clips or more"
+        )
 
 
 def _warn_of_copies(points: np.ndarray, neighbours: int) -> None:

@@ -28,6 +28,7 @@ from fsasd.detectors.scoring.gaussian_mixture import (
 from fsasd.detectors.scoring.order import canonical_order
 from fsasd.detectors.scoring.scorers import MixtureScorer, mixture_scores
 from fsasd.detectors.scoring.time_weighting import TimeWeighting, at_points
+from fsasd.detectors.stacking import n_different
 
 STEP = 0.05
 """Step along r from one mixture to the next, which starts from its responsibilities."""
@@ -85,7 +86,7 @@ class TWFRGMM(Detector):
         """Fit the mixture.
 
         Raises:
-            TooFewClipsError: There are fewer clips than components.
+            TooFewClipsError: There are fewer clips, without copies, than components.
             ValueError: ``r`` is negative, or ``covariance`` is unknown.
         """
         mixture = self._mixtures(clips, [self.r])
@@ -167,6 +168,12 @@ class TWFRGMM(Detector):
         pooled = clips.pooled(representation) + mixed[len(clips) :].pooled(representation)
         order = canonical_order(np.stack([rows[0] for rows in pooled]))
         represented = at_points([pooled[clip] for clip in order], slice(len(points)))
+        if (different := n_different(represented[0])) < self.n_components:
+            # A component without a clip would have its mean at 0 dB.
+            raise TooFewClipsError(
+                f"{self.n_components} components need as many different clips, found {different} "
+                f"among {len(clips)}"
+            )
         start = KMeans(self.n_components, n_init=1, random_state=self.seed).fit(represented[0])
         covariance = self.covariance
         if covariance == "auto":

@@ -25,6 +25,9 @@ PER_CAPTION = ("proportional", "balanced")
 MAX_SECONDS = 10.24
 """The length that AudioLDM was trained on."""
 
+SHORTEST = 0.01
+"""Seconds of a recording of which clips are synthesised: to hundredths, a shorter one has none."""
+
 
 class Prompt(NamedTuple):
     """What a synthetic clip is generated from, and all that it depends on.
@@ -255,13 +258,13 @@ def make_prompts(
 
     Raises:
         MetadataError: A clip is not normal.
-        ValueError: A caption has no word "normal" to replace, ``per_caption`` is not known, or
-            ``max_seconds`` is not positive.
+        ValueError: A caption has no word "normal" to replace, ``per_caption`` is not known,
+            ``max_seconds`` or a clip is shorter than ``SHORTEST``.
     """
     if per_caption not in PER_CAPTION:
         raise ValueError(f"per_caption: expected {' or '.join(PER_CAPTION)}, found '{per_caption}'")
-    if max_seconds is not None and not max_seconds > 0:
-        raise ValueError(f"max_seconds: expected a positive number or null, found {max_seconds}")
+    if max_seconds is not None and not max_seconds >= SHORTEST:
+        raise ValueError(f"max_seconds: expected {SHORTEST:g} or more or null, found {max_seconds}")
     wording = wording or WordReplacement()
     if wrong := next((clip for clip in clips if clip.label != "normal"), None):
         raise MetadataError(f"{wrong.path}: prompts are made from normal clips only")
@@ -362,6 +365,9 @@ def clips_by_section(clips: Sequence[Clip]) -> dict[SectionId, list[int]]:
 
 def _normal_prompt(clips: Clips, i: int, caption: str, max_seconds: float | None) -> Prompt:
     clip, waveform = clips[i], clips.cache.read(clips[i])
+    if (seconds := len(waveform) / SAMPLE_RATE) < SHORTEST:
+        found = f"found {seconds:.2g} s: leave the recording out"
+        raise ValueError(f"{printable(clip.path)}: expected {SHORTEST:g} s or more, {found}")
     return Prompt(
         wav="",
         machine=clip.machine,
@@ -369,7 +375,7 @@ def _normal_prompt(clips: Clips, i: int, caption: str, max_seconds: float | None
         domain=clip.domain,
         label="normal",
         caption=caption,
-        seconds=_at_most(max_seconds, len(waveform) / SAMPLE_RATE),
+        seconds=_at_most(max_seconds, seconds),
         gain=float(normalise(waveform)[1]),
         seed=0,
         source=printable(clip.path),

@@ -22,6 +22,26 @@ def example_prompts(folder: Path) -> list[Prompt]:
     return make_prompts(Clips(clips), captions, clips_per_label=1)
 
 
+def extreme_prompts(folder: Path) -> list[Prompt]:
+    """Return prompts of both labels, of sources without sound and at extreme levels and lengths."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(SAMPLE_RATE // 2)
+    sources = {
+        "silence": np.zeros_like(noise),
+        "constant": np.full_like(noise, 0.5),
+        "click": np.eye(1, len(noise), 500)[0],
+        "faint": noise * 1e-30,
+        "loud": noise * (2.0**31 / np.abs(noise).max()),
+        "10 ms": noise[: SAMPLE_RATE // 100],
+    }
+    clips = []
+    for name, waveform in sources.items():
+        path = folder / f"{name}.wav"
+        soundfile.write(path, waveform, SAMPLE_RATE, subtype="FLOAT")
+        clips.append(Clip(path, "fan", section="00", domain="source", label="normal"))
+    captions = ["This is the normal sound of a fan with speed 0."] * len(clips)
+    return make_prompts(Clips(clips), captions, clips_per_label=len(clips))
+
+
 def example_recordings(folder: Path) -> list[Clip]:
     """Write and return clips to train on: a reference's of both labels, a target's normal ones."""
     kinds = (

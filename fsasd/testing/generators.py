@@ -24,7 +24,7 @@ from fsasd.generation.prompts import Prompt
 from fsasd.generation.rates import resample
 from fsasd.generation.synthesis import synthesise
 from fsasd.generation.synthetic_clips import read_table
-from fsasd.testing.examples import example_prompts, example_recordings, example_references
+from fsasd.testing import examples
 
 _LOG_MEL = LogMel.twfr()
 
@@ -98,10 +98,10 @@ def check_generator(
     """
     with tempfile.TemporaryDirectory() as folder:
         if not isinstance(generator, Generator):
-            generator = generator(references=example_references(Path(folder)))
+            generator = generator(references=examples.example_references(Path(folder)))
         generator.eval()
         learner = copy.deepcopy(generator).train() if generator.trained else None
-        given = example_prompts(Path(folder)) if prompts is None else prompts
+        given = examples.example_prompts(Path(folder)) if prompts is None else prompts
         case = GeneratorCase(generator, given, decibel)
         for check in CHECKS:
             check(case)
@@ -165,11 +165,22 @@ def _check_waveforms(case: GeneratorCase) -> None:
             "a waveform lasts prompt.seconds",
             f"{len(waveform) / rate:.3f} s for {prompt.seconds} s",
         )
-        _require(
-            bool(torch.isfinite(waveform).all()),
-            "a waveform is finite",
-            f"{int((~torch.isfinite(waveform)).sum())} samples of {prompt.wav} are not finite",
-        )
+        _require_finite(prompt, waveform)
+
+
+def _check_extreme_sources(case: GeneratorCase) -> None:
+    if not case.generator.derived:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        prompts = case.generator.prepare(examples.extreme_prompts(Path(folder)))
+        for prompt, waveform in zip(prompts, case.generator.generate(prompts), strict=True):
+            _require_finite(prompt, waveform)
+
+
+def _require_finite(prompt: Prompt, waveform: torch.Tensor) -> None:
+    wrong = int((~torch.isfinite(waveform)).sum())
+    observed = f"{wrong} samples of {prompt.wav} are not finite, of the source {prompt.source}"
+    _require(not wrong, "a waveform is finite", observed)
 
 
 def _check_determinism(case: GeneratorCase) -> None:
@@ -277,7 +288,7 @@ def _check_training(
     before, resumed = _weights(learner), copy.deepcopy(learner)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = FirstShotDataModule(example_recordings(folder), batch_size=2, val_share=0.5)
+        data = FirstShotDataModule(examples.example_recordings(folder), batch_size=2, val_share=0.5)
         _train_two_steps(learner, data, folder)
         try:
             torch.load(folder / "1.ckpt", weights_only=True)
@@ -356,6 +367,7 @@ CHECKS = (
     _check_prepare,
     _check_donors,
     _check_waveforms,
+    _check_extreme_sources,
     _check_determinism,
     _check_independence_of_batches,
     _check_seeds,
