@@ -156,10 +156,10 @@ class Outliers(VectorDetector):
     def _fitted(self, points: np.ndarray) -> Any:
         model: Any = clone(self.model)
         name = type(model).__name__
-        if (found := n_different(points)) < (least := _least_different(model)):
-            copies = f" among {len(points)}" if found < len(points) else ""
+        if (different := n_different(points)) < (least := _least_different(model)):
+            copies = f" among {len(points)}" if different < len(points) else ""
             raise TooFewClipsError(
-                f"{name} is fitted to at least {least} different clips, found {found}{copies}"
+                f"{name} is fitted to at least {least} different clips, found {different}{copies}"
             )
         free = [
             k for k, v in model.get_params().items() if k.endswith("random_state") and v is None

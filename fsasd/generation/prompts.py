@@ -366,8 +366,8 @@ def clips_by_section(clips: Sequence[Clip]) -> dict[SectionId, list[int]]:
 def _normal_prompt(clips: Clips, i: int, caption: str, max_seconds: float | None) -> Prompt:
     clip, waveform = clips[i], clips.cache.read(clips[i])
     if (seconds := len(waveform) / SAMPLE_RATE) < SHORTEST:
-        found = f"found {seconds:.2g} s: leave the recording out"
-        raise ValueError(f"{printable(clip.path)}: expected {SHORTEST:g} s or more, {found}")
+        why = f"found {seconds:.2g} s: leave the recording out"
+        raise ValueError(f"{printable(clip.path)}: expected {SHORTEST:g} s or more, {why}")
     return Prompt(
         wav="",
         machine=clip.machine,

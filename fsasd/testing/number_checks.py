@@ -82,7 +82,7 @@ def _check_fit(case: DetectorCase, name: str, train: Clips) -> None:
 
 
 @rule
-def check_a_recording_that_is_no_sound_is_named(case: DetectorCase) -> None:
+def check_samples_off_every_scale_are_named(case: DetectorCase) -> None:
     """A recording with samples at 1e30 is a ``ValueError`` that names it."""
     normal = case.train.cache.read(case.train[0])
     wrong = case.recording("at 1e30", normal * np.float32(1e30), like=case.train[0])
