@@ -43,7 +43,7 @@ class Heading:
         """Return the page of an equal run: this page with another name and date.
 
         Args:
-            page: Of ``report.html``.
+            page: Of ``report.html``, or of a machine.
             other: Name and date of the equal run.
 
         >>> page = "<title>a &amp; b · fsasd</title><h1>a &amp; b</h1><dt>Date</dt><dd>1</dd>"
@@ -57,8 +57,6 @@ class Heading:
     def _elements(self) -> list[str]:
         name = escape(self.name)
         return [
-            f"<title>{name} · fsasd</title>", f"<h1>{name}</h1>",
-            f"<dt>Date</dt><dd>{escape(self.date)}</dd>",
-            # On the pages of a run of many machines.
-            f'<a href="../{PAGE}">{name}</a>',
+            # A machine's page has the machine's name between the run's and ours.
+            f"<title>{name} · ", f"<h1>{name}</h1>", f"<dt>Date</dt><dd>{escape(self.date)}</dd>",
         ]  # fmt: skip

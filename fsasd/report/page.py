@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -40,8 +40,8 @@ from fsasd.report.test_clips import MOST_MACHINES
 from fsasd.report.validation import gain_with_site, verdict_of_choices
 from fsasd.selection.significance import WIDE_GAP
 
-PER_PAGE = 25
-"""Machines of a page; where there are more, they are on pages of their own."""
+TOGETHER = 20
+"""Machines that are on one page with the results; of more, each has a page of its own."""
 
 _FILES = {
     "metrics.csv": "metrics of each machine and section, as fractions",
@@ -79,26 +79,11 @@ class ValidationPart:
     dots: Markup
 
 
-@dataclass(frozen=True)
-class MachinesPage:
-    """A page of some of many machines.
-
-    Attributes:
-        file: Relative to the run's folder.
-        title: The first and the last of them.
-        names: Of the machines.
-    """
-
-    file: str
-    title: str
-    names: Sequence[str]
-
-
 def write_report(folder: Path, data: FirstShotDataModule | None) -> Path:
     """Write ``report.html`` into a run's folder from the files in it.
 
-    Every file is optional, and tables may have rows of some sections only. Of many machines, each
-    is on one of the pages in ``report/``, which are made one after the other.
+    Every file is optional, and tables may have rows of some sections only. Of more machines than
+    ``TOGETHER``, each has a page in ``report/``; they are made one after the other.
 
     Args:
         folder: The run's folder.
@@ -109,42 +94,54 @@ def write_report(folder: Path, data: FirstShotDataModule | None) -> Path:
         The page.
     """
     results = Results(folder)
-    pages = list(_pages(results.machines))
-    scenes, seconds = listening.affordable(min(len(results.machines), PER_PAGE))
-
-    def machines(names: Sequence[str]) -> list[MachinePart]:
-        return [
-            machine_part(results, data, name, number, scenes, seconds, len(names) > MOST_MACHINES)
-            for number, name in enumerate(names)
-        ]
-
+    names = results.machines
+    # A page of one machine of many has as much to listen to as it would have beside a few.
+    scenes, seconds = listening.affordable(len(names) if len(names) <= TOGETHER else MOST_MACHINES)
+    few = len(names) > MOST_MACHINES
+    parts = (
+        machine_part(results, data, name, number, scenes, seconds, few)
+        for number, name in enumerate(names, 1)
+    )
     environment, shared = _environment(), _shared(results, seconds)
     shutil.rmtree(results.folder / PAGES, ignore_errors=True)
-    places: dict[str, str] = {}
-    for page in pages:
-        parts = machines(page.names)
-        places |= {part.name: f"{page.file}#{part.anchor}" for part in parts}
-        path = results.folder / page.file
-        path.parent.mkdir(exist_ok=True)
-        template = environment.get_template("machines_page.html")
-        text = template.render(**shared, title=page.title, machines=parts)
-        path.write_text(text, encoding="utf-8")
-    parts = [] if pages else machines(results.machines)
+    if len(names) <= TOGETHER:
+        machines = list(parts)
+        places = {part.name: f"#{part.anchor}" for part in machines}
+    else:
+        machines, places = [], _machine_files(names)
+        _write_machines(results.folder, environment, shared, parts, places)
     text = environment.get_template(PAGE).render(
-        **shared, **_overview(results), machines=parts, pages=pages, places=places
+        **shared, **_overview(results), title="", machines=machines, places=places
     )
     path = results.folder / PAGE
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def _pages(machines: Sequence[str]) -> Iterator[MachinesPage]:
-    if len(machines) <= PER_PAGE:
-        return
-    for number, first in enumerate(range(0, len(machines), PER_PAGE), 1):
-        names = machines[first : first + PER_PAGE]
-        title = " to ".join(dict.fromkeys([names[0], names[-1]]))
-        yield MachinesPage(f"{PAGES}/machines-{number:04d}.html", title, names)
+def _machine_files(names: Sequence[str]) -> dict[str, str]:
+    """Return the pages of machines, relative to the run's folder, by their names."""
+    # A machine's name may hold what no file's may.
+    return {name: f"{PAGES}/machine-{number:04d}.html" for number, name in enumerate(names, 1)}
+
+
+def _write_machines(
+    folder: Path,
+    environment: Environment,
+    shared: dict[str, Any],
+    parts: Iterable[MachinePart],
+    places: dict[str, str],
+) -> None:
+    (folder / PAGES).mkdir()
+    template, names = environment.get_template("machine.html"), [None, *places, None]
+    for part, before, after in zip(parts, names, names[2:], strict=False):
+        # The pages of its neighbours are in the same folder.
+        beside = {
+            title: (name, Path(places[name]).name)
+            for title, name in (("Previous", before), ("Next", after))
+            if name is not None
+        }
+        text = template.render(**shared, title=part.name, machines=[part], beside=beside)
+        (folder / places[part.name]).write_text(text, encoding="utf-8")
 
 
 def verdict(comparison: pd.DataFrame) -> str:
@@ -180,6 +177,7 @@ def _shared(results: Results, seconds: float) -> dict[str, Any]:
     """Return what all pages show, by the names in the templates."""
     return {
         "style": Markup(_resource("report.css")),
+        "sorting": Markup(_resource("sorting.js")),
         "palette": figures.PALETTE,
         "name": Heading.of(results.folder, results.choices.get("experiment")).name,
         "results": results,

@@ -43,7 +43,7 @@ def write_page(comparison: RunComparison, path: Path) -> Path:
     has_scores = scored and comparison.baseline is not None
     page = template.render(
         style=Markup(_resource("report.css", "fsasd.report")),
-        script=Markup(_resource("sorting.js")),
+        script=Markup(_resource("sorting.js", "fsasd.report")),
         palette=PALETTE,
         comparison=comparison,
         best_setting=comparison.settings[0] if comparison.settings else None,
