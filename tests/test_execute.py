@@ -29,6 +29,8 @@ from fsasd.pipeline.execute import METHOD, execute
 from fsasd.pipeline.experiment import Experiment, Factory, Synthesis
 from fsasd.pipeline.outcome import Outcome
 from fsasd.pipeline.presence import Presence
+from fsasd.report.cost import ARTIFACTS
+from fsasd.report.results import Results
 from fsasd.runtime.workers import Joblib
 from fsasd.selection.selector import Selector
 from fsasd.selection.sources.normals import Normals
@@ -192,6 +194,12 @@ def test_simulated_recordings_are_kept_as_long_as_the_run_that_used_them(experim
     (factory,) = (tmp_path / "store/factory").glob("*/provenance.json")
     (used,) = (tmp_path / "store/runs").iterdir()
     assert factory.parent.name in used.read_text()
+    built = Results(tmp_path / "run").artifacts.set_index("stage")
+    assert built.loc["factory", "key"] == factory.parent.name
+    of_detect = Provenance.read(next((tmp_path / "store/detect").glob("*/*/provenance.json")))
+    assert built.loc["detect", "key"] == of_detect.key
+    assert built.loc["detect", "seconds"] == of_detect.seconds
+    assert built.loc["detect", "machine"] == "pump"
 
 
 def tables(run):
@@ -200,7 +208,7 @@ def tables(run):
     return {
         str(file.relative_to(run)): file.read_bytes()
         for file in files
-        if file.name not in ("costs.csv", ABOUT, CARD)
+        if file.name not in ("costs.csv", ARTIFACTS, ABOUT, CARD)
     }
 
 

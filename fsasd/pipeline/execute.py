@@ -174,7 +174,7 @@ def build(
         log.info("other commands are at work in %s: the last of them writes the tables", folder)
     else:
         with doing(f"writing the results to {folder}"), collecting or nullcontext():
-            _finish(run, outcome, commands, unreadable)
+            _finish(run, outcome, commands, unreadable, lookup.store)
     return outcome
 
 
@@ -193,12 +193,17 @@ def log_postponed(outcome: Outcome, shard: Shard | None) -> None:
 
 
 def _finish(
-    run: Experiment, outcome: Outcome, commands: Presence, unreadable: pd.DataFrame
+    run: Experiment,
+    outcome: Outcome,
+    commands: Presence,
+    unreadable: pd.DataFrame,
+    store: Store,
 ) -> None:
     folder = commands.folder
     if not commands.first:
         for stage, path in outcome.artifacts.items():
             stage.publish(path, folder)
+    outcome.write_artifacts(folder, simulated(run, store))
     if outcome.of("judge") or outcome.of("detect"):
         collect(run, outcome, folder)
         add_unscored(folder, unreadable)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from fsasd.data.names import SectionId
+from fsasd.pipeline.run_folder import note
 from fsasd.pipeline.stage import Stage
+from fsasd.report.cost import ARTIFACTS
 from fsasd.report.results import FAILED
 from fsasd.runtime.errors import message
+from fsasd.store.provenance import PROVENANCE, Provenance
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,27 @@ class Outcome:
             for stage, path in self.artifacts.items()
             if stage.name == name and stage.section is not None
         }
+
+    def write_artifacts(self, folder: Path, more: Iterable[Path] = ()) -> None:
+        """Write ``artifacts.csv``: what each artifact took, and where and with what it was built.
+
+        Args:
+            folder: The run's folder.
+            more: Artifacts that the run reads and no stage of it builds: its simulated recordings.
+        """
+        stages = [(path.parents[0].name, "", "", path) for path in more]
+        for stage, path in self.artifacts.items():
+            stages.append((stage.name, *(stage.section or ("", "")), path))
+        rows = []
+        for name, machine, section, path in stages:
+            built = Provenance.read(path / PROVENANCE)
+            rows.append(
+                {"stage": name, "machine": machine, "section": section, "key": built.key,
+                 "started": built.started, "seconds": built.seconds, "bytes": built.bytes,
+                 "host": built.host, "commit": built.commit, "fsasd": built.versions["fsasd"]}
+            )  # fmt: skip
+        note(folder, [ARTIFACTS])
+        pd.DataFrame(rows).to_csv(folder / ARTIFACTS, index=False)
 
     def write_failures(self, folder: Path) -> None:
         """Write ``failed.csv``, or take away that of an earlier run in this folder."""

@@ -23,8 +23,18 @@ from fsasd.report.comparison import (
     SETTING_TITLES,
     compare_settings,
 )
+from fsasd.report.cost import ARTIFACTS, Builds, stage_costs
 from fsasd.report.figures import EXPECTED
-from fsasd.report.formatting import count, decimal, interval, percent, points, signed
+from fsasd.report.formatting import (
+    count,
+    decimal,
+    duration,
+    interval,
+    percent,
+    points,
+    signed,
+    size,
+)
 from fsasd.report.heading import PAGE, PAGES, Heading
 from fsasd.report.headline import headline
 from fsasd.report.machine_part import MachinePart, curve_figure, inline, machine_part
@@ -37,6 +47,7 @@ from fsasd.report.results import (
 )
 from fsasd.report.tables import readable
 from fsasd.report.test_clips import MOST_MACHINES
+from fsasd.report.training import trainings
 from fsasd.report.validation import gain_with_site, verdict_of_choices
 from fsasd.selection.significance import WIDE_GAP
 
@@ -53,6 +64,7 @@ _FILES = {
     "settings.csv": "baselines, the setting that is used and the oracle’s",
     "setting_scores.csv": "scores of every test clip with these settings",
     "sources.csv": "what each source of evidence contributed to the choice of a setting",
+    ARTIFACTS: "artifacts of the run: key, time, size, where and with what they were built",
     "costs.csv": "parameters of each detector, seconds to fit it, milliseconds to score a clip",
     "validation.csv": "leave-one-machine-out validation on the reference machines",
     "validation": "curves and scores of the reference machines",
@@ -168,6 +180,7 @@ def _environment() -> Environment:
     )  # fmt: skip
     environment.filters |= {
         "percent": percent, "points": points, "decimal": decimal, "signed": signed, "count": count,
+        "duration": duration, "size": size,
     }  # fmt: skip
     environment.globals |= {"interval": interval, "setting_titles": SETTING_TITLES}
     return environment
@@ -205,6 +218,10 @@ def _overview(results: Results) -> dict[str, Any]:
         "dots": dots,
         "validation": None if results.validation.empty else _validation(results),
         "tables": {number: readable(number, table) for number, table in results.tables.items()},
+        "trainings": trainings(results.folder),
+        "costs": stage_costs(results.artifacts) if len(results.artifacts) else None,
+        "builds": Builds.of(results.artifacts) if len(results.artifacts) else None,
+        "detector_costs": results.costs.dropna(subset=["section"]),
         "captions": _captions(results.captions),
         "states": _states(results.captions),
         "command": shlex.join(["fsasd", *results.overrides]),

@@ -15,6 +15,7 @@ from pandas.api.types import is_numeric_dtype
 
 from fsasd.data.names import SectionId
 from fsasd.evaluation.metrics import without_domains
+from fsasd.report.cost import ARTIFACTS
 from fsasd.selection.settings import PARAMETER, title
 from fsasd.settings.objects import described_by_name
 
@@ -25,7 +26,8 @@ ID = list(SectionId._fields)
 """Columns that name the section of a row."""
 
 _TEXT = (*ID, "domain", "label", "recording", "caption", "raw_label", "reason", "abstain_reason",
-         "wav", "setting", "stage", "words", "source", "best", "origins", "details")  # fmt: skip
+         "wav", "setting", "stage", "words", "source", "best", "origins", "details", "key",
+         "started", "host", "commit", "fsasd")  # fmt: skip
 _TABLES_OF_SETTINGS = ("selection.csv", "real_curve.csv", "settings.csv")
 
 
@@ -51,6 +53,7 @@ class Results:
         self.clips = clips[~unscored]
         self.metrics = self._table("metrics.csv")
         self.costs = self._table("costs.csv")
+        self.artifacts = self._table(ARTIFACTS)
         self.selection = self._table("selection.csv")
         self.real_curve = self._table("real_curve.csv")
         self.settings = self._table("settings.csv")

@@ -18,9 +18,9 @@ from fsasd.detectors.networks.training import SET_BY_DETECTORS, batch_norm_group
 from fsasd.detectors.saved import SHARED
 from fsasd.generation.synthetic_clips import read_manifest
 from fsasd.pipeline.experiment import Experiment
-from fsasd.pipeline.loggers import training_loggers
+from fsasd.pipeline.loggers import LOG, training_loggers
 from fsasd.pipeline.preflight import check_networks
-from fsasd.pipeline.run_folder import link
+from fsasd.pipeline.run_folder import link, point
 from fsasd.pipeline.stage import Stage
 from fsasd.pipeline.trainers import check_trainer, training_settings
 from fsasd.settings.code import code_of
@@ -75,7 +75,9 @@ class Train(Stage):
             )
 
     def publish(self, artifact: Path, run: Path) -> None:
-        """The networks, to which the saved detectors of all sections refer."""
+        """The networks, to which the saved detectors of all sections refer; a link to the log."""
+        if (artifact / LOG).is_dir():
+            point(artifact / LOG, run, f"{LOG}/{self.name}/{artifact.name}")
         if (artifact / SHARED).is_dir():
             link(artifact / SHARED, run, f"models/{SHARED}")
 

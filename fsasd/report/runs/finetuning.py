@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from fsasd.generation.training import Training
+from fsasd.report.training import VAL_LOSS, read_log
 from fsasd.store.provenance import PROVENANCE
 
 FINETUNED = (
@@ -38,20 +37,16 @@ def finetuned(run: Path) -> dict[str, Any]:
     return measured
 
 
-def _losses(log: Path) -> dict[str, Any]:
-    # A training that was resumed has a folder for each time it ran.
-    parts = sorted(log.rglob("metrics.csv"), key=lambda path: (len(path.parent.name), path))
-    if not parts:
+def _losses(folder: Path) -> dict[str, Any]:
+    log = read_log(folder)
+    if log.empty:
         return {}
-    table = pd.concat([pd.read_csv(part) for part in parts], ignore_index=True)
-    measured: dict[str, Any] = {"steps": int(table["step"].max()) + 1}
-    if "val/loss" in table and len(losses := table.dropna(subset=["val/loss"])):
-        # A step that was logged before and after an interruption counts once.
-        losses = losses.drop_duplicates("step", keep="last").sort_values("step")
-        best = losses.iloc[int(losses["val/loss"].argmin())]
+    measured: dict[str, Any] = {"steps": int(log["step"].max())}
+    if VAL_LOSS in log and len(losses := log.dropna(subset=[VAL_LOSS])):
+        best = losses.iloc[int(losses[VAL_LOSS].argmin())]
         measured |= {
-            "val_loss": float(best["val/loss"]),
-            "val_loss_last": float(losses["val/loss"].iloc[-1]),
-            "best_step": int(best["step"]) + 1,
+            "val_loss": float(best[VAL_LOSS]),
+            "val_loss_last": float(losses[VAL_LOSS].iloc[-1]),
+            "best_step": int(best["step"]),
         }
     return measured
