@@ -5,8 +5,12 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 # Written when the environment is ready; a changed pyproject.toml makes it anew.
 READY := $(VENV)/.fsasd-test
+# Tools of a release, in an environment of their own.
+TOOLS := build/tools
+# Those that are there of what fsasd runs on; the first is tested with the oldest versions.
+PYTHONS := $(foreach version,3.11 3.12 3.13 3.14,$(if $(shell command -v python$(version)),$(version)))
 
-.PHONY: demo test pytest pages test-fast lint docs bench clean
+.PHONY: demo test pytest pages test-fast test-matrix lint docs bench lock dist sbom audit clean
 
 demo: $(VENV)/.fsasd
 	$(BIN)/fsasd experiment=demo
@@ -28,6 +32,20 @@ pages: $(READY)
 test-fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --cpu-times
 
+# The inner loop with the oldest and the newest versions that pyproject.toml allows, each in an
+# environment of its own. Old libraries warn of what is deprecated in newer ones that they use.
+test-matrix: matrix-oldest $(PYTHONS:%=matrix-%)
+
+matrix-oldest:
+	python$(firstword $(PYTHONS)) -m venv --clear build/matrix/oldest
+	build/matrix/oldest/bin/python -m pip install -q -c constraints/oldest.txt -e '.[test]'
+	OMP_NUM_THREADS=1 build/matrix/oldest/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow" -W default
+
+matrix-%:
+	python$* -m venv --clear build/matrix/$*
+	build/matrix/$*/bin/python -m pip install -q -e '.[test]'
+	OMP_NUM_THREADS=1 build/matrix/$*/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,6 +58,30 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
+# What constraints/lock.txt holds, for all systems and Pythons: the newest versions that are allowed.
+lock: $(TOOLS)/.ready
+	$(TOOLS)/bin/uv pip compile -q pyproject.toml --extra test --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --custom-compile-command "make lock" -U -o constraints/lock.txt
+
+# Wheel and sdist, checked, in dist/.
+dist: $(READY) $(TOOLS)/.ready
+	rm -rf dist
+	$(BIN)/python -m build -q
+	$(TOOLS)/bin/twine check --strict dist/*
+
+# A bill of materials of what the environment holds (CycloneDX).
+sbom: $(READY) $(TOOLS)/.ready
+	$(TOOLS)/bin/cyclonedx-py environment -o build/sbom.json --pyproject pyproject.toml $(BIN)/python
+
+# Known vulnerabilities of what constraints/lock.txt holds; asks the database of PyPI.
+audit: $(TOOLS)/.ready
+	$(TOOLS)/bin/pip-audit --disable-pip --require-hashes -r constraints/lock.txt
+
+$(TOOLS)/.ready:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install -q cyclonedx-bom pip-audit twine uv
+	@touch $@
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -47,8 +89,14 @@ $(VENV)/.fsasd: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -e .
 	@touch $@
 
+# With LOCKED=1, as in CI, the versions in constraints/lock.txt; else the newest that are allowed.
 $(READY): pyproject.toml | $(VENV)/bin/python
+ifdef LOCKED
+	$(BIN)/python -m pip install -q --require-hashes -r constraints/lock.txt
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+else
 	$(BIN)/python -m pip install -q -e '.[test]'
+endif
 	@touch $(VENV)/.fsasd $@
 
 clean:

@@ -13,11 +13,12 @@ sys.path.insert(0, str(ROOT))
 from mkdocs.config.defaults import MkDocsConfig  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
 
-from docgen import api, commands, configuration, root_pages  # noqa: E402
+from docgen import api, commands, configuration, dependencies, root_pages  # noqa: E402
 
 PAGES = {
     "reference/commands.md": commands.page,
     "reference/configuration.md": configuration.page,
+    "reference/dependencies.md": dependencies.page,
     **api.PAGES,
     **{
         f"reference/{site}": partial(root_pages.page, name)

@@ -95,7 +95,11 @@ def check(command, page, folder):
         assert arguments[0] in targets, arguments
     elif program == "pip":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        assert re.fullmatch(r"fsasd\[(.*)\]", arguments[1])[1] in extras["optional-dependencies"]
+        for one in arguments[1:]:
+            if match := re.fullmatch(r"(?:fsasd|\.)\[(.*)\]", one):
+                assert set(match[1].split(",")) <= set(extras["optional-dependencies"])
+            else:
+                assert one[0] == "-" or (ROOT / one).exists(), one
     elif program == "python" and arguments[:2] == ["-m", "pytest"]:
         missing = [one for one in arguments[2:] if one[0] != "-" and not (ROOT / one).exists()]
         assert not missing, missing

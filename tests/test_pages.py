@@ -43,6 +43,7 @@ def test_there_are_commands_of_every_mark():
         "fsasd-check data=nowhere",
         "make nothing",
         "pip install 'fsasd[nothing]'",
+        "pip install -r constraints/nothing.txt",
         "python -m benchmarks.nothing",
         "python -m pytest tests/test_nothing.py",
         "python -m benchmarks.choice --no-such-option",

@@ -1,13 +1,16 @@
 """The wheel, installed away from the checkout, composes every config and runs a tiny experiment.
 
 What an editable install hides (a file missing from the wheel, a path that only exists in the
-checkout) shows here.
+checkout) shows here. It is built from the sdist, as those who build it from there do.
 """
 
+import email
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -38,7 +41,8 @@ from fsasd.data.download.catalogue import archives, editions
 assert len(editions()) >= 7 and all(archives(edition) for edition in editions())
 """
 
-LEFT_OUT = [".*", "__pycache__", "*.egg-info", "build", "dist", "outputs"]
+LEFT_OUT = [".*", "__pycache__", "*.egg-info", "build", "dist", "outputs", "multirun", "wandb"]
+"""Of the checkout: all that git ignores or is for others than those who build it."""
 
 LEFT = [
     ".hydra/config.yaml",
@@ -54,14 +58,55 @@ LEFT = [
 ]
 
 
-def test_a_tiny_experiment_runs_from_the_wheel(tmp_path):
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
     # What a build leaves in its folder would disturb tests that run beside it.
-    ignored = shutil.ignore_patterns(*LEFT_OUT)
-    source = shutil.copytree(CHECKOUT, tmp_path / "source", ignore=ignored)
-    build = [sys.executable, "-m", "build", "-q", "--wheel", "--no-isolation"]
-    _run([*build, "-o", tmp_path, "."], cwd=source)
-    (wheel,) = tmp_path.glob("*.whl")
+    folder = tmp_path_factory.mktemp("source") / "fsasd"
+    return shutil.copytree(CHECKOUT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
+
+
+@pytest.fixture(scope="module")
+def tracked(source):
+    """The files of the checkout, before anything is built in it."""
+    return {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def built(source, tracked, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    _run([sys.executable, "-m", "build", "-q", "--no-isolation", "-o", folder, "."], cwd=source)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    (path,) = built.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_package_and_the_configuration_alone(wheel, tracked):
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        (metadata,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        about = email.message_from_bytes(archive.read(metadata))
+    package = {name for name in tracked if name.startswith("fsasd/")}
+    package |= {f"fsasd/{name}" for name in tracked if name.startswith("conf/")}
+    assert names == package
     assert wheel.stat().st_size < 12e6
+    assert about["Description-Content-Type"] == "text/markdown"
+    assert about["License-Expression"] == "MIT"
+
+
+def test_the_sdist_holds_all_that_tests_and_pages_need(built, tracked):
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        files = [member.name for member in archive if member.isfile()]
+    names = {name.partition("/")[2] for name in files}
+    written = {"PKG-INFO", "setup.cfg"}
+    assert {name for name in names if ".egg-info/" not in name} - written == tracked
+
+
+def test_a_tiny_experiment_runs_from_the_wheel(wheel, tmp_path):
     python = _environment_beside_this_one(tmp_path / "env")
     _run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], cwd=tmp_path)
     _run([python, "-c", COMPOSE], cwd=tmp_path)
