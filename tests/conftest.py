@@ -92,6 +92,14 @@ def forget_commands():
     forget()
 
 
+@pytest.fixture
+def deterministic():
+    """Have torch refuse operations without a deterministic algorithm, as a trainer may."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(scope="session")
 def factory(tmp_path_factory) -> Path:
     """A simulated data set: references fan and valve, target bearing, clips of one second."""

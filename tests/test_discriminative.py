@@ -463,11 +463,14 @@ def test_a_network_that_was_normalised_together_is_the_same_network(name):
     torch.testing.assert_close(again.eval()(waveforms), expected)
 
 
-# Half precision
+# Half precision, deterministic algorithms
 
 
+@pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("name", [*SMALL, "cmae", "ast", "clap"])
-def test_every_network_trains_in_half_precision(name, all_train, train, test_clips, tmp_path):
+def test_every_network_trains_in_half_precision_and_with_deterministic_algorithms(
+    name, all_train, train, test_clips, tmp_path
+):
     if name == "cmae":
         detector = CMAE(
             frames=32,

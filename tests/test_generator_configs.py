@@ -1,4 +1,7 @@
-"""Every choice of ``generator=`` keeps the rules of generators, as it is configured."""
+"""Every choice of ``generator=`` keeps the rules of generators, as it is configured.
+
+By deterministic algorithms alone: an operation without one would be refused.
+"""
 
 from importlib import resources
 
@@ -35,6 +38,7 @@ CASES = {
 """What writes a small checkpoint in place of the published one, and settings that are fast."""
 
 
+@pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_keeps_the_rules_of_generators(name, tmp_path):
     if name == "none":
