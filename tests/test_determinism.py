@@ -6,7 +6,13 @@ import subprocess
 import sys
 
 import commands
+import numpy as np
 import pytest
+from sklearn.base import clone
+from threadpoolctl import threadpool_limits
+
+from fsasd.detectors.knn import KNN
+from fsasd.detectors.twfr_gmm import TWFRGMM
 
 pytestmark = pytest.mark.slow
 
@@ -58,3 +64,14 @@ def test_a_run_has_the_same_files_in_another_process_with_another_hash_seed(tmp_
     assert second.keys() == first.keys()
     kinds = {name.rsplit(".")[-1] for name in first}
     assert {"csv", "html", "json", "npy", "safetensors", "wav"} <= kinds
+
+
+@pytest.mark.parametrize("detector", [TWFRGMM(), TWFRGMM(r=0.0, smote=0.5), KNN(density=4)])
+def test_the_scores_of_twfr_gmm_and_neighbours_do_not_depend_on_threads(detector, factory_clips):
+    clips = factory_clips.where(machine="bearing")
+    scores = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            fitted = clone(detector).fit(clips.where(split="train"))
+            scores.append(fitted.score(clips.where(split="test")))
+    np.testing.assert_array_equal(*scores)
