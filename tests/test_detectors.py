@@ -175,8 +175,8 @@ def test_every_detector_but_those_of_pretrained_encoders_is_exported(case, reque
     assert check_export(case) == (name not in {*FINE_TUNED, "genrep", "guan_heu"})
 
 
-HEARS_POLARITY = {"stgram_mfn"}
-"""Its network has the waveform itself as an input, beside its log-mel."""
+HEARS_POLARITY = {"clp_scf", "stgram_mfn"}
+"""Their network has the waveform itself as an input, beside its log-mel."""
 
 
 def test_a_recording_of_the_other_polarity_has_the_same_score(case, request):
