@@ -28,7 +28,7 @@ PALETTE = {
     "line": ("#c9ced4", "#454c54"),
     "paper": ("#fefefe", "#1b2025"),
     "source": ("#0b69b0", "#62b1ec"),
-    "target": ("#c4570a", "#f09a4e"),
+    "target": ("#b34f09", "#f09a4e"),
     "anomaly": ("#96307a", "#dd8ac2"),
     "synthetic": ("#00705a", "#45c4a3"),
 }
