@@ -1,11 +1,15 @@
 """Encoders that do not load, and those that do: one line says what was expected and found."""
 
-import httpx
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import hub_server
 import numpy as np
 import pytest
 import torch
-import transformers.utils.hub
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import (
     ASTConfig,
@@ -16,9 +20,12 @@ from transformers import (
     ClapModel,
 )
 
-from fsasd.detectors.encoders import Encoder, TrainableEncoder, loading
+from fsasd.data.content import content_hash
+from fsasd.detectors.encoders import Encoder, TrainableEncoder
 from fsasd.detectors.encoders.loading import load
 from fsasd.detectors.encoders.pooling import pool
+from fsasd.detectors.systems.pretrained import Pretrained
+from fsasd.settings.spec import spec_of
 
 WAVEFORM = np.random.default_rng(0).normal(0, 0.1, 20_000).astype(np.float32)
 
@@ -92,26 +99,91 @@ def test_clap_with_its_text_model_is_fine_tuned_from_its_weights(whole_clap, tmp
         Encoder(str(tmp_path))(WAVEFORM)
 
 
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        (GatedRepoError, r"found a gated one: accept its terms.*`hf auth login`, or give a folder"),
-        (
-            RepositoryNotFoundError,
-            r"expected the id of an encoder on the hub, found none of this n",
-        ),
-    ],
-)
-def test_gated_and_unknown_ids_are_told_apart(kind, message, monkeypatch):
-    def refuse(*args, **kwargs):
-        url = "https://huggingface.co/someone/encoder/resolve/main/config.json"
-        raise kind("refused", response=httpx.Response(403, request=httpx.Request("GET", url)))
+# Encoders of the hub
 
-    monkeypatch.setattr(loading, "go_offline_without_hub", lambda source: None)
-    monkeypatch.setattr(transformers.utils.hub, "hf_hub_download", refuse)
-    with pytest.raises(FileNotFoundError, match=f"encoder 'someone/encoder' could.*{message}") as e:
-        load("someone/encoder")
-    assert "\n" not in str(e.value)
+CLIENT = """
+import json, sys
+import numpy as np
+
+from fsasd.detectors.encoders import Encoder
+from fsasd.detectors.encoders.loading import load
+from fsasd.runtime.commits import loaded
+
+waveform = np.random.default_rng(0).normal(0, 0.1, 20_000).astype(np.float32)
+answers = []
+for source, revision in json.loads(sys.argv[1]):
+    try:
+        encoder = Encoder(source, revision=revision)
+        answers.append([float(np.abs(encoder(waveform)).sum()), repr(encoder)])
+    except FileNotFoundError as error:
+        answers.append(str(error))
+print(json.dumps([answers, loaded()]))
+"""
+
+
+def ask(server, cache, *encoders, **environment):
+    """Load encoders in a process of its own: the hub's address is read when it starts."""
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT, json.dumps(encoders)],
+        env={**os.environ, "HF_ENDPOINT": server.address, "HF_HOME": str(cache), **environment},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_revision_of_the_hub_is_pinned_noted_and_found_without_a_network(tiny_encoders, tmp_path):
+    folder = tiny_encoders("wav2vec2")
+    whole, pickled = tmp_path / "whole", tmp_path / "pickled"
+    shutil.copytree(folder, whole)
+    shutil.copytree(folder, pickled)
+    torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
+    # Of two forms of the weights, and of code, only what is read is downloaded.
+    (whole / "pytorch_model.bin").write_bytes(b"")
+    (whole / "code.py").write_text("raise SystemExit")
+    repositories = {"a/whole": whole, "a/pickled": pickled, "a/gated": whole}
+    pinned = ("a/whole", hub_server.COMMIT)
+    refused = [("a/whole", "v9"), ("a/none", None), ("a/gated", None)]
+    with hub_server.serve(repositories, gated=["a/gated"]) as server:
+        answers, commits = ask(
+            server, tmp_path / "home", ("a/whole", "v1"), ("a/pickled", None), *refused
+        )
+        server.asked.clear()
+        (again,), noted = ask(server, tmp_path / "home", pinned, HF_HUB_OFFLINE="1")
+        assert not server.asked
+    expected = float(np.abs(Encoder(str(folder))(WAVEFORM)).sum())
+    assert [answer[0] for answer in (*answers[:2], again)] == pytest.approx([expected] * 3)
+    assert again == answers[0]
+    assert commits == {"a/whole": hub_server.COMMIT, "a/pickled": hub_server.COMMIT}
+    assert noted == {"a/whole": hub_server.COMMIT}
+    kept = {path.name for path in (tmp_path / "home").rglob("snapshots/*/*")}
+    assert kept >= {"config.json", "model.safetensors", "pytorch_model.bin"}
+    assert "code.py" not in kept
+    assert not list(tmp_path.rglob("models--a--whole/snapshots/*/pytorch_model.bin"))
+    revision, none, gated = answers[2:]
+    assert "encoder 'a/whole@v9' could not be read: the hub has no such revision" in revision
+    assert "encoder 'a/none' could not be read: expected the id of a repository of the hub" in none
+    assert "encoder 'a/gated' could not be read: its licence has to be accepted first" in gated
+    assert all("\n" not in answer for answer in (revision, none, gated))
+
+
+def test_a_folder_has_no_revision(tiny_encoders):
+    folder = str(tiny_encoders("wav2vec2"))
+    expected = "expected a hub id with the revision v1, found a folder or a file"
+    with pytest.raises(ValueError, match=expected):
+        Encoder(folder, revision="v1")
+    with pytest.raises(ValueError, match=expected):
+        TrainableEncoder(folder, 1.0, revision="v1")
+    with pytest.raises(ValueError, match=expected):
+        Pretrained(encoder=folder, revision="v1").classifier(0, 2)
+
+
+def test_a_revision_is_in_the_key():
+    encoders = [Encoder("a/b", revision=revision) for revision in (None, "v1", "v2")]
+    systems = [Pretrained(encoder="a/b", revision=revision) for revision in (None, "v1", "v2")]
+    for each in (encoders, systems):
+        assert len({json.dumps(spec_of(one, content_hash)) for one in each}) == 3
 
 
 # Batches, layers and pooling

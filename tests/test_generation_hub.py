@@ -96,9 +96,15 @@ def test_a_revision_is_downloaded_once_noted_and_found_without_a_network(server,
 
 
 CLAP_CLIENT = """
+from fsasd.generation.audioldm.checkpoint.folder import _load_tokenizer
 from fsasd.generation.audioldm.clap import ClapAudio, ClapScorer
 from fsasd.runtime.commits import loaded
 
+for revision in ("v1", "v9"):
+    try:
+        print(len(_load_tokenizer("a/nano", revision)))
+    except ValueError as error:
+        print(error)
 print(ClapScorer("a/clap", "v1").audio.model.config.projection_dim, loaded())
 try:
     ClapAudio("a/clap", "v9").model
@@ -107,8 +113,10 @@ except ValueError as error:
 """
 
 
-def test_a_revision_of_clap_is_noted_and_one_that_is_not_there_refused(whole_clap, tmp_path):
-    with hub_server.serve({"a/clap": whole_clap}) as server:
+def test_a_revision_of_clap_and_of_a_tokenizer_is_noted_and_one_that_is_not_there_refused(
+    whole_clap, tmp_path
+):
+    with hub_server.serve({"a/clap": whole_clap, "a/nano": checkpoint.NANO}) as server:
         address = f"http://127.0.0.1:{server.server_address[1]}"
         environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
         done = subprocess.run(
@@ -116,9 +124,14 @@ def test_a_revision_of_clap_is_noted_and_one_that_is_not_there_refused(whole_cla
             env=environment, capture_output=True, text=True, check=True,
         )  # fmt: skip
         asked = [path for path in server.asked if "/resolve/" in path]
-    first, second = done.stdout.split("\n", 1)
-    assert first == f"64 {{'a/clap': '{hub_server.COMMIT}'}}"
-    assert "CLAP a/clap@v9: could not be loaded" in second
+    words, unknown, first, second = done.stdout.splitlines()
+    assert int(words) == len(checkpoint.load("nano").tokenizer)
+    assert "tokenizer a/nano: could not be loaded (the hub has no such revision" in unknown
+    commits = dict.fromkeys(("a/clap", "a/nano"), hub_server.COMMIT)
+    assert first == f"64 {commits}"
+    assert "CLAP a/clap@v9: the hub has no such revision" in second
+    # The tokenizer alone.
+    assert not [path for path in asked if "a/nano" in path and ".safetensors" in path]
     assert not [path for path in asked if "/resolve/main/" in path]
 
 

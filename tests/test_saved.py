@@ -15,13 +15,17 @@ from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import Pipeline
 
+from fsasd.detectors.autoencoder import Autoencoder
 from fsasd.detectors.base import load
+from fsasd.detectors.cmae import CMAE
+from fsasd.detectors.flow import Flow
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.learned import LearnedRepresentation
 from fsasd.detectors.networks.classifier import Training
+from fsasd.detectors.networks.training import NetworkTraining
 from fsasd.detectors.outliers import Outliers
 from fsasd.detectors.representations import TimeStatistics
-from fsasd.detectors.saved import ARRAYS, NotAModelError, export_section, write_network
+from fsasd.detectors.saved import ARRAYS, NotAModelError, Saved, export_section, write_network
 from fsasd.detectors.systems.thuee import THUEE
 from fsasd.settings.objects import described, described_by_name, rebuilt
 
@@ -321,6 +325,21 @@ def test_a_class_under_its_former_name_is_read(factory_clips, tmp_path):
     assert former.count("fsasd.detectors.classifier.Training") == 2
     path.write_text(former)
     assert load(tmp_path).score(test).tolist() == detector.score(test).tolist()
+
+
+@pytest.mark.parametrize("kind", [Autoencoder, CMAE, Flow])
+def test_settings_of_a_training_are_read_where_they_once_were(kind, tmp_path):
+    """As of fsasd before ``training``: beside the detector's other arguments."""
+    flat = {"epochs": 3, "batch_size": 16, "learning_rate": 0.01, "seed": 7}
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    written = Saved({"class": name, "params": {"frames": 2, **flat}}, {}, {})
+    written.write(tmp_path)
+    expected = kind(frames=2, training=NetworkTraining(**flat))
+    assert described(load(tmp_path)) == described(expected)
+    # Those of today are where they belong.
+    alter(tmp_path, lambda about: about["params"].update(training=None))
+    with pytest.raises(NotAModelError, match=r"epochs: \w+ has no such argument.*training"):
+        load(tmp_path)
 
 
 def test_a_representation_alone_is_no_detector(factory_clips, tmp_path):

@@ -5,22 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from fsasd.data.check.likeness import PROFILE
 from fsasd.deployment.about import ABOUT, CARD
 from fsasd.detection.decision import DECISION
 from fsasd.detectors.saved import ARRAYS, SETTINGS
 from fsasd.runtime.errors import message
-from fsasd.runtime.hub import causes, go_offline_without_hub, refusal
+from fsasd.runtime.hub import ID, causes, refusal, snapshot
 
 DETECTOR_FILES = (
     SETTINGS, ARRAYS, DECISION, ABOUT, CARD, PROFILE, "shared/*.safetensors", "LICENSE*",
 )  # fmt: skip
 """Patterns of the files of a saved detector."""
-
-REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
-"""Pattern of the id of a repository."""
 
 
 class HubError(OSError):
@@ -42,18 +37,15 @@ def download(name: str) -> tuple[Path, str]:
         ValueError: The name is no id of a repository.
         HubError: There is no such repository or revision, or the hub does not answer.
     """
-    match = re.fullmatch(rf"({REPOSITORY})(?:@(\S+))?", name)
+    match = re.fullmatch(rf"({ID})(?:@(\S+))?", name)
     if match is None:
         raise ValueError(f"expected hub:owner/name or hub:owner/name@revision, found hub:{name}")
     repository, revision = match.groups()
-    go_offline_without_hub(repository)
     try:
-        folder = snapshot_download(
-            repository, revision=revision, allow_patterns=list(DETECTOR_FILES)
-        )
+        folder = snapshot(repository, revision, DETECTOR_FILES)
     except Exception as error:
         raise HubError(f"hub:{name}: not downloaded: {reason(repository, error)}") from error
-    return Path(folder), repository
+    return folder, repository
 
 
 def reason(repository: str, error: BaseException) -> str:

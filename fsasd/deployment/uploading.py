@@ -7,9 +7,9 @@ import re
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from fsasd.deployment.downloading import REPOSITORY, HubError, reason
+from fsasd.deployment.downloading import HubError, reason
 from fsasd.deployment.hub_folder import HubFolder
-from fsasd.runtime.hub import LOG_IN, is_reachable
+from fsasd.runtime.hub import ID, LOG_IN, is_reachable
 
 _REPLACED = ("*.json", "*.safetensors")
 """Files of the repository that are deleted where the model has none of their name."""
@@ -27,7 +27,7 @@ def require_repository(repository: str) -> None:
     ...
     ValueError: expected owner/name as the id of a repository of the hub, found 'name'
     """
-    if not re.fullmatch(REPOSITORY, repository):
+    if not re.fullmatch(ID, repository):
         raise ValueError(
             f"expected owner/name as the id of a repository of the hub, found {repository!r}"
         )

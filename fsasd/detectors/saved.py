@@ -47,6 +47,13 @@ _MOVED = {
 }  # fmt: skip
 """Modules under whose former names files may name their classes, and where these are now."""
 
+_FLAT = ("epochs", "batch_size", "learning_rate", "seed")
+"""Arguments that were those of a detector, and are now in its ``training``."""
+
+_ONCE_FLAT = tuple(
+    f"fsasd.detectors.{name}" for name in ("autoencoder.Autoencoder", "cmae.CMAE", "flow.Flow")
+)
+
 _ABOVE = 2
 """How many folders above a section's may hold ``shared/``: its machine's and ``models/``."""
 
@@ -204,12 +211,17 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _named_as_now(about: dict[str, Any]) -> dict[str, Any]:
-    """Replace a former name of a class, where an object of the JSON names one."""
-    name = about.get("class")
-    if isinstance(name, str) and "params" in about:
-        module, _, kind = name.rpartition(".")
-        about["class"] = f"{_MOVED.get(module, module)}.{kind}"
+def _as_now(about: dict[str, Any]) -> dict[str, Any]:
+    """Give a class its name of today, and its arguments their places, where JSON names one."""
+    name, params = about.get("class"), about.get("params")
+    if not isinstance(name, str) or not isinstance(params, dict):
+        return about
+    module, _, kind = name.rpartition(".")
+    about["class"] = f"{_MOVED.get(module, module)}.{kind}"
+    if about["class"] in _ONCE_FLAT and "training" not in params:
+        flat = {name: params.pop(name) for name in _FLAT if name in params}
+        training = "fsasd.detectors.networks.training.NetworkTraining"
+        params |= {"training": {"class": training, "params": flat}} if flat else {}
     return about
 
 
@@ -240,7 +252,7 @@ def read_json(path: Path, version: int, again: str) -> dict[str, Any]:
         NotAModelError: It holds something else, or is of another version.
     """
     try:
-        about = json.loads(path.read_text(encoding="utf-8"), object_hook=_named_as_now)
+        about = json.loads(path.read_text(encoding="utf-8"), object_hook=_as_now)
     except (ValueError, RecursionError) as error:
         raise NotAModelError(path, f"expected JSON ({error})") from error
     if not isinstance(about, dict):

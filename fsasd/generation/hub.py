@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
-from huggingface_hub import constants, hf_hub_download, snapshot_download
+from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from fsasd.generation.diffusion.weight_mismatches import CheckpointError
 from fsasd.runtime.commits import note_loaded
-from fsasd.runtime.hub import GENERATOR_FILES, causes, go_offline_without_hub, refusal
-
-_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
-
-
-def is_hub_id(checkpoint: str) -> bool:
-    """Return whether a checkpoint is the id of a repository of the hub, and no file or folder.
-
-    >>> is_hub_id("cvssp/audioldm2"), is_hub_id("nano"), is_hub_id("./a/b"), is_hub_id("random:s")
-    (True, False, False, False)
-    """
-    return bool(re.fullmatch(_ID, checkpoint)) and not Path(checkpoint).exists()
+from fsasd.runtime.hub import (
+    GENERATOR_FILES,
+    causes,
+    go_offline_without_hub,
+    is_hub_id,
+    refusal,
+    snapshot,
+)
 
 
 def local(checkpoint: str, revision: str | None = None, variant: str | None = None) -> str:
@@ -59,18 +54,17 @@ def local(checkpoint: str, revision: str | None = None, variant: str | None = No
     except Exception as error:
         name = checkpoint + (f"@{revision}" if revision else "")
         raise CheckpointError(f"{name}: {_reason(checkpoint, variant, error)}") from error
-    note_loaded(checkpoint, folder.name)
     return str(folder)
 
 
 def _download(checkpoint: str, revision: str | None, variant: str | None) -> Path:
     if _loads_with_diffusers(checkpoint, revision):
-        return Path(DiffusionPipeline.download(checkpoint, revision=revision, variant=variant))
+        known = DiffusionPipeline.download(checkpoint, revision=revision, variant=variant)
+        note_loaded(checkpoint, Path(known).name)
+        return Path(known)
     if variant:
         raise ValueError(variant)
-    return Path(
-        snapshot_download(checkpoint, revision=revision, allow_patterns=list(GENERATOR_FILES))
-    )
+    return snapshot(checkpoint, revision, GENERATOR_FILES)
 
 
 def _loads_with_diffusers(checkpoint: str, revision: str | None) -> bool:

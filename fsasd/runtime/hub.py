@@ -6,12 +6,12 @@ import functools
 import logging
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
 import huggingface_hub
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     RepositoryNotFoundError,
@@ -19,7 +19,12 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 
+from fsasd.runtime.commits import note_loaded
+
 log = logging.getLogger(__name__)
+
+ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
+"""Pattern of the id of a repository."""
 
 TAG = "fsasd"
 """Of the card of every model of fsasd: the hub finds them by it."""
@@ -49,6 +54,74 @@ def go_offline_without_hub(source: str) -> None:
     """
     if re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source) and not Path(source).exists():
         _check_once()
+
+
+def is_hub_id(source: str) -> bool:
+    """Return whether a text is the id of a repository of the hub, and no file or folder.
+
+    >>> is_hub_id("cvssp/audioldm2"), is_hub_id("nano"), is_hub_id("./a/b"), is_hub_id("random:s")
+    (True, False, False, False)
+    """
+    return bool(re.fullmatch(ID, source)) and not Path(source).exists()
+
+
+def require_hub_id(name: str, source: str, revision: str | None) -> None:
+    """Raise unless the source of which there is to be a revision is on the hub.
+
+    Args:
+        name: Of the model in the message.
+        source: A hub id or anything else.
+        revision: Of it; ``None`` where none is asked for.
+
+    Raises:
+        ValueError: There is a revision of something else.
+
+    >>> require_hub_id("encoder", "./folder", "v1")
+    Traceback (most recent call last):
+    ...
+    ValueError: encoder ./folder: expected a hub id with the revision v1, found a folder or a \
+file: leave the revision out
+    """
+    if revision is not None and not is_hub_id(source):
+        raise ValueError(
+            f"{name} {source}: expected a hub id with the revision {revision}, found a folder or "
+            "a file: leave the revision out"
+        )
+
+
+def snapshot(repository: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """Return the folder of a repository's files, downloaded or found in the hub's cache.
+
+    A cache that holds them is not written. The commit is noted for provenances
+    (``runtime.commits``).
+
+    Args:
+        repository: Its id.
+        revision: A commit, a tag or a branch of it; its main branch by default.
+        patterns: Of the files.
+
+    Raises:
+        Exception: One of the hub's libraries (``refusal``).
+    """
+    go_offline_without_hub(repository)
+    folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+    note_loaded(repository, folder.name)
+    return folder
+
+
+@functools.cache
+def transformers_folder(repository: str, revision: str | None = None) -> Path:
+    """Return the folder of a model of transformers: settings, words and weights, no code.
+
+    The hub is asked once in a process, which so loads one commit of a branch that moves.
+
+    Raises:
+        Exception: As ``snapshot``.
+    """
+    folder = snapshot(repository, revision, ("*.json", "*.txt", "model*.safetensors"))
+    if not any(folder.glob("model*.safetensors")):
+        folder = snapshot(repository, revision, ("pytorch_model*.bin",))
+    return folder
 
 
 def refusal(repository: str, error: BaseException) -> str | None:

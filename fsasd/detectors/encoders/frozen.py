@@ -16,9 +16,10 @@ from fsasd.data.content import content_hash, content_hashes, digest
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.detectors.encoders.exported import Exported
 from fsasd.detectors.encoders.loaded import LoadedEncoder
-from fsasd.detectors.encoders.loading import load
+from fsasd.detectors.encoders.loading import load, local
 from fsasd.detectors.encoders.pooling import pool, require_statistics
 from fsasd.detectors.representations import Representation
+from fsasd.runtime.hub import require_hub_id
 from fsasd.settings.spec import spec_of
 
 _LEAST = 0.1
@@ -120,24 +121,31 @@ class Encoder(FrozenEncoder):
 
     Args:
         checkpoint: See ``loading.load``.
+        revision: Of the hub's repository: a commit, a tag or a branch; its main branch by default.
 
     Layer 0 is the input of the first block, as in transformers' ``hidden_states`` (torchaudio has
     none). CLAP has one layer, the projected embedding.
     """
 
     checkpoint: str
+    # Not in the key of the feature cache, which has the weights' content.
+    revision: str | None = field(default=None, kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_hub_id("encoder", self.checkpoint, self.revision)
 
     @property
     def model(self) -> LoadedEncoder:
         with _loading:
-            return _load(self.checkpoint, self._where(), repr(self._plain()))
+            return _load(self.checkpoint, self.revision, self._where(), repr(self._plain()))
 
     def _plain(self) -> Encoder:
         # Poolings share the network.
-        return Encoder(self.checkpoint)
+        return Encoder(self.checkpoint, revision=self.revision)
 
     def _files(self) -> list[Path]:
-        path = Path(self.checkpoint)
+        path = Path(local(self.checkpoint, self.revision))
         return [path] if path.is_file() else sorted(p for p in path.glob("*") if p.is_file())
 
 
@@ -209,8 +217,8 @@ class Layer(Representation):
 
 
 @functools.lru_cache(maxsize=4)
-def _load(checkpoint: str, device: str, key: str) -> LoadedEncoder:
-    return _frozen(load(checkpoint, device))
+def _load(checkpoint: str, revision: str | None, device: str, key: str) -> LoadedEncoder:
+    return _frozen(load(checkpoint, device, revision))
 
 
 @functools.lru_cache(maxsize=4)

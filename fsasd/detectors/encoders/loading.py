@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import PreTrainedConfig
 from transformers.utils import SAFE_WEIGHTS_NAME, WEIGHTS_NAME, cached_file
 
@@ -21,7 +20,14 @@ from fsasd.detectors.encoders.loaded import LoadedEncoder
 from fsasd.detectors.encoders.pe_audio import PerceptionEncoder
 from fsasd.detectors.encoders.speech import Speech, TorchaudioSpeech
 from fsasd.detectors.encoders.weights import read_checkpoint
-from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
+from fsasd.runtime.hub import (
+    UNREADABLE,
+    go_offline_without_hub,
+    is_hub_id,
+    refusal,
+    require_hub_id,
+    transformers_folder,
+)
 
 TORCHAUDIO = "torchaudio:"
 
@@ -52,7 +58,7 @@ _OF_CHECKPOINTS = ("ced", "dasheng", "eat")
 """Types of models in ``config.json`` beside such checkpoints, which transformers does not know."""
 
 
-def load(source: str, device: str = "cpu") -> LoadedEncoder:
+def load(source: str, device: str = "cpu", revision: str | None = None) -> LoadedEncoder:
     """Return an encoder in evaluation.
 
     Args:
@@ -60,11 +66,14 @@ def load(source: str, device: str = "cpu") -> LoadedEncoder:
             Dasheng or CED, or ``torchaudio:`` and the name of a pipeline, such as
             ``torchaudio:WAVLM_BASE_PLUS``.
         device: Where its network lies.
+        revision: Of the hub's repository: a commit, a tag or a branch; its main branch by default.
 
     Raises:
         FileNotFoundError: There is no such encoder, it cannot be read, or the hub not be reached.
-        ValueError: It is of no known family, or its weights do not fit the family's network.
+        ValueError: It is of no known family, or its weights do not fit the family's network; or
+            a revision of a folder or a file is asked for.
     """
+    source = local(source, revision)
     with reading(source):
         if source.startswith(TORCHAUDIO):
             encoder: LoadedEncoder = TorchaudioSpeech(source.removeprefix(TORCHAUDIO))
@@ -76,8 +85,28 @@ def load(source: str, device: str = "cpu") -> LoadedEncoder:
     return encoder
 
 
+def local(source: str, revision: str | None = None) -> str:
+    """Return an encoder of this machine: itself, or the folder that a hub id is downloaded to.
+
+    A folder that the hub's cache holds is not written, and with a revision that is a commit the hub
+    need not be reached. The commit is noted in the provenance of artifacts (``runtime.commits``).
+
+    Args:
+        source: As of ``load``.
+        revision: As of ``load``.
+
+    Raises:
+        FileNotFoundError, ValueError: See ``load``.
+    """
+    require_hub_id("encoder", source, revision)
+    if not is_hub_id(source) or Path(source).suffix in _SUFFIXES:
+        return source
+    with reading(source, revision):
+        return str(transformers_folder(source, revision))
+
+
 @contextlib.contextmanager
-def reading(source: str) -> Iterator[None]:
+def reading(source: str, revision: str | None = None) -> Iterator[None]:
     """Turn the libraries' errors of reading an encoder into one that says what was expected.
 
     Raises:
@@ -90,8 +119,9 @@ def reading(source: str) -> Iterator[None]:
         raise
     except UNREADABLE as error:
         why = str(error).strip().partition("\n")[0]
+        name = f"{source}@{revision}" if revision else source
         raise FileNotFoundError(
-            f"encoder '{source}' could not be read: {_expected(source, error)} ({why})"
+            f"encoder '{name}' could not be read: {_expected(source, error)} ({why})"
         ) from error
 
 
@@ -101,27 +131,10 @@ def _expected(source: str, error: BaseException) -> str:
             "expected the file of a checkpoint, of tensors and plain values; an exported program "
             "is representation=exported"
         )
-    causes = list(_causes(error))
-    if any(isinstance(cause, GatedRepoError) for cause in causes):
-        return (
-            "expected one that you may read, found a gated one: accept its terms on its page of "
-            "the hub and log in with `hf auth login`, or give a folder"
-        )
-    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        return (
-            "expected the id of an encoder on the hub, found none of this name that you may read: "
-            "correct the id, log in with `hf auth login` if it is private, or give a folder"
-        )
-    return (
+    return refusal(source, error) or (
         "expected a folder with config.json, weights and preprocessor_config.json, or the id of "
         "such a one on the hub; without a network, give a folder"
     )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _from_folder(source: str) -> LoadedEncoder:

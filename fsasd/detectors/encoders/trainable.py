@@ -28,6 +28,7 @@ class TrainableEncoder(nn.Module):
             them: the mean over time of each of its frequency bands.
         masks: Largest numbers of bins and of frames that are masked in training, of an encoder of
             spectrograms.
+        revision: See ``loading.load``.
 
     Raises:
         FileNotFoundError, ValueError: See ``loading.load``; or ``seconds`` is more than the
@@ -41,6 +42,7 @@ class TrainableEncoder(nn.Module):
         layer: int | Sequence[int] = -1,
         pool: str = "mean",
         masks: tuple[int, int] = (0, 0),
+        revision: str | None = None,
     ) -> None:
         super().__init__()
         if pool != BANDS:
@@ -49,7 +51,7 @@ class TrainableEncoder(nn.Module):
         self.layers = [layer] if isinstance(layer, int) else list(layer)
         self.pool = pool
         self.masks = masks
-        self.encoder = load(source)
+        self.encoder = load(source, revision=revision)
         self.model = self.encoder.network
         if pool == BANDS and self.encoder.steps.bands == 1:
             raise ValueError(

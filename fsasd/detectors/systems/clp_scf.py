@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from fsasd.detectors.networks.classifier import Classifier, Training, TwoStage
-from fsasd.detectors.networks.discriminative import Discriminative
-from fsasd.detectors.networks.heads import ArcFace, supervised_contrastive
+from fsasd.detectors.networks.heads import supervised_contrastive
 from fsasd.detectors.networks.shares import gathered
-from fsasd.detectors.systems.stgram_mfn import STgram
+from fsasd.detectors.systems.stgram_mfn import STgramMFN
 
 
 class Contrast(TwoStage):
@@ -32,7 +31,7 @@ class Contrast(TwoStage):
 
 
 @dataclass(eq=False, repr=False)
-class CLPSCF(Discriminative):
+class CLPSCF(STgramMFN):
     """Contrastive learning pre-training and a self-supervised classifier's fine-tuning.
 
     Guan et al., "Anomalous sound detection using audio representation with machine ID based
@@ -43,29 +42,19 @@ class CLPSCF(Discriminative):
     STgram-MFN, the loss that of Khosla et al.; temperature, rates and epochs are inferred.
 
     Args:
-        width: Factor on the network's channels.
         first_epochs: Of the epochs, those of contrastive pre-training.
         temperature: Of the contrastive loss.
-        margin: ArcFace's, radians.
-        scale: ArcFace's.
-        training: The learning rate falls to a tenth; see ``classifier.Training``.
+        training: The learning rate falls to a tenth; see ``classifier.Training``. The other
+            arguments are those of ``STgramMFN``.
     """
 
-    width: float = 1.0
     first_epochs: int = 100
     temperature: float = 0.05
-    margin: float = 0.7
-    scale: float = 30.0
     training: Training = Training(
         classes="machine+section", epochs=300, batch_size=128, learning_rate=5e-4, final_rate=0.1
     )
 
     def classifier(self, number: int, n_classes: int) -> Classifier:
         """Return the network, trained in two stages."""
-        return Contrast(
-            STgram(self.width),
-            ArcFace(128, n_classes, self.margin, self.scale),
-            self.training,
-            self.first_epochs,
-            temperature=self.temperature,
-        )
+        components = self.components(n_classes)
+        return Contrast(*components, self.first_epochs, temperature=self.temperature)

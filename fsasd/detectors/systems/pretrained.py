@@ -85,6 +85,8 @@ class Pretrained(Discriminative):
 
     Args:
         encoder: A hub id, a folder or a file (see ``TrainableEncoder``).
+        revision: Of the hub's repository: a commit, a tag or a branch; its main branch by default.
+            A commit keeps what a saved detector reads.
         layer: Index of the hidden states that are pooled; -1 is the last.
         steps: Pooling of the states: ``mean``, ``max``, ``mean+std``, ``bands``.
         tuning: ``lora`` (the attention's projections) or ``full``.
@@ -99,6 +101,7 @@ class Pretrained(Discriminative):
     version: ClassVar[int] = 3
 
     encoder: str = "MIT/ast-finetuned-audioset-10-10-0.4593"
+    revision: str | None = None
     layer: int = -1
     steps: str = "mean"
     tuning: str = "lora"
@@ -117,8 +120,11 @@ class Pretrained(Discriminative):
         if self.tuning not in TUNINGS:
             raise ValueError(f"tuning '{self.tuning}': expected one of {', '.join(TUNINGS)}")
         masks = self.mask_bins, self.mask_frames
+        seconds = self.training.seconds
         return FineTuned(
-            TrainableEncoder(self.encoder, self.training.seconds, self.layer, self.steps, masks),
+            TrainableEncoder(
+                self.encoder, seconds, self.layer, self.steps, masks, revision=self.revision
+            ),
             self.dim,
             n_classes,
             self.training,

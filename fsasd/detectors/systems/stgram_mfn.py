@@ -60,8 +60,9 @@ class STgramMFN(Discriminative):
 
     def classifier(self, number: int, n_classes: int) -> Classifier:
         """Return the network and ArcFace."""
-        return Classifier(
-            STgram(self.width),
-            ArcFace(128, n_classes, self.margin, self.scale),
-            self.training,
-        )
+        return Classifier(*self.components(n_classes))
+
+    def components(self, n_classes: int) -> tuple[STgram, ArcFace, Training]:
+        """Return the first arguments of a ``Classifier``."""
+        head = ArcFace(128, n_classes, self.margin, self.scale)
+        return STgram(self.width), head, self.training

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torchaudio
-from huggingface_hub import try_to_load_from_cache
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
@@ -32,10 +31,14 @@ from fsasd.data.clips import Clips
 from fsasd.data.content import content_hash
 from fsasd.data.encoder_inputs import encoder_inputs
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.generation.hub import is_hub_id
 from fsasd.generation.level import PEAK, normalise
-from fsasd.runtime.commits import note_loaded
-from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
+from fsasd.runtime.hub import (
+    UNREADABLE,
+    is_hub_id,
+    refusal,
+    require_hub_id,
+    transformers_folder,
+)
 from fsasd.settings.spec import spec_of
 
 log = logging.getLogger(__name__)
@@ -182,11 +185,7 @@ class ClapAudio:
     def __init__(self, checkpoint: str | Path, revision: str | None = None) -> None:
         self.checkpoint = str(checkpoint)
         self.revision = revision
-        if revision is not None and not is_hub_id(self.checkpoint):
-            raise ValueError(
-                f"CLAP {checkpoint}: expected a hub id with the revision {revision}, found a "
-                "folder or a file: leave the revision out"
-            )
+        require_hub_id("CLAP", self.checkpoint, revision)
         self.device = torch.device("cpu")
 
     def to(self, device: torch.device | str) -> None:
@@ -207,13 +206,7 @@ class ClapAudio:
     @functools.cached_property
     def model(self) -> ClapModel:
         """CLAP, loaded when it is first needed."""
-        model = self.load(ClapModel).eval().to(self.device)
-        if is_hub_id(self.checkpoint):
-            # A snapshot of the cache is called by its commit.
-            kept = try_to_load_from_cache(self.checkpoint, "config.json", revision=self.revision)
-            assert isinstance(kept, str)
-            note_loaded(self.checkpoint, Path(kept).parent.name)
-        return model
+        return self.load(ClapModel).eval().to(self.device)
 
     @functools.cached_property
     def extractor(self) -> ClapFeatureExtractor:
@@ -229,15 +222,20 @@ class ClapAudio:
         Raises:
             ValueError: It could not be loaded.
         """
-        go_offline_without_hub(self.checkpoint)
+        source, name = self.checkpoint, self.checkpoint
+        if self.revision:
+            name += f"@{self.revision}"
         try:
-            return kind.from_pretrained(self.checkpoint, revision=self.revision)
+            on_hub = is_hub_id(source)
+            return kind.from_pretrained(
+                transformers_folder(source, self.revision) if on_hub else source
+            )
         except UNREADABLE as error:
-            revision = f"@{self.revision}" if self.revision else ""
-            raise ValueError(
-                f"CLAP {self.checkpoint}{revision}: could not be loaded ({error}). Without a way "
-                "to the hub, copy its folder to this machine and give its path"
-            ) from error
+            why = refusal(source, error) or (
+                f"could not be loaded ({error}). Without a way to the hub, copy its folder to this "
+                "machine and give its path"
+            )
+            raise ValueError(f"CLAP {name}: {why}") from error
 
     @torch.no_grad()
     def __call__(self, waveform: np.ndarray) -> np.ndarray:

@@ -41,6 +41,7 @@ class AudioLDM(LatentDiffusion):
         checkpoint: ``nano``, ``random:<size>``, a folder, a hub id or a file of the original
             project (``checkpoint.load``).
         tokenizer: For a file of the original, which holds none: a folder or a hub id.
+        tokenizer_revision: Of its repository on the hub; the main branch by default.
         attention_heads: ``original`` or ``checkpoint``, where these differ (the hub's do); ``auto``
             compares how well both denoise a few of the clips and keeps the better.
         audio_clap: All of CLAP, a folder or a hub id, to train on embeddings of recordings, too;
@@ -60,7 +61,8 @@ class AudioLDM(LatentDiffusion):
         self,
         checkpoint: str = "nano",
         *,
-        tokenizer: str = "roberta-base",
+        tokenizer: str = "FacebookAI/roberta-base",
+        tokenizer_revision: str | None = None,
         attention_heads: Literal["auto", "original", "checkpoint"] = "auto",
         audio_clap: str | None = None,
         audio_clap_revision: str | None = None,
@@ -69,7 +71,7 @@ class AudioLDM(LatentDiffusion):
         **settings: Any,
     ) -> None:
         # What load_model reads.
-        self.tokenizer = tokenizer
+        self.tokenizer, self.tokenizer_revision = tokenizer, tokenizer_revision
         super().__init__(checkpoint, **settings)
         self.attention_heads = attention_heads
         if attention_heads == "original":
@@ -90,7 +92,13 @@ class AudioLDM(LatentDiffusion):
 
     def load_model(self, checkpoint: str, allow: Sequence[str]) -> AudioLDMModel:
         """Load the model (see ``checkpoint.load``)."""
-        return AudioLDMModel(checkpoints.load(checkpoint, allow=allow, tokenizer=self.tokenizer))
+        components = checkpoints.load(
+            checkpoint,
+            allow=allow,
+            tokenizer=self.tokenizer,
+            tokenizer_revision=self.tokenizer_revision,
+        )
+        return AudioLDMModel(components)
 
     @property
     def components(self) -> checkpoints.Components:

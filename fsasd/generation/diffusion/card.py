@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fsasd.data.clips import Clips
-from fsasd.generation.hub import is_hub_id
-from fsasd.runtime.hub import TAG
+from fsasd.runtime.hub import TAG, is_hub_id
 
 _UNPUBLISHED = {
     "nano": "The nano model's weights come with fsasd, under the MIT licence.",

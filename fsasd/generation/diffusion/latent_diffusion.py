@@ -33,7 +33,8 @@ from fsasd.generation.prompts import Prompt
 from fsasd.generation.rates import resample
 from fsasd.generation.threads import map_in_chunks, one_thread
 
-_NOT_SAVED = ["checkpoint", "revision", "variant", "tokenizer", "allow", "train", "sampler"]
+_NOT_SAVED = ["checkpoint", "revision", "variant", "allow", "train", "sampler"]
+_NOT_SAVED += ["tokenizer", "tokenizer_revision"]
 
 WHOLE_SECONDS = 10.24
 """Length that whole clips are taken to have where one is needed before they are read."""

@@ -29,7 +29,7 @@ from fsasd.generation.pipelines.folder import (
     require_folder,
     require_memory,
 )
-from fsasd.runtime.hub import UNREADABLE, go_offline_without_hub
+from fsasd.runtime.hub import UNREADABLE, is_hub_id, refusal, require_hub_id, snapshot
 
 # Older transformers saved this buffer; it is the numbers 0, 1, 2, ...
 _HARMLESS = ("text_encoder.*position_ids",)
@@ -46,8 +46,16 @@ _FILES = {
 }
 
 
+_WORDS = ("vocab.json", "merges.txt", "tokenizer*.json", "special_tokens_map.json", "tokenizer/*")
+"""Patterns of the files of a tokenizer on the hub."""
+
+
 def load(
-    source: str | Path, *, allow: Sequence[str] = (), tokenizer: str = "roberta-base"
+    source: str | Path,
+    *,
+    allow: Sequence[str] = (),
+    tokenizer: str = "FacebookAI/roberta-base",
+    tokenizer_revision: str | None = None,
 ) -> Components:
     """Load components.
 
@@ -56,6 +64,7 @@ def load(
             layout, or a file of the original project (``original.load``).
         allow: Names of weights that may be missing, superfluous or of another shape.
         tokenizer: For a file of the original, which holds none: a folder or a hub id.
+        tokenizer_revision: Of its repository on the hub; the main branch by default.
 
     Raises:
         CheckpointError: Files are missing in the folder, weights do not fit (all are listed) or
@@ -66,7 +75,7 @@ def load(
         return build(source.removeprefix("random:"))
     folder = str(NANO) if source == "nano" else source
     if Path(folder).is_file():
-        return original.load(folder, _load_tokenizer(tokenizer), allow)
+        return original.load(folder, _load_tokenizer(tokenizer, tokenizer_revision), allow)
     require_folder(folder)
     _require_components(Path(folder))
     mismatches = WeightMismatches()
@@ -122,17 +131,15 @@ def save(
     forget_origins(folder)
 
 
-def _load_tokenizer(source: str | Path) -> RobertaTokenizer:
-    folder = Path(source)
-    if (folder / "tokenizer").is_dir():
-        source = folder / "tokenizer"
-    # RoBERTa's own folder on the hub holds nothing but the model and its tokenizer.
-    inner = {} if Path(source).is_dir() or "/" not in str(source) else {"subfolder": "tokenizer"}
-    go_offline_without_hub(str(source))
+def _load_tokenizer(source: str, revision: str | None = None) -> RobertaTokenizer:
+    require_hub_id("tokenizer", source, revision)
     try:
-        tokenizer = RobertaTokenizer.from_pretrained(source, **inner)
+        folder = snapshot(source, revision, _WORDS) if is_hub_id(source) else Path(source)
+        inner = folder / "tokenizer"
+        tokenizer = RobertaTokenizer.from_pretrained(inner if inner.is_dir() else folder)
     except OSError as error:
-        raise CheckpointError(_no_tokenizer(source, str(error))) from error
+        why = refusal(source, error) or str(error)
+        raise CheckpointError(_no_tokenizer(source, why)) from error
     # Where it does not find its files, transformers 5 makes one of the five special tokens.
     if len(tokenizer) <= 5:
         why = "it has no words: no vocab.json, merges.txt, tokenizer.json"
@@ -140,7 +147,7 @@ def _load_tokenizer(source: str | Path) -> RobertaTokenizer:
     return tokenizer
 
 
-def _no_tokenizer(source: str | Path, why: str) -> str:
+def _no_tokenizer(source: str, why: str) -> str:
     return (
         f"tokenizer {source}: could not be loaded ({why}). Without a way to the hub, copy its "
         "folder to this machine and give its path as generator.tokenizer"

@@ -99,7 +99,7 @@ def load(path: str | Path, tokenizer: RobertaTokenizer, allow: Sequence[str] = (
     if len(tokenizer) > words:
         raise CheckpointError(
             f"{path}: its text encoder knows {words} words, the tokenizer {len(tokenizer)}: it is "
-            "another model's. Give CLAP's (roberta-base) as generator.tokenizer"
+            "another model's. Give CLAP's (FacebookAI/roberta-base) as generator.tokenizer"
         )
     components = Components(
         unet=build_unet(size),
