@@ -59,8 +59,8 @@ def hostile(tmp_path, monkeypatch):
     (tmp_path / "hostile.py").write_text(
         "import pathlib\npathlib.Path(__file__).with_name('imported').touch()\n"
         "from sklearn.base import BaseEstimator\n"
-        "from sklearn.covariance import EmpiricalCovariance\n"
-        "class Model(EmpiricalCovariance): pass\n"
+        "from sklearn.covariance import LedoitWolf\n"
+        "class Model(LedoitWolf): pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path / "imported"
