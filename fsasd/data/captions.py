@@ -32,7 +32,7 @@ class Captions:
             a comma becomes a clause at the end.
 
     Raises:
-        ValueError: A phrase has no place ``{}`` for the value.
+        ValueError: A phrase is no text, or has no place ``{}`` for the value.
 
     >>> from fsasd.data.metadata import read_name
     >>> clip = read_name("ToyCar/train/section_00_source_train_normal_0000_spd_31V_mic_1.wav")
@@ -56,8 +56,17 @@ class Captions:
         for written, entry in machines.items():
             # 101 is a number in a configuration.
             machine = str(written)
+            if not isinstance(entry, (str, Mapping)):
+                raise ValueError(
+                    f"captions of '{machine}': expected its name, or phrases, found {entry!r}"
+                )
             machine_phrases = {"name": entry} if isinstance(entry, str) else dict(entry)
             self.names[machine] = machine_phrases.pop("name", _generic_name(machine))
+            if not isinstance(self.names[machine], str):
+                raise ValueError(
+                    f"captions of '{machine}': expected a text as its name, found "
+                    f"{self.names[machine]!r}"
+                )
             self.places[machine] = _PLACE.findall(self.names[machine])
             _require_places(machine_phrases)
             self.machine_phrases[machine] = machine_phrases
@@ -149,7 +158,7 @@ def anomalous(caption: str) -> str:
 
 def _require_places(phrases: Mapping[str, str]) -> None:
     for key, phrase in phrases.items():
-        if "{}" not in phrase:
+        if not isinstance(phrase, str) or "{}" not in phrase:
             raise ValueError(f"phrase '{phrase}' of attribute '{key}' has no {{}}")
 
 

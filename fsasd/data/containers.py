@@ -212,7 +212,8 @@ def _compared(
     miscounts: Collection[int] = (),
 ) -> Extent:
     """Compare the announced sizes of the audio and of the whole file with the file."""
-    announced, there = size.read(file), end - start
+    # A header may say that it is longer than the file.
+    announced, there = size.read(file), max(end - start, 0)
     if announced > there:
         unknown = size.says_nothing(file)
     else:
@@ -226,8 +227,7 @@ def _compared(
     if excess <= 0 or (counts_header and excess <= _LARGEST_MISCOUNT):
         return Extent()
     return Extent(
-        cut="its header announces more audio than the file holds: "
-        f"{announced} bytes, found {max(there, 0)}"
+        cut=f"its header announces more audio than the file holds: {announced} bytes, found {there}"
     )
 
 

@@ -225,8 +225,13 @@ def _read_list(
             if section.names.setdefault(clip, (others[0],)) != (others[0],):
                 problems.append(f"{where}: {others[0]}, and {section.names[clip][0]} elsewhere")
             if len(others) > 1:
-                _set(section.labels, clip, zero_or_one(others[1]), f"{where}: label", problems)
-    except ValueError as error:
+                try:
+                    label = zero_or_one(others[1])
+                except ValueError as error:
+                    problems.append(f"{where}: {error}")
+                    return
+                _set(section.labels, clip, label, f"{where}: label", problems)
+    except MetadataError as error:
         problems.append(str(error))
 
 

@@ -20,6 +20,10 @@ VERSION = 2
 """Of the computation."""
 
 
+_MOST_OVERLAP = 64
+"""Frames that hold one sample, at most: spectra take that times the memory of a recording."""
+
+
 @dataclass(frozen=True)
 class LogMel:
     """A log-mel spectrogram; its ``repr`` is its key in the feature cache.
@@ -27,7 +31,8 @@ class LogMel:
     Calling it turns a (samples,) waveform into (n_mels, frames) float32.
 
     Raises:
-        ValueError: Its version is not this release's, or a band lies above half the sampling rate.
+        ValueError: Its version is not this release's, a band lies above half the sampling rate, or
+            more than 64 frames overlap.
 
     >>> LogMel.twfr()(np.zeros(160_000, np.float32)).shape
     (128, 313)
@@ -59,6 +64,11 @@ class LogMel:
         if self.version != VERSION:
             raise ValueError(
                 f"log-mel version: expected {VERSION}, that of this release, found {self.version}"
+            )
+        if self.hop * _MOST_OVERLAP < self.n_fft:
+            raise ValueError(
+                f"hop={self.hop}: expected {-(-self.n_fft // _MOST_OVERLAP)} or more, a "
+                f"{_MOST_OVERLAP}th of n_fft={self.n_fft}"
             )
         if not 0 < self.max_hz <= self.sampling_rate / 2:
             raise ValueError(

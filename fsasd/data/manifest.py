@@ -58,6 +58,12 @@ _TWIN = "differs in case, spaces or accents' encoding only from"
 _SHOWN = 20
 """Problems that an error lists in words; the others it counts, with their lines."""
 
+_NO_PARQUET = (
+    ValueError, OSError, LookupError, TypeError, AttributeError, ArithmeticError,
+    NotImplementedError,
+)  # fmt: skip
+"""What pandas and pyarrow raise for a damaged file."""
+
 
 def read_manifest(
     path: str | Path | Sequence[str | Path], targets: Sequence[str] | None = None
@@ -311,17 +317,18 @@ class _RowReader:
 def _parquet(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
     try:
         frame = pd.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable")
+        yield 0, [str(column) for column in frame.columns]
+        # Whole numbers stay whole beside empty cells, which become "".
+        texts = frame.astype("string").fillna("")
+        # Text is decoded here.
+        yield from enumerate(texts.itertuples(index=False, name=None), start=1)
     except ImportError as error:
         raise MetadataError(
             f"{path}: Parquet needs pyarrow, which is not installed: pip install 'fsasd[parquet]', "
             "or save the table as CSV"
         ) from error
-    except (ValueError, OSError) as error:
+    except _NO_PARQUET as error:
         raise MetadataError(f"{path}: expected a Parquet file: {error}") from error
-    yield 0, [str(column) for column in frame.columns]
-    # Whole numbers stay whole beside empty cells, which become "".
-    texts = frame.astype("string").fillna("")
-    yield from enumerate(texts.itertuples(index=False, name=None), start=1)
 
 
 def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:

@@ -17,6 +17,7 @@ from fsasd.data.clips import Clips
 from fsasd.detection.decision import DECISION, read_decision
 from fsasd.detectors.saved import NotAModelError, read_json
 from fsasd.evaluation.calibration import Calibration
+from fsasd.settings.files import fields_of
 
 ABOUT = "about.json"
 """Beside a saved detector."""
@@ -113,8 +114,8 @@ class About:
         fields = read_json(path, ABOUT_FORMAT, again="Delete it: scoring does not need it")
         del fields["format"]
         try:
-            return cls(**fields | {"training": TrainingData(**fields["training"])})
-        except (TypeError, LookupError) as error:
+            return fields_of(cls, fields)
+        except ValueError as error:
             raise NotAModelError(path, error) from error
 
     def card(self, calibration: Calibration) -> str:

@@ -22,6 +22,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save, save_file
 
+from fsasd.settings.files import parse_json
+
 FORMAT = 2
 """Version of the files; 2 refers to shared networks."""
 
@@ -252,9 +254,9 @@ def read_json(path: Path, version: int, again: str) -> dict[str, Any]:
         NotAModelError: It holds something else, or is of another version.
     """
     try:
-        about = json.loads(path.read_text(encoding="utf-8"), object_hook=_as_now)
-    except (ValueError, RecursionError) as error:
-        raise NotAModelError(path, f"expected JSON ({error})") from error
+        about = parse_json(path.read_bytes(), _as_now)
+    except ValueError as error:
+        raise NotAModelError(path, error) from error
     if not isinstance(about, dict):
         raise NotAModelError(path, f"expected a JSON object, found {type(about).__name__}")
     if about.get("format") != version:

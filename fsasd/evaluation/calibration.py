@@ -6,6 +6,7 @@ Both follow from the same scores, so that another false-alarm rate needs no new 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -208,7 +209,9 @@ def _gamma(about: Any) -> Gamma | None:
 
 
 def _number(about: Mapping[str, Any], name: str) -> float:
-    value = about.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    value: Any = about.get(name)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # A whole number of JSON may be beyond all floats.
+    if not is_number or not abs(value) <= sys.float_info.max:
         raise ValueError(f"expected a finite number as {name!r}, found {value!r:.60}")
     return float(value)

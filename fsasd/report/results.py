@@ -7,17 +7,19 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
-import yaml
 from pandas.api.types import is_numeric_dtype
 
 from fsasd.data.names import SectionId
-from fsasd.evaluation.metrics import without_domains
+from fsasd.evaluation.metrics import OFFICIAL, without_domains
 from fsasd.report.cost import ARTIFACTS
 from fsasd.selection.settings import PARAMETER, title
+from fsasd.settings.files import read_yaml
 from fsasd.settings.objects import described_by_name
+
+T = TypeVar("T")
 
 FAILED = "failed.csv"
 """Lists the sections that have no result: machine, section, stage, reason."""
@@ -28,6 +30,18 @@ ID = list(SectionId._fields)
 _TEXT = (*ID, "domain", "label", "recording", "caption", "raw_label", "reason", "abstain_reason",
          "wav", "setting", "stage", "words", "source", "best", "origins", "details", "key",
          "started", "host", "commit", "fsasd")  # fmt: skip
+_NUMBERS = frozenset({
+    "score", *OFFICIAL, "auc", "official_score", "ci_low", "ci_high", "objective", "parameters",
+    "fit_seconds", "score_ms",
+})  # fmt: skip
+_COLUMNS = {
+    FAILED: (*ID, "stage", "reason"),
+    "clips.csv": (*ID, "file", "label", "domain", "score"),
+    "metrics.csv": (*ID, *OFFICIAL, "official_score", "ci_low", "ci_high"),
+    "costs.csv": (*ID, "parameters", "fit_seconds", "score_ms"),
+}
+"""Columns without which a table is of another version."""
+
 _TABLES_OF_SETTINGS = ("selection.csv", "real_curve.csv", "settings.csv")
 
 
@@ -40,7 +54,7 @@ class Results:
         folder: The run's folder.
 
     Raises:
-        ValueError: A table was written by a version of fsasd that named its columns otherwise.
+        ValueError: A file is damaged, or of a version of fsasd that named its columns otherwise.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -52,6 +66,7 @@ class Results:
         self.unscored = clips[unscored]
         self.clips = clips[~unscored]
         self.metrics = self._table("metrics.csv")
+        self._require_summary()
         self.costs = self._table("costs.csv")
         self.artifacts = self._table(ARTIFACTS)
         self.selection = self._table("selection.csv")
@@ -75,19 +90,21 @@ class Results:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The configuration as Hydra wrote it, interpolations left as they are."""
-        return self._yaml("config.yaml")
+        return self._yaml("config.yaml", dict)
 
     @cached_property
     def choices(self) -> dict[str, str]:
         """Configuration group to the option that was chosen."""
-        hydra = self._yaml("hydra.yaml").get("hydra", {})
-        chosen = hydra.get("runtime", {}).get("choices", {})
-        return {k: str(v) for k, v in chosen.items() if v is not None and "/" not in k}
+        chosen: Any = self._yaml("hydra.yaml", dict)
+        for name in ("hydra", "runtime", "choices"):
+            chosen = chosen.get(name) if isinstance(chosen, dict) else None
+        choices = chosen.items() if isinstance(chosen, dict) else ()
+        return {str(k): str(v) for k, v in choices if v is not None and "/" not in str(k)}
 
     @cached_property
     def overrides(self) -> list[str]:
         """The arguments of the command line."""
-        return list(self._yaml("overrides.yaml") or [])
+        return [str(override) for override in self._yaml("overrides.yaml", list)]
 
     @property
     def is_simulated(self) -> bool:
@@ -199,6 +216,11 @@ class Results:
         if not path.is_file():
             return pd.DataFrame(columns=ID)
         table = read_frame(path)
+        if missing := [column for column in _COLUMNS.get(name, ()) if column not in table]:
+            raise ValueError(
+                f"{path}: expected the columns {', '.join(_COLUMNS[name])}, missing: "
+                f"{', '.join(missing)}: it is damaged, or of another version of fsasd"
+            )
         if name in _TABLES_OF_SETTINGS and len(table) and not parameters(table):
             raise ValueError(
                 f"{path}: expected columns {PARAMETER}<name> with the detector's parameters, found "
@@ -207,9 +229,17 @@ class Results:
             )
         return table
 
-    def _yaml(self, name: str) -> Any:
+    def _require_summary(self) -> None:
+        rows = set(self.metrics["machine"])
+        if missing := {"official score", "arithmetic mean"} - rows if rows else None:
+            raise ValueError(
+                f"{self.folder / 'metrics.csv'}: expected the rows of the official score and of "
+                f"the arithmetic mean, missing: {', '.join(sorted(missing))}"
+            )
+
+    def _yaml(self, name: str, kind: type[T]) -> T:
         path = self.folder / ".hydra" / name
-        return (yaml.safe_load(path.read_text()) if path.is_file() else None) or {}
+        return read_yaml(path, kind) if path.is_file() else kind()
 
 
 def mark_submission(folder: Path) -> None:
@@ -235,8 +265,22 @@ def read_frame(path: Path, text: Sequence[str] = _TEXT) -> pd.DataFrame:
     Args:
         path: The CSV file.
         text: Columns of text.
+
+    Raises:
+        ValueError: It is no such table; names it.
     """
-    return pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
+    types = dict.fromkeys(text, str)
+    try:
+        frame = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""])
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: expected a table that fsasd wrote: {error}") from error
+    for name in _NUMBERS.intersection(frame.columns):
+        if not is_numeric_dtype(frame[name]):
+            found = pd.to_numeric(frame[name], errors="coerce").isna() & frame[name].notna()
+            raise ValueError(
+                f"{path}: expected numbers as {name}, found {frame[name][found].iloc[0]!r:.60}"
+            )
+    return frame
 
 
 def rows_of(table: pd.DataFrame, machine: str, section: str | None = None) -> pd.DataFrame:

@@ -38,7 +38,7 @@ class Interval:
     closed: Literal["left", "both", "neither"]
 
     def __contains__(self, value: Any) -> bool:
-        if not isinstance(value, self.type):
+        if not isinstance(value, self.type) or not _is_computable(value):
             return False
         number: Any = value
         right = math.inf if self.right is None else self.right
@@ -53,9 +53,16 @@ _WHOLE_NUMBERS = {
     "folds": 2, "frames": 1, "heads": 1, "hidden": 1, "hop": 1, "k": 1, "mask_bins": 0,
     "mask_frames": 0, "max_steps": -1, "n_components": 1, "n_fft": 1, "n_mels": 1, "networks": 1,
     "num_nodes": 1, "num_workers": 0, "patch": 1, "rank": 1, "rate": 1, "samples": 1,
-    "samples_every_n_steps": 0, "segments": 1, "smote_neighbours": 1, "text_steps": 0,
+    "pad": 0, "samples_every_n_steps": 0, "segments": 1, "smote_neighbours": 1, "text_steps": 0,
     "vae_steps": 0, "warmup_steps": 0, "workers": 1,
 }  # fmt: skip
+_SIZES = (
+    "bands", "blocks", "channels", "depth", "dim", "heads", "hidden", "hop", "n_fft", "n_mels",
+    "networks", "pad", "patch", "rank",
+)  # fmt: skip
+LARGEST = 65_536
+"""Of what determines the size of an array by itself, so that no file asks for all the memory."""
+
 _ABOVE_ZERO = (
     "crop_seconds", "learning_rate", "max_seconds", "scale", "seconds", "temperature", "width",
 )  # fmt: skip
@@ -70,6 +77,7 @@ _SHARES = (
 
 RANGES: dict[str, Interval] = {
     **{name: Interval(Integral, low, None, closed="left") for name, low in _WHOLE_NUMBERS.items()},
+    **{name: Interval(Integral, _WHOLE_NUMBERS[name], LARGEST, closed="both") for name in _SIZES},
     **dict.fromkeys(_ABOVE_ZERO, Interval(Real, 0, None, closed="neither")),
     **dict.fromkeys(_FROM_ZERO, Interval(Real, 0, None, closed="left")),
     **dict.fromkeys(_SHARES, Interval(Real, 0, 1, closed="both")),
@@ -232,12 +240,20 @@ def _fits(value: Any, option: Any) -> bool:
     if get_origin(option) is Literal:
         return value in get_args(option)
     if option in (int, float):
-        return isinstance(value, (int, option)) and not isinstance(value, bool)
+        is_number = isinstance(value, (int, option)) and not isinstance(value, bool)
+        return is_number and _is_computable(value)
     if option in (str, bool):
         return isinstance(value, option)
     if _is_list(option):
         return isinstance(value, (list, tuple))
+    if _is_mapping(option):
+        return False
     return not isinstance(value, (bool, int, float)) or option is Any or not _is_known(option)
+
+
+def _is_computable(number: Any) -> bool:
+    """Return whether a number is none of those whole ones of a file that no float can hold."""
+    return not isinstance(number, int) or abs(number) < 2**63
 
 
 def _describe(option: Any) -> str:
@@ -249,6 +265,8 @@ def _describe(option: Any) -> str:
         return _range(option)
     if _is_list(option):
         return "a list, [...]"
+    if _is_mapping(option):
+        return "a mapping, {...}"
     return _WORDS.get(option) or str(getattr(option, "__name__", option))
 
 
@@ -257,7 +275,11 @@ def _is_list(option: Any) -> bool:
 
 
 def _is_known(option: Any) -> bool:
-    return (get_origin(option) or option) in (Path, Mapping, dict)
+    return (get_origin(option) or option) is Path
+
+
+def _is_mapping(option: Any) -> bool:
+    return (get_origin(option) or option) in (Mapping, dict)
 
 
 def _range(interval: Interval) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fsasd.settings.files import read_json
 from fsasd.store.atomic import UNFINISHED, replace_folder, write_text
 from fsasd.store.key import Description
 from fsasd.store.listing import COLLECTED, PARTIAL
@@ -100,8 +101,8 @@ def _make_writable(partial: Path) -> None:
 def _begin(partial: Path, wanted: Description) -> tuple[str, float]:
     """Note that a build begins; return when the first one did, and what all took so far."""
     started, seconds = datetime.now(UTC).isoformat(timespec="microseconds"), 0.0
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        noted = json.loads((partial / BUILDING).read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, OverflowError):
+        noted = read_json(partial / BUILDING)
         started, seconds = str(noted["started"]), float(noted["seconds"])
         if since := noted["since"]:
             # It was killed: its last file tells until when it went on at least.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from fsasd.settings.files import read_json
 from fsasd.store.key import KEY, Description
 from fsasd.store.locks import file_lock
 from fsasd.store.provenance import BUILDING, PROVENANCE, Provenance, StoreError
@@ -145,6 +145,6 @@ def _within(folder: Path) -> Iterator[Artifact]:
 
 def _unfinished(partial: Path) -> Description | None:
     try:
-        return Description.from_json(json.loads((partial / BUILDING).read_text(encoding="utf-8")))
-    except (OSError, ValueError, LookupError, TypeError):
+        return Description.from_json(read_json(partial / BUILDING))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None

@@ -19,6 +19,7 @@ from typing import Any
 
 import fsasd
 from fsasd.runtime.commits import loaded
+from fsasd.settings.files import fields_of, read_json
 from fsasd.store.atomic import UNFINISHED, write_text
 from fsasd.store.key import Description
 
@@ -123,18 +124,18 @@ class Provenance:
             StoreError: It is damaged.
         """
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields = read_json(path)
             checksum = fields.pop("sha256")
             if checksum != _checksum(fields):
                 raise ValueError(f"expected the checksum {_checksum(fields)}, found {checksum}")
             return cls(
                 Description.from_json(fields),
-                files={name: File(**file) for name, file in fields["files"].items()},
+                files={name: fields_of(File, file) for name, file in fields["files"].items()},
                 **{name: fields[name] for name in _COPIED},
                 # Older ones have none.
                 hub=fields.get("hub", {}),
             )
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise StoreError(f"{path}: expected a provenance that is whole, {error}") from error
 
     def write(self, path: Path) -> None:

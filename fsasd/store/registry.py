@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fsasd.settings.files import parse_json
 from fsasd.store.atomic import is_read_only
 
 RUNS = "runs"
@@ -92,7 +93,7 @@ def registered(root: Path) -> Iterator[Run]:
         folder = ""
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                fields = json.loads(line)
+                fields = parse_json(line)
                 folder, used = str(fields["folder"]), str(fields["used"])
                 hosts.add(str(fields["host"]))
                 artifacts |= {str(key): used for key in fields["artifacts"]}

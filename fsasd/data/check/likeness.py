@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsasd.data.check.measures import BANDS
+from fsasd.settings.files import fields_of, parse_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,9 +122,12 @@ class Profile:
         if not path.is_file():
             return None
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
+            profile = fields_of(cls, parse_json(path.read_bytes()))
+            if not len(profile.lowest) == len(profile.highest) == len(BANDS):
+                raise ValueError(f"lowest, highest: expected a level of each of {len(BANDS)} bands")
+        except ValueError as error:
             raise ValueError(f"{path}: expected a profile of recordings: {error}") from error
+        return profile
 
     def differences(
         self, recordings: pd.DataFrame | Mapping[str, Sequence]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -11,6 +13,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from fsasd.data.audio_files import AUDIO_SUFFIXES, is_foreign
 from fsasd.data.download.transfer import DownloadError
+
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error,
+    EOFError, RuntimeError, ValueError,
+)  # fmt: skip
+"""What zipfile and its decoders raise for damage."""
 
 _REGULAR = (0, stat.S_IFREG, stat.S_IFDIR)
 
@@ -46,7 +54,9 @@ def unpack(
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, file.open("xb") as copy:
                     shutil.copyfileobj(source, copy, 1 << 20)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except DownloadError:
+        raise
+    except _DAMAGE as error:
         raise DownloadError(f"{path}: expected a zip file, found damage: {error}") from error
 
 
@@ -57,6 +67,8 @@ def _members(
     members: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = PurePosixPath(info.filename.replace("\\", "/"))
+        if info.header_offset < 0:
+            raise zipfile.BadZipFile(f"{info.filename} is to begin before the file")
         _require_harmless(info, name, path)
         if info.is_dir() or any(map(is_foreign, name.parts)):
             continue

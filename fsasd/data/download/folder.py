@@ -27,6 +27,7 @@ from fsasd.data.download.archive import unpack
 from fsasd.data.download.catalogue import Archive
 from fsasd.data.download.transfer import DownloadError
 from fsasd.data.ground_truth import KINDS, truth_tables
+from fsasd.settings.files import read_json
 from fsasd.store.locks import file_lock
 
 UNPACKED = 1.5
@@ -51,7 +52,7 @@ class DataFolder:
         self.edition = edition
         self.archives = self.root / "archives"
         named = self.archives / "edition.txt"
-        present = named.read_text("utf-8").strip() if named.exists() else edition
+        present = _text(named) if named.exists() else edition
         if present != edition and any(self.archives.glob("*.zip*")):
             raise DownloadError(
                 f"{self.root} holds {present}, and {edition} has machines of the same names: "
@@ -93,7 +94,7 @@ class DataFolder:
         if not receipt.exists():
             return False
         try:
-            content = json.loads(receipt.read_text("utf-8"))
+            content = read_json(receipt)
             if content["record"] != archive.record:
                 return False
             files = content["files"].items()
@@ -235,6 +236,10 @@ class DataFolder:
         content = {"record": archive.record, "md5": archive.md5, "files": files}
         draft.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
         draft.replace(receipt)
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8", errors="replace").strip()
 
 
 def _merge(source: Path, target: Path) -> None:

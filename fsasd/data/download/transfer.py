@@ -19,6 +19,7 @@ import requests
 import urllib3
 
 from fsasd.data.download.catalogue import ZENODO, Archive
+from fsasd.settings.files import parse_json
 
 CHUNK = 1 << 16
 LONGEST_PAUSE = 60.0
@@ -172,7 +173,7 @@ class Zenodo:
         def ask() -> dict[str, dict[str, Any]]:
             with self._open(url, {}) as response:
                 try:
-                    return {file["key"]: file for file in response.json()["files"]}
+                    return {file["key"]: file for file in parse_json(response.content)["files"]}
                 except (ValueError, KeyError, TypeError) as error:
                     raise DownloadError(
                         f"{url}: expected a record's description in JSON with its files, found "

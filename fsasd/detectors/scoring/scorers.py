@@ -121,7 +121,7 @@ def _scorer(saved: Saved, trust: Iterable[str]) -> Scorer | None:
             check_value(name, params[name], hint)
         params |= {name: rebuilt(params[name], trust) for name in known.parts}
         return known.make(params, saved.arrays)
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, OverflowError):
         return None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from fsasd.evaluation.submission.reading import SubmissionError
+from fsasd.settings.files import read_yaml
 
 UNKNOWN = "?"
 """Stands for what the authors have to fill in. What does not apply to a system is null."""
@@ -92,15 +93,12 @@ def read_meta(path: Path) -> dict[str, Any]:
             ``results`` as groups of fields.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return read_yaml(path, dict)
     except FileNotFoundError as error:
         raise SubmissionError([f"{path}: expected a YAML file, found none"]) from error
-    except (yaml.YAMLError, UnicodeError) as error:
-        reason = " ".join(str(error).split())
-        raise SubmissionError([f"{path}: expected YAML: {reason}"]) from error
-    if not isinstance(content, dict):
-        raise SubmissionError([f"{path}: expected the groups submission, system and results"])
-    return content
+    except ValueError as error:
+        groups = "expected the groups submission, system and results"
+        raise SubmissionError([f"{error}: {groups}"]) from error
 
 
 def meta_problems(path: Path, label: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from fsasd.settings.files import fields_of, read_json
 from fsasd.store.atomic import write_text
 from fsasd.store.registry import RUNS
 
@@ -31,6 +33,9 @@ NOT_STARTED, RUNNING, DONE, INCOMPLETE, FAILED, INTERRUPTED = (
 STATES = (DONE, INCOMPLETE, FAILED, INTERRUPTED, RUNNING, NOT_STARTED)
 """``incomplete``: done, without some sections or recordings. ``interrupted``: its process ended or
 was killed before it had a result."""
+
+_MOST_JOBS = 1_000_000
+_PROCESS = re.compile(r"\d{1,9}( \w+)?")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,11 @@ class Sweep:
     overrides: list[str]
     n_jobs: int
     jobs: list[list[str]] | None
+
+    def __post_init__(self) -> None:
+        jobs = self.n_jobs if self.jobs is None else len(self.jobs)
+        if not 0 <= self.n_jobs == jobs <= _MOST_JOBS:
+            raise ValueError(f"n_jobs: expected the number of its jobs, found {self.n_jobs}")
 
     def write(self, folder: Path) -> None:
         """Write ``sweep.json`` into the sweep's folder."""
@@ -86,6 +96,19 @@ class Status:
     ended: str = ""
     reason: str = ""
     result: str = ""
+
+    def __post_init__(self) -> None:
+        for name, text in (("started", self.started), ("ended", self.ended or self.started)):
+            try:
+                has_zone = datetime.fromisoformat(text).tzinfo is not None
+            except ValueError:
+                has_zone = False
+            if not has_zone:
+                raise ValueError(
+                    f"{name}: expected a time in ISO 8601 with its zone, found {text!r}"
+                )
+        if not _PROCESS.fullmatch(self.process):
+            raise ValueError(f"process: expected its number, found {self.process!r}")
 
     @classmethod
     def begin(cls, sweep: str, number: int, overrides: Sequence[str]) -> Self:
@@ -222,12 +245,11 @@ def _write(path: Path, record: Any) -> None:
 
 def _read(kind: type[Any], path: Path) -> Any:
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        return kind(**{f.name: read[f.name] for f in fields(kind) if f.name in read})
+        read = read_json(path)
+        return fields_of(kind, {f.name: read[f.name] for f in fields(kind) if f.name in read})
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(
-            f"{path}: expected the state that fsasd wrote, found {type(error).__name__}: {error}. "
-            "Remove it"
+            f"{path}: expected the state that fsasd wrote: {error}. Remove it"
         ) from error
