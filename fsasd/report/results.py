@@ -276,9 +276,9 @@ def read_frame(path: Path, text: Sequence[str] = _TEXT) -> pd.DataFrame:
         raise ValueError(f"{path}: expected a table that fsasd wrote: {error}") from error
     for name in _NUMBERS.intersection(frame.columns):
         if not is_numeric_dtype(frame[name]):
-            found = pd.to_numeric(frame[name], errors="coerce").isna() & frame[name].notna()
+            is_text = pd.to_numeric(frame[name], errors="coerce").isna() & frame[name].notna()
             raise ValueError(
-                f"{path}: expected numbers as {name}, found {frame[name][found].iloc[0]!r:.60}"
+                f"{path}: expected numbers as {name}, found {frame[name][is_text].iloc[0]!r:.60}"
             )
     return frame
 

@@ -176,6 +176,6 @@ def _described(hint: Any) -> str:
 
 def _of_kind(kind: type[T], content: Any) -> T:
     if not isinstance(content, kind):
-        found = _WORDS.get(type(content), type(content).__name__)
-        raise ValueError(f"expected {_WORDS[kind]}, found {found}")
+        word = _WORDS.get(type(content), type(content).__name__)
+        raise ValueError(f"expected {_WORDS[kind]}, found {word}")
     return content
