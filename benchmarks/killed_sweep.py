@@ -31,7 +31,7 @@ from fsasd.store.key import KEY
 from fsasd.store.provenance import PROVENANCE
 
 DETECTORS = [
-    "knn", "lof", "mahalanobis", "gmm", "ocsvm", "iforest", "twfr_gmm", "twfr_gmm_max",
+    "knn", "lof", "centres", "gmm", "ocsvm", "iforest", "twfr_gmm", "twfr_gmm_max",
 ]  # fmt: skip
 
 LAUNCHERS = {

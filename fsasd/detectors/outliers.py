@@ -195,7 +195,8 @@ def _require_regular(model: Any, points: np.ndarray) -> None:
     if (rank := np.linalg.matrix_rank(model.covariance_, hermitian=True)) < size:
         raise TooFewClipsError(
             f"{type(model).__name__}: the covariance of {n} clips is singular, of rank {rank} in "
-            f"{size} dimensions. LedoitWolf's has an inverse, of 3 different clips or more"
+            f"{size} dimensions. LedoitWolf's has an inverse, of 3 different clips or more; where "
+            "a domain has fewer, fit both together (domains=pooled)"
         )
 
 
