@@ -6,16 +6,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
+from sklearn.base import clone
 from small_systems import brief, confidence
 
 from fsasd import load
 from fsasd.cli.refit import main
 from fsasd.data.clips import Clips
 from fsasd.deployment.about import About, TrainingData
-from fsasd.deployment.refitting import RefitError, normal_clips, refit
+from fsasd.deployment.refitting import normal_clips, refit
 from fsasd.detection.section import calibrate, detect
 from fsasd.detectors import base
+from fsasd.detectors.cmae import CMAE
+from fsasd.detectors.ensemble import Ensemble
+from fsasd.detectors.flow import Flow
 from fsasd.detectors.knn import KNN
+from fsasd.detectors.networks.training import NetworkTraining
+from fsasd.detectors.pooled import Pooled
+from fsasd.detectors.systems.fkie import FKIE
 from fsasd.detectors.systems.mdam import MDAM
 from fsasd.detectors.twfr_gmm import TWFRGMM
 
@@ -142,17 +149,135 @@ def test_networks_are_kept(factory_clips, louder, tmp_path):
     assert again.calibration.threshold == pytest.approx(expected.threshold, rel=1e-5)
 
 
-def test_a_detector_that_cannot_be_fitted_alone_is_refused(
-    bearing_model, factory_clips, louder, tmp_path, capsys
+@pytest.fixture(scope="module")
+def many_networks(factory_clips, tmp_path_factory):
+    """A detector of several networks, and what a run with them makes of other clips."""
+    clips = factory_clips.where(split="train", label="normal")
+    small = brief(MDAM, {"epochs": 1}, channels=4, dim=8)
+    pair = brief(FKIE, {"epochs": 1}, networks=2, dim=8, channels=2, clusters=2)
+    detector = Ensemble(
+        {"nearest": Pooled(KNN(pair)), "confidence": confidence(small), "gmm": TWFRGMM(r=0.5)},
+        folds=2,
+    )
+    return detector.prepare(clips, tmp_path_factory.mktemp("networks"))
+
+
+def test_networks_of_pooled_detectors_and_ensembles_are_kept(
+    many_networks, factory_clips, louder, tmp_path
 ):
+    bearing = factory_clips.where(machine="bearing", split="train")
+    detect(many_networks, {}, bearing, bearing).save_model(tmp_path / "old", [tmp_path / "shared"])
+    paths = sorted(louder.glob("*.wav"))
+    refit(load(tmp_path / "old"), paths).save(tmp_path / "new")
+    saved = base.load(tmp_path / "new")
+    assert repr(saved) == repr(base.load(tmp_path / "old"))
+    # Attributes of the file names are the states that the networks know.
+    named = Clips([replace(clip, section="00") for clip in normal_clips(paths, "bearing")])
+    expected = clone(many_networks).fit(named)
+    for name, member in expected.members_.items():
+        np.testing.assert_allclose(
+            saved.members_[name].score(bearing), member.score(bearing), rtol=1e-6
+        )
+    # Of confidences near 1, the spread is that of rounding.
+    np.testing.assert_allclose(saved.score(bearing), expected.score(bearing), rtol=0.01)
+
+
+def test_the_network_of_a_masked_autoencoder_is_kept(factory_clips, louder, tmp_path):
     clips = factory_clips.where(split="train", label="normal")
     bearing = clips.where(machine="bearing")
-    detector = confidence(brief(MDAM, {"epochs": 1}, channels=4, dim=8))
-    detect(detector.prepare(clips, tmp_path / "networks"), {}, bearing, bearing).save_model(
-        tmp_path / "old"
-    )
-    with pytest.raises(RefitError, match="Pooled: its networks are trained on clips of several"):
-        refit(load(tmp_path / "old"), sorted(louder.glob("*.wav")))
+    detector = CMAE(
+        frames=16, dim=8, depth=1, heads=1, class_epochs=0, training=NetworkTraining(1, 16, 1e-3)
+    ).prepare(clips, tmp_path / "networks")
+    detect(detector, {}, bearing, bearing).save_model(tmp_path / "old", [tmp_path / "shared"])
+    paths = sorted(louder.glob("*.wav"))
+    again = refit(load(tmp_path / "old"), paths)
+    expected = clone(detector).fit(normal_clips(paths, "bearing"))
+    np.testing.assert_allclose(again.detector.score(bearing), expected.score(bearing), rtol=1e-5)
+
+
+def test_a_detector_that_cannot_be_fitted_alone_is_refused(factory_clips, louder, tmp_path, capsys):
+    bearing = factory_clips.where(machine="bearing", split="train")
+    detector = Flow(frames=2, blocks=1, hidden=4, outliers=1.0, training=NetworkTraining(1))
+    detect(detector, {}, bearing, bearing).save_model(tmp_path / "old")
     assert run(tmp_path / "old", "--normal", louder, "--out", tmp_path / "new") == 2
-    assert "Run fsasd with the new recordings" in capsys.readouterr().err
+    assert "Flow: it is trained on clips of several machines" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture(scope="module")
+def knocking(tmp_path_factory):
+    """A machine that hums, more or less loudly, and knocks once where it has a fault."""
+    folder, rng = tmp_path_factory.mktemp("knocking"), np.random.default_rng(0)
+    for kind, count in (("normal", 30), ("fault", 6)):
+        for number in range(count):
+            samples = rng.uniform(0.05, 0.1) * rng.standard_normal(16_000)
+            if kind == "fault":
+                samples[8000:8200] *= 1.8
+            (folder / kind).mkdir(exist_ok=True)
+            soundfile.write(folder / kind / f"{number}.wav", samples, 16_000)
+    clips = normal_clips(sorted((folder / "normal").glob("*.wav")), "hammer")
+    detection = detect(TWFRGMM(n_components=1), {}, clips, clips)
+    model = folder / "hammer/section_00"
+    detection.save_model(model)
+    candidates = {"grids": [{"r": [0.0, 0.5, 1.0]}], "objective": "mean"}
+    About("hammer", "00", "TWFRGMM", {}, "", 1, TrainingData(30), candidates=candidates).write(
+        model
+    )
+    return folder
+
+
+def refitted(folder, faults, out, *more):
+    faults = [folder / f"fault/{number}.wav" for number in range(faults)]
+    return run(folder / "hammer", "--normal", folder / "normal", "--anomalous", *faults,
+               "--out", out, *more)  # fmt: skip
+
+
+def test_first_faults_choose_another_setting(knocking, tmp_path, capsys):
+    assert refitted(knocking, 6, tmp_path / "new", "--json") == 0
+    faults = json.loads(capsys.readouterr().out)["faults"]
+    chosen = faults["new_setting"]["r"]
+    assert (faults["clips"], faults["settings"], faults["old_setting"]) == (6, 3, {"r": 1.0})
+    assert chosen < 1
+    assert faults["low"] < faults["gain"] < faults["high"]
+    assert faults["best_objective"] > faults["old_objective"]
+    assert faults["new_detected"] > faults["old_detected"]
+    about = About.read(tmp_path / "new")
+    assert base.load(tmp_path / "new").r == about.setting["r"] == chosen
+    assert f"r={chosen:g} instead of r=1, on 6 anomalous recordings" in about.choice
+    # It can be chosen anew again.
+    assert about.candidates["grids"] == [{"r": [0.0, 0.5, 1.0]}]
+
+
+def test_the_comparison_on_faults_is_told(knocking, tmp_path, capsys):
+    assert refitted(knocking, 6, tmp_path / "new") == 0
+    out = capsys.readouterr().out
+    assert "faults detected" in out
+    assert "instead of r=1, on 6 anomalous recordings: expected to gain +" in out
+
+
+def test_one_fault_is_not_overinterpreted(knocking, tmp_path, capsys):
+    assert refitted(knocking, 1, tmp_path / "new") == 0
+    assert base.load(tmp_path / "new").r == 1.0
+    out = capsys.readouterr().out
+    assert "r=1 is kept: r=" in out
+    assert "too unsure" in out
+    assert About.read(tmp_path / "new").choice == ""
+
+
+def test_anomalous_recordings_that_cannot_be_used(
+    knocking, bearing_model, make_wav, tmp_path, capsys
+):
+    def said(model, *anomalous):
+        assert run(model, "--normal", knocking / "normal", "--anomalous", *anomalous,
+                   "--out", tmp_path / "new") == 2  # fmt: skip
+        assert not (tmp_path / "new").exists()
+        return capsys.readouterr().err
+
+    hammer = knocking / "hammer"
+    normal = make_wav("section_00_source_test_normal_0000_x.wav")
+    assert "expected an anomalous recording, and it is named normal" in said(hammer, normal)
+    assert "it is given as both" in said(hammer, knocking / "normal/3.wav")
+    assert "does not exist" in said(hammer, tmp_path / "absent.wav")
+    assert "expected the settings that this detector's was chosen from" in said(
+        bearing_model, knocking / "fault"
+    )

@@ -22,7 +22,8 @@ def parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "fsasd-refit",
         "Fit a saved detector to new normal recordings, after maintenance or drift: its setting "
-        "and its networks are kept, its threshold is set anew. Old and new model are compared.",
+        "and its networks are kept, its threshold is set anew. With recordings of the machine's "
+        "first faults its setting is chosen anew. Old and new model are compared.",
     )
     parser.add_argument(
         "model", type=Path, metavar="MODEL",
@@ -33,6 +34,11 @@ def parser() -> argparse.ArgumentParser:
         "--normal", nargs="+", required=True, metavar="WAV",
         help=f"normal recordings ({READABLE}), folders, patterns: all that the new model is to "
         "know, also those of before that still hold",
+    )  # fmt: skip
+    parser.add_argument(
+        "--anomalous", nargs="+", default=[], metavar="WAV",
+        help="recordings of the machine's first faults, one or a few of each fault: the setting is "
+        "chosen anew, with caution where they are few",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR",
@@ -62,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         model = load(arguments.model, arguments.trust)
         paths = list(recordings(arguments.normal))
-        result = refit(model, paths, arguments.trust, arguments.false_alarm_rate)
+        faults = list(recordings(arguments.anomalous))
+        result = refit(model, paths, arguments.trust, arguments.false_alarm_rate, faults)
         result.save(arguments.out)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
@@ -82,6 +89,10 @@ def _text(comparison: Comparison, out: Path) -> str:
         f"{'called anomalous':18}{100 * comparison.old_alarms:>10.1f} %"
         f"{100 * comparison.new_alarms:>10.1f} %",
     ]
+    if faults := comparison.faults:
+        detected = (f"{n} of {faults.clips}" for n in (faults.old_detected, faults.new_detected))
+        lines.append("{:18}{:>12}{:>12}".format("faults detected", *detected))
+        lines.append(f"setting: {faults}")
     if comparison.drift:
         lines.append(f"by the old model, {comparison.drift}")
     return "\n".join([*lines, f"new model: {out}"])

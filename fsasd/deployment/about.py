@@ -26,7 +26,7 @@ CARD = "README.md"
 """Beside a saved detector: the same as text."""
 
 ABOUT_FORMAT = 1
-"""Of the file, raised when what it holds changes."""
+"""Of the file, raised when older files cannot be read any more."""
 
 _VALUES = 8
 """Values of an attribute that a card lists."""
@@ -77,6 +77,8 @@ class About:
         training: The normal clips that it was fitted to.
         metrics: Of labelled test clips, fractions; empty without.
         provenance: Key of the artifact, versions of packages, commit, date and command.
+        candidates: What its setting was chosen from, and by which objective (``grids`` as JSON, see
+            ``Selector.measured``, and ``objective``); empty where that is not known.
     """
 
     machine: str
@@ -88,6 +90,7 @@ class About:
     training: TrainingData
     metrics: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    candidates: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``about.json`` and ``README.md`` beside the detector.

@@ -1,17 +1,17 @@
-"""A new fit of a saved detector to other normal clips: setting and networks are kept.
+"""A new fit of a saved detector to other normal clips, and its setting after the first faults.
 
 After a repair, or where a machine has drifted, its normal sound is another. What was chosen on
 synthetic clips or on other machines' anomalies holds as well as before; means, neighbours and the
-threshold do not.
+threshold do not. Once the machine had faults, these say more of the setting than both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -22,16 +22,20 @@ from fsasd.data.check.likeness import Profile
 from fsasd.data.clips import Clips, FeatureCache, PooledOnce
 from fsasd.data.metadata import Clip, read_name
 from fsasd.data.names import MetadataError
-from fsasd.deployment.about import About, TrainingData
+from fsasd.deployment.about import ABOUT, About, TrainingData
 from fsasd.deployment.drift import Drift, drift
 from fsasd.deployment.model import Model
 from fsasd.detection.decision import write_decision
 from fsasd.detection.section import calibrate
-from fsasd.detectors.base import Detector, load
-from fsasd.detectors.confidence import Confidence
-from fsasd.detectors.learned import LearnedRepresentation
-from fsasd.detectors.vector_detector import VectorDetector
+from fsasd.detectors.base import Detector, load, require_finite
+from fsasd.detectors.estimator import Estimator
+from fsasd.detectors.networks.trained_networks import KeptNetworks
 from fsasd.evaluation.calibration import Calibration
+from fsasd.evaluation.folds import recording_groups
+from fsasd.selection.crossfit import crossfit
+from fsasd.selection.faults import FaultChoice, choose_on_faults
+from fsasd.selection.settings import Candidates, title
+from fsasd.settings.objects import rebuilt
 from fsasd.store.provenance import versions
 
 
@@ -50,6 +54,7 @@ class Comparison:
         old_alarms: Share of the clips that the old model calls anomalous.
         new_alarms: The same of the new one, each clip held out of its fit.
         drift: How the old model scores those that it calls normal; ``None`` if it calls none so.
+        faults: The two on the machine's faults, where some were given.
     """
 
     clips: int
@@ -58,6 +63,81 @@ class Comparison:
     old_alarms: float
     new_alarms: float
     drift: Drift | None
+    faults: FaultComparison | None = None
+
+
+@dataclass(frozen=True)
+class FaultComparison:
+    """The old setting and the new one on the machine's first faults.
+
+    Attributes:
+        clips: How many anomalous clips.
+        settings: How many settings were compared.
+        old_setting: In use until now.
+        new_setting: The one that is chosen, perhaps the same.
+        best_setting: The best one on these clips, without caution.
+        old_objective: Of the old setting, on these clips and held-out normal ones, in fractions.
+        best_objective: Of ``best_setting``.
+        gain: What the new setting is expected to gain on other faults, or the best one where none
+            is chosen.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        old_detected: How many of the clips the old model calls anomalous.
+        new_detected: The same of the new model.
+    """
+
+    clips: int
+    settings: int
+    old_setting: dict[str, Any]
+    new_setting: dict[str, Any]
+    best_setting: dict[str, Any]
+    old_objective: float
+    best_objective: float
+    gain: float
+    low: float
+    high: float
+    old_detected: int
+    new_detected: int
+
+    @classmethod
+    def of(cls, choice: FaultChoice, old_detected: int, new_detected: int) -> Self:
+        """Return it of a choice, and of how many of the clips either model detects."""
+        settings, old, best = choice.candidates.settings, choice.candidates.default, choice.best
+        judged = best if choice.row == old else choice.row
+        return cls(
+            choice.faults,
+            len(settings),
+            settings[old],
+            choice.setting,
+            settings[best],
+            float(choice.objectives[old]),
+            float(choice.objectives[best]),
+            float(choice.gains[judged]),
+            *choice.interval(judged),
+            old_detected,
+            new_detected,
+        )
+
+    @property
+    def changed(self) -> bool:
+        """Whether another setting is chosen than the one in use."""
+        return self.new_setting != self.old_setting
+
+    def __str__(self) -> str:
+        old = title(self.old_setting)
+        of = f"{100 * self.gain:+.1f} points ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        if self.changed:
+            return (
+                f"{title(self.new_setting)} instead of {old}, on {self.clips} anomalous "
+                f"recordings: expected to gain {of} on other faults"
+            )
+        if self.best_setting == self.old_setting:
+            return f"{old} is kept: the best of {self.settings} settings on these faults, too"
+        return (
+            f"{old} is kept: {title(self.best_setting)} is the best of {self.settings} settings on "
+            f"these faults ({100 * self.best_objective:.1f} % against "
+            f"{100 * self.old_objective:.1f} %), and {of} is expected of it on others: too unsure"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +183,7 @@ def normal_clips(paths: Sequence[Path], machine: str) -> Clips:
     Raises:
         ValueError: A recording is named as an anomaly.
     """
-    return Clips([_normal(path, machine) for path in paths])
+    return Clips([_labelled(path, machine, "normal") for path in paths])
 
 
 def refit(
@@ -111,6 +191,7 @@ def refit(
     paths: Sequence[Path],
     trust: Sequence[str] = (),
     false_alarm_rate: float | None = None,
+    faults: Sequence[Path] = (),
 ) -> Refit:
     """Fit a saved detector again.
 
@@ -119,9 +200,13 @@ def refit(
         paths: Normal recordings, all that it is to know: those of before, too, if they still hold.
         trust: Packages whose classes it may name.
         false_alarm_rate: Share of normal clips to be called anomalous; by default as before.
+        faults: Anomalous recordings of the machine: with some, its setting is chosen anew
+            (``selection.faults``).
 
     Raises:
-        RefitError: Its networks are trained on several machines, which takes a run of ``fsasd``.
+        RefitError: Its networks are trained on several machines, which takes a run of ``fsasd``, or
+            it is not known what its setting was chosen from.
+        ValueError: A recording is named otherwise than as what it is given for, or given as both.
         TooFewClipsError: There are fewer clips than its setting needs.
         AudioError: A recording cannot be used.
     """
@@ -132,7 +217,13 @@ def refit(
     if len(clips) < 2:
         raise ValueError(f"expected normal recordings, 2 or more, found {len(clips)}")
     rate = false_alarm_rate or model.calibration.false_alarm_rate
-    fitted, calibration = _fitted(load(model.folder, trust), clips, rate)
+    detector = _keeping_networks(load(model.folder, trust))
+    choice = None
+    if faults:
+        choice, anomalous = _choose_anew(faults, detector, clips, about, trust)
+        detector.set_params(**choice.setting)
+    fitted = clone(detector).fit(clips)
+    calibration = calibrate(fitted.resolved(), clips, rate)
     old_scores = np.asarray(model.detector.score(clips), dtype=float)
     held_out = np.array(list(calibration.held_out.values()))
     comparison = Comparison(
@@ -143,45 +234,90 @@ def refit(
         float((held_out > calibration.threshold).mean()),
         drift(model.calibration, old_scores),
     )
-    profile = Profile.of(inspect(clips, model.channel))
     new = _about(about, machine, model, fitted, clips)
+    if choice:
+        detected = [
+            int((np.asarray(one.score(anomalous)) > threshold).sum())
+            for one, threshold in (
+                (model.detector, model.threshold),
+                (fitted, calibration.threshold),
+            )
+        ]
+        on_faults = FaultComparison.of(choice, *detected)
+        comparison = replace(comparison, faults=on_faults)
+        if on_faults.changed:
+            new = replace(new, setting=choice.setting, choice=f"It was chosen anew: {on_faults}.")
+    profile = Profile.of(inspect(clips, model.channel))
     return Refit(fitted, calibration, model.channel, profile, new, comparison)
 
 
-def _fitted(saved: Detector, clips: Clips, rate: float) -> tuple[Detector, Calibration]:
-    """Return a copy that is fitted to clips, with the networks of the saved one."""
-    learned = vars(saved).get("representation_")
-    if isinstance(learned, LearnedRepresentation) and not isinstance(saved, Confidence):
-        assert isinstance(saved, VectorDetector)
-        kept = clone(saved).set_params(representation=_Kept(learned))
-        fitted = clone(kept).fit(clips)
-        calibration = calibrate(fitted.resolved(), clips, rate)
-        fitted.representation, fitted.representation_ = saved.representation, learned
-        return fitted, calibration
-    if saved.to_prepare() and not saved.trained_by_fit:
+def _keeping_networks(saved: Detector) -> Detector:
+    """Return an unfitted copy of a detector whose fits take its networks."""
+    copy, known = clone(saved), list(_fitted_within(saved))
+    for part in copy.to_prepare():
+        spec = part.network_spec()
+        same = [(one, classes) for one, classes in known if one.network_spec() == spec]
+        networks = {k: network for one, _ in same for k, network in one.fitted_networks().items()}
+        if not networks:
+            raise RefitError(
+                f"{type(part).__name__}: it is trained on clips of several machines, and its "
+                "networks cannot be kept. Run fsasd with the new recordings"
+            )
+        of_machine = {
+            k: classes
+            for one, classes in same
+            if classes is not None
+            for k in one.fitted_networks()
+        }
+        part._prepared = KeptNetworks(spec, networks, of_machine)
+    return copy
+
+
+def _fitted_within(
+    value: Any, classes: np.ndarray | None = None
+) -> Iterator[tuple[Estimator, np.ndarray | None]]:
+    """Yield the fitted estimators of a detector, with the classes that their detector noted."""
+    if isinstance(value, Estimator):
+        yield value, classes
+        inner = {k: v for k, v in vars(value).items() if k.endswith("_")}
+        classes = inner.get("classes_")
+    elif isinstance(value, Mapping):
+        inner = dict(value)
+    else:
+        return
+    for one in inner.values():
+        yield from _fitted_within(one, classes)
+
+
+def _choose_anew(
+    faults: Sequence[Path],
+    detector: Detector,
+    clips: Clips,
+    about: About | None,
+    trust: Sequence[str],
+) -> tuple[FaultChoice, Clips]:
+    """Return the choice of a setting on anomalous recordings, and these."""
+    known = about.candidates if about else {}
+    if not known.get("grids"):
         raise RefitError(
-            f"{type(saved).__name__}: its networks are trained on clips of several machines, and "
-            "what it learned of this one cannot be replaced by itself. Run fsasd with the new "
-            "recordings"
+            f"{ABOUT}: expected the settings that this detector's was chosen from, found none. "
+            "Without anomalous recordings its setting is kept"
         )
-    fitted = clone(saved).fit(clips)
-    return fitted, calibrate(fitted.resolved(), clips, rate)
-
-
-class _Kept:
-    """A fitted representation that fits of a detector use as it is; copies of it are itself."""
-
-    def __init__(self, representation: LearnedRepresentation) -> None:
-        self._representation = representation
-
-    def __call__(self, clips: Clips) -> np.ndarray:
-        return self._representation(clips)
-
-    def __sklearn_clone__(self) -> _Kept:
-        return self
-
-    def n_parameters(self) -> int:
-        return self._representation.n_parameters()
+    labelled = [_labelled(path, clips[0].machine, "anomaly") for path in faults]
+    anomalous = Clips(labelled, clips.cache)
+    if both := {clip.path.resolve() for clip in clips} & {c.path.resolve() for c in anomalous}:
+        raise ValueError(
+            f"{printable(min(both))}: expected a normal or an anomalous recording, and it is given "
+            "as both"
+        )
+    candidates = Candidates.of(detector, rebuilt(known["grids"], tuple(trust)))
+    normal, scores = crossfit(detector, candidates.settings, clips, anomalous)
+    require_finite(normal, clips)
+    require_finite(scores, anomalous)
+    groups = recording_groups(clips.recordings)
+    objective = known["objective"]
+    choice = choose_on_faults(candidates, normal, scores, objective, clips.domains, groups)
+    return choice, anomalous
 
 
 def _about(
@@ -204,11 +340,16 @@ def _about(
     )
 
 
-def _normal(path: Path, machine: str) -> Clip:
+def _labelled(path: Path, machine: str, label: Literal["normal", "anomaly"]) -> Clip:
     try:
         clip = read_name(path)
     except MetadataError:
-        return Clip(path, machine, split="train", label="normal")
-    if clip.label == "anomaly":
-        raise ValueError(f"{printable(path)}: expected a normal recording, and it is named anomaly")
-    return replace(clip, machine=machine, split="train", label="normal")
+        return Clip(path, machine, split="train", label=label)
+    if clip.label not in (None, label):
+        raise ValueError(
+            f"{printable(path)}: expected {_A[label]} recording, and it is named {clip.label}"
+        )
+    return replace(clip, machine=machine, split="train", label=label)
+
+
+_A = {"normal": "a normal", "anomaly": "an anomalous"}

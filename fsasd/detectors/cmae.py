@@ -8,7 +8,7 @@ was available.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -32,6 +32,7 @@ from fsasd.detectors.networks.masked import MaskedAutoencoder, masked_error
 from fsasd.detectors.networks.shares import gathered
 from fsasd.detectors.networks.trained_networks import (
     CHECKPOINTS,
+    KeptNetworks,
     TrainedNetworks,
     load_networks,
     require_trained,
@@ -234,6 +235,11 @@ class CMAE(Detector):
             **settings,
         }
 
+    def fitted_networks(self) -> Mapping[int, Any]:
+        """Return the arrays of its network."""
+        check_is_fitted(self)
+        return {0: self.network_}
+
     def synthetic_labels(self) -> frozenset[str]:
         """Return ``normal`` with ``synthetic_normals``."""
         return frozenset({"normal"} if self.synthetic_normals else ())
@@ -273,6 +279,8 @@ class CMAE(Detector):
         if self._prepared is None:
             with tempfile.TemporaryDirectory() as folder:
                 self.network_ = arrays(self._trained(clips, Path(folder), None))
+        elif isinstance(self._prepared, KeptNetworks):
+            self.network_ = self._prepared.of(self.network_spec())[0]
         else:
             trained = require_trained(self._prepared, self.network_spec())
             (self.network_,) = load_networks(trained.folder, trained.files)

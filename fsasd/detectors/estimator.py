@@ -80,6 +80,14 @@ class Estimator(BaseEstimator, abc.ABC):
                 part.prepare(clips, Path(folder) / f"network_{number}", trainer)
         return self
 
+    def fitted_networks(self) -> Mapping[int, Any]:
+        """Return the networks of the fitted estimator that ``prepare`` would train, by number.
+
+        A copy whose ``_prepared`` is ``KeptNetworks`` takes them. Empty where there are none, or
+        they cannot be kept.
+        """
+        return {}
+
     def synthetic_labels(self) -> frozenset[str]:
         """Return the labels of the synthetic clips that networks are trained on beside real clips.
 

@@ -59,6 +59,7 @@ def _about(run: Experiment, result: SectionResult[SectionScores], artifact: Path
             "commit": provenance.commit,
             "versions": dict(provenance.versions),
         },
+        {"grids": run.selector.measured()["grids"], "objective": run.selector.objective},
     )
 
 

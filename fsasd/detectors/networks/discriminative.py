@@ -29,6 +29,7 @@ from fsasd.detectors.networks.classifier import Classifier, Recordings, Training
 from fsasd.detectors.networks.embedding import Embedding
 from fsasd.detectors.networks.trained_networks import (
     CHECKPOINTS,
+    KeptNetworks,
     TrainedNetworks,
     load_networks,
     require_trained,
@@ -110,7 +111,10 @@ class Discriminative(LearnedRepresentation):
                 f"{type(self).__name__} is fitted to at least 1 normal clip, found 0"
             )
         numbers = self.network_numbers()
-        if self._prepared is not None:
+        if isinstance(self._prepared, KeptNetworks):
+            kept = self._prepared.of(self.network_spec())
+            embeddings = {number: kept[number] for number in numbers}
+        elif self._prepared is not None:
             trained = require_trained(self._prepared, self.network_spec())
             source = _Source(
                 trained.folder, trained.files, trained.classes, self._named_settings(), self
@@ -134,6 +138,11 @@ class Discriminative(LearnedRepresentation):
         }
         return self
 
+    def fitted_networks(self) -> Mapping[int, Any]:
+        """Return its networks as front ends."""
+        check_is_fitted(self)
+        return self._embeddings
+
     def __call__(self, clips: Clips) -> np.ndarray:
         """Return the (n, dim) embeddings by one network, or (n, networks x dim) unit vectors."""
         check_is_fitted(self)
@@ -145,10 +154,14 @@ class Discriminative(LearnedRepresentation):
     def classes_of(self, clips: Clips) -> np.ndarray:
         """Return (classes,) booleans: which of its one network's classes the clips have.
 
+        Those of networks that are kept are as before: classes have no names any more.
+
         Raises:
             ValueError: The network was not trained on a class of the clips.
         """
         ((number, embedding),) = self._embeddings.items()
+        if isinstance(self._prepared, KeptNetworks) and number in self._prepared.classes:
+            return self._prepared.classes[number]
         return self.machine_classes(number, clips, embedding.classes)
 
     def surprisal(self, clips: Clips, classes: np.ndarray) -> np.ndarray:

@@ -68,11 +68,8 @@ class TrainedNetworks:
         Raises:
             ValueError: Names the settings that differ, and both values.
         """
-        names = sorted({*self.spec, *spec})
-        differ = [name for name in names if self.spec.get(name) != spec.get(name)]
-        if not differ:
+        if not (what := _differences(self.spec, spec)):
             return
-        what = ", ".join(f"{k}={self.spec.get(k)!r} instead of {spec.get(k)!r}" for k in differ)
         advice = "use another folder"
         if changed:
             advice = (
@@ -80,6 +77,39 @@ class TrainedNetworks:
                 "Leave it out of the grid, or prepare it again, in another folder"
             )
         raise ValueError(f"{self.folder}: its networks were trained with {what}: {advice}")
+
+
+@dataclass(frozen=True, eq=False)
+class KeptNetworks:
+    """Networks of a fitted estimator, which other fits of it take in place of trained ones.
+
+    Attributes:
+        spec: What they depend on (``Estimator.network_spec``).
+        networks: Number to network (see ``Estimator.fitted_networks``).
+        classes: Number to (classes,) booleans: those of the machine, where a detector noted them.
+    """
+
+    spec: Mapping[str, Any]
+    networks: Mapping[int, Any]
+    classes: Mapping[int, np.ndarray]
+
+    def of(self, spec: Mapping[str, Any]) -> Mapping[int, Any]:
+        """Return the networks.
+
+        Args:
+            spec: Of the estimator as it is now.
+
+        Raises:
+            ValueError: Its settings were changed since.
+        """
+        if what := _differences(self.spec, spec):
+            raise ValueError(f"its networks are kept, which were trained with {what}")
+        return self.networks
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    return ", ".join(f"{k}={old.get(k)!r} instead of {new.get(k)!r}" for k in names)
 
 
 def require_trained(folder: Path, spec: Mapping[str, Any]) -> TrainedNetworks:
