@@ -24,10 +24,11 @@ COMMAND = [
 ]  # fmt: skip
 
 OF_THE_TIME = {
-    "cost.json", "costs.csv", "content.txt", "hydra.yaml", "provenance.json", "run.log",
+    "artifacts.csv", "cost.json", "costs.csv", "content.txt", "hydra.yaml", "provenance.json", "run.log",
 }  # fmt: skip
 """Files of when and how fast, in a store or a run; those below say so in some of their lines."""
 
+COST = re.compile(rb'<section id="cost".*?</section>', re.DOTALL)
 LINES_OF_THE_TIME = re.compile(rb'<dt>Date<|Scoring a clip took|^ *"(built|commit)": ')
 
 
@@ -36,6 +37,7 @@ def content(path):
     data = path.read_bytes()
     if path.suffix not in (".html", ".json", ".md"):
         return data
+    data = COST.sub(b"", data)
     return [line for line in data.splitlines() if not LINES_OF_THE_TIME.search(line)]
 
 

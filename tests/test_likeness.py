@@ -214,7 +214,7 @@ def test_each_detector_gets_the_profile_of_its_section(factory, tmp_path):
     model = tmp_path / "bearing/section_00"
     model.mkdir(parents=True)
     save_profiles(tmp_path, recordings)
-    assert Profile.load(model).seconds == [1.0, 1.0]
+    assert Profile.load(model).seconds == (1.0, 1.0)
     assert [path.name for path in tmp_path.iterdir()] == ["bearing"]
 
 

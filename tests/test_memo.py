@@ -84,7 +84,9 @@ class World:
         link(artifact / "model", memo.folder, "models/fan")
         point(artifact / "model", memo.folder, "model")
         note(memo.folder, ["clips.csv"])
-        (memo.folder / "clips.csv").write_text("file,score\na.wav,1\n")
+        (memo.folder / "clips.csv").write_text(
+            "machine,section,file,label,domain,score\nfan,00,a.wav,normal,source,1\n"
+        )
         (memo.folder / "captions.csv").write_text("caption\n")
         page = PAGE.format(name=name, date=module.Heading.of(memo.folder, None).date)
         (memo.folder / "report.html").write_text(page)

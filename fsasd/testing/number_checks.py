@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import numpy as np
 
@@ -69,7 +70,10 @@ def _check_fit(case: DetectorCase, name: str, train: Clips) -> None:
     noise = np.random.default_rng(1).uniform(-0.5, 0.5, SAMPLE_RATE)
     others = Clips([train[0], *case.test, case.recording("noise", noise)], case.test.cache)
     try:
-        scores = np.asarray(case.fit(train).score(others))
+        with warnings.catch_warnings():
+            # Rightly, of so few clips and of copies.
+            warnings.simplefilter("ignore")
+            scores = np.asarray(case.fit(train).score(others))
     except ValueError as error:
         message = str(error)
     else:
