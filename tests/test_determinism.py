@@ -24,7 +24,8 @@ COMMAND = [
 ]  # fmt: skip
 
 OF_THE_TIME = {
-    "artifacts.csv", "cost.json", "costs.csv", "content.txt", "hydra.yaml", "provenance.json", "run.log",
+    "artifacts.csv", "cost.json", "costs.csv", "content.txt", "hydra.yaml", "provenance.json",
+    "run.log",
 }  # fmt: skip
 """Files of when and how fast, in a store or a run; those below say so in some of their lines."""
 

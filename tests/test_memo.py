@@ -125,7 +125,7 @@ def test_an_equal_run_leaves_the_same(world, caplog):
     assert not list(kept.rglob("arrays"))
     (memo.folder / "clips.csv").write_text("mine")
     (table,) = kept.rglob("clips.csv")
-    assert table.read_text().startswith("file,score")
+    assert table.read_text().startswith("machine,section")
 
 
 def test_what_an_earlier_run_left_in_the_folder_goes(world):
