@@ -1,6 +1,7 @@
 """Dependencies are declared, used and give a reason; the constraints and the lock are of them."""
 
 import ast
+import functools
 import re
 import sys
 from importlib import metadata
@@ -34,27 +35,34 @@ def imported(package: Path) -> set[str]:
     return names - {package.name} - sys.stdlib_module_names
 
 
+# All that is installed is looked through.
+installed = functools.cache(metadata.packages_distributions)
+
+
 def distributions(module: str) -> set[str]:
     """Return the installed packages that hold a module."""
-    return set(map(canonicalize_name, metadata.packages_distributions().get(module, [module])))
+    return set(map(canonicalize_name, installed().get(module, [module])))
 
 
-IMPORTED = imported(ROOT / "fsasd")
+@pytest.fixture(scope="module")
+def modules():
+    """What the package imports."""
+    return imported(ROOT / "fsasd")
 
 
 def test_every_dependency_says_what_it_is_for():
     assert [str(one.requirement) for one in DEPENDENCIES if not one.reason] == []
 
 
-def test_every_module_that_is_imported_is_declared():
+def test_every_module_that_is_imported_is_declared(modules):
     always = {one.name for one in DEPENDENCIES if not one.extra}
     named = {one.name for one in OF_USERS}
-    assert {m for m in IMPORTED - OPTIONAL if not distributions(m) & always} == set()
-    assert {m for m in IMPORTED & OPTIONAL if not distributions(m) & named} - {"ray"} == set()
+    assert {m for m in modules - OPTIONAL if not distributions(m) & always} == set()
+    assert {m for m in modules & OPTIONAL if not distributions(m) & named} - {"ray"} == set()
 
 
-def test_every_dependency_is_imported_or_says_that_it_is_not():
-    used = {name for module in IMPORTED for name in distributions(module)}
+def test_every_dependency_is_imported_or_says_that_it_is_not(modules):
+    used = {name for module in modules for name in distributions(module)}
     always = [one for one in DEPENDENCIES if not one.extra]
     unused = {one.name for one in always if one.name not in used}
     assert unused == {one.name for one in always if one.reason.startswith("not imported")}
