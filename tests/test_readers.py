@@ -28,7 +28,7 @@ from fsasd.data.recording import AudioError, read
 from fsasd.deployment.about import About
 from fsasd.detectors.saved import NotAModelError
 from fsasd.evaluation.submission.meta import meta_problems
-from fsasd.report.results import Results
+from fsasd.report.results import Results, read_frame
 from fsasd.report.runs.status import Status, Sweep
 from fsasd.settings.files import read_yaml
 from fsasd.store.provenance import Provenance, StoreError
@@ -296,3 +296,11 @@ def test_a_sweep_of_more_jobs_than_there_can_be_is_named(tmp_path):
     path.write_text(path.read_text().replace("9", str(10**12)))
     with pytest.raises(ValueError, match=r"sweep\.json: .*n_jobs: expected"):
         Sweep.read(tmp_path)
+
+
+def test_a_table_of_numbers_may_have_no_rows(tmp_path):
+    path = tmp_path / "costs.csv"
+    path.write_text("machine,section,parameters,fit_seconds,score_ms\n")
+    assert read_frame(path).empty
+    path.write_text(f"machine,section,parameters\npump,00,{10**30}\n")
+    assert read_frame(path)["parameters"].tolist() == [1e30]

@@ -241,7 +241,10 @@ def test_the_fields_of_the_yaml_file_are_there(package, system, capsys, place, v
 
 def test_a_yaml_file_that_is_none_is_named(package, system, capsys):
     path = system / f"{LABEL}.meta.yaml"
-    for text, says in (("a: [", "expected YAML: "), ("a", "expected the groups submission")):
+    for text, says in (
+        ("a: [", "expected YAML: "),
+        ("a", "expected YAML: expected an object, found a text"),
+    ):
         path.write_text(text)
         assert submit("--check", package) == 1
         assert f"{path}: {says}" in capsys.readouterr().err

@@ -276,10 +276,14 @@ def read_frame(path: Path, text: Sequence[str] = _TEXT) -> pd.DataFrame:
         raise ValueError(f"{path}: expected a table that fsasd wrote: {error}") from error
     for name in _NUMBERS.intersection(frame.columns):
         if not is_numeric_dtype(frame[name]):
-            is_text = pd.to_numeric(frame[name], errors="coerce").isna() & frame[name].notna()
-            raise ValueError(
-                f"{path}: expected numbers as {name}, found {frame[name][is_text].iloc[0]!r:.60}"
-            )
+            numbers = pd.to_numeric(frame[name], errors="coerce")
+            text_cells = frame[name][numbers.isna() & frame[name].notna()]
+            if len(text_cells):
+                raise ValueError(
+                    f"{path}: expected numbers as {name}, found {text_cells.iloc[0]!r:.60}"
+                )
+            # Of a table without rows, or of numbers beyond 64 bits.
+            frame[name] = numbers
     return frame
 
 
