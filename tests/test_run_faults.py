@@ -25,6 +25,7 @@ import fsasd.cli.main as app
 from fsasd.pipeline.building import Builder
 from fsasd.pipeline.collect import collect
 from fsasd.pipeline.plan import Step
+from fsasd.report.cost import ARTIFACTS
 from fsasd.runtime.supervision import limit_threads
 from fsasd.store.key import KEY
 from fsasd.store.provenance import PROVENANCE, Provenance
@@ -122,7 +123,7 @@ def results(run):
     return {
         str(path.relative_to(run)): re.sub(rb"/[^,]*/(?=outputs/)", b"", path.read_bytes())
         for path in tables
-        if path.name != "costs.csv"  # which says how long fits took
+        if path.name not in ("costs.csv", ARTIFACTS)  # which say how long things took
     }
 
 
