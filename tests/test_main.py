@@ -18,6 +18,7 @@ import several_ranks
 import soundfile
 import torch
 from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from run_folders import write_status
@@ -1102,6 +1103,24 @@ def test_a_sweep_over_detectors_shares_the_generator(tmp_path):
     assert (jobs["scoring_ms"] > 0).all()
     assert len(list((store / "finetune").glob("*/model"))) == 1
     assert len(list((store / "detect").glob("*/*/scores.csv"))) == 2
+
+
+def test_a_job_of_a_sweep_does_not_inherit_what_the_trainer_before_switched_on(tmp_path):
+    options = ["data=factory_tiny", "stages=[check]", f"store={tmp_path}"]
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        cfg = compose("config", options, return_hydra_config=True)
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(cfg)
+    try:
+        L.Trainer(deterministic=True, logger=False)
+        L.Trainer(benchmark=True, logger=False)
+        assert torch.are_deterministic_algorithms_enabled()
+        app.run_command(cfg, tmp_path, None)
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.use_deterministic_algorithms(False)
+        HydraConfig.instance().cfg = before
 
 
 def test_a_sweep_loses_only_the_detectors_that_cannot_run(tmp_path, monkeypatch):

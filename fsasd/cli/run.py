@@ -12,6 +12,7 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -71,6 +72,9 @@ def run_command(cfg: DictConfig, folder: Path, memo: Memo | None) -> tuple[float
         OmegaConf.to_container(cfg),  # type: ignore[arg-type]
         [*SECTIONS[""], *filter(None, SECTIONS), *hydra_config.runtime.choices],
     )
+    # Trainers switch these on, and none switches them off for a sweep's next job.
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = False
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     score, complete = run(cfg, folder, hydra_config.overrides.task, memo)
     if not complete:
