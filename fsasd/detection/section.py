@@ -38,6 +38,7 @@ from fsasd.selection.selection import Selection
 from fsasd.selection.selector import Selector
 from fsasd.selection.settings import title
 from fsasd.selection.significance import WIDE_GAP
+from fsasd.settings.files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def load_scores(folder: Path) -> SectionScores:
         FileNotFoundError: A file is missing.
         NotAModelError: ``decision.json`` is damaged, or of another version of fsasd.
     """
-    about = json.loads((folder / _COST).read_text(encoding="utf-8"))
+    about = read_json(folder / _COST)
     section = SectionId(about.pop("machine"), about.pop("section"))
     table = pd.read_csv(folder / _SCORES, dtype=str, keep_default_na=False)
     # Python reads the very number that was written.

@@ -20,6 +20,7 @@ from fsasd.export.decision import anomalous, p_value
 from fsasd.export.graph import OPSET, Graph, Node, Value, require_extra
 from fsasd.export.recording import INPUT, Recording
 from fsasd.export.scores import scored
+from fsasd.settings.files import read_json
 
 FORMAT = 1
 """Of the metadata, raised when what it holds changes."""
@@ -83,7 +84,7 @@ def described(folder: Path) -> dict[str, str]:
     Args:
         folder: ``models/<machine>/section_<nn>/`` or ``models/<machine>/``.
     """
-    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    settings = read_json(folder / SETTINGS)
     names = folder.absolute().parts
     is_section = names[-1].startswith("section_") and len(names) > 1
     files = sorted(path for path in folder.iterdir() if path.is_file())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from diffusers import DiffusionPipeline
@@ -19,6 +18,7 @@ from fsasd.runtime.hub import (
     refusal,
     snapshot,
 )
+from fsasd.settings.files import read_json
 
 
 def local(checkpoint: str, revision: str | None = None, variant: str | None = None) -> str:
@@ -74,7 +74,7 @@ def _loads_with_diffusers(checkpoint: str, revision: str | None) -> bool:
     # A family of one's own may have none.
     except EntryNotFoundError:
         return False
-    components = json.loads(Path(index).read_text(encoding="utf-8")).values()
+    components = read_json(Path(index)).values()
     return not any(isinstance(named, list) and named[0] == "fsasd" for named in components)
 
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from fsasd.settings.files import read_json
 from fsasd.store.atomic import write_text
 
 TRAINING = "training.json"
@@ -41,5 +42,5 @@ class Training:
         path = folder / TRAINING
         if not path.is_file():
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return cls(content["step"], content["val/loss"])

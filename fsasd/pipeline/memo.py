@@ -34,6 +34,7 @@ from fsasd.report.heading import PAGE, PAGES, Heading
 from fsasd.report.results import FAILED
 from fsasd.runtime.ranks import has_other_ranks
 from fsasd.settings.code import KEPT_APART, package_code
+from fsasd.settings.files import read_json
 from fsasd.settings.objects import packages
 from fsasd.store.key import Description
 from fsasd.store.provenance import PROVENANCE, Provenance, StoreError, versions
@@ -117,7 +118,7 @@ class Memo:
     def _recall(self) -> bool:
         if self._description is None or (memo := self.store.find(self._description)) is None:
             return False
-        about = json.loads((memo / _ABOUT).read_text(encoding="utf-8"))
+        about = read_json(memo / _ABOUT)
         artifacts = [self.store.root / name for name in about["artifacts"]]
         if stats(about["watched"]) != about["watched"]:
             return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from fsasd.detection.section import MODEL, SectionResult, SectionScores
 from fsasd.detectors.saved import SETTINGS
 from fsasd.pipeline.experiment import Experiment
 from fsasd.selection.selection import Selection
+from fsasd.settings.files import read_json
 from fsasd.store.provenance import PROVENANCE, Provenance
 
 
@@ -39,7 +39,7 @@ def write_model_cards(
 
 
 def _about(run: Experiment, result: SectionResult[SectionScores], artifact: Path) -> About:
-    saved = json.loads((artifact / MODEL / SETTINGS).read_text(encoding="utf-8"))
+    saved = read_json(artifact / MODEL / SETTINGS)
     provenance = Provenance.read(artifact / PROVENANCE)
     selection, metrics = result.selection, result.metrics
     train = run.data.clips.sections[result.section].where(split="train", label="normal")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,7 +15,7 @@ from fsasd.data.names import SectionId
 from fsasd.evaluation.metrics import OFFICIAL, without_domains
 from fsasd.report.cost import ARTIFACTS
 from fsasd.selection.settings import PARAMETER, title
-from fsasd.settings.files import read_yaml
+from fsasd.settings.files import read_json, read_yaml
 from fsasd.settings.objects import described_by_name
 
 T = TypeVar("T")
@@ -192,7 +191,7 @@ class Results:
             return setting_titles(curve[curve["chosen"]])[0]
         saved = self.folder / "models" / section.machine / f"section_{section.section}"
         described = saved / "detector.json"
-        params = json.loads(described.read_text())["params"] if described.is_file() else {}
+        params = read_json(described)["params"] if described.is_file() else {}
         default = dict(described_by_name(params))
         grids = self._group("selection").get("grid") or {}
         grids = [grids] if isinstance(grids, dict) else grids

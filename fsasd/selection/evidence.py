@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from fsasd.generation.gap import Gap
 from fsasd.selection.settings import Candidates
+from fsasd.settings.files import read_json
 from fsasd.settings.objects import described, rebuilt
 
 EVIDENCE = "evidence.json"
@@ -122,7 +123,7 @@ class Evidence:
         Raises:
             ValueError: They are of another format.
         """
-        about = json.loads((folder / EVIDENCE).read_text(encoding="utf-8"))
+        about = read_json(folder / EVIDENCE)
         if about.get("format") != FORMAT:
             raise ValueError(
                 f"{folder / EVIDENCE}: expected format {FORMAT}, found {about.get('format')}: it "

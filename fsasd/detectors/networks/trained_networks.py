@@ -13,6 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from fsasd.detectors.saved import SHARED, write_network
+from fsasd.settings.files import read_json
 
 NETWORKS = "networks.json"
 """Lists the networks of a folder that are trained; replaced whenever one is complete."""
@@ -44,7 +45,7 @@ class TrainedNetworks:
         path = folder / NETWORKS
         if not path.is_file():
             return None
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = read_json(path)
         return cls(folder, about["spec"], tuple(about["classes"]), tuple(about["files"]))
 
     def with_network(self, arrays: Mapping[str, np.ndarray]) -> Self:

@@ -15,6 +15,7 @@ from fsasd.data.log_mel import LogMel
 from fsasd.data.recording import SAMPLE_RATE
 from fsasd.generation.diffusion.weight_mismatches import CheckpointError
 from fsasd.generation.threads import one_thread
+from fsasd.settings.files import read_json
 
 
 class GriffinLim(nn.Module):
@@ -81,7 +82,7 @@ class GriffinLim(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> GriffinLim:
         """Read what ``save_pretrained`` wrote."""
-        return cls(**json.loads((Path(folder) / cls.CONFIG).read_text()))
+        return cls(**read_json(Path(folder) / cls.CONFIG))
 
 
 def require_mel(vocoder: SpeechT5HifiGan, source: str) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 
 from fsasd.generation.diffusion.weight_mismatches import CheckpointError, WeightMismatches
 from fsasd.runtime.hub import UNREADABLE
+from fsasd.settings.files import read_json
 
 _INDEX, _CONFIG = "model_index.json", "scheduler_config.json"
 
@@ -111,7 +112,7 @@ def forget_origins(folder: Path) -> None:
     Those are paths of this machine, which others need not know.
     """
     for config in folder.glob("*/config.json"):
-        known = json.loads(config.read_text(encoding="utf-8"))
+        known = read_json(config)
         if known.pop("_name_or_path", None) is not None:
             config.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
 
@@ -131,7 +132,7 @@ class Original:
 
 def originals(source: str, instead: Mapping[str, type]) -> dict[str, Original]:
     """Return a folder's schedulers for which ``load_pipeline`` loads other classes, by name."""
-    index = json.loads((Path(source) / _INDEX).read_text(encoding="utf-8"))
+    index = read_json(Path(source) / _INDEX)
     return {
         name: Original(entry, (Path(source) / name / _CONFIG).read_text(encoding="utf-8"))
         for name, entry in index.items()
@@ -143,7 +144,7 @@ def put_back(folder: Path, known: Mapping[str, Original]) -> None:
     """Write schedulers into a saved pipeline as they were in the folder that it came from."""
     if not known:
         return
-    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    index = read_json(folder / _INDEX)
     for name, one in known.items():
         index[name] = one.entry
         (folder / name / _CONFIG).write_text(one.config, encoding="utf-8")

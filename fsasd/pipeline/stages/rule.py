@@ -21,6 +21,7 @@ from fsasd.selection.selection import Selection
 from fsasd.selection.sources.base import Case
 from fsasd.selection.validation import validation_clips
 from fsasd.settings.code import code_of
+from fsasd.settings.files import read_json
 from fsasd.settings.objects import described
 from fsasd.store.atomic import write_text
 
@@ -146,7 +147,7 @@ def setting_of(section: SectionId) -> Any:
 # All sections ask, and each needs one of all settings.
 @functools.lru_cache(maxsize=1)
 def _settings(path: Path, changed: int) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8"))
+    return read_json(path)
 
 
 def plan(run: Experiment, curves: Sequence[Curve]) -> list[Rule]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from fsasd.generation.training import Training
 from fsasd.report.training import VAL_LOSS, read_log
+from fsasd.settings.files import read_json
 from fsasd.store.provenance import PROVENANCE
 
 FINETUNED = (
@@ -27,7 +27,7 @@ def finetuned(run: Path) -> dict[str, Any]:
     artifact = (run / "model").resolve().parent
     if not (artifact / PROVENANCE).is_file():
         return {}
-    provenance = json.loads((artifact / PROVENANCE).read_text(encoding="utf-8"))
+    provenance = read_json(artifact / PROVENANCE)
     measured = {"finetuning_seconds": provenance["seconds"], "model": provenance["key"]}
     measured |= _losses(artifact / "log")
     # Only logger=csv leaves the course of the losses.
