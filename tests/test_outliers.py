@@ -151,6 +151,26 @@ def test_a_singular_covariance_is_refused(train):
     assert np.isfinite(Outliers(LedoitWolf()).fit(train[:3]).score(train)).all()
 
 
+def test_a_domain_of_copies_has_the_covariance_of_all_clips_about_their_domains_means(
+    train, test_clips, caplog
+):
+    """As in three of eleven real machines, with copies of two target clips."""
+    source, target = train.where(domain="source"), train.where(domain="target")
+    few = source + target[[0, 0, 1, 1]]
+    detector = Outliers(LedoitWolf(), FEW, domains="separate").fit(few)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "a domain has too few clips for a covariance of its own" in caplog.text
+    own = Outliers(LedoitWolf(), FEW).fit(source).score(test_clips)
+    points, centres = FEW(few), [FEW(source).mean(axis=0), FEW(target[[0, 0, 1, 1]]).mean(axis=0)]
+    shared = LedoitWolf().fit(points - np.repeat(centres, [len(source), 4], axis=0))
+    theirs = np.sqrt(shared.mahalanobis(FEW(test_clips) - centres[1]))
+    expected = np.minimum(own, theirs)
+    assert (theirs < own).any()
+    np.testing.assert_allclose(detector.score(test_clips), expected, rtol=1e-6)
+    with pytest.raises(TooFewClipsError, match="IsolationForest is fitted to at least 2"):
+        Outliers(IsolationForest(), FEW, domains="separate").fit(source + target[[0, 0, 0]])
+
+
 @pytest.mark.parametrize(("copies", "warned"), [(4, False), (5, True)])
 def test_more_copies_than_neighbours_are_warned_of(train, caplog, copies, warned):
     twice = train[[*range(10), *[0] * (copies - 1)]]

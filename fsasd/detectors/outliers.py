@@ -79,7 +79,7 @@ class Outliers(VectorDetector):
             models that depend on distances need it.
         domains: ``pooled``; ``separate``: a model for each domain; or ``centred``: one model of all
             clips, of which each domain's mean is subtracted. The lower of the domains' scores
-            counts.
+            counts. A domain of too few clips for a covariance of its own has that of ``centred``.
         seed: For a model whose ``random_state`` is not set.
         unit: Divide each representation by its length first, as for a cosine distance.
     """
@@ -143,12 +143,24 @@ class Outliers(VectorDetector):
         self._scaler = StandardScaler(with_mean=self.standardise, with_std=self.standardise)
         points = self._scaler.fit_transform(self._lengths(self.points_))
         of_banks = np.split(points, np.cumsum(self.sizes_)[:-1])
+        centres = [of_bank.mean(axis=0) for of_bank in of_banks]
+        about_means = points - np.repeat(centres, self.sizes_, axis=0)
         if self.domains == "centred":
-            centres = [of_bank.mean(axis=0) for of_bank in of_banks]
-            model = self._fitted(points - np.repeat(centres, self.sizes_, axis=0))
+            model = self._fitted(about_means)
             self._models = [(model, centre) for centre in centres]
-        else:
-            self._models = [(self._fitted(of_bank), 0.0) for of_bank in of_banks]
+            return
+        self._models = []
+        for of_bank, centre in zip(of_banks, centres, strict=True):
+            try:
+                self._models.append((self._fitted(of_bank), 0.0))
+            except TooFewClipsError as error:
+                if len(of_banks) == 1 or not hasattr(self.model, "mahalanobis"):
+                    raise
+                log.warning(
+                    "a domain has too few clips for a covariance of its own, and gets that of all "
+                    "clips about their domains' means: %s", error,
+                )  # fmt: skip
+                self._models.append((self._fitted(about_means), centre))
 
     def _lengths(self, points: np.ndarray) -> np.ndarray:
         return unit(points) if self.unit else points
@@ -195,8 +207,7 @@ def _require_regular(model: Any, points: np.ndarray) -> None:
     if (rank := np.linalg.matrix_rank(model.covariance_, hermitian=True)) < size:
         raise TooFewClipsError(
             f"{type(model).__name__}: the covariance of {n} clips is singular, of rank {rank} in "
-            f"{size} dimensions. LedoitWolf's has an inverse, of 3 different clips or more; where "
-            "a domain has fewer, fit both together (domains=pooled)"
+            f"{size} dimensions. LedoitWolf's has an inverse, of 3 different clips or more"
         )
 
 
