@@ -109,6 +109,16 @@ def test_after_a_signal_a_training_is_resumed_with_the_next_step(
     assert not (tmp_path / "interrupted.ckpt").exists()
 
 
+def test_a_clock_that_was_put_back_makes_no_checkpoint_older(tmp_path):
+    steps = {"last.ckpt": 4, "interrupted.ckpt": 6}
+    for name, step in steps.items():
+        torch.save({"state_dict": {}, "global_step": step}, tmp_path / name)
+    os.utime(tmp_path / "interrupted.ckpt", (0, 0))
+    assert latest_checkpoint(tmp_path, tmp_path) == tmp_path / "interrupted.ckpt"
+    torch.save({"state_dict": {}, "global_step": 6}, tmp_path / "last.ckpt")
+    assert latest_checkpoint(tmp_path, tmp_path) == tmp_path / "last.ckpt"
+
+
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_a_ctrl_c_after_another_signal_ends_at_once(tmp_path, first):
     def twice():

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from run_folders import STARTED, write_status, write_sweep
@@ -27,6 +28,11 @@ def test_a_state_is_read_back(tmp_path):
     assert Status.read(tmp_path) == status
     assert (status.state, status.reason, status.overrides) == ("failed", "no weights", ["seed=1"])
     assert 0 <= status.seconds < 10
+
+
+def test_a_job_during_which_the_clock_was_put_back_took_no_negative_time():
+    later = replace(Status.begin(STARTED, 0, []), started="2999-01-01T00:00:00+00:00")
+    assert later.seconds == later.ending("done").seconds == 0
 
 
 def test_a_job_whose_process_was_killed_does_not_run(tmp_path, process):

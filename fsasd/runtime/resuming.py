@@ -81,7 +81,9 @@ def fit(
 
 
 def latest_checkpoint(folder: Path, root: Path) -> Path | None:
-    """Return the latest checkpoint of those in a folder, and of SLURM's in Lightning's root.
+    """Return the checkpoint of most steps of those in a folder, and of SLURM's in Lightning's root.
+
+    The later one of as many: a validation may lie between them. Clocks may go back, steps do not.
 
     >>> latest_checkpoint(Path("nowhere"), Path("nowhere")) is None
     True
@@ -89,7 +91,13 @@ def latest_checkpoint(folder: Path, root: Path) -> Path | None:
     names = (LAST, "interrupted.ckpt")
     paths = [folder / name for name in names if (folder / name).exists()]
     paths += root.glob(_OF_BATCH_SYSTEM)
-    return max(paths, key=lambda path: path.stat().st_mtime_ns, default=None)
+    if len(paths) < 2:
+        return paths[0] if paths else None
+    return max(paths, key=lambda path: (_steps(path), path.stat().st_mtime_ns))
+
+
+def _steps(checkpoint: Path) -> int:
+    return read_checkpoint(checkpoint).get("global_step", 0)
 
 
 class CheckpointFileError(ValueError):

@@ -123,9 +123,9 @@ class Status:
 
     @property
     def seconds(self) -> float:
-        """How long it has run."""
+        """How long it has run; 0 where the clock was put back meanwhile."""
         end = datetime.fromisoformat(self.ended) if self.ended else datetime.now(UTC)
-        return (end - datetime.fromisoformat(self.started)).total_seconds()
+        return max((end - datetime.fromisoformat(self.started)).total_seconds(), 0.0)
 
     def current(self) -> Self:
         """Return it as interrupted if it says that it runs, and its process is gone.
