@@ -120,6 +120,20 @@ def test_results_are_numbers_with_names(tmp_path):
     assert (found["kept/step"], found["kept/val/loss"], found["objective"]) == (4, 0.25, 0.25)
 
 
+def test_without_a_network_wandb_is_refused_before_anything_is_built(tmp_path, monkeypatch):
+    # Nothing listens at that port.
+    for name, value in {"BASE_URL": "http://127.0.0.1:9", "API_KEY": "a" * 40, "MODE": "online",
+                        "INIT_TIMEOUT": "2", "DIR": str(tmp_path), "SILENT": "true"}.items():  # fmt: skip
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    asked = [f"store={tmp_path / 'store'}", "logger=wandb", f"logger.wandb.save_dir={tmp_path}"]
+    run = Run(configure(*asked), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"logger=wandb: .*\. WANDB_MODE=offline needs neither"):
+        run()
+    built = (tmp_path / "store").glob("*/**/provenance.json")
+    # The recordings are there when stages are planned.
+    assert {path.relative_to(tmp_path).parts[1] for path in built} == {"factory"}
+
+
 def test_a_run_has_one_run_in_wandb_and_its_results_in_every_log(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

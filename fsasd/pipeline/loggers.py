@@ -168,9 +168,9 @@ def _wandb_run(factory: Factory, store: Path, config: Mapping[str, Any]) -> Iter
             logger = factory(**named)
             logger.log_hyperparams(dict(config))
         except (wandb.errors.UsageError, wandb.errors.CommError) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
             raise ValueError(
-                f"logger=wandb: {' '.join(str(error).split())} WANDB_MODE=offline needs neither an "
-                "account nor a network"
+                f"logger=wandb: {reason}. WANDB_MODE=offline needs neither an account nor a network"
             ) from error
         try:
             yield logger
