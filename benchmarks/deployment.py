@@ -1,11 +1,13 @@
 """Scoring with a saved model on one core: clips a second from files, and a day of a stream.
 
-The stream is 24 hours of sound, a window of ten seconds each second, as fast as it can be scored;
-its memory is compared after the first hour and at the end.
+The stream is 24 hours of sound (``--hours``), a window of ten seconds each second, as fast as it
+can be scored: minutes of a core, and longer by the clock where other processes want that core, too.
+Each hour of sound is a line, with the memory of the process.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import itertools
 import os
@@ -32,11 +34,17 @@ from fsasd.deployment.streaming import Stream
 from fsasd.detection.section import detect
 from fsasd.detectors.twfr_gmm import TWFRGMM
 
-CLIPS, ROUNDS, HOURS = 128, 3, 24
+CLIPS, ROUNDS = 128, 3
+
+_HOUR = 3600 * 16_000
+"""Samples."""
 
 
 def main() -> None:
     """Print clips a second, and the memory of a day."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hours", type=int, default=24, help="length of the stream")
+    hours = parser.parse_args().hours
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as name, threadpool_limits(1):
@@ -46,7 +54,7 @@ def main() -> None:
         detection.save_model(Path(name) / "model")
         model = load(Path(name) / "model")
         _files(model, paths)
-        _day(model, paths)
+        _stream(model, paths, hours)
 
 
 def _files(model: Model, paths: Sequence[Path]) -> None:
@@ -59,29 +67,39 @@ def _files(model: Model, paths: Sequence[Path]) -> None:
     )
 
 
-def _day(model: Model, paths: Sequence[Path]) -> None:
-    stream = Stream(window=10.0, hop=1.0)
-    source = _Repeated([soundfile.read(path, dtype="int16")[0] for path in paths], HOURS * 3600)
+def _stream(model: Model, paths: Sequence[Path], hours: int) -> None:
+    stream, rows = Stream(window=10.0, hop=1.0), _Lines()
+    source = _Repeated([soundfile.read(path, dtype="int16")[0] for path in paths], hours)
     started = time.process_time()
-    _session(model).score_stream(stream, source, "day")
+    ScoringSession([model], ResultWriter(rows)).score_stream(stream, source, "stream")
     seconds = time.process_time() - started
-    first, last = source.memory
+    windows = int((3600 * hours - stream.window) / stream.hop) + 1
     print(
-        f"stream: {HOURS} hours in {seconds:.0f} s of the processor; memory "
-        f"{first / 2**20:.1f} MB after the first hour, {last / 2**20:.1f} MB at the end",
+        f"stream: {hours} hours in {seconds:.0f} s of the processor; {rows.count - 1} windows "
+        f"of {windows}; memory {source.memory[0]:.1f} MB after the first hour, later at most "
+        f"{max(source.memory):.1f} MB",
         flush=True,
     )
 
 
-class _Repeated:
-    """Recordings one after the other, so many seconds; notes the process's memory."""
+class _Lines(io.TextIOBase):
+    """Counts lines that are written, the title's included."""
 
-    def __init__(self, waveforms: Sequence[np.ndarray], seconds: int) -> None:
+    count = 0
+
+    def write(self, text: str) -> int:
+        self.count += text.count("\n")
+        return len(text)
+
+
+class _Repeated:
+    """Recordings one after the other, for hours; notes the process's memory after each."""
+
+    def __init__(self, waveforms: Sequence[np.ndarray], hours: int) -> None:
         self._waveforms = itertools.cycle(waveforms)
-        self._left = seconds * 16_000
-        self._hour = self._left - 3600 * 16_000
+        self._left = hours * _HOUR
         self._rest = io.BytesIO()
-        self.memory = [0, 0]
+        self.memory: list[float] = []
 
     def read(self, size: int) -> bytes:
         data = self._rest.read(size)
@@ -89,9 +107,10 @@ class _Repeated:
             waveform = next(self._waveforms)[: self._left]
             self._left -= len(waveform)
             self._rest = io.BytesIO(waveform.tobytes())
-            memory = psutil.Process().memory_info().rss
-            self.memory = [memory if self._left >= self._hour else self.memory[0], memory]
-            return self.read(size)
+            data = self._rest.read(size)
+            if self._left % _HOUR == 0:
+                self.memory.append(psutil.Process().memory_info().rss / 2**20)
+                print(f"hour {len(self.memory)}: {self.memory[-1]:.1f} MB", flush=True)
         return data
 
 

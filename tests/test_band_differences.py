@@ -57,7 +57,7 @@ def test_a_louder_clip_differs_in_one_row_and_a_band_beyond_it_in_another():
     both = changed(changed(machine(60, 2), by=9), where=slice(13, 16), by=-12)
     words = in_words(compared(machine(60, 1), both))
     assert "louder over all bands; " in words
-    assert "quieter above 4.7 kHz, beyond that" in words
+    assert "quieter above 4.7 kHz, relative to that" in words
 
 
 @pytest.mark.parametrize("count", [15, 60])

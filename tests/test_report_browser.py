@@ -7,11 +7,14 @@ from importlib import resources
 import pandas as pd
 import pytest
 from browser import examine, needs_chromium
+from run_folders import write_run
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
 from fsasd.report.figures import PALETTE
 from fsasd.report.page import write_report
+from fsasd.report.runs.comparison import compare_runs
+from fsasd.report.runs.page import write_page
 
 LOOK = """
 const found = {broken: [], seconds: [], beyond: {}};
@@ -81,6 +84,38 @@ def test_the_page_in_a_browser(shown, tmp_path):
     assert down == up[::-1]
     assert found["means"] == ["arithmetic mean", "harmonic mean"]
     assert found["last"] == "harmonic mean"
+
+
+LOOK_AT_COMPARISON = """
+const found = {beyond: {}};
+for (const width of [390, 1280]) {
+  frame.style.width = `${width}px`;
+  await new Promise(drawn => page.requestAnimationFrame(() => page.requestAnimationFrame(drawn)));
+  const root = page.document.documentElement;
+  found.beyond[width] = root.scrollWidth - root.clientWidth;
+}
+const table = page.document.querySelector("#scores table.sortable");
+const title = [...table.tHead.rows[0].cells].find(cell => cell.textContent === "AUC source");
+title.querySelector("button").click();
+found.sorted = [...table.tBodies[0].rows].map(row => +row.cells[title.cellIndex].textContent);
+found.faults = page.faults;
+return found;
+"""
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_a_comparison_in_a_browser(tmp_path):
+    for number, (detector, shift) in enumerate({"knn": 1.5, "lof": 0.5, "pca": 1.0}.items()):
+        write_run(tmp_path / str(number), [f"detector={detector}"], shift, machines=("fan", "pump"))
+    runs = [tmp_path / str(number) for number in range(3)]
+    page = write_page(compare_runs(*runs), tmp_path / "comparison.html").read_text("utf-8")
+    found = examine(page, LOOK_AT_COMPARISON, tmp_path / "chromium")
+    assert "error" not in found, found["error"]
+    assert found["faults"] == []
+    assert found["beyond"] == {"390": 0, "1280": 0}
+    assert len(found["sorted"]) == 3
+    assert found["sorted"] == sorted(found["sorted"])
 
 
 def luminance(colour):

@@ -45,7 +45,7 @@ def test_the_extremes_are_shown_and_explained(run, data, bearing_result):
     for part in parts:
         assert f"score {scores[part.file]:.4g}, threshold" in part.facts
         assert f"labelled {truth[part.file]}" in part.facts
-        assert part.words.startswith("Most of it: ")
+        assert part.words.startswith("Largest share: ")
         assert "<svg" in part.picture
         assert part.audio.startswith("data:audio/wav;base64,")
 

@@ -54,7 +54,11 @@ def test_the_page_shows_trainings(tmp_path, log):
     page = write_report(run, None).read_text("utf-8")
     assert '<a href="#training">' in page
     assert "Fine-tuning of the generator" in page
-    assert "Training of a network" in page
+    assert "Network that the detectors of all machines share" in page
+    assert page.count("kept back for validation") == 2
+    for part in log.rglob("metrics.csv"):
+        pd.read_csv(part).drop(columns="val/loss").to_csv(part, index=False)
+    assert write_report(run, None).read_text("utf-8").count("kept back for validation") == 1
 
 
 def test_the_page_shows_what_each_stage_took_and_where_it_was_built(tmp_path):

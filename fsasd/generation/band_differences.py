@@ -132,7 +132,7 @@ def in_words(table: pd.DataFrame, at_most: int = 3) -> str:
             for difference, where in [
                 *([(rows["difference"][0], "over all bands")] if everywhere else []),
                 *(
-                    (difference, f"{_hertz(low, high)}{', beyond that' if everywhere else ''}")
+                    (difference, f"{_hertz(low, high)}{', relative to that' if everywhere else ''}")
                     for low, high, difference, _ in ranges
                 ),
             ]

@@ -15,6 +15,7 @@ from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.names import SectionId
 from fsasd.detection.decision import DECISION, read_decision
 from fsasd.detectors.saved import NotAModelError
+from fsasd.evaluation.calibration import Calibration
 from fsasd.evaluation.metrics import known_domains
 from fsasd.report import figures, listening
 from fsasd.report.comparison import decisions, distinct_settings, top_settings
@@ -46,6 +47,7 @@ class SectionPart:
     decisions: pd.DataFrame | None
     settings: pd.DataFrame | None
     threshold: float
+    false_alarm_rate: float | None
     odd: str
     clips: int
     alarms: int
@@ -123,6 +125,7 @@ def _section(results: Results, section: SectionId) -> SectionPart:
     no_roc = _no_roc(clips)
     cost = results.rows("costs", *section)
     model = results.folder / "models" / section.machine / f"section_{section.section}"
+    calibration = _calibration(model / DECISION)
     return SectionPart(
         name=section.section,
         setting=results.setting(section),
@@ -144,7 +147,8 @@ def _section(results: Results, section: SectionId) -> SectionPart:
         decisions=None if metrics.empty else decisions(clips, metrics),
         settings=None if settings.empty else _titled_settings(settings),
         threshold=float(clips["threshold"].iloc[0]),
-        odd=_odd_clips(model / DECISION),
+        false_alarm_rate=calibration.false_alarm_rate if calibration else None,
+        odd=calibration.odd_clips() if calibration else "",
         clips=len(clips),
         alarms=int(clips["decision"].sum()),
         cost=None if cost.empty else cost.iloc[0].to_dict(),
@@ -163,12 +167,12 @@ def inline(figure: Figure, name: str) -> Markup:
     return Markup(figures.svg(figure, name))
 
 
-def _odd_clips(decision: Path) -> str:
+def _calibration(decision: Path) -> Calibration | None:
     try:
-        return read_decision(decision)[0].odd_clips() if decision.is_file() else ""
+        return read_decision(decision)[0] if decision.is_file() else None
     except NotAModelError:
         # Written by another version: the page shows the other results of the run.
-        return ""
+        return None
 
 
 def _no_roc(clips: pd.DataFrame) -> str:

@@ -6,35 +6,23 @@ import shlex
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.names import SectionId
 from fsasd.data.pseudo_attributes import STATE
 from fsasd.report import figures, listening
-from fsasd.report.comparison import (
-    SETTING_TITLES,
-    compare_settings,
-)
+from fsasd.report.comparison import compare_settings
 from fsasd.report.cost import ARTIFACTS, Builds, stage_costs
 from fsasd.report.figures import EXPECTED
-from fsasd.report.formatting import (
-    count,
-    decimal,
-    duration,
-    interval,
-    percent,
-    points,
-    signed,
-    size,
-)
+from fsasd.report.formatting import percent, points
 from fsasd.report.heading import PAGE, PAGES, Heading
 from fsasd.report.headline import headline
 from fsasd.report.machine_part import MachinePart, curve_figure, inline, machine_part
@@ -46,6 +34,7 @@ from fsasd.report.results import (
     metric_titles,
 )
 from fsasd.report.tables import readable
+from fsasd.report.templates import environment
 from fsasd.report.test_clips import MOST_MACHINES
 from fsasd.report.training import trainings
 from fsasd.report.validation import gain_with_site, verdict_of_choices
@@ -114,15 +103,15 @@ def write_report(folder: Path, data: FirstShotDataModule | None) -> Path:
         machine_part(results, data, name, number, scenes, seconds, few)
         for number, name in enumerate(names, 1)
     )
-    environment, shared = _environment(), _shared(results, seconds)
+    pages, shared = environment(), _shared(results, seconds)
     shutil.rmtree(results.folder / PAGES, ignore_errors=True)
     if len(names) <= TOGETHER:
         machines = list(parts)
         places = {part.name: f"#{part.anchor}" for part in machines}
     else:
         machines, places = [], _machine_files(names)
-        _write_machines(results.folder, environment, shared, parts, places)
-    text = environment.get_template(PAGE).render(
+        _write_machines(results.folder, pages, shared, parts, places)
+    text = pages.get_template(PAGE).render(
         **shared, **_overview(results), title="", machines=machines, places=places
     )
     path = results.folder / PAGE
@@ -138,13 +127,13 @@ def _machine_files(names: Sequence[str]) -> dict[str, str]:
 
 def _write_machines(
     folder: Path,
-    environment: Environment,
+    pages: Environment,
     shared: dict[str, Any],
     parts: Iterable[MachinePart],
     places: dict[str, str],
 ) -> None:
     (folder / PAGES).mkdir()
-    template, names = environment.get_template("machine.html"), [None, *places, None]
+    template, names = pages.get_template("machine.html"), [None, *places, None]
     for part, before, after in zip(parts, names, names[2:], strict=False):
         # The pages of its neighbours are in the same folder.
         beside = {
@@ -173,25 +162,9 @@ def verdict(comparison: pd.DataFrame) -> str:
     return f"With the setting that was used, the official score is {score} %: {'; '.join(against)}."
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        loader=FunctionLoader(_resource),
-    )  # fmt: skip
-    environment.filters |= {
-        "percent": percent, "points": points, "decimal": decimal, "signed": signed, "count": count,
-        "duration": duration, "size": size,
-    }  # fmt: skip
-    environment.globals |= {"interval": interval, "setting_titles": SETTING_TITLES}
-    return environment
-
-
 def _shared(results: Results, seconds: float) -> dict[str, Any]:
     """Return what all pages show, by the names in the templates."""
     return {
-        "style": Markup(_resource("report.css")),
-        "sorting": Markup(_resource("sorting.js")),
-        "palette": figures.PALETTE,
         "name": Heading.of(results.folder, results.choices.get("experiment")).name,
         "results": results,
         "kinds": listening.KINDS,
@@ -283,7 +256,3 @@ def _states(captions: pd.DataFrame) -> pd.DataFrame:
     several = sections["machine"].duplicated().any()
     of = ["machine", "section"] if several else ["machine"]
     return known.groupby([*of, STATE]).size().reset_index(name="clips")
-
-
-def _resource(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from fsasd.report.figures import MUTED, PAPER, RC, SOURCE, SYNTHETIC
 TRAIN_LOSS, VAL_LOSS = "train/loss", "val/loss"
 _TITLES = {
     "finetune": "Fine-tuning of the generator",
-    "train": "Training of a network that the detectors of all machines share",
+    "train": "Network that the detectors of all machines share",
 }
 """Folders of logs in a run's ``log/``; below ``train`` is one for each network."""
 
@@ -33,11 +33,13 @@ class TrainingPart:
         title: What was trained.
         facts: What is known of it, by names.
         picture: Its losses against the step.
+        is_validated: Whether a validation loss is among them.
     """
 
     title: str
     facts: dict[str, str]
     picture: Markup
+    is_validated: bool
 
 
 def read_log(log: Path) -> pd.DataFrame:
@@ -85,7 +87,7 @@ def loss_curves(log: pd.DataFrame, kept: Training | None = None) -> Figure:
     width = max(len(train) // 20, 1)
     smooth = train[TRAIN_LOSS].rolling(width, center=True, min_periods=1).mean()
     with matplotlib.rc_context(RC):
-        figure = Figure(figsize=(6.0, 2.7), layout="constrained")
+        figure = Figure(figsize=(4.2, 2.7), layout="constrained")
         axis = figure.subplots()
         axis.plot(train["step"], train[TRAIN_LOSS], color=SOURCE, linewidth=0.8, alpha=0.35)
         axis.plot(train["step"], smooth, color=SOURCE, label="training")
@@ -133,4 +135,4 @@ def _part(title: str, log: pd.DataFrame, kept: Training | None, name: str) -> Tr
             facts[fact] = f"{of_all(log[column].dropna()):.3g} {unit}"
     # Written by matplotlib, which escapes the text in it.
     picture = Markup(figures.svg(loss_curves(log, kept), f"training-{name}"))
-    return TrainingPart(title, facts, picture)
+    return TrainingPart(title, facts, picture, VAL_LOSS in log)

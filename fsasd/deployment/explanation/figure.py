@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fsasd.data.log_mel import LogMel, mel_corners
@@ -83,7 +84,7 @@ def in_words(explanation: Explanation) -> str:
     low, high = explanation.strongest_band()
     start, end = explanation.strongest_moment()
     when = "the whole time" if explanation.is_steady else f"{start:.2f} to {end:.2f} s"
-    return f"Most of it: {low:.0f} to {high:.0f} Hz, {when}."
+    return f"Largest share: {low:.0f} to {high:.0f} Hz, {when}."
 
 
 def _shortened(name: str, length: int) -> str:
@@ -127,6 +128,8 @@ def _bands(axis: Axes, explanation: Explanation, top: float) -> None:
     axis.set_ylabel("")
     axis.tick_params(labelleft=False)
     axis.set_title("share of each band", loc="left", fontsize=9, color=MUTED)
+    # More labels than these touch each other.
+    axis.xaxis.set_major_locator(MaxNLocator(3))
     _plain(axis)
 
 

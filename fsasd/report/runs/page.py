@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from fsasd.report.figures import PALETTE, svg
-from fsasd.report.formatting import count, duration, percent
+from fsasd.report.figures import svg
 from fsasd.report.runs import figures
 from fsasd.report.runs.comparison import RunComparison, is_scored
 from fsasd.report.runs.console import formatted, formatted_best, formatted_finetuning
 from fsasd.report.runs.status import STATES
+from fsasd.report.templates import environment
 from fsasd.store.atomic import write_text
 
 MOST_JOBS = 2000
@@ -34,32 +33,32 @@ def write_page(comparison: RunComparison, path: Path) -> Path:
     Returns:
         The page.
     """
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": percent, "count": count, "duration": duration}
-    template = environment.from_string(_resource("comparison.html"))
     scored, finetuned = comparison.is_scored, comparison.is_finetuned
     has_scores = scored and comparison.baseline is not None
-    page = template.render(
-        style=Markup(_resource("report.css", "fsasd.report")),
-        script=Markup(_resource("sorting.js", "fsasd.report")),
-        palette=PALETTE,
-        comparison=comparison,
-        best_setting=comparison.settings[0] if comparison.settings else None,
-        top=comparison.table.iloc[0].to_dict() if comparison.settings else {},
-        scores=_sortable(formatted(comparison)) if scored else None,
-        finetuning=_sortable(formatted_finetuning(comparison)) if finetuned else None,
-        best=_sortable(formatted_best(comparison)) if has_scores else None,
-        intervals=_svg(figures.score_intervals(comparison), "intervals") if has_scores else None,
-        dots=_dots(comparison) if has_scores else None,
-        losses=_losses(comparison) if finetuned else None,
-        most=figures.MOST,
-        jobs=comparison.jobs.head(MOST_JOBS),
-        more_jobs=max(len(comparison.jobs) - MOST_JOBS, 0),
-        order=list(STATES),
-        date=f"{datetime.now():%Y-%m-%d %H:%M}",
-        version=metadata.version("fsasd"),
+    page = (
+        environment()
+        .get_template("runs/comparison.html")
+        .render(
+            name="Comparison",
+            title="",
+            comparison=comparison,
+            best_setting=comparison.settings[0] if comparison.settings else None,
+            top=comparison.table.iloc[0].to_dict() if comparison.settings else {},
+            scores=_sortable(formatted(comparison)) if scored else None,
+            finetuning=_sortable(formatted_finetuning(comparison)) if finetuned else None,
+            best=_sortable(formatted_best(comparison)) if has_scores else None,
+            intervals=_svg(figures.score_intervals(comparison), "intervals")
+            if has_scores
+            else None,
+            dots=_dots(comparison) if has_scores else None,
+            losses=_losses(comparison) if finetuned else None,
+            most=figures.MOST,
+            jobs=comparison.jobs.head(MOST_JOBS),
+            more_jobs=max(len(comparison.jobs) - MOST_JOBS, 0),
+            order=list(STATES),
+            date=f"{datetime.now():%Y-%m-%d %H:%M}",
+            version=metadata.version("fsasd"),
+        )
     )
     write_text(path, page)
     return path
@@ -97,7 +96,3 @@ def _losses(comparison: RunComparison) -> Markup | None:
 def _svg(figure: Any, name: str) -> Markup:
     # Written by matplotlib, which escapes the text in it.
     return Markup(svg(figure, name))
-
-
-def _resource(name: str, package: str = __package__) -> str:
-    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
