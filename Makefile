@@ -7,10 +7,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.fsasd-test
 # Tools of a release, in an environment of their own.
 TOOLS := build/tools
+# The tests of `make test`: without further cases of what one of them does once.
+TESTS := -m "not nightly"
 # Those that are there of what fsasd runs on; the first is tested with the oldest versions.
 PYTHONS := $(foreach version,3.11 3.12 3.13 3.14,$(if $(shell command -v python$(version)),$(version)))
 
-.PHONY: demo test pytest pages test-fast test-matrix lint docs bench lock dist sbom audit clean
+.PHONY: demo test test-all pytest pages test-fast test-matrix lint docs bench lock dist sbom audit clean
 
 demo: $(VENV)/.fsasd
 	$(BIN)/fsasd experiment=demo
@@ -19,10 +21,14 @@ demo: $(VENV)/.fsasd
 test: $(READY)
 	+$(MAKE) -j3 pytest pages lint docs
 
+# With every case: before a release, and each night.
+test-all: $(READY)
+	+$(MAKE) -j3 TESTS= pytest pages lint docs
+
 # Three processes of one thread each: some wait for what they start, and two cores are never idle.
 # Files in their order: else those of few and slow tests come last, and all wait for one process.
 pytest: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --cpu-times
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder --cpu-times $(TESTS)
 
 # The commands of README and docs/, as they are there.
 pages: $(READY)
@@ -30,7 +36,7 @@ pages: $(READY)
 
 # The inner loop: all but what trains networks, makes whole runs or starts Python anew.
 test-fast: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" --cpu-times
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not nightly" --cpu-times
 
 # The inner loop with the oldest and the newest versions that pyproject.toml allows, each in an
 # environment of its own. Old libraries warn of what is deprecated in newer ones that they use.
@@ -39,12 +45,12 @@ test-matrix: matrix-oldest $(PYTHONS:%=matrix-%)
 matrix-oldest:
 	python$(firstword $(PYTHONS)) -m venv --clear build/matrix/oldest
 	build/matrix/oldest/bin/python -m pip install -q -c constraints/oldest.txt -e '.[test]'
-	OMP_NUM_THREADS=1 build/matrix/oldest/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow" -W default
+	OMP_NUM_THREADS=1 build/matrix/oldest/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not nightly" -W default
 
 matrix-%:
 	python$* -m venv --clear build/matrix/$*
 	build/matrix/$*/bin/python -m pip install -q -e '.[test]'
-	OMP_NUM_THREADS=1 build/matrix/$*/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 build/matrix/$*/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow and not nightly"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from sklearn.covariance import LedoitWolf
 
 from fsasd.detectors.centres import Centres
@@ -39,6 +40,12 @@ SMALL = {
     "ibm_confidence": brief(IBMConfidence, {"classes": ALL}, width=0.125),
 }
 """The representations."""
+
+SAMPLE = ("fkie", "stgram_mfn")
+"""Several networks that are pooled, and one whose confidence is the score."""
+
+EACH = [pytest.param(name, marks=() if name in SAMPLE else pytest.mark.nightly) for name in SMALL]
+"""All of them, for what takes long and is the same for each; ``make test`` has the sample."""
 
 
 def nearest(representation):

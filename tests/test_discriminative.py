@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from omegaconf import OmegaConf
 from sklearn.base import clone
-from small_systems import SCORED, SMALL, brief, mahalanobis, nearest
+from small_systems import EACH, SCORED, SMALL, brief, mahalanobis, nearest
 from test_pretrained import tiny
 
 from fsasd.data.clips import Clips, FeatureCache
@@ -193,7 +193,7 @@ def test_parameters_are_those_of_the_networks_and_the_scoring(fitted):
     assert networks < fitted.n_parameters() < networks + 100_000
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", EACH)
 def test_another_machine_is_more_anomalous(name, all_train, factory_clips, tmp_path):
     """What these detectors are trained to hear; after 75 steps they know little else."""
     detector = SCORED[name](quick(name, epochs=25))
@@ -467,7 +467,9 @@ def test_a_network_that_was_normalised_together_is_the_same_network(name):
 
 
 @pytest.mark.usefixtures("deterministic")
-@pytest.mark.parametrize("name", [*SMALL, "cmae", "ast", "clap"])
+@pytest.mark.parametrize(
+    "name", [*EACH, "cmae", "ast", pytest.param("clap", marks=pytest.mark.nightly)]
+)
 def test_every_network_trains_in_half_precision_and_with_deterministic_algorithms(
     name, all_train, train, test_clips, tmp_path
 ):

@@ -65,7 +65,13 @@ def finish(folder, *settings):
     return (folder / "output.txt").read_text()
 
 
-@pytest.mark.parametrize("group", [False, True], ids=["rank 0 alone", "the group"])
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param(False, id="rank 0 alone"),
+        pytest.param(True, id="the group", marks=pytest.mark.nightly),
+    ],
+)
 def test_two_ranks_end_together_with_one_checkpoint(tmp_path, group):
     ranks = ("trainer=ddp_cpu", f"hydra.run.dir={tmp_path / 'run'}")
     process = start(tmp_path, *ranks)

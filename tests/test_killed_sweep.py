@@ -15,10 +15,11 @@ KILLS = int(os.environ.get("FSASD_TEST_SWEEP_KILLS", "0"))
 """Kills of the whole sweep, of 8 detectors x 3 seeds under each launcher; by default, of a small
 one under two of them."""
 
+DEFAULT = ["basic", pytest.param("joblib", marks=pytest.mark.nightly)]
 PLUGINS = {"submitit": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS if KILLS else ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", LAUNCHERS if KILLS else DEFAULT)
 def test_killed_at_random_moments_a_sweep_ends_complete(tmp_path, launcher):
     plugin = PLUGINS.get(launcher)
     if plugin and importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:

@@ -17,7 +17,10 @@ FAMILIES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    ["zero_shot", "stable_audio3", pytest.param("audioldm2", marks=pytest.mark.nightly)],
+)
 def test_a_run_with_another_generator_ends_with_a_score(family, tmp_path):
     write, rate, chosen = FAMILIES[family]
     overrides = [

@@ -44,7 +44,10 @@ def seconds_to_end(parent, child, seconds):
     return time.monotonic() - begin
 
 
-FAMILIES = ["nano", "audioldm2", "stable_audio3", "stable_audio_open"]
+FAMILIES = [
+    "nano", "stable_audio3", pytest.param("audioldm2", marks=pytest.mark.nightly),
+    pytest.param("stable_audio_open", marks=pytest.mark.nightly),
+]  # fmt: skip
 of_nano = pytest.mark.parametrize("runs", ["nano"], indirect=True)
 of_each_family = pytest.mark.parametrize("runs", FAMILIES, indirect=True)
 TRAININGS = ["whole", "resumed", "sharded"]

@@ -67,7 +67,7 @@ def wait_for_end(pids, seconds=20):
         time.sleep(0.1)
 
 
-@pytest.fixture(scope="module", params=["joblib", "ray"])
+@pytest.fixture(scope="module", params=["joblib", pytest.param("ray", marks=pytest.mark.slow)])
 def runner(request):
     if request.param == "joblib":
         yield Joblib(2)
@@ -122,7 +122,7 @@ def die_beside_another(folder, name):
     first = not begun.exists()
     begun.touch()
     if name == "waits" and first:
-        time.sleep(30)
+        time.sleep(10)
     while not (Path(folder) / "waits").exists():
         time.sleep(0.1)
     if name == "killed" and first:
@@ -139,6 +139,7 @@ def test_which_tasks_are_in_question_where_a_worker_is_killed(runner, tmp_path, 
     assert caplog.messages[-1].endswith(f"built again, one at a time: {suspects}")
 
 
+@pytest.mark.slow
 def test_a_cluster_of_ray_is_ended_by_those_who_started_it(monkeypatch):
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("RAY_DISABLE_MEMORY_MONITOR", "1")
