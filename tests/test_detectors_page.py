@@ -16,12 +16,17 @@ pytestmark = pytest.mark.slow
 QUICK = ["experiment=tiny", "generator=none"]
 
 
-def test_the_page_is_up_to_date():
-    assert detectors.PAGE.read_text() == page(), "run python -m benchmarks.detectors"
+@pytest.fixture(scope="module")
+def text():
+    """The page as it has to be, which takes seconds to write."""
+    return page()
 
 
-def test_every_detector_is_named_below_each_title_and_has_a_section():
-    text = page()
+def test_the_page_is_up_to_date(text):
+    assert detectors.PAGE.read_text() == text, "run python -m benchmarks.detectors"
+
+
+def test_every_detector_is_named_below_each_title_and_has_a_section(text):
     for name in available():
         assert text.count(f"[{name}](#{name})") >= 2
         assert f"\n### {name}\n" in text
@@ -89,16 +94,15 @@ def test_rows_that_are_measured_anew_are_replaced(tmp_path, monkeypatch):
     assert pd.read_csv(tmp_path / "detectors.csv")["official"].tolist() == [0.7, 0.8]
 
 
-def test_a_choice_among_several_grids_is_said_as_one():
-    section = page().partition("### auto\n")[2].partition("\n### ")[0]
+def test_a_choice_among_several_grids_is_said_as_one(text):
+    section = text.partition("### auto\n")[2].partition("\n### ")[0]
     (said,) = re.findall(r"synthetic clips\*\*: (`use`.*)", section)
     assert said.startswith(
         "`use`: twfr_gmm; `twfr_gmm__r`: 0.0 to 1.1, 111 values; or `use`: knn; "
     )
 
 
-def test_what_several_are_of_is_said_once_and_deviations_stand_out():
-    text = page()
+def test_what_several_are_of_is_said_once_and_deviations_stand_out(text):
     assert text.count("An outlier or density model of scikit-learn") == 1
     assert "see [gmm](#gmm)" in text.partition("### lof\n")[2].partition("###")[0]
     assert "see [twfr_gmm](#twfr_gmm)" in text.partition("### guan_heu_system2\n")[2][:400]
@@ -114,14 +118,17 @@ def row(detector, seed, official):
     }  # fmt: skip
 
 
-@pytest.fixture
-def measured(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
     rows = [row("ocsvm", seed, official) for seed, official in enumerate((0.68, 0.70, 0.72))]
     rows += [row("lof", 0, 0.75) | {"note": "detector.k=2"}]
     rows += [{"data": "real", "detector": "genrep", "seed": 0, "note": detectors.NO_WEIGHTS}]
-    monkeypatch.setattr(detectors, "TABLE", tmp_path / "detectors.csv")
-    pd.DataFrame(rows).to_csv(tmp_path / "detectors.csv", index=False)
-    return page().partition("## On real")[2].partition("## On the simulated")[0]
+    table = tmp_path_factory.mktemp("measured") / "detectors.csv"
+    pd.DataFrame(rows).to_csv(table, index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detectors, "TABLE", table)
+        written = page()
+    return written.partition("## On real")[2].partition("## On the simulated")[0]
 
 
 def test_the_table_has_means_over_seeds(measured):

@@ -1,12 +1,11 @@
 """Pipelines of the hub, downloaded from a stand-in for it on this machine."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import hub_server
 import psutil
 import pytest
@@ -23,15 +22,24 @@ from fsasd.generation.pipelines.zero_shot import load
 
 pytestmark = pytest.mark.slow
 
-CLIENT = """
-import json, sys
+SETTINGS = """
+import importlib, json, os, sys
 
+from huggingface_hub import constants, hf_api
+
+# It read the environment when it was imported, before this process was forked.
+os.environ.update(json.loads(sys.argv[1]))
+importlib.reload(constants)
+hf_api.api.endpoint = constants.ENDPOINT
+"""
+
+CLIENT = """
 from fsasd.generation.diffusion.weight_mismatches import CheckpointError
 from fsasd.generation.hub import local
 from fsasd.runtime.commits import loaded
 
 answers = []
-for arguments in json.loads(sys.argv[1]):
+for arguments in json.loads(sys.argv[2]):
     try:
         answers.append(local(**arguments))
     except CheckpointError as error:
@@ -56,14 +64,19 @@ def server(folder):
         yield server
 
 
-def ask(server, cache, *arguments, **environment):
-    """Ask for checkpoints in a process of its own: the hub's address is read when it starts."""
+def client(code, server, cache, *arguments, **environment):
+    """Run code in a process of its own, with the hub's address and cache."""
     address = f"http://127.0.0.1:{server.server_address[1]}"
-    done = subprocess.run(
-        [sys.executable, "-c", CLIENT, json.dumps(arguments)],
-        env={**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(cache), **environment},
+    settings = json.dumps({"HF_ENDPOINT": address, "HF_HOME": str(cache), **environment})
+    return commands.run(
+        [sys.executable, "-c", SETTINGS + code, settings, *arguments],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
+
+
+def ask(server, cache, *arguments, **environment):
+    """Ask for checkpoints."""
+    done = client(CLIENT, server, cache, json.dumps(arguments), **environment)
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
@@ -117,12 +130,7 @@ def test_a_revision_of_clap_and_of_a_tokenizer_is_noted_and_one_that_is_not_ther
     whole_clap, tmp_path
 ):
     with hub_server.serve({"a/clap": whole_clap, "a/nano": checkpoint.NANO}) as server:
-        address = f"http://127.0.0.1:{server.server_address[1]}"
-        environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
-        done = subprocess.run(
-            [sys.executable, "-c", CLAP_CLIENT],
-            env=environment, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        done = client(CLAP_CLIENT, server, tmp_path)
         asked = [path for path in server.asked if "/resolve/" in path]
     words, unknown, first, second = done.stdout.splitlines()
     assert int(words) == len(checkpoint.load("nano").tokenizer)
