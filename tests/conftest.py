@@ -126,6 +126,12 @@ def _factory(root: Path, **options: Any) -> Path:
 
 
 @pytest.fixture(scope="session")
+def latents(tmp_path_factory) -> Path:
+    """A folder in which trainings on the factory keep latents, which a nano model computes once."""
+    return tmp_path_factory.mktemp("latents")
+
+
+@pytest.fixture(scope="session")
 def factory_clips(factory) -> Clips:
     """The factory's clips, with one feature cache for the whole session."""
     return Clips(read_clips(factory), FeatureCache())

@@ -37,8 +37,8 @@ CAPTIONS = ["This is the normal sound of a fan.", "This is the anomaly sound of 
 
 
 @pytest.fixture
-def data(factory):
-    return FirstShotDataModule(read_clips(factory), batch_size=4, val_share=0.2)
+def data(factory, latents):
+    return FirstShotDataModule(read_clips(factory), batch_size=4, val_share=0.2, cache=latents)
 
 
 def trainer(folder, **options):

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def data(factory):
-    return FirstShotDataModule(read_clips(factory), batch_size=8, val_share=0.2)
+def data(factory, latents):
+    return FirstShotDataModule(read_clips(factory), batch_size=8, val_share=0.2, cache=latents)
 
 
 def nano():
@@ -125,7 +125,8 @@ def test_machines_without_usable_clips_are_logged_and_left_out(data, monkeypatch
     assert [record.getMessage() for record in caplog.records] == messages
 
 
-def test_real_clips_are_read_once_in_all_evaluations(data, monkeypatch):
+def test_real_clips_are_read_once_in_all_evaluations(factory, monkeypatch):
+    data = FirstShotDataModule(read_clips(factory))
     read, clips_read = FeatureCache.read, []
     monkeypatch.setattr(
         FeatureCache, "read", lambda self, *of: clips_read.append(of[0]) or read(self, *of)

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def data(factory):
-    return FirstShotDataModule(read_clips(factory), batch_size=4, val_share=0.2)
+def data(factory, latents):
+    return FirstShotDataModule(read_clips(factory), batch_size=4, val_share=0.2, cache=latents)
 
 
 def fit(folder, data, callbacks, logger=False, steps=4, **options):
