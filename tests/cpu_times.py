@@ -4,10 +4,13 @@ CPU time, unlike time on the clock, is the same beside other work. That of a tes
 fixtures that are set up for it, and of the processes that it starts and that have ended.
 """
 
+import contextlib
 import os
 from collections import Counter
+from multiprocessing import forkserver
 
 import commands
+import psutil
 import pytest
 
 SHOWN = 20
@@ -19,7 +22,15 @@ tests without that mark take more together."""
 def cpu_seconds() -> float:
     """Return the CPU time of this process and of all that it has started and that have ended."""
     times = os.times()
-    return sum(times[:4]) + commands.cpu_seconds
+    return sum(times[:4]) + commands.cpu_seconds + _of_the_fork_server()
+
+
+def _of_the_fork_server() -> float:
+    """Return the CPU time of multiprocessing's server, which lives on, and of all it has forked."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if pid := forkserver._forkserver._forkserver_pid:
+            return sum(psutil.Process(pid).cpu_times()[:4])
+    return 0.0
 
 
 @pytest.hookimpl(hookwrapper=True)
