@@ -141,7 +141,22 @@ def configured(name, *overrides):
     return hydra.utils.instantiate(composed(name, *overrides).detector, _convert_="all")
 
 
-@pytest.fixture(scope="module", params=available())
+FURTHER = {
+    "clp_scf", "guan_heu_attributes", "guan_heu_system2", "ibm_confidence", "lv_huakong", "mdam",
+    "statex", "thuee", "twfr_gmm_max", "twfr_gmm_mean", "twfr_gmm_paper", "zeng",
+}  # fmt: skip
+"""Other settings of a class, or other networks, than those of a detector that is tried in each
+``make test``, where these are trained, saved and exported (test_discriminative.py,
+test_pretrained.py) and run by name (test_main.py)."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.nightly if name in FURTHER else ())
+        for name in available()
+    ],
+)
 def case(request, factory_clips, tiny_encoders, tmp_path_factory):
     name = request.param
     overrides = small("ast", tiny_encoders) if name == "genrep" else []

@@ -39,6 +39,7 @@ from fsasd.detectors.systems.statex import StatEx
 from fsasd.detectors.systems.stgram_mfn import STgramMFN
 from fsasd.detectors.systems.thuee import THUEE
 from fsasd.settings.objects import described
+from fsasd.testing import DetectorCase, check_export
 
 pytestmark = pytest.mark.slow
 
@@ -170,6 +171,10 @@ def test_a_section_refers_to_the_networks_where_they_were_trained(fitted, test_c
     ]
     loaded = load(tmp_path / "section", shared=places)
     np.testing.assert_allclose(loaded.score(test_clips), fitted.score(test_clips), rtol=1e-6)
+
+
+def test_it_is_exported(prepared, factory_clips, tmp_path):
+    assert check_export(DetectorCase(prepared, factory_clips.where(machine="bearing"), tmp_path))
 
 
 def test_a_saved_detector_holds_no_path(fitted, tmp_path):

@@ -337,19 +337,26 @@ def full_disk_for(title):
         yield
 
 
-@pytest.mark.parametrize("writer", WRITERS)
-def test_a_full_disk_is_named_and_blocks_no_later_run(undisturbed, folder, writer):
+# They write tables, as detect does.
+FURTHER = ("judge", "curve", "rule")
+
+
+@pytest.mark.parametrize("room", [0, pytest.param(1000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "writer",
+    [pytest.param(name, marks=pytest.mark.nightly if name in FURTHER else ()) for name in WRITERS],
+)
+def test_a_full_disk_is_named_and_blocks_no_later_run(undisturbed, folder, writer, room):
     if writer in STAGES:
         shutil.rmtree(artifact(folder, writer))
         shutil.rmtree(folder / "outputs" / "store" / "features")
     # With its memo the run would write nothing of its own.
     shutil.rmtree(folder / "outputs" / "store" / "memo")
     where = f"{folder}/outputs/" + (f"store/{writer}/" if writer in STAGES else "2")
-    for room in (0, 1000):
-        command = Command(folder, fault=partial(full_disk, *WRITERS[writer], room))
-        assert command.end() == 1
-        assert re.search(rf"ERROR.*File too large.*{where}", command.log), command.log
-        assert "Logging error" not in command.log
+    command = Command(folder, fault=partial(full_disk, *WRITERS[writer], room))
+    assert command.end() == 1
+    assert re.search(rf"ERROR.*File too large.*{where}", command.log), command.log
+    assert "Logging error" not in command.log
     log, run = finish(folder)
     assert built(log) == Counter({writer} & {*STAGES})
     assert results(run) == results(undisturbed[2])
@@ -389,7 +396,13 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize(
+    "how",
+    [
+        "one bit flipped", "no provenance",
+        pytest.param("a file deleted", marks=pytest.mark.nightly),
+    ],
+)  # fmt: skip
 def test_a_damaged_artifact_of_each_stage_is_named_and_built_anew(undisturbed, folder, how):
     draw, damaged = random.Random(how), {}
     for stage in STAGES:
