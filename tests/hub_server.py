@@ -8,10 +8,13 @@ import base64
 import contextlib
 import hashlib
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import commands
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_of_the_stand_in"
@@ -209,3 +212,24 @@ def serve(folders=(), gated=(), place=None, owners=()):
 
 def _oid(path):
     return hashlib.sha1(path.read_bytes()).hexdigest()
+
+
+SETTINGS = """
+import importlib, json, os, sys
+
+from huggingface_hub import constants, hf_api
+
+# It read the environment when it was imported, before this process was forked.
+os.environ.update(json.loads(sys.argv[1]))
+importlib.reload(constants)
+hf_api.api.endpoint = constants.ENDPOINT
+"""
+
+
+def client(code, server, cache, *arguments, **environment):
+    """Run code in a process of its own, with the hub's address and cache; arguments from 2 on."""
+    settings = json.dumps({"HF_ENDPOINT": server.address, "HF_HOME": str(cache), **environment})
+    return commands.run(
+        [sys.executable, "-c", SETTINGS + code, settings, *arguments],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip

@@ -63,6 +63,7 @@ def test_adapters_change_nothing_at_first_and_are_all_that_is_trained(layers):
         assert any(name.endswith(layer) for name in adapted), layer
 
 
+@pytest.mark.slow
 def test_merged_adapters_compute_the_same_without_adapters():
     model, lora = unet(), Lora(rank=4, alpha=32)
     lora.apply(model)
@@ -128,6 +129,7 @@ CHOICES = sorted(
 """All but the one that trains nothing."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHOICES)
 @pytest.mark.parametrize("size", ["nano", "s"])
 def test_every_choice_applies_to_nano_and_to_s(name, size):

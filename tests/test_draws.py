@@ -170,8 +170,15 @@ def fit(module, data, folder, callbacks=(), ckpt_path=None, **options):
     trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_end", "on_train_epoch_end"])
+HOOKS = ["on_train_batch_end", "on_validation_end", "on_train_epoch_end"]
+"""Where callbacks save checkpoints."""
+TRIED = [
+    *((hook, 0) for hook in HOOKS), ("on_train_batch_end", 1),
+    *(pytest.param(hook, 1, marks=pytest.mark.nightly) for hook in HOOKS[1:]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hook", "workers"), TRIED)
 @pytest.mark.parametrize("options", [{}, {"max_epochs": 3, "max_steps": -1}])
 def test_no_example_is_heard_twice_or_skipped_by_a_resumed_run(
     factory_clips, tmp_path, hook, options, workers
@@ -216,8 +223,11 @@ STEP = 4
 """Examples, in batches of 4, 2 or 1."""
 
 
-@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_end", "on_train_epoch_end"])
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 4), (4, 1)])
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(1, 2), (4, 1), *(pytest.param(2, after, marks=pytest.mark.nightly) for after in (1, 4))],
+)
 def test_a_run_that_is_resumed_with_other_batches_takes_the_same_steps(
     factory_clips, tmp_path, hook, before, after
 ):

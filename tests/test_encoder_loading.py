@@ -1,10 +1,7 @@
 """Encoders that do not load, and those that do: one line says what was expected and found."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import hub_server
 import numpy as np
@@ -102,7 +99,6 @@ def test_clap_with_its_text_model_is_fine_tuned_from_its_weights(whole_clap, tmp
 # Encoders of the hub
 
 CLIENT = """
-import json, sys
 import numpy as np
 
 from fsasd.detectors.encoders import Encoder
@@ -111,7 +107,7 @@ from fsasd.runtime.commits import loaded
 
 waveform = np.random.default_rng(0).normal(0, 0.1, 20_000).astype(np.float32)
 answers = []
-for source, revision in json.loads(sys.argv[1]):
+for source, revision in json.loads(sys.argv[2]):
     try:
         encoder = Encoder(source, revision=revision)
         answers.append([float(np.abs(encoder(waveform)).sum()), repr(encoder)])
@@ -122,12 +118,8 @@ print(json.dumps([answers, loaded()]))
 
 
 def ask(server, cache, *encoders, **environment):
-    """Load encoders in a process of its own: the hub's address is read when it starts."""
-    done = subprocess.run(
-        [sys.executable, "-c", CLIENT, json.dumps(encoders)],
-        env={**os.environ, "HF_ENDPOINT": server.address, "HF_HOME": str(cache), **environment},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    """Load encoders in a process of its own."""
+    done = hub_server.client(CLIENT, server, cache, json.dumps(encoders), **environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -145,6 +145,7 @@ def run(*arguments):
     return main([str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_the_command_draws_each_recording(bearing, bearing_model, recordings, tmp_path, capsys):
     paths = [recordings / "tone.wav", recordings / "impact.wav"]
     out = tmp_path / "out"

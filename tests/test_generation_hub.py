@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
-import commands
 import hub_server
 import psutil
 import pytest
@@ -21,17 +19,6 @@ from fsasd.generation.pipelines.folder import count_parameters, load_pipeline
 from fsasd.generation.pipelines.zero_shot import load
 
 pytestmark = pytest.mark.slow
-
-SETTINGS = """
-import importlib, json, os, sys
-
-from huggingface_hub import constants, hf_api
-
-# It read the environment when it was imported, before this process was forked.
-os.environ.update(json.loads(sys.argv[1]))
-importlib.reload(constants)
-hf_api.api.endpoint = constants.ENDPOINT
-"""
 
 CLIENT = """
 from fsasd.generation.diffusion.weight_mismatches import CheckpointError
@@ -64,19 +51,9 @@ def server(folder):
         yield server
 
 
-def client(code, server, cache, *arguments, **environment):
-    """Run code in a process of its own, with the hub's address and cache."""
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    settings = json.dumps({"HF_ENDPOINT": address, "HF_HOME": str(cache), **environment})
-    return commands.run(
-        [sys.executable, "-c", SETTINGS + code, settings, *arguments],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-
-
 def ask(server, cache, *arguments, **environment):
     """Ask for checkpoints."""
-    done = client(CLIENT, server, cache, json.dumps(arguments), **environment)
+    done = hub_server.client(CLIENT, server, cache, json.dumps(arguments), **environment)
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
@@ -130,7 +107,7 @@ def test_a_revision_of_clap_and_of_a_tokenizer_is_noted_and_one_that_is_not_ther
     whole_clap, tmp_path
 ):
     with hub_server.serve({"a/clap": whole_clap, "a/nano": checkpoint.NANO}) as server:
-        done = client(CLAP_CLIENT, server, tmp_path)
+        done = hub_server.client(CLAP_CLIENT, server, tmp_path)
         asked = [path for path in server.asked if "/resolve/" in path]
     words, unknown, first, second = done.stdout.splitlines()
     assert int(words) == len(checkpoint.load("nano").tokenizer)
