@@ -156,6 +156,7 @@ def test_clips_of_the_machine_itself_and_anomalies_are_no_outliers(train, factor
         np.testing.assert_array_equal(array, same.flow_[name])
 
 
+@pytest.mark.slow
 def test_copies_know_the_other_machines(train, factory_clips, test_clips, tmp_path):
     normals = factory_clips.where(split="train", label="normal")
     detector = Flow(**SMALL).prepare(normals, tmp_path)
