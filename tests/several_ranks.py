@@ -9,8 +9,11 @@ import traceback
 import commands
 
 CONTEXT = multiprocessing.get_context("forkserver")
-# They are forked from a process that has loaded torch and Lightning once.
-CONTEXT.set_forkserver_preload(["fsasd.store.store", "fsasd.runtime.processes"])
+# All tests have one server, which loads once what its processes need: imported by each of them,
+# Lightning takes seconds.
+CONTEXT.set_forkserver_preload(
+    ["fsasd.store.store", "fsasd.runtime.processes", "lightning.pytorch", "pytest"]
+)
 
 LAUNCHERS = ("torchrun", "slurm", "by hand")
 

@@ -14,8 +14,6 @@ from fsasd.runtime.joint import Joint
 from fsasd.runtime.processes import end_with_other_ranks
 from fsasd.runtime.ranks import RankError, add
 
-pytestmark = pytest.mark.slow
-
 
 def do(number, work, needed=True, name="work"):
     """Do a rank's part in something."""

@@ -122,8 +122,9 @@ def test_results_are_numbers_with_names(tmp_path):
 
 def test_without_a_network_wandb_is_refused_before_anything_is_built(tmp_path, monkeypatch):
     # Nothing listens at that port.
-    for name, value in {"BASE_URL": "http://127.0.0.1:9", "API_KEY": "a" * 40, "MODE": "online",
-                        "INIT_TIMEOUT": "2", "DIR": str(tmp_path), "SILENT": "true"}.items():  # fmt: skip
+    settings = {"BASE_URL": "http://127.0.0.1:9", "API_KEY": "a" * 40, "MODE": "online",
+                "INIT_TIMEOUT": "2", "DIR": str(tmp_path), "SILENT": "true"}  # fmt: skip
+    for name, value in settings.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
     asked = [f"store={tmp_path / 'store'}", "logger=wandb", f"logger.wandb.save_dir={tmp_path}"]
     run = Run(configure(*asked), tmp_path / "run")

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -12,15 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from several_ranks import CONTEXT
 
 from fsasd.store import atomic
 from fsasd.store.key import Description
 from fsasd.store.provenance import PROVENANCE, StoreError
 from fsasd.store.store import Store
 from fsasd.store.verifying import forget
-
-FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["fsasd.store.store", "pytest"])
 
 STAGES = [Description("synthesise", 1, {"stage": n}, section=f"fan section {n:02}") for n in (0, 1)]
 STAGES += [Description("detect", 1, {"stage": n}) for n in range(2)]
@@ -60,7 +57,7 @@ def is_complete(path):
 
 
 def run(function, *arguments):
-    process = FORKSERVER.Process(target=function, args=arguments)
+    process = CONTEXT.Process(target=function, args=arguments)
     process.start()
     return process
 
@@ -292,8 +289,8 @@ NOBODY = 65534
 
 def as_user(user, function, *arguments):
     """Run a function in a process of a user that is not root; return what it returns."""
-    results = FORKSERVER.Queue()
-    process = FORKSERVER.Process(target=_as_user, args=(user, function, arguments, results))
+    results = CONTEXT.Queue()
+    process = CONTEXT.Process(target=_as_user, args=(user, function, arguments, results))
     process.start()
     result = results.get(timeout=60)
     process.join()
