@@ -400,6 +400,12 @@ def test_a_fine_tuning_without_a_log_has_the_loss_of_its_weights(tmp_path):
     assert math.isnan(row["steps"])
 
 
+def test_of_many_settings_a_sentence_has_the_number(swept, monkeypatch):
+    monkeypatch.setattr("fsasd.report.runs.comparison._NAMED", 0)
+    found = compare_runs(swept[0], baseline="detector=knn").verdicts()
+    assert found == ["Better than detector=knn: 1 setting."]
+
+
 def test_a_baseline_is_one_of_the_settings(swept):
     folder, _ = swept
     comparison = compare_runs(folder, baseline="detector=knn")

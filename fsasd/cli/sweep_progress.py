@@ -160,8 +160,13 @@ def title(status: Status, sweep: Sweep) -> str:
     >>> status = Status.begin("", 3, ["data=factory", "detector=knn", "seed=1"])
     >>> title(status, Sweep("", ["data=factory", "detector=knn,lof", "seed=0,1"], 4, None))
     'detector=knn seed=1'
+    >>> jobs = [["plan=True", "detector=knn"], ["plan=True", "detector=lof"]]
+    >>> title(Status.begin("", 0, jobs[0]), Sweep("", ["plan=true", "detector=knn,lof"], 2, jobs))
+    'detector=knn'
     """
-    given = set(sweep.overrides)
+    # Hydra may write a value in another way than the command line.
+    of_all = [set(job) for job in sweep.jobs or []]
+    given = set(sweep.overrides).union(set.intersection(*of_all) if of_all else ())
     return " ".join(o for o in status.overrides if o not in given) or f"job {status.number}"
 
 

@@ -31,6 +31,8 @@ MEANS = [name for name in MEASURED if name != "model"]
 
 DEVIATIONS = ["official", "auc", *OFFICIAL, "objective_value", "val_loss", "val_loss_last"]
 """Those that have a standard deviation over seeds, too: ``<name>_std``."""
+_NAMED = 6
+"""Settings that a sentence names at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ class RunComparison:
             "not significant": f"No significant difference to {self.baseline.name}",
         }
         return [
-            f"{titles.get(verdict, verdict.capitalize())}: {', '.join(names)}."
+            f"{titles.get(verdict, verdict.capitalize())}: {_listed(names)}."
             for verdict, names in groups.items()
         ]
 
@@ -151,6 +153,11 @@ class RunComparison:
             "difference": gain.value, "difference_low": gain.low, "difference_high": gain.high,
             "verdict": gain.verdict, "sections": len(gain.sections),
         }  # fmt: skip
+
+
+def _listed(names: list[str]) -> str:
+    """Name settings; of a search there may be hundreds, which the table lists."""
+    return ", ".join(names) if len(names) <= _NAMED else count(len(names), "setting")
 
 
 def compare_runs(*folders: Path, baseline: str | None = None) -> RunComparison:

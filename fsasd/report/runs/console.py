@@ -16,6 +16,7 @@ from fsasd.report.formatting import UNDEFINED, decimal, duration, interval, perc
 from fsasd.report.objective import DIRECTIONS
 from fsasd.report.results import metric_titles
 from fsasd.report.runs.comparison import RunComparison, is_finetuned, is_scored
+from fsasd.report.runs.jobs import settings_of
 from fsasd.report.runs.settings import Setting
 from fsasd.report.runs.status import NOT_STARTED
 
@@ -157,7 +158,7 @@ def print_missing(comparison: RunComparison) -> None:
     if len(without := table[table["reason"] != ""]) and set(table["state"]) != {NOT_STARTED}:
         begun = without[without["state"] != NOT_STARTED]
         lines += ["", f"{len(without)} of {len(table)} jobs have no result:"]
-        lines += [f"  {job.overrides}: {job.reason}" for job in begun.itertuples()]
+        lines += [f"  {title}: {begun['reason'][job]}" for job, title in _titles(table, begun)]
         if waiting := len(without) - len(begun):
             lines.append(f"  {waiting} never started")
     if len(partial := table[table["failed"] != ""]):
@@ -166,9 +167,16 @@ def print_missing(comparison: RunComparison) -> None:
             "",
             f"In {len(partial)} of {done} jobs sections failed; their scores are undefined:",
         ]
-        lines += [f"  {job.overrides}: {job.failed}" for job in partial.itertuples()]
+        lines += [f"  {title}: {partial['failed'][job]}" for job, title in _titles(table, partial)]
     if lines:
         print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def _titles(table: pd.DataFrame, jobs: pd.DataFrame) -> Iterator[tuple[Any, str]]:
+    """Yield the index of some jobs of a table, and the settings that distinguish them in it."""
+    names = [name for name in settings_of(table) if len({*map(str, table[name])}) > 1]
+    for index, row in jobs.iterrows():
+        yield index, " ".join(f"{name}={row[name]}" for name in names) or row["overrides"]
 
 
 def _number(value: float, form: str) -> str:
