@@ -43,6 +43,9 @@ LAUNCHERS = {
             "+hydra.launcher.ray.init.include_dashboard=false"],
 }  # fmt: skip
 
+RAY = {"RAY_memory_monitor_refresh_ms": "0", "RAY_raylet_start_wait_time_s": "300"}
+"""Variables for a machine that is short of memory, and busy."""
+
 BUILDING = re.compile(r"INFO\] - .*: building (\S.*?/[0-9a-f]{16})(?: \(|$)", re.MULTILINE)
 STAGES_OF_A_JOB = 4
 """At least: judge, curve, rule, detect."""
@@ -85,7 +88,7 @@ class Sweep:
             "trainer.enable_progress_bar=false", "hydra.sweep.dir=sweep", "store=store",
         ]  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if not k.startswith("FSASD")}
-        environment |= {"OMP_NUM_THREADS": "1", "RAY_DISABLE_MEMORY_MONITOR": "1"}
+        environment |= {"OMP_NUM_THREADS": "1"} | RAY
         with (self.folder / "command.log").open("ab") as log:
             return self.popen(
                 command, cwd=self.folder, env=environment, stdout=log, stderr=log,

@@ -42,6 +42,12 @@ from fsasd.settings.code import package_code
 # How long an example takes says nothing where several processes share the cores.
 hypothesis.settings.register_profile("unhurried", deadline=None)
 hypothesis.settings.load_profile("unhurried")
+# Ray, on a machine that is short of memory, and busy, and joined by an address alone.
+os.environ |= {
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_AUTH_MODE": "disabled",
+}
 
 
 def pytest_addoption(parser):

@@ -61,7 +61,7 @@ def models(folder):
 def finish(folder, *settings):
     """Run the same command to its end."""
     process = start(folder, *settings)
-    assert process.wait(300) == 0, (folder / "output.txt").read_text()[-3000:]
+    assert process.wait(600) == 0, (folder / "output.txt").read_text()[-3000:]
     return (folder / "output.txt").read_text()
 
 
@@ -103,6 +103,49 @@ def test_a_sweep_that_was_ended_is_completed_by_the_same_command(tmp_path):
     finish(tmp_path, *sweep)
     assert len(models(tmp_path)) == 2
     assert done[0].stat().st_mtime_ns == began
+
+
+def end_alone(folder, launcher, *settings):
+    """Send SIGTERM to the command of a sweep whose two jobs train side by side.
+
+    Return the sweep's settings, and the processes that it had started.
+    """
+    plugin = f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher"
+    if importlib.util.find_spec(plugin) is None:
+        pytest.skip(f"{plugin} is not installed")
+    sweep = ("-m", f"hydra/launcher={launcher}", *settings, "seed=0,1",
+             f"hydra.sweep.dir={folder / 'sweep'}")  # fmt: skip
+    process = start(folder, *sweep)
+    wait_for_checkpoint(process, folder, number=2)
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    assert process.wait(100) == 143, (folder / "output.txt").read_text()[-3000:]
+    output = (folder / "output.txt").read_text()
+    assert "\nended by SIGTERM\n" in output
+    assert "2 of 2 jobs have no result:" in output
+    assert "The same command goes on from what the store holds." in output
+    return sweep, started
+
+
+@pytest.mark.parametrize(
+    ("launcher", "settings"),
+    [("joblib", ["hydra.launcher.n_jobs=2"]),
+     ("ray", ["+hydra.launcher.ray.init.num_cpus=2",
+              "+hydra.launcher.ray.init.include_dashboard=false"])],
+)  # fmt: skip
+def test_workers_of_a_launcher_end_with_the_command(tmp_path, launcher, settings):
+    sweep, started = end_alone(tmp_path, launcher, *settings)
+    assert not psutil.wait_procs(started, timeout=20)[1]
+    assert not models(tmp_path)
+    finish(tmp_path, *sweep)
+    assert len(models(tmp_path)) == 2
+
+
+def test_jobs_of_submitit_outlive_the_command(tmp_path):
+    _, started = end_alone(tmp_path, "submitit_local", "hydra.launcher.timeout_min=20")
+    assert "it runs on" in (tmp_path / "output.txt").read_text()
+    assert not psutil.wait_procs(started, timeout=300)[1]
+    assert len(models(tmp_path)) == 2
 
 
 def test_a_job_of_submitit_that_is_preempted_goes_on_from_its_checkpoint(tmp_path):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 
 import commands
@@ -35,7 +36,7 @@ def test_jobs_share_folder_store_and_beginning(tmp_path, launcher):
     if launcher == "ray":
         command += ["+hydra.launcher.ray.init.num_cpus=1"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("FSASD")}
-    environment |= {"OMP_NUM_THREADS": "1", "RAY_DISABLE_MEMORY_MONITOR": "1"}
+    environment |= {"OMP_NUM_THREADS": "1"}
     if launcher == "slurm":
         environment |= slurm.install(tmp_path / "slurm")
     done = commands.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
@@ -51,6 +52,44 @@ def test_jobs_share_folder_store_and_beginning(tmp_path, launcher):
         asked = ["array=0-1%2", "gpus-per-node=1", "cpus-per-task=8", "mem=32GB", "partition=gpu",
                  "time=1440", "signal=USR2@120"]  # fmt: skip
         assert [option for option in asked if f"#SBATCH --{option}\n" not in script] == []
+
+
+CLUSTER = """
+import ray, sys
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    """The address of a cluster of Ray that was started elsewhere."""
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("FSASD")}
+    environment |= {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], cwd=tmp_path_factory.mktemp("elsewhere"), text=True,
+        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        yield process.stdout.readline().strip()
+        process.stdin.close()
+
+
+@pytest.mark.slow
+def test_jobs_on_a_cluster_that_runs_are_those_of_the_command(tmp_path, monkeypatch, cluster):
+    # Its workers inherit neither folder nor variables.
+    monkeypatch.setenv("FSASD_STORE", "mine")
+    done = commands.run(
+        [sys.executable, "-c", SCRIPT, "-m", "hydra/launcher=ray",
+         f"hydra.launcher.ray.init.address={cluster}", "data=factory_tiny", "generator=none",
+         "detector=knn", "detector.k=1,2", "stages=[detect]", "hydra.sweep.dir=sweep"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[2/2] detector.k=" in done.stderr
+    assert (tmp_path / "mine" / "detect").is_dir()
+    assert pd.read_csv(tmp_path / "sweep" / "sweep.csv")["detector.k"].tolist() == [1, 2]
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """What runs jobs side by side, and what is refused because of it."""
 
 import contextlib
+import errno
+import fcntl
 import re
 import sys
 from pathlib import Path
@@ -119,3 +121,26 @@ def test_a_sweep_is_refused_before_its_first_job(tmp_path, monkeypatch, capsys, 
     (line,) = err.strip().splitlines()
     assert line.startswith(said)
     assert not [*Path("sweep").glob("*/run.log")]
+
+
+def flock_of_no_disk(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def test_of_stores_that_are_swept_over_each_is_its_jobs_to_check(monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", flock_of_no_disk)
+    cfg, hydra_config = configuration("basic")
+    hydra_config.overrides.task = ["store=here,there"]
+    launching._check_store(cfg)
+
+
+def test_a_sweep_with_a_store_without_locks_is_refused_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", flock_of_no_disk)
+    arguments = ["hydra.sweep.dir=sweep", "seed=0,1", "store=there"]
+    monkeypatch.setattr(sys, "argv", ["fsasd", "-m", *arguments])
+    with pytest.raises(SystemExit, match="1"):
+        commands.run("fsasd")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path / 'there'}: its disk has no file locks")
+    assert not [*Path("there").iterdir(), *Path("sweep").glob("*/run.log")]

@@ -262,6 +262,16 @@ def run_job(folder, number, result):
     return returned
 
 
+def test_a_job_that_inherits_no_variables_knows_its_sweep(tmp_path, monkeypatch, ends, capfd):
+    cfg = configured(tmp_path, *SWEPT)
+    Comparison().on_multirun_start(cfg)
+    monkeypatch.setenv("FSASD_STARTED", "2020-01-01T00:00:00+00:00")
+    (tmp_path / "0").mkdir()
+    Comparison().on_job_start(cfg, task_function=None)
+    assert Status.read(tmp_path / "0").sweep == Sweep.read(tmp_path).started
+    job_console.restore()
+
+
 def test_a_job_that_fails_is_noted_and_the_sweep_goes_on(tmp_path, ends, capfd):
     Comparison().on_multirun_start(configured(tmp_path, *SWEPT))
     assert Sweep.read(tmp_path).jobs == [

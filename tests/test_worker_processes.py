@@ -74,13 +74,11 @@ def runner(request):
         return
     if importlib.util.find_spec("ray") is None:
         pytest.skip("ray is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_DISABLE_MEMORY_MONITOR", "1")
-        ray = importlib.import_module("ray")
-        # One for all tests: to start it takes seconds.
-        ray.init(address="local", num_cpus=2, log_to_driver=False)
-        yield Ray(2)
-        ray.shutdown()
+    ray = importlib.import_module("ray")
+    # One for all tests: to start it takes seconds.
+    ray.init(address="local", num_cpus=2, log_to_driver=False)
+    yield Ray(2)
+    ray.shutdown()
 
 
 def test_a_worker_has_its_share_of_the_cores_and_is_no_rank(runner, monkeypatch, caplog):
@@ -140,9 +138,8 @@ def test_which_tasks_are_in_question_where_a_worker_is_killed(runner, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_cluster_of_ray_is_ended_by_those_who_started_it(monkeypatch):
+def test_a_cluster_of_ray_is_ended_by_those_who_started_it():
     ray = pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_DISABLE_MEMORY_MONITOR", "1")
     ray.shutdown()
     with Ray(2).pool(2, shared) as pool:
         (result,) = dict(pool.run(state, {"a": "a"})).values()

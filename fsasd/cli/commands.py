@@ -14,7 +14,7 @@ import yaml
 from fsasd import __version__
 from fsasd.cli.data_choice import with_data
 from fsasd.cli.hydra_version import wrong_hydra
-from fsasd.runtime.signals import Stopped, exit_code, raise_on_signals
+from fsasd.runtime.signals import exit_code, first_raised, ignore_signals, raise_on_signals
 
 COMMANDS = {
     "fsasd": "fsasd.cli.main",
@@ -89,7 +89,7 @@ def run(command: str) -> int | None:
 
     Returns:
         Its exit code; 0 where the reader of its output has closed the pipe (``| head``), 143 where
-        SIGTERM ended it.
+        SIGTERM ended it, 130 where Ctrl-C did.
     """
     try:
         if command == "fsasd":
@@ -98,7 +98,10 @@ def run(command: str) -> int | None:
         code = _run(command, sys.argv[1:])
         sys.stdout.flush()
         return code
-    except Stopped as error:
+    except KeyboardInterrupt as error:
+        ignore_signals()
+        error = first_raised(error)
+        print(f"ended by {str(error) or 'Ctrl-C'}", file=sys.stderr)
         return exit_code(error)
     except BrokenPipeError:
         # The interpreter flushes once more when it ends.

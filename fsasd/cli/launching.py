@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.conf import HydraConf
@@ -14,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from fsasd.cli.failures import ending_the_command
+from fsasd.runtime.clusters import start_ray
 from fsasd.runtime.devices import leased, visible_devices
 from fsasd.runtime.launchers import begin_job
 
@@ -21,7 +23,8 @@ _GRID = "BasicSweeper"
 _ONE_BY_ONE = "BasicLauncher"
 _WITH_A_SHARE = "SlurmLauncher"
 """It asks for cores, memory and GPUs for each job, which has them for itself."""
-_BY_RAY = ("RayLauncher", "RayAWSLauncher")
+_ON_A_CLUSTER = "RayLauncher"
+_BY_RAY = (_ON_A_CLUSTER, "RayAWSLauncher")
 """Ray gives each task the GPUs that it asks for."""
 
 
@@ -34,6 +37,7 @@ class Refusals(Callback):
             if is_grid(config.hydra):
                 check_grid([*config.hydra.overrides.task])
             check_processes(config, config.hydra)
+            _check_store(config)
 
 
 @contextlib.contextmanager
@@ -67,6 +71,32 @@ def parallel(hydra_config: HydraConf) -> str:
     """
     alone = _kind(hydra_config) in (_ONE_BY_ONE, _WITH_A_SHARE)
     return "" if hydra_config.mode != RunMode.MULTIRUN or alone else _name(hydra_config)
+
+
+def _check_store(config: DictConfig) -> None:
+    """Check that the store of all jobs has locks; one that is swept over is its jobs' to check."""
+    from fsasd.store.locks import require_locks
+
+    overrides = OverridesParser.create().parse_overrides([*config.hydra.overrides.task])
+    if not any(one.key_or_group == "store" and one.is_sweep_override() for one in overrides):
+        require_locks(Path(config.store))
+
+
+def join_cluster(hydra_config: HydraConf) -> None:
+    """Join, or start, the cluster of a sweep's jobs, where its launcher is one of Ray's.
+
+    The launcher would do it with a setting that a running cluster refuses.
+
+    Args:
+        hydra_config: Hydra's own part of the configuration.
+
+    Raises:
+        OSError: There is none at the address.
+    """
+    if _kind(hydra_config) == _ON_A_CLUSTER:
+        settings = OmegaConf.to_container(hydra_config.launcher["ray"]["init"], resolve=True)
+        assert isinstance(settings, dict)
+        start_ray(**{str(name): value for name, value in settings.items()})
 
 
 def is_grid(hydra_config: HydraConf) -> bool:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fsasd.cli import job_console
 from fsasd.cli.failures import ending_the_command, is_expected, reason
-from fsasd.cli.launching import is_grid
+from fsasd.cli.launching import is_grid, join_cluster
 from fsasd.cli.resolvers import command_started
 from fsasd.report.runs.status import (
     DONE,
@@ -35,6 +35,7 @@ from fsasd.report.runs.status import (
     Sweep,
     process_id,
 )
+from fsasd.runtime.clusters import leave_cluster
 from fsasd.runtime.ranks import rank
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Comparison(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             sweep = _sweep(config)
             sweep.write(folder)
+            join_cluster(config.hydra)
             _running.append(_RunningSweep(folder.resolve(), sweep))
             atexit.register(_end)
 
@@ -84,6 +86,8 @@ class Comparison(Callback):
         """Note that this process runs a job, whose console goes to its log."""
         if config.hydra.mode != RunMode.MULTIRUN:
             return
+        # Hydra sets them anew, which is as it was only where the job inherits from the command.
+        os.environ.update({name: str(value) for name, value in config.hydra.job.env_set.items()})
         folder = Path(config.hydra.runtime.output_dir)
         job_console.redirect(folder)
         if rank() == 0:
@@ -145,6 +149,7 @@ _running: list[_RunningSweep] = []
 def _end() -> int:
     # A job that was interrupted has not given the console back.
     job_console.restore()
+    leave_cluster()
     return _running.pop().end() if _running else 0
 
 
@@ -218,6 +223,7 @@ def compare(folder: Path) -> int:
         print(f"{'sweep:':<16} {folder / TABLE}")
     sys.stdout.flush()
     print_missing(comparison)
-    if {INTERRUPTED, NOT_STARTED} & (states := set(comparison.jobs["state"])) and len(states) > 1:
+    states = set(comparison.jobs["state"])
+    if states & {INTERRUPTED, RUNNING, NOT_STARTED} and states != {NOT_STARTED}:
         print("The same command goes on from what the store holds.", file=sys.stderr)
     return comparison.exit_code

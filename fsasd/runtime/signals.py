@@ -1,7 +1,8 @@
 """Signals that end a run: SIGTERM and SIGHUP raise an exception as Ctrl-C does; SLURM's requeues.
 
 What a stage saves on Ctrl-C it saves on each of them, and ``store.build`` leaves its folder for the
-next run. A signal that somebody ignores (``nohup``), or handles (submitit, Ray), stays theirs.
+next run. A signal that somebody ignores (``nohup``), or handles (submitit, workers of Ray), stays
+theirs.
 """
 
 from __future__ import annotations
@@ -54,11 +55,27 @@ def exit_code(error: KeyboardInterrupt) -> int:
     return 128 + getattr(error, "number", signal.SIGINT)
 
 
+_stopped: Stopped | None = None
+
+
+def first_raised(error: KeyboardInterrupt) -> KeyboardInterrupt:
+    """Return what a signal has raised, where a library raises ``KeyboardInterrupt`` for it.
+
+    Ray does so, whatever interrupts it.
+
+    Args:
+        error: As it arrives.
+    """
+    return _stopped or error
+
+
 def raise_on_signals() -> None:
     """Let ``ENDING`` raise ``Stopped`` in the main thread; in a job of SLURM, ``REQUEUE``, too.
 
     There the job is put into the queue again first; where that fails, the run goes on.
     """
+    global _stopped
+    _stopped = None
     _handle(ENDING, stop)
     if "SLURM_JOB_ID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in _INTERACTIVE:
         _handle((REQUEUE,), _requeue_and_stop)
@@ -76,7 +93,9 @@ def ignore_signals() -> None:
 
 def stop(number: int, frame: FrameType | None = None) -> None:
     """Raise ``Stopped``; a handler of signals."""
-    raise Stopped(number)
+    global _stopped
+    _stopped = Stopped(number)
+    raise _stopped
 
 
 def end_interrupted(error: KeyboardInterrupt, store: str) -> NoReturn:
@@ -87,6 +106,7 @@ def end_interrupted(error: KeyboardInterrupt, store: str) -> NoReturn:
         store: Where its artifacts are.
     """
     ignore_signals()
+    error = first_raised(error)
     name = str(error) or "Ctrl-C"
     if rank() == 0:
         log.error("ended by %s: the same command goes on from what %s holds", name, store)
@@ -136,4 +156,4 @@ def _requeue_and_stop(number: int, frame: FrameType | None) -> None:
         log.warning("job %s could not be queued anew, and goes on: %s", job, error)
         return
     log.warning("job %s was queued anew", job)
-    raise Stopped(number)
+    stop(number)

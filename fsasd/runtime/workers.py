@@ -16,6 +16,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend import reduction
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
+from fsasd.runtime.clusters import start_ray
 from fsasd.runtime.launchers import parallel_launcher
 from fsasd.runtime.supervision import Supervisor, supervised
 
@@ -174,9 +175,9 @@ class _Ray(Pool):
         ray = _ray()
         self._cluster: Any = None
         if not ray.is_initialized() and address is not None:
-            ray.init(address=address, log_to_driver=False)
+            start_ray(address=address, log_to_driver=False)
         elif not ray.is_initialized():
-            ray.init(address="local", num_cpus=workers, log_to_driver=False)
+            start_ray(address="local", num_cpus=workers, log_to_driver=False)
             self._cluster = ray
         importlib.import_module("ray.util.joblib").register_ray()
         errors = ray.exceptions

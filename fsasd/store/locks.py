@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,24 @@ def file_lock(path: str | Path, **options: Any) -> FileLock:
     """
     # A file that stands for a lock would outlive a process that is killed.
     return _Lock(path, fallback_to_soft=False, **options)
+
+
+def require_locks(folder: Path) -> None:
+    """Check that the disk of a folder has locks; the folder is made if there is none.
+
+    Args:
+        folder: Where it cannot be written, nothing is known, and nothing said.
+
+    Raises:
+        StoreError: It has none.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(tempfile.NamedTemporaryFile(dir=folder))
+        except OSError:
+            return
+        stack.enter_context(file_lock(file.name))
 
 
 class _Lock(FileLock):
