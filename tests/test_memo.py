@@ -443,7 +443,7 @@ sys.exit(f"imported {loaded}" if loaded else 0)
 
 
 def test_a_run_that_is_all_in_the_store_loads_no_torch_and_leaves_the_same(tmp_path):
-    def run(folder, start=subprocess.run):
+    def run(folder, start=commands.run):
         command = [sys.executable, "-c", ALL_REUSED, "experiment=tiny", "generator=transforms"]
         done = start(
             [*command, f"store={tmp_path / 'store'}", f"hydra.run.dir={tmp_path / folder}"],
@@ -455,12 +455,13 @@ def test_a_run_that_is_all_in_the_store_loads_no_torch_and_leaves_the_same(tmp_p
         left["report.html"] = re.sub(rb"<dt>Date.*?</dd>", b"", left["report.html"])
         return done, out, left
 
+    # In a process that has loaded what computes.
     built = run("built")
     assert "imported ['torch'" in built[0].stderr
-    recalled = run("recalled")
+    recalled = run("recalled", subprocess.run)
     assert recalled[0].returncode == 0, recalled[0].stderr
     assert "reusing" in recalled[0].stderr
     assert recalled[1:] == built[1:]
     # And what a run leaves that finds all artifacts, but no memo.
     shutil.rmtree(tmp_path / "store" / "memo")
-    assert run("reused", commands.run)[1:] == recalled[1:]
+    assert run("reused")[1:] == recalled[1:]
