@@ -108,13 +108,17 @@ def test_of_slurm_as_many_tasks_are_expected_as_devices():
                                        "found knn 3 times"),
         (["hydra/launcher=joblib", "trainer=ddp_cpu", "detector=knn,lof"],
          "trainer.devices=2: a job of hydra/launcher=joblib is one process with one device"),
+        (["hydra/launcher=slurm", "detector=knn,lof"],
+         "hydra/launcher=slurm: expected a machine that submits jobs to SLURM, found no command"),
+        (["--cfg", "job"], "Only one of --run, --multirun, --cfg"),
     ],
 )  # fmt: skip
 def test_a_sweep_is_refused_before_its_first_job(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(sys, "argv", ["fsasd", "-m", "hydra.sweep.dir=sweep", *arguments])
     with pytest.raises(SystemExit) as ended:
-        commands.run("fsasd")
+        sys.exit(commands.run("fsasd"))
     assert ended.value.code == 1
     out, err = capsys.readouterr()
     assert out == ""

@@ -32,6 +32,8 @@ COMMANDS = {
 """Name of a command to its module."""
 
 _CONFIGURATION = ("--config", "-cd", "-cp", "-cn", "hydra.searchpath")
+_ONE_MODE = "Only one of --run"
+"""What Hydra raises for ``-m --cfg job`` and its kind."""
 
 
 def help_page() -> str:
@@ -103,6 +105,11 @@ def run(command: str) -> int | None:
         error = first_raised(error)
         print(f"ended by {str(error) or 'Ctrl-C'}", file=sys.stderr)
         return exit_code(error)
+    except ValueError as error:
+        if not str(error).startswith(_ONE_MODE):
+            raise
+        print(error, file=sys.stderr)
+        return 1
     except BrokenPipeError:
         # The interpreter flushes once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ class Refusals(Callback):
             if is_grid(config.hydra):
                 check_grid([*config.hydra.overrides.task])
             check_processes(config, config.hydra)
+            _check_cluster(config.hydra)
             _check_store(config)
 
 
@@ -71,6 +73,14 @@ def parallel(hydra_config: HydraConf) -> str:
     """
     alone = _kind(hydra_config) in (_ONE_BY_ONE, _WITH_A_SHARE)
     return "" if hydra_config.mode != RunMode.MULTIRUN or alone else _name(hydra_config)
+
+
+def _check_cluster(hydra_config: HydraConf) -> None:
+    if _kind(hydra_config) == _WITH_A_SHARE and shutil.which("srun") is None:
+        raise ValueError(
+            f"hydra/launcher={_name(hydra_config)}: expected a machine that submits jobs to SLURM, "
+            "found no command srun here. hydra/launcher=submitit_local runs the jobs on this one"
+        )
 
 
 def _check_store(config: DictConfig) -> None:
