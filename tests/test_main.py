@@ -185,7 +185,9 @@ def stereo(factory, tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("channel", ["near", "far", "mean"])
+@pytest.mark.parametrize(
+    "channel", ["near", "far", pytest.param("mean", marks=pytest.mark.nightly)]
+)
 def test_any_microphone_of_two_can_be_learnt_from(stereo, tmp_path, channel):
     data = ["data=dcase", f"data.root={stereo}", f"data.channel={channel}"]
     # Synthetic clips are mono, whichever it is.

@@ -93,6 +93,7 @@ def test_no_label_text_is_lost_or_fatal(text):
         assert all(key in text and value in text for key, value in clip.attributes.items())
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.from_regex(r"[A-Za-z](?:[A-Za-z0-9.\-]*[A-Za-z.\-])?", fullmatch=True),

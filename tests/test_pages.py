@@ -16,6 +16,7 @@ def test_every_command_is_marked(page):
     assert not unmarked, f"{unmarked}: write <!-- run -->, compose or measured on the line before"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_command_composes(page, tmp_path):
     for block in blocks(page):

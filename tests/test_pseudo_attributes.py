@@ -195,6 +195,7 @@ def test_the_report_names_the_section_of_a_state_if_there_are_several(clips, tmp
     ]
 
 
+@pytest.mark.slow
 def test_a_run_trains_a_detector_on_states_as_classes(clips, tmp_path):
     train = tmp_path / "data/fan/train/normal"
     train.mkdir(parents=True)
