@@ -44,10 +44,8 @@ def seconds_to_end(parent, child, seconds):
     return time.monotonic() - begin
 
 
-FAMILIES = [
-    "nano", "stable_audio3", pytest.param("audioldm2", marks=pytest.mark.nightly),
-    pytest.param("stable_audio_open", marks=pytest.mark.nightly),
-]  # fmt: skip
+OTHERS = ("audioldm2", "stable_audio3", "stable_audio_open")
+FAMILIES = ["nano", *(pytest.param(name, marks=pytest.mark.nightly) for name in OTHERS)]
 of_nano = pytest.mark.parametrize("runs", ["nano"], indirect=True)
 of_each_family = pytest.mark.parametrize("runs", FAMILIES, indirect=True)
 TRAININGS = ["whole", "resumed", "sharded"]
