@@ -139,6 +139,7 @@ def test_spectra_are_those_of_numpy(size, half):
 # Decisions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [0.3, 1.0, 1.7, 12.0, 4e3, 1e7])
 def test_p_values_are_those_of_the_gamma_distribution(shape):
     from fsasd.export.decision import gamma_tail

@@ -177,6 +177,7 @@ print(time.process_time() - start, peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [15_999, 26_667, RATES[1] - 1])
 def test_no_rate_takes_long_or_much_memory(make_wav, rate):
     short = make_wav("short.wav", seconds=0.1, rate=48_000)

@@ -162,6 +162,7 @@ def many_networks(factory_clips, tmp_path_factory):
     return detector.prepare(clips, tmp_path_factory.mktemp("networks"))
 
 
+@pytest.mark.slow
 def test_networks_of_pooled_detectors_and_ensembles_are_kept(
     many_networks, factory_clips, louder, tmp_path
 ):
@@ -182,6 +183,7 @@ def test_networks_of_pooled_detectors_and_ensembles_are_kept(
     np.testing.assert_allclose(saved.score(bearing), expected.score(bearing), rtol=0.01)
 
 
+@pytest.mark.slow
 def test_the_network_of_a_masked_autoencoder_is_kept(factory_clips, louder, tmp_path):
     clips = factory_clips.where(split="train", label="normal")
     bearing = clips.where(machine="bearing")

@@ -250,6 +250,7 @@ def test_page_names_odd_training_clips(run, undrawn):
     assert "is odd" not in _page(run).text
 
 
+@pytest.mark.slow
 def test_page_needs_nothing_but_itself(run, data):
     path = write_report(run, data)
     text = path.read_text(encoding="utf-8")
@@ -305,6 +306,7 @@ def test_recordings_stay_within_the_budget(machines):
     assert bytes_taken < 1.05 * listening.BUDGET
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_every_file_is_optional(run, data, name, capsys, undrawn):
     path = run / name
@@ -364,6 +366,7 @@ def test_machines_without_labels_are_not_in_the_score(run, undrawn):
     assert "because the test labels are not known: 1 of 2 sections." in _page(run).text
 
 
+@pytest.mark.slow
 def test_undefined_is_a_dash_and_explained(run, data, capsys):
     known = SectionMetrics(0.9, 0.8, 0.7, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5)
     lacking = SectionMetrics(0.9, float("nan"), 0.7, 0.5, 0.5, 0.5)
@@ -399,6 +402,7 @@ def test_nothing_defined_is_no_score(run, capsys, undrawn):
     assert math.isnan(objective("official", run))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["NA", "nan", "None", "101", "fan[1]"])
 def test_a_machine_may_be_called_like_nothing_or_a_number(run, capsys, undrawn, name):
     for path in [*run.glob("*.csv"), run / "synthetic/manifest.csv"]:
