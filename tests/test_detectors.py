@@ -146,8 +146,8 @@ FURTHER = {
     "statex", "thuee", "twfr_gmm_max", "twfr_gmm_mean", "twfr_gmm_paper", "zeng",
 }  # fmt: skip
 """Other settings of a class, or other networks, than those of a detector that is tried in each
-``make test``, where these are trained, saved and exported (test_discriminative.py,
-test_pretrained.py) and run by name (test_main.py)."""
+``make test``. There, networks of these are trained, scored, saved and exported
+(test_discriminative.py, test_pretrained.py), and all are made by name (test_main.py)."""
 
 
 @pytest.fixture(

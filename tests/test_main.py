@@ -23,6 +23,7 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from run_folders import write_status
 from runs import Run
+from small_systems import EACH
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 import fsasd.cli.run as app
@@ -366,7 +367,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", EACH)
 def test_every_network_runs_by_name(chain, name):
     root, store, _ = chain
     training = [f"training.{setting}" for setting in ("seconds=0.5", "epochs=2", "batch_size=8")]
@@ -393,7 +394,14 @@ CLASSICAL = {
 }
 
 
-@pytest.mark.parametrize("name", CLASSICAL)
+ALIKE = ("gmm", "iforest", "ocsvm", "twfr_gmm_max", "twfr_gmm_mean")
+"""Other settings of the classes of lof, mahalanobis and twfr_gmm_smote."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.nightly if name in ALIKE else ()) for name in CLASSICAL],
+)
 def test_every_classical_detector_runs_by_name(chain, name):
     root, store, _ = chain
     overrides = [f"detector={name}", *(f"detector.{setting}" for setting in CLASSICAL[name])]
@@ -448,7 +456,13 @@ def brief(tmp_path_factory):
     ]
 
 
-@pytest.mark.parametrize("name", ["anopatch", "lv_huakong", "guan_heu_attributes"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "anopatch", pytest.param("lv_huakong", marks=pytest.mark.nightly),
+        pytest.param("guan_heu_attributes", marks=pytest.mark.nightly),
+    ],
+)  # fmt: skip
 def test_every_pretrained_encoder_runs_by_name(chain, name, brief):
     root, store, _ = chain
     score = Run(configure(*SCORED, store, f"detector={name}", *brief), root / name)()
