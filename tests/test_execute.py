@@ -16,6 +16,8 @@ from threadpoolctl import threadpool_limits
 
 from fsasd import load
 from fsasd.cli import configure
+from fsasd.data.check.inspection import inspect
+from fsasd.data.check.likeness import Profile
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_clips
 from fsasd.data.names import SectionId
@@ -365,3 +367,12 @@ def test_each_detector_has_what_is_known_of_it(experiment, tmp_path):
     threshold = load(folder).threshold
     assert f"score is above {threshold:.6g}: about 10 % of normal recordings" in card
     assert about.choice in card
+
+
+def test_each_detector_has_the_ranges_of_its_recordings(experiment, tmp_path):
+    execute(experiment, tmp_path / "store", tmp_path / "run")
+    bearing = experiment.data.machine("bearing").where(split="train", label="normal")
+    profile = load(tmp_path / "run/models/bearing/section_00").profile
+    assert profile == Profile.of(inspect(bearing))
+    longer = inspect(bearing).assign(seconds=2.5 * profile.seconds[1])
+    assert [found.kind for found in profile.differences(longer)] == ["length"]

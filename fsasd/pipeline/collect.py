@@ -21,7 +21,7 @@ from fsasd.generation.gap import DIFFERENCES, GAP
 from fsasd.generation.quality import QUALITY
 from fsasd.generation.synthetic_clips import MANIFEST, read_table, write_table
 from fsasd.pipeline.experiment import Experiment
-from fsasd.pipeline.model_cards import write_model_cards
+from fsasd.pipeline.model_cards import write_model_cards, write_profiles
 from fsasd.pipeline.outcome import Outcome
 from fsasd.pipeline.run_folder import note
 from fsasd.pipeline.stages.curve import evidence_of
@@ -70,6 +70,7 @@ def collect(run: Experiment, outcome: Outcome, folder: Path) -> None:
     if results:
         write(tables, results, training_seconds(outcome))
         write_model_cards(run, results, outcome.of("detect"), folder)
+        write_profiles(run, [result.section for result in results], folder)
     collect_validation(run, curves, known, chosen, tables)
     note(folder, [path.name for path in tables.iterdir()])
     for path in tables.iterdir():

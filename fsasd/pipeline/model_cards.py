@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from fsasd.data.check.inspection import inspect_once
+from fsasd.data.check.likeness import save_profiles
 from fsasd.data.names import SectionId
 from fsasd.deployment.about import About, TrainingData
 from fsasd.detection.section import MODEL, SectionResult, SectionScores
@@ -36,6 +38,24 @@ def write_model_cards(
         model = folder / "models" / section.machine / f"section_{section.section}"
         if model.is_dir():
             _about(run, result, artifacts[section]).write(model)
+
+
+def write_profiles(run: Experiment, sections: Collection[SectionId], folder: Path) -> None:
+    """Write the ranges of the training recordings beside each section's detector.
+
+    Scoring warns of recordings beyond them.
+
+    Args:
+        run: The experiment.
+        sections: Those that have a detector.
+        folder: The run's folder, which has the detectors already.
+    """
+    normal = run.data.clips.where(split="train", label="normal")
+    fitted = normal.filter(lambda clip: clip.section_id in sections)
+    # They were inspected before the first stage: where features are cached, none is read again.
+    cache = run.data.cache
+    recordings = inspect_once(fitted, cache.folder, cache.channel, again=False)
+    save_profiles(folder / "models", recordings)
 
 
 def _about(run: Experiment, result: SectionResult[SectionScores], artifact: Path) -> About:
