@@ -14,6 +14,7 @@ from fsasd.data.check.likeness import Profile, save_profiles
 from fsasd.data.check.measures import BANDS, measure, require_full_scale
 from fsasd.data.metadata import read_clips
 from fsasd.data.recording import AudioError
+from fsasd.deployment.recording_warnings import LikenessMonitor
 
 RATE = 16_000
 
@@ -239,3 +240,19 @@ def test_real_recordings_without_their_upper_half_are_told(real):
 def load(path):
     waveform = soundfile.read(path, dtype="float32", always_2d=True)[0]
     return waveform[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("names", "listed"),
+    [("----", "-"), ("ab", "a, b"), ("abcde", "a, b, c and 2 more")],
+)
+def test_windows_of_a_stream_are_named_once(names, listed):
+    bands = dict.fromkeys(BANDS, -60.0)
+    sound = {"silent": False, "clipped": False, "level": -40.0, **bands}
+    monitor = LikenessMonitor(Profile.of(pd.DataFrame([{"seconds": 3.0, **sound}])))
+    for name in names:
+        monitor.update([{"path": name, "seconds": 10.0, **sound}])
+    n = len(names)
+    assert list(monitor.summary()) == [
+        f"{n} of {n} recordings: more than twice as long as all training clips ({listed})"
+    ]

@@ -42,14 +42,16 @@ class LikenessMonitor:
                 new.append(f"{message} ({files[0]})")
             self._counts[kind] = self._counts.get(kind, 0) + len(files)
             examples = self._examples.setdefault(kind, [])
-            examples += files[: SHOWN - len(examples)]
+            # Windows of a stream have one name.
+            other = [file for file in dict.fromkeys(files) if file not in examples]
+            examples += other[: SHOWN - len(examples)]
         return new
 
     def summary(self) -> Iterator[str]:
         """Yield a line for each property in which recordings were unlike the training clips."""
         for kind, message in self._messages.items():
             count, examples = self._counts[kind], self._examples[kind]
-            more = f" and {count - len(examples)} more" if count > len(examples) else ""
+            more = f" and {count - SHOWN} more" if count > len(examples) == SHOWN else ""
             yield (
                 f"{count} of {many(self._n, 'recording')}: {message} ({', '.join(examples)}{more})"
             )
