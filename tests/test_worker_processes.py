@@ -67,7 +67,11 @@ def wait_for_end(pids, seconds=20):
         time.sleep(0.1)
 
 
-@pytest.fixture(scope="module", params=["joblib", pytest.param("ray", marks=pytest.mark.slow)])
+# Both start Python anew for each worker.
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow) for name in ("joblib", "ray")],
+)
 def runner(request):
     if request.param == "joblib":
         yield Joblib(2)
