@@ -30,7 +30,7 @@ OF_THE_TIME = {
 """Files of when and how fast, in a store or a run; those below say so in some of their lines."""
 
 COST = re.compile(rb'<section id="cost".*?</section>', re.DOTALL)
-LINES_OF_THE_TIME = re.compile(rb'<dt>Date<|Scoring a clip took|^ *"(built|commit)": ')
+LINES_OF_THE_TIME = re.compile(rb'<dt>(Date|Built)<|Scoring a clip took|^ *"(built|commit)": ')
 
 
 def content(path):
