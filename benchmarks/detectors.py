@@ -3,6 +3,7 @@
     python -m benchmarks.detectors                         # write the page from its table
     python -m benchmarks.detectors --factory --real FOLDER  # measure, then write the page
     python -m benchmarks.detectors --real FOLDER FOLDER     # on the machines of both together
+    python -m benchmarks.detectors --real FOLDER --memory   # memory alone: one epoch, one network
 
 Each detector runs with its default settings, without synthetic clips, on each machine whose test
 clips have both labels, reference machines, too: detectors are fitted to normal training clips only.
@@ -17,12 +18,16 @@ import functools
 import inspect
 import json
 import math
+import multiprocessing
 import os
 import re
+import resource
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from itertools import product
@@ -32,9 +37,10 @@ from typing import Any
 import hydra
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
@@ -58,7 +64,10 @@ DOCS = Path(__file__).parents[1] / "docs" / "reference"
 PAGE, TABLE, ENCODERS = DOCS / "detectors.md", DOCS / "detectors.csv", DOCS / "encoders.csv"
 KEY = ["data", "detector", "seed"]
 NO_WEIGHTS = "its weights are not at hand"
-_UNITS = {"parameters": "{:,.0f}", "training_seconds": "{:.1f} s", "scoring_ms": "{:.1f} ms"}
+_UNITS = {
+    "parameters": "{:,.0f}", "training_seconds": "{:.1f} s", "scoring_ms": "{:.1f} ms",
+    "memory_mb": "{:.0f} MB",
+}  # fmt: skip
 
 
 def main() -> None:
@@ -71,6 +80,7 @@ def main() -> None:
     parser.add_argument("--detectors", nargs="+", default=available(), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--overrides", nargs="*", default=[], help="of the configuration")
+    parser.add_argument("--memory", action="store_true", help="measure the memory alone")
     args = parser.parse_args()
     data = {"factory": ["data=factory"]} if args.factory else {}
     if args.real:
@@ -83,6 +93,11 @@ def main() -> None:
     keep_freed_memory()
     # The factory is written once for all detectors.
     with tempfile.TemporaryDirectory() as store:
+        if args.memory:
+            for (name, overrides), detector in product(data.items(), args.detectors):
+                _keep_memory(name, detector, [f"store={store}", *overrides, *args.overrides])
+            PAGE.write_text(page())
+            return
         for (name, overrides), detector, seed in product(data.items(), args.detectors, args.seeds):
             chosen = [f"store={store}", f"detector={detector}", f"seed={seed}"]
             row = {"data": name, "detector": detector, "seed": seed}
@@ -101,15 +116,71 @@ def measure(overrides: Sequence[str]) -> dict[str, Any]:
     has only a ``note``.
     """
     with tempfile.TemporaryDirectory() as folder:
-        with initialize_config_module("fsasd.conf", version_base="1.3"):
-            cfg = compose("config", [f"store={folder}/store", *overrides])
-        data = hydra.utils.instantiate(cfg.data, _convert_="all")
-        detector = hydra.utils.instantiate(cfg.detector, _convert_="all")
         try:
             with threadpool_limits(1):
-                return _measured(detector, data, Path(folder))
+                return _measured(*_configured(overrides), Path(folder))
         except OSError:
             return {"note": NO_WEIGHTS}
+
+
+def _configured(
+    overrides: Sequence[str], short: bool = False
+) -> tuple[Detector, FirstShotDataModule]:
+    """Return detector and data of a configuration; ``short`` trains one network for one epoch."""
+    with initialize_config_module("fsasd.conf", version_base="1.3"):
+        cfg = compose("config", list(overrides))
+    if short:
+        for part in ("detector", "representation"):
+            _shorten(cfg.get(part))
+    data = hydra.utils.instantiate(cfg.data, _convert_="all")
+    return hydra.utils.instantiate(cfg.detector, _convert_="all"), data
+
+
+def _shorten(settings: Any) -> None:
+    if isinstance(settings, DictConfig):
+        for name in settings:
+            if str(name).endswith("epochs") or name == "networks":
+                settings[name] = 1
+            else:
+                _shorten(settings[name])
+
+
+def memory(overrides: Sequence[str]) -> float:
+    """Return the megabytes that a detector takes at most, to be trained and to score.
+
+    Those of a process of its own, without imports and without the recordings' metadata. Training is
+    one epoch of one network: more of them need no more memory.
+
+    Raises:
+        OSError: Pretrained weights are not at hand.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_memory, overrides).result()
+
+
+def _memory(overrides: Sequence[str]) -> float:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    # As commands do.
+    keep_freed_memory()
+    detector, data = _configured(overrides, short=True)
+    before = psutil.Process().memory_info().rss
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
+        _measured(detector, data, Path(folder))
+    # Kilobytes, but bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before) / 1e6
+
+
+def _keep_memory(data: str, detector: str, overrides: Sequence[str]) -> None:
+    try:
+        peak = memory([f"detector={detector}", *overrides])
+    except OSError:
+        return
+    print(f"{detector}: {peak:.0f} MB", flush=True)
+    table = pd.read_csv(TABLE)
+    table.loc[(table["data"] == data) & (table["detector"] == detector), "memory_mb"] = round(peak)
+    table.to_csv(TABLE, index=False)
 
 
 def _measured(detector: Detector, data: FirstShotDataModule, folder: Path) -> dict[str, Any]:
@@ -152,7 +223,10 @@ def _measured(detector: Detector, data: FirstShotDataModule, folder: Path) -> di
 def _keep(row: dict[str, Any]) -> None:
     table = pd.DataFrame([row])
     if TABLE.is_file():
-        table = pd.concat([pd.read_csv(TABLE), table]).drop_duplicates(KEY, keep="last")
+        known = pd.read_csv(TABLE)
+        of_detector = known[(known["data"] == row["data"]) & (known["detector"] == row["detector"])]
+        table["memory_mb"] = of_detector["memory_mb"].max()
+        table = pd.concat([known, table]).drop_duplicates(KEY, keep="last")
     table.sort_values(KEY).to_csv(TABLE, index=False)
 
 
@@ -262,10 +336,11 @@ python -m benchmarks.detectors --real path/to/firstshot-real
 
 The best are first. Each detector has its default settings, except as noted with its seeds, and no
 synthetic clips. In parentheses: the available material of the source. Training is that of all
-machines together, scoring that of a clip from audio, both on one core. AUC, pAUC and official score
-are in percent, means over seeds; ± is the spread over seeds, in brackets is the 95 % bootstrap
-interval over machines and clips. The official score is a harmonic mean: a single AUC of 0, as eight
-test clips may give, makes it 0.
+machines together, scoring that of a clip from audio, both on one core. Memory is what training and
+scoring add to the process at most (`--memory`: one epoch, one network). AUC, pAUC and official
+score are in percent, means over seeds; ± is the spread over seeds, in brackets is the 95 %
+bootstrap interval over machines and clips. The official score is a harmonic mean: a single AUC of
+0, as eight test clips may give, makes it 0.
 
 Rows of fkie, statex, thuee and mdam are of one seed, with one network each (fkie has ten by
 default, statex five), on a core that took two to three times as long as that of the other rows.
@@ -354,9 +429,9 @@ def _encoders() -> str:
     return "\n".join([head, "|---|---|---|---|---|---|", *lines])
 
 
-def _cells(rows: pd.DataFrame) -> list[str]:
+def _cells(rows: pd.DataFrame, units: Mapping[str, str]) -> list[str]:
     """Write means over jobs that differ in their seed, and the spread of the official score."""
-    mean = rows[[*_UNITS, *OFFICIAL, "official", "low", "high"]].astype(float).mean(skipna=False)
+    mean = rows[[*units, *OFFICIAL, "official", "low", "high"]].astype(float).mean(skipna=False)
     spread = rows["official"].std(ddof=0)
     official = percent(mean["official"])
     if spread > 5e-4:
@@ -365,17 +440,17 @@ def _cells(rows: pd.DataFrame) -> list[str]:
         official += f" [{percent(mean['low'])} to {percent(mean['high'])}]"
     costs = [
         UNDEFINED if math.isnan(mean[name]) else unit.format(mean[name])
-        for name, unit in _UNITS.items()
+        for name, unit in units.items()
     ]
     return [*costs, *(percent(mean[name]) for name in OFFICIAL), official]
 
 
 def _results(rows: pd.DataFrame, entries: Sequence[Entry]) -> str:
-    lines = [
-        "| detector | source | parameters | training | scoring | AUC source | AUC target | pAUC "
-        "| official score | seeds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    # Memory was measured on some data.
+    units = {name: unit for name, unit in _UNITS.items() if rows[name].notna().any()}
+    costs = [name.partition("_")[0] for name in units]
+    titles = ["detector", "source", *costs, "AUC source", "AUC target", "pAUC", "official score"]
+    lines = [f"| {' | '.join(titles)} | seeds |", "|---" * len(titles) + "|---|"]
     measured: dict[str, pd.DataFrame] = {}
     without: dict[str, list[str]] = {}
     for entry in entries:
@@ -388,7 +463,9 @@ def _results(rows: pd.DataFrame, entries: Sequence[Entry]) -> str:
     sources = {entry.name: entry.source for entry in entries}
     for name in sorted(measured, key=lambda name: -measured[name]["official"].mean()):
         one = measured[name]
-        lines.append(f"| {' | '.join([_link(name), sources[name], *_cells(one), _seeds(one)])} |")
+        lines.append(
+            f"| {' | '.join([_link(name), sources[name], *_cells(one, units), _seeds(one)])} |"
+        )
     parts = ["\n".join(lines)] if measured else []
     if any(len(one) < _SEEDS for one in measured.values()):
         parts.append(f"† Fewer than {_SEEDS} seeds: the spread is not known.")
