@@ -225,7 +225,7 @@ def _keep(row: dict[str, Any]) -> None:
     if TABLE.is_file():
         known = pd.read_csv(TABLE)
         of_detector = known[(known["data"] == row["data"]) & (known["detector"] == row["detector"])]
-        table["memory_mb"] = of_detector["memory_mb"].max()
+        table["memory_mb"] = of_detector.get("memory_mb", pd.Series(dtype=float)).max()
         table = pd.concat([known, table]).drop_duplicates(KEY, keep="last")
     table.sort_values(KEY).to_csv(TABLE, index=False)
 
@@ -447,7 +447,7 @@ def _cells(rows: pd.DataFrame, units: Mapping[str, str]) -> list[str]:
 
 def _results(rows: pd.DataFrame, entries: Sequence[Entry]) -> str:
     # Memory was measured on some data.
-    units = {name: unit for name, unit in _UNITS.items() if rows[name].notna().any()}
+    units = {name: unit for name, unit in _UNITS.items() if name in rows.dropna(axis=1, how="all")}
     costs = [name.partition("_")[0] for name in units]
     titles = ["detector", "source", *costs, "AUC source", "AUC target", "pAUC", "official score"]
     lines = [f"| {' | '.join(titles)} | seeds |", "|---" * len(titles) + "|---|"]

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import fsasd.conf
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -94,6 +95,19 @@ def test_rows_that_are_measured_anew_are_replaced(tmp_path, monkeypatch):
     assert pd.read_csv(tmp_path / "detectors.csv")["official"].tolist() == [0.7, 0.8]
 
 
+def test_memory_is_measured_apart_and_kept(tmp_path, monkeypatch):
+    """Of a process of its own: k-NN keeps little, but reads recordings and computes log-mels."""
+    monkeypatch.setattr(detectors, "TABLE", tmp_path / "detectors.csv")
+    for name in ("knn", "lof"):
+        detectors._keep({"data": "real", "detector": name, "seed": 0, "official": 0.5})
+    detectors._keep_memory("real", "knn", QUICK)
+    detectors._keep({"data": "real", "detector": "knn", "seed": 1, "official": 0.6})
+    table = pd.read_csv(tmp_path / "detectors.csv").set_index("detector")["memory_mb"]
+    first, second = table["knn"]
+    assert first == second > 1
+    assert np.isnan(table["lof"])
+
+
 def test_a_choice_among_several_grids_is_said_as_one(text):
     section = text.partition("### auto\n")[2].partition("\n### ")[0]
     (said,) = re.findall(r"synthetic clips\*\*: (`use`.*)", section)
@@ -113,7 +127,7 @@ def test_what_several_are_of_is_said_once_and_deviations_stand_out(text):
 def row(detector, seed, official):
     return {
         "data": "real", "detector": detector, "seed": seed, "parameters": 6656,
-        "training_seconds": 1.0 + seed, "scoring_ms": 4.0, "auc_source": 0.8,
+        "training_seconds": 1.0 + seed, "scoring_ms": 4.0, "memory_mb": 48.0, "auc_source": 0.8,
         "auc_target": 0.7, "pauc": 0.6, "official": official, "low": 0.5, "high": 0.9,
     }  # fmt: skip
 
@@ -132,7 +146,7 @@ def measured(tmp_path_factory):
 
 
 def test_the_table_has_means_over_seeds(measured):
-    cells = "6,656 | 2.0 s | 4.0 ms | 80.0 | 70.0 | 60.0 | 70.0 ± 1.6 [50.0 to 90.0] | 3 |"
+    cells = "6,656 | 2.0 s | 4.0 ms | 48 MB | 80.0 | 70.0 | 60.0 | 70.0 ± 1.6 [50.0 to 90.0] | 3 |"
     assert f"| [ocsvm](#ocsvm) | scikit-learn | {cells}" in measured
 
 

@@ -1,6 +1,10 @@
 """Loggers: several at once, one run of Weights & Biases for each run of fsasd, results in all."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -120,16 +124,18 @@ def test_results_are_numbers_with_names(tmp_path):
     assert (found["kept/step"], found["kept/val/loss"], found["objective"]) == (4, 0.25, 0.25)
 
 
-def test_without_a_network_wandb_is_refused_before_anything_is_built(tmp_path, monkeypatch):
-    # Nothing listens at that port.
+def test_without_a_network_wandb_is_refused_before_anything_is_built(tmp_path):
+    # Nothing listens at that port. W&B keeps its settings for a process's life.
     settings = {"BASE_URL": "http://127.0.0.1:9", "API_KEY": "a" * 40, "MODE": "online",
                 "INIT_TIMEOUT": "2", "DIR": str(tmp_path), "SILENT": "true"}  # fmt: skip
-    for name, value in settings.items():
-        monkeypatch.setenv(f"WANDB_{name}", value)
-    asked = [f"store={tmp_path / 'store'}", "logger=wandb", f"logger.wandb.save_dir={tmp_path}"]
-    run = Run(configure(*asked), tmp_path / "run")
-    with pytest.raises(ValueError, match=r"logger=wandb: .*\. WANDB_MODE=offline needs neither"):
-        run()
+    environment = os.environ | {f"WANDB_{name}": value for name, value in settings.items()}
+    asked = ["experiment=tiny", "logger=wandb", f"store={tmp_path / 'store'}"]
+    found = subprocess.run(
+        [sys.executable, "-m", "fsasd.cli.main", *asked],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert found.returncode == 1
+    assert re.search(r"logger=wandb: .*\. WANDB_MODE=offline needs neither", found.stderr)
     built = (tmp_path / "store").glob("*/**/provenance.json")
     # The recordings are there when stages are planned.
     assert {path.relative_to(tmp_path).parts[1] for path in built} == {"factory"}

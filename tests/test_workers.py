@@ -12,6 +12,7 @@ import psutil
 import pytest
 from test_resuming import Sums, run
 from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data._utils import signal_handling
 
 from fsasd.runtime.resuming import interruptible
 
@@ -66,8 +67,10 @@ def test_a_worker_that_dies_ends_the_training_which_is_resumed(tmp_path, event, 
     assert run(LoadedByAWorker(event, mark), tmp_path / "folder") == sum(range(1, 17))
 
 
-def test_a_dead_worker_is_noticed_wherever_the_training_is(tmp_path):
+def test_a_dead_worker_is_noticed_wherever_the_training_is(tmp_path, monkeypatch):
     """By the handler of SIGCHLD, which may come before the loader asks for the next batch."""
+    # Other tests may have taken it away, and torch sets it once.
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
     loader = iter(DataLoader(Numbers(1, 0, failed, tmp_path), batch_size=1, num_workers=1))
     next(loader)
 
