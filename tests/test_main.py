@@ -694,6 +694,17 @@ def test_without_validation_the_last_checkpoint_is_used(chain):
     assert (run.artifact("finetune") / "model").is_dir()
 
 
+def test_a_report_alone_keeps_the_table_of_what_artifacts_took(chain):
+    root, store, _ = chain
+    folder = root / "reported"
+    Run(configure(*TINY, store), folder)()
+    before = (folder / "artifacts.csv").read_bytes()
+    (folder / "report.html").unlink()
+    Run(configure(*TINY, store, "stages=[report]"), folder)()
+    assert (folder / "artifacts.csv").read_bytes() == before
+    assert 'id="cost"' in (folder / "report.html").read_text()
+
+
 def test_a_run_in_the_folder_of_another_leaves_nothing_of_it(chain):
     root, store, _ = chain
     folder = root / "twice"

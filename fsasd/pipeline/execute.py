@@ -203,7 +203,9 @@ def _finish(
     if not commands.first:
         for stage, path in outcome.artifacts.items():
             stage.publish(path, folder)
-    outcome.write_artifacts(folder, simulated(run, store))
+    # A report alone is made of what is there, of which that table is a part.
+    if outcome.artifacts:
+        outcome.write_artifacts(folder, simulated(run, store))
     if outcome.of("judge") or outcome.of("detect"):
         collect(run, outcome, folder)
         add_unscored(folder, unreadable)
