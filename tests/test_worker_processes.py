@@ -14,6 +14,7 @@ from multiprocessing.connection import Client
 from pathlib import Path
 
 import joblib
+import numpy as np
 import psutil
 import pytest
 import threadpoolctl
@@ -48,6 +49,17 @@ def die(folder, name):
         begun.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return name
+
+
+def grow(_, name):
+    """Keep 400 MB more than before, from the worker's second task on."""
+    if _kept:
+        time.sleep(1.1)
+    _kept.append(np.ones(50_000_000 if _kept else 1))
+    return name
+
+
+_kept = []
 
 
 def sleep(_, name):
@@ -103,6 +115,13 @@ def test_a_worker_has_its_share_of_the_cores_and_is_no_rank(runner, monkeypatch,
         f"{name} begins" for name in "abcdefghi"
     ]
     wait_for_end({pid for *_, pid in results.values()})
+
+
+@pytest.mark.slow
+def test_a_worker_that_has_grown_is_replaced_and_no_task_is_lost():
+    """Where joblib's warning of it is an error, nobody would take the results any more."""
+    with Joblib(2).pool(9, shared) as pool:
+        assert sorted(dict(pool.run(grow, {name: name for name in "abcdef"}))) == [*"abcdef"]
 
 
 def test_a_task_whose_worker_is_killed_costs_no_other(runner, tmp_path, caplog):

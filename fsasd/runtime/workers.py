@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import logging
 import types
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeVar
 
@@ -147,6 +148,11 @@ class Pool(contextlib.AbstractContextManager["Pool"]):
 
 class _Loky(Pool):
     backend, killed = "loky", (BrokenProcessPool,)
+
+    def __init__(self, workers: int, shared: bytes) -> None:
+        # A worker that has grown by 300 MB, as caches do, is replaced, and that is no news.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+        super().__init__(workers, shared)
 
     def _parallel(
         self, work: Callable[[Any, T], R], tasks: Mapping[str, T]
