@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -692,6 +693,14 @@ def test_without_validation_the_last_checkpoint_is_used(chain):
     run = Run(configure(*TINY, store, *last, "stages=[finetune]"), root / "unvalidated")
     run()
     assert (run.artifact("finetune") / "model").is_dir()
+
+
+def test_a_run_without_a_target_machine_says_that_nothing_is_detected(tmp_path, caplog):
+    asked = ["data.factory.targets=[]", "generator=none", "stages=[detect]"]
+    Run(configure(*TINY, *asked, f"store={tmp_path / 'store'}"), tmp_path / "run")()
+    assert re.search(
+        r"no target machine, of 1: nothing is detected. data.targets=\[\w+\] would", caplog.text
+    )
 
 
 def test_a_report_alone_keeps_the_table_of_what_artifacts_took(chain):

@@ -38,6 +38,11 @@ def inspect(run: Experiment, stages: Collection[str], folder: Path) -> pd.DataFr
             higher sampling rate than some have.
     """
     cache, targets = run.data.cache, set(run.data.targets)
+    if rank() == 0 and "detect" in stages and not targets:
+        log.warning(
+            "no target machine, of %d: nothing is detected. data.targets=[%s] would make it one",
+            len(run.data.references), run.data.references[0],
+        )  # fmt: skip
     recordings = inspect_once(used(run, stages), cache.folder, cache.channel, again=rank() == 0)
     unreadable = recordings[recordings["problem"].notna()] if len(recordings) else recordings
     if recordings.empty:
