@@ -16,7 +16,18 @@ from fsasd.report.page import write_report
 from fsasd.report.runs.comparison import compare_runs
 from fsasd.report.runs.page import write_page
 
-LOOK = """
+WIDTHS = """
+for (const width of [390, 1280]) {
+  frame.style.width = `${width}px`;
+  await new Promise(drawn => page.requestAnimationFrame(() => page.requestAnimationFrame(drawn)));
+  const root = page.document.documentElement;
+  found.beyond[width] = root.scrollWidth - root.clientWidth;
+}
+"""
+"""Notes by how much a page is wider than a phone, and than a desktop."""
+
+LOOK = (
+    """
 const found = {broken: [], seconds: [], beyond: {}};
 for (const image of page.document.images) {
   await image.decode().catch(() => found.broken.push(image.alt));
@@ -31,13 +42,9 @@ for (const audio of page.document.querySelectorAll("audio")) {
   found.seconds.push(audio.duration);
 }
 for (const details of page.document.querySelectorAll("details")) details.open = true;
-for (const width of [390, 1280]) {
-  frame.style.width = `${width}px`;
-  await new Promise(drawn => page.requestAnimationFrame(() => page.requestAnimationFrame(drawn)));
-  const root = page.document.documentElement;
-  found.beyond[width] = root.scrollWidth - root.clientWidth;
-}
-const table = page.document.querySelector("#settings table.sortable");
+"""
+    + WIDTHS
+    + """const table = page.document.querySelector("#settings table.sortable");
 const title = [...table.tHead.rows[0].cells].find(cell => cell.textContent === "Official");
 const column = () => [...table.tBodies[0].rows].map(row => +row.cells[title.cellIndex].textContent);
 found.sorted = [1, 2].map(() => {
@@ -52,6 +59,7 @@ found.last = [...page.document.querySelectorAll("#result tbody th")].at(-1).text
 found.faults = page.faults;
 return found;
 """
+)
 
 
 @pytest.fixture
@@ -86,21 +94,19 @@ def test_the_page_in_a_browser(shown, tmp_path):
     assert found["last"] == "harmonic mean"
 
 
-LOOK_AT_COMPARISON = """
+LOOK_AT_COMPARISON = (
+    """
 const found = {beyond: {}};
-for (const width of [390, 1280]) {
-  frame.style.width = `${width}px`;
-  await new Promise(drawn => page.requestAnimationFrame(() => page.requestAnimationFrame(drawn)));
-  const root = page.document.documentElement;
-  found.beyond[width] = root.scrollWidth - root.clientWidth;
-}
-const table = page.document.querySelector("#scores table.sortable");
+"""
+    + WIDTHS
+    + """const table = page.document.querySelector("#scores table.sortable");
 const title = [...table.tHead.rows[0].cells].find(cell => cell.textContent === "AUC source");
 title.querySelector("button").click();
 found.sorted = [...table.tBodies[0].rows].map(row => +row.cells[title.cellIndex].textContent);
 found.faults = page.faults;
 return found;
 """
+)
 
 
 @pytest.mark.slow
