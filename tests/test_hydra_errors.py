@@ -7,7 +7,8 @@ from hydra._internal import utils
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import fsasd.cli.main  # noqa: F401, lets Hydra print in one line
-from fsasd.cli import commands, hydra_version
+from fsasd.cli import commands, hydra_version, sweep
+from fsasd.report.runs.status import SWEEP
 
 
 def typed(monkeypatch, capsys, *arguments):
@@ -48,6 +49,18 @@ def elsewhere(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_what_cannot_be_composed_is_said_in_one_line(monkeypatch, capsys, arguments, said):
     assert typed(monkeypatch, capsys, *arguments).startswith(said)
+
+
+@pytest.mark.parametrize("before", [None, '{"started": "of an earlier sweep"}'])
+def test_a_sweep_that_is_refused_leaves_no_list_of_its_jobs(tmp_path, monkeypatch, capsys, before):
+    listed = tmp_path / "run" / SWEEP
+    if before:
+        listed.parent.mkdir()
+        listed.write_text(before)
+    assert typed(monkeypatch, capsys, "-m", "detector=knn,kn").startswith("detector=kn: ")
+    assert (listed.read_text() if listed.is_file() else None) == before
+    # Nothing is compared when the process ends.
+    assert sweep._end() == 0
 
 
 PLUGINS = [

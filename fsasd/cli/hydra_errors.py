@@ -12,6 +12,7 @@ from hydra._internal import utils
 from hydra.errors import CompactHydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 
+from fsasd.cli.sweep import withdraw
 from fsasd.settings.names import near
 
 _EXTRAS = {
@@ -69,6 +70,7 @@ def _run(func: Callable[[], Any]) -> Any:
     try:
         return func()
     except CompactHydraException as error:
+        withdraw()
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
         print(in_one_line(error), file=sys.stderr)

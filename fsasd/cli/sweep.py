@@ -31,8 +31,10 @@ from fsasd.report.runs.status import (
     INTERRUPTED,
     NOT_STARTED,
     RUNNING,
+    SWEEP,
     Status,
     Sweep,
+    jobs_of,
     process_id,
 )
 from fsasd.runtime.clusters import leave_cluster
@@ -64,11 +66,9 @@ class Comparison(Callback):
             return
         with ending_the_command("the sweep could not begin"):
             folder.mkdir(parents=True, exist_ok=True)
-            sweep = _sweep(config)
-            sweep.write(folder)
-            join_cluster(config.hydra)
-            _running.append(_RunningSweep(folder.resolve(), sweep))
+            _running.append(_RunningSweep(folder.resolve(), _sweep(config)))
             atexit.register(_end)
+            join_cluster(config.hydra)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Compare the jobs, and end with the exit code of what they lack.
@@ -124,6 +124,15 @@ def note_interruption(folder: Path) -> None:
         status.ending(INTERRUPTED).write(folder)
 
 
+def withdraw() -> None:
+    """Take the list of the sweep's jobs back, where Hydra has refused one before the first began.
+
+    An earlier sweep's list in the same folder is there again: its jobs may yet be completed.
+    """
+    if _running and not jobs_of(_running[-1].folder, _running[-1].sweep):
+        _running.pop().withdraw()
+
+
 class _RunningSweep:
     """A sweep of this process."""
 
@@ -132,9 +141,21 @@ class _RunningSweep:
         from fsasd.cli.sweep_progress import SweepProgress
         from fsasd.report.runs import comparison, console  # noqa: F401
 
-        self.folder = folder
+        self.folder, self.sweep = folder, sweep
+        self._list = folder / SWEEP
+        self._replaced = self._list.read_bytes() if self._list.is_file() else None
+        sweep.write(folder)
         self.progress = SweepProgress(folder, sweep)
         self.progress.start()
+
+    def withdraw(self) -> None:
+        """End it as if it had not begun."""
+        self.progress.stop()
+        leave_cluster()
+        if self._replaced is None:
+            self._list.unlink()
+        else:
+            self._list.write_bytes(self._replaced)
 
     def end(self) -> int:
         """Compare the jobs, and return the exit code that they lead to."""
