@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from diffusers.pipelines.deprecated.audioldm.pipeline_audioldm import AudioLDMPipeline
 from safetensors.torch import load_file
+from small_pipelines import audioldm_pipeline
 
 from fsasd.data.clips import Clips
 from fsasd.data.datamodule import FirstShotDataModule
@@ -779,7 +779,7 @@ def test_a_fine_tuned_model_loads_in_the_pipeline_of_diffusers(data, tmp_path):
     model.components.vocoder = checkpoint.build_hifigan(channels=64).eval()
     trainer(tmp_path, max_steps=2, enable_checkpointing=False).fit(model, data)
     model.save(tmp_path / "model")
-    pipeline = AudioLDMPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
+    pipeline = audioldm_pipeline().from_pretrained(tmp_path / "model", local_files_only=True)
     assert "AudioLDMPipeline.from_pretrained" in (tmp_path / "model" / "README.md").read_text()
     index = json.loads((tmp_path / "model" / "model_index.json").read_text())
     assert index["vocoder"] == ["transformers", "SpeechT5HifiGan"]

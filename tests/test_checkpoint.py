@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from diffusers.pipelines.deprecated.audioldm.pipeline_audioldm import AudioLDMPipeline
 from original_audioldm import OriginalAudioLDM
 from safetensors.torch import load_file, save_file
+from small_pipelines import audioldm_pipeline
 from torch.nn import functional as F
 from transformers import RobertaTokenizer
 
@@ -235,7 +235,7 @@ def test_the_pipeline_of_diffusers_loads_what_is_saved(tmp_path):
     parts = build("nano")
     parts.vocoder = build_hifigan(channels=64).eval()
     save(parts, tmp_path / "model")
-    pipeline = AudioLDMPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
+    pipeline = audioldm_pipeline().from_pretrained(tmp_path / "model", local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     audio = pipeline("a fan", audio_length_in_s=0.64, num_inference_steps=1).audios
     assert audio.shape == (1, 10_240)
