@@ -63,6 +63,38 @@ def test_a_sweep_that_is_refused_leaves_no_list_of_its_jobs(tmp_path, monkeypatc
     assert sweep._end() == 0
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("seed: 1 # \u00fc".encode("latin-1"), "'utf-8' codec can't decode byte 0xfc"),
+        (b"seed: 1\0", "unacceptable character #x0000"),
+        (b"data:\n\troot: a\n", "line 2: found character '\\t'"),
+        (b"data:\n  root: a\n   seed: 1\n", "line 3: "),
+        (b"data: [a\n", "line 2: expected ',' or ']'"),
+        (b"seed: 1\nseed: 2\n", "line 2: found duplicate key seed"),
+        (b"- a\n", "found a list"),
+        (b"5\n", "Invalid loaded object type: int"),
+        (b"a: &a [*a]\n", "maximum recursion depth exceeded"),
+        (b"a: " + b"[" * 2000, "maximum recursion depth exceeded"),
+        (b"a: !!int ''\n", "string index out of range"),
+        (b"a: !!python/object:os.system {}\n", "line 1: could not determine a constructor"),
+        (b"seed: ${nope\n", "no viable alternative at input '${nope'"),
+        (b"defaults: 5\n", "Invalid defaults list in 'experiment/study', defaults must be a list"),
+        (b"defaults:\n- [a]\n", "Unsupported type in defaults"),
+        (b"~: a\n", "Incompatible key type 'NoneType'"),
+        (b"# @package\n", "Expected header format"),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_of_the_configuration_is_named_in_one_line(
+    tmp_path, monkeypatch, capsys, content, said
+):
+    path = tmp_path / "conf/experiment/study.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    line = typed(monkeypatch, capsys, "--config-dir", "conf", "experiment=study")
+    assert line.startswith(f"{path}: expected a configuration in YAML: {said}")
+
+
 PLUGINS = [
     ("hydra/launcher=joblib", "sweep"),
     ("hydra/launcher=submitit_local", "slurm"),

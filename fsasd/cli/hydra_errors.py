@@ -8,7 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import yaml
 from hydra._internal import utils
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.object_type import ObjectType
 from hydra.errors import CompactHydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 
@@ -43,6 +46,8 @@ def print_in_one_line() -> None:
 
     run_and_report.in_one_line = True  # type: ignore[attr-defined]
     utils.run_and_report = run_and_report
+    load = _naming_files(ConfigRepository.load_config)
+    ConfigRepository.load_config = load  # type: ignore[method-assign]
 
 
 def in_one_line(error: CompactHydraException) -> str:
@@ -91,6 +96,32 @@ def _run(func: Callable[[], Any]) -> Any:
             "at a time; the same command goes on (HYDRA_FULL_ERROR=1 shows where)", file=sys.stderr
         )  # fmt: skip
         sys.exit(1)
+
+
+def _naming_files(load: Callable[[ConfigRepository, str], Any]) -> Callable[..., Any]:
+    """Return Hydra's reading of a file, with errors that name it: those of YAML may not."""
+
+    def load_config(self: ConfigRepository, config_path: str) -> Any:
+        try:
+            result = load(self, config_path)
+            if result is not None and not isinstance(result.config, DictConfig):
+                raise ValueError("found a list")
+            return result
+        # Whatever libraries raise where they stumble over a damaged file.
+        except Exception as error:
+            source = self._find_object_source(config_path, ObjectType.CONFIG)
+            path = f"{source.path if source else ''}/{config_path.removesuffix('.yaml')}.yaml"
+            raise CompactHydraException(
+                f"{path}: expected a configuration in YAML: {_reason(error)}"
+            ) from None
+
+    return load_config
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _missing_choice(choice: str, options: list[str]) -> str:
