@@ -1,11 +1,14 @@
 """Fuzzing of readers: altered files, for as long as you like; no error but those in words.
 
     python -m benchmarks.fuzz --list
-    python -m benchmarks.fuzz wav flac --seconds 300 --corpus corpus
+    python -m benchmarks.fuzz wav flac --seconds 300 --corpus corpus --figures figures.jsonl
+    python -m benchmarks.fuzz --table figures.jsonl
 
-With atheris (``pip install atheris``) what is altered next follows from the lines of fsasd that a
-file reaches; without, from the kind of its error. A file that breaks the contract of
-``readers.Reader.fault`` is kept in ``<corpus>/<reader>/crashes``, and its error printed.
+Seconds are of the processor: other processes do not shorten a campaign. With atheris
+(``pip install atheris``) what is altered next follows from the lines of fsasd that a file reaches;
+with ``--plain``, from the kind and place of its error. ``--corpus`` keeps what was new for the next
+campaign. A file that breaks the contract of ``readers.Reader.fault`` is kept in
+``<corpus>/<reader>/crashes``, and its error printed.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import random
@@ -37,8 +41,14 @@ if TYPE_CHECKING:
 HANG = 2.0
 """CPU seconds beyond which a reader hangs."""
 
+MEMORY = 64 << 20
+"""Bytes that no reader takes for an input of ``_LONGEST`` bytes; beyond, the input is kept."""
+
 _GIVEN_UP = 60.0
-"""Seconds of the clock."""
+"""CPU seconds after which an input is given up."""
+
+_STUCK = 900.0
+"""Seconds of the clock after which it is given up, too: it waits for something."""
 
 _ADDRESSES = 4 << 30
 """Bytes that a reader may allocate: beyond, it is a ``MemoryError``."""
@@ -55,7 +65,8 @@ class Campaign:
     """The inputs of one reader, and what became of them.
 
     Attributes:
-        fault: Content -> the error that breaks the contract, if one does.
+        read: Content -> the error that it raises, if it does.
+        allows: Whether an error is as it has to be.
         folder: Gets the files that break it.
         count: Number of inputs.
         crashes: Error and place in the code to the number of inputs.
@@ -64,7 +75,8 @@ class Campaign:
         memory: Largest growth of the resident memory while an input was read, in bytes.
     """
 
-    fault: Callable[[bytes], BaseException | None]
+    read: Callable[[bytes], Exception | None]
+    allows: Callable[[Exception], bool]
     folder: Path
     count: int = 0
     crashes: dict[str, int] = field(default_factory=dict)
@@ -73,32 +85,38 @@ class Campaign:
     memory: int = 0
 
     def run(self, content: bytes) -> str:
-        """Read one input; return the kind of its outcome."""
+        """Read one input; return the kind and place of its error."""
         self.count += 1
         before = _resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
         # Other processes share the cores.
         start = time.process_time()
-        signal.setitimer(signal.ITIMER_REAL, _GIVEN_UP)
+        signal.setitimer(signal.ITIMER_PROF, _GIVEN_UP)
+        signal.setitimer(signal.ITIMER_REAL, _STUCK)
         error: BaseException | None
         try:
-            error = self.fault(content)
+            error = self.read(content)
         except Hang as hang:
             error = hang
         finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
         seconds = time.process_time() - start
         # Of the first ones, imports are a part.
         if self.count > 20:
-            self.memory = max(self.memory, _resident("VmHWM") - before)
+            memory = _resident("VmHWM") - before
+            self.memory = max(self.memory, memory)
+            if memory > MEMORY:
+                self._keep(f"above {MEMORY >> 20} MB", content, None)
             self.slowest = max(self.slowest, seconds)
             if seconds > HANG:
                 self.hangs += 1
-                self._keep(f"{seconds:.1f} s", content, None)
+                self._keep(f"above {HANG:g} s", content, None)
         if error is None:
             return ""
         kind = _kind(error)
-        self._keep(kind, content, error)
+        if not (isinstance(error, Exception) and self.allows(error)):
+            self._keep(kind, content, error)
         return kind
 
     def _keep(self, kind: str, content: bytes, error: BaseException | None) -> None:
@@ -109,13 +127,12 @@ class Campaign:
             print(f"{kind}\n  {str(error)[:300]}\n  {path}", flush=True)
         self.crashes[kind] = self.crashes.get(kind, 0) + 1
 
-    def summary(self) -> str:
-        """Return the figures in a line."""
-        return (
-            f"{self.count:,} inputs, {sum(self.crashes.values()):,} uncaught of "
-            f"{len(self.crashes)} kinds, {self.hangs} above {HANG:g} s, "
-            f"slowest {self.slowest:.2f} s, memory +{self.memory / 1e6:.0f} MB"
-        )
+    def figures(self) -> dict[str, Any]:
+        """Return the figures, as they are written to ``--figures``."""
+        return {
+            "inputs": self.count, "crashes": self.crashes, "hangs": self.hangs,
+            "slowest": round(self.slowest, 3), "memory": self.memory,
+        }  # fmt: skip
 
 
 def _kind(error: BaseException) -> str:
@@ -131,19 +148,51 @@ def _resident(name: str) -> int:
 
 
 def _give_up(number: int, frame: FrameType | None) -> None:
-    raise Hang(f"more than {_GIVEN_UP:g} s")
+    raise Hang(f"more than {_GIVEN_UP:g} s of a CPU, or {_STUCK:g} s of the clock")
+
+
+def table(paths: list[Path]) -> str:
+    """Return the figures of campaigns as a table, a row for each reader, campaigns added up."""
+    lines = [line for path in paths for line in path.read_text().splitlines()]
+    readers: dict[str, list[dict[str, Any]]] = {}
+    for campaign in map(json.loads, lines):
+        readers.setdefault(campaign["reader"], []).append(campaign)
+    rows = [
+        "| file | inputs | CPU minutes | uncaught (kinds) | slowest (CPU s) | memory (MB) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, campaigns in readers.items():
+        inputs, seconds = (sum(c[key] for c in campaigns) for key in ("inputs", "seconds"))
+        slowest, memory = (max(c[key] for c in campaigns) for key in ("slowest", "memory"))
+        crashes = [crash for c in campaigns for crash in c["crashes"].items()]
+        uncaught, kinds = sum(n for _, n in crashes), len({kind for kind, _ in crashes})
+        rows.append(
+            f"| {name} | {inputs:,} | {seconds / 60:.1f} | "
+            f"{f'{uncaught:,} ({kinds})' if uncaught else 0} | {slowest:.2f} | {memory / 1e6:.0f} |"
+        )
+    return "\n".join(rows)
 
 
 def main() -> None:
     """Fuzz readers, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("readers", nargs="*", help="default: all")
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument(
+        "--seconds", type=float, default=60.0,
+        help="of the processor, for each reader; default: %(default)g",
+    )  # fmt: skip
     parser.add_argument("--corpus", type=Path, help="keeps interesting inputs, and crashes")
+    parser.add_argument("--figures", type=Path, help="gets a line of JSON for each reader")
+    parser.add_argument(
+        "--table", type=Path, nargs="+", metavar="FIGURES", help="print these figures as a table"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plain", action="store_true", help="without atheris")
     parser.add_argument("--list", action="store_true", help="names of the readers")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table(arguments.table))
+        return
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     atheris = None
@@ -179,38 +228,50 @@ def _fuzz(
         (corpus / hashlib.sha1(content).hexdigest()).write_bytes(content)
         if error := reader.fault(folder, content):
             raise error
-    campaign = Campaign(lambda content: reader.fault(folder, content), corpus / "crashes")
-    signal.signal(signal.SIGALRM, _give_up)
+    campaign = Campaign(
+        lambda content: reader.error(folder, content),
+        lambda error: reader.allows(folder, error), corpus / "crashes",
+    )  # fmt: skip
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, _give_up)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + _ADDRESSES, resource.RLIM_INFINITY))
-    start, cpu = time.monotonic(), time.process_time()
+    start = time.process_time()
 
     def finished() -> bool:
-        if time.monotonic() < start + arguments.seconds:
+        seconds = time.process_time() - start
+        if seconds < arguments.seconds:
             return False
         how = "atheris" if atheris else "mutations"
-        busy = f"{arguments.seconds:g} s ({time.process_time() - cpu:.0f} s of a CPU)"
-        print(f"{name}: {campaign.summary()}, {busy} with {how}", flush=True)
+        line = json.dumps(
+            {"reader": name, "how": how, "seconds": round(seconds, 1), **campaign.figures()}
+        )
+        print(line, flush=True)
+        if arguments.figures:
+            with arguments.figures.open("a") as file:
+                print(line, file=file)
         return True
 
     if atheris is None:
-        _mutate(campaign, contents, reader.words, arguments.seed, finished)
+        _mutate(campaign, corpus, reader.words, arguments.seed, finished)
     else:
         _guide(atheris, campaign, corpus, reader.words, arguments.seed, finished)
 
 
 def _mutate(
-    campaign: Campaign, contents: list[bytes], words: tuple[bytes, ...], seed: int,
+    campaign: Campaign, corpus: Path, words: tuple[bytes, ...], seed: int,
     finished: Callable[[], bool],
 ) -> None:  # fmt: skip
-    """Alter files at random, those with a new kind of error again."""
+    """Alter files at random, those with an error that is new again."""
     rng, kinds = random.Random(seed), {""}
+    contents = [path.read_bytes() for path in sorted(corpus.iterdir()) if path.is_file()]
     while not finished():
         content = mutated(rng.choice(contents), rng, words)[:_LONGEST]
         kind = campaign.run(content)
         if kind not in kinds:
             kinds.add(kind)
             contents.append(content)
+            (corpus / hashlib.sha1(content).hexdigest()).write_bytes(content)
 
 
 def _guide(

@@ -67,23 +67,32 @@ class Reader:
         path.parent.mkdir(parents=True, exist_ok=True)
         return [*([path.read_bytes()] if path.is_file() else []), *self.contents()]
 
-    def fault(self, folder: Path, content: bytes) -> Exception | None:
-        """Read a folder with this content of the file; return the error that breaks the contract.
-
-        Allowed are errors of the system, ``ValueError`` and the classes of fsasd, where they name
-        the file or its folder.
-        """
+    def error(self, folder: Path, content: bytes) -> Exception | None:
+        """Read a folder with this content of the file; return the error that it raises."""
         (folder / self.file).write_bytes(content)
         try:
             self.read(folder)
         except Exception as error:
-            is_own = type(error).__module__.partition(".")[0] == "fsasd"
-            if not (is_own or isinstance(error, (ValueError, OSError))):
-                return error
-            # Beside the file, or what it was read as.
-            is_named = str(folder) in str(error) or Path(self.file).name in str(error)
-            return error if self.named and not is_named else None
+            return error
         return None
+
+    def allows(self, folder: Path, error: Exception) -> bool:
+        """Return whether an error is as it has to be.
+
+        That are errors of the system, ``ValueError`` and the classes of fsasd, where they name the
+        file or its folder.
+        """
+        is_own = type(error).__module__.partition(".")[0] == "fsasd"
+        if not (is_own or isinstance(error, (ValueError, OSError))):
+            return False
+        # Beside the file, or what it was read as.
+        is_named = str(folder) in str(error) or Path(self.file).name in str(error)
+        return is_named or not self.named
+
+    def fault(self, folder: Path, content: bytes) -> Exception | None:
+        """Read a folder with this content; return the error that breaks the contract."""
+        error = self.error(folder, content)
+        return None if error is None or self.allows(folder, error) else error
 
 
 def _read_names(folder: Path) -> None:
