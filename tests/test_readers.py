@@ -113,6 +113,7 @@ def test_a_damaged_parquet_file_is_named(tmp_path, damage):
         ("n_fft", 2**31, "n_fft=2147483648: expected a whole number from 1 to 65536"),
         ("pad", 2**31, "pad=2147483648: expected a whole number from 0 to 65536"),
         ("hop", 1, "hop=1: expected 16 or more, a 64th of n_fft=1024"),
+        ("max_seconds", 1e308, r"max_seconds=1e\+308: expected a number above 0 and below 3600"),
     ],
 )
 @of("detector.json")

@@ -63,9 +63,9 @@ _SIZES = (
 LARGEST = 65_536
 """Of what determines the size of an array by itself, so that no file asks for all the memory."""
 
-_ABOVE_ZERO = (
-    "crop_seconds", "learning_rate", "max_seconds", "scale", "seconds", "temperature", "width",
-)  # fmt: skip
+_ABOVE_ZERO = ("learning_rate", "scale", "temperature", "width")
+_SECONDS = ("crop_seconds", "max_seconds", "seconds")
+_HOUR = 3600
 _FROM_ZERO = (
     "gradient_clip_val", "high_pass", "margin", "mixup", "noise_offset", "outliers", "r",
     "reg_covar", "smote", "weight", "weight_decay",
@@ -79,6 +79,7 @@ RANGES: dict[str, Interval] = {
     **{name: Interval(Integral, low, None, closed="left") for name, low in _WHOLE_NUMBERS.items()},
     **{name: Interval(Integral, _WHOLE_NUMBERS[name], LARGEST, closed="both") for name in _SIZES},
     **dict.fromkeys(_ABOVE_ZERO, Interval(Real, 0, None, closed="neither")),
+    **dict.fromkeys(_SECONDS, Interval(Real, 0, _HOUR, closed="neither")),
     **dict.fromkeys(_FROM_ZERO, Interval(Real, 0, None, closed="left")),
     **dict.fromkeys(_SHARES, Interval(Real, 0, 1, closed="both")),
     "val_share": Interval(Real, 0, 1, closed="left"),
@@ -286,11 +287,13 @@ def _range(interval: Interval) -> str:
     """Return a range in words.
 
     >>> _range(RANGES["k"]), _range(RANGES["balance"]), _range(RANGES["seconds"])
-    ('a whole number of 1 or more', 'a number from 0 to 1', 'a number above 0')
+    ('a whole number of 1 or more', 'a number from 0 to 1', 'a number above 0 and below 3600')
     """
     kind = _WORDS[int if interval.type is Integral else float]
     if interval.right is None:
         low = f"of {interval.left:g} or more" if interval.closed == "left" else "above 0"
         return f"{kind} {low}"
+    if interval.closed == "neither":
+        return f"{kind} above {interval.left:g} and below {interval.right:g}"
     to = "to" if interval.closed == "both" else "to below"
     return f"{kind} from {interval.left:g} {to} {interval.right}"
