@@ -55,8 +55,6 @@ def split_folds(
     )
     if units.max() == 0:
         units = np.arange(n)
-    if groups is not None and len(set(groups)) > 1:
-        units = np.unique(groups, return_inverse=True)[1]
     from sklearn.model_selection import KFold
 
     n_units = int(units.max()) + 1
