@@ -112,7 +112,7 @@ def write_report(folder: Path, data: FirstShotDataModule | None) -> Path:
         machines, places = [], _machine_files(names)
         _write_machines(results.folder, pages, shared, parts, places)
     text = pages.get_template(PAGE).render(
-        **shared, **_overview(results), title="", machines=machines, places=places
+        **shared, **_overview(results), title="", machines=machines, places=places, overview=""
     )
     path = results.folder / PAGE
     path.write_text(text, encoding="utf-8")
@@ -141,7 +141,9 @@ def _write_machines(
             for title, name in (("Previous", before), ("Next", after))
             if name is not None
         }
-        text = template.render(**shared, title=part.name, machines=[part], beside=beside)
+        text = template.render(
+            **shared, title=part.name, machines=[part], beside=beside, overview=f"../{PAGE}"
+        )
         (folder / places[part.name]).write_text(text, encoding="utf-8")
 
 
