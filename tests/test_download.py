@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -298,6 +299,13 @@ def test_an_answer_that_is_no_record_is_shown(mirror, zenodo, fan, body):
         zenodo.describe([replace(fan, md5=None)])
 
 
+def test_an_answer_that_is_compressed_is_not_decompressed(mirror, zenodo, fan):
+    body = gzip.compress(b" " * 100_000 + b'{"files": []}')
+    mirror.faults["/api/records/1"] = [sends(body, Content_Encoding="gzip")]
+    with pytest.raises(DownloadError, match="expected a record's description in JSON"):
+        zenodo.describe([replace(fan, md5=None)])
+
+
 def test_a_busy_record_is_asked_again(mirror, zenodo, fan, waits):
     cut = lambda answer: answer.send(b'{"files": []}', cut=5)  # noqa: E731
     mirror.faults["/api/records/1"] = [refuses(503), refuses(429, Retry_After="7"), cut]
@@ -463,7 +471,8 @@ def test_a_busy_server_is_given_more_and_more_time(tmp_path, zenodo, mirror, fan
 def test_a_server_may_say_how_long_to_wait(tmp_path, zenodo, mirror, fan, waits):
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     past = format_datetime(datetime.now(UTC) - timedelta(seconds=100), usegmt=True)
-    said = ["30", date, past.replace("GMT", "-0000"), "soon"]
+    # The last is in a time zone that is none.
+    said = ["30", date, past.replace("GMT", "-0000"), past.replace("GMT", "+99999999999999")]
     mirror.fail(fan, *(refuses(429, Retry_After=value) for value in said))
     assert fetched(zenodo, fan, tmp_path) == BYTES
     assert waits[0] == 30

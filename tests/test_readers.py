@@ -97,7 +97,15 @@ def test_a_label_of_a_list_that_is_none_is_named_with_its_row(folder):
         read_clips(place)
 
 
-@pytest.mark.parametrize("damage", [(b"target", b"\x80arget"), (b"PAR1", b"PAR2")])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        (b"target", b"\x80arget"),
+        (b"PAR1", b"PAR2"),
+        # The number of rows of a group, for which 275 GB were asked for.
+        (b"\x16\x02&\x08\x16", b"\x16\x80\x80\x80\x80"),
+    ],
+)
 def test_a_damaged_parquet_file_is_named(tmp_path, damage):
     path = tmp_path / "clips.parquet"
     columns = {"path": "a.wav", "machine": "fan", "label": "normal", "role": "target"}
@@ -107,12 +115,21 @@ def test_a_damaged_parquet_file_is_named(tmp_path, damage):
         read_manifest(path)
 
 
+def test_a_parquet_file_of_more_rows_than_bytes_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "clips.parquet"
+    columns = {"path": "a.wav", "machine": "fan", "split": "train", "label": "normal"}
+    pd.DataFrame(columns, range(100_000)).to_parquet(path, compression="zstd")
+    with pytest.raises(MetadataError, match=r"clips\.parquet: .*100,000 rows, which can have no"):
+        read_manifest(path)
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
         ("n_fft", 2**31, "n_fft=2147483648: expected a whole number from 1 to 65536"),
         ("pad", 2**31, "pad=2147483648: expected a whole number from 0 to 65536"),
         ("hop", 1, "hop=1: expected 16 or more, a 64th of n_fft=1024"),
+        ("n_mels", 65_536, "n_mels=65536: expected 513 at most, as n_fft=1024 has 513 freq"),
         ("max_seconds", 1e308, r"max_seconds=1e\+308: expected a number above 0 and below 3600"),
     ],
 )
@@ -124,6 +141,12 @@ def test_a_detector_does_not_take_all_the_memory(folder, setting, value, message
     path.write_text(json.dumps(about))
     with pytest.raises(NotAModelError, match=message):
         fsasd.load(place)
+
+
+def test_filters_take_no_more_memory_than_they_say():
+    assert LogMel(n_fft=65_536, hop=1024, n_mels=255).n_mels == 255
+    with pytest.raises(ValueError, match="n_mels=256: expected 255 at most, as n_fft=65536 has 32"):
+        LogMel(n_fft=65_536, hop=1024, n_mels=256)
 
 
 @of("detector.json of TWFR-GMM")
@@ -207,6 +230,15 @@ def test_a_zip_whose_files_begin_before_it_is_named(tmp_path):
     content[-6:-2] = struct.pack("<I", len(content))
     path.write_bytes(content)
     with pytest.raises(DownloadError, match=r"dev_fan\.zip: expected a zip file, found damage"):
+        unpack(path, tmp_path / "fan", "fan")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_is_not_decompressed_where_that_may_take_all_the_memory(tmp_path, method):
+    path = tmp_path / "dev_fan.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("fan/train/a.wav", bytes(1000))
+    with pytest.raises(DownloadError, match=rf"found a compression \(method {method}\) other than"):
         unpack(path, tmp_path / "fan", "fan")
 
 

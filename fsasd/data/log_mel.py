@@ -20,6 +20,7 @@ VERSION = 2
 """Of the computation."""
 
 
+_LARGEST_FILTERS = 1 << 23
 _MOST_OVERLAP = 64
 """Frames that hold one sample, at most: spectra take that times the memory of a recording."""
 
@@ -31,8 +32,9 @@ class LogMel:
     Calling it turns a (samples,) waveform into (n_mels, frames) float32.
 
     Raises:
-        ValueError: Its version is not this release's, a band lies above half the sampling rate, or
-            more than 64 frames overlap.
+        ValueError: Its version is not this release's, a band lies above half the sampling rate,
+            more than 64 frames overlap, there are more bands than frequencies, or their filters
+            have more than 8,388,608 weights.
 
     >>> LogMel.twfr()(np.zeros(160_000, np.float32)).shape
     (128, 313)
@@ -69,6 +71,14 @@ class LogMel:
             raise ValueError(
                 f"hop={self.hop}: expected {-(-self.n_fft // _MOST_OVERLAP)} or more, a "
                 f"{_MOST_OVERLAP}th of n_fft={self.n_fft}"
+            )
+        # Features are then at most 32 times as large as the waveform.
+        frequencies = self.n_fft // 2 + 1
+        most = min(frequencies, _LARGEST_FILTERS // frequencies)
+        if self.n_mels > most:
+            raise ValueError(
+                f"n_mels={self.n_mels}: expected {most} at most, as n_fft={self.n_fft} has "
+                f"{frequencies} frequencies"
             )
         if not 0 < self.max_hz <= self.sampling_rate / 2:
             raise ValueError(

@@ -314,8 +314,24 @@ class _RowReader:
         return name in self.files[folder]
 
 
+def _announced(path: Path) -> int:
+    """Return the largest number of rows in the head of a Parquet file.
+
+    Memory is allocated for as many, and what repeats takes no room in a file.
+    """
+    from pyarrow import parquet
+
+    about = parquet.read_metadata(path)
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    rows = [about.num_rows, *(group.num_rows for group in groups)]
+    return max([*rows, *(column.num_values for column in columns)])
+
+
 def _parquet(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
     try:
+        if (count := _announced(path)) > path.stat().st_size:
+            raise ValueError(f"{count:,} rows, which can have no path each in so few bytes")
         frame = pd.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable")
         yield 0, [str(column) for column in frame.columns]
         # Whole numbers stay whole beside empty cells, which become "".

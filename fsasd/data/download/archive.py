@@ -20,6 +20,9 @@ _DAMAGE = (
 )  # fmt: skip
 """What zipfile and its decoders raise for damage."""
 
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Of compression: zipfile decompresses others whole, however large a member becomes."""
+
 _REGULAR = (0, stat.S_IFREG, stat.S_IFDIR)
 
 
@@ -41,7 +44,8 @@ def unpack(
 
     Raises:
         DownloadError: A member with an absolute name, a name that leads out of the folder, a
-            link, a device, an encrypted member, or one that another one would overwrite; more
+            link, a device, an encrypted member, one that is neither stored nor deflated, or one
+            that another one would overwrite; more
             than the disk has room for; a zip that is damaged, or that has no recordings where
             they are expected. Of these nothing is unpacked, except in front of damage.
     """
@@ -104,6 +108,8 @@ def _require_harmless(info: zipfile.ZipInfo, name: PurePosixPath, path: Path) ->
         wrong = "a link or a device"
     elif info.flag_bits & 0x1:
         wrong = "an encrypted file"
+    elif info.compress_type not in _METHODS:
+        wrong = f"a compression (method {info.compress_type}) other than deflate"
     if wrong:
         raise DownloadError(
             f"{path}: expected files and folders only, found {wrong}: {info.filename!r}"

@@ -27,6 +27,8 @@ LONGEST_PAUSE = 60.0
 LONGEST_ORDER = 600.0
 """Longest wait in seconds that a server may ask for; beyond, the download fails."""
 
+_PLAIN = {"Accept-Encoding": "identity"}
+"""What a server compresses has another length, and ranges of its own."""
 _TRANSIENT = {408, 429, 500, 502, 503, 504}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -171,16 +173,19 @@ class Zenodo:
         url = f"{self.base_url}/api/records/{record}"
 
         def ask() -> dict[str, dict[str, Any]]:
-            with self._open(url, {}) as response:
+            with self._open(url, _PLAIN) as response:
                 try:
-                    return {file["key"]: file for file in parse_json(response.content)["files"]}
+                    # What is compressed may become any size, and is none that was asked for.
+                    content = b"".join(response.raw.stream(CHUNK, decode_content=False))
+                except urllib3.exceptions.HTTPError as error:
+                    raise _TransientError(f"the connection broke ({_short(error)})") from error
+                try:
+                    return {file["key"]: file for file in parse_json(content)["files"]}
                 except (ValueError, KeyError, TypeError) as error:
                     raise DownloadError(
                         f"{url}: expected a record's description in JSON with its files, found "
-                        f"{response.text[:80]!r}"
+                        f"{content[:80].decode(errors='replace')!r}"
                     ) from error
-                except requests.RequestException as error:
-                    raise _TransientError(f"the connection broke ({_short(error)})") from error
 
         return self._insist(url, ask)
 
@@ -237,8 +242,7 @@ class Zenodo:
         """Append the bytes of one request to ``partial``."""
         self._heed()
         have = _size(partial)
-        # What a server compresses has another length, and ranges of its own.
-        headers = {"Accept-Encoding": "identity"}
+        headers = dict(_PLAIN)
         if have:
             headers["Range"] = f"bytes={have}-"
             if mark.exists():
@@ -325,7 +329,7 @@ def _retry_after(response: requests.Response) -> float | None:
         return float(value)
     try:
         until = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     # A date in "-0000", UTC without saying where, has no zone.
     until = until.replace(tzinfo=until.tzinfo or UTC)
