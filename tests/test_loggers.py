@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
 from runs import Run
+from wandb_server import wandb_server
 
 from fsasd.cli import resolvers
 from fsasd.data.names import SectionId
@@ -124,21 +126,40 @@ def test_results_are_numbers_with_names(tmp_path):
     assert (found["kept/step"], found["kept/val/loss"], found["objective"]) == (4, 0.25, 0.25)
 
 
-def test_without_a_network_wandb_is_refused_before_anything_is_built(tmp_path):
-    # Nothing listens at that port. W&B keeps its settings for a process's life.
-    settings = {"BASE_URL": "http://127.0.0.1:9", "API_KEY": "a" * 40, "MODE": "online",
-                "INIT_TIMEOUT": "2", "DIR": str(tmp_path), "SILENT": "true"}  # fmt: skip
+def logged_by_wandb(folder, url, *asked, **settings):
+    """Run the command in a process: W&B keeps its settings for a process's life."""
+    settings |= {"BASE_URL": url, "API_KEY": "a" * 40, "MODE": "online", "DIR": str(folder)}
     environment = os.environ | {f"WANDB_{name}": value for name, value in settings.items()}
-    asked = ["experiment=tiny", "logger=wandb", f"store={tmp_path / 'store'}"]
-    found = subprocess.run(
+    asked = ["experiment=tiny", "logger=wandb", f"store={folder / 'store'}", *asked]
+    return subprocess.run(
         [sys.executable, "-m", "fsasd.cli.main", *asked],
-        cwd=tmp_path, env=environment, capture_output=True, text=True,
+        cwd=folder, env=environment, capture_output=True, text=True,
     )  # fmt: skip
+
+
+def test_without_a_network_wandb_is_refused_before_anything_is_built(tmp_path):
+    # Nothing listens at that port.
+    found = logged_by_wandb(tmp_path, "http://127.0.0.1:9", INIT_TIMEOUT="2", SILENT="true")
     assert found.returncode == 1
     assert re.search(r"logger=wandb: .*\. WANDB_MODE=offline needs neither", found.stderr)
     built = (tmp_path / "store").glob("*/**/provenance.json")
     # The recordings are there when stages are planned.
     assert {path.relative_to(tmp_path).parts[1] for path in built} == {"factory"}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_network_that_is_lost_costs_a_run_a_few_minutes(tmp_path, lost):
+    seconds = "logger.wandb.settings.finish_timeout=2"
+    asked = ["generator=none", "detector=knn", seconds, f"hydra.run.dir={tmp_path}/run"]
+    with wandb_server(lost=lost) as server:
+        found = logged_by_wandb(tmp_path, server.url, *asked)
+    assert found.returncode == 0
+    assert "/graphql" in server.asked
+    assert (tmp_path / "run" / "metrics.csv").is_file()
+    kept = re.search(r"did not take all of this run in time: it lies in (\S+), and", found.stderr)
+    assert bool(kept) == lost
+    if kept:
+        assert list(Path(kept[1]).glob("*.wandb"))
 
 
 def test_a_run_has_one_run_in_wandb_and_its_results_in_every_log(tmp_path, monkeypatch):

@@ -82,7 +82,7 @@ def _logger(cfg: DictConfig) -> Factory:
     """Return what makes a logger, which may be asked to write into the folder of the run."""
 
     def make(settings: Mapping[str, Any], **arguments: Any) -> Any:
-        return hydra.utils.instantiate(cfg, **arguments)
+        return hydra.utils.instantiate(cfg, _convert_="all", **arguments)
 
     keys = [str(key) for key in cfg if not OmegaConf.is_missing(cfg, key)]
     settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, keys))

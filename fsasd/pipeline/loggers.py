@@ -12,6 +12,7 @@ import importlib.util
 import json
 import logging
 import math
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -175,9 +176,23 @@ def _wandb_run(factory: Factory, store: Path, config: Mapping[str, Any]) -> Iter
         try:
             yield logger
         except BaseException:
-            wandb.finish(exit_code=1)
+            _end_wandb_run(exit_code=1)
             raise
-        wandb.finish()
+        _end_wandb_run(exit_code=0)
+
+
+def _end_wandb_run(exit_code: int) -> None:
+    """Send what is left, for as long as ``settings.finish_timeout`` allows."""
+    import wandb
+
+    kept = wandb.run and wandb.run.settings.sync_dir
+    try:
+        wandb.finish(exit_code)
+    except TimeoutError:
+        log.warning(
+            "Weights & Biases did not take all of this run in time: it lies in %s, and `wandb "
+            "sync` sends it", kept,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -208,10 +223,33 @@ def _identity(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _log_wandb(logger: Any, folder: Path, metrics: Mapping[str, float]) -> None:
-    """Log metrics, tables and the page."""
+    """Log metrics, tables and the page; tables for as long as a run's end may take.
+
+    What a table needs to know is asked of the server, again and again where it does not answer.
+    """
     import wandb
 
-    logger.experiment.summary.update(dict(metrics))
+    run, media = logger.experiment, _media(folder)
+    run.summary.update(dict(metrics))
+    errors: list[Exception] = []
+
+    def send() -> None:
+        try:
+            run.log(media)
+        except wandb.errors.Error as error:
+            errors.append(error)
+
+    sending = threading.Thread(target=send, daemon=True)
+    sending.start()
+    sending.join(run.settings.finish_timeout or None)
+    if sending.is_alive() or errors:
+        reason = errors[0] if errors else "it does not answer"
+        log.warning("Weights & Biases has no tables of this run: %s", reason)
+
+
+def _media(folder: Path) -> dict[str, Any]:
+    import wandb
+
     media: dict[str, Any] = {}
     for name in _TABLES:
         if (path := folder / f"{name}.csv").is_file():
@@ -222,8 +260,7 @@ def _log_wandb(logger: Any, folder: Path, metrics: Mapping[str, float]) -> None:
             media[f"table/{name}"] = wandb.Table(dataframe=table, allow_mixed_types=True)
     if (page := folder / "report.html").is_file():
         media["report"] = wandb.Html(page.read_text(encoding="utf-8"), inject=False)
-    if media:
-        logger.experiment.log(media)
+    return media
 
 
 def _log_elsewhere(logger: Any, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
