@@ -58,6 +58,10 @@ _TWIN = "differs in case, spaces or accents' encoding only from"
 _SHOWN = 20
 """Problems that an error lists in words; the others it counts, with their lines."""
 
+_ROWS_PER_BYTE = 4
+"""Of a Parquet file, at most. Rows with a path each take a byte or more where paths are numbered
+and the whole is compressed by zstd."""
+
 _NO_PARQUET = (
     ValueError, OSError, LookupError, TypeError, AttributeError, ArithmeticError,
     NotImplementedError,
@@ -330,7 +334,7 @@ def _announced(path: Path) -> int:
 
 def _parquet(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
     try:
-        if (count := _announced(path)) > path.stat().st_size:
+        if (count := _announced(path)) > _ROWS_PER_BYTE * path.stat().st_size:
             raise ValueError(f"{count:,} rows, which can have no path each in so few bytes")
         frame = pd.read_parquet(path, engine="pyarrow", dtype_backend="numpy_nullable")
         yield 0, [str(column) for column in frame.columns]
