@@ -7,8 +7,8 @@
 Seconds are of the processor: other processes do not shorten a campaign. With atheris
 (``pip install atheris``) what is altered next follows from the lines of fsasd that a file reaches;
 with ``--plain``, from the kind and place of its error. ``--corpus`` keeps what was new for the next
-campaign. A file that breaks the contract of ``readers.Reader.fault`` is kept in
-``<corpus>/<reader>/crashes``, and its error printed.
+campaign. A file that breaks the contract of ``readers.Reader.fault``, or ends the process, is kept
+in ``<corpus>/<reader>/crashes``, and its error printed.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ _ADDRESSES = 4 << 30
 """Bytes that a reader may allocate: beyond, it is a ``MemoryError``."""
 
 _LONGEST = 1 << 16
+_FOLDER = "folder"
 
 
 class Hang(BaseException):
@@ -208,12 +209,18 @@ def main() -> None:
             print("\n".join(READERS))
             return
         for name in arguments.readers or READERS:
-            if (child := os.fork()) == 0:
-                with tempfile.TemporaryDirectory() as place:
-                    corpus = (arguments.corpus or Path(place)) / name.replace("/", " ")
+            with tempfile.TemporaryDirectory() as place:
+                corpus = (arguments.corpus or Path(place)) / name.replace("/", " ")
+                if (child := os.fork()) == 0:
                     _fuzz(name, READERS[name], Path(place), corpus, arguments, atheris)
-                os._exit(0)
-            os.waitpid(child, 0)
+                    os._exit(0)
+                _, status = os.waitpid(child, 0)
+                if os.WIFSIGNALED(status):
+                    kind = signal.Signals(os.WTERMSIG(status)).name
+                    path = corpus / "crashes" / kind
+                    path.parent.mkdir(exist_ok=True)
+                    path.write_bytes((Path(place, _FOLDER) / READERS[name].file).read_bytes())
+                    print(f"{name}: the process ended by {kind}\n  {path}", flush=True)
 
 
 def _fuzz(
@@ -221,7 +228,7 @@ def _fuzz(
     atheris: Any,
 ) -> None:  # fmt: skip
     corpus.mkdir(parents=True, exist_ok=True)
-    folder = place / "folder"
+    folder = place / _FOLDER
     folder.mkdir()
     contents = reader.seeds(folder)
     for content in contents:

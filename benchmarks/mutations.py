@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 _VALUES = (
-    None, True, False, 0, 1, -1, 2**31, 2**63, 10**400, 1.5, -0.0, 1e308, float("nan"),
+    None, True, False, 0, 1, -1, 256, 65_536, 2**31, 2**63, 10**400, 1.5, -0.0, 1e308, float("nan"),
     float("inf"), "", "a", "\0", "\ud800", "../../a", "9" * 5000, "nan", [], {}, [[]], [None],
     {"": None}, {"a": 1}, [1, 2], ["a", "b"], {"class": "builtins.list", "params": {}},
 )  # fmt: skip

@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import soundfile
-import yaml
 
 import fsasd
 from fsasd.data.captions import Captions
@@ -33,6 +32,7 @@ from fsasd.data.feature_file import read_features, write_features
 from fsasd.data.metadata import Clip, read_clips, read_name
 from fsasd.data.names import MetadataError, machine_name, section_name
 from fsasd.data.recording import header, read
+from fsasd.settings.files import read_yaml
 from fsasd.settings.parameters import check_settings
 from fsasd.store.key import Description
 from fsasd.store.provenance import PROVENANCE
@@ -186,9 +186,11 @@ def _noise(seconds: float = 1.0, seed: int = 0) -> np.ndarray:
 def _audio(*kinds: tuple[str, str]) -> Callable[[], list[bytes]]:
     def contents() -> list[bytes]:
         files = []
-        for form, subtype in kinds:
+        for number, (form, subtype) in enumerate(kinds):
             file = io.BytesIO()
-            soundfile.write(file, _noise(0.05), RATE, format=form, subtype=subtype)
+            # Every other one is resampled.
+            rate = (RATE, 48_000)[number % 2]
+            soundfile.write(file, _noise(0.05), rate, format=form, subtype=subtype)
             files.append(file.getvalue())
         return files
 
@@ -211,6 +213,13 @@ def _mixture() -> Any:
     from fsasd.detectors.twfr_gmm import TWFRGMM
 
     return TWFRGMM(n_components=1)
+
+
+def _network() -> Any:
+    from fsasd.detectors.autoencoder import Autoencoder
+    from fsasd.detectors.networks.training import NetworkTraining
+
+    return Autoencoder(frames=1, training=NetworkTraining(epochs=1))
 
 
 def _outliers() -> Any:
@@ -289,11 +298,11 @@ def _checkpoints() -> list[bytes]:
 def _read_phrases(folder: Path) -> None:
     path = folder / "captions.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeError):
-        # Hydra reads it, and names it (see study.yaml).
+        content = read_yaml(path, dict)
+    except ValueError:
+        # Hydra reads it, and names it (``tests/test_hydra_errors.py``).
         return
-    if not isinstance(content, dict) or set(content) != {"machines", "attributes"}:
+    if set(content) != {"machines", "attributes"}:
         # As of any other class.
         return
     check_settings({"_target_": "fsasd.data.captions.Captions", **content}, "captions")
@@ -578,6 +587,9 @@ READERS = {
     "detector.json of scikit-learn": Reader(
         "detector.json", _score, _model(_outliers), words=_JSON
     ),
+    "detector.json of a network": Reader(
+        "detector.json", _score, _model(_network), words=_JSON
+    ),
     "safetensors": Reader("detector.safetensors", _score, _model(), words=(*_JSON, *_SIZES)),
     "safetensors of TWFR-GMM": Reader(
         "detector.safetensors", _score, _model(_mixture), words=(*_JSON, *_SIZES)
@@ -601,7 +613,8 @@ READERS = {
         ),
     ),
     "flac": Reader(
-        "recording.flac", _read_recording, contents=_audio(("FLAC", "PCM_16")), words=_SIZES
+        "recording.flac", _read_recording, words=_SIZES,
+        contents=_audio(("FLAC", "PCM_16"), ("FLAC", "PCM_24")),
     ),
     "ogg": Reader(
         "recording.ogg", _read_recording,

@@ -37,7 +37,7 @@ def fitted(train):
 
 def residual_frames(fitted, clips):
     """For each clip, (windows * 5, 128): what is left of each frame in each window."""
-    network = with_arrays(AutoencoderNetwork(640, 1e-3), fitted.network_)
+    network = with_arrays(lambda: AutoencoderNetwork(640, 1e-3), fitted.network_)
     for spectrogram in clips.features(BASELINE):
         x = windows(spectrogram, 5)
         yield (x - network.layers(x.reshape(-1, 640)).reshape(x.shape)).reshape(-1, 128).numpy()

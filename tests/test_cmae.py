@@ -133,7 +133,7 @@ def test_a_class_is_a_machine_in_a_state(factory_clips):
 
 
 def test_the_score_is_the_sum_of_both_numbers_in_units_of_normal_clips(fitted, train, test_clips):
-    network = with_arrays(MaskedAutoencoder(128, 32, patch=16, dim=16, depth=2, heads=2),
+    network = with_arrays(lambda: MaskedAutoencoder(128, 32, patch=16, dim=16, depth=2, heads=2),
                           fitted.network_)  # fmt: skip
 
     def errors_and_embeddings(clips):

@@ -75,7 +75,7 @@ def test_arrays_make_the_same_network_again():
     network.weight += 1.5
     learnt = arrays(network)
     assert {name: array.shape for name, array in learnt.items()} == {"weight": (2, 3), "count": ()}
-    again = with_arrays(Seen(), learnt)
+    again = with_arrays(Seen, learnt)
     assert torch.equal(again.weight, network.weight)
     assert again.count == network.count
     network.weight += 1

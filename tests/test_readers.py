@@ -27,6 +27,7 @@ from fsasd.data.names import MetadataError
 from fsasd.data.recording import AudioError, read
 from fsasd.deployment.about import About
 from fsasd.detectors.saved import NotAModelError
+from fsasd.evaluation.submission.evaluation import evaluate
 from fsasd.evaluation.submission.meta import meta_problems
 from fsasd.report.results import Results, read_frame
 from fsasd.report.runs.status import Status, Sweep
@@ -34,7 +35,8 @@ from fsasd.settings.files import read_yaml
 from fsasd.store.provenance import Provenance, StoreError
 
 SLOW = {
-    "checkpoint", "AudioLDM checkpoint", "clips.csv", "metrics.csv", "costs.csv", "failed.csv",
+    "detector.json of a network", "checkpoint", "AudioLDM checkpoint",
+    "clips.csv", "metrics.csv", "costs.csv", "failed.csv",
     ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "status.json", "sweep.json",
 }  # fmt: skip
 DEEP = "[" * 100_000
@@ -97,6 +99,14 @@ def test_a_label_of_a_list_that_is_none_is_named_with_its_row(folder):
         read_clips(place)
 
 
+@of("scores")
+def test_a_row_without_a_name_is_named_with_its_file(folder):
+    place, path = folder
+    path.write_text(path.read_text().replace("section_00_0001.wav", "."))
+    with pytest.raises(ValueError, match=r"anomaly_score_pump_section_00_test\.csv"):
+        evaluate(place / "scores", place / "truth", 0)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -141,6 +151,24 @@ def test_a_detector_does_not_take_all_the_memory(folder, setting, value, message
     path.write_text(json.dumps(about))
     with pytest.raises(NotAModelError, match=message):
         fsasd.load(place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (65_536, r"the array layers.0.weight of the shape \(128, 8388608\), found \(128, 128\)"),
+        (65_537, "frames=65537: expected a whole number from 1 to 65536"),
+    ],
+)
+@of("detector.json of a network")
+def test_a_network_of_another_size_than_its_weights_takes_no_memory(folder, frames, message):
+    place, path = folder
+    about = json.loads(path.read_text())
+    about["params"]["frames"] = frames
+    path.write_text(json.dumps(about))
+    with pytest.raises(NotAModelError, match=message):
+        fsasd.load(place).score([place / "a.wav"])
 
 
 def test_filters_take_no_more_memory_than_they_say():

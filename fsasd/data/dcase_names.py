@@ -70,4 +70,5 @@ def clip_named(cell: str) -> str:
     """
     written = cell.strip().replace("\\", "/")
     stem = stem_of(written)
-    return stem if parse_name(stem) or not stem else str(PurePosixPath(written).with_name(stem))
+    folder = written[: written.rfind("/") + 1]
+    return stem if parse_name(stem) or not stem else str(PurePosixPath(folder + stem))

@@ -326,10 +326,8 @@ def _announced(path: Path) -> int:
     from pyarrow import parquet
 
     about = parquet.read_metadata(path)
-    groups = [about.row_group(number) for number in range(about.num_row_groups)]
-    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-    rows = [about.num_rows, *(group.num_rows for group in groups)]
-    return max([*rows, *(column.num_values for column in columns)])
+    groups = map(about.row_group, range(about.num_row_groups))
+    return max([about.num_rows, *(group.num_rows for group in groups)])
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Sequence[str]]]:

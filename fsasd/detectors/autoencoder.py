@@ -153,9 +153,7 @@ class Autoencoder(Detector):
         return sum(parameter.numel() for parameter in self._fitted_network().parameters())
 
     def _fitted_network(self) -> AutoencoderNetwork:
-        # Initial weights are drawn and then replaced: the caller's random state is kept.
-        with isolate_rng():
-            return with_arrays(self._network(), self.network_)
+        return with_arrays(self._network, self.network_)
 
     def _network(self) -> AutoencoderNetwork:
         return AutoencoderNetwork(self.frames * baseline().n_mels, self.training.learning_rate)

@@ -307,9 +307,7 @@ class CMAE(Detector):
         return weights + self.bank_.size
 
     def _fitted_network(self) -> MaskedAutoencoder:
-        # Initial weights are drawn and then replaced: the caller's random state is kept.
-        with isolate_rng():
-            return with_arrays(self._network(), self.network_)
+        return with_arrays(self._network, self.network_)
 
     def _network(self) -> MaskedAutoencoder:
         return MaskedAutoencoder(

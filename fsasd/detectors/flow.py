@@ -235,9 +235,7 @@ class Flow(Detector):
         return LogMel.twfr(sampling_rate=self.sampling_rate)
 
     def _fitted_network(self) -> MaskedAutoregressiveFlow:
-        # Initial weights are drawn and then replaced: the caller's random state is kept.
-        with isolate_rng():
-            return with_arrays(self._flow(), self.flow_)
+        return with_arrays(self._flow, self.flow_)
 
     def _flow(self) -> MaskedAutoregressiveFlow:
         return MaskedAutoregressiveFlow(

@@ -57,11 +57,13 @@ _WHOLE_NUMBERS = {
     "vae_steps": 0, "warmup_steps": 0, "workers": 1,
 }  # fmt: skip
 _SIZES = (
-    "bands", "blocks", "channels", "depth", "dim", "heads", "hidden", "hop", "n_fft", "n_mels",
-    "networks", "pad", "patch", "rank",
+    "bands", "channels", "dim", "frames", "hidden", "hop", "n_fft", "n_mels", "pad", "patch",
+    "rank",
 )  # fmt: skip
 LARGEST = 65_536
 """Of what determines the size of an array by itself, so that no file asks for all the memory."""
+_LAYERS = ("blocks", "depth", "heads", "networks")
+_MOST_LAYERS = 256
 
 _ABOVE_ZERO = ("learning_rate", "scale", "temperature", "width")
 _SECONDS = ("crop_seconds", "max_seconds", "seconds")
@@ -78,6 +80,7 @@ _SHARES = (
 RANGES: dict[str, Interval] = {
     **{name: Interval(Integral, low, None, closed="left") for name, low in _WHOLE_NUMBERS.items()},
     **{name: Interval(Integral, _WHOLE_NUMBERS[name], LARGEST, closed="both") for name in _SIZES},
+    **{name: Interval(Integral, 1, _MOST_LAYERS, closed="both") for name in _LAYERS},
     **dict.fromkeys(_ABOVE_ZERO, Interval(Real, 0, None, closed="neither")),
     **dict.fromkeys(_SECONDS, Interval(Real, 0, _HOUR, closed="neither")),
     **dict.fromkeys(_FROM_ZERO, Interval(Real, 0, None, closed="left")),

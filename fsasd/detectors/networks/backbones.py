@@ -33,16 +33,18 @@ class LogMelSpectrogram(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.front_end = front_end = LogMel.twfr()
-        self.mel = torchaudio.transforms.MelSpectrogram(
-            SAMPLE_RATE,
-            n_fft=front_end.n_fft,
-            hop_length=front_end.hop,
-            f_max=front_end.max_hz,
-            n_mels=front_end.n_mels,
-            power=front_end.power,
-            norm=front_end.norm,
-            mel_scale=front_end.scale,
-        )
+        # Filters are numbers on the device meta, too, where torchaudio could not make them.
+        with torch.device("cpu"):
+            self.mel = torchaudio.transforms.MelSpectrogram(
+                SAMPLE_RATE,
+                n_fft=front_end.n_fft,
+                hop_length=front_end.hop,
+                f_max=front_end.max_hz,
+                n_mels=front_end.n_mels,
+                power=front_end.power,
+                norm=front_end.norm,
+                mel_scale=front_end.scale,
+            )
         # They follow from the settings and are not saved.
         for name, buffer in list(self.mel.named_buffers()):
             owner = self.mel.get_submodule(name.rpartition(".")[0])

@@ -28,6 +28,9 @@ from fsasd.detectors.networks.heads import Head
 from fsasd.detectors.networks.shares import GlobalBatches, Share, seed_step
 from fsasd.detectors.networks.training import NetworkTraining, fit
 
+PARTS = ("network.", "head.")
+"""How the names of the arrays begin that are saved."""
+
 CLASS_FIELDS = ("machine", "section", "attributes", "domain")
 
 
@@ -201,7 +204,7 @@ class Classifier(L.LightningModule):
         return {
             name: tensor.detach().cpu().numpy()
             for name, tensor in self.state_dict().items()
-            if name.startswith(("network.", "head."))
+            if name.startswith(PARTS)
         }
 
     def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:

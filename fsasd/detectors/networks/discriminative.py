@@ -25,7 +25,14 @@ from fsasd.data.clips import Clips
 from fsasd.data.front_ends import FrontEnd, compute_together
 from fsasd.detectors.estimator import Params
 from fsasd.detectors.learned import LearnedRepresentation
-from fsasd.detectors.networks.classifier import Classifier, Recordings, Training, class_name, train
+from fsasd.detectors.networks.classifier import (
+    PARTS,
+    Classifier,
+    Recordings,
+    Training,
+    class_name,
+    train,
+)
 from fsasd.detectors.networks.embedding import Embedding
 from fsasd.detectors.networks.trained_networks import (
     CHECKPOINTS,
@@ -34,6 +41,7 @@ from fsasd.detectors.networks.trained_networks import (
     load_networks,
     require_trained,
 )
+from fsasd.detectors.networks.training import require_shapes
 from fsasd.detectors.scoring.bank import unit
 from fsasd.detectors.stacking import TooFewClipsError, stack
 from fsasd.runtime.ranks import rank
@@ -60,6 +68,9 @@ class Discriminative(LearnedRepresentation):
     network_attributes: ClassVar[frozenset[str]] = frozenset({"networks_"})
 
     version: ClassVar[int] = 2
+    reads_weights: ClassVar[bool] = False
+    """Whether ``classifier`` reads weights from elsewhere, which have the sizes that they have."""
+
     """Version of the training, raised when the same spec gives another network."""
 
     @abc.abstractmethod
@@ -208,6 +219,8 @@ class Discriminative(LearnedRepresentation):
         return classifier.weights()
 
     def _embedding(self, number: int, network: Arrays, classes: Sequence[str]) -> Embedding:
+        if not self.reads_weights:
+            require_shapes(lambda: self.classifier(number, len(classes)), network, PARTS)
         # Initial weights are drawn and then replaced: the caller's random state is kept.
         with isolate_rng():
             classifier = self.classifier(number, len(classes))

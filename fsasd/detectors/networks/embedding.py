@@ -11,7 +11,7 @@ import torch
 
 from fsasd.data.front_ends import FrontEnd
 from fsasd.data.recording import SAMPLE_RATE
-from fsasd.detectors.networks.classifier import Classifier, fixed_length
+from fsasd.detectors.networks.classifier import PARTS, Classifier, fixed_length
 
 
 class Embedding:
@@ -76,7 +76,7 @@ def _digest(classifier: Classifier, settings: str) -> str:
     digest = hashlib.sha256(settings.encode())
     digest.update(repr(classifier.network).encode())
     for name, tensor in sorted(classifier.state_dict().items()):
-        if name.startswith(("network.", "head.")):
+        if name.startswith(PARTS):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -250,10 +250,54 @@ def arrays(network: nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
 
 
-def with_arrays(network: N, weights: Mapping[str, np.ndarray]) -> N:
-    """Load what ``arrays`` returned into an untrained network, in evaluation mode."""
+def with_arrays(make: Callable[[], N], weights: Mapping[str, np.ndarray]) -> N:
+    """Return a network, in evaluation mode, with what ``arrays`` returned of an equal one.
+
+    Args:
+        make: Makes an untrained one.
+        weights: By name.
+
+    Raises:
+        ValueError: They are of another network.
+    """
+    require_shapes(make, weights)
+    # Initial weights are drawn and then replaced: the caller's random state is kept.
+    with isolate_rng():
+        network = make()
     network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     return network.eval().requires_grad_(False)
+
+
+def require_shapes(
+    make: Callable[[], nn.Module], weights: Mapping[str, np.ndarray], parts: tuple[str, ...] = ("",)
+) -> None:
+    """Raise if saved weights are of another network, before one takes memory.
+
+    Settings in a file may ask for a network of any size, but weights are as large as their file.
+
+    Args:
+        make: Makes an untrained network.
+        weights: By name.
+        parts: How the names of arrays begin that have to be there.
+
+    Raises:
+        ValueError: An array is missing, is none of the network's, or has another shape.
+
+    >>> require_shapes(lambda: nn.Linear(9**9, 9**9), {"weight": np.ones((1, 1))})
+    Traceback (most recent call last):
+    ...
+    ValueError: expected the array weight of the shape (387420489, 387420489), found (1, 1)
+    """
+    # On this device there are shapes alone.
+    with isolate_rng(), torch.device("meta"):
+        state = make().state_dict()
+    expected = {name: tuple(t.shape) for name, t in state.items() if name.startswith(parts)}
+    for name in {**expected, **weights}:
+        shape = weights[name].shape if name in weights else None
+        if shape != expected.get(name):
+            raise ValueError(
+                f"expected the array {name} of the shape {expected.get(name)}, found {shape}"
+            )
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -99,6 +99,7 @@ class Pretrained(Discriminative):
 
     # 2: masks in low-rank adaptation, too. 3: draws do not depend on the number of processes.
     version: ClassVar[int] = 3
+    reads_weights: ClassVar[bool] = True
 
     encoder: str = "MIT/ast-finetuned-audioset-10-10-0.4593"
     revision: str | None = None
