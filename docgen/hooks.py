@@ -1,4 +1,4 @@
-"""MkDocs hook: adds the generated pages to the site."""
+"""MkDocs hooks: the generated pages of the site, and a name for the theme's search."""
 
 from __future__ import annotations
 
@@ -33,3 +33,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, page in PAGES.items():
         files.append(File.generated(config, path, content=page()))
     return files
+
+
+def on_post_page(output: str, **_: object) -> str:
+    """Name the dialog that the theme leaves without a name."""
+    search = 'data-md-component="search" role="dialog"'
+    return output.replace(search, f'{search} aria-label="Search"')

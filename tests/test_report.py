@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 import yaml
+from browser import MODES, beyond, browser, needs_chromium, shown, violations
 
 from fsasd.data.datamodule import FirstShotDataModule
 from fsasd.data.metadata import read_name
@@ -1018,6 +1019,19 @@ def test_of_many_machines_each_has_a_page(run, data, capsys, undrawn, monkeypatc
     monkeypatch.setattr(figures, "svg", lambda figure, name: "<svg></svg>")
     assert "<audio" in write_report(run, data).read_text("utf-8")
     assert not (run / "report").exists()
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_no_rule_of_accessibility_is_broken_by_many_machines(run, data, monkeypatch):
+    monkeypatch.setattr(page, "TOGETHER", 1)
+    path = write_report(run, data)
+    pages = [path, path.parent / "report" / "machine-0001.html"]
+    with browser() as chromium:
+        for path, mode in product(pages, MODES):
+            with shown(chromium, path, *mode) as machine:
+                assert violations(machine) == [], (path.name, mode)
+                assert beyond(machine) == 0, (path.name, mode)
 
 
 def test_a_page_of_as_many_machines_as_fit_stays_small():
