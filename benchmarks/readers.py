@@ -488,6 +488,12 @@ def _system(folder: Path) -> None:
     write_meta(folder / "meta.yaml", meta("Kim_CAU_task2_1", {}, 9, results))
 
 
+def _published(folder: Path) -> None:
+    _model()(folder)
+    # A repository of the hub has no recordings.
+    (folder / "a.wav").unlink()
+
+
 def _push(folder: Path) -> None:
     from fsasd.deployment.hub_folder import prepare
 
@@ -662,7 +668,7 @@ READERS = {
         "meta.yaml", _read_meta, _system,
         words=_YAML,
     ),
-    "model card": Reader("README.md", _push, _model(), words=_YAML),
+    "model card": Reader("README.md", _push, _published, words=_YAML),
     "features": Reader(
         "a.npy", lambda folder: read_features(folder / "a.npy"), _features, named=False
     ),

@@ -82,7 +82,7 @@ def test_whatever_a_file_holds_is_read_or_named(folders, name):
     )  # fmt: skip
     @given(content=st.sampled_from(contents), rng=st.randoms())
     def check(content, rng):
-        assert reader.fault(folder, content) is None
+        assert reader.error(folder, content) is None
         assert reader.fault(folder, mutated(content, rng, reader.words)) is None
 
     check()
