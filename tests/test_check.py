@@ -359,6 +359,13 @@ def test_a_test_set_labelled_in_part_has_no_metrics(planted):
     assert finding.message == "1 of 2 test clips unlabelled: no metrics"
 
 
+def test_faults_of_a_target_that_no_run_uses_are_told(planted):
+    data = planted((None, {}), (None, {"label": "anomaly"}), (None, TEST))
+    finding = only(found(check(data), "labels"))
+    assert finding.message.startswith("1 anomalous training clip of a target: no run uses them")
+    assert finding.paths == [str(data.clips[1].path)]
+
+
 def test_attributes_that_some_clips_lack_are_told(planted):
     data = planted((None, {"attributes": {"speed": "1", "load": "2"}}),
                    (None, {"attributes": {"load": "2"}}))  # fmt: skip

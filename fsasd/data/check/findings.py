@@ -155,6 +155,13 @@ def _of_labels(data: FirstShotDataModule) -> Iterator[Finding]:
             yield Finding("error", machine, "labels", message, [])
         if machine in targets and not tests:
             yield Finding("error", machine, "labels", "no test clip: nothing to score", [])
+        if machine in targets and count["train", "anomaly"]:
+            paths = [printable(c.path) for c in clips if (c.split, c.label) == ("train", "anomaly")]
+            message = (
+                f"{many(len(paths), 'anomalous training clip')} of a target: no run uses them; "
+                "fsasd-refit --anomalous chooses the setting of its saved detector on them"
+            )
+            yield Finding("warning", machine, "labels", message, paths)
         if None in tests and len(tests) > 1:
             paths = [printable(c.path) for c in clips if c.split == "test" and c.label is None]
             message = f"{len(paths)} of {sum(tests.values())} test clips unlabelled: no metrics"
