@@ -340,6 +340,7 @@ def test_yaml_that_is_none_is_named(tmp_path, text, message):
         ({"started": "now"}, "started: expected a time"),
         ({"started": "2026-01-01"}, "started: expected a time"),
         ({"process": "1 2 3"}, "process: expected"),
+        ({"overrides": ["\ud800"]}, r"overrides: expected a text, found '\\ud800'"),
     ],
 )
 def test_a_status_that_is_none_is_named(tmp_path, change, message):

@@ -145,14 +145,26 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
             return tuple(_checked(v, h, where) for v, h in zip(value, kinds, strict=True))
     elif origin in (list, Sequence) and isinstance(value, list):
         return [_checked(item, inner[0], where) for item in value]
-    elif origin in (dict, Mapping) and isinstance(value, dict):
+    elif origin in (dict, Mapping) and isinstance(value, dict) and all(map(_is_text, value)):
         return {key: _checked(item, inner[1], f"{where}.{key:.40}") for key, item in value.items()}
     elif hint is float and isinstance(value, int) and not isinstance(value, bool):
         if abs(value) < 2**63:
             return float(value)
+    elif hint is str and isinstance(value, str):
+        if _is_text(value):
+            return value
     elif isinstance(hint, type) and type(value) is hint:
         return value
     raise ValueError(f"{where}: expected {_described(hint)}, found {value!r:.60}")
+
+
+def _is_text(value: str) -> bool:
+    """Return whether a file can hold a text: JSON may hold halves of characters."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _first(value: Any, hints: Sequence[Any], where: str) -> Any:
