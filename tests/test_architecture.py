@@ -176,6 +176,7 @@ def test_no_modules_import_one_another_in_a_circle():
     assert not circle, " -> ".join(circle)
 
 
+@pytest.mark.slow
 def test_only_the_entry_point_sees_the_configuration_framework():
     problems = framework_violations(PACKAGE)
     assert not problems, report(problems)
@@ -306,5 +307,17 @@ def test_what_a_run_prints_loads_no_torch():
     code = (
         f"import sys, fsasd.report.console;print([name for name in {heavy} if name in sys.modules])"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_a_run_without_a_model_of_diffusers_does_not_load_it():
+    """Each start of a command, and of a worker, would take two seconds more."""
+    stages = [path.stem for path in (PACKAGE / "pipeline" / "stages").glob("[!_]*.py")]
+    modules = ["cli.run", "generation.transforms", *(f"pipeline.stages.{name}" for name in stages)]
+    imported = ", ".join(f"fsasd.{name}" for name in modules)
+    heavy = ("diffusers", "peft")
+    code = f"import sys, {imported}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -39,6 +39,7 @@ def works(number, needed):
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("needed", [True, False])
 def test_all_ranks_do_what_the_first_decides(needed):
     codes, results = run(works, needed, ranks=3)

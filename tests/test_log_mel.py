@@ -116,6 +116,7 @@ def test_another_version_than_this_releases_is_refused():
         LogMel(version=1)
 
 
+@pytest.mark.slow
 def test_torch_is_not_needed():
     code = "import sys, fsasd.data.log_mel; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

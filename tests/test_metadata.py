@@ -133,6 +133,7 @@ def test_every_real_label_string_is_split_into_the_keys_it_was_made_of(shared):
 VALUES = st.from_regex(r"[a-z0-9]+", fullmatch=True)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(["mic", "spd", "m-n"]), VALUES)))
 def test_a_key_that_comes_up_again_keeps_all_values(pairs):
     attributes = split_label("_".join(part for pair in pairs for part in pair))

@@ -56,6 +56,7 @@ def test_pauc_is_scikit_learns(case, max_fpr):
     assert pauc(labels, scores, max_fpr) == roc_auc_score(labels, scores, max_fpr=max_fpr)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(scored())
 def test_only_the_order_of_scores_matters(case):

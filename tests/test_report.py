@@ -31,6 +31,8 @@ from fsasd.report.page import write_report
 from fsasd.report.results import Results, is_path, mark_submission
 from fsasd.report.validation import verdict_of_choices
 
+pytestmark = pytest.mark.slow
+
 MACHINES = ("bearing", "pump")
 GRID = np.linspace(0, 1.1, 12).round(2)
 OPTIONAL = (

@@ -39,6 +39,7 @@ def test_losses_are_drawn_with_the_weights_that_were_kept(log):
     assert loss_curves(negative).axes[0].get_yscale() == "linear"
 
 
+@pytest.mark.slow
 def test_the_page_shows_trainings(tmp_path, log):
     run = tmp_path / "run"
     write_finetuned(run, tmp_path / "store", [], {2: 0.5, 4: 0.25})

@@ -21,6 +21,8 @@ from fsasd.cli import resolvers, search
 from fsasd.report.runs.status import RUNNING, Status
 from fsasd.store.provenance import StoreError
 
+pytestmark = pytest.mark.slow
+
 optuna = pytest.importorskip("optuna")
 
 SPACE = "detector.k=range(1,3)"

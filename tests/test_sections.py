@@ -12,6 +12,8 @@ from runs import Run
 import fsasd.cli.run as app
 from fsasd.detectors.knn import KNN
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def plant(factory, tmp_path):

@@ -275,6 +275,7 @@ def test_a_flat_curve_keeps_the_detectors_default_setting_and_says_so():
     assert select(paper(GRID), TWFRGMM(), labels, scores).setting == selection.argmax
 
 
+@pytest.mark.slow
 def test_of_equally_good_settings_another_than_the_default_is_rarely_chosen():
     """The interval of the one difference lets another setting win three times as often."""
     grid = {"r": np.linspace(0, 1, 21).round(2).tolist()}

@@ -85,6 +85,7 @@ def test_every_source_keeps_the_rules(source):
     check_source(source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(p.stem for p in SHIPPED.glob("*.yaml")))
 def test_every_source_that_ships_keeps_the_rules(name):
     resolvers.register()

@@ -29,6 +29,8 @@ from fsasd.generation.prompts import make_prompts
 from fsasd.generation.rates import resample
 from fsasd.testing import check_generator
 
+pytestmark = pytest.mark.slow
+
 CAPTION = "This is the normal sound of a fan."
 
 

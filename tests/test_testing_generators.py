@@ -22,6 +22,8 @@ from fsasd.generation.diffusion.sampling import Sampler
 from fsasd.settings.code import package_code
 from fsasd.testing import check_generator
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_nano_model_keeps_the_rules_with_the_papers_sampler():
     sampler = Sampler(steps=2, scheduler="ddim")

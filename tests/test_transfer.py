@@ -208,6 +208,7 @@ def test_references_are_all_but_the_machine_itself_and_its_type(plant):
     assert machines(held_out, "bearing") == ({"valve"}, {"reference"})
 
 
+@pytest.mark.slow
 def test_labels_of_references_are_in_the_key(plant):
     (key,) = plant().keys("synthesise")
     assert plant().keys("synthesise") == [key]

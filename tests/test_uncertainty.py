@@ -26,6 +26,7 @@ def make_section(seed, per_stratum=50, shift=1.0):
     return Section(labels, domains, rng.normal(size=labels.size) + shift * labels)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.sampled_from([3, 6, 1000]))
 def test_areas_of_resamples_are_scikit_learns(seed, clips, levels):
@@ -126,6 +127,7 @@ def test_resamples_keep_each_stratums_size():
     assert counts.std(axis=0)[:3].all()
 
 
+@pytest.mark.slow
 def test_intervals_have_the_spread_of_fresh_test_sets():
     fresh = [make_section(seed) for seed in range(150)]
     metrics = [section_metrics(s.labels, s.domains, s.scores) for s in fresh]

@@ -21,7 +21,6 @@ from fsasd.cli.plain import plain, resolved
 from fsasd.cli.plan import print_plan
 from fsasd.data.check.report import check
 from fsasd.data.metadata import require_known
-from fsasd.generation.pipelines.folder import count_parameters
 from fsasd.pipeline.execute import build, ready, simulated
 from fsasd.pipeline.experiment import Experiment
 from fsasd.pipeline.loggers import check_loggers, logged
@@ -201,6 +200,8 @@ def _report(cfg: DictConfig, experiment: Experiment, outcome: Outcome, folder: P
     """Write the paper's tables and the page."""
     parameters: int | None = 0
     if experiment.trains_generator:
+        from fsasd.generation.pipelines.folder import count_parameters
+
         models = [path for stage, path in outcome.artifacts.items() if stage.name == "finetune"]
         parameters = count_parameters(models[0] / "model") if models else None
     trusted = packages(plain(cfg.detector))

@@ -9,7 +9,6 @@ import threading
 import time
 import warnings
 
-import diffusers
 import transformers
 
 from fsasd.runtime.ranks import Failure, failure, rank
@@ -28,7 +27,6 @@ def limit_messages() -> None:
     logging.getLogger(saving).setLevel(logging.WARNING)
     # It has a handler, and every message would appear twice.
     logging.getLogger("huggingface_hub").propagate = False
-    diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated")
     warnings.filterwarnings("ignore", ".* does not have many workers")

@@ -1,4 +1,7 @@
-"""Which weights of a network are fine-tuned: all, low-rank adapters, or components by name."""
+"""Which weights of a network are fine-tuned: all, low-rank adapters, or components by name.
+
+Every run imports this: diffusers and peft, which only adapters need, are imported where they do.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,14 @@ import copy
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import ModelMixin
-from diffusers.loaders import PeftAdapterMixin
-from diffusers.utils import logging
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch import nn
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 JOINED = ("to_qkv", "to_kv", "to_out")
@@ -115,6 +117,9 @@ class Lora(Full):
 
     def apply(self, network: ModelMixin) -> None:
         """Add adapters, whose output is 0 at first, and freeze all else."""
+        from diffusers.loaders import PeftAdapterMixin
+        from peft import LoraConfig, inject_adapter_in_model
+
         network.requires_grad_(False)
         config = LoraConfig(
             r=self.rank, lora_alpha=self.alpha, target_modules=self._layers_of(network)
@@ -131,6 +136,8 @@ class Lora(Full):
 
     def merged(self, network: ModelMixin) -> ModelMixin:
         """Return a network without adapters that computes the same."""
+        from diffusers.loaders import PeftAdapterMixin
+
         if not _adapted(network):
             return network
         one = copy.deepcopy(network)
@@ -146,6 +153,10 @@ class Lora(Full):
 
     def save_separately(self, network: ModelMixin, folder: Path) -> None:
         """Write the adapters, for ``load_adapters`` and diffusers' ``load_lora_adapter``."""
+        from diffusers.loaders import PeftAdapterMixin
+        from diffusers.utils import logging
+        from peft import get_peft_model_state_dict
+
         if not _adapted(network):
             return
         if not isinstance(network, PeftAdapterMixin):
@@ -177,6 +188,8 @@ class Lora(Full):
 
 def _adapted(network: ModelMixin) -> list[str]:
     """Return the names of layers that have adapters; before training there are none."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     return [name for name, m in network.named_modules() if isinstance(m, BaseTunerLayer)]
 
 

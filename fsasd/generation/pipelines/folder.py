@@ -80,6 +80,7 @@ def load_module(kind: Any, source: str, name: str, mismatches: WeightMismatches)
         name: Of the folder in there, and of the component in ``mismatches``.
         mismatches: What is missing, unexpected or of another shape is added to it.
     """
+    diffusers.utils.logging.disable_progress_bar()
     module, loading = kind.from_pretrained(
         source,
         subfolder=name,

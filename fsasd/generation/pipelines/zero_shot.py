@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils import logging
 from torch import nn
 
 from fsasd.generation.base import Generator
@@ -100,6 +101,7 @@ def load(source: str) -> DiffusionPipeline:
     require_folder(source)
     try:
         require_memory(source)
+        logging.disable_progress_bar()
         return DiffusionPipeline.from_pretrained(source, variant=_variant(source))
     except CheckpointError:
         raise

@@ -14,7 +14,6 @@ from fsasd.data.draws import process_batch
 from fsasd.detectors.networks.training import on_gpus, processes
 from fsasd.generation.continuing import take_checkpoints
 from fsasd.generation.diffusion.cost import measured_flops, training_cost
-from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion
 from fsasd.generation.fitting import CHECKPOINTS, MODEL, changes_result, finetune
 from fsasd.generation.training import TRAINING
 from fsasd.pipeline.experiment import Experiment
@@ -92,6 +91,9 @@ class Finetune(Stage):
         run = self.experiment
         assert run.generator is not None
         generator = run.generator()
+        # A run without one of diffusers' models does not import it.
+        from fsasd.generation.diffusion.latent_diffusion import LatentDiffusion
+
         if not isinstance(generator, LatentDiffusion):
             return None
         settings = run.trainer.settings

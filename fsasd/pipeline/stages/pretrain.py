@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fsasd.generation.audioldm.pretraining import pretrain
 from fsasd.generation.fitting import MODEL
 from fsasd.pipeline.experiment import Experiment, weights_in
 from fsasd.pipeline.run_folder import link
@@ -37,6 +36,9 @@ class Pretrain(Finetune):
 
     def build(self, folder: Path, inputs: Mapping[str, Any]) -> None:
         """Train the components, then the model, from the last checkpoint that the folder holds."""
+        # A run without one of diffusers' models does not import it.
+        from fsasd.generation.audioldm.pretraining import pretrain
+
         run = self.experiment
         assert run.generator is not None
         generator = run.generator
