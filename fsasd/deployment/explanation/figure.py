@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -120,9 +121,8 @@ def _spectrogram(
 
 def _bands(axis: Axes, explanation: Explanation, top: float) -> None:
     edges = _mel(explanation.hertz)
-    values = explanation.bands
-    colours = np.where(values >= 0, MORE, LESS)
-    axis.barh(edges.mean(axis=1), values, height=0.9 * np.diff(edges, axis=1)[:, 0], color=colours)
+    gap = 0.05 * np.diff(edges, axis=1)
+    _bars(axis, edges + gap * [1, -1], explanation.bands, horizontal=True)
     axis.axvline(0, color=MUTED, linewidth=0.8)
     _hertz_axis(axis, top)
     axis.set_ylabel("")
@@ -134,15 +134,27 @@ def _bands(axis: Axes, explanation: Explanation, top: float) -> None:
 
 
 def _moments(axis: Axes, explanation: Explanation) -> None:
-    starts, ends = explanation.seconds.T
-    values = explanation.moments
-    axis.bar(
-        (starts + ends) / 2, values, width=ends - starts, color=np.where(values >= 0, MORE, LESS)
-    )
+    _bars(axis, explanation.seconds, explanation.moments)
     axis.axhline(0, color=MUTED, linewidth=0.8)
     axis.set_xlabel("seconds")
     axis.set_title("share of each moment", loc="left", fontsize=9, color=MUTED)
     _plain(axis)
+
+
+def _bars(
+    axis: Axes, spans: NDArray[Any], values: NDArray[Any], *, horizontal: bool = False
+) -> None:
+    """Draw bars from 0 as one artist: ``Axes.bar`` lays out and draws each on its own."""
+    (start, end), zero = spans.T, np.zeros(len(values))
+    along = np.stack([start, end, end, start], axis=1)
+    across = np.stack([zero, zero, values, values], axis=1)
+    corners = np.stack([across, along] if horizontal else [along, across], axis=2)
+    colours = np.where(values >= 0, MORE, LESS)
+    bars = PolyCollection(corners, facecolors=colours)
+    sticky = bars.sticky_edges.x if horizontal else bars.sticky_edges.y
+    sticky.append(0)
+    axis.add_collection(bars)
+    axis.autoscale_view()
 
 
 def _hertz_axis(axis: Axes, top: float) -> None:
