@@ -127,6 +127,7 @@ def end_alone(folder, launcher, *settings):
     return sweep, started
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("launcher", "settings"),
     [("joblib", ["hydra.launcher.n_jobs=2"]),
@@ -148,6 +149,7 @@ def test_jobs_of_submitit_outlive_the_command(tmp_path):
     assert len(models(tmp_path)) == 2
 
 
+@pytest.mark.nightly
 def test_a_job_of_submitit_that_is_preempted_goes_on_from_its_checkpoint(tmp_path):
     if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is None:
         pytest.skip("hydra-submitit-launcher is not installed")

@@ -259,6 +259,7 @@ class Breaks(KNN):
         return super().fit(clips)
 
 
+@pytest.mark.nightly
 def test_a_section_that_fails_in_a_worker_costs_no_other(all_targets, tmp_path, caplog):
     all_targets.detector, all_targets.generator = Breaks(), None
     outcome = execute(all_targets, tmp_path / "store", tmp_path / "run", runner=Joblib(2))

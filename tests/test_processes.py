@@ -172,6 +172,7 @@ def fine_tune(store):
     ]  # fmt: skip
 
 
+@pytest.mark.nightly
 def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
     store = tmp_path / "store"
     process = commands.start(fine_tune(store), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)

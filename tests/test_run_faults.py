@@ -267,6 +267,7 @@ def one_by_one(tmp_path_factory):
     return finish(folder, *TWO_SECTIONS, "runner=serial", fault=one_thread)[1]
 
 
+@pytest.mark.nightly
 def test_killed_while_sections_are_built_at_once_a_run_completes(one_by_one, tmp_path):
     for pattern in ("judge .*: building", "detect .*: building"):
         command = Command(tmp_path, *AT_ONCE, fault=one_thread)
@@ -421,6 +422,7 @@ def test_a_damaged_artifact_of_each_stage_is_named_and_built_anew(undisturbed, f
 # Several commands.
 
 
+@pytest.mark.nightly
 def test_two_equal_commands_at_once_build_each_artifact_once(undisturbed, tmp_path):
     commands = [Command(tmp_path) for _ in range(2)]
     assert [command.end() for command in commands] == [0, 0]

@@ -111,7 +111,7 @@ def test_planning_visits_a_clip_as_often_however_many_machines_there_are(configu
     assert visited[MANY] <= OFTEN * MANY / FEW * visited[FEW]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_no_function_of_a_run_is_called_more_often_per_machine(configured, tmp_path):
     stages = "stages=[check,synthesise,detect,report]"
     # What is done once in a process is done in a run that is not counted.
