@@ -150,7 +150,7 @@ def _bars(
     across = np.stack([zero, zero, values, values], axis=1)
     corners = np.stack([across, along] if horizontal else [along, across], axis=2)
     colours = np.where(values >= 0, MORE, LESS)
-    bars = PolyCollection(corners, facecolors=colours)
+    bars = PolyCollection(list(corners), facecolors=colours)
     sticky = bars.sticky_edges.x if horizontal else bars.sticky_edges.y
     sticky.append(0)
     axis.add_collection(bars)
