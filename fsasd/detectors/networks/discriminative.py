@@ -68,10 +68,10 @@ class Discriminative(LearnedRepresentation):
     network_attributes: ClassVar[frozenset[str]] = frozenset({"networks_"})
 
     version: ClassVar[int] = 2
+    """Version of the training, raised when the same spec gives another network."""
+
     reads_weights: ClassVar[bool] = False
     """Whether ``classifier`` reads weights from elsewhere, which have the sizes that they have."""
-
-    """Version of the training, raised when the same spec gives another network."""
 
     @abc.abstractmethod
     def classifier(self, number: int, n_classes: int) -> Classifier:
