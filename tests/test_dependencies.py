@@ -19,7 +19,7 @@ LOCK = ROOT / "constraints" / "lock.txt"
 
 DEPENDENCIES = dependencies()
 OF_USERS = [one for one in DEPENDENCIES if one.extra not in ("docs", "test")]
-OPTIONAL = {"bitsandbytes", "onnx", "onnxruntime", "optuna", "ray", "sounddevice"}
+OPTIONAL = {"bitsandbytes", "onnx", "onnxruntime", "optuna", "pyarrow", "ray", "sounddevice"}
 """Modules of extras that the package imports where they are needed."""
 
 
