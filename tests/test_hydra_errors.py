@@ -95,6 +95,16 @@ def test_a_damaged_file_of_the_configuration_is_named_in_one_line(
     assert line.startswith(f"{path}: expected a configuration in YAML: {said}")
 
 
+def test_a_sweep_without_its_cluster_leaves_no_list_of_its_jobs(tmp_path, monkeypatch, capsys):
+    def join(hydra_config):
+        raise ConnectionError("there is no cluster at 10.0.0.1:6379")
+
+    monkeypatch.setattr(sweep, "join_cluster", join)
+    said = typed(monkeypatch, capsys, "-m", "detector=knn,lof")
+    assert said == "there is no cluster at 10.0.0.1:6379"
+    assert not (tmp_path / "run" / SWEEP).exists()
+
+
 PLUGINS = [
     ("hydra/launcher=joblib", "sweep"),
     ("hydra/launcher=submitit_local", "slurm"),

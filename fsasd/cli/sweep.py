@@ -68,7 +68,11 @@ class Comparison(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             _running.append(_RunningSweep(folder.resolve(), _sweep(config)))
             atexit.register(_end)
-            join_cluster(config.hydra)
+            try:
+                join_cluster(config.hydra)
+            except Exception:
+                withdraw()
+                raise
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Compare the jobs, and end with the exit code of what they lack.
@@ -125,7 +129,7 @@ def note_interruption(folder: Path) -> None:
 
 
 def withdraw() -> None:
-    """Take the list of the sweep's jobs back, where Hydra has refused one before the first began.
+    """Take the list of the sweep's jobs back, where it is refused before the first began.
 
     An earlier sweep's list in the same folder is there again: its jobs may yet be completed.
     """

@@ -231,6 +231,8 @@ def _log_wandb(logger: Any, folder: Path, metrics: Mapping[str, float]) -> None:
 
     run, media = logger.experiment, _media(folder)
     run.summary.update(dict(metrics))
+    if not media:
+        return
     errors: list[Exception] = []
 
     def send() -> None:
