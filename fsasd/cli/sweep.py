@@ -39,6 +39,7 @@ from fsasd.report.runs.status import (
 )
 from fsasd.runtime.clusters import leave_cluster
 from fsasd.runtime.ranks import rank
+from fsasd.store.atomic import replacing
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +160,8 @@ class _RunningSweep:
         if self._replaced is None:
             self._list.unlink()
         else:
-            self._list.write_bytes(self._replaced)
+            with replacing(self._list) as unfinished:
+                unfinished.write_bytes(self._replaced)
 
     def end(self) -> int:
         """Compare the jobs, and return the exit code that they lead to."""

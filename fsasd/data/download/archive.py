@@ -45,9 +45,9 @@ def unpack(
     Raises:
         DownloadError: A member with an absolute name, a name that leads out of the folder, a
             link, a device, an encrypted member, one that is neither stored nor deflated, or one
-            that another one would overwrite; more
-            than the disk has room for; a zip that is damaged, or that has no recordings where
-            they are expected. Of these nothing is unpacked, except in front of damage.
+            that another one would overwrite; more than the disk has room for; a zip that is
+            damaged, or that has no recordings where they are expected. Of these nothing is
+            unpacked, except in front of damage.
     """
     try:
         with zipfile.ZipFile(path) as archive:
