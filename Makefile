@@ -79,9 +79,10 @@ dist: $(READY) $(TOOLS)/.ready
 sbom: $(READY) $(TOOLS)/.ready
 	$(TOOLS)/bin/cyclonedx-py environment -o build/sbom.json --pyproject pyproject.toml $(BIN)/python
 
-# Known vulnerabilities of what constraints/lock.txt holds; asks the database of PyPI.
+# Known vulnerabilities of what constraints/lock.txt holds, from the database of PyPI. A mirror without
+# it knows of no package: that fails.
 audit: $(TOOLS)/.ready
-	$(TOOLS)/bin/pip-audit --disable-pip --require-hashes -r constraints/lock.txt
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --require-hashes -r constraints/lock.txt
 
 $(TOOLS)/.ready:
 	$(PYTHON) -m venv $(TOOLS)
