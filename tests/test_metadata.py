@@ -51,6 +51,8 @@ def test_a_name_of_2022_and_later_says_everything():
     assert (clip.section, clip.domain, clip.label) == ("02", "target", "normal")
     assert list(clip.attributes.items()) == [("car", "B2"), ("spd", "31V"), ("mic", "1")]
     assert clip.raw_label == "car_B2_spd_31V_mic_1"
+    flat = read_name("ToyCar/section_02_target_train_normal_0007.wav")
+    assert (flat.machine, flat.split) == ("ToyCar", "train")
 
 
 def test_a_name_without_attributes_has_none():
@@ -172,10 +174,12 @@ def test_the_layout_of_2021_is_read(tmp_path):
     ]
 
 
-def test_test_folders_that_were_merged_are_read_once(tmp_path):
-    name = "section_00_source_test_anomaly_0000.wav"
-    touch(tmp_path, f"dev_data/fan/source_test/{name}", f"dev_data/fan/test/{name}")
+@pytest.mark.parametrize("domain", ["source", "target"])
+def test_test_folders_that_were_merged_are_read_once(tmp_path, caplog, domain):
+    name = f"section_00_{domain}_test_anomaly_0000.wav"
+    touch(tmp_path, f"dev_data/fan/{domain}_test/{name}", f"dev_data/fan/test/{name}")
     assert only(read_clips(tmp_path)).path.parent.name == "test"
+    assert not caplog.messages
 
 
 def test_the_layout_of_2022_and_later_is_read(tmp_path):
@@ -504,9 +508,11 @@ def test_attributes_are_kept_of_a_2024_name_that_leaves_the_split_out(tmp_path):
         domain=["section_00_0000.wav,0"],
         attributes=["section_00_0000.wav,section_00_source_normal_0035_weight15_BckgF"],
     )
-    clip = only(read_clips(tmp_path))
+    forms = {"saw": r"weight(?P<weight>\d+)_Bckg(?P<bkg>[A-Z])"}
+    clip = only(read_clips(tmp_path, label_forms=forms))
     assert (clip.label, clip.domain, clip.split) == ("normal", "source", "test")
     assert clip.raw_label == "weight15_BckgF"
+    assert dict(clip.attributes) == {"weight": "15", "bkg": "F"}
 
 
 def test_the_real_ground_truth_of_2024_loses_no_attribute(shared, tmp_path):
@@ -669,6 +675,7 @@ def test_a_list_names_the_clips_of_later_editions_too(tmp_path):
 
 
 def test_ground_truth_of_another_edition_is_not_taken_in_silence(listed):
+    touch(listed, "dev_data/saw/test/normal_id_00_00000000.wav")
     write_rows(listed / "other.csv", "fan", "id_01_00000007.wav,normal_id_01_00000098.wav,0")
     with pytest.raises(
         MetadataError,

@@ -5,28 +5,34 @@ import pytest
 
 from fsasd.store.key import KEY, Description
 
-SPEC = {"a": 1}
-DESCRIPTION = Description("stage", 1, SPEC, {"input": "0" * 16}, "fan section 00")
+FIELDS = {
+    "stage": "stage",
+    "version": 1,
+    "spec": {"a": 1},
+    "inputs": {"input": "0" * 16},
+    "section": "fan section 00",
+}
 
 
 @pytest.mark.parametrize(
-    "other",
+    "change",
     [
-        Description("other", 1, SPEC, {"input": "0" * 16}, "fan section 00"),
-        Description("stage", 2, SPEC, {"input": "0" * 16}, "fan section 00"),
-        Description("stage", 1, {"a": 2}, {"input": "0" * 16}, "fan section 00"),
-        Description("stage", 1, {"b": 1}, {"input": "0" * 16}, "fan section 00"),
-        Description("stage", 1, {"a": "1"}, {"input": "0" * 16}, "fan section 00"),
-        Description("stage", 1, {"a": 1, "b": None}, {"input": "0" * 16}, "fan section 00"),
-        Description("stage", 1, SPEC, {"input": "1" * 16}, "fan section 00"),
-        Description("stage", 1, SPEC, {"other": "0" * 16}, "fan section 00"),
-        Description("stage", 1, SPEC, {"input": "0" * 16}, "fan section 01"),
+        {"stage": "other"},
+        {"version": 2},
+        {"spec": {"a": 2}},
+        {"spec": {"b": 1}},
+        {"spec": {"a": "1"}},
+        {"spec": {"a": 1, "b": None}},
+        {"inputs": {"input": "1" * 16}},
+        {"inputs": {"other": "0" * 16}},
+        {"section": "fan section 01"},
     ],
 )
-def test_whatever_differs_gives_another_key(other):
+def test_whatever_differs_gives_another_key(change):
+    one, other = Description(**FIELDS), Description(**(FIELDS | change))
     assert KEY.fullmatch(other.key)
-    assert other.key != DESCRIPTION.key
-    assert other != DESCRIPTION
+    assert other.key != one.key
+    assert other != one
 
 
 def test_the_order_of_a_spec_does_not_matter():
@@ -37,15 +43,18 @@ def test_the_order_of_a_spec_does_not_matter():
 
 
 def test_a_description_that_is_written_and_read_is_the_same():
-    description = Description("s", 1, {"grid": (1, 0.5), "labels": {0: "normal", True: None}})
+    spec = {"grid": (1, 0.5), "labels": {0: "normal", True: None}}
+    description = Description(**(FIELDS | {"spec": spec}))
     assert Description.from_json(description.to_json()) == description
 
 
 def test_what_happens_to_the_settings_later_does_not_change_a_key():
-    spec = {"clips": [1]}
-    description = Description("s", 1, spec)
+    spec, inputs = {"clips": [1]}, {"input": "0" * 16}
+    description = Description("s", 1, spec, inputs)
     spec["clips"].append(2)
+    inputs["other"] = "1" * 16
     assert description.spec == {"clips": [1]}
+    assert description.inputs == {"input": "0" * 16}
 
 
 @pytest.mark.parametrize(
@@ -59,6 +68,8 @@ def test_what_happens_to_the_settings_later_does_not_change_a_key():
 def test_only_plain_json_has_a_key(spec, message):
     with pytest.raises(TypeError, match=message):
         Description("stage", 1, spec)
+    with pytest.raises(TypeError, match=message.replace("spec", "inputs")):
+        Description("stage", 1, {}, spec)
 
 
 @pytest.mark.parametrize("stage", ["", "../up", "a/b", "0" * 16, ".hidden"])
@@ -77,4 +88,5 @@ def test_a_stage_has_the_name_of_a_folder(stage):
 def test_folders_of_sections_are_safe_and_never_taken_for_a_key():
     assert Description("s", 1, {}, section="../a:b").folder.split("/")[1] == "_a_b"
     assert Description("s", 1, {}, section="0" * 16).folder.split("/")[1] == "0" * 16 + "_"
+    assert Description("s", 1, {}, section="a" * 300).folder.split("/")[1] == "a" * 100
     assert Description("s", 1, {}).folder.count("/") == 1

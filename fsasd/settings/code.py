@@ -93,11 +93,10 @@ def _packages(value: Any) -> Iterator[str]:
 
 def _sources(package: str) -> dict[str, Path]:
     """Return the .py files of a package by their names relative to it."""
-    module = sys.modules.get(package)
     try:
-        # Of a program that is run as a file there is no specification.
-        spec = getattr(module, "__spec__", None) or importlib.util.find_spec(package)
+        spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
+        # Of a program that is run as a file there is none.
         spec = None
     folders = list(spec.submodule_search_locations or ()) if spec else []
     if folders:
@@ -106,7 +105,7 @@ def _sources(package: str) -> dict[str, Path]:
             for folder in map(Path, folders)
             for path in _python_files(folder)
         }
-    file = spec.origin if spec else getattr(module, "__file__", None)
+    file = spec.origin if spec else getattr(sys.modules.get(package), "__file__", None)
     return _with_neighbours(Path(file)) if file and file.endswith(".py") else {}
 
 

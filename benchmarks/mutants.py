@@ -1,0 +1,407 @@
+"""Mutation testing: which single changes of the code does no test notice?
+
+    make mutation  # what this needs, then all areas
+    PYTHONPATH=build/mutmut python -m benchmarks.mutants keys --tries 60 --figures mutants.jsonl
+    PYTHONPATH=build/mutmut python -m benchmarks.mutants keys --again mutants.jsonl
+    python -m benchmarks.mutants --table mutants.jsonl
+
+The changes are those of mutmut's operators, in the bodies of functions and methods; a random sample
+of them is tried. mutmut itself would collect the tests anew for each, and would leave out whatever
+has a decorator. Here, pytest collects once, and a process is forked for each mutant, in which the
+function gets the mutated code; it runs the area's tests of ``make test-fast`` that call the
+function, the fastest first, until one fails. A survivor is printed as a diff: it is to be read.
+
+Not changed are what is evaluated while a module is imported (constants, defaults of parameters),
+annotations, docstrings, and the arguments of ``len`` and ``isinstance``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import functools
+import gc
+import itertools
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import libcst as cst
+
+ROOT = Path(__file__).parents[1]
+
+AREAS = {
+    "evaluation": (
+        ["fsasd/evaluation"],
+        "calibration folds metrics oddness permutation submission thresholds uncertainty",
+    ),
+    "selection": (
+        ["fsasd/selection"],
+        "cases choice crossfit ladder mixture selection sources validation",
+    ),
+    "metadata": (["fsasd/data/metadata.py"], "editions metadata names"),
+    "keys": (
+        ["fsasd/settings/spec.py", "fsasd/settings/code.py", "fsasd/store/key.py"],
+        "content spec store_key",
+    ),
+}
+"""Area -> what is mutated, and the modules of ``tests/`` that are run, beside the doctests."""
+
+_MORE_CPU = 5.0, 10.0
+"""A mutant may take so many times the CPU time of its tests, and so many seconds more."""
+
+_STUCK = 600
+"""Seconds of the clock after which it is given up, too: it waits for something."""
+
+_MEMORY = 4 << 30
+"""Bytes that it may allocate beside what it was forked with."""
+
+_SURVIVED, _KILLED = "survived", "killed"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A module's source with one change.
+
+    Attributes:
+        path: Of the module.
+        function: Qualified name of the function, or of the outermost one that it is in.
+        line: Of the change.
+        source: The changed source.
+    """
+
+    path: Path
+    function: str
+    line: int
+    source: str
+
+    @property
+    def diff(self) -> str:
+        """The lines that differ."""
+        before, after = self.path.read_text("utf-8").splitlines(), self.source.splitlines()
+        lines = difflib.unified_diff(before, after, n=0, lineterm="")
+        return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
+
+    def codes(self) -> list[CodeType]:
+        """Return the code of the functions of this name, in their order in the module."""
+        return _codes(self.source, self.path)[self.function]
+
+
+def mutants(paths: Iterable[Path]) -> list[Callable[[], Mutant | None]]:
+    """Return what makes each mutant of the modules; None, if it is no valid Python."""
+    import libcst as cst
+    from libcst.metadata import MetadataWrapper, PositionProvider
+
+    def make(path: Path, wrapper: MetadataWrapper, function: str, node: Any, changed: Any) -> Any:
+        place = wrapper.resolve(PositionProvider).get(node)
+        source = wrapper.module.deep_replace(node, changed).code
+        mutant = Mutant(path, function, place.start.line if place else 0, source)
+        try:
+            mutant.codes()
+        except SyntaxError:
+            return None
+        return mutant
+
+    makers = []
+    for path in paths:
+        wrapper = MetadataWrapper(cst.parse_module(path.read_text("utf-8")))
+        for change in _mutations(wrapper.module.body):
+            makers.append(functools.partial(make, path, wrapper, *change))
+    return makers
+
+
+def _mutations(body: Any, scope: str = "") -> Iterator[tuple[str, cst.CSTNode, Any]]:
+    import libcst as cst
+
+    for node in body:
+        if isinstance(node, cst.ClassDef):
+            yield from _mutations(node.body.body, f"{scope}{node.name.value}.")
+        elif isinstance(node, cst.FunctionDef):
+            for changed, mutated in _changes(node.body):
+                yield f"{scope}{node.name.value}", changed, mutated
+
+
+def _changes(node: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, Any]]:
+    import libcst as cst
+    from libcst import matchers as m
+    from mutmut.mutation.mutators import mutation_operators
+
+    kept = m.Annotation() | m.Call(func=m.Name("len") | m.Name("isinstance"))
+    if m.matches(node, kept):
+        return
+    for kind, operator in mutation_operators:
+        if isinstance(node, kind):
+            for mutated in operator(node):
+                yield node, mutated
+    for child in node.children:
+        if isinstance(child, cst.CSTNode):
+            yield from _changes(child)
+
+
+def _codes(source: str, path: Path) -> dict[str, list[CodeType]]:
+    """Return the code of a module's functions and methods by their qualified names."""
+    codes = defaultdict(list)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        rest = [compile(source, str(path), "exec", dont_inherit=True)]
+    while rest:
+        inner = [one for one in rest.pop().co_consts if isinstance(one, CodeType)]
+        for code in inner:
+            codes[code.co_qualname].append(code)
+        rest += inner
+    return codes
+
+
+class Trial:
+    """A plug-in of pytest that tries mutants instead of running the tests once.
+
+    Args:
+        mutants: To try.
+        done: Gets each with its outcome, the number of its tests and CPU seconds.
+        folder: For the files of tests.
+    """
+
+    def __init__(
+        self, mutants: list[Mutant], done: Callable[[Mutant, str, int, float], None], folder: Path
+    ) -> None:
+        self.mutants, self.done, self.folder = mutants, done, folder
+        self.files = {str(mutant.path) for mutant in mutants}
+        self.called: set[tuple[str, str]] = set()
+        self.by_fixture: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self.failed: list[str] = []
+        self.stops = False
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Run the tests once as they are, then those of each mutant."""
+        code, answer, _ = self._forked(lambda: self._run_all(session.items), None)
+        if code or answer["failed"]:
+            names = ", ".join(answer["failed"] if answer else ["killed"])
+            raise pytest.UsageError(f"expected tests that pass without a mutant, found {names}")
+        calls = [(set(map(tuple, called)), seconds) for called, seconds in answer["calls"]]
+        live = self._live_functions()
+        for mutant in self.mutants:
+            name = (str(mutant.path), mutant.function)
+            tests = sorted(
+                (seconds, place) for place, (called, seconds) in enumerate(calls) if name in called
+            )
+            times, more = _MORE_CPU
+            limit = more + times * sum(seconds for seconds, _ in tests)
+            items = [session.items[place] for _, place in tests]
+            code, _, seconds = self._forked(
+                functools.partial(self._try, mutant, live, items), limit
+            )
+            self.done(mutant, _outcome(code), len(items), seconds)
+        return True
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
+        """Note what a fixture calls, for all tests that need it and not the first alone."""
+        before, self.called = self.called, set()
+        yield
+        self.by_fixture[fixturedef.argname] |= self.called
+        self.called |= before
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a failure, or end the process of a mutant with it."""
+        if report.failed:
+            if self.stops:
+                os._exit(1)
+            self.failed.append(report.nodeid)
+
+    def _forked(self, call: Callable[[], Any], cpu: float | None) -> tuple[int, Any, float]:
+        """Return the exit code of a process, what a call returned in it, and its CPU seconds."""
+        answer = self.folder / "answer.json"
+        answer.unlink(missing_ok=True)
+        # Examples that another mutant failed with.
+        shutil.rmtree(os.environ["HYPOTHESIS_STORAGE_DIRECTORY"], ignore_errors=True)
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                os.setsid()
+                null = os.open(os.devnull, os.O_RDWR)
+                for stream in range(3):
+                    os.dup2(null, stream)
+                if cpu:
+                    signal.alarm(_STUCK)
+                    resource.setrlimit(resource.RLIMIT_CPU, (round(cpu), round(cpu) + 5))
+                    pages = int(Path("/proc/self/statm").read_text().split()[0])
+                    most = pages * resource.getpagesize() + _MEMORY
+                    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+                answer.write_text(json.dumps(call()))
+                code = 0
+            finally:
+                os._exit(code)
+        _, status, used = os.wait4(pid, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(status)
+        value = json.loads(answer.read_text()) if answer.exists() else None
+        return code, value, used.ru_utime + used.ru_stime
+
+    def _run_all(self, items: list[pytest.Item]) -> dict[str, Any]:
+        """Run all tests; return which failed, what each calls and how long it takes."""
+        seconds, calls = [], []
+
+        def trace(frame: FrameType, event: str, arg: Any) -> None:
+            code = frame.f_code
+            if code.co_filename in self.files:
+                self.called.add((code.co_filename, code.co_qualname.partition(".<locals>")[0]))
+
+        threading.settrace(trace)
+        for place, item in enumerate(items):
+            self.called = set()
+            start = time.process_time()
+            sys.settrace(trace)
+            _run(item, items[place + 1] if place + 1 < len(items) else None)
+            sys.settrace(None)
+            seconds.append(time.process_time() - start)
+            calls.append(self.called)
+        for item, called in zip(items, calls, strict=True):
+            for name in getattr(item, "fixturenames", ()):
+                called |= self.by_fixture[name]
+        timed = zip(map(sorted, calls), seconds, strict=True)
+        return {"failed": self.failed, "calls": list(timed)}
+
+    def _live_functions(self) -> dict[tuple[str, str, int], list[FunctionType]]:
+        """Return the functions of the modules, also those in decorators, by file, name and line."""
+        live = defaultdict(list)
+        for one in gc.get_objects():
+            if type(one) is FunctionType and one.__code__.co_filename in self.files:
+                code = one.__code__
+                live[code.co_filename, code.co_qualname, code.co_firstlineno].append(one)
+        return live
+
+    def _try(self, mutant: Mutant, live: Any, items: list[pytest.Item]) -> None:
+        self.stops = True
+        before = _codes(mutant.path.read_text("utf-8"), mutant.path)[mutant.function]
+        for old, new in zip(before, mutant.codes(), strict=True):
+            for function in live[str(mutant.path), mutant.function, old.co_firstlineno]:
+                function.__code__ = new
+        for one in gc.get_objects():
+            # What was computed while tests were collected.
+            if type(one) is functools._lru_cache_wrapper:
+                one.cache_clear()
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            _run(item, following)
+
+
+def _run(item: pytest.Item, following: pytest.Item | None) -> None:
+    item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+
+
+def _outcome(code: int) -> str:
+    if code in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL):
+        return "timeout"
+    return _KILLED if code else _SURVIVED
+
+
+def try_area(area: str, tries: int, seed: int, again: Path | None) -> Iterator[dict[str, Any]]:
+    """Try a sample of an area's mutants, or those that survived before; return their figures."""
+    sources, modules = AREAS[area]
+    paths = [
+        path
+        for source in sources
+        for path in sorted((ROOT / source).rglob("*.py")) or [ROOT / source]
+    ]
+    makers = mutants(paths)
+    random.Random(seed).shuffle(makers)
+    made = filter(None, (make() for make in makers))
+    if again:
+        left = {(row["path"], row["function"], row["diff"]) for row in _rows(again, _SURVIVED)}
+        tried = [one for one in made if (_name(one.path), one.function, one.diff) in left]
+    else:
+        tried = list(itertools.islice(made, tries))
+    print(f"{area}: {len(makers)} mutants, {len(tried)} of them tried", flush=True)
+    rows = []
+
+    def done(mutant: Mutant, outcome: str, tests: int, seconds: float) -> None:
+        row = {
+            "area": area, "made": len(makers), "path": _name(mutant.path), "line": mutant.line,
+            "function": mutant.function, "diff": mutant.diff, "outcome": outcome, "tests": tests,
+            "seconds": round(seconds, 2),
+        }  # fmt: skip
+        rows.append(row)
+        if outcome == _SURVIVED:
+            print(f"\n{row['path']}:{mutant.line} {mutant.function}, {tests} tests\n{mutant.diff}")
+        sys.stdout.flush()
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{folder}/hypothesis"
+        asked = [*sources, *(f"tests/test_{module}.py" for module in modules.split())]
+        options = ["-q", "-s", "-m", "not slow and not nightly", "--hypothesis-seed=0"]
+        trial = Trial(tried, done, Path(folder))
+        code = pytest.main([*options, f"--basetemp={folder}/tests", *asked], plugins=[trial])
+    if code:
+        sys.exit(int(code))
+    return rows
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _rows(figures: Path, outcome: str = "") -> list[dict[str, Any]]:
+    rows = map(json.loads, figures.read_text("utf-8").splitlines())
+    return [row for row in rows if outcome in ("", row["outcome"])]
+
+
+def table(figures: Path) -> str:
+    """Return the table of the documentation."""
+    lines = ["| area | mutants | tried | killed | survived |", "|---|---|---|---|---|"]
+    rows = _rows(figures)
+    for area in dict.fromkeys(row["area"] for row in rows):
+        of_area = [row for row in rows if row["area"] == area]
+        counts = Counter(row["outcome"] == _SURVIVED for row in of_area)
+        share = counts[False] / len(of_area)
+        lines.append(
+            f"| {area} | {of_area[0]['made']} | {len(of_area)} | {counts[False]} ({share:.0%}) | "
+            f"{counts[True]} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Try mutants, or print the table of the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("areas", nargs="*", help=f"of {', '.join(AREAS)}; all if none is named")
+    parser.add_argument("--tries", type=int, default=150, help="mutants of each area")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--again", type=Path, help="figures: try those that survived")
+    parser.add_argument("--figures", type=Path, help="a file to which figures are added")
+    parser.add_argument("--table", type=Path, help="figures: print their table")
+    options = parser.parse_args()
+    if options.table:
+        print(table(options.table))
+        return
+    for area in options.areas or AREAS:
+        rows = try_area(area, options.tries, options.seed, options.again)
+        killed = sum(row["outcome"] != _SURVIVED for row in rows)
+        print(f"\n{area}: {killed} of {len(rows)} killed", flush=True)
+        if options.figures:
+            with options.figures.open("a", encoding="utf-8") as file:
+                file.writelines(f"{json.dumps(row)}\n" for row in rows)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()
