@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from fsasd.data.names import SectionId
 from fsasd.selection.cases import choose_all, first_of_each_type
@@ -119,6 +120,8 @@ def test_a_gain_that_is_less_than_its_error_is_not_chosen():
     )
     assert [one.setting["r"] for one in (bold, careful, timid)] == [0.0, 0.5, 1.0]
     assert timid.abstain_reason == ""
+    assert np.isnan([timid.expectation.gain, timid.expectation.low, timid.expectation.high]).all()
+    assert timid.curve["expected_error"].tolist() == [0.3, 0.01, 0]
 
 
 def test_an_expectation_is_corrected_by_how_far_others_were_off():
@@ -150,7 +153,9 @@ def test_what_is_not_sure_is_chosen_only_where_something_is_known_beforehand():
     for sources in (only, of_others):
         kept = chosen(apart, sources)
         assert kept.setting == {"r": 1.0}
-        assert kept.abstain_reason == "nothing is known of r=0 beforehand, and its gain is not sure"
+        reason = "nothing is known of r=0 beforehand, and its gain is not sure"
+        assert kept.abstain_reason == reason
+        assert kept.curve["abstain_reason"].tolist() == ["", "", reason]
     # Of two types nothing is sure; where the default is best, nothing is abstained from.
     assert "its gain is not sure" in chosen(alike[:2], only).abstain_reason
     worse = [case(kind, [0.5, 0.6, 0.6]) for kind in KINDS]
@@ -163,6 +168,11 @@ def test_a_prior_alone_is_no_evidence():
     chosen = choose([case("new")], sources=sources)["new"]
     assert chosen.setting == {"r": 1.0}
     assert chosen.abstain_reason == "there is no evidence (synthetic: nothing was synthesised)"
+    silent = chosen.contributions["synthetic"]
+    assert (silent.reason, silent.best, silent.gain) == ("nothing was synthesised", "", 0)
+    assert np.isnan(
+        [chosen.expectation.gain, chosen.expectation.low, chosen.expectation.high]
+    ).all()
     with_clips = choose([case("new", synthetic=[1, 1, 1])], sources=sources)["new"]
     assert with_clips.setting == {"r": 0.0}
 
@@ -200,6 +210,10 @@ def test_an_interval_needs_four_types():
     assert np.isnan(predicted_interval(0.1, [0, 0.1, 0.2, 0], ["a", "b", "c", "c"])[0])
     gain, low, high = predicted_interval(0.1, [0.0] * 4, "abcd")
     assert (gain, low, high) == pytest.approx((0.1, 0.1, 0.1))
+    misses = [-0.03, 0.01, -0.02, 0.0, 0.04]
+    gain, low, high = predicted_interval(0.1, [*misses, 0.04], "abcdee", level=0.9)
+    reach = stats.t.ppf(0.95, 4) * np.std(misses, ddof=1) * np.sqrt(1 + 1 / 5)
+    assert (gain, low, high) == pytest.approx((0.1, 0.1 - reach, 0.1 + reach))
 
 
 def test_the_first_of_each_type_come_first():

@@ -441,6 +441,63 @@ def test_saved_evidence_chooses_as_what_was_measured_bit_for_bit(train, test_cli
     pd.testing.assert_frame_equal(*(h.scores for h in scores), check_exact=True)
 
 
+def test_what_is_known_of_clips_is_in_the_evidence_and_in_its_file(tmp_path):
+    train = recited("normal", drawn(0, 0))
+    synthetic = Clips([
+        *recited("normal", drawn(0, 0), domain="source"),
+        *recited("anomaly", drawn(0, 2), domain="target", donor="pump section 00", fault="leak",
+                 strength=0.7),
+    ])  # fmt: skip
+    measured = measure(Recited(), WHICH, train, synthetic, gap=NO_GAP)
+    assert measured.test is None
+    measured.save(tmp_path)
+    for evidence in (measured, Evidence.load(tmp_path)):
+        clips = evidence.synthetic
+        assert clips.labels.tolist() == [0] * 40 + [1] * 40
+        assert clips.domains == ["source"] * 40 + ["target"] * 40
+        assert clips.donors == [""] * 40 + ["pump section 00"] * 40
+        assert clips.faults == [""] * 40 + ["leak"] * 40
+        np.testing.assert_array_equal(clips.strengths, [np.nan] * 40 + [0.7] * 40)
+        assert evidence.train.labels.tolist() == [0] * 40
+        assert evidence.gap.auc == NO_GAP.auc
+
+
+def test_clips_count_by_their_rungs():
+    """Setting 1 separates what is hard to hear, setting 0 what nobody overhears."""
+    anomalies = Clips([
+        *(replace(clip, strength=1.0) for clip in recited("anomaly", drawn(0.2, 1.2))),
+        *(replace(clip, strength=2.0) for clip in recited("anomaly", drawn(9, 4))),
+    ])  # fmt: skip
+    synthetic = Clips([*recited("normal", drawn(0, 0, seed=1)), *anomalies])
+    evidence = measure(Recited(), WHICH, recited("normal", drawn(0, 0)), synthetic, gap=NO_GAP)
+    clips = evidence.synthetic
+    weights = WHICH.rung_weights(clips)
+    assert weights[-1] < 0.1 < 1 < weights[40]
+    expected = WHICH.curve(
+        clips.labels, clips.scores, groups=clips.groups, weights=weights,
+        candidates=evidence.candidates,
+    )  # fmt: skip
+    selection = choose(evidence, WHICH)
+    np.testing.assert_allclose(selection.curve["objective"], expected.table["objective"])
+    np.testing.assert_array_equal(selection.resampled, expected.resampled)
+
+
+def test_hindsight_has_the_scores_of_each_test_clip_and_marks_the_default_setting():
+    test = both(drawn(0, 0), drawn(1, 2))
+    evidence = measure(Recited(0), WHICH, test[:40], both(drawn(0, 0), drawn(0, 3)), test, NO_GAP)
+    hindsight = in_hindsight(evidence, choose(evidence, WHICH), WHICH, test)
+    names = hindsight.settings["setting"].tolist()
+    assert [*names[1:], *names[:1]] == ["synthetic", "argmax", "oracle", "which=0"]
+    assert hindsight.settings["default"].tolist() == [True, False, False, False]
+    assert list(hindsight.scores) == [
+        "file", "label", "domain", "recording", "setting", "default", "score",
+    ]  # fmt: skip
+    used = hindsight.scores[hindsight.scores["setting"] == "synthetic"]
+    assert used["file"].tolist() == [clip.path.name for clip in test]
+    assert used["label"].tolist() == ["normal"] * 40 + ["anomaly"] * 40
+    np.testing.assert_array_equal(used["score"], evidence.test[1])
+
+
 def test_a_setting_that_is_an_object_is_saved_with_the_evidence(train, test_clips, tmp_path):
     grid = {"representation": [TimeStatistics(pool_by="mean"), TimeStatistics(pool_by="max")]}
     selector = Selector(grid, abstain=False)

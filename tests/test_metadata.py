@@ -257,7 +257,8 @@ def test_a_machine_without_clips_is_named(tmp_path):
 def test_a_mistyped_machine_is_told_the_near_miss(factory, typo):
     with pytest.raises(
         MetadataError,
-        match=rf"'{typo}' is not among .*bearing, fan, valve\. Did you mean 'bearing'",
+        match=rf"'{typo}' is not among the machines under .*{factory.name}: "
+        r"bearing, fan, valve\. Did you mean 'bearing'",
     ):
         read_clips(factory, ["fan", typo])
 
@@ -330,14 +331,15 @@ def test_a_table_that_says_no_attribute_says_nothing(tmp_path):
     assert dict(only(read_clips(tmp_path)).attributes) == {}
 
 
-def test_rows_may_have_empty_cells_and_clips_no_row(tmp_path):
+@pytest.mark.parametrize("cells", ["m-n,W,,", "m-n,W,load"])
+def test_rows_may_lack_values_and_clips_rows(tmp_path, cells):
     touch(
         tmp_path, *(f"dev_data/fan/train/section_00_source_train_normal_000{i}.wav" for i in (0, 1))
     )
     write_rows(
         tmp_path / "dev_data/fan/attributes_00.csv",
         "file_name,d1p,d1v,d2p,d2v",
-        "section_00_source_train_normal_0000,m-n,W,,",
+        f"section_00_source_train_normal_0000,{cells}",
         "",
     )
     first, second = read_clips(tmp_path)
@@ -349,6 +351,14 @@ def test_a_table_without_its_header_is_named(tmp_path, rows):
     touch(tmp_path, "dev_data/fan/train/section_00_source_train_normal_0000.wav")
     write_rows(tmp_path / "dev_data/fan/attributes_00.csv", *rows)
     with pytest.raises(MetadataError, match=r"fan/attributes_00\.csv: expected a header file_name"):
+        read_clips(tmp_path)
+
+
+def test_a_row_without_a_name_is_named(tmp_path):
+    touch(tmp_path, "dev_data/fan/train/section_00_source_train_normal_0000.wav")
+    write_rows(tmp_path / "dev_data/fan/attributes_00.csv", "file_name,d1p,d1v", ",m-n,W")
+    message = r"fan/attributes_00\.csv, row 2: expected a file's name, found nothing"
+    with pytest.raises(MetadataError, match=message):
         read_clips(tmp_path)
 
 
@@ -425,7 +435,8 @@ def test_folders_of_other_programs_and_audio_left_out(tmp_path, caplog):
 def test_machines_that_are_taken_for_each_other_are_refused(tmp_path, names):
     for part, machine in zip(("dev_data", "eval_data"), names, strict=True):
         touch(tmp_path, f"{part}/{machine}/train/section_00_source_train_normal_0000.wav")
-    with pytest.raises(MetadataError, match="expected one spelling of each machine, found "):
+    message = rf"{tmp_path.name}: expected one spelling of each machine, found "
+    with pytest.raises(MetadataError, match=message):
         read_clips(tmp_path)
     machine = names[0].strip()
     if names[1].strip() != machine:
@@ -459,6 +470,13 @@ def test_ground_truth_names_an_anonymous_clip(tmp_path):
     clip = only(read_clips(tmp_path))
     assert (clip.label, clip.domain) == ("anomaly", "target")
     assert (clip.raw_label, dict(clip.attributes)) == ("vel_3.5", {"vel": "3.5"})
+
+
+def test_a_name_in_the_ground_truth_without_attributes_has_none(tmp_path):
+    anonymous_test_clip(tmp_path)
+    write_truth(tmp_path, "saw", attributes=["section_00_0000.wav,section_00_source_test_normal_1"])
+    clip = only(read_clips(tmp_path))
+    assert (clip.label, clip.raw_label, dict(clip.attributes)) == ("normal", "", {})
 
 
 def test_ground_truth_is_that_of_test_clips_only(tmp_path):
@@ -698,6 +716,17 @@ def test_roles_may_be_given_by_name(factory, caplog):
 def test_a_word_is_no_list_of_machines(factory, names):
     with pytest.raises(MetadataError, match=rf"list of {names}.*, found 'fan': write \[fan\]"):
         read_clips(factory, **{names: "fan"})
+    with pytest.raises(MetadataError, match="list of references and targets, found 'fan'"):
+        read_clips(factory, "fan", references=["fan"])
+
+
+def test_machines_with_roles_that_are_not_there_are_named(factory):
+    message = (
+        r"expected the machines fan, pump, saw, valve, found bearing, fan, valve\. "
+        r"Missing: pump, saw\. To use what is there, set data\.machines=\[fan,valve\]"
+    )
+    with pytest.raises(MetadataError, match=message):
+        read_clips(factory, references=["saw", "fan", "valve"], targets=["pump"])
 
 
 def test_a_subset_is_one_of_the_machines_with_roles(factory):

@@ -132,6 +132,11 @@ def test_pauc_refuses_an_impossible_max_fpr(max_fpr):
         pauc([0, 1], [0.1, 0.2], max_fpr)
 
 
+def test_labels_and_decisions_are_whole_numbers():
+    section = Section([False, 1.0], None, [0.1, 0.2], [1.0, True])
+    assert (section.labels.dtype, section.decisions.dtype) == (int, int)
+
+
 @pytest.mark.parametrize(
     ("domains", "decisions", "message"),
     [
@@ -215,6 +220,15 @@ def test_without_domains_there_is_one_auc_and_it_counts_once():
     score = official_score(metrics_table({("own", "00"): metrics, ("fan", "00"): other}))
     assert (score.cells, score.undefined) == (5, 1)
     assert score.value == pytest.approx(harmonic_mean([5 / 6, metrics.pauc, 0.5, 0.8]))
+
+
+def test_metrics_are_named_for_each_domain_or_for_all_clips():
+    of_domain = [f"{kind}_{domain}" for domain in ("source", "target")
+                 for kind in ("precision", "recall", "f1")]  # fmt: skip
+    divided = SectionMetrics(0.9, math.nan, 0.7).named()
+    assert list(divided) == ["auc_source", "auc_target", "pauc", *of_domain, "auc"]
+    undivided = SectionMetrics(math.nan, math.nan, 0.7, auc=0.8).named()
+    assert list(undivided) == ["pauc", "precision", "recall", "f1", "auc"]
 
 
 def test_without_domains_and_a_class_both_areas_are_undefined():

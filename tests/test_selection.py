@@ -16,8 +16,8 @@ from fsasd.detectors.representations import TimeStatistics
 from fsasd.detectors.twfr_gmm import TWFRGMM
 from fsasd.evaluation.metrics import harmonic_mean, section_metrics
 from fsasd.selection.selector import Selector
-from fsasd.selection.settings import title
-from fsasd.selection.significance import critical_value
+from fsasd.selection.settings import Candidates, title
+from fsasd.selection.significance import critical_value, insignificant_gain
 
 LABELS = np.repeat([0, 1], 20)
 
@@ -179,6 +179,30 @@ def test_the_official_objective_is_the_harmonic_mean_over_domains():
     metrics = section_metrics(labels, ["source"] * 6, scores[0])
     expected = harmonic_mean([metrics.auc_source, metrics.pauc])
     np.testing.assert_allclose(table["objective"], [expected])
+
+
+def test_clips_count_by_their_weights():
+    scores = separated(0, 2, 1)
+    # Clips that count twice are there twice; those that do not count are not there.
+    weights = np.tile([2.0, 1.0, 1.0, 0.0], 10)
+    rows = np.repeat(np.arange(40), weights.astype(int))
+    selector = paper({"r": [0.0, 0.5, 1.0]})
+    weighted = select(selector, TWFRGMM(), LABELS, scores, weights=weights)
+    plain = select(selector, TWFRGMM(), LABELS[rows], scores[:, rows])
+    for name in ("auc", "pauc", "objective"):
+        np.testing.assert_allclose(weighted.curve[name], plain.curve[name])
+
+
+def test_a_gain_of_the_critical_value_is_no_reason_to_leave_the_default_setting():
+    settings = {"r": 0.5}, {"r": 1.0}
+    reason = insignificant_gain(*settings, (20, 20), gain=0.05, critical=0.05, n_tried=3)
+    assert reason.startswith("r=0.5 gains 5.0 points over r=1 on synthetic clips, no more than ")
+    assert insignificant_gain(*settings, (20, 20), gain=0.051, critical=0.05, n_tried=3) == ""
+
+
+def test_a_setting_without_a_parameter_has_its_default_value():
+    candidates = Candidates([{"k": 1}, {"k": 5}, {"r": 0.5}], 3, {"k": 5, "r": 1.0})
+    assert candidates.distances().tolist() == [1, 0, 1]
 
 
 def test_several_grids_are_tried_one_after_the_other():
@@ -359,7 +383,8 @@ def test_without_anything_to_try_the_reason_is_all_there_is():
     assert selection.setting == selection.argmax == {"r": 1.0}
     (row,) = selection.curve.to_dict("records")
     assert (row["param.r"], row["chosen"], row["abstain_reason"]) == (1.0, True, "no clips")
-    assert np.isnan(row["objective"])
+    assert np.isnan([row["objective"], selection.gain, selection.critical_value]).all()
+    assert selection.resampled.shape == (1, 0)
 
 
 def burst(rng, gain):

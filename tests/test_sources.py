@@ -8,9 +8,10 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from fsasd.cli import configure, resolvers
+from fsasd.data.log_mel import LogMel
 from fsasd.data.names import SectionId
 from fsasd.selection.evidence import Curve, Evidence, ScoredClips
-from fsasd.selection.profile import Profile
+from fsasd.selection.profile import RANKS, Profile
 from fsasd.selection.rungs import rung_weights
 from fsasd.selection.selector import Selector
 from fsasd.selection.settings import Candidates, settings_frame
@@ -149,6 +150,39 @@ def test_a_distance_leaves_the_level_out():
     assert profile(tilt=1.0).distance(profile()) > 1
 
 
+def test_a_profile_has_the_quantiles_of_each_band_in_the_mean_over_clips(factory_clips, tmp_path):
+    clips = factory_clips.where(machine="fan", split="train")[:3]
+    made = Profile.of(clips)
+    levels = [*clips.features(LogMel.twfr())]
+    bands, ranks = made.levels.shape
+    assert (bands, ranks) == (len(levels[0]), RANKS)
+    for rank in (0, 10, RANKS - 1):
+        share = rank / (RANKS - 1)
+        expected = [np.quantile(one, share, axis=1, method="nearest") for one in levels]
+        np.testing.assert_allclose(made.levels[:, rank], np.mean(expected, axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(Profile.of(clips[::-1]).levels, made.levels)
+    made.save(tmp_path)
+    np.testing.assert_array_equal(Profile.load(tmp_path).levels, made.levels)
+    with pytest.raises(ValueError, match="expected normal clips to describe, found none"):
+        Profile.of(clips[:0])
+
+
+def test_a_machine_is_as_unsteady_as_its_bands_rise_above_their_medians():
+    levels = np.array([np.arange(41.0), np.repeat([0.0, 9.0], [20, 21])])
+    # 95 % of 40 is 38; the medians are at 20.
+    assert Profile(levels).unsteadiness == pytest.approx((18 + 0) / 2)
+
+
+def test_the_unit_of_a_parameter_does_not_change_a_smoothed_curve():
+    percent = Candidates([{"r": 100 * r} for r in R], 3, {"r": 100.0})
+    of = References(smooth=0.3)
+    rough = case("rough", [0.5, 0.9, 0.5])
+    target = case("new")
+    other = replace(target, synthetic=replace(target.synthetic, candidates=percent))
+    shares, percents = (of.estimate(one, [rough], SELECTOR).gains for one in (target, other))
+    np.testing.assert_allclose(percents, shares)
+
+
 def test_a_smoothed_curve_keeps_the_default_at_zero():
     rough = case("rough", [0.5, 0.9, 0.5])
     plain, smooth = (
@@ -167,6 +201,26 @@ def test_unsteady_machines_are_expected_to_be_as_unsteady_references_are():
     )
     assert unsteady.gains[0] > 0.1
     assert steady.gains[0] < -0.1
+
+
+def test_gains_on_a_line_are_expected_on_the_line():
+    """0.01 for each dB that a machine is more unsteady than 10 dB, at the first setting."""
+    others = [case(f"m{i}", [0.5 + 0.01 * (loud - 10), 0.5, 0.5], profile=profile(loud))
+              for i, loud in enumerate((1.0, 4.0, 16.0, 30.0))]  # fmt: skip
+    unsteady = [one.likeness.unsteadiness for one in others]
+    assert unsteady == pytest.approx([1, 4, 16, 30])
+    target = case("new", profile=profile(24.0))
+    exact = Normals(ridge=0.0).estimate(target, others, SELECTOR)
+    assert exact.gains == pytest.approx([0.14, 0, 0])
+    assert exact.error == pytest.approx([0, 0, 0])
+    # The variance is 12.97 ** 2; as much again halves the slope.
+    ridge = float(np.var(unsteady))
+    flat = Normals(ridge=ridge).estimate(target, others, SELECTOR)
+    centre = np.mean(unsteady)
+    assert flat.gains[0] == pytest.approx(0.01 * (centre - 10) + 0.005 * (24 - centre))
+    residual = 0.005 * np.sqrt(ridge)
+    leverage = 1 / 4 + (24 - centre) ** 2 / (4 * 2 * ridge)
+    assert flat.error[0] == pytest.approx(residual * np.sqrt(leverage))
 
 
 def test_a_line_needs_four_types():
@@ -205,6 +259,18 @@ def test_synthetic_clips_say_nothing_where_they_are_unlike_real_ones():
     assert "nothing was synthesised" in Synthetic().estimate(case(), [], SELECTOR).reason
 
 
+def test_clips_of_one_recording_leave_a_gain_as_unsure_as_one_clip():
+    one = scored([2, 1, 0])
+    cut = ScoredClips(
+        np.repeat(one.scores, 9, axis=1), np.repeat(one.labels, 9), [None] * 540,
+        np.repeat(one.groups, 9), np.repeat(one.strengths, 9), [""] * 540, [""] * 540,
+    )  # fmt: skip
+    errors = [Synthetic().estimate(case(synthetic=clips), [], SELECTOR).error[0]
+              for clips in (one, cut, replace(cut, groups=np.arange(540)))]  # fmt: skip
+    assert errors[1] == pytest.approx(errors[0], rel=0.2)
+    assert errors[2] < 0.5 * errors[1]
+
+
 def test_clips_of_a_donor_that_is_left_out_do_not_count():
     clips = scored([[3, 1, 0], [0, 1, 3]], donors=["pump section 00", "fan section 00"])
     target = case("new", transfer=clips)
@@ -214,6 +280,20 @@ def test_clips_of_a_donor_that_is_left_out_do_not_count():
     both = of.estimate(target, [FAN, PUMP], SELECTOR)
     assert abs(both.gains[0]) < 0.1
     assert both.origins == pytest.approx({"pump section 00": 0.5, "fan section 00": 0.5})
+    # Two machines of opposite gains leave it open which another machine has.
+    assert both.error[0] > 0.5 * of.estimate(target, [PUMP], SELECTOR).gains[0]
+    # Of the fan there are anomalies alone.
+    kept = np.flatnonzero((clips.labels == 1) | (np.array(clips.donors) == "pump section 00"))
+    fewer = replace(
+        clips, scores=clips.scores[:, kept], labels=clips.labels[kept], groups=clips.groups[kept],
+        strengths=clips.strengths[kept], **{name: [getattr(clips, name)[row] for row in kept]
+                                            for name in ("domains", "donors", "faults")},
+    )  # fmt: skip
+    said = of.estimate(case("new", transfer=fewer), [FAN, PUMP], SELECTOR)
+    assert (said.reason, np.isfinite(said.gains).all()) == ("", True)
+    said = of.estimate(case("new", transfer=fewer), [FAN], SELECTOR)
+    assert said.reason == "transferred clips of both labels are needed"
+    assert said.gains.tolist() == [0, 0, 0]
     assert "no reference machine to transfer from" in of.estimate(target, [VALVE], SELECTOR).reason
 
 

@@ -277,6 +277,34 @@ def test_ground_truth_must_be_whole(scores, truth):
     assert "no ground_truth_domain file for valve section 00" in message
     assert f"{domain}, row 1: section_00_0000.wav: expected 0 or 1, found 'source'" in message
     assert f"{domain}: 2 rows missing or wrong: section_00_0000, section_00_0007" in message
+    # Names alone, of a machine whose labels were not published.
+    names = truth / "ground_truth_attributes"
+    write_rows(names / "ground_truth_saw_section_00_test.csv", clips(), attribute_names())
+    assert problems(scores, truth) == message
+
+
+def test_files_of_each_domain_need_the_domains_of_all_clips(tmp_path, truth):
+    for domain, word in enumerate(("source", "target")):
+        rows = [row for row in zip(clips(), SCORES, DOMAINS, strict=True) if row[2] == domain]
+        path = tmp_path / f"scores/anomaly_score_fan_section_00_{word}_test.csv"
+        write_rows(path, *list(zip(*rows, strict=True))[:2])
+    domains = truth / "ground_truth_domain/ground_truth_fan_section_00_test.csv"
+    write_rows(domains, clips()[1:], DOMAINS[1:])
+    message = f"{domains}: 1 rows missing or wrong: section_00_0000"
+    assert problems(tmp_path / "scores", truth) == message
+
+
+@pytest.mark.parametrize(("missing", "more"), [(9, ""), (10, ""), (11, ", ...")])
+def test_of_many_missing_rows_ten_are_named(tmp_path, missing, more):
+    names = [f"section_00_{i:04d}.wav" for i in range(12)]
+    folder = tmp_path / "truth"
+    for kind in ("data", "domain"):
+        path = folder / f"ground_truth_{kind}/ground_truth_fan_section_00_test.csv"
+        write_rows(path, names, [0, 1] * 6)
+    write_scores(tmp_path / "scores", "fan", "00", names[missing:], np.arange(12 - missing))
+    shown = ", ".join(name[:-4] for name in names[: min(missing, 10)])
+    message = problems(tmp_path / "scores", folder)
+    assert message.endswith(f": {missing} rows missing: {shown}{more}")
 
 
 def test_every_problem_is_reported_with_exit_code_2(scores, truth, capsys):
@@ -444,6 +472,13 @@ def test_a_domain_that_is_missing_or_twice_is_told(tmp_path):
     assert problems(scores, truth) == (
         f"{scores}: no anomaly_score file for fan section 03, target domain"
     )
+    decisions = scores / "decision_result_fan_section_03_target_test.csv"
+    decided = decisions.read_text()
+    decisions.unlink()
+    assert problems(scores, truth).splitlines()[1] == (
+        f"{scores}: no decision_result file for fan section 03, target domain"
+    )
+    decisions.write_text(decided)
     whole = scores / "anomaly_score_fan_section_03_test.csv"
     whole.write_text(rows)
     assert "two anomaly_score files for fan section 03" in problems(scores, truth)

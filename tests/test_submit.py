@@ -110,6 +110,7 @@ def test_a_run_becomes_a_package_that_keeps_the_rules(run, authors, tmp_path, ca
         assert (system / name).read_text() == (run / "scores" / name).read_text()
     meta = read_meta(system / f"{LABEL}.meta.yaml")
     assert meta["submission"] == {"label": LABEL, **AUTHORS["submission"]}
+    assert "Falcón Pérez" in (system / f"{LABEL}.meta.yaml").read_text("utf-8")
     assert meta["system"]["complexity"]["total_parameters"] == 104
     assert meta["results"]["development_dataset"] == {
         "fan": {"auc_source": 50.0, "auc_target": 62.5, "pauc": 50.0},
@@ -125,6 +126,8 @@ def test_what_only_the_authors_know_is_asked_for(run, tmp_path, capsys):
     assert "submission.authors, 1: not filled in: firstname, lastname, email\n" in said
     assert "system.description: not filled in: input_sampling_rate, data_augmentation" in said
     assert "machine_learning_method" in said
+    meta = read_meta(tmp_path / "package/task2/Doe_X_task2_2/Doe_X_task2_2.meta.yaml")
+    assert {"name", "abbreviation"} <= {*meta["submission"]}
     assert "(null where it does not apply)" in said
 
 
@@ -192,6 +195,28 @@ def test_each_clip_has_one_finite_score_and_one_decision(
     assert says in said
 
 
+def test_of_many_wrong_rows_ten_are_shown(package, system, capsys):
+    path = system / "anomaly_score_Sander_section_00_test.csv"
+    wrong = [*["one column"] * 7, *["other.wav,1"] * 7]
+    path.write_text("\n".join([*wrong, path.read_text()]))
+    assert submit("--check", package) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if str(path) in line]
+    assert "row 10: expected section_00_<nnnn>.wav and no header, found 'other.wav'" in lines[9]
+    assert lines[10].endswith("Sander_section_00_test.csv: 4 more rows like these")
+    assert len(lines) == 11
+
+
+def test_the_edition_is_that_of_the_machines_that_either_kind_of_file_names(
+    package, system, capsys
+):
+    for path in system.glob("decision_result_*.csv"):
+        path.unlink()
+    assert submit("--check", package) == 1
+    said = capsys.readouterr().err
+    assert all(f"no decision_result file of {machine}" in said for machine in MACHINES)
+    assert "expected the machines of an edition" not in said
+
+
 def changed(meta, place, value):
     *groups, name = place.split(".")
     for group in groups:
@@ -215,12 +240,20 @@ def changed(meta, place, value):
             "submission.authors, 1: expected the fields email",
         ),
         ("submission.authors.0.affiliation", None, "authors, 1.affiliation: expected the fields"),
+        (
+            "submission.authors.0.affiliation.institution",
+            None,
+            "authors, 1.affiliation: not filled in: institution",
+        ),
         ("submission.authors.0.lastname", "Doe", "last name of the corresponding author, Doe,"),
         ("submission.authors.0.corresponding", False, "one corresponding author, found 0"),
         ("submission.authors.1.corresponding", True, "one corresponding author, found 2"),
         ("submission", None, "expected the group submission, found none"),
         ("system.description.front_end", KeyError, "system.description: expected the fields fron"),
-        ("system.complexity.total_parameters", "9 M", "total_parameters: expected an integer"),
+        *(
+            ("system.complexity.total_parameters", value, "total_parameters: expected an integer")
+            for value in ("9 M", True, -1)
+        ),
         ("system.external_datasets", None, "external_datasets: expected a list, empty without any"),
         ("system.external_datasets", [{"name": "A"}], "external_datasets, 1: expected the fields"),
         ("system.source_code", KeyError, "system: expected the fields source_code"),
@@ -243,7 +276,11 @@ def test_a_yaml_file_that_is_none_is_named(package, system, capsys):
     path = system / f"{LABEL}.meta.yaml"
     for text, says in (
         ("a: [", "expected YAML: "),
-        ("a", "expected YAML: expected an object, found a text"),
+        (
+            "a",
+            "expected YAML: expected an object, found a text: expected the groups submission, "
+            "system and results",
+        ),
     ):
         path.write_text(text)
         assert submit("--check", package) == 1

@@ -84,6 +84,8 @@ def test_threshold_is_never_wild(scores, quantile):
         ([1.0, math.nan], 0.9, "expected finite numbers, found .*nan"),
         ([1.0, -math.inf], 0.9, "expected finite numbers, found .*-inf"),
         ([1.0, 2.0], 90, r"quantile: expected a fraction in \(0, 1\), found 90"),
+        ([1.0, 2.0], 1, "quantile: expected a fraction"),
+        ([1.0, 2.0], 0, "quantile: expected a fraction"),
     ],
 )
 def test_threshold_guards(scores, quantile, message):

@@ -16,7 +16,12 @@ from fsasd.evaluation.metrics import (
     section_metrics,
 )
 from fsasd.evaluation.resampling import resample, resampled_areas
-from fsasd.evaluation.uncertainty import bootstrap_official, bootstrap_section, paired_difference
+from fsasd.evaluation.uncertainty import (
+    bootstrap_official,
+    bootstrap_section,
+    official_resamples,
+    paired_difference,
+)
 
 
 def make_section(seed, per_stratum=50, shift=1.0):
@@ -147,15 +152,30 @@ def test_official_interval_holds_the_score_and_narrows_with_more_machines():
         for i, s in enumerate(sections)
     }
     score = official_score(metrics_table(results)).value
+    assert official_resamples([sections], n=1).observed == pytest.approx([score])
     interval = bootstrap_official(sections)
     assert interval.low < score < interval.high
     alone = bootstrap_official(sections[:1])
     ratio = (alone.high - alone.low) / (interval.high - interval.low)
     assert ratio == pytest.approx(8**0.5, rel=0.25)
     assert bootstrap_official(sections) == interval
+    assert bootstrap_section(sections[0]) == bootstrap_section(sections[0])
+    assert bootstrap_section(sections[0]) != bootstrap_section(sections[0], seed=1)
     wide = bootstrap_official(sections, level=0.99)
     assert wide.low < interval.low
     assert wide.high > interval.high
+
+
+def test_the_official_score_of_areas_is_that_of_the_metrics():
+    section = make_section(0)
+    source = (section.domains == "source") & (section.labels == 0)
+    scores = np.stack([section.scores, section.scores + 0.5 * source])
+    areas = resampled_areas(section.labels, section.domains, scores)
+    for (score,), row in zip(areas.official, scores, strict=True):
+        metrics = section_metrics(section.labels, section.domains, row)
+        assert metrics.auc_source != metrics.auc_target
+        expected = harmonic_mean([metrics.auc_source, metrics.auc_target, metrics.pauc])
+        assert score == pytest.approx(expected)
 
 
 def test_an_interval_over_other_machines_is_wide_where_machines_differ():

@@ -13,9 +13,11 @@ from fsasd.detection.tables import write_validation
 from fsasd.detectors.knn import KNN
 from fsasd.detectors.one_of import OneOf
 from fsasd.detectors.twfr_gmm import TWFRGMM
-from fsasd.evaluation.metrics import auc, pauc
+from fsasd.evaluation.metrics import auc, harmonic_mean, pauc, section_metrics
+from fsasd.evaluation.resampling import resample, resampled_areas
+from fsasd.evaluation.uncertainty import percentile_interval
 from fsasd.selection.selector import Selector
-from fsasd.selection.validation import compare, correlate, summarise, validate
+from fsasd.selection.validation import compare, correlate, over_types, summarise, validate
 
 LABELS = np.repeat([0, 1], 40)
 GRID = {"r": [0.0, 0.5, 0.9, 1.0]}
@@ -55,6 +57,7 @@ def test_each_row_has_the_metrics_of_its_scores():
     table = compare(scores, resamples=50)
     assert table["setting"].tolist() == ["default", "synthetic", "oracle"] * 2
     assert table["machine"].tolist() == ["fan"] * 3 + ["mean"] * 3
+    assert table.index.tolist() == [*range(6)]
     for name in ("default", "synthetic", "oracle"):
         score = scores.loc[scores["setting"] == name, "score"]
         row = line(table, "fan", name)
@@ -151,9 +154,36 @@ def test_the_objective_decides_what_is_gained():
     scores = setting_scores("fan", default=1, synthetic=2, oracle=3)
     row = line(compare(scores, "auc", resamples=20), "fan", "synthetic")
     assert row["objective"] == row["auc"]
-    domains = np.tile(["source", "target"], len(scores) // 2)
-    row = line(compare(scores.assign(domain=domains), "official", resamples=20), "fan", "oracle")
-    assert 0.5 < row["objective"] < 1
+
+
+@pytest.mark.parametrize("objective", ["mean", "official"])
+def test_intervals_are_of_resamples_that_run_out_of_no_domain(objective):
+    """Of the official score, which has an AUC of each domain; else only of no label."""
+    domains = np.tile(["source", "target", "source", "source"], 20)
+    scores = setting_scores("fan", default=1, oracle=3).assign(domain=[*domains] * 2)
+    table = compare(scores, objective, resamples=30, seed=5)
+    strata = (LABELS, domains) if objective == "official" else (LABELS,)
+    counts = resample(*strata, n=30, seed=np.random.default_rng(5))
+    for name in ("default", "oracle"):
+        score = scores.loc[scores["setting"] == name, "score"].to_numpy()
+        row, metrics = line(table, "fan", name), section_metrics(LABELS, domains, score)
+        areas = resampled_areas(LABELS, domains, score[None], counts)
+        official = harmonic_mean([metrics.auc_source, metrics.auc_target, metrics.pauc])
+        mean = (auc(LABELS, score) + metrics.pauc) / 2
+        assert row["objective"] == pytest.approx(official if objective == "official" else mean)
+        drawn = areas.official[0] if objective == "official" else (areas.auc + areas.pauc)[0] / 2
+        interval = percentile_interval(drawn)
+        assert (row["objective_low"], row["objective_high"]) == (interval.low, interval.high)
+
+
+def test_a_mean_over_types_is_between_those_of_sections():
+    values = [np.full((2, 51), 0.1), np.full((2, 51), 0.3), np.full((2, 51), 0.4)]
+    means = over_types(values, ["fan", "fan", "pump"])
+    assert means[:, 0] == pytest.approx(0.8 / 3)
+    # Both types, two fans and a pump to three of them, or one type alone.
+    drawn = {0.2, 0.4, 0.8 / 3}
+    assert sorted(set(means[0, 1:].round(9))) == pytest.approx(sorted(drawn))
+    np.testing.assert_allclose(over_types([values[0]] * 5, "aabbb"), 0.1)
 
 
 # How alike curves are
@@ -234,6 +264,12 @@ def test_the_anomalies_of_the_machine_do_not_choose(fan, selector, validated):
     assert again.hindsight.real.table["auc"][0] != validated[FAN].hindsight.real.table["auc"][0]
 
 
+def test_type_and_site_are_those_of_the_clips(fan):
+    clips = Clips([replace(clip, type="blower", site="north") for clip in fan], fan.cache)
+    section = validate(KNN(), Selector({"k": [1, 2]}), clips, clips[[]])
+    assert (section.type, section.site, section.strict) == ("blower", "north", False)
+
+
 def test_what_cannot_be_judged_is_not_validated(fan, selector):
     synthetic = fan.where(split="test")
     for clips in (
@@ -263,7 +299,13 @@ def test_the_summary_says_what_was_chosen_and_what_it_was_worth(validated, tmp_p
         assert row["gain"] == pytest.approx(
             settings["objective"]["synthetic"] - settings["objective"]["r=1"]
         )
-        assert -1 <= row["spearman_low"] <= row["spearman"] <= row["spearman_high"] <= 1
+        alike = dict(
+            zip(("spearman", "kendall"), correlate(section.selection, section.hindsight.real),
+                strict=True)
+        )  # fmt: skip
+        for name, values in alike.items():
+            assert row[name] == pytest.approx(values[0])
+            assert -1 <= row[f"{name}_low"] <= row[f"{name}_high"] <= 1
         assert row["gap"] == pytest.approx(section.selection.gap.auc)
         assert (row["type"], row["site"]) == (section.type, "north")
     mean = table.iloc[-1]
@@ -292,6 +334,7 @@ def test_choices_with_the_site_are_columns_and_no_machines(validated, tmp_path):
     assert both["chosen_with_site"].tolist()[:2] == both["oracle"].tolist()[:2]
     np.testing.assert_allclose(both["gain_with_site"], both["gain"] + both["regret"])
     assert (both["gain_with_site_low"] <= both["gain_with_site"]).all()
+    assert all(section.scores.index.is_unique for section in known.values())
     compared = pd.read_csv(tmp_path / "both/validation/comparison.csv")
     assert (compared["setting"] == "with_site").sum() == 3
 

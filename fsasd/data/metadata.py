@@ -99,8 +99,7 @@ def read_clips(
     )
     if ground_truth:
         _require_named(clips, Path(ground_truth))
-    if len(roots) > 1:
-        clips.sort(key=lambda clip: (clip.role or "", clip.machine))
+    clips.sort(key=lambda clip: (clip.role or "", clip.machine))
     return clips
 
 
