@@ -12,7 +12,7 @@ TESTS := -m "not nightly"
 # Those that are there of what fsasd runs on; the first is tested with the oldest versions.
 PYTHONS := $(foreach version,3.11 3.12 3.13 3.14,$(if $(shell command -v python$(version)),$(version)))
 
-.PHONY: demo test test-all pytest pages test-fast test-matrix lint docs bench lock dist sbom audit clean
+.PHONY: demo test test-all pytest pages test-fast test-matrix lint docs bench mutation lock dist sbom audit clean
 
 demo: $(VENV)/.fsasd
 	$(BIN)/fsasd experiment=demo
@@ -63,6 +63,15 @@ docs: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+# Single changes of the code that no test notices. All areas take two hours of a core;
+# `make mutation OPTIONS="keys --tries 60"` is a part of it.
+mutation: $(READY) build/mutmut/.ready
+	PYTHONPATH=build/mutmut $(BIN)/python -m benchmarks.mutants $(OPTIONS)
+
+build/mutmut/.ready: | $(READY)
+	$(BIN)/python -m pip install -q --no-deps --target build/mutmut mutmut libcst
+	@touch $@
 
 # What constraints/lock.txt holds, for all systems and Pythons: the newest versions that are allowed.
 lock: $(TOOLS)/.ready

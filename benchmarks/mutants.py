@@ -8,8 +8,8 @@
 The changes are those of mutmut's operators, in the bodies of functions and methods; a random sample
 of them is tried. mutmut itself would collect the tests anew for each, and would leave out whatever
 has a decorator. Here, pytest collects once, and a process is forked for each mutant, in which the
-function gets the mutated code; it runs the area's tests of ``make test-fast`` that call the
-function, the fastest first, until one fails. A survivor is printed as a diff: it is to be read.
+function gets the mutated code; it runs the area's tests of ``make test`` that call the function,
+the fastest first, until one fails. A survivor is printed as a diff: it is to be read.
 
 Not changed are what is evaluated while a module is imported (constants, defaults of parameters),
 annotations, docstrings, and the arguments of ``len`` and ``isinstance``.
@@ -24,6 +24,7 @@ import functools
 import gc
 import itertools
 import json
+import operator
 import os
 import random
 import resource
@@ -45,17 +46,18 @@ import pytest
 
 if TYPE_CHECKING:
     import libcst as cst
+    from libcst.metadata import MetadataWrapper
 
 ROOT = Path(__file__).parents[1]
 
 AREAS = {
     "evaluation": (
         ["fsasd/evaluation"],
-        "calibration folds metrics oddness permutation submission thresholds uncertainty",
+        "calibration folds metrics oddness permutation submission submit thresholds uncertainty",
     ),
     "selection": (
         ["fsasd/selection"],
-        "cases choice crossfit ladder mixture selection sources validation",
+        "cases choice crossfit first_faults mixture selection sources validation",
     ),
     "metadata": (["fsasd/data/metadata.py"], "editions metadata names"),
     "keys": (
@@ -74,7 +76,11 @@ _STUCK = 600
 _MEMORY = 4 << 30
 """Bytes that it may allocate beside what it was forked with."""
 
-_SURVIVED, _KILLED = "survived", "killed"
+_BROKEN = 70
+"""Exit code of a process that ended otherwise than by a test: what it says counts for nothing."""
+
+_SURVIVED, _KILLED, _TIMEOUT = "survived", "killed", "timeout"
+_CAUGHT = (_KILLED, _TIMEOUT)
 
 
 @dataclass(frozen=True)
@@ -105,27 +111,41 @@ class Mutant:
         return _codes(self.source, self.path)[self.function]
 
 
-def mutants(paths: Iterable[Path]) -> list[Callable[[], Mutant | None]]:
-    """Return what makes each mutant of the modules; None, if it is no valid Python."""
-    import libcst as cst
-    from libcst.metadata import MetadataWrapper, PositionProvider
+@dataclass(frozen=True)
+class Change:
+    """A node of a module's syntax tree, and what is to stand in its place."""
 
-    def make(path: Path, wrapper: MetadataWrapper, function: str, node: Any, changed: Any) -> Any:
-        place = wrapper.resolve(PositionProvider).get(node)
-        source = wrapper.module.deep_replace(node, changed).code
-        mutant = Mutant(path, function, place.start.line if place else 0, source)
+    path: Path
+    wrapper: MetadataWrapper
+    function: str
+    node: cst.CSTNode
+    changed: Any
+
+    def mutant(self) -> Mutant | None:
+        """Return the module with this change; ``None`` if that is no valid Python."""
+        from libcst.metadata import PositionProvider
+
+        place = self.wrapper.resolve(PositionProvider).get(self.node)
+        source = self.wrapper.module.deep_replace(self.node, self.changed).code
+        mutant = Mutant(self.path, self.function, place.start.line if place else 0, source)
+        refers = operator.attrgetter("co_freevars")
         try:
-            mutant.codes()
+            codes = [*map(refers, mutant.codes())]
         except SyntaxError:
             return None
-        return mutant
+        # A function that refers to its class no more cannot get this code.
+        before = map(refers, _codes(self.path.read_text("utf-8"), self.path)[self.function])
+        return mutant if codes == [*before] else None
 
-    makers = []
-    for path in paths:
-        wrapper = MetadataWrapper(cst.parse_module(path.read_text("utf-8")))
-        for change in _mutations(wrapper.module.body):
-            makers.append(functools.partial(make, path, wrapper, *change))
-    return makers
+
+def changes(path: Path) -> Iterator[Change]:
+    """Yield the changes of a module that mutmut's operators make."""
+    import libcst as cst
+    from libcst.metadata import MetadataWrapper
+
+    wrapper = MetadataWrapper(cst.parse_module(path.read_text("utf-8")))
+    for function, node, changed in _mutations(wrapper.module.body):
+        yield Change(path, wrapper, function, node, changed)
 
 
 def _mutations(body: Any, scope: str = "") -> Iterator[tuple[str, cst.CSTNode, Any]]:
@@ -147,9 +167,9 @@ def _changes(node: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, Any]]:
     kept = m.Annotation() | m.Call(func=m.Name("len") | m.Name("isinstance"))
     if m.matches(node, kept):
         return
-    for kind, operator in mutation_operators:
+    for kind, mutate in mutation_operators:
         if isinstance(node, kind):
-            for mutated in operator(node):
+            for mutated in mutate(node):
                 yield node, mutated
     for child in node.children:
         if isinstance(child, cst.CSTNode):
@@ -198,6 +218,9 @@ class Trial:
             raise pytest.UsageError(f"expected tests that pass without a mutant, found {names}")
         calls = [(set(map(tuple, called)), seconds) for called, seconds in answer["calls"]]
         live = self._live_functions()
+        caches = [one for one in gc.get_objects() if type(one) is functools._lru_cache_wrapper]
+        # A collection in a process that was forked would copy all memory.
+        gc.freeze()
         for mutant in self.mutants:
             name = (str(mutant.path), mutant.function)
             tests = sorted(
@@ -207,7 +230,7 @@ class Trial:
             limit = more + times * sum(seconds for seconds, _ in tests)
             items = [session.items[place] for _, place in tests]
             code, _, seconds = self._forked(
-                functools.partial(self._try, mutant, live, items), limit
+                functools.partial(self._try, mutant, live, caches, items), limit
             )
             self.done(mutant, _outcome(code), len(items), seconds)
         return True
@@ -235,7 +258,7 @@ class Trial:
         shutil.rmtree(os.environ["HYPOTHESIS_STORAGE_DIRECTORY"], ignore_errors=True)
         pid = os.fork()
         if not pid:
-            code = 1
+            code = _BROKEN
             try:
                 os.setsid()
                 null = os.open(os.devnull, os.O_RDWR)
@@ -268,14 +291,13 @@ class Trial:
                 self.called.add((code.co_filename, code.co_qualname.partition(".<locals>")[0]))
 
         threading.settrace(trace)
-        for place, item in enumerate(items):
-            self.called = set()
-            start = time.process_time()
-            sys.settrace(trace)
-            _run(item, items[place + 1] if place + 1 < len(items) else None)
-            sys.settrace(None)
+        sys.settrace(trace)
+        start = time.process_time()
+        for _ in _run(items):
             seconds.append(time.process_time() - start)
             calls.append(self.called)
+            self.called, start = set(), time.process_time()
+        sys.settrace(None)
         for item, called in zip(items, calls, strict=True):
             for name in getattr(item, "fixturenames", ()):
                 called |= self.by_fixture[name]
@@ -291,69 +313,84 @@ class Trial:
                 live[code.co_filename, code.co_qualname, code.co_firstlineno].append(one)
         return live
 
-    def _try(self, mutant: Mutant, live: Any, items: list[pytest.Item]) -> None:
+    def _try(self, mutant: Mutant, live: Any, caches: list, items: list[pytest.Item]) -> None:
         self.stops = True
         before = _codes(mutant.path.read_text("utf-8"), mutant.path)[mutant.function]
         for old, new in zip(before, mutant.codes(), strict=True):
             for function in live[str(mutant.path), mutant.function, old.co_firstlineno]:
                 function.__code__ = new
-        for one in gc.get_objects():
+        for cache in caches:
             # What was computed while tests were collected.
-            if type(one) is functools._lru_cache_wrapper:
-                one.cache_clear()
-        for item, following in zip(items, [*items[1:], None], strict=True):
-            _run(item, following)
+            cache.cache_clear()
+        for _ in _run(items):
+            pass
 
 
-def _run(item: pytest.Item, following: pytest.Item | None) -> None:
-    item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+def _run(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """Run tests; yield each after it was run."""
+    for place, item in enumerate(items):
+        following = items[place + 1] if place + 1 < len(items) else None
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        yield item
 
 
 def _outcome(code: int) -> str:
+    if code == _BROKEN:
+        return "broken"
     if code in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL):
-        return "timeout"
+        return _TIMEOUT
     return _KILLED if code else _SURVIVED
 
 
-def try_area(area: str, tries: int, seed: int, again: Path | None) -> Iterator[dict[str, Any]]:
-    """Try a sample of an area's mutants, or those that survived before; return their figures."""
+def try_area(
+    area: str, tries: int, seed: int, again: Path | None, note: Callable[[dict[str, Any]], None]
+) -> None:
+    """Try a sample of an area's mutants, or those that survived before; note figures of each."""
     sources, modules = AREAS[area]
     paths = [
         path
         for source in sources
         for path in sorted((ROOT / source).rglob("*.py")) or [ROOT / source]
     ]
-    makers = mutants(paths)
-    random.Random(seed).shuffle(makers)
-    made = filter(None, (make() for make in makers))
+    made = [change for path in paths for change in changes(path)]
+    random.Random(seed).shuffle(made)
     if again:
         left = {(row["path"], row["function"], row["diff"]) for row in _rows(again, _SURVIVED)}
-        tried = [one for one in made if (_name(one.path), one.function, one.diff) in left]
+        functions = {key[:2] for key in left}
+        some = [one for one in made if (_name(one.path), one.function) in functions]
+        tried = [one for one in _valid(some) if (_name(one.path), one.function, one.diff) in left]
     else:
-        tried = list(itertools.islice(made, tries))
-    print(f"{area}: {len(makers)} mutants, {len(tried)} of them tried", flush=True)
-    rows = []
+        tried = list(itertools.islice(_valid(made), tries))
+    print(f"{area}: {len(made)} mutants, {len(tried)} of them tried", flush=True)
+    killed = 0
 
     def done(mutant: Mutant, outcome: str, tests: int, seconds: float) -> None:
+        nonlocal killed
+        killed += outcome in _CAUGHT
         row = {
-            "area": area, "made": len(makers), "path": _name(mutant.path), "line": mutant.line,
+            "area": area, "made": len(made), "path": _name(mutant.path), "line": mutant.line,
             "function": mutant.function, "diff": mutant.diff, "outcome": outcome, "tests": tests,
             "seconds": round(seconds, 2),
         }  # fmt: skip
-        rows.append(row)
-        if outcome == _SURVIVED:
-            print(f"\n{row['path']}:{mutant.line} {mutant.function}, {tests} tests\n{mutant.diff}")
+        note(row)
+        if outcome not in _CAUGHT:
+            where = f"{row['path']}:{mutant.line} {mutant.function}"
+            print(f"\n{where} {outcome} {tests} tests\n{mutant.diff}")
         sys.stdout.flush()
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{folder}/hypothesis"
         asked = [*sources, *(f"tests/test_{module}.py" for module in modules.split())]
-        options = ["-q", "-s", "-m", "not slow and not nightly", "--hypothesis-seed=0"]
+        options = ["-q", "-s", "-m", "not nightly", "--hypothesis-seed=0"]
         trial = Trial(tried, done, Path(folder))
         code = pytest.main([*options, f"--basetemp={folder}/tests", *asked], plugins=[trial])
     if code:
         sys.exit(int(code))
-    return rows
+    print(f"\n{area}: {killed} of {len(tried)} killed", flush=True)
+
+
+def _valid(changes: Iterable[Change]) -> Iterator[Mutant]:
+    return filter(None, (change.mutant() for change in changes))
 
 
 def _name(path: Path) -> str:
@@ -371,7 +408,7 @@ def table(figures: Path) -> str:
     rows = _rows(figures)
     for area in dict.fromkeys(row["area"] for row in rows):
         of_area = [row for row in rows if row["area"] == area]
-        counts = Counter(row["outcome"] == _SURVIVED for row in of_area)
+        counts = Counter(row["outcome"] not in _CAUGHT for row in of_area)
         share = counts[False] / len(of_area)
         lines.append(
             f"| {area} | {of_area[0]['made']} | {len(of_area)} | {counts[False]} ({share:.0%}) | "
@@ -393,13 +430,15 @@ def main() -> None:
     if options.table:
         print(table(options.table))
         return
-    for area in options.areas or AREAS:
-        rows = try_area(area, options.tries, options.seed, options.again)
-        killed = sum(row["outcome"] != _SURVIVED for row in rows)
-        print(f"\n{area}: {killed} of {len(rows)} killed", flush=True)
-        if options.figures:
-            with options.figures.open("a", encoding="utf-8") as file:
-                file.writelines(f"{json.dumps(row)}\n" for row in rows)
+    with contextlib.ExitStack() as stack:
+        file = options.figures and stack.enter_context(options.figures.open("a", encoding="utf-8"))
+
+        def note(row: dict[str, Any]) -> None:
+            if file:
+                print(json.dumps(row), file=file, flush=True)
+
+        for area in options.areas or AREAS:
+            try_area(area, options.tries, options.seed, options.again, note)
 
 
 if __name__ == "__main__":
