@@ -125,13 +125,19 @@ def test_one_of_each_group_is_found_however_far_another_lies():
     assert marked.nonzero()[0].tolist() == [20, 41]
 
 
-def test_one_clip_of_a_thousand_that_does_no_harm_stays(caplog):
+def test_one_clip_of_a_thousand_that_does_no_harm_stays():
     scores = np.append(np.random.default_rng(5).normal(size=999), 8.0)
     assert not odd(scores).any()
     scores[-1] = 1e4
     assert odd(scores).nonzero()[0].tolist() == [999]
-    # That no distribution fits with it is no news.
+
+
+def test_scores_that_no_gamma_distribution_fits_are_judged_without_a_message(caplog):
+    scores = np.append(-np.random.default_rng(3).exponential(size=999), 3.0)
+    assert not odd(scores).any()
     assert not caplog.messages
+    gamma_threshold(scores)
+    assert "no gamma distribution fits" in caplog.text
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 4])

@@ -382,7 +382,8 @@ def test_without_anything_to_try_the_reason_is_all_there_is():
     selection = selector.keep_default(selector.candidates(TWFRGMM()), "no clips")
     assert selection.setting == selection.argmax == {"r": 1.0}
     (row,) = selection.curve.to_dict("records")
-    assert (row["param.r"], row["chosen"], row["abstain_reason"]) == (1.0, True, "no clips")
+    assert (row["param.r"], row["abstain_reason"]) == (1.0, "no clips")
+    assert (row["default"], row["argmax"], row["chosen"]) == (True, True, True)
     assert np.isnan([row["objective"], selection.gain, selection.critical_value]).all()
     assert selection.resampled.shape == (1, 0)
 

@@ -354,6 +354,9 @@ def test_json_has_fractions_and_null(scores, truth, capsys):
     assert "valve section 01, valve section 02" in captured.err
     assert main([*command, "--bootstrap", "0"]) == 0
     assert json.loads(capsys.readouterr().out)["official_score_ci95"] is None
+    last = evaluate(scores, truth, bootstrap=50).table.iloc[-1]
+    assert (last["ci_low"], last["ci_high"]) == (low, high)
+    assert evaluate(scores, truth, bootstrap=0).table[["ci_low", "ci_high"]].isna().all(axis=None)
 
 
 def test_undefined_cells_are_empty_marked_and_explained(tmp_path, scores, truth, capsys):

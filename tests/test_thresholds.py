@@ -128,6 +128,7 @@ def test_no_clip_is_scored_by_a_detector_that_knows_it():
 def test_scores_come_in_the_order_of_the_clips():
     clips = Clips([0.0, 1.0, 5.0, 20.0])
     assert held_out_scores(Nearest(), clips, folds=10).tolist() == [1, 1, 4, 15]
+    assert held_out_scores(Nearest(), clips[np.array([0, 2])], folds=2).tolist() == [5, 5]
 
 
 def test_clips_of_one_recording_are_held_out_together():

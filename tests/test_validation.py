@@ -160,10 +160,13 @@ def test_the_objective_decides_what_is_gained():
 def test_intervals_are_of_resamples_that_run_out_of_no_domain(objective):
     """Of the official score, which has an AUC of each domain; else only of no label."""
     domains = np.tile(["source", "target", "source", "source"], 20)
-    scores = setting_scores("fan", default=1, oracle=3).assign(domain=[*domains] * 2)
+    recordings = np.arange(80) // 2
+    scores = setting_scores("fan", default=1, oracle=3).assign(
+        domain=[*domains] * 2, recording=[*recordings] * 2
+    )
     table = compare(scores, objective, resamples=30, seed=5)
     strata = (LABELS, domains) if objective == "official" else (LABELS,)
-    counts = resample(*strata, n=30, seed=np.random.default_rng(5))
+    counts = resample(*strata, n=30, seed=np.random.default_rng(5), groups=recordings)
     for name in ("default", "oracle"):
         score = scores.loc[scores["setting"] == name, "score"].to_numpy()
         row, metrics = line(table, "fan", name), section_metrics(LABELS, domains, score)
