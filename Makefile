@@ -64,7 +64,7 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
-# Single changes of the code that no test notices. All areas take two hours of a core;
+# Single changes of the code that no test notices. All areas take half an hour of a core;
 # `make mutation OPTIONS="keys --tries 60"` is a part of it.
 mutation: $(READY) build/mutmut/.ready
 	PYTHONPATH=build/mutmut $(BIN)/python -m benchmarks.mutants $(OPTIONS)

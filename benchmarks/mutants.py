@@ -1,9 +1,9 @@
 """Mutation testing: which single changes of the code does no test notice?
 
     make mutation  # what this needs, then all areas
-    PYTHONPATH=build/mutmut python -m benchmarks.mutants keys --tries 60 --figures mutants.jsonl
-    PYTHONPATH=build/mutmut python -m benchmarks.mutants keys --again mutants.jsonl
-    python -m benchmarks.mutants --table mutants.jsonl
+    make mutation OPTIONS="keys --tries 60"
+    make mutation OPTIONS="keys --again"
+    make mutation OPTIONS=--table
 
 The changes are those of mutmut's operators, in the bodies of functions and methods; a random sample
 of them is tried. mutmut itself would collect the tests anew for each, and would leave out whatever
@@ -35,13 +35,14 @@ import tempfile
 import threading
 import time
 import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
@@ -80,7 +81,11 @@ _BROKEN = 70
 """Exit code of a process that ended otherwise than by a test: what it says counts for nothing."""
 
 _SURVIVED, _KILLED, _TIMEOUT = "survived", "killed", "timeout"
+_GONE = "gone"
 _CAUGHT = (_KILLED, _TIMEOUT)
+
+_Key = tuple[str, str, str]
+"""Of a mutant: module, function and lines that differ."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +238,7 @@ class Trial:
                 functools.partial(self._try, mutant, live, caches, items), limit
             )
             self.done(mutant, _outcome(code), len(items), seconds)
+        gc.unfreeze()
         return True
 
     @pytest.hookimpl(hookwrapper=True)
@@ -316,9 +322,13 @@ class Trial:
     def _try(self, mutant: Mutant, live: Any, caches: list, items: list[pytest.Item]) -> None:
         self.stops = True
         before = _codes(mutant.path.read_text("utf-8"), mutant.path)[mutant.function]
+        changed = 0
         for old, new in zip(before, mutant.codes(), strict=True):
             for function in live[str(mutant.path), mutant.function, old.co_firstlineno]:
                 function.__code__ = new
+                changed += 1
+        if items and not changed:
+            raise LookupError(f"expected {mutant.function} in memory, found none")
         for cache in caches:
             # What was computed while tests were collected.
             cache.cache_clear()
@@ -342,10 +352,8 @@ def _outcome(code: int) -> str:
     return _KILLED if code else _SURVIVED
 
 
-def try_area(
-    area: str, tries: int, seed: int, again: Path | None, note: Callable[[dict[str, Any]], None]
-) -> None:
-    """Try a sample of an area's mutants, or those that survived before; note figures of each."""
+def try_area(area: str, options: argparse.Namespace) -> None:
+    """Try a sample of an area's mutants, or those that survived before; add figures of each."""
     sources, modules = AREAS[area]
     paths = [
         path
@@ -353,37 +361,43 @@ def try_area(
         for path in sorted((ROOT / source).rglob("*.py")) or [ROOT / source]
     ]
     made = [change for path in paths for change in changes(path)]
-    random.Random(seed).shuffle(made)
-    if again:
-        left = {(row["path"], row["function"], row["diff"]) for row in _rows(again, _SURVIVED)}
+    random.Random(options.seed).shuffle(made)
+    if options.again:
+        left = {key: rows for key, rows in _tried(options.figures).items()
+                if rows[-1]["area"] == area and rows[-1]["outcome"] == _SURVIVED}  # fmt: skip
         functions = {key[:2] for key in left}
         some = [one for one in made if (_name(one.path), one.function) in functions]
-        tried = [one for one in _valid(some) if (_name(one.path), one.function, one.diff) in left]
+        tried = {_key(one): one for one in _valid(some) if _key(one) in left}
     else:
-        tried = list(itertools.islice(_valid(made), tries))
+        left = {}
+        tried = {_key(one): one for one in itertools.islice(_valid(made), options.tries)}
     print(f"{area}: {len(made)} mutants, {len(tried)} of them tried", flush=True)
     killed = 0
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(options.figures.open("a", encoding="utf-8"))
 
-    def done(mutant: Mutant, outcome: str, tests: int, seconds: float) -> None:
-        nonlocal killed
-        killed += outcome in _CAUGHT
-        row = {
-            "area": area, "made": len(made), "path": _name(mutant.path), "line": mutant.line,
-            "function": mutant.function, "diff": mutant.diff, "outcome": outcome, "tests": tests,
-            "seconds": round(seconds, 2),
-        }  # fmt: skip
-        note(row)
-        if outcome not in _CAUGHT:
-            where = f"{row['path']}:{mutant.line} {mutant.function}"
-            print(f"\n{where} {outcome} {tests} tests\n{mutant.diff}")
-        sys.stdout.flush()
+        def done(mutant: Mutant, outcome: str, tests: int, seconds: float) -> None:
+            nonlocal killed
+            killed += outcome in _CAUGHT
+            row = {
+                "area": area, "made": len(made), "path": _name(mutant.path), "line": mutant.line,
+                "function": mutant.function, "diff": mutant.diff, "outcome": outcome,
+                "tests": tests, "seconds": round(seconds, 2),
+            }  # fmt: skip
+            print(json.dumps(row), file=file, flush=True)
+            if outcome not in _CAUGHT:
+                where = f"{row['path']}:{mutant.line} {mutant.function}"
+                print(f"\n{where} {outcome} {tests} tests\n{mutant.diff}", flush=True)
 
-    with tempfile.TemporaryDirectory() as folder:
+        for key in left.keys() - tried.keys():
+            # Its line is not there any more.
+            print(json.dumps(left[key][-1] | {"outcome": _GONE}), file=file)
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{folder}/hypothesis"
         asked = [*sources, *(f"tests/test_{module}.py" for module in modules.split())]
-        options = ["-q", "-s", "-m", "not nightly", "--hypothesis-seed=0"]
-        trial = Trial(tried, done, Path(folder))
-        code = pytest.main([*options, f"--basetemp={folder}/tests", *asked], plugins=[trial])
+        arguments = ["-q", "-s", "-m", "not nightly", "--hypothesis-seed=0"]
+        trial = Trial([*tried.values()], done, Path(folder))
+        code = pytest.main([*arguments, f"--basetemp={folder}/tests", *asked], plugins=[trial])
     if code:
         sys.exit(int(code))
     print(f"\n{area}: {killed} of {len(tried)} killed", flush=True)
@@ -393,27 +407,36 @@ def _valid(changes: Iterable[Change]) -> Iterator[Mutant]:
     return filter(None, (change.mutant() for change in changes))
 
 
+def _key(mutant: Mutant) -> _Key:
+    return _name(mutant.path), mutant.function, mutant.diff
+
+
 def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def _rows(figures: Path, outcome: str = "") -> list[dict[str, Any]]:
-    rows = map(json.loads, figures.read_text("utf-8").splitlines())
-    return [row for row in rows if outcome in ("", row["outcome"])]
+def _tried(figures: Path) -> dict[_Key, list[dict[str, Any]]]:
+    """Return the figures of each mutant, the oldest first."""
+    tried = defaultdict(list)
+    for row in map(json.loads, figures.read_text("utf-8").splitlines()):
+        tried[row["path"], row["function"], row["diff"]].append(row)
+    return tried
 
 
 def table(figures: Path) -> str:
     """Return the table of the documentation."""
-    lines = ["| area | mutants | tried | killed | survived |", "|---|---|---|---|---|"]
-    rows = _rows(figures)
-    for area in dict.fromkeys(row["area"] for row in rows):
-        of_area = [row for row in rows if row["area"] == area]
-        counts = Counter(row["outcome"] not in _CAUGHT for row in of_area)
-        share = counts[False] / len(of_area)
-        lines.append(
-            f"| {area} | {of_area[0]['made']} | {len(of_area)} | {counts[False]} ({share:.0%}) | "
-            f"{counts[True]} |"
-        )
+    lines = ["| area | mutants | tried | killed at first | killed now |", "|---|---|---|---|---|"]
+    tried = list(_tried(figures).values())
+    for area in AREAS:
+        rows = [one for one in tried if one[0]["area"] == area]
+        first = [one[0]["outcome"] in _CAUGHT for one in rows]
+        now = [one[-1]["outcome"] in _CAUGHT for one in rows if one[-1]["outcome"] != _GONE]
+        if rows:
+            lines.append(
+                f"| {area} | {rows[0][0]['made']:,} | {len(first)} | "
+                f"{sum(first)} ({np.mean(first):.0%}) | "
+                f"{sum(now)} of {len(now)} ({np.mean(now):.0%}) |"
+            )
     return "\n".join(lines)
 
 
@@ -423,22 +446,19 @@ def main() -> None:
     parser.add_argument("areas", nargs="*", help=f"of {', '.join(AREAS)}; all if none is named")
     parser.add_argument("--tries", type=int, default=150, help="mutants of each area")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--again", type=Path, help="figures: try those that survived")
-    parser.add_argument("--figures", type=Path, help="a file to which figures are added")
-    parser.add_argument("--table", type=Path, help="figures: print their table")
+    parser.add_argument("--again", action="store_true", help="try those that survived before")
+    parser.add_argument("--table", action="store_true", help="print the table of the figures")
+    parser.add_argument(
+        "--figures", type=Path, default=ROOT / "build" / "mutants.jsonl", help="of all so far"
+    )
     options = parser.parse_args()
+    if unknown := {*options.areas} - AREAS.keys():
+        parser.error(f"expected areas among {', '.join(AREAS)}, found {', '.join(unknown)}")
     if options.table:
-        print(table(options.table))
+        print(table(options.figures))
         return
-    with contextlib.ExitStack() as stack:
-        file = options.figures and stack.enter_context(options.figures.open("a", encoding="utf-8"))
-
-        def note(row: dict[str, Any]) -> None:
-            if file:
-                print(json.dumps(row), file=file, flush=True)
-
-        for area in options.areas or AREAS:
-            try_area(area, options.tries, options.seed, options.again, note)
+    for area in options.areas or AREAS:
+        try_area(area, options)
 
 
 if __name__ == "__main__":
