@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import _tiny
+from shared_fixtures import _tiny
 from named_weights import draw
 from transformers import AutoConfig, ClapAudioModel
 

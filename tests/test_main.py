@@ -52,7 +52,9 @@ pytestmark = pytest.mark.slow
 CONF = Path(__file__).parents[1] / "conf"
 CHOICES = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 
-TINY = ["experiment=tiny", "trainer.enable_progress_bar=false"]
+REPORTED = ["experiment=tiny", "trainer.enable_progress_bar=false"]
+TINY = [*REPORTED, "stages=[finetune,synthesise,train,detect]"]
+"""Without a report, whose pictures take as long as detection."""
 SCORED = [*TINY, "objective=official"]
 
 
@@ -121,7 +123,7 @@ def chain(tmp_path_factory):
     """One run of everything, and the store that it filled."""
     root = tmp_path_factory.mktemp("chain")
     store = f"store={root / 'store'}"
-    score = Run(configure(*SCORED, store), root / "run")()
+    score = Run(configure(*REPORTED, "objective=official", store), root / "run")()
     return root, store, score
 
 
@@ -706,7 +708,7 @@ def test_a_run_without_a_target_machine_says_that_nothing_is_detected(tmp_path, 
 def test_a_report_alone_keeps_the_table_of_what_artifacts_took(chain):
     root, store, _ = chain
     folder = root / "reported"
-    Run(configure(*TINY, store), folder)()
+    Run(configure(*REPORTED, store), folder)()
     before = (folder / "artifacts.csv").read_bytes()
     (folder / "report.html").unlink()
     Run(configure(*TINY, store, "stages=[report]"), folder)()
@@ -722,7 +724,7 @@ def test_a_run_in_the_folder_of_another_leaves_nothing_of_it(chain):
     assert (folder / "table5.csv").is_file()
     own = folder / "notes.txt"
     own.write_text("mine")
-    Run(configure(*TINY, store, "generator=none", "detector=knn"), folder)()
+    Run(configure(*REPORTED, store, "generator=none", "detector=knn"), folder)()
     left = {path.name for path in folder.iterdir()}
     assert not {"synthetic", "selection.csv", "settings.csv", "table5.csv"} & left
     assert {"metrics.csv", "models", "report.html", "notes.txt"} <= left
@@ -965,7 +967,7 @@ def test_names_that_are_not_utf_8_are_names_like_others(factory, tmp_path):
         label.mkdir(parents=True, exist_ok=True)
         shutil.copy(clip.path, label / os.fsdecode(b"L\xfcfter %d.wav" % n))
     data = ["data=folder", f"data.root={tmp_path / 'plant'}", "data.targets=[bearing]"]
-    tiny = [*TINY, *data, "generator=transforms", f"store={tmp_path / 'store'}"]
+    tiny = [*REPORTED, *data, "generator=transforms", f"store={tmp_path / 'store'}"]
     Run(configure(*tiny), tmp_path / "run")()
     run = tmp_path / "run"
     files = pd.read_csv(run / "clips.csv")["file"]
