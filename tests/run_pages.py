@@ -1,7 +1,8 @@
 """Run the commands that pages mark with ``<!-- run -->``, on tiny data; run by ``make test``.
 
-Each page has a folder with ``plant/``, recordings of two machines. After ``fsasd init plant`` the
-rest of its table is filled in, as the reader does, and commands run in there.
+What two pages have in common, as README and the tutorial, runs once, in a folder with ``plant/``,
+recordings of two machines. After ``fsasd init plant`` the rest of its table is filled in, as the
+reader does, and commands run in there.
 """
 
 from __future__ import annotations
@@ -24,28 +25,32 @@ RATE = 16_000
 
 def main() -> None:
     """Run each page in an empty folder; the first command that fails ends it all."""
-    commands_of = {
-        page: [one for block in blocks(page) if block.mark == "run" for one in block.commands]
-        for page in pages()
-    }
-    assert any(commands_of.values()), "no command is marked"
-    for page, commands in commands_of.items():
-        if commands:
-            started = time.perf_counter()
-            with tempfile.TemporaryDirectory() as folder:
-                run_page(commands, Path(folder))
-            seconds = time.perf_counter() - started
-            print(f"{page.relative_to(ROOT)}: {len(commands)} commands, {seconds:.0f} s")
+    pages_of: dict[tuple[str, ...], list[str]] = {}
+    for page in pages():
+        if commands := commands_to_run(page):
+            pages_of.setdefault(commands, []).append(str(page.relative_to(ROOT)))
+    assert pages_of, "no command is marked"
+    for commands, names in pages_of.items():
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            run_page(commands, Path(folder))
+        seconds = time.perf_counter() - started
+        print(f"{', '.join(names)}: {len(commands)} commands, {seconds:.0f} s")
 
 
-def run_page(commands: list[str], folder: Path) -> None:
+def commands_to_run(page: Path) -> tuple[str, ...]:
+    """Return the marked commands of a page, without comments and changes of folder."""
+    marked = (one for block in blocks(page) if block.mark == "run" for one in block.commands)
+    stripped = (re.sub(r"\s+#.*", "", command) for command in marked)
+    return tuple(command for command in stripped if command.split()[0] != "cd")
+
+
+def run_page(commands: tuple[str, ...], folder: Path) -> None:
     """Run commands in turn, in a folder that gets recordings."""
     write_recordings(folder / "plant")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     place = folder
     for command in commands:
-        if command.split()[0] == "cd":
-            continue  # done after `fsasd init`
         if newest := sorted(place.glob("outputs/*/models")):
             command = command.replace("<time>", newest[-1].parent.name)
         assert not re.search(r"<\w+>", command), f"{command}: nothing to put there"
@@ -55,6 +60,7 @@ def run_page(commands: list[str], folder: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         if command.startswith("fsasd init"):
+            # As the page's `cd` does.
             place = folder / "plant"
             fill_table(place / "clips.csv")
 

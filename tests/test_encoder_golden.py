@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from shared_fixtures import _tiny
 from named_weights import draw
+from shared_fixtures import _tiny
 from transformers import AutoConfig, ClapAudioModel
 
 from fsasd.detectors.encoders import Encoder, TrainableEncoder
