@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.fsasd-test
 # Tools of a release, in an environment of their own.
 TOOLS := build/tools
-# The tests of `make test`: without further cases of what one of them does once.
+# The tests of `make test`: each feature once, without further cases and rare faults.
 TESTS := -m "not nightly"
 # Those that are there of what fsasd runs on; the first is tested with the oldest versions.
 PYTHONS := $(foreach version,3.11 3.12 3.13 3.14,$(if $(shell command -v python$(version)),$(version)))
 
-.PHONY: demo test test-all pytest pages test-fast test-matrix lint docs bench mutation lock dist sbom audit clean
+.PHONY: demo test test-all test-nightly pytest pages test-fast test-matrix lint docs bench mutation lock
+.PHONY: dist sbom audit clean
 
 demo: $(VENV)/.fsasd
 	$(BIN)/fsasd experiment=demo
@@ -21,9 +22,13 @@ demo: $(VENV)/.fsasd
 test: $(READY)
 	+$(MAKE) -j3 pytest pages lint docs
 
-# With every case: before a release, and each night.
+# With every case: before a release.
 test-all: $(READY)
 	+$(MAKE) -j3 TESTS= pytest pages lint docs
+
+# What `make test` leaves out: each night, and in CI.
+test-nightly: $(READY)
+	$(MAKE) TESTS="-m nightly" pytest
 
 # Three processes of one thread each: some wait for what they start, and two cores are never idle.
 # Files in their order: else those of few and slow tests come last, and all wait for one process.
