@@ -80,6 +80,7 @@ def test_a_caption_that_is_too_long_is_cut(folder):
     assert int(condition["mask"].sum()) == TEXT_TOKENS
 
 
+@pytest.mark.nightly
 def test_its_adapters_keep_the_rules_of_a_generator(folder):
     check_generator(generator(folder, train=Lora(rank=2)), reload=generator, decibel=2.0)
 

@@ -185,6 +185,7 @@ def test_a_run_says_so_at_its_start_and_at_its_end(mixed, runs, caplog):
     )
 
 
+@pytest.mark.nightly
 def test_all_machines_are_inspected_where_all_are_heard(mixed, tmp_path):
     root, _, places = mixed
 
@@ -228,6 +229,7 @@ def test_score_gives_the_others_what_it_would_without_them(mixed, runs, capsys):
     assert all(str(place) in named for place in places if "eval_data" in place.parts)
 
 
+@pytest.mark.nightly
 def test_the_exit_code_tells(mixed, runs):
     command = [
         sys.executable, "-m", "fsasd.cli.main", "data=dcase", f"data.root={mixed[0]}",

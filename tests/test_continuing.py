@@ -29,6 +29,7 @@ def train(data, folder, steps):  # noqa: F811
     return read_checkpoint(folder / CHECKPOINTS / "last.ckpt"), tuned
 
 
+@pytest.mark.nightly
 def test_a_continued_training_is_that_of_all_steps_at_once(data, tmp_path):  # noqa: F811
     """Where the learning rate allows; weights, averages, optimizer and the best checkpoint."""
     whole, best_of_whole = train(data, tmp_path / "whole", 4)

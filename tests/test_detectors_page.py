@@ -95,6 +95,7 @@ def test_rows_that_are_measured_anew_are_replaced(tmp_path, monkeypatch):
     assert pd.read_csv(tmp_path / "detectors.csv")["official"].tolist() == [0.7, 0.8]
 
 
+@pytest.mark.nightly
 def test_memory_is_measured_apart_and_kept(tmp_path, monkeypatch):
     """Of a process of its own: k-NN keeps little, but reads recordings and computes log-mels."""
     monkeypatch.setattr(detectors, "TABLE", tmp_path / "detectors.csv")

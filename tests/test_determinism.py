@@ -60,6 +60,7 @@ def files_of_a_run(folder, start, **environment):
     return files
 
 
+@pytest.mark.nightly
 def test_a_run_has_the_same_files_in_another_process_with_another_hash_seed(tmp_path):
     first = files_of_a_run(tmp_path, commands.run)
     second = files_of_a_run(tmp_path, subprocess.run, PYTHONHASHSEED="1", OMP_NUM_THREADS="1")

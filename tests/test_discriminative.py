@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from omegaconf import OmegaConf
 from sklearn.base import clone
-from small_systems import EACH, SAMPLE, SCORED, SMALL, brief, mahalanobis, nearest
+from small_systems import EACH, SCORED, SMALL, brief, mahalanobis, nearest
 from test_pretrained import tiny
 
 from fsasd.data.clips import Clips, FeatureCache
@@ -173,12 +173,9 @@ def test_a_section_refers_to_the_networks_where_they_were_trained(fitted, test_c
     np.testing.assert_allclose(loaded.score(test_clips), fitted.score(test_clips), rtol=1e-6)
 
 
-# In make test, test_detectors.py exports those of the sample.
-@pytest.mark.parametrize(
-    "prepared",
-    [pytest.param(name, marks=pytest.mark.nightly if name in SAMPLE else ()) for name in SMALL],
-    indirect=True,
-)
+# In make test, test_detectors.py exports one of them.
+@pytest.mark.nightly
+@pytest.mark.parametrize("prepared", SMALL, indirect=True)
 def test_it_is_exported(prepared, factory_clips, tmp_path):
     assert check_export(DetectorCase(prepared, factory_clips.where(machine="bearing"), tmp_path))
 

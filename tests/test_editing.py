@@ -326,7 +326,8 @@ def test_prompts_that_cannot_be_edited_are_named(normal):
         edits.generate(orphans)
 
 
-@pytest.mark.parametrize("strength", [pytest.param(0.3, marks=pytest.mark.nightly), [0.3, 1.0]])
+@pytest.mark.nightly
+@pytest.mark.parametrize("strength", [0.3, [0.3, 1.0]])
 def test_edits_keep_the_rules(strength):
     sampler = Sampler(steps=4, strength=strength)
     check_generator(

@@ -65,13 +65,8 @@ def finish(folder, *settings):
     return (folder / "output.txt").read_text()
 
 
-@pytest.mark.parametrize(
-    "group",
-    [
-        pytest.param(False, id="rank 0 alone"),
-        pytest.param(True, id="the group", marks=pytest.mark.nightly),
-    ],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("group", [False, True], ids=["rank 0 alone", "the group"])
 def test_two_ranks_end_together_with_one_checkpoint(tmp_path, group):
     ranks = ("trainer=ddp_cpu", f"hydra.run.dir={tmp_path / 'run'}")
     process = start(tmp_path, *ranks)
@@ -91,6 +86,7 @@ def test_two_ranks_end_together_with_one_checkpoint(tmp_path, group):
     assert len(models(tmp_path)) == 1
 
 
+@pytest.mark.nightly
 def test_a_sweep_that_was_ended_is_completed_by_the_same_command(tmp_path):
     sweep = ("-m", "seed=0,1", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     process = start(tmp_path, *sweep)

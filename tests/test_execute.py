@@ -222,6 +222,7 @@ def all_targets(experiment):
     return experiment
 
 
+@pytest.mark.nightly
 def test_sections_that_are_built_at_once_have_the_results_of_one_after_the_other(
     all_targets, tmp_path, caplog, monkeypatch
 ):

@@ -33,6 +33,7 @@ def run(monkeypatch, *arguments):
     gpu_audioldm.main()
 
 
+@pytest.mark.nightly
 def test_everything_is_measured_and_written_down(results, monkeypatch, capsys):
     run(
         monkeypatch, "--device", "cpu", "--sizes", "nano", "--modes", "eager", "--batches", "1",

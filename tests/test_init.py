@@ -61,6 +61,7 @@ def test_a_file_is_no_folder(tmp_path, capsys):
     assert "expected a folder, found a file" in capsys.readouterr().err
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_study_runs_with_recordings_in_place(study, monkeypatch):
     rng = np.random.default_rng(0)

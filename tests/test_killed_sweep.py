@@ -9,13 +9,13 @@ import pytest
 
 from benchmarks.killed_sweep import DETECTORS, LAUNCHERS, Sweep, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 KILLS = int(os.environ.get("FSASD_TEST_SWEEP_KILLS", "0"))
 """Kills of the whole sweep, of 8 detectors x 3 seeds under each launcher; by default, of a small
 one under two of them."""
 
-DEFAULT = ["basic", pytest.param("joblib", marks=pytest.mark.nightly)]
+DEFAULT = ["basic", "joblib"]
 PLUGINS = {"submitit": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
 
 

@@ -13,14 +13,16 @@ import slurm
 PACKAGES = {
     "joblib": "joblib", "submitit_local": "submitit", "slurm": "submitit", "ray": "ray",
 }  # fmt: skip
-NIGHTLY = [pytest.param(name, marks=pytest.mark.nightly) for name in ("submitit_local", "ray")]
+NIGHTLY = [
+    pytest.param(name, marks=pytest.mark.nightly) for name in ("joblib", "submitit_local", "ray")
+]
 
 SCRIPT = "import sys; from fsasd.cli.commands import fsasd; sys.exit(fsasd())"
 """As installed."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "slurm", *NIGHTLY])
+@pytest.mark.parametrize("launcher", ["slurm", *NIGHTLY])
 def test_jobs_share_folder_store_and_beginning(tmp_path, launcher):
     if importlib.util.find_spec(f"hydra_plugins.hydra_{PACKAGES[launcher]}_launcher") is None:
         pytest.skip(f"hydra-{PACKAGES[launcher]}-launcher is not installed")
@@ -93,7 +95,8 @@ def test_jobs_on_a_cluster_that_runs_are_those_of_the_command(tmp_path, monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", pytest.param("slurm", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("launcher", ["basic", "slurm"])
 def test_each_job_of_a_sweep_may_be_of_two_processes(tmp_path, launcher):
     # Lightning starts the second process by the name of the module.
     command = [

@@ -137,6 +137,7 @@ def logged_by_wandb(folder, url, *asked, **settings):
     )  # fmt: skip
 
 
+@pytest.mark.nightly
 def test_without_a_network_wandb_is_refused_before_anything_is_built(tmp_path):
     # Nothing listens at that port.
     found = logged_by_wandb(tmp_path, "http://127.0.0.1:9", INIT_TIMEOUT="2", SILENT="true")
@@ -147,6 +148,7 @@ def test_without_a_network_wandb_is_refused_before_anything_is_built(tmp_path):
     assert {path.relative_to(tmp_path).parts[1] for path in built} == {"factory"}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_network_that_is_lost_costs_a_run_a_few_minutes(tmp_path, lost):
     seconds = "logger.wandb.settings.finish_timeout=2"

@@ -201,6 +201,7 @@ def test_any_microphone_of_two_can_be_learnt_from(stereo, tmp_path, channel):
     assert pd.read_csv(tmp_path / "run" / "selection.csv")["objective"].notna().all()
 
 
+@pytest.mark.nightly
 def test_half_precision_makes_sounds_as_any(chain):
     root, store, _ = chain
     run = Run(configure(*SCORED, store, "trainer.precision=bf16-mixed"), root / "half")
@@ -340,6 +341,7 @@ def test_a_setting_of_training_that_nothing_heeds_is_refused(chain):
                 check(override, settings=["generator=none", f"detector={detector}"])
 
 
+@pytest.mark.nightly
 def test_outliers_that_a_network_hears_are_the_synthetic_anomalies(chain):
     root, store, _ = chain
     run = Run(
@@ -425,6 +427,7 @@ def test_frozen_embeddings_run_by_name(chain, tiny_encoders):
     }
 
 
+@pytest.mark.nightly
 def test_normal_clips_that_a_network_hears_may_be_synthetic(chain, monkeypatch):
     root, store, _ = chain
     heard = []
@@ -473,6 +476,7 @@ def test_every_pretrained_encoder_runs_by_name(chain, name, brief):
     assert pd.read_csv(root / name / "selection.csv")["chosen"].sum() == 1
 
 
+@pytest.mark.nightly
 def test_a_detector_within_an_ensemble_shares_its_networks_with_one_alone(chain, brief):
     root, store, _ = chain
     made = []
@@ -565,6 +569,7 @@ def test_the_false_alarm_rate_is_in_the_key_of_what_it_decides(chain):
     assert few.keys("synthesise") == many.keys("synthesise")
 
 
+@pytest.mark.nightly
 def test_how_long_the_parts_of_a_model_are_trained_is_in_its_key(chain):
     root, store, _ = chain
     one = [
@@ -854,6 +859,7 @@ def test_a_stage_with_a_typo_is_suggested(chain):
         Run(configure(*TINY, store, "stages=[synthesize]"), root / "typo")()
 
 
+@pytest.mark.nightly
 def test_the_papers_rule_is_one_switch_away(chain):
     root, store, _ = chain
     Run(configure(*TINY, store, "selection.abstain=false"), root / "paper")()
@@ -879,6 +885,7 @@ def test_reference_machines_play_the_target(chain, caplog):
     assert set(pd.read_csv(root / "valid" / "validation" / "selection.csv")["machine"]) == {"fan"}
 
 
+@pytest.mark.nightly
 def test_a_reference_that_cannot_play_the_target_is_told(chain, caplog):
     root, store, _ = chain
     options = [*TINY, store, "synthesis.references=true", "generator=transforms", "detector=knn"]
@@ -887,6 +894,7 @@ def test_a_reference_that_cannot_play_the_target_is_told(chain, caplog):
     assert not (root / "idle" / "validation.csv").exists()
 
 
+@pytest.mark.nightly
 def test_a_machine_whose_anomalies_are_held_out_is_validated_strictly(chain):
     root, store, _ = chain
     options = [*TINY, store, "synthesis.references=true"]
@@ -990,6 +998,7 @@ def test_the_log_takes_names_that_are_not_utf_8(tmp_path):
     assert (tmp_path / "run.log").read_text() == "L\\udcfcfter.wav: unlike the others\n"
 
 
+@pytest.mark.nightly
 def test_without_real_anomalies_a_trained_generator_says_what_that_means(chain, caplog):
     root, store, _ = chain
     alone = [*TINY, store, "stages=[finetune]", "seed=8"]
@@ -1000,6 +1009,7 @@ def test_without_real_anomalies_a_trained_generator_says_what_that_means(chain, 
     assert "generator=transforms needs none" in caplog.text
 
 
+@pytest.mark.nightly
 def test_captions_without_the_word_to_replace_are_told_before_training(chain, monkeypatch):
     root, store, _ = chain
     monkeypatch.setattr(Captions, "__call__", lambda self, clip: f"The hum of a {clip.machine}.")
@@ -1161,6 +1171,7 @@ def test_a_job_of_a_sweep_does_not_inherit_what_the_trainer_before_switched_on(t
         HydraConfig.instance().cfg = before
 
 
+@pytest.mark.nightly
 def test_a_sweep_loses_only_the_detectors_that_cannot_run(tmp_path, monkeypatch):
     """Weights that are not at hand, which without a network those of most encoders are."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -1183,6 +1194,7 @@ def test_a_sweep_loses_only_the_detectors_that_cannot_run(tmp_path, monkeypatch)
     assert "could not be read" in (tmp_path / "1" / "run.log").read_text()
 
 
+@pytest.mark.nightly
 def test_two_processes_share_one_run(tmp_path):
     store = tmp_path / "store"
     found = command(
@@ -1208,6 +1220,7 @@ def test_two_processes_share_one_run(tmp_path):
     assert found.stderr.count("2 sections are built in 2 processes") == 2
 
 
+@pytest.mark.nightly
 def test_two_processes_train_one_network(tmp_path):
     store = tmp_path / "store"
     asked = [

@@ -442,6 +442,7 @@ sys.exit(f"imported {loaded}" if loaded else 0)
 """
 
 
+@pytest.mark.nightly
 def test_a_run_that_is_all_in_the_store_loads_no_torch_and_leaves_the_same(tmp_path):
     def run(folder, start=commands.run):
         command = [sys.executable, "-c", ALL_REUSED, "experiment=tiny", "generator=transforms"]

@@ -58,6 +58,7 @@ def test_flops_are_those_of_the_published_sizes():
     assert training_cost(*size_s, Full(), batch_size=2, frames=256).flops == 2 * cost.flops
 
 
+@pytest.mark.nightly
 def test_what_costs_less():
     nano = AudioLDMModel(checkpoint.build("nano")), torch.zeros(64)
     plain = training_cost(*nano, Full(), 4, 16)

@@ -70,6 +70,7 @@ def test_the_targets_are_the_metadata_of_the_captions():
     assert sorted(values_read) == sorted(CLIPS[3].attributes.values())
 
 
+@pytest.mark.nightly
 def test_parts_from_nothing_reconstruct_better_than_the_mean(factory, options):
     clips = Clips([c for c in read_clips(factory) if c.machine == "fan"])
     L.seed_everything(0)

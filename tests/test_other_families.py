@@ -19,7 +19,7 @@ FAMILIES = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "family",
-    ["zero_shot", "stable_audio3", pytest.param("audioldm2", marks=pytest.mark.nightly)],
+    [pytest.param(name, marks=pytest.mark.nightly if n else ()) for n, name in enumerate(FAMILIES)],
 )
 def test_a_run_with_another_generator_ends_with_a_score(family, tmp_path):
     write, rate, chosen = FAMILIES[family]

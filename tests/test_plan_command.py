@@ -68,6 +68,7 @@ def test_what_is_not_asked_for_and_not_there_is_missing(fsasd):
     assert "missing" in line
 
 
+@pytest.mark.nightly
 def test_what_nothing_that_is_built_reads_is_not_needed(fsasd, tmp_path):
     fsasd("generator=transforms")
     shutil.rmtree(tmp_path / "store/synthesise")

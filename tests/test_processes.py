@@ -207,6 +207,7 @@ def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
 # Ranks that are started from outside
 
 
+@pytest.mark.nightly
 def test_slurm_starts_all_ranks_at_once(tmp_path):
     """As ``srun --ntasks=2`` does: all of them wait for rank 0 to write the data."""
     variables = {

@@ -103,6 +103,7 @@ def test_without_yes_it_is_only_said_what_would_be_uploaded(server, section, cap
     assert not server.asked
 
 
+@pytest.mark.nightly
 def test_a_detector_and_a_generator_are_loaded_from_where_they_were_uploaded(
     server, section, sounds, tmp_path, capsys
 ):

@@ -1023,6 +1023,7 @@ def test_of_many_machines_each_has_a_page(run, data, capsys, undrawn, monkeypatc
     assert not (run / "report").exists()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @needs_chromium
 def test_no_rule_of_accessibility_is_broken_by_many_machines(run, data, monkeypatch):

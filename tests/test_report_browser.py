@@ -95,6 +95,7 @@ def test_a_comparison_in_a_browser(comparison):
         assert scores == sorted(scores)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @needs_chromium
 def test_no_rule_of_accessibility_is_broken(report, comparison):

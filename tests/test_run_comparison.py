@@ -270,6 +270,7 @@ def official_of(machines, rows):
     return harmonic(cells)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_difference_is_that_of_an_independent_bootstrap(tmp_path):
     """By scikit-learn, with clips that NumPy draws within label and domain of each machine."""

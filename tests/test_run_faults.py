@@ -213,6 +213,7 @@ def moment_of(log):
     return max(MOMENTS, key=lambda name: [m.start() for m in re.finditer(MOMENTS[name], log)][-1:])
 
 
+@pytest.mark.nightly
 def test_killed_at_random_moments_a_run_completes_and_computes_nothing_twice(undisturbed, tmp_path):
     seconds, draw = seconds_of(undisturbed[1]), random.Random(KILLS)
     killed, rounds = Counter(), 0
@@ -285,6 +286,7 @@ def test_killed_while_sections_are_built_at_once_a_run_completes(one_by_one, tmp
     assert not leftovers(tmp_path / "outputs" / "store", run)
 
 
+@pytest.mark.nightly
 def test_equal_commands_divide_the_sections_and_the_last_writes_the_tables(one_by_one, tmp_path):
     overrides = [*TWO_SECTIONS, "runner=serial", "hydra.run.dir=outputs/run"]
     commands = [Command(tmp_path, *overrides, fault=one_thread) for _ in range(2)]
@@ -338,15 +340,9 @@ def full_disk_for(title):
         yield
 
 
-# They write tables, as detect does.
-FURTHER = ("judge", "curve", "rule")
-
-
-@pytest.mark.parametrize("room", [0, pytest.param(1000, marks=pytest.mark.nightly)])
-@pytest.mark.parametrize(
-    "writer",
-    [pytest.param(name, marks=pytest.mark.nightly if name in FURTHER else ()) for name in WRITERS],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("room", [0, 1000])
+@pytest.mark.parametrize("writer", WRITERS)
 def test_a_full_disk_is_named_and_blocks_no_later_run(undisturbed, folder, writer, room):
     if writer in STAGES:
         shutil.rmtree(artifact(folder, writer))
@@ -364,6 +360,7 @@ def test_a_full_disk_is_named_and_blocks_no_later_run(undisturbed, folder, write
     assert not leftovers(folder / "outputs" / "store", run)
 
 
+@pytest.mark.nightly
 def test_a_section_that_finds_no_room_costs_no_other_its_result(tmp_path):
     machines = "data.factory.targets=[pump,bearing]"
     command = Command(tmp_path, machines, fault=partial(full_disk_for, "curve of pump section 00"))
@@ -399,11 +396,8 @@ DAMAGE = {
 
 @pytest.mark.parametrize(
     "how",
-    [
-        "one bit flipped", "no provenance",
-        pytest.param("a file deleted", marks=pytest.mark.nightly),
-    ],
-)  # fmt: skip
+    [pytest.param(how, marks=pytest.mark.nightly if n else ()) for n, how in enumerate(DAMAGE)],
+)
 def test_a_damaged_artifact_of_each_stage_is_named_and_built_anew(undisturbed, folder, how):
     draw, damaged = random.Random(how), {}
     for stage in STAGES:

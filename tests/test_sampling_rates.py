@@ -104,7 +104,13 @@ def auc(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("detector", [KNN_AT, GMM_AT], ids=["knn", "twfr_gmm"])
+@pytest.mark.parametrize(
+    "detector",
+    [
+        pytest.param(KNN_AT, id="knn"),
+        pytest.param(GMM_AT, id="twfr_gmm", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_leak_above_8_khz_is_found_at_48_khz_and_not_at_16(detector, pumps, tmp_path):
     choice, rate = detector
     code, _, err = run(tmp_path, pumps, choice, "generator=none")
@@ -141,6 +147,7 @@ def test_networks_of_one_machine_hear_a_leak_at_48_khz_only(kind, pumps, tmp_pat
     assert 30 * changes[0] < changes[1] > 5e-3, changes
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_setting_is_chosen_on_clips_of_the_detectors_rate(pumps, tmp_path):
     made = ["generator=transforms", "generator.sampling_rate=48000", "synthesis.clips_per_label=4"]

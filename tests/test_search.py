@@ -160,6 +160,7 @@ def command(*overrides, cwd):
     )  # fmt: skip
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_search_that_is_killed_goes_on(tmp_path):
     asked = ["-m", "search=optuna", *ASKED, "hydra.sweeper.n_trials=3"]

@@ -50,6 +50,7 @@ def sections(new):
     return found
 
 
+@pytest.mark.nightly
 def test_a_clip_computes_its_section_anew_and_nothing_else(plant):
     plant()
     before = artifacts(plant.store)
@@ -120,6 +121,7 @@ def test_where_all_machines_fail_the_run_does(plant, monkeypatch):
         plant()
 
 
+@pytest.mark.nightly
 def test_a_frozen_generator_serves_a_machine_that_it_was_not_trained_on(factory, tmp_path):
     def run(*overrides):
         with initialize_config_module("fsasd.conf", version_base="1.3"):

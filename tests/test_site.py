@@ -28,6 +28,7 @@ def site(tmp_path, monkeypatch):
     return tmp_path / "site"
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @needs_chromium
 def test_no_rule_of_accessibility_is_broken(site):

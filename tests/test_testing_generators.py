@@ -117,6 +117,7 @@ def test_clips_of_a_plugin_are_generated_anew_when_its_code_changes(plugin):
     assert "_code_" not in str(stage.spec())
 
 
+@pytest.mark.nightly
 def test_a_generator_that_does_not_exist_is_named_in_a_line(plugin, monkeypatch):
     monkeypatch.delenv("PYTHONPATH")
     command = [sys.executable, "-P", "-m", "fsasd.cli.main", "--config-dir", "my_conf"]

@@ -247,7 +247,9 @@ def test_mono_clips_are_refused_before_any_stage(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("representation", ["near_far", "denoised"])
+@pytest.mark.parametrize(
+    "representation", ["near_far", pytest.param("denoised", marks=pytest.mark.nightly)]
+)
 def test_the_layout_of_2026_end_to_end(representation, two_microphones, tmp_path):
     def command(name, *arguments):
         done = commands.run(

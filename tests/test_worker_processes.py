@@ -117,6 +117,7 @@ def test_a_worker_has_its_share_of_the_cores_and_is_no_rank(runner, monkeypatch,
     wait_for_end({pid for *_, pid in results.values()})
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_worker_that_has_grown_is_replaced_and_no_task_is_lost():
     """Where joblib's warning of it is an error, nobody would take the results any more."""
@@ -124,6 +125,7 @@ def test_a_worker_that_has_grown_is_replaced_and_no_task_is_lost():
         assert sorted(dict(pool.run(grow, {name: name for name in "abcdef"}))) == [*"abcdef"]
 
 
+@pytest.mark.nightly
 def test_a_task_whose_worker_is_killed_costs_no_other(runner, tmp_path, caplog):
     tasks = {name: name for name in ("a", "always", "b", "once", "c")}
     with runner.pool(9, lambda: pickle.dumps(str(tmp_path))) as pool:
@@ -151,6 +153,7 @@ def die_beside_another(folder, name):
     return name
 
 
+@pytest.mark.nightly
 def test_which_tasks_are_in_question_where_a_worker_is_killed(runner, tmp_path, caplog):
     with runner.pool(2, lambda: pickle.dumps(str(tmp_path))) as pool:
         results = dict(pool.run(die_beside_another, {"killed": "killed", "waits": "waits"}))
@@ -177,7 +180,9 @@ def test_a_cluster_of_ray_is_ended_by_those_who_started_it():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGKILL]
+)
 def test_workers_end_with_their_command(number, tmp_path):
     script = tmp_path / "command.py"
     script.write_text(
