@@ -60,6 +60,7 @@ def test_a_louder_clip_differs_in_one_row_and_a_band_beyond_it_in_another():
     assert "quieter above 4.7 kHz, relative to that" in words
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [15, 60])
 def test_nothing_is_named_of_equal_sets_in_95_percent_of_draws(count):

@@ -142,9 +142,9 @@ def configured(name, *overrides):
 
 
 FURTHER = {
-    "clp_scf", "cmae", "fkie", "guan_heu_attributes", "guan_heu_system2", "ibm_confidence",
-    "lv_huakong", "mdam", "statex", "thuee", "twfr_gmm_max", "twfr_gmm_mean", "twfr_gmm_paper",
-    "zeng",
+    "autoencoder", "clp_scf", "cmae", "fkie", "guan_heu_attributes", "guan_heu_system2",
+    "ibm_confidence", "lv_huakong", "mdam", "statex", "thuee", "twfr_gmm_max", "twfr_gmm_mean",
+    "twfr_gmm_paper", "zeng",
 }  # fmt: skip
 """Other settings of a class, or other networks, than those of a detector that is tried in each
 ``make test``. There, networks of these are trained, scored, saved and exported

@@ -105,6 +105,7 @@ def test_every_one_of_the_config_group_is_tested_here():
     assert set(discriminative()) == set(SMALL)
 
 
+@pytest.mark.nightly
 def test_the_order_of_the_clips_does_not_change_a_prepared_detector(
     fitted, prepared, train, test_clips
 ):
@@ -474,6 +475,7 @@ def test_a_network_that_was_normalised_together_is_the_same_network(name):
 # Half precision, deterministic algorithms
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize(
     "name", [*EACH, "cmae", "ast", pytest.param("clap", marks=pytest.mark.nightly)]

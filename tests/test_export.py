@@ -215,6 +215,7 @@ def test_scores_are_those_of_python(name, train, scored_clips):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("settings", [{"official": True}, {"official": False}, {"frames": 80}])
 def test_the_autoencoder_by_mahalanobis(settings, train, scored_clips):
     detector = Autoencoder("mahalanobis", training=NetworkTraining(epochs=1), **settings).fit(train)

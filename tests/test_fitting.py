@@ -205,6 +205,7 @@ def test_a_killed_training_goes_on_from_the_last_validation_not_from_the_best(
          "max_epochs": 2, "accumulate_grad_batches": 2},
     ],
 )  # fmt: skip
+@pytest.mark.nightly
 def test_any_argument_of_the_trainer_leaves_a_model_that_is_whole(data, tmp_path, options):
     validated = options.get("limit_val_batches") != 0
     tuned = generator()

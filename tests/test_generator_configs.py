@@ -37,8 +37,15 @@ CASES = {
 }
 """What writes a small checkpoint in place of the published one, and settings that are fast."""
 
-FURTHER = ("audioldm2", "audioldm_l", "audioldm_m", "audioldm_nano_fast", "audioldm_s")
-"""Other sizes of audioldm_nano, and what is trained as it is."""
+FURTHER = (
+    "audioldm2",
+    "audioldm_edit",
+    "audioldm_l",
+    "audioldm_m",
+    "audioldm_nano_fast",
+    "audioldm_s",
+)
+"""Other sizes and uses of audioldm_nano, and what is trained as it is."""
 
 
 @pytest.mark.slow

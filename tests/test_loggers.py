@@ -164,6 +164,7 @@ def test_a_network_that_is_lost_costs_a_run_a_few_minutes(tmp_path, lost):
         assert list(Path(kept[1]).glob("*.wandb"))
 
 
+@pytest.mark.nightly
 def test_a_run_has_one_run_in_wandb_and_its_results_in_every_log(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

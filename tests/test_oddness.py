@@ -46,6 +46,7 @@ def test_far_outliers_are_odd(name, n, k, far):
     assert marked[~outlier].sum() <= (0 if name == "normal" else 2)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", NORMAL)
 @pytest.mark.parametrize(("n", "k"), [(16, 1), (50, 2), (100, 5)])
 @pytest.mark.parametrize("far", [4.0, 6.0, 8.0, 12.0, 1e3, 1e9])

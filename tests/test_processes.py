@@ -21,7 +21,7 @@ import two_processes
 
 SCRIPT = Path(two_processes.__file__)
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 
 def run(root, folder, devices, checkpoint="nano"):
@@ -44,8 +44,7 @@ def seconds_to_end(parent, child, seconds):
     return time.monotonic() - begin
 
 
-OTHERS = ("audioldm2", "stable_audio3", "stable_audio_open")
-FAMILIES = ["nano", *(pytest.param(name, marks=pytest.mark.nightly) for name in OTHERS)]
+FAMILIES = ("nano", "audioldm2", "stable_audio3", "stable_audio_open")
 of_nano = pytest.mark.parametrize("runs", ["nano"], indirect=True)
 of_each_family = pytest.mark.parametrize("runs", FAMILIES, indirect=True)
 TRAININGS = ["whole", "resumed", "sharded"]
@@ -172,7 +171,6 @@ def fine_tune(store):
     ]  # fmt: skip
 
 
-@pytest.mark.nightly
 def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
     store = tmp_path / "store"
     process = commands.start(fine_tune(store), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
@@ -207,7 +205,6 @@ def test_when_a_rank_is_killed_the_other_stops_and_the_run_can_go_on(tmp_path):
 # Ranks that are started from outside
 
 
-@pytest.mark.nightly
 def test_slurm_starts_all_ranks_at_once(tmp_path):
     """As ``srun --ntasks=2`` does: all of them wait for rank 0 to write the data."""
     variables = {

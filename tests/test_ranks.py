@@ -39,6 +39,7 @@ def ask(number):
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_ranks_that_are_started_at_once_find_the_first(launcher):
     assert run(ask, launcher=launcher, ranks=3) == ([0, 0, 0], [(0, True), (1, "yes"), (2, "yes")])

@@ -309,6 +309,7 @@ def test_recordings_stay_within_the_budget(machines):
     assert bytes_taken < 1.05 * listening.BUDGET
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_every_file_is_optional(run, data, name, capsys, undrawn):
@@ -405,6 +406,7 @@ def test_nothing_defined_is_no_score(run, capsys, undrawn):
     assert math.isnan(objective("official", run))
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["NA", "nan", "None", "101", "fan[1]"])
 def test_a_machine_may_be_called_like_nothing_or_a_number(run, capsys, undrawn, name):

@@ -67,6 +67,7 @@ def resolve(rank, root):
     return resolvers.folder(root), resolvers.command_started()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", several_ranks.LAUNCHERS)
 def test_ranks_that_are_started_at_once_agree(tmp_path, new_command, launcher):
     _, ((_, first), (_, second)) = several_ranks.run(resolve, str(tmp_path), launcher=launcher)

@@ -30,7 +30,7 @@ from fsasd.runtime.supervision import limit_threads
 from fsasd.store.key import KEY
 from fsasd.store.provenance import PROVENANCE, Provenance
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 
@@ -213,7 +213,6 @@ def moment_of(log):
     return max(MOMENTS, key=lambda name: [m.start() for m in re.finditer(MOMENTS[name], log)][-1:])
 
 
-@pytest.mark.nightly
 def test_killed_at_random_moments_a_run_completes_and_computes_nothing_twice(undisturbed, tmp_path):
     seconds, draw = seconds_of(undisturbed[1]), random.Random(KILLS)
     killed, rounds = Counter(), 0
@@ -268,7 +267,6 @@ def one_by_one(tmp_path_factory):
     return finish(folder, *TWO_SECTIONS, "runner=serial", fault=one_thread)[1]
 
 
-@pytest.mark.nightly
 def test_killed_while_sections_are_built_at_once_a_run_completes(one_by_one, tmp_path):
     for pattern in ("judge .*: building", "detect .*: building"):
         command = Command(tmp_path, *AT_ONCE, fault=one_thread)
@@ -286,7 +284,6 @@ def test_killed_while_sections_are_built_at_once_a_run_completes(one_by_one, tmp
     assert not leftovers(tmp_path / "outputs" / "store", run)
 
 
-@pytest.mark.nightly
 def test_equal_commands_divide_the_sections_and_the_last_writes_the_tables(one_by_one, tmp_path):
     overrides = [*TWO_SECTIONS, "runner=serial", "hydra.run.dir=outputs/run"]
     commands = [Command(tmp_path, *overrides, fault=one_thread) for _ in range(2)]
@@ -340,7 +337,6 @@ def full_disk_for(title):
         yield
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize("room", [0, 1000])
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_full_disk_is_named_and_blocks_no_later_run(undisturbed, folder, writer, room):
@@ -360,7 +356,6 @@ def test_a_full_disk_is_named_and_blocks_no_later_run(undisturbed, folder, write
     assert not leftovers(folder / "outputs" / "store", run)
 
 
-@pytest.mark.nightly
 def test_a_section_that_finds_no_room_costs_no_other_its_result(tmp_path):
     machines = "data.factory.targets=[pump,bearing]"
     command = Command(tmp_path, machines, fault=partial(full_disk_for, "curve of pump section 00"))
@@ -394,10 +389,7 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize(
-    "how",
-    [pytest.param(how, marks=pytest.mark.nightly if n else ()) for n, how in enumerate(DAMAGE)],
-)
+@pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_artifact_of_each_stage_is_named_and_built_anew(undisturbed, folder, how):
     draw, damaged = random.Random(how), {}
     for stage in STAGES:
@@ -416,7 +408,6 @@ def test_a_damaged_artifact_of_each_stage_is_named_and_built_anew(undisturbed, f
 # Several commands.
 
 
-@pytest.mark.nightly
 def test_two_equal_commands_at_once_build_each_artifact_once(undisturbed, tmp_path):
     commands = [Command(tmp_path) for _ in range(2)]
     assert [command.end() for command in commands] == [0, 0]

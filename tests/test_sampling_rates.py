@@ -103,14 +103,9 @@ def auc(folder):
     return float(metrics.loc[metrics["machine"] == "pump", "auc"].iloc[0])
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "detector",
-    [
-        pytest.param(KNN_AT, id="knn"),
-        pytest.param(GMM_AT, id="twfr_gmm", marks=pytest.mark.nightly),
-    ],
-)
+@pytest.mark.parametrize("detector", [KNN_AT, GMM_AT], ids=["knn", "twfr_gmm"])
 def test_a_leak_above_8_khz_is_found_at_48_khz_and_not_at_16(detector, pumps, tmp_path):
     choice, rate = detector
     code, _, err = run(tmp_path, pumps, choice, "generator=none")

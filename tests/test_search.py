@@ -94,6 +94,7 @@ def test_processes_of_one_trial_would_choose_settings_of_their_own(refused):
     assert "2 processes a trial" in said
 
 
+@pytest.mark.nightly
 def test_another_command_is_another_study(begin, refused):
     begin(*ASKED)
     begin(*ASKED, "store=elsewhere", "runner=serial", "hydra.sweeper.n_trials=3")

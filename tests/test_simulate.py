@@ -488,6 +488,7 @@ def test_a_fault_grows_with_its_severity_from_the_normal_sound(machine, fault):
     assert 0 < (mild - normal).std() < (grave - normal).std()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("machine", MACHINES)
 def test_faults_are_hard_to_hear_at_severity_a_tenth_and_easy_at_one(machine):
     """In log-mel's mean or maximum over time, over its spread among normal clips, in the target.

@@ -82,6 +82,7 @@ def test_its_edits_are_the_pipelines(folder, prompt):
     torch.testing.assert_close(waveform, wanted, atol=1e-5, rtol=0)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_it_keeps_the_rules_of_a_generator_when_all_its_weights_are_trained(one):
     check_generator(generator(one, train=Full()), reload=generator)

@@ -85,6 +85,7 @@ def test_its_clips_are_the_pipelines(folder, prompt, guidance, negative):
 
 
 # With adapters: tests/test_generator_configs.py.
+@pytest.mark.nightly
 def test_it_keeps_the_rules_of_a_generator_when_all_its_weights_are_trained(folder):
     check_generator(generator(folder, train=Full()), reload=generator)
 

@@ -25,6 +25,7 @@ from fsasd.testing import check_generator
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.nightly
 def test_the_nano_model_keeps_the_rules_with_the_papers_sampler():
     sampler = Sampler(steps=2, scheduler="ddim")
     check_generator(

@@ -55,6 +55,7 @@ def clips(request, make_wav):
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.skipif(platform.system() != "Linux", reason="other systems have no /proc")
 def test_frames_are_in_memory_once(monkeypatch):

@@ -97,6 +97,7 @@ def runner(request):
     ray.shutdown()
 
 
+@pytest.mark.nightly
 def test_a_worker_has_its_share_of_the_cores_and_is_no_rank(runner, monkeypatch, caplog):
     for name, value in RANK.items():
         monkeypatch.setenv(name, value)
