@@ -147,8 +147,8 @@ FURTHER = {
     "twfr_gmm_paper", "zeng",
 }  # fmt: skip
 """Other settings of a class, or other networks, than those of a detector that is tried in each
-``make test``. There, networks of these are trained, scored, saved and exported
-(test_discriminative.py, test_pretrained.py), and all are made by name (test_main.py)."""
+``make test``. There, networks of these are trained, scored and saved (test_discriminative.py,
+test_pretrained.py, test_autoencoder.py, test_cmae.py), and all are made by name (test_main.py)."""
 
 
 @pytest.fixture(
