@@ -311,6 +311,7 @@ def test_what_a_run_prints_loads_no_torch():
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_run_without_a_model_of_diffusers_does_not_load_it():
     """Each start of a command, and of a worker, would take two seconds more."""

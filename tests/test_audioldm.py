@@ -482,6 +482,7 @@ def test_a_model_without_an_original_has_no_original_heads(tmp_path):
 # What is trained
 
 
+@pytest.mark.nightly
 def test_adapters_are_all_that_a_checkpoint_holds_and_go_on_from_it(data, tmp_path):
     def model():
         return nano(learning_rate=1e-2, train=Lora(rank=2, alpha=8))

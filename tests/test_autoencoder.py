@@ -143,6 +143,7 @@ def test_all_scores_come_from_one_training(train, test_clips, monkeypatch):
     assert len(np.unique(rows, axis=0)) == 3
 
 
+@pytest.mark.nightly
 def test_training_lowers_the_residuals(train):
     untrained, trained = (
         Autoencoder(training=replace(QUICK, epochs=n)).fit(train) for n in (1, 40)

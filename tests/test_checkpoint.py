@@ -338,6 +338,7 @@ def test_an_original_text_branch_and_vocoder_compute_the_same(theirs, converted)
         torch.testing.assert_close(converted.vocoder(mel), wave, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.nightly
 def test_names_of_the_published_small_model():
     """Spot checks of names and shapes that the published `audioldm-s-full` file has."""
     with torch.device("meta"):

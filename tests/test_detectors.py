@@ -143,12 +143,12 @@ def configured(name, *overrides):
 
 FURTHER = {
     "autoencoder", "clp_scf", "cmae", "fkie", "guan_heu_attributes", "guan_heu_system2",
-    "ibm_confidence", "lv_huakong", "mdam", "statex", "thuee", "twfr_gmm_max", "twfr_gmm_mean",
-    "twfr_gmm_paper", "zeng",
+    "ibm_confidence", "lv_huakong", "mdam", "statex", "stgram_mfn", "thuee", "twfr_gmm_max",
+    "twfr_gmm_mean", "twfr_gmm_paper", "zeng",
 }  # fmt: skip
 """Other settings of a class, or other networks, than those of a detector that is tried in each
-``make test``. There, networks of these are trained, scored and saved (test_discriminative.py,
-test_pretrained.py, test_autoencoder.py, test_cmae.py), and all are made by name (test_main.py)."""
+``make test``. There, networks of these are trained, scored and saved (test_discriminative.py has
+one, test_pretrained.py, test_autoencoder.py, test_cmae.py), and all are made by name."""
 
 
 @pytest.fixture(

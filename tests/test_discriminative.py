@@ -77,7 +77,7 @@ def test_clips(factory_clips):
     return factory_clips.where(machine="bearing", split="test")
 
 
-@pytest.fixture(scope="module", params=SMALL)
+@pytest.fixture(scope="module", params=EACH)
 def prepared(request, all_train, tmp_path_factory):
     """A detector whose representation is prepared."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -140,6 +140,7 @@ def test_a_choice_on_several_sources_says_what_each_contributed(several_sources,
     assert (tmp_path / "run/transferred/bearing_section_00/manifest.csv").is_file()
 
 
+@pytest.mark.nightly
 def test_a_choice_depends_on_what_is_known_of_the_references(several_sources, tmp_path):
     first = execute(several_sources, tmp_path / "store", tmp_path / "run")
     again = execute(several_sources, tmp_path / "store", tmp_path / "again")
@@ -163,6 +164,7 @@ def test_a_choice_depends_on_what_is_known_of_the_references(several_sources, tm
     assert first.of("transfer")[fan] == other.of("transfer")[fan]
 
 
+@pytest.mark.nightly
 def test_validation_says_what_leaving_the_site_out_costs(experiment, tmp_path):
     """With the site, a choice is that of machines whose sites nobody knows."""
     experiment.synthesis = dataclasses.replace(experiment.synthesis, references=True)

@@ -258,6 +258,7 @@ DETECTORS = {
 }
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DETECTORS)
 def test_real_clips_have_the_scores_of_python(name, real):

@@ -135,6 +135,7 @@ def test_a_saved_model_is_not_trained_again(data, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == LEFT
 
 
+@pytest.mark.nightly
 def test_a_model_that_was_not_saved_whole_is_saved_again(data, tmp_path, monkeypatch):
     """The disk was full, or the process killed; training has a checkpoint of its last step."""
     tuned = generator()
@@ -219,6 +220,7 @@ def test_any_argument_of_the_trainer_leaves_a_model_that_is_whole(data, tmp_path
     assert not torch.equal(weight(AudioLDM(str(tmp_path / "model"))), before)
 
 
+@pytest.mark.nightly
 def test_a_training_that_was_ended_has_the_validations_of_one_that_was_not(data, tmp_path):
     """Also that which is due after the step at which it was ended."""
     validated = {}

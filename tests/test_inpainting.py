@@ -44,6 +44,7 @@ def generator(folder, guidance=3.0, region_seconds=(0.1, 0.2)):
     return StableAudio3(folder, crop_seconds=0.32, train=Untrained(), sampler=sampler).eval()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_it_keeps_the_rules_of_a_generator(folder):
     check_generator(generator(folder), reload=generator)

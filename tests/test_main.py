@@ -189,10 +189,8 @@ def stereo(factory, tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize(
-    "channel",
-    ["near", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("far", "mean"))],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("channel", ["near", "far", "mean"])
 def test_any_microphone_of_two_can_be_learnt_from(stereo, tmp_path, channel):
     data = ["data=dcase", f"data.root={stereo}", f"data.channel={channel}"]
     # Synthetic clips are mono, whichever it is.
@@ -717,6 +715,7 @@ def test_a_run_without_a_target_machine_says_that_nothing_is_detected(tmp_path, 
     )
 
 
+@pytest.mark.nightly
 def test_a_report_alone_keeps_the_table_of_what_artifacts_took(chain):
     root, store, _ = chain
     folder = root / "reported"
@@ -728,6 +727,7 @@ def test_a_report_alone_keeps_the_table_of_what_artifacts_took(chain):
     assert 'id="cost"' in (folder / "report.html").read_text()
 
 
+@pytest.mark.nightly
 def test_a_run_in_the_folder_of_another_leaves_nothing_of_it(chain):
     root, store, _ = chain
     folder = root / "twice"
@@ -976,6 +976,7 @@ def test_every_stage_works_with_five_clips_and_no_reference(chain, caplog):
     )
 
 
+@pytest.mark.nightly
 def test_names_that_are_not_utf_8_are_names_like_others(factory, tmp_path):
     for n, clip in enumerate(read_clips(factory)):
         label = (tmp_path / "plant").joinpath(clip.machine, clip.split, clip.label)

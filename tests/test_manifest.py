@@ -559,6 +559,7 @@ def test_a_stage_is_run_anew_for_another_channel(table):
     assert all(one != other for one, other in zip(near, far, strict=True))
 
 
+@pytest.mark.nightly
 def test_a_manifest_gives_the_scores_of_the_dcase_layout(real, tmp_path):
     machines = ["pump", "BLDCMotor"]
     manifest = write_manifest(tmp_path / "clips.csv", read_clips(real, machines))

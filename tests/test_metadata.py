@@ -95,6 +95,7 @@ def test_no_label_text_is_lost_or_fatal(text):
         assert all(key in text and value in text for key, value in clip.attributes.items())
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @given(
     st.dictionaries(

@@ -46,6 +46,7 @@ def fit(folder, data, callbacks, logger=False, steps=4, **options):
 # Cost
 
 
+@pytest.mark.nightly
 def test_flops_are_those_of_the_published_sizes():
     """A forward pass of 10.24 s: 103 GFLOP (S); training three times as many."""
     with torch.device("meta"):

@@ -47,6 +47,7 @@ def cosine_of_opposites(text_encoder, tokenizer):
     return float((normal * opposite).sum(1).mean())
 
 
+@pytest.mark.nightly
 def test_a_reader_tells_normal_from_anomalous_captions_apart(options):
     L.seed_everything(0)
     tokenizer = nano.train_tokenizer(CORPUS)

@@ -16,11 +16,9 @@ FAMILIES = {
 }
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "family",
-    [pytest.param(name, marks=pytest.mark.nightly if n else ()) for n, name in enumerate(FAMILIES)],
-)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_with_another_generator_ends_with_a_score(family, tmp_path):
     write, rate, chosen = FAMILIES[family]
     overrides = [

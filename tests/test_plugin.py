@@ -76,6 +76,7 @@ def test_a_learned_representation_of_ones_own_is_chosen_by_name(plugin):
     assert len(list((plugin / "learned/models/shared").iterdir())) == 1
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_it_is_swept_together_with_ours(plugin):
     done = commands.run(

@@ -162,6 +162,7 @@ def many_networks(factory_clips, tmp_path_factory):
     return detector.prepare(clips, tmp_path_factory.mktemp("networks"))
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_networks_of_pooled_detectors_and_ensembles_are_kept(
     many_networks, factory_clips, louder, tmp_path

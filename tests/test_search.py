@@ -134,6 +134,7 @@ def test_two_searches_at_work_on_one_study_are_refused(begin, refused):
     assert "Timeout" in held.stderr
 
 
+@pytest.mark.nightly
 def test_trials_that_were_not_finished_are_the_next(begin):
     first = begin(*ASKED, "hydra.sweeper.n_trials=5", "seed=3")
     assert (first.n_trials, first.sampler.seed) == (5, 3)

@@ -86,6 +86,7 @@ def test_every_source_keeps_the_rules(source):
     check_source(source)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(p.stem for p in SHIPPED.glob("*.yaml")))
 def test_every_source_that_ships_keeps_the_rules(name):

@@ -63,6 +63,7 @@ def test_a_trained_plugin_keeps_the_rules(plugin):
     check_generator(hydra.utils.instantiate({"_target_": "my_package.murmur.Murmur"}))
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_plugin_is_trained_and_synthesises_by_its_configuration(plugin):
     """With all callbacks: the checkpoint of the lowest val/loss, the first-shot number, sounds."""

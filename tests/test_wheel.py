@@ -105,6 +105,7 @@ def test_the_sdist_holds_all_that_tests_and_pages_need(built, tracked):
     assert {name for name in names if ".egg-info/" not in name} - written == tracked
 
 
+@pytest.mark.nightly
 def test_a_tiny_experiment_runs_from_the_wheel(wheel, tmp_path):
     python = _environment_beside_this_one(tmp_path / "env")
     _run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], cwd=tmp_path)
