@@ -8,8 +8,8 @@
 The changes are those of mutmut's operators, in the bodies of functions and methods; a random sample
 of them is tried. mutmut itself would collect the tests anew for each, and would leave out whatever
 has a decorator. Here, pytest collects once, and a process is forked for each mutant, in which the
-function gets the mutated code; it runs the area's tests of ``make test`` that call the function,
-the fastest first, until one fails. A survivor is printed as a diff: it is to be read.
+function gets the mutated code; it runs the area's tests that call the function, the fastest first,
+until one fails. A survivor is printed as a diff: it is to be read.
 
 Not changed are what is evaluated while a module is imported (constants, defaults of parameters),
 annotations, docstrings, and the arguments of ``len`` and ``isinstance``.
@@ -395,7 +395,7 @@ def try_area(area: str, options: argparse.Namespace) -> None:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{folder}/hypothesis"
         asked = [*sources, *(f"tests/test_{module}.py" for module in modules.split())]
-        arguments = ["-q", "-s", "-m", "not nightly", "--hypothesis-seed=0"]
+        arguments = ["-q", "-s", "--hypothesis-seed=0"]
         trial = Trial([*tried.values()], done, Path(folder))
         code = pytest.main([*arguments, f"--basetemp={folder}/tests", *asked], plugins=[trial])
     if code:
