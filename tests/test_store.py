@@ -140,7 +140,8 @@ def test_nothing_is_visible_before_it_is_complete(store):
 
     assert store.build(WANTED, build) == path
     assert names(path) == ["answer", PROVENANCE]
-    assert names(path.parent) == [path.name, f"{path.name}.lock"]
+    # Some versions of filelock remove the lock.
+    assert {*names(path.parent)} - {f"{path.name}.lock"} == {path.name}
 
 
 def test_a_build_that_fails_leaves_no_artifact_and_is_tried_again(store):
